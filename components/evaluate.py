@@ -1,0 +1,27 @@
+"""Measure one checkpoint on one benchmark."""
+
+from kfp import dsl
+
+from components._images import TRAIN_IMAGE
+
+
+@dsl.component(base_image=TRAIN_IMAGE, install_kfp_package=False)
+def evaluate(
+    row: str,
+    benchmark: str,
+    checkpoint: str,
+    data: str,
+    root: str,
+    summary: dsl.Output[dsl.Markdown],
+    metrics: dsl.Output[dsl.Metrics],
+    profile: str = "paper",
+    set: list[str] = [],
+) -> str:
+    """See `previts.stages.evaluate`."""
+    from previts import cli, stages, storage
+
+    with cli.readable_errors(), open(summary.path, "w") as page:
+        uri = stages.evaluate(row, benchmark, checkpoint, data, root, profile, set)
+        page.write(stages.describe(uri))
+        metrics.metadata.update(storage.read_manifest(uri).counts)
+    return uri

@@ -1,0 +1,60 @@
+"""The steps between the verbs: plan a run, fan in, pair checkpoints with benchmarks, close."""
+
+from typing import NamedTuple
+
+from kfp import dsl
+
+from components._images import DATA_IMAGE, TRAIN_IMAGE
+
+
+@dsl.component(base_image=DATA_IMAGE, install_kfp_package=False)
+def plan(
+    crawl: str,
+    data: str,
+    rows: list[str],
+    benchmarks: list[str],
+    profile: str,
+    set: list[str],
+    parts: int,
+) -> NamedTuple("Loops", [("rows", list[str]), ("parts", list[int])]):  # type: ignore[valid-type]
+    """See `previts.flow.plan`."""
+    from previts import cli, flow
+
+    with cli.readable_errors():
+        loops = flow.plan(crawl, data, rows, benchmarks, profile, set, int(parts))
+    return tuple(loops.values())
+
+
+@dsl.component(base_image=DATA_IMAGE, install_kfp_package=False)
+def one(uris: list[str]) -> str:
+    """See `previts.flow.one`."""
+    from previts import cli, flow
+
+    with cli.readable_errors():
+        return flow.one(uris)
+
+
+@dsl.component(base_image=DATA_IMAGE, install_kfp_package=False)
+def pairs(
+    rows: list[str],
+    benchmarks: list[str],
+    checkpoints: list[str],
+    index: str,
+    root: str,
+    profile: str,
+    set: list[str],
+) -> list[dict[str, str]]:
+    """See `previts.flow.pairs`."""
+    from previts import cli, flow
+
+    with cli.readable_errors():
+        return flow.pairs(rows, benchmarks, checkpoints, index, root, profile, set)
+
+
+@dsl.component(base_image=TRAIN_IMAGE, install_kfp_package=False)
+def close(root: str, status: dsl.PipelineTaskFinalStatus, summary: dsl.Output[dsl.Markdown]) -> None:
+    """See `previts.flow.close`."""
+    from previts import cli, flow
+
+    with cli.readable_errors(), open(summary.path, "w") as page:
+        page.write(flow.close(root, status.state, status.error_message or ""))

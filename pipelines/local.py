@@ -1,0 +1,133 @@
+"""The whole DAG on this machine, on KFP's embedded engine: the same steps and the same YAML's code as on a cluster."""
+
+import contextlib
+import io
+import os
+import re
+import shutil
+import sys
+import tempfile
+import time
+import warnings
+from collections.abc import Sequence
+
+from previts import flow, paper, stages, storage
+from previts.errors import InputError
+
+# What the engine prints of itself: executor chatter, the inputs of a step as JSON, rules, blank lines.
+CHATTER = re.compile(
+    r"^\s*(\[KFP Executor|[\"{}\]\[]|-{20,}|$)|Streamed logs:|Cleaned up workspace|outputs?:$|has no outputs"
+)
+OUTPUT = re.compile(r"^\s+\w+: ('|Markdown|HTML|Metrics|\[)|^\s+(uri|metadata)=")
+COLOUR = re.compile(r"\x1b\[\d+m")
+LOG = "run.log"
+
+
+def run_local(
+    root: str = "demo",
+    crawl: str = "",
+    data: str = "",
+    rows: Sequence[str] = paper.ARMS,
+    benchmarks: Sequence[str] = paper.BENCHMARKS,
+    profile: str = "demo",
+    set: Sequence[str] = (),
+    parts: int = 2,
+    launcher: str = "local",
+    processes: int = 1,
+) -> None:
+    """Run the whole pipeline on this machine; the same command again goes on where it stopped.
+
+    Args:
+        root: Folder or bucket prefix under which every result lies.
+        crawl: CSV or Parquet manifest, native VGG-Sound or Kinetics CSV, or a folder of videos; by default a small
+            synthetic world that is made first.
+        data: Folder of the labelled sets: voc/, imagenet/, in9/, davis/; by default those of the synthetic world.
+        rows: Rows or tables of the paper to pretrain and compare (`previts show` lists them).
+        benchmarks: What to evaluate each row on.
+        profile: Size of the run: paper or demo.
+        set: One-off changes, such as sampling.min_overlap=0.2.
+        parts: Workers that share the videos; the engine runs two at a time.
+        launcher: Where the training program runs.
+        processes: Training processes, one a GPU.
+    """
+    started = time.monotonic()
+    root = storage.absolute(root)
+    if not crawl or not data:
+        made = stages.world(root)
+        crawl, data = crawl or storage.join(made, "crawl.csv"), data or storage.join(made, "datasets")
+    crawl, data = storage.absolute(crawl), storage.absolute(data)
+    flow.plan(crawl, data, rows, benchmarks, profile, set, parts)  # a typing error should not cost an hour
+    # The engine runs two steps at once; each may use its share of the cores.
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 2) // 2)))
+    arguments = {
+        "root": root,
+        "crawl": crawl,
+        "data": data,
+        "rows": list(rows),
+        "benchmarks": list(benchmarks),
+        "profile": profile,
+        "set": list(set),
+        "parts": parts,
+        "launcher": launcher,
+        "processes": processes,
+    }
+    log = os.path.join(storage.local_path(root) or ".", LOG)
+    os.makedirs(os.path.dirname(log) or ".", exist_ok=True)
+    with open(log, "a") as file:
+        screen = _Screen(file)
+        failure = _run(arguments, screen)
+    if failure:
+        cause = "\n".join(screen.causes) or failure
+        raise InputError(
+            f"the run stopped:\n{cause}\nThe whole log is {log}. The same command goes on where it stopped."
+        )
+    print(
+        f"Done in {time.monotonic() - started:.0f} s. The report: {storage.join(root, 'report.html')}", file=sys.stderr
+    )
+
+
+def _run(arguments: dict[str, object], screen: "_Screen") -> str:
+    """Run the DAG on the embedded engine and return why it failed, or nothing."""
+    import kfp.local
+    from kfp.local import logging_utils
+
+    from pipelines.previts_full import previts_full
+
+    # The engine's indented print nests once more with every parallel step and never ends.
+    logging_utils.indented_print = contextlib.nullcontext
+    engine = tempfile.mkdtemp(prefix="previts-engine-")
+    try:
+        with contextlib.redirect_stdout(screen), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="You may be attemping")
+            kfp.local.init(
+                runner=kfp.local.SubprocessRunner(use_venv=False), pipeline_root=engine, workspace_root=engine + "-work"
+            )
+            previts_full(**arguments)
+    except RuntimeError as error:
+        return COLOUR.sub("", str(error))
+    finally:
+        shutil.rmtree(engine, ignore_errors=True)
+    return ""
+
+
+class _Screen(io.TextIOBase):
+    """Shows a person what the steps say and the engine's start and end of each; the log file gets every line."""
+
+    def __init__(self, log: io.TextIOBase) -> None:
+        self.log = log
+        self.rest = ""
+        self.causes: list[str] = []
+
+    def write(self, text: str) -> int:
+        self.log.write(text)
+        *lines, self.rest = (self.rest + text).split("\n")
+        for line in lines:
+            plain = COLOUR.sub("", line)
+            if plain.startswith("previts: "):
+                self.causes.append(plain.removeprefix("previts: "))
+            if not CHATTER.search(plain) and not OUTPUT.search(plain):
+                print(plain.rstrip(), file=sys.stderr, flush=True)
+        return len(text)
+
+    def flush(self) -> None:
+        self.log.flush()

@@ -1,0 +1,5 @@
+"""`python -m previts` is the command line."""
+
+from previts.cli import main
+
+main()

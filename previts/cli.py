@@ -1,0 +1,100 @@
+"""The command line: every verb of `stages` as a subcommand, and `previts show` for what a row means.
+
+The process prints the URI that a verb made on standard output, and everything else on standard error.
+"""
+
+import contextlib
+import os
+import sys
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+
+import tyro
+
+from previts import paper, stages
+from previts.errors import InputError
+from previts.storage import plain
+
+FLOW = """\
+PreViTS: visual representations from unlabelled video, pretrained with tracking supervision.
+
+The verbs in order; each prints the URI that the next one takes, and does nothing where its result is already there:
+
+  download      crawl of videos           -> clips of one size and rate, in shards
+  fit_saliency  clips                     -> saliency model
+  saliency      clips, model              -> salient regions on every k-th frame
+  track         clips, regions            -> one tube a video: the object, followed
+  index         clips, tubes              -> which frames may be sampled
+  pretrain      row of a table, index     -> checkpoint
+  evaluate      checkpoint, labelled set  -> numbers
+  report        numbers                   -> a page to read
+
+  show          what the tables, rows and profiles are; one row in full
+  world         a small synthetic world to try all of it on
+
+The whole flow in one command: `python -m pipelines run-local --help`.
+Set PREVITS_TRACEBACK=1 to see where an error came from.
+"""
+
+
+def show(row: tyro.conf.Positional[str] = "", profile: str = "paper", set: Sequence[str] = ()) -> str:
+    """Print the rows of the paper's tables, or one row in full.
+
+    Args:
+        row: Name of a row, such as 1/vgg/previts; nothing lists all.
+        profile: Size of the run: paper or demo.
+        set: One-off changes, such as sampling.min_overlap=0.2.
+    """
+    if not row:
+        lines = [f"{'row':<22} {'what it is':<42} {'evaluated on':<24} paper's voc07 mAP"]
+        for item in paper.ROWS.values():
+            reported = item.reported.get("voc07/map", "-")
+            lines.append(f"{item.name:<22} {item.title:<42} {' '.join(item.benchmarks):<24} {reported}")
+        lines.append(f"\ntables: {' '.join(paper.TABLES)} (a table's name stands for all its rows)")
+        lines += [f"profile {item.name}: {item.title}" for item in paper.PROFILES.values()]
+        return "\n".join(lines)
+    found = paper.find_row(row)
+    plan = plain(paper.resolve(row, profile, set))
+    lines = [f"{found.name}: {found.title} (profile {profile})", f"evaluated on: {', '.join(found.benchmarks)}"]
+    for section, values in {**plan["experiment"], "evaluation": plan["evaluation"]}.items():
+        fields = values.items() if isinstance(values, dict) else [("", values)]
+        lines += [f"  {f'{section}.{name}'.rstrip('.'):<34} {value}" for name, value in fields]
+    lines.append("reported by the paper:")
+    lines += [f"  {metric:<34} {value}" for metric, value in found.reported.items()] or ["  nothing"]
+    return "\n".join(lines)
+
+
+VERBS: dict[str, Callable[..., str]] = {
+    "download": stages.download,
+    "fit_saliency": stages.fit_saliency,
+    "saliency": stages.saliency,
+    "track": stages.track,
+    "index": stages.index,
+    "pretrain": stages.pretrain,
+    "evaluate": stages.evaluate,
+    "report": stages.report,
+}
+TOOLS: dict[str, Callable[..., str]] = {"show": show, "world": stages.world}
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run one subcommand; what a person can mend is told on one screen, without a traceback."""
+    with readable_errors():
+        commands = {**VERBS, **TOOLS}
+        print(tyro.extras.subcommand_cli_from_dict(commands, prog="previts", description=FLOW, args=arguments))
+
+
+@contextlib.contextmanager
+def readable_errors() -> Iterator[None]:
+    """End the process with a readable error where its input or its surroundings are at fault."""
+    try:
+        yield
+    except (InputError, OSError) as error:
+        if os.environ.get("PREVITS_TRACEBACK"):
+            traceback.print_exc()
+        text = str(error) if isinstance(error, InputError) else f"{type(error).__name__}: {error}"
+        print(f"previts: {text}", file=sys.stderr)
+        sys.exit(2 if isinstance(error, InputError) else 1)
+    except KeyboardInterrupt:
+        print("previts: stopped; the same command goes on where this one stopped", file=sys.stderr)
+        sys.exit(130)

@@ -1,0 +1,344 @@
+"""An experiment: every decision that changes what is learned or measured, as one frozen, typed tree.
+
+Field defaults are the paper's (section 4.1, image model); what the paper leaves open says so and names its source. Only
+`paper.py` fills other values in. The tree is plain data and imports nothing heavy: steps without torch read it too.
+
+Where something ran (root, workers, devices, launcher) is never here.
+"""
+
+import dataclasses
+import difflib
+import json
+import typing
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from previts.errors import InputError
+
+
+def _require(name: str, value: object, allowed: str, holds: bool) -> None:
+    if not holds:
+        raise InputError(f"{name} must be {allowed}, got {value}")
+
+
+@dataclass(frozen=True)
+class VideoConfig:
+    """How a clip of the crawl is stored. The paper trains on 10 s clips at 25 frames a second."""
+
+    max_short_side: int = 256  # not stated; the smallest that leaves room for 224 px crops
+    max_fps: float = 25.0
+    gop: int = 12  # not stated; short groups of pictures make random frames cheap to read
+    crf: int = 23  # not stated; x264's default quality
+    videos_per_shard: int = 64  # not stated; unit of work and of resume
+
+    def __post_init__(self) -> None:
+        _require("video.max_short_side", self.max_short_side, "16 or more", self.max_short_side >= 16)
+        _require("video.max_fps", self.max_fps, "more than 0", self.max_fps > 0)
+        _require("video.gop", self.gop, "1 or more", self.gop >= 1)
+        _require("video.crf", self.crf, "from 0 to 51", 0 <= self.crf <= 51)
+        _require("video.videos_per_shard", self.videos_per_shard, "1 or more", self.videos_per_shard >= 1)
+
+
+@dataclass(frozen=True)
+class SaliencyConfig:
+    """How the salient region of a frame is found (section 3.2)."""
+
+    method: Literal["rbd"] = "rbd"
+    every: int = 1  # saliency on every k-th frame; the released loaders read a mask for every frame
+    threshold: float = 0.5  # not stated; of the saliency map, for the binary mask
+
+    def __post_init__(self) -> None:
+        _require("saliency.every", self.every, "1 or more", self.every >= 1)
+        _require("saliency.threshold", self.threshold, "from 0 to 1", 0 <= self.threshold <= 1)
+
+
+@dataclass(frozen=True)
+class TrackConfig:
+    """How the target of the first frame is followed (section 3.2, SORT)."""
+
+    association: Literal["box", "mask"] = "box"
+    iou_threshold: float = 0.3  # not stated; SORT's default
+    max_age: int = 1  # not stated; SORT's default, in key frames
+    min_area: float = 0.01  # not stated; share of the frame below which a region is dropped (never under 10 px)
+
+    def __post_init__(self) -> None:
+        _require("track.iou_threshold", self.iou_threshold, "from 0 to 1", 0 <= self.iou_threshold <= 1)
+        _require("track.max_age", self.max_age, "0 or more", self.max_age >= 0)
+        _require("track.min_area", self.min_area, "in [0, 1)", 0 <= self.min_area < 1)
+
+
+@dataclass(frozen=True)
+class SamplingConfig:
+    """Which query and key are drawn from a video (section 3.2)."""
+
+    constraint: Literal["none", "tracking"] = "tracking"
+    gap: Literal["varying", "constant", "zero"] = "varying"
+    gap_seconds: float = 1.7  # of gap="constant" (section 4.6)
+    min_overlap: float = 0.3  # mu
+    # Paper: "IOU with the tracking mask"; section 4.6 and the released code mean coverage of the mask, so does this.
+    crop_scale: tuple[float, float] = (0.4, 1.0)  # not stated; released code
+    crop_ratio: tuple[float, float] = (3 / 4, 4 / 3)  # not stated; released code
+    crop_attempts: int = 10  # not stated; released code
+    min_tracked_fraction: float = 0.24  # not stated; released code: 60 of 250 frames
+    clip_frames: int = 1
+    clip_stride: int = 1
+    data_fraction: float = 1.0  # appendix A, figure 1
+
+    def __post_init__(self) -> None:
+        _require("sampling.min_overlap", self.min_overlap, "in [0, 1)", 0 <= self.min_overlap < 1)
+        _require("sampling.gap_seconds", self.gap_seconds, "0 or more", self.gap_seconds >= 0)
+        _require(
+            "sampling.crop_scale",
+            self.crop_scale,
+            "0 < low <= high <= 1",
+            0 < self.crop_scale[0] <= self.crop_scale[1] <= 1,
+        )
+        _require(
+            "sampling.crop_ratio", self.crop_ratio, "0 < low <= high", 0 < self.crop_ratio[0] <= self.crop_ratio[1]
+        )
+        _require("sampling.crop_attempts", self.crop_attempts, "1 or more", self.crop_attempts >= 1)
+        _require("sampling.clip_frames", self.clip_frames, "1 or more", self.clip_frames >= 1)
+        _require("sampling.clip_stride", self.clip_stride, "1 or more", self.clip_stride >= 1)
+        _require("sampling.data_fraction", self.data_fraction, "in (0, 1]", 0 < self.data_fraction <= 1)
+
+
+@dataclass(frozen=True)
+class AugmentConfig:
+    """Augmentation of a crop (section 4.1: random Gaussian blur and colour jitter, following SimCLR)."""
+
+    size: int = 224
+    flip_probability: float = 0.5  # not stated; MoCo
+    grey_probability: float = 0.2  # not stated; MoCo
+    jitter: tuple[float, float, float, float] = (0.4, 0.4, 0.4, 0.4)  # not stated; released code
+    jitter_probability: float = 1.0  # not stated; released code
+    # Paper: random Gaussian blur is named; the released configuration turns it off.
+    blur_probability: float = 0.5  # not stated; MoCo v2
+    blur_sigma: tuple[float, float] = (0.1, 2.0)  # not stated; MoCo v2
+
+    def __post_init__(self) -> None:
+        _require("augment.size", self.size, "32 or more", self.size >= 32)
+        for name in ("flip_probability", "grey_probability", "jitter_probability", "blur_probability"):
+            _require(f"augment.{name}", getattr(self, name), "from 0 to 1", 0 <= getattr(self, name) <= 1)
+        _require(
+            "augment.jitter", self.jitter, "0 or more, hue at most 0.5", min(self.jitter) >= 0 and self.jitter[3] <= 0.5
+        )
+        _require("augment.blur_sigma", self.blur_sigma, "0 < low <= high", 0 < self.blur_sigma[0] <= self.blur_sigma[1])
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """The encoder and its projection head (section 4.1)."""
+
+    encoder: Literal["resnet18", "resnet50"] = "resnet50"
+    head: Literal["linear", "mlp"] = "linear"  # not stated; MoCo v1 and the released code
+    embedding_dim: int = 128  # not stated; MoCo
+
+    def __post_init__(self) -> None:
+        _require("model.embedding_dim", self.embedding_dim, "1 or more", self.embedding_dim >= 1)
+
+
+@dataclass(frozen=True)
+class ObjectiveConfig:
+    """The loss (sections 3.1 and 3.3)."""
+
+    temperature: float = 0.07  # tau
+    queue_size: int = 65535  # K, as printed in section 4.1; the ring of keys needs no multiple of the batch
+    key_momentum: float = 0.999  # not stated; MoCo
+    attention_weight: float = 3.0  # lambda; 0 leaves the attention term out
+    cam: Literal["relu", "minmax"] = "relu"  # equation 4; the released code shifts to [0, 1] instead
+    mask_pooling: Literal["area", "bilinear"] = "area"  # not stated, mask to the map's grid; released code: bilinear
+    batch_norm_groups: int = 16  # batch-norm statistics are taken over this many parts of a batch: the paper's 16 GPUs
+
+    def __post_init__(self) -> None:
+        _require("objective.temperature", self.temperature, "more than 0", self.temperature > 0)
+        _require("objective.queue_size", self.queue_size, "1 or more", self.queue_size >= 1)
+        _require("objective.key_momentum", self.key_momentum, "from 0 to 1", 0 <= self.key_momentum <= 1)
+        _require("objective.attention_weight", self.attention_weight, "0 or more", self.attention_weight >= 0)
+        _require("objective.batch_norm_groups", self.batch_norm_groups, "1 or more", self.batch_norm_groups >= 1)
+
+
+@dataclass(frozen=True)
+class OptimConfig:
+    """SGD and its schedule (section 4.1)."""
+
+    lr: float = 0.03
+    momentum: float = 0.9  # not stated; MoCo
+    weight_decay: float = 1e-4  # not stated; MoCo
+    epochs: int = 200
+    batch_size: int = 256  # over all processes
+    lr_update: Literal["epoch", "step"] = "epoch"  # not stated; MoCo and the released code move it once an epoch
+    final_lr_fraction: float = 0.001  # not stated; released code, the cosine ends at lr / 1000
+    precision: Literal["float32", "bfloat16"] = "bfloat16"  # not stated; on a CPU always float32
+
+    def __post_init__(self) -> None:
+        _require("optim.lr", self.lr, "more than 0", self.lr > 0)
+        _require("optim.final_lr_fraction", self.final_lr_fraction, "from 0 to 1", 0 <= self.final_lr_fraction <= 1)
+        _require("optim.momentum", self.momentum, "in [0, 1)", 0 <= self.momentum < 1)
+        _require("optim.weight_decay", self.weight_decay, "0 or more", self.weight_decay >= 0)
+        _require("optim.epochs", self.epochs, "1 or more", self.epochs >= 1)
+        _require("optim.batch_size", self.batch_size, "2 or more", self.batch_size >= 2)
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """Everything that decides a pretrained encoder."""
+
+    video: VideoConfig = field(default_factory=VideoConfig)
+    saliency: SaliencyConfig = field(default_factory=SaliencyConfig)
+    track: TrackConfig = field(default_factory=TrackConfig)
+    sampling: SamplingConfig = field(default_factory=SamplingConfig)
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        batch, groups = self.optim.batch_size, self.objective.batch_norm_groups
+        _require(
+            "optim.batch_size", batch, f"a multiple of objective.batch_norm_groups = {groups}", batch % groups == 0
+        )
+        masked = self.sampling.constraint == "tracking" or self.objective.attention_weight == 0
+        _require(
+            "sampling.constraint", self.sampling.constraint, "tracking where objective.attention_weight > 0", masked
+        )
+
+    def to_json(self) -> str:
+        """Return the experiment as an indented JSON document."""
+        return json.dumps(dataclasses.asdict(self), indent=1)
+
+    @staticmethod
+    def from_json(text: str | bytes) -> "Experiment":
+        """Return the experiment of a JSON document.
+
+        Raises:
+            InputError: If a field is unknown or has the wrong type.
+        """
+        return _from_plain(Experiment, json.loads(text), "")
+
+
+@dataclass(frozen=True)
+class EvaluationConfig:
+    """How frozen encoders are probed; protocols of the benchmarks' authors, shrunk only by a profile."""
+
+    resize: int = 256
+    crop: int = 224
+    batch_size: int = 256
+    average_precision: Literal["area", "11-point"] = "area"  # not stated; VirTex
+    linear_lr: float = 30.0  # MoCo's linear classification
+    linear_epochs: int = 100
+    linear_schedule: Literal["steps", "cosine"] = "steps"  # not stated; MoCo
+    # not stated; "cached": one centre crop an image, encoded once. "fresh": MoCo's random crops, encoded anew every epoch
+    linear_views: Literal["cached", "fresh"] = "cached"
+    davis_threshold: float = 0.5  # not stated; of the attention map scaled to [0, 1]
+    limit: int = 0  # at most this many images of a split and frames of a sequence, for a smoke run; 0 = all
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        _require("evaluation.crop", self.crop, "from 32 to evaluation.resize", 32 <= self.crop <= self.resize)
+        _require("evaluation.batch_size", self.batch_size, "1 or more", self.batch_size >= 1)
+        _require("evaluation.linear_lr", self.linear_lr, "more than 0", self.linear_lr > 0)
+        _require("evaluation.linear_epochs", self.linear_epochs, "1 or more", self.linear_epochs >= 1)
+        _require("evaluation.davis_threshold", self.davis_threshold, "in (0, 1]", 0 < self.davis_threshold <= 1)
+        _require("evaluation.limit", self.limit, "0 or more", self.limit >= 0)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """An experiment and how its result is evaluated: what a row of the paper means under a profile."""
+
+    experiment: Experiment = field(default_factory=Experiment)
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+
+
+Config = typing.TypeVar("Config")
+
+
+def override(plan: Plan, assignments: typing.Sequence[str]) -> Plan:
+    """Return the plan with `section.field=value` assignments made, each checked against the field's type.
+
+    Raises:
+        InputError: Naming the assignment, what was allowed, and the closest field where the name is unknown.
+    """
+    for assignment in assignments:
+        path, separator, text = assignment.partition("=")
+        if not separator:
+            raise InputError(
+                f"cannot read {assignment!r}: expected section.field=value, such as sampling.min_overlap=0.2"
+            )
+        keys = path.strip().split(".")
+        if keys[0] == "evaluation":
+            plan = dataclasses.replace(plan, evaluation=_assign(plan.evaluation, keys[1:], text.strip(), path))
+        else:
+            plan = dataclasses.replace(plan, experiment=_assign(plan.experiment, keys, text.strip(), path))
+    return plan
+
+
+def _assign(config: Config, keys: list[str], text: str, path: str) -> Config:
+    hints = typing.get_type_hints(type(config))
+    if not keys or keys[0] not in hints:
+        known = sorted(_paths(Experiment)) + [f"evaluation.{name}" for name in sorted(_paths(EvaluationConfig))]
+        close = difflib.get_close_matches(path, known, n=1, cutoff=0.0)
+        raise InputError(f"there is no field {path!r}; did you mean {close[0]!r}? All fields: {', '.join(known)}")
+    name, rest = keys[0], keys[1:]
+    current = getattr(config, name)
+    value = _assign(current, rest, text, path) if dataclasses.is_dataclass(current) else _parse(hints[name], text, path)
+    return dataclasses.replace(config, **{name: value})  # type: ignore[type-var]
+
+
+def _paths(config: type, prefix: str = "") -> list[str]:
+    found = []
+    for name, hint in typing.get_type_hints(config).items():
+        found += (
+            _paths(hint, f"{prefix}{name}.")
+            if isinstance(hint, type) and dataclasses.is_dataclass(hint)
+            else [prefix + name]
+        )
+    return found
+
+
+def _parse(hint: Any, text: str, path: str) -> Any:
+    """Return the value that `text` means for a field of type `hint`."""
+    if typing.get_origin(hint) is Literal or hint is str:
+        return _checked(hint, text, path)
+    try:
+        return _checked(hint, json.loads(text), path)
+    except json.JSONDecodeError:
+        raise InputError(f"{path} must be {_describe(hint)}, got {text!r}") from None
+
+
+def _checked(hint: Any, value: Any, path: str) -> Any:
+    """Return `value` as the type `hint`, JSON lists as tuples and whole numbers as floats where a float is due."""
+    arguments = typing.get_args(hint)
+    if typing.get_origin(hint) is Literal and value in arguments:
+        return value
+    if typing.get_origin(hint) is tuple and isinstance(value, list | tuple) and len(value) == len(arguments):
+        return tuple(_checked(argument, item, path) for argument, item in zip(arguments, value, strict=True))
+    if hint is float and isinstance(value, int | float) and not isinstance(value, bool):
+        return float(value)
+    if hint in (int, str, bool) and type(value) is hint:
+        return value
+    raise InputError(f"{path} must be {_describe(hint)}, got {value!r}")
+
+
+def _describe(hint: Any) -> str:
+    if typing.get_origin(hint) is Literal:
+        return "one of " + ", ".join(typing.get_args(hint))
+    if typing.get_origin(hint) is tuple:
+        return f"a list of {len(typing.get_args(hint))} numbers"
+    return {int: "a whole number", float: "a number", bool: "true or false", str: "text"}[hint]
+
+
+def _from_plain(config: type[Config], values: Any, path: str) -> Config:
+    hints = typing.get_type_hints(config)
+    if not isinstance(values, dict) or set(values) != set(hints):
+        found = sorted(values) if isinstance(values, dict) else type(values).__name__
+        raise InputError(f"{path or 'experiment'} must have the fields {sorted(hints)}, got {found}")
+    return config(
+        **{
+            name: _from_plain(hint, values[name], f"{path}{name}.")
+            if isinstance(hint, type) and dataclasses.is_dataclass(hint)
+            else _checked(hint, values[name], path + name)
+            for name, hint in hints.items()
+        }
+    )

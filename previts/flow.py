@@ -1,0 +1,97 @@
+"""What a DAG needs between the verbs: check a run before it costs anything, fan out, fan in, close.
+
+The pipeline's loops are flat: rows to pretrain, then pairs of checkpoint and benchmark to evaluate.
+"""
+
+import sys
+from collections.abc import Sequence
+from typing import TypedDict
+
+from previts import paper, stages, storage
+from previts.errors import InputError
+
+
+class Plan(TypedDict):
+    """The loops of a run: rows to pretrain, parts of the corpus to share out."""
+
+    rows: list[str]
+    parts: list[int]
+
+
+def plan(
+    crawl: str, data: str, rows: Sequence[str], benchmarks: Sequence[str], profile: str, set: Sequence[str], parts: int
+) -> Plan:
+    """Check a run's inputs and return its loops; rows that mean the same experiment are pretrained once.
+
+    Raises:
+        InputError: For an unknown row, benchmark, profile or field, or inputs that are not there.
+    """
+    if not benchmarks:
+        raise InputError(f"no benchmarks were given; allowed: {', '.join(paper.BENCHMARKS)}")
+    if parts < 1:
+        raise InputError(f"parts must be 1 or more, got {parts}")
+    paper.check_benchmarks(benchmarks)
+    distinct: dict[str, str] = {}
+    for row in paper.expand(rows):
+        distinct.setdefault(storage.fingerprint(paper.resolve(row.name, profile, set)), row.name)
+    if not storage.exists(crawl):
+        raise InputError(f"there is no crawl at {crawl}; give a CSV or Parquet manifest or a folder of videos")
+    for benchmark in benchmarks:
+        stages.data_folders(benchmark, data)
+    return Plan(rows=list(distinct.values()), parts=list(range(parts)))
+
+
+def one(uris: Sequence[str]) -> str:
+    """Return the one URI that all parts of a fan-out made.
+
+    Raises:
+        InputError: If they differ, or the whole is not finished.
+    """
+    if len(dict.fromkeys(uris)) != 1:
+        raise InputError(f"the parts of one stage must make one output, got {sorted(dict.fromkeys(uris))}")
+    storage.read_manifest(uris[0])
+    return uris[0]
+
+
+def pairs(
+    rows: Sequence[str],
+    benchmarks: Sequence[str],
+    checkpoints: Sequence[str],
+    index: str,
+    root: str,
+    profile: str,
+    set: Sequence[str],
+) -> list[dict[str, str]]:
+    """Return what to evaluate: every benchmark on the checkpoint of every row, found by the row's own address.
+
+    The order in which a loop's outputs are collected decides nothing.
+
+    Raises:
+        InputError: If the checkpoint of a row is not among those that were pretrained.
+    """
+    made = {storage.absolute(checkpoint) for checkpoint in checkpoints}
+    found = []
+    for row in rows:
+        checkpoint = stages.checkpoint_address(paper.resolve(row, profile, set), index, root)
+        if checkpoint not in made:
+            raise InputError(f"row {row} has no checkpoint at {checkpoint}; pretrained were {sorted(made)}")
+        found += [{"row": row, "benchmark": benchmark, "checkpoint": checkpoint} for benchmark in benchmarks]
+    return found
+
+
+def close(root: str, state: str, error: str) -> str:
+    """Close what a run left open, whatever its end, and return a Markdown account for the pipeline's page."""
+    from previts import runlog
+
+    closed = runlog.close_runs(root) if state != "SUCCEEDED" else 0
+    lines = [f"### The run ended: {state}", "", f"Results so far are under `{root}`."]
+    if state != "SUCCEEDED":
+        lines += [
+            "",
+            error or "A step failed; its log says why.",
+            "",
+            "Run the pipeline again with the same parameters: finished work is found and not repeated.",
+            f"MLflow runs marked as failed because nobody works on them any more: {closed}.",
+        ]
+    print("\n".join(lines), file=sys.stderr)
+    return "\n".join(lines) + "\n"

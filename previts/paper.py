@@ -1,0 +1,237 @@
+"""Every number of the paper: what each row of its tables trains, how it is evaluated, and what it reports.
+
+A row resolves, under a profile and one-off assignments, to a `Plan`. Profiles shrink any row and keep its shape.
+Nothing here computes.
+
+Rows of the image model are here; those of the video model (tables 2 and 3, video columns) come with S3D-g.
+"""
+
+import difflib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+from previts.errors import InputError
+from previts.experiment import EvaluationConfig, Experiment, Plan, override
+
+BENCHMARKS = ("voc07", "in1k", "in9", "davis")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of a table of the paper: its experiment, and the numbers that it reports by metric."""
+
+    name: str
+    title: str
+    experiment: Experiment
+    benchmarks: tuple[str, ...]
+    reported: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def table(self) -> str:
+        """The table that the row is a line of."""
+        return self.name.split("/")[0]
+
+
+PREVITS = Experiment()  # section 4.1: ResNet-50, lambda 3, mu 0.3, varying gap
+SAMPLING = replace(PREVITS, objective=replace(PREVITS.objective, attention_weight=0.0))
+MOCO = replace(SAMPLING, sampling=replace(PREVITS.sampling, constraint="none"))
+
+_IN9 = ("original", "mixed_same", "mixed_rand", "mixed_next", "only_fg", "no_fg", "only_bg_b", "only_bg_t")
+
+
+def _in9(*percent: float) -> dict[str, float]:
+    return {f"in9/{variant}": value for variant, value in zip(_IN9, percent, strict=True)}
+
+
+# Table 1, MoCo table 4 (top) and table 5 tell of the same three arms on VGG-Sound.
+TABLE_1 = (
+    Row("1/k400/moco", "MoCo, Kinetics-400", MOCO, ("voc07", "in1k"), {"voc07/map": 69.3, "in1k/top1": 47.3}),
+    Row(
+        "1/k400/sampling",
+        "+ Tracking Con. Sampling, Kinetics-400",
+        SAMPLING,
+        ("voc07", "in1k"),
+        {"voc07/map": 70.4, "in1k/top1": 48.2},
+    ),
+    Row(
+        "1/k400/previts", "+ PreViTS, Kinetics-400", PREVITS, ("voc07", "in1k"), {"voc07/map": 71.2, "in1k/top1": 48.6}
+    ),
+    Row(
+        "1/vgg/moco",
+        "MoCo",
+        MOCO,
+        BENCHMARKS,
+        {
+            "voc07/map": 68.3,
+            "in1k/top1": 46.9,
+            **_in9(77.9, 53.3, 37.8, 33.8, 40.9, 24.6, 9.7, 13.5),
+            "davis/j_mean": 0.315,
+            "davis/j_recall": 0.638,
+            "davis/j_decay": 0.025,
+        },
+    ),
+    Row("1/vgg/sampling", "+ Tracking Con. Sampling", SAMPLING, BENCHMARKS, {"voc07/map": 70.3, "in1k/top1": 48.1}),
+    Row(
+        "1/vgg/previts",
+        "+ PreViTS",
+        PREVITS,
+        BENCHMARKS,
+        {
+            "voc07/map": 73.0,
+            "in1k/top1": 50.6,
+            **_in9(81.0, 56.9, 42.0, 38.0, 53.0, 28.0, 8.8, 13.0),
+            "davis/j_mean": 0.544,
+            "davis/j_recall": 0.769,
+            "davis/j_decay": -0.014,
+        },
+    ),
+)
+
+_GAPS: tuple[tuple[Literal["varying", "constant", "zero"], str, float], ...] = (
+    ("varying", "Varying gap", 73.0),
+    ("constant", "Constant gap", 72.4),
+    ("zero", "Gap 0", 67.5),
+)
+TABLE_6A = tuple(
+    Row(
+        f"6a/gap={gap}",
+        title,
+        replace(PREVITS, sampling=replace(PREVITS.sampling, gap=gap)),
+        ("voc07",),
+        {"voc07/map": voc07},
+    )
+    for gap, title, voc07 in _GAPS
+)
+TABLE_6B = tuple(
+    Row(
+        f"6b/mu={mu}",
+        f"mu = {mu}",
+        replace(PREVITS, sampling=replace(PREVITS.sampling, min_overlap=mu)),
+        ("voc07",),
+        {"voc07/map": voc07},
+    )
+    for mu, voc07 in ((0.0, 71.5), (0.2, 72.1), (0.3, 73.0), (0.4, 72.8))
+)
+TABLE_6C = tuple(
+    Row(
+        f"6c/lambda={weight}",
+        f"lambda = {weight}",
+        replace(PREVITS, objective=replace(PREVITS.objective, attention_weight=weight)),
+        ("voc07",),
+        {"voc07/map": voc07},
+    )
+    for weight, voc07 in ((0.0, 70.3), (2.0, 72.4), (3.0, 73.0), (4.0, 72.6))
+)
+TABLE_6D = (
+    Row("6d/none", "No tracking", MOCO, ("voc07",), {"voc07/map": 68.3}),
+    Row("6d/unsupervised", "Unsupervised tracking", PREVITS, ("voc07",), {"voc07/map": 73.0}),
+)
+# Appendix A, figure 1 is a plot: it states no numbers.
+FIGURE_A1 = tuple(
+    Row(
+        f"a1/{arm}/{percent}",
+        f"{title}, {percent}% of the videos",
+        replace(base, sampling=replace(base.sampling, data_fraction=percent / 100)),
+        ("voc07",),
+    )
+    for arm, title, base in (("moco", "MoCo", MOCO), ("previts", "PreViTS", PREVITS))
+    for percent in (25, 50, 75, 100)
+)
+
+ROWS = {row.name: row for row in (*TABLE_1, *TABLE_6A, *TABLE_6B, *TABLE_6C, *TABLE_6D, *FIGURE_A1)}
+TABLES = tuple(dict.fromkeys(row.table for row in ROWS.values()))
+# The three arms that the paper compares throughout: tables 1, 4 and 5 on VGG-Sound.
+ARMS = ("1/vgg/moco", "1/vgg/sampling", "1/vgg/previts")
+
+
+@dataclass(frozen=True)
+class Profile:
+    """A size at which any row can be run."""
+
+    name: str
+    title: str
+    shrink: Callable[[Plan], Plan]
+
+
+def _demo(plan: Plan) -> Plan:
+    """Return the plan at the size of a laptop: ResNet-18, small frames, a few epochs; the row's own choices stay."""
+    row = plan.experiment
+    return Plan(
+        replace(
+            row,
+            video=replace(row.video, max_short_side=160, max_fps=12.0, videos_per_shard=16),
+            saliency=replace(row.saliency, every=2),
+            augment=replace(row.augment, size=112),
+            model=replace(row.model, encoder="resnet18"),
+            objective=replace(row.objective, queue_size=1024, key_momentum=0.99, batch_norm_groups=2),
+            optim=replace(row.optim, lr=0.06, epochs=40, batch_size=32),
+        ),
+        EvaluationConfig(resize=128, crop=112, batch_size=64, linear_epochs=30),
+    )
+
+
+PROFILES = {
+    profile.name: profile
+    for profile in (
+        Profile("paper", "the paper's sizes", lambda plan: plan),
+        Profile(
+            "demo", "a laptop's sizes: minutes on two cores; its numbers are not comparable with the paper's", _demo
+        ),
+    )
+}
+
+
+def find_row(name: str) -> Row:
+    """Return a row by its name.
+
+    Raises:
+        InputError: If there is none, with the closest one.
+    """
+    if name not in ROWS:
+        raise InputError(
+            f"there is no row {name!r}; did you mean {closest(name, ROWS)!r}? `previts show` lists all rows"
+        )
+    return ROWS[name]
+
+
+def expand(names: Sequence[str]) -> list[Row]:
+    """Return the rows of a list of row and table names ("1/vgg/previts", "6b"), each once, in order.
+
+    Raises:
+        InputError: If a name is neither, or the list is empty.
+    """
+    if not names:
+        raise InputError(
+            "no rows were given; name rows or tables such as 1/vgg/previts or 6b (`previts show` lists them)"
+        )
+    rows: dict[str, Row] = {}
+    for name in names:
+        found = [row for row in ROWS.values() if row.table == name] or [find_row(name)]
+        rows.update({row.name: row for row in found})
+    return list(rows.values())
+
+
+def resolve(row: str | None, profile: str, assignments: Sequence[str]) -> Plan:
+    """Return what a row means under a profile and `section.field=value` assignments; no row means what all rows share.
+
+    Raises:
+        InputError: If a name is unknown or an assignment is wrong.
+    """
+    if profile not in PROFILES:
+        raise InputError(f"there is no profile {profile!r}; allowed: {', '.join(PROFILES)}")
+    experiment = find_row(row).experiment if row else PREVITS
+    return override(PROFILES[profile].shrink(Plan(experiment)), assignments)
+
+
+def check_benchmarks(names: Sequence[str]) -> None:
+    """Raise an InputError for a benchmark that does not exist."""
+    for name in names:
+        if name not in BENCHMARKS:
+            close = closest(name, BENCHMARKS)
+            raise InputError(f"there is no benchmark {name!r}; did you mean {close!r}? All: {', '.join(BENCHMARKS)}")
+
+
+def closest(name: str, known: Sequence[str] | dict[str, Row]) -> str:
+    """Return the known name that is most like `name`."""
+    return difflib.get_close_matches(name, list(known), n=1, cutoff=0.0)[0]

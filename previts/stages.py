@@ -1,0 +1,517 @@
+"""The eight verbs in order of time, each from URIs to a URI: address, done already?, load, call one function, commit.
+
+Python, the command line and the KFP components call these with one signature. A second call of a verb with the same
+decisions finds the first one's result and does nothing. Heavy libraries load only where work is left to do.
+
+Fan-out: a worker calls `download`, `saliency` or `track` with `part` of `parts` and takes every parts-th shard; whoever
+finishes the last shard commits the whole.
+"""
+
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from previts import paper, storage
+from previts.errors import InputError
+from previts.experiment import Plan
+
+# Raise one of these when what a stage writes, or how, changes: results of the older form are then made anew.
+FORMATS = {
+    "world": 1,
+    "videos": 1,
+    "saliency_model": 1,
+    "saliency": 1,
+    "tubes": 1,
+    "index": 1,
+    "checkpoints": 1,
+    "results": 1,
+    "report": 1,
+}
+FOLDERS = {"voc07": ("voc",), "in1k": ("imagenet",), "in9": ("in9", "imagenet"), "davis": ("davis",)}
+
+
+def world(root: str, seed: int = 0) -> str:
+    """Make a small synthetic world to try the pipeline on: a crawl of videos and labelled sets in official layouts.
+
+    Args:
+        root: Folder or bucket prefix under which every result lies.
+        seed: Another seed, another world.
+
+    Returns:
+        URI of a folder with `crawl.csv` and `datasets/`.
+    """
+    decided = {"seed": seed, "format": FORMATS["world"]}
+    uri = storage.address(root, "world", "demo", decided)
+    if _done(uri):
+        return uri
+    from previts import demo
+
+    counts = demo.make_world(uri, demo.WorldConfig(seed=seed))
+    storage.commit(uri, decided, counts=counts)
+    return _made(uri)
+
+
+def download(
+    crawl: str,
+    root: str,
+    profile: str = "paper",
+    set: Sequence[str] = (),
+    part: int = 0,
+    parts: int = 1,
+    max_failure_fraction: float = 0.5,
+) -> str:
+    """Fetch the videos of a crawl and store them as normalised clips in shards.
+
+    Args:
+        crawl: A CSV or Parquet manifest (video_id, url, start_seconds, end_seconds, label, split), the CSV of VGG-Sound
+            or Kinetics as published, or a folder of videos.
+        root: Folder or bucket prefix under which every result lies.
+        profile: Size of the run: paper or demo.
+        set: One-off changes, such as video.max_fps=12.
+        part: Number of this worker, from 0.
+        parts: Workers that share the work.
+        max_failure_fraction: Share of videos that may fail before the stage fails.
+
+    Returns:
+        URI of the videos, for `fit_saliency`, `saliency`, `track` and `index`.
+    """
+    from previts import crawls
+
+    config = paper.resolve(None, profile, set).experiment.video
+    items = crawls.read_crawl(crawl)
+    decided = {"crawl": crawls.crawl_identity(items, crawl), "video": asdict(config), "format": FORMATS["videos"]}
+    uri = storage.address(root, "videos", "crawl", decided)
+    if _done(uri):
+        return uri
+    from previts import shards
+
+    total = shards.num_shards(len(items), config)
+
+    def settled(shard: int) -> bool:
+        """A shard whose failures may pass (a network that was down) is tried again as long as nothing is committed."""
+        return shards.is_done(uri, shard) and not any(video.retryable for video in shards.read_shard(uri, shard))
+
+    for shard in _mine(total, part, parts):
+        if not settled(shard):
+            shards.build_shard(shards.shard_items(items, shard, config), shard, uri, config)
+    if not all(shards.is_done(uri, shard) for shard in range(total)):
+        return _part_done(uri)
+    videos = [video for shard in range(total) for video in shards.read_shard(uri, shard)]
+    errors = Counter(video.error for video in videos if video.status != "ok")
+    failed = sum(errors.values())
+    if failed == len(videos) or failed > max_failure_fraction * len(videos):
+        reasons = "\n".join(f"  {count} x {error}" for error, count in errors.most_common(5))
+        raise InputError(
+            f"{failed} of the {len(videos)} videos of {crawl} failed, more than max_failure_fraction = "
+            f"{max_failure_fraction:g} allows. Most frequent reasons:\n{reasons}\n"
+            "Mend the crawl, or run again with a larger --max-failure-fraction; videos already stored are kept"
+        )
+    storage.commit(
+        uri,
+        decided,
+        inputs={"crawl": crawl},
+        counts={
+            "videos": len(videos),
+            "ok": len(videos) - failed,
+            "failed": failed,
+            "shards": total,
+            "hours": round(sum(video.num_frames / video.fps for video in videos if video.status == "ok") / 3600, 4),
+            "bytes": sum(video.size for video in videos),
+        },
+        info={"errors": dict(errors.most_common(20))},
+    )
+    return _made(uri)
+
+
+def fit_saliency(videos: str, root: str, profile: str = "paper", set: Sequence[str] = ()) -> str:
+    """Prepare the saliency model of a corpus. A handcrafted prior has nothing to learn: this records which one it is.
+
+    Args:
+        videos: URI that `download` returned.
+        root: Folder or bucket prefix under which every result lies.
+        profile: Size of the run: paper or demo.
+        set: One-off changes, such as saliency.every=5.
+
+    Returns:
+        URI of the saliency model, for `saliency`.
+    """
+    config = paper.resolve(None, profile, set).experiment.saliency
+    decided = {"videos": _finished(videos, "videos"), "method": config.method, "format": FORMATS["saliency_model"]}
+    uri = storage.address(root, "saliency_model", config.method, decided)
+    if _done(uri):
+        return uri
+    storage.commit(uri, decided, inputs={"videos": videos}, info={"method": config.method, "labels": "none"})
+    return _made(uri)
+
+
+def saliency(
+    videos: str, model: str, root: str, profile: str = "paper", set: Sequence[str] = (), part: int = 0, parts: int = 1
+) -> str:
+    """Find the salient regions on every k-th frame of each video.
+
+    Args:
+        videos: URI that `download` returned.
+        model: URI that `fit_saliency` returned.
+        root: Folder or bucket prefix under which every result lies.
+        profile: Size of the run: paper or demo.
+        set: One-off changes, such as saliency.every=5.
+        part: Number of this worker, from 0.
+        parts: Workers that share the work.
+
+    Returns:
+        URI of the masks, for `track`.
+    """
+    config = paper.resolve(None, profile, set).experiment.saliency
+    decided = {
+        "videos": _finished(videos, "videos"),
+        "model": _finished(model, "saliency_model"),
+        "saliency": asdict(config),
+        "format": FORMATS["saliency"],
+    }
+    uri = storage.address(root, "saliency", config.method, decided)
+    if _done(uri):
+        return uri
+    from previts.saliency import predict
+
+    def work(shard: int) -> None:
+        predict.predict_shard(videos, shard, config, uri)
+
+    total = int(storage.read_manifest(videos).counts["shards"])
+    if not _fan_out(total, part, parts, lambda shard: predict.is_done(uri, shard), work):
+        return _part_done(uri)
+    masks = sum(predict.count(uri, shard) for shard in range(total))
+    storage.commit(uri, decided, inputs={"videos": videos, "model": model}, counts={"shards": total, "masks": masks})
+    return _made(uri)
+
+
+def track(
+    videos: str,
+    saliency: str,
+    root: str,
+    profile: str = "paper",
+    set: Sequence[str] = (),
+    part: int = 0,
+    parts: int = 1,
+) -> str:
+    """Follow the most salient object of each video: one tube of masks a video.
+
+    Args:
+        videos: URI that `download` returned.
+        saliency: URI that `saliency` returned; its shards of the same part must be there.
+        root: Folder or bucket prefix under which every result lies.
+        profile: Size of the run: paper or demo.
+        set: One-off changes, such as track.association=mask.
+        part: Number of this worker, from 0.
+        parts: Workers that share the work.
+
+    Returns:
+        URI of the tubes, for `index`.
+    """
+    config = paper.resolve(None, profile, set).experiment.track
+    decided = {
+        "videos": _finished(videos, "videos"),
+        # Not yet committed while other parts still work; its address is its decision.
+        "saliency": storage.fingerprint_of(saliency, "saliency"),
+        "track": asdict(config),
+        "format": FORMATS["tubes"],
+    }
+    uri = storage.address(root, "tubes", config.association, decided)
+    if _done(uri):
+        return uri
+    from previts import tubes
+
+    def work(shard: int) -> None:
+        tubes.track_shard(videos, saliency, shard, config, uri)
+
+    total = int(storage.read_manifest(videos).counts["shards"])
+    if not _fan_out(total, part, parts, lambda shard: tubes.is_done(uri, shard), work):
+        return _part_done(uri)
+    found = [tube for shard in range(total) for tube in tubes.read_shard(uri, shard)]
+    storage.commit(
+        uri,
+        decided,
+        inputs={"videos": videos, "saliency": saliency},
+        counts={"shards": total, "videos": len(found), "tubes": sum(tube.status == "tracked" for tube in found)},
+    )
+    return _made(uri)
+
+
+def index(videos: str, tubes: str, root: str) -> str:
+    """Join videos and tubes into the table that says which frames may be sampled.
+
+    Args:
+        videos: URI that `download` returned.
+        tubes: URI that `track` returned.
+        root: Folder or bucket prefix under which every result lies.
+
+    Returns:
+        URI of the index, for `pretrain`.
+    """
+    decided = {
+        "videos": _finished(videos, "videos"),
+        "tubes": _finished(tubes, "tubes"),
+        "format": FORMATS["index"],
+    }
+    uri = storage.address(root, "index", "corpus", decided)
+    if _done(uri):
+        return uri
+    from previts import index as corpus
+
+    total = int(storage.read_manifest(videos).counts["shards"])
+    rows = [row for shard in range(total) for row in corpus.join_shard(videos, tubes, shard)]
+    corpus.write_index(uri, rows)
+    storage.commit(uri, decided, inputs={"videos": videos, "tubes": tubes}, counts=corpus.summarise(rows))
+    return _made(uri)
+
+
+def pretrain(
+    row: str,
+    index: str,
+    root: str,
+    profile: str = "paper",
+    set: Sequence[str] = (),
+    launcher: str = "local",
+    processes: int = 1,
+) -> str:
+    """Pretrain the encoder of one row of the paper's tables on an index; resumes where an earlier call was stopped.
+
+    Args:
+        row: Name of the row, such as 1/vgg/previts (`previts show` lists them).
+        index: URI that `index` returned.
+        root: Folder or bucket prefix under which every result lies.
+        profile: Size of the run: paper or demo.
+        set: One-off changes, such as sampling.min_overlap=0.2.
+        launcher: Where the training program runs: local, on this machine.
+        processes: Training processes, one a GPU; more than one run under torchrun.
+
+    Returns:
+        URI of the checkpoint, for `evaluate`.
+    """
+    if launcher != "local":
+        raise InputError(f"there is no launcher {launcher!r}; allowed: local")
+    plan = paper.resolve(row, profile, set)
+    uri = checkpoint_address(plan, index, root)
+    if _done(uri):
+        return uri
+    from previts import distributed, launch
+
+    if processes > 1 and not distributed.is_launched():
+        launch.train_locally(
+            processes, ["--row", row, "--index", index, "--root", root, "--profile", profile, "--set", *set]
+        )
+        storage.read_manifest(uri)
+        return uri
+    from previts import checkpoint, runlog
+    from previts import index as corpus
+    from previts import pretrain as program
+
+    with distributed.process_group() as device:
+        run = None
+        if distributed.is_main():
+            run = runlog.open_run(
+                root,
+                group=storage.fingerprint_of(index, "index"),
+                name=f"{row} ({profile})",
+                fingerprint=storage.fingerprint_of(uri, "checkpoints"),
+                params={"row": row, "profile": profile, **runlog.flatten(asdict(plan.experiment))},
+            )
+        with runlog.reporting(run):
+            summary = program.train(plan.experiment, corpus.read_index(index), uri, device=device, run=run)
+            if distributed.is_main():
+                checkpoint.finish(uri, plan.experiment)
+                decided = _checkpoint_decided(plan, index)
+                storage.commit(
+                    uri, decided, inputs={"index": index}, counts=summary, info={"row": row, "profile": profile}
+                )
+    return _made(uri)
+
+
+def evaluate(
+    row: str,
+    benchmark: str,
+    checkpoint: str,
+    data: str,
+    root: str,
+    profile: str = "paper",
+    set: Sequence[str] = (),
+) -> str:
+    """Measure one checkpoint on one benchmark.
+
+    Args:
+        row: Name of the row that the checkpoint is of.
+        benchmark: voc07, in1k, in9 or davis.
+        checkpoint: URI that `pretrain` returned.
+        data: Folder of the labelled sets, each in its authors' layout: voc/, imagenet/, in9/, davis/.
+        root: Folder or bucket prefix under which every result lies.
+        profile: Size of the run: paper or demo.
+        set: One-off changes, such as evaluation.limit=100.
+
+    Returns:
+        URI of the result, for `report`.
+    """
+    paper.check_benchmarks([benchmark])
+    config = paper.resolve(row, profile, set).evaluation
+    fingerprint = _finished(checkpoint, "checkpoints")
+    decided = {
+        "checkpoint": fingerprint,
+        "benchmark": benchmark,
+        "data": [storage.identity(folder) for folder in data_folders(benchmark, data)],
+        "evaluation": asdict(config),
+        "format": FORMATS["results"],
+    }
+    uri = storage.address(root, "results", f"{benchmark}-{fingerprint}", decided)
+    if _done(uri):
+        return uri
+    from previts import evals, runlog
+    from previts.checkpoint import load_model
+    from previts.distributed import best_device
+
+    started = time.monotonic()
+    model = load_model(checkpoint, best_device())
+    outcome = evals.evaluate(benchmark, model, data, config)
+    for name, figure in outcome.figures.items():
+        storage.write_bytes(storage.join(uri, "figures", name), figure)
+    result = {
+        "row": row,
+        "benchmark": benchmark,
+        "checkpoint": fingerprint,
+        "status": "ok",
+        "error": "",
+        "metrics": outcome.metrics,
+        "protocol": outcome.protocol,
+        "seconds": round(time.monotonic() - started, 1),
+        "figures": sorted(outcome.figures),
+    }
+    storage.write_json(storage.join(uri, "result.json"), result)
+    runlog.log_result(root, fingerprint, outcome.metrics)
+    storage.commit(uri, decided, inputs={"checkpoint": checkpoint, "data": data}, counts=outcome.metrics)
+    return _made(uri)
+
+
+def report(
+    rows: Sequence[str], index: str, results: Sequence[str], root: str, profile: str = "paper", set: Sequence[str] = ()
+) -> str:
+    """Write the page that compares the rows: numbers beside the paper's, curves, tubes, attention.
+
+    Args:
+        rows: Rows or tables to show, such as 1/vgg/previts or 6b.
+        index: URI that `index` returned.
+        results: URIs that `evaluate` returned.
+        root: Folder or bucket prefix under which every result lies.
+        profile: Size of the run: paper or demo.
+        set: The one-off changes that the rows were pretrained with.
+
+    Returns:
+        URI of a folder with report.html, report.md and report.csv.
+    """
+    shown = paper.expand(rows)
+    plans = [paper.resolve(row.name, profile, set) for row in shown]
+    decided = {
+        "rows": [row.name for row in shown],
+        "checkpoints": [storage.fingerprint_of(checkpoint_address(plan, index, root), "checkpoints") for plan in plans],
+        "results": sorted({_finished(result, "results") for result in results}),
+        "profile": profile,
+        "format": FORMATS["report"],
+    }
+    uri = storage.address(root, "report", "comparison", decided)
+    page = storage.join(storage.absolute(root), "report.html")
+    if not _done(uri):
+        from previts import report as pages
+        from previts import runlog
+
+        lines = [
+            pages.ReportRow(
+                name=row.name,
+                title=row.title,
+                checkpoint=checkpoint_address(plan, index, root),
+                fingerprint=storage.fingerprint_of(checkpoint_address(plan, index, root), "checkpoints"),
+                reported=row.reported,
+            )
+            for row, plan in zip(shown, plans, strict=True)
+        ]
+        counts = pages.build_report(list(results), uri, lines, profile=profile, index=index)
+        runlog.log_report(root, group=storage.fingerprint_of(index, "index"), report=uri)
+        inputs = {"index": index, **{f"result{number}": result for number, result in enumerate(results)}}
+        storage.commit(uri, decided, inputs=inputs, counts=counts)
+    storage.write_bytes(page, storage.read_bytes(storage.join(uri, "report.html")))
+    print(f"The report is at {page}", file=sys.stderr)
+    return uri
+
+
+def checkpoint_address(plan: Plan, index: str, root: str) -> str:
+    """Return where the checkpoint of a plan on an index lies; equal plans share one."""
+    experiment = plan.experiment
+    arm = "moco" if experiment.sampling.constraint == "none" else "sampling"
+    arm = "previts" if experiment.objective.attention_weight else arm
+    label = f"{experiment.model.encoder}-{arm}"
+    return storage.address(root, "checkpoints", label, _checkpoint_decided(plan, index))
+
+
+def describe(uri: str) -> str:
+    """Return a short Markdown account of a stage's output: where it is and what it counts."""
+    if not storage.is_committed(uri):
+        return f"`{uri}`\n\nThis part is done; others still work on the whole.\n"
+    manifest = storage.read_manifest(uri)
+    lines = [f"### {manifest.stage} {manifest.fingerprint}", "", f"`{uri}`", "", "| | |", "|---|---|"]
+    lines += [f"| {name} | {value} |" for name, value in manifest.counts.items()]
+    return "\n".join(lines) + "\n"
+
+
+def _checkpoint_decided(plan: Plan, index: str) -> dict[str, Any]:
+    learned = ("sampling", "augment", "model", "objective", "optim", "seed")
+    experiment = {name: value for name, value in asdict(plan.experiment).items() if name in learned}
+    return {"index": _finished(index, "index"), **experiment, "format": FORMATS["checkpoints"]}
+
+
+def data_folders(benchmark: str, data: str) -> list[str]:
+    """Return the folders of the labelled sets that a benchmark reads and that are there."""
+    folders = [storage.join(data, name) for name in FOLDERS[benchmark]]
+    if not storage.exists(folders[0]):
+        raise InputError(
+            f"benchmark {benchmark} needs its labelled set at {folders[0]}, and there is nothing; "
+            "put it there in its authors' layout, or leave the benchmark out"
+        )
+    return [folder for folder in folders if storage.exists(folder)]
+
+
+def _finished(uri: str, stage: str) -> str:
+    """Return the fingerprint of a finished input, or say that it is the wrong thing."""
+    manifest = storage.read_manifest(uri)
+    if manifest.stage != stage:
+        raise InputError(f"{uri} is the output of stage {manifest.stage!r}, expected one of {stage!r}")
+    return manifest.fingerprint
+
+
+def _mine(total: int, part: int, parts: int) -> range:
+    """Return the shards of one worker."""
+    if parts < 1 or not 0 <= part < parts:
+        raise InputError(f"part must be in [0, parts) and parts 1 or more, got {part = }, {parts = }")
+    return range(part, total, parts)
+
+
+def _fan_out(total: int, part: int, parts: int, is_done: Callable[[int], bool], work: Callable[[int], object]) -> bool:
+    """Do this worker's shards that are not done, and return whether now all shards of all workers are."""
+    for shard in _mine(total, part, parts):
+        if not is_done(shard):
+            work(shard)
+    return all(is_done(shard) for shard in range(total))
+
+
+def _done(uri: str) -> bool:
+    if not storage.is_committed(uri):
+        return False
+    print(f"already there: {uri}", file=sys.stderr)
+    return True
+
+
+def _made(uri: str) -> str:
+    print(f"made: {uri}", file=sys.stderr)
+    return uri
+
+
+def _part_done(uri: str) -> str:
+    print(f"this part is done, other parts are not yet: {uri}", file=sys.stderr)
+    return uri

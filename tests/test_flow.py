@@ -1,0 +1,88 @@
+import pytest
+
+from previts import flow, paper, stages, storage
+from previts.errors import InputError
+
+
+@pytest.fixture
+def place(tmp_path):
+    (tmp_path / "crawl.csv").write_text("video_id,url\na,a.mp4\n")
+    for name in ("voc", "davis"):
+        (tmp_path / "data" / name).mkdir(parents=True)
+    return tmp_path
+
+
+def planned(place, **changes):
+    arguments = {
+        "crawl": str(place / "crawl.csv"),
+        "data": str(place / "data"),
+        "rows": list(paper.ARMS),
+        "benchmarks": ["voc07", "davis"],
+        "profile": "demo",
+        "set": [],
+        "parts": 3,
+    }
+    return flow.plan(**{**arguments, **changes})
+
+
+def test_a_plan_lists_rows_and_parts(place):
+    assert planned(place) == {"rows": list(paper.ARMS), "parts": [0, 1, 2]}
+
+
+def test_rows_of_one_experiment_are_pretrained_once(place):
+    rows = planned(place, rows=["6b", "6c"])["rows"]
+    assert rows == [
+        "6b/mu=0.0",
+        "6b/mu=0.2",
+        "6b/mu=0.3",
+        "6b/mu=0.4",
+        "6c/lambda=0.0",
+        "6c/lambda=2.0",
+        "6c/lambda=4.0",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"rows": ["7/x"]}, "there is no row"),
+        ({"rows": []}, "no rows"),
+        ({"benchmarks": ["voc"]}, "did you mean 'voc07'"),
+        ({"benchmarks": []}, "no benchmarks"),
+        ({"benchmarks": ["in9"]}, "needs its labelled set at .*in9"),
+        ({"profile": "tiny"}, "there is no profile"),
+        ({"set": ["optim.lr=quick"]}, "optim.lr must be a number"),
+        ({"parts": 0}, "parts must be 1 or more"),
+        ({"crawl": "/nowhere/crawl.csv"}, "there is no crawl at"),
+    ],
+)
+def test_a_run_that_cannot_work_is_refused_before_it_starts(place, changes, message):
+    with pytest.raises(InputError, match=message):
+        planned(place, **changes)
+
+
+def test_parts_of_one_stage_must_agree_and_be_finished(tmp_path):
+    uri = storage.address(str(tmp_path), "videos", "x", {})
+    with pytest.raises(InputError, match="has not finished"):
+        flow.one([uri, uri])
+    storage.commit(uri, {})
+    assert flow.one([uri, uri]) == uri
+    with pytest.raises(InputError, match="must make one output"):
+        flow.one([uri, uri + "x"])
+
+
+def test_pairs_join_each_row_with_its_own_checkpoint_in_any_order(tmp_path):
+    index = storage.address(str(tmp_path), "index", "corpus", {})
+    storage.commit(index, {})
+    rows = list(paper.ARMS)
+    own = {row: stages.checkpoint_address(paper.resolve(row, "demo", ["seed=3"]), index, str(tmp_path)) for row in rows}
+    for order in (rows, rows[::-1]):
+        found = flow.pairs(
+            rows, ["voc07", "davis"], [own[row] for row in order], index, str(tmp_path), "demo", ["seed=3"]
+        )
+        assert [(pair["row"], pair["benchmark"]) for pair in found] == [
+            (r, b) for r in rows for b in ("voc07", "davis")
+        ]
+        assert all(pair["checkpoint"] == own[pair["row"]] for pair in found)
+    with pytest.raises(InputError, match="has no checkpoint at"):
+        flow.pairs(rows, ["voc07"], [own[rows[0]]], index, str(tmp_path), "demo", ["seed=3"])
