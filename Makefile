@@ -38,8 +38,8 @@ compile: $(VENV)/installed ## write pipelines/previts_full.yaml anew
 mlflow: $(VENV)/installed ## browse the runs of the demo at http://127.0.0.1:5000
 	$(BIN)/mlflow server --backend-store-uri sqlite:///demo/mlflow.db --port 5000
 
-lock: ## pin every package anew, with hashes
-	uv pip compile pyproject.toml --all-extras --generate-hashes --no-emit-index-url --python-version 3.11 \
+lock: $(VENV)/installed ## pin every package anew, with hashes
+	$(BIN)/uv pip compile pyproject.toml --all-extras --generate-hashes --no-emit-index-url --python-version 3.11 \
 		--custom-compile-command "make lock" -o requirements.lock
 
 .PHONY: help demo test lint bench compile mlflow lock

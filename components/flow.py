@@ -1,7 +1,5 @@
 """The steps between the verbs: plan a run, fan in, pair checkpoints with benchmarks, close."""
 
-from typing import NamedTuple
-
 from kfp import dsl
 
 from components._images import DATA_IMAGE, TRAIN_IMAGE
@@ -16,13 +14,18 @@ def plan(
     profile: str,
     set: list[str],
     parts: int,
-) -> NamedTuple("Loops", [("rows", list[str]), ("parts", list[int])]):  # type: ignore[valid-type]
+) -> list[str]:
     """See `previts.flow.plan`."""
     from previts import cli, flow
 
     with cli.readable_errors():
-        loops = flow.plan(crawl, data, rows, benchmarks, profile, set, int(parts))
-    return tuple(loops.values())
+        return flow.plan(crawl, data, rows, benchmarks, profile, set, int(parts))
+
+
+@dsl.component(base_image=DATA_IMAGE, install_kfp_package=False)
+def share(parts: int) -> list[int]:
+    """Return the numbers of the workers that share the videos."""
+    return list(range(int(parts)))
 
 
 @dsl.component(base_image=DATA_IMAGE, install_kfp_package=False)

@@ -12,6 +12,7 @@ import warnings
 from collections.abc import Sequence
 
 from previts import flow, paper, stages, storage
+from previts.cli import ENGINE
 from previts.errors import InputError
 
 # What the engine prints of itself: executor chatter, the inputs of a step as JSON, rules, blank lines.
@@ -59,6 +60,7 @@ def run_local(
     flow.plan(crawl, data, rows, benchmarks, profile, set, parts)  # a typing error should not cost an hour
     # The engine runs two steps at once; each may use its share of the cores.
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 2) // 2)))
+    os.environ[ENGINE] = str(os.getpid())
     arguments = {
         "root": root,
         "crawl": crawl,

@@ -1,6 +1,7 @@
 """The whole of PreViTS as one DAG: from a crawl of videos to a page that compares the rows.
 
-Loops are flat on purpose: rows to pretrain, then pairs of checkpoint and benchmark to evaluate.
+Three inner DAGs, each with flat loops. What a loop's body needs from outside comes in as an input of its DAG: the
+embedded engine takes an output of a sibling task, named inside a loop, for the loop's item.
 """
 
 from kfp import dsl
@@ -8,12 +9,66 @@ from kfp import dsl
 from components.download import download
 from components.evaluate import evaluate
 from components.fit_saliency import fit_saliency
-from components.flow import close, one, pairs, plan
+from components.flow import close, one, pairs, plan, share
 from components.index import index
 from components.pretrain import pretrain
 from components.report import report
 from components.saliency import saliency
 from components.track import track
+
+
+@dsl.pipeline(name="fetch")
+def fetch(crawl: str, root: str, profile: str, set: list[str], parts: int) -> str:
+    """Fetch and normalise the videos, shared out to workers."""
+    with dsl.ParallelFor(share(parts=parts).output) as part:
+        stored = download(crawl=crawl, root=root, profile=profile, set=set, part=part, parts=parts)
+    return one(uris=dsl.Collected(stored.outputs["Output"])).output
+
+
+@dsl.pipeline(name="perceive")
+def perceive(videos: str, model: str, root: str, profile: str, set: list[str], parts: int) -> str:
+    """Find and follow the object of each video, shared out to workers."""
+    with dsl.ParallelFor(share(parts=parts).output) as part:
+        regions = saliency(videos=videos, model=model, root=root, profile=profile, set=set, part=part, parts=parts)
+        masks = regions.outputs["Output"]
+        followed = track(videos=videos, saliency=masks, root=root, profile=profile, set=set, part=part, parts=parts)
+    return one(uris=dsl.Collected(followed.outputs["Output"])).output
+
+
+@dsl.pipeline(name="learn")
+def learn(
+    rows: list[str],
+    shown: list[str],
+    benchmarks: list[str],
+    index: str,
+    data: str,
+    root: str,
+    profile: str,
+    set: list[str],
+    launcher: str,
+    processes: int,
+) -> str:
+    """Pretrain each row, evaluate each checkpoint on each benchmark, and compare."""
+    with dsl.ParallelFor(rows) as row:
+        trained = pretrain(
+            row=row, index=index, root=root, profile=profile, set=set, launcher=launcher, processes=processes
+        )
+    checkpoints = dsl.Collected(trained.outputs["Output"])
+    todo = pairs(
+        rows=rows, benchmarks=benchmarks, checkpoints=checkpoints, index=index, root=root, profile=profile, set=set
+    )
+    with dsl.ParallelFor(todo.output) as pair:
+        measured = evaluate(
+            row=pair.row,
+            benchmark=pair.benchmark,
+            checkpoint=pair.checkpoint,
+            data=data,
+            root=root,
+            profile=profile,
+            set=set,
+        )
+    results = dsl.Collected(measured.outputs["Output"])
+    return report(rows=shown, index=index, results=results, root=root, profile=profile, set=set).outputs["Output"]
 
 
 @dsl.pipeline(
@@ -47,52 +102,20 @@ def previts_full(
         processes: Training processes, one a GPU.
     """
     with dsl.ExitHandler(close(root=root)):
-        loops = plan(crawl=crawl, data=data, rows=rows, benchmarks=benchmarks, profile=profile, set=set, parts=parts)
-        with dsl.ParallelFor(loops.outputs["parts"]) as part:
-            fetched = download(crawl=crawl, root=root, profile=profile, set=set, part=part, parts=parts)
-        videos = one(uris=dsl.Collected(fetched.outputs["Output"])).output
+        distinct = plan(crawl=crawl, data=data, rows=rows, benchmarks=benchmarks, profile=profile, set=set, parts=parts)
+        videos = fetch(crawl=crawl, root=root, profile=profile, set=set, parts=parts).after(distinct).output
         model = fit_saliency(videos=videos, root=root, profile=profile, set=set).outputs["Output"]
-        with dsl.ParallelFor(loops.outputs["parts"]) as part:
-            regions = saliency(videos=videos, model=model, root=root, profile=profile, set=set, part=part, parts=parts)
-            followed = track(
-                videos=videos,
-                saliency=regions.outputs["Output"],
-                root=root,
-                profile=profile,
-                set=set,
-                part=part,
-                parts=parts,
-            )
-        tubes = one(uris=dsl.Collected(followed.outputs["Output"])).output
+        tubes = perceive(videos=videos, model=model, root=root, profile=profile, set=set, parts=parts).output
         corpus = index(videos=videos, tubes=tubes, root=root).outputs["Output"]
-        with dsl.ParallelFor(loops.outputs["rows"]) as row:
-            trained = pretrain(
-                row=row, index=corpus, root=root, profile=profile, set=set, launcher=launcher, processes=processes
-            )
-        todo = pairs(
-            rows=loops.outputs["rows"],
+        learn(
+            rows=distinct.output,
+            shown=rows,
             benchmarks=benchmarks,
-            checkpoints=dsl.Collected(trained.outputs["Output"]),
             index=corpus,
+            data=data,
             root=root,
             profile=profile,
             set=set,
-        )
-        with dsl.ParallelFor(todo.output) as pair:
-            measured = evaluate(
-                row=pair.row,
-                benchmark=pair.benchmark,
-                checkpoint=pair.checkpoint,
-                data=data,
-                root=root,
-                profile=profile,
-                set=set,
-            )
-        report(
-            rows=rows,
-            index=corpus,
-            results=dsl.Collected(measured.outputs["Output"]),
-            root=root,
-            profile=profile,
-            set=set,
+            launcher=launcher,
+            processes=processes,
         )

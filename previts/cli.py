@@ -5,7 +5,10 @@ The process prints the URI that a verb made on standard output, and everything e
 
 import contextlib
 import os
+import signal
 import sys
+import threading
+import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 
@@ -15,6 +18,8 @@ from previts import paper, stages
 from previts.errors import InputError
 from previts.storage import plain
 
+# Process id of an embedded engine that started this process as one of its steps.
+ENGINE = "PREVITS_ENGINE_PID"
 FLOW = """\
 PreViTS: visual representations from unlabelled video, pretrained with tracking supervision.
 
@@ -87,6 +92,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
 @contextlib.contextmanager
 def readable_errors() -> Iterator[None]:
     """End the process with a readable error where its input or its surroundings are at fault."""
+    if engine := os.environ.get(ENGINE):
+        threading.Thread(target=_end_with, args=(int(engine),), daemon=True).start()
     try:
         yield
     except (InputError, OSError) as error:
@@ -98,3 +105,13 @@ def readable_errors() -> Iterator[None]:
     except KeyboardInterrupt:
         print("previts: stopped; the same command goes on where this one stopped", file=sys.stderr)
         sys.exit(130)
+
+
+def _end_with(engine: int) -> None:
+    """Kill this step once the engine that started it is gone, so that no orphan works beside the next run."""
+    while True:
+        try:
+            os.kill(engine, 0)
+        except ProcessLookupError:
+            os.kill(os.getpid(), signal.SIGKILL)
+        time.sleep(0.5)

@@ -226,10 +226,10 @@ class EvaluationConfig:
     batch_size: int = 256
     average_precision: Literal["area", "11-point"] = "area"  # not stated; VirTex
     linear_lr: float = 30.0  # MoCo's linear classification
-    linear_epochs: int = 100
+    linear_epochs: int = 100  # more for cached features of a small set, see evals/linear.py
     linear_schedule: Literal["steps", "cosine"] = "steps"  # not stated; MoCo
-    # not stated; "cached": one centre crop an image, encoded once. "fresh": MoCo's random crops, encoded anew every epoch
-    linear_views: Literal["cached", "fresh"] = "cached"
+    # "fresh": MoCo's random crops, encoded in every epoch; "cached": one centre crop an image, encoded once
+    linear_views: Literal["cached", "fresh"] = "fresh"
     davis_threshold: float = 0.5  # not stated; of the attention map scaled to [0, 1]
     limit: int = 0  # at most this many images of a split and frames of a sequence, for a smoke run; 0 = all
     seed: int = 0

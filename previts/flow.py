@@ -5,23 +5,15 @@ The pipeline's loops are flat: rows to pretrain, then pairs of checkpoint and be
 
 import sys
 from collections.abc import Sequence
-from typing import TypedDict
 
 from previts import paper, stages, storage
 from previts.errors import InputError
 
 
-class Plan(TypedDict):
-    """The loops of a run: rows to pretrain, parts of the corpus to share out."""
-
-    rows: list[str]
-    parts: list[int]
-
-
 def plan(
     crawl: str, data: str, rows: Sequence[str], benchmarks: Sequence[str], profile: str, set: Sequence[str], parts: int
-) -> Plan:
-    """Check a run's inputs and return its loops; rows that mean the same experiment are pretrained once.
+) -> list[str]:
+    """Check a run's inputs and return the rows to pretrain: of rows that mean the same experiment, the first.
 
     Raises:
         InputError: For an unknown row, benchmark, profile or field, or inputs that are not there.
@@ -38,7 +30,7 @@ def plan(
         raise InputError(f"there is no crawl at {crawl}; give a CSV or Parquet manifest or a folder of videos")
     for benchmark in benchmarks:
         stages.data_folders(benchmark, data)
-    return Plan(rows=list(distinct.values()), parts=list(range(parts)))
+    return list(distinct.values())
 
 
 def one(uris: Sequence[str]) -> str:

@@ -12,9 +12,8 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from previts.errors import InputError
+from previts.evals.protocol import BENCHMARKS
 from previts.experiment import EvaluationConfig, Experiment, Plan, override
-
-BENCHMARKS = ("voc07", "in1k", "in9", "davis")
 
 
 @dataclass(frozen=True)
@@ -167,7 +166,7 @@ def _demo(plan: Plan) -> Plan:
             objective=replace(row.objective, queue_size=1024, key_momentum=0.99, batch_norm_groups=2),
             optim=replace(row.optim, lr=0.06, epochs=40, batch_size=32),
         ),
-        EvaluationConfig(resize=128, crop=112, batch_size=64, linear_epochs=30),
+        EvaluationConfig(resize=128, crop=112, batch_size=64, linear_epochs=30, linear_views="cached"),
     )
 
 

@@ -69,3 +69,10 @@ def row(table: pa.Table, row_type: type[Row], number: int) -> Row:
 def read_records(uri: str, row_type: type[Row]) -> list[Row]:
     """Return all rows of a Parquet file; see `read_table` for the errors."""
     return [row_type(**values) for values in read_table(uri, row_type).to_pylist()]
+
+
+def num_rows(uri: str) -> int:
+    """Return how many rows a Parquet file has, reading only its end."""
+    fs, path = storage.open_fs(uri)
+    with fs.open(path, "rb") as file:
+        return int(pq.read_metadata(file).num_rows)

@@ -16,6 +16,7 @@ from typing import Any
 
 from previts import paper, storage
 from previts.errors import InputError
+from previts.evals.protocol import CLASS_MAP, FOLDERS
 from previts.experiment import Plan
 
 # Raise one of these when what a stage writes, or how, changes: results of the older form are then made anew.
@@ -30,7 +31,6 @@ FORMATS = {
     "results": 1,
     "report": 1,
 }
-FOLDERS = {"voc07": ("voc",), "in1k": ("imagenet",), "in9": ("in9", "imagenet"), "davis": ("davis",)}
 
 
 def world(root: str, seed: int = 0) -> str:
@@ -174,6 +174,7 @@ def saliency(
     uri = storage.address(root, "saliency", config.method, decided)
     if _done(uri):
         return uri
+    from previts import records, shards
     from previts.saliency import predict
 
     def work(shard: int) -> None:
@@ -182,7 +183,7 @@ def saliency(
     total = int(storage.read_manifest(videos).counts["shards"])
     if not _fan_out(total, part, parts, lambda shard: predict.is_done(uri, shard), work):
         return _part_done(uri)
-    masks = sum(predict.count(uri, shard) for shard in range(total))
+    masks = sum(records.num_rows(storage.join(uri, shards.table_name(shard))) for shard in range(total))
     storage.commit(uri, decided, inputs={"videos": videos, "model": model}, counts={"shards": total, "masks": masks})
     return _made(uri)
 
@@ -467,21 +468,27 @@ def _checkpoint_decided(plan: Plan, index: str) -> dict[str, Any]:
 
 
 def data_folders(benchmark: str, data: str) -> list[str]:
-    """Return the folders of the labelled sets that a benchmark reads and that are there."""
-    folders = [storage.join(data, name) for name in FOLDERS[benchmark]]
-    if not storage.exists(folders[0]):
+    """Return the folders of the labelled sets that a benchmark reads.
+
+    Raises:
+        InputError: If the benchmark's own folder is not there.
+    """
+    folder = storage.join(data, FOLDERS[benchmark])
+    if not storage.exists(folder):
         raise InputError(
-            f"benchmark {benchmark} needs its labelled set at {folders[0]}, and there is nothing; "
+            f"benchmark {benchmark} needs its labelled set at {folder}, and there is nothing; "
             "put it there in its authors' layout, or leave the benchmark out"
         )
-    return [folder for folder in folders if storage.exists(folder)]
+    if benchmark == "in9" and storage.exists(storage.join(folder, CLASS_MAP)):
+        return [folder, storage.join(data, FOLDERS["in1k"])]
+    return [folder]
 
 
 def _finished(uri: str, stage: str) -> str:
     """Return the fingerprint of a finished input, or say that it is the wrong thing."""
     manifest = storage.read_manifest(uri)
     if manifest.stage != stage:
-        raise InputError(f"{uri} is the output of stage {manifest.stage!r}, expected one of {stage!r}")
+        raise InputError(f"{uri} is an output of stage {manifest.stage!r}; expected an output of stage {stage!r}")
     return manifest.fingerprint
 
 
@@ -501,7 +508,9 @@ def _fan_out(total: int, part: int, parts: int, is_done: Callable[[int], bool], 
 
 
 def _done(uri: str) -> bool:
+    """Return whether the output is finished; if not, make sure that it can be written before anything is computed."""
     if not storage.is_committed(uri):
+        storage.check_writable(uri)
         return False
     print(f"already there: {uri}", file=sys.stderr)
     return True

@@ -99,8 +99,7 @@ def write_bytes(uri: str, data: bytes) -> None:
     if not is_local(fs):
         fs.pipe_file(path, data)
         return
-    os.makedirs(os.path.dirname(path), exist_ok=True)
-    temporary = f"{path}.{uuid.uuid4().hex}.tmp"
+    temporary = _temporary(path)
     with open(temporary, "wb") as file:
         file.write(data)
         file.flush()
@@ -114,10 +113,32 @@ def upload(path: str, uri: str) -> None:
     if not is_local(fs):
         fs.put_file(path, target)
         return
-    os.makedirs(os.path.dirname(target), exist_ok=True)
-    temporary = f"{target}.{uuid.uuid4().hex}.tmp"
+    temporary = _temporary(target)
     fs.put_file(path, temporary)
     os.replace(temporary, target)
+
+
+def check_writable(uri: str) -> None:
+    """Make sure that a folder can be written to; on this machine's disk it is made.
+
+    Raises:
+        InputError: If it cannot.
+    """
+    folder = local_path(uri) if get_protocol(uri) == "file" else None
+    if folder is None:
+        return
+    try:
+        os.makedirs(folder, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"cannot write to {folder}: {error.strerror}; choose a root that you may write to") from error
+    if not os.access(folder, os.W_OK):
+        raise InputError(f"cannot write to {folder}: permission denied; choose a root that you may write to")
+
+
+def _temporary(path: str) -> str:
+    """Return a name beside `path`, in a folder that exists, to write under before moving into place."""
+    check_writable(os.path.dirname(path))
+    return f"{path}.{uuid.uuid4().hex}.tmp"
 
 
 def read_json(uri: str) -> Any:

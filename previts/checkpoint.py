@@ -1,0 +1,160 @@
+"""The folder of a pretraining: states to resume from, the log, and in the end the model.
+
+    experiment.json | log.jsonl | step-XXXXXXXX.pt (the last two) | model.pt and encoder.pt (once finished)
+
+Every .pt has a .sha256 beside it, written after it: without one, or with another, it is as if the file were not there.
+Files are loaded with `weights_only=True`, so a file from elsewhere cannot run code. No training happens here.
+"""
+
+import hashlib
+import io
+import json
+import re
+import sys
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from previts import storage
+from previts.errors import InputError
+from previts.experiment import Experiment
+from previts.moco import MoCo
+
+KEPT_STEPS = 2
+MODEL, ENCODER, LOG, EXPERIMENT = "model.pt", "encoder.pt", "log.jsonl", "experiment.json"
+_STEP = re.compile(r"step-(\d{8})\.pt")
+
+
+def _write(uri: str, state: dict[str, Any]) -> None:
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    data = buffer.getvalue()
+    storage.write_bytes(uri, data)
+    storage.write_bytes(uri + ".sha256", hashlib.sha256(data).hexdigest().encode() + b"\n")
+
+
+def _read(uri: str, device: torch.device | str) -> dict[str, Any] | None:
+    """Return what a .pt file holds, or None where it is missing, incomplete or damaged."""
+    try:
+        expected = storage.read_bytes(uri + ".sha256").decode().strip()
+        data = storage.read_bytes(uri)
+    except FileNotFoundError:
+        return None
+    if hashlib.sha256(data).hexdigest() != expected:
+        print(f"{uri} is damaged (its checksum differs): ignored", file=sys.stderr)
+        return None
+    state: dict[str, Any] = torch.load(io.BytesIO(data), map_location=device, weights_only=True)
+    return state
+
+
+def _delete(uri: str) -> None:
+    fs, path = storage.open_fs(uri)
+    for name in (path + ".sha256", path):  # the checksum first: what is left of a kill in between is not a checkpoint
+        if fs.exists(name):
+            fs.rm_file(name)
+
+
+def steps(uri: str) -> list[int]:
+    """Return the steps of the checkpoints in a folder, in order; some may be damaged."""
+    return sorted(int(match[1]) for name in storage.names(uri) if (match := _STEP.fullmatch(name)))
+
+
+def _step_uri(uri: str, step: int) -> str:
+    return storage.join(uri, f"step-{step:08d}.pt")
+
+
+def save_step(uri: str, step: int, model: MoCo, optimizer: torch.optim.Optimizer) -> None:
+    """Write the state after `step` steps, then delete all but the newest two."""
+    state = {
+        "step": step,
+        "experiment": model.experiment.to_json(),
+        "model": model.state_dict(),
+        "optimizer": optimizer.state_dict(),
+    }
+    _write(_step_uri(uri, step), state)
+    for old in steps(uri)[:-KEPT_STEPS]:
+        _delete(_step_uri(uri, old))
+
+
+def restore(uri: str, model: MoCo, optimizer: torch.optim.Optimizer, device: torch.device) -> int:
+    """Load the newest sound state of a folder into model and optimiser; return how many steps it has behind it, or 0.
+
+    Raises:
+        InputError: If the folder belongs to another experiment.
+    """
+    for step in reversed(steps(uri)):
+        state = _read(_step_uri(uri, step), device)
+        if state is None:
+            continue
+        if state["experiment"] != model.experiment.to_json():
+            raise InputError(
+                f"{uri} holds checkpoints of another experiment; give an empty folder or the same experiment"
+            )
+        model.load_state_dict(state["model"])
+        optimizer.load_state_dict(state["optimizer"])
+        return int(state["step"])
+    return 0
+
+
+def finish(uri: str, experiment: Experiment) -> None:
+    """Turn the newest state of a folder into the finished model, and delete the states; a second call does nothing.
+
+    `encoder.pt` is the bare encoder: `torchvision.models.resnet50().load_state_dict(..., strict=False)` takes it.
+
+    Raises:
+        InputError: If there is neither a sound state nor a finished model.
+    """
+    storage.write_bytes(storage.join(uri, EXPERIMENT), experiment.to_json().encode() + b"\n")
+    sound = (_read(_step_uri(uri, step), "cpu") for step in reversed(steps(uri)))
+    state = next((state for state in sound if state is not None), None)
+    if state is not None:
+        weights: dict[str, Tensor] = state["model"]
+        _write(storage.join(uri, ENCODER), encoder_state(weights))
+        _write(storage.join(uri, MODEL), {key: state[key] for key in ("step", "experiment", "model")})
+    elif finished_steps(uri) is None:
+        raise InputError(f"{uri} has no sound checkpoint to finish; run `previts pretrain` again")
+    for step in steps(uri):
+        _delete(_step_uri(uri, step))
+
+
+def encoder_state(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return the query encoder of a MoCo state under torchvision's names (all of its ResNet but `fc`)."""
+    prefix = "encoder_q."
+    return {name.removeprefix(prefix): value.contiguous() for name, value in weights.items() if name.startswith(prefix)}
+
+
+def finished_steps(uri: str) -> int | None:
+    """Return the number of steps of the finished model of a folder, or None if there is none."""
+    state = _read(storage.join(uri, MODEL), "cpu")
+    return None if state is None else int(state["step"])
+
+
+def load_model(uri: str, device: torch.device | str) -> MoCo:
+    """Return the finished model of a folder in eval mode; `model.experiment` says how it was made.
+
+    Raises:
+        InputError: If there is none, or it is damaged.
+    """
+    state = _read(storage.join(uri, MODEL), device)
+    if state is None:
+        raise InputError(f"{uri} has no sound {MODEL}; run `previts pretrain` again")
+    model = MoCo(Experiment.from_json(state["experiment"]))
+    model.load_state_dict(state["model"])
+    return model.to(device).eval()
+
+
+def read_log(uri: str, steps: int) -> list[dict[str, float]]:
+    """Return the lines of a folder's log up to the first `steps` steps: what is left of them after a kill."""
+    try:
+        text = storage.read_bytes(storage.join(uri, LOG)).decode()
+    except FileNotFoundError:
+        return []
+    lines: list[dict[str, float]] = [json.loads(line) for line in text.splitlines()]
+    return [line for line in lines if line["step"] <= steps]
+
+
+def write_log(uri: str, lines: list[dict[str, float]]) -> None:
+    """Write the log of a folder, whole or not at all."""
+    text = "".join(json.dumps(line, allow_nan=False) + "\n" for line in lines)
+    storage.write_bytes(storage.join(uri, LOG), text.encode())

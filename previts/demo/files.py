@@ -1,0 +1,74 @@
+"""Encodes pictures, masks and clips of the demo world and puts them to any file system.
+
+No place in the paper. Never decides what is in a picture.
+"""
+
+import io
+import os
+import tempfile
+from collections.abc import Iterable
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from previts import storage
+from previts.demo.scene import Mask
+from previts.demo.textures import Image
+from previts.video import encode_clip
+
+
+def write_jpeg(uri: str, image: Image, quality: int = 92) -> None:
+    """Write a picture HWC as JPEG."""
+    storage.write_bytes(uri, cv2.imencode(".jpg", image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])[1].tobytes())
+
+
+def write_png(uri: str, image: NDArray[np.uint8]) -> None:
+    """Write a picture HWC, or HW, without loss."""
+    pixels = image[..., ::-1] if image.ndim == 3 else image
+    storage.write_bytes(uri, cv2.imencode(".png", pixels, [cv2.IMWRITE_PNG_COMPRESSION, 3])[1].tobytes())
+
+
+def write_mask(uri: str, mask: Mask) -> None:
+    """Write a mask HW as a grey PNG of 0 and 255."""
+    write_png(uri, mask.astype(np.uint8) * 255)
+
+
+def write_text(uri: str, lines: Iterable[str]) -> None:
+    """Write lines of text."""
+    storage.write_bytes(uri, "".join(line + "\n" for line in lines).encode())
+
+
+def write_masks(uri: str, masks: NDArray[np.bool_]) -> None:
+    """Write the masks THW of a video, a bit a pixel; see `read_masks`."""
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, packed=np.packbits(masks), shape=np.array(masks.shape))
+    storage.write_bytes(uri, buffer.getvalue())
+
+
+def read_masks(uri: str) -> NDArray[np.bool_]:
+    """Return the masks THW that `write_masks` wrote."""
+    with np.load(io.BytesIO(storage.read_bytes(uri))) as file:
+        shape = tuple(int(side) for side in file["shape"])
+        return np.unpackbits(file["packed"], count=int(np.prod(shape))).reshape(shape).astype(bool)
+
+
+def write_mp4(uri: str, frames: Iterable[Image], fps: float) -> None:
+    """Write frames HWC as an H.264 file with the sparse key frames of an ordinary upload."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = os.path.join(folder, "clip.mp4")
+        encode_clip(frames, fps, path, gop=60)
+        storage.upload(path, uri)
+
+
+def write_avi(uri: str, frames: list[Image], fps: float) -> None:
+    """Write frames HWC as MPEG-4 in AVI, the form in which UCF-101 is published."""
+    height, width = frames[0].shape[:2]
+    with tempfile.TemporaryDirectory() as folder:
+        path = os.path.join(folder, "clip.avi")
+        writer = cv2.VideoWriter(path, cv2.CAP_FFMPEG, cv2.VideoWriter.fourcc(*"XVID"), fps, (width, height))
+        assert writer.isOpened(), "OpenCV was built without MPEG-4 in AVI"
+        for frame in frames:
+            writer.write(np.ascontiguousarray(frame[..., ::-1]))
+        writer.release()
+        storage.upload(path, uri)

@@ -1,0 +1,98 @@
+"""Processes that train together: who this one is, its device, and the few things they exchange.
+
+Started by torchrun (one process a GPU); with one process every function is the identity. No science here.
+"""
+
+import contextlib
+import os
+from collections.abc import Iterator
+from datetime import timedelta
+
+import torch
+from torch import Tensor
+from torch import distributed as dist
+
+from previts.errors import InputError
+
+
+def is_launched() -> bool:
+    """Return whether torchrun started this process."""
+    return "TORCHELASTIC_RUN_ID" in os.environ or ("RANK" in os.environ and "WORLD_SIZE" in os.environ)
+
+
+def best_device() -> torch.device:
+    """Return this process's GPU, or the CPU where there is none."""
+    if torch.cuda.is_available():
+        return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+    return torch.device("cpu")
+
+
+@contextlib.contextmanager
+def process_group() -> Iterator[torch.device]:
+    """Join the other processes for the time of the block, if torchrun started several; yield this one's device.
+
+    Raises:
+        InputError: If this machine has fewer GPUs than processes.
+    """
+    if not is_launched() or int(os.environ["WORLD_SIZE"]) == 1:
+        yield best_device()
+        return
+    if torch.cuda.is_available():
+        local, gpus = int(os.environ["LOCAL_RANK"]), torch.cuda.device_count()
+        if local >= gpus:
+            raise InputError(f"process {local} of this machine has no GPU: there are {gpus}; start at most that many")
+        torch.cuda.set_device(local)
+    # Tensors on a GPU travel by NCCL, small ones on the CPU (flags) by gloo: asking for a stop never waits for a GPU.
+    backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
+    dist.init_process_group(backend, timeout=timedelta(minutes=15))
+    try:
+        yield best_device()
+    finally:
+        dist.destroy_process_group()
+
+
+def rank() -> int:
+    """Return the number of this process, from 0."""
+    return dist.get_rank() if dist.is_initialized() else 0
+
+
+def world_size() -> int:
+    """Return the number of processes."""
+    return dist.get_world_size() if dist.is_initialized() else 1
+
+
+def is_main() -> bool:
+    """Return whether this process is the one that writes."""
+    return rank() == 0
+
+
+def gather(tensor: Tensor) -> Tensor:
+    """Return the tensors of all processes along the first dimension, in the order of ranks; gradients do not travel."""
+    if world_size() == 1:
+        return tensor
+    whole = tensor.new_empty(world_size() * len(tensor), *tensor.shape[1:])
+    dist.all_gather_into_tensor(whole, tensor.contiguous())
+    return whole
+
+
+def average_(tensors: list[Tensor]) -> None:
+    """Replace each tensor by its mean over the processes."""
+    if world_size() == 1:
+        return
+    for tensor in tensors:
+        dist.all_reduce(tensor)
+        tensor.div_(world_size())
+
+
+def any_of(*flags: bool) -> list[bool]:
+    """Return for each flag whether any process set it."""
+    if world_size() == 1:
+        return list(flags)
+    shared = torch.tensor(flags, dtype=torch.uint8)
+    dist.all_reduce(shared, op=dist.ReduceOp.MAX)
+    return [bool(flag) for flag in shared]
+
+
+def barrier() -> None:
+    """Wait for all processes."""
+    any_of(False)

@@ -1,0 +1,120 @@
+"""The image Backgrounds Challenge: how a classifier fares when foreground or background is exchanged or taken away.
+
+PreViTS section 4.4, table 4 (Xiao et al. 2020, ImageNet-9). The encoder is frozen; only a linear classifier is trained.
+The variants are read as they were published, never made here.
+
+Shape suffixes: N images, C classes.
+"""
+
+from functools import partial
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from previts import storage
+from previts.errors import InputError
+from previts.evals import features, linear, metrics
+from previts.evals.protocol import CLASS_MAP, Outcome
+from previts.experiment import EvaluationConfig
+from previts.moco import MoCo
+
+VARIANTS = ("original", "mixed_same", "mixed_rand", "mixed_next", "only_fg", "no_fg", "only_bg_b", "only_bg_t")
+# Where ImageNet-9's training images lie; the archive unpacks to the second.
+TRAIN_FOLDERS = ("train/original", "original/train")
+
+
+def challenge(model: MoCo, data_uri: str, imagenet_uri: str, config: EvaluationConfig) -> Outcome:
+    """Score the eight variants: `in9/original` and so on in percent, and `in9/bg_gap` = mixed_same - mixed_rand.
+
+    With `in_to_in9.json` beside the variants the classifier is the paper's, trained on ImageNet-1k; without it, one
+    trained on ImageNet-9's own training images. The two are not comparable; the protocol says which it is.
+
+    Args:
+        model: In eval mode.
+        data_uri: Folder with `{variant}/val/<class>/<image>`.
+        imagenet_uri: Folder with `train/<class>/<image>`; read only where `in_to_in9.json` is there.
+        config: Uses resize, crop, batch_size, linear_*, limit, seed.
+
+    Raises:
+        InputError: If a variant or the training images are missing, or the class map does not fit them.
+    """
+    before = features.weights_digest(model)
+    variants = {
+        name: features.limited(features.read_image_folder(storage.join(data_uri, name, "val")), config.limit)
+        for name in VARIANTS
+    }
+    classes = variants["original"].classes
+    for name, images in variants.items():
+        if images.classes != classes:
+            raise InputError(
+                f"{storage.join(data_uri, name, 'val')} has the classes {', '.join(images.classes)}, "
+                f"the original images {', '.join(classes)}; all variants need the same"
+            )
+    whole = partial(features.load_whole, size=config.crop)
+    map_uri = storage.join(data_uri, CLASS_MAP)
+    if storage.exists(map_uri):
+        train = features.limited(features.read_image_folder(storage.join(imagenet_uri, "train")), config.limit)
+        to_in9_C = read_class_map(map_uri, len(train.classes), len(classes))
+        centre = partial(features.load_centre, resize=config.resize, crop=config.crop)
+        head = linear.train_head(model, train, centre, config, "ImageNet")
+        view = "one centre crop an image"
+        kind, what = "in1k head", f"argmax over all {len(to_in9_C)} classes of ImageNet, then {CLASS_MAP}; -1 is wrong"
+    else:
+        train_uri = _train_uri(data_uri)
+        train = features.limited(features.read_image_folder(train_uri, classes), config.limit)
+        to_in9_C = np.arange(len(classes))
+        # The published images are cut to one size already, so they go in whole, in training as in the test.
+        view = "the whole image"
+        head = linear.train_head(model, train, whole, config, "ImageNet-9")
+        kind, what = "in9 head", "Paper: trains on ImageNet-1k; here on ImageNet-9's own training images"
+    accuracy = {}
+    for name, images in variants.items():
+        scores_NC = head.scores(features.extract(model, images.uris, whole, config.batch_size, f"in9 {name}"))
+        accuracy[name] = metrics.mapped_accuracy(scores_NC, np.array(images.labels), to_in9_C)
+    return Outcome(
+        metrics={
+            **{f"in9/{name}": value for name, value in accuracy.items()},
+            "in9/bg_gap": accuracy["mixed_same"] - accuracy["mixed_rand"],
+        },
+        protocol={
+            "head": kind,
+            "prediction": what,
+            **linear.head_protocol(config, head, view),
+            "classes": list(classes),
+            "images": {"train": len(train.uris), **{name: len(images.uris) for name, images in variants.items()}},
+            "input": f"whole images; those not of {config.crop} x {config.crop} pixels are squashed to it",
+            **features.unchanged(model, before),
+        },
+    )
+
+
+def _train_uri(data_uri: str) -> str:
+    for folder in TRAIN_FOLDERS:
+        uri = storage.join(data_uri, folder)
+        if storage.exists(uri):
+            return uri
+    raise InputError(
+        f"nothing to train the classifier on: neither {storage.join(data_uri, CLASS_MAP)} (then ImageNet is used) nor "
+        f"{storage.join(data_uri, TRAIN_FOLDERS[0], '<class>', '<image>')} is there"
+    )
+
+
+def read_class_map(uri: str, num_imagenet: int, num_classes: int) -> NDArray[np.int64]:
+    """Return the ImageNet-9 class of each ImageNet class, -1 for none.
+
+    Raises:
+        InputError: If the map is not `{"0": class, ...}` over exactly the classes that are there: the numbers would
+            then mean other classes.
+    """
+    document: Any = storage.read_json(uri)
+    if not isinstance(document, dict) or sorted(document) != sorted(str(number) for number in range(num_imagenet)):
+        found = f"{len(document)} entries" if isinstance(document, dict) else type(document).__name__
+        raise InputError(
+            f"{uri} must map every number below {num_imagenet}, one for each class folder of imagenet/train, "
+            f"got {found}; give the whole of ImageNet-1k, or remove the file to train on ImageNet-9's own images"
+        )
+    mapped = [document[str(number)] for number in range(num_imagenet)]
+    if not all(isinstance(value, int) and -1 <= value < num_classes for value in mapped):
+        raise InputError(f"{uri} must map to -1 or a number below {num_classes}, one for each folder of the variants")
+    return np.array(mapped, dtype=np.int64)

@@ -1,0 +1,282 @@
+"""Follow one object through DAVIS-2016 by attention alone, given its mask in the first frame.
+
+PreViTS section 4.5, table 5. The foreground of frame 0 is the key, every later frame a query; the same Grad-CAM that
+pretraining supervises says where the query agrees with the key. Nothing is trained.
+
+Shape suffixes: T frames, C channels, H W pixels of a frame, S pixels of the squashed frame, h w cells of the map.
+"""
+
+import io
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch.nn import functional as F
+
+from previts import storage
+from previts.errors import InputError
+from previts.evals import features, metrics
+from previts.evals.protocol import Outcome
+from previts.experiment import EvaluationConfig
+from previts.moco import MoCo
+from previts.progress import progress
+
+SPLIT = "val"  # not stated: the split on which DAVIS-2016 methods are compared, 20 sequences
+SWEEP = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
+FIGURE_SEQUENCES, FIGURE_FRAMES, THUMBNAIL_WIDTH = 6, 5, 128
+
+Masks = NDArray[np.bool_]
+Maps = NDArray[np.float32]
+Scores = dict[str, metrics.SequenceScore]
+
+
+@dataclass(frozen=True)
+class Sequence480p:
+    """One sequence: the URIs of its frames and of their masks, in order of time."""
+
+    name: str
+    frames: tuple[str, ...]
+    masks: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Followed:
+    """What attention gave on one sequence; map and masks are of the frames after the first.
+
+    Attributes:
+        cam: Attention scaled to [0, 1] frame by frame, Thw.
+        truth_cells: Cells that count as object, Thw.
+        key_cells: The same of frame 0, hw.
+        truth: The object's pixels, THW.
+    """
+
+    cam: Maps
+    truth_cells: Masks
+    key_cells: Masks
+    truth: Masks
+
+
+def track(model: MoCo, data_uri: str, config: EvaluationConfig) -> Outcome:
+    """Score attention as a tracker on DAVIS-2016: `davis/j_mean`, `davis/j_recall`, `davis/j_decay` as fractions.
+
+    Primary figures compare on the grid of the map, `upsampled_` ones at the size of the frames; `_at_` ones repeat the
+    mean over thresholds, and `static_` ones score the first mask, never moved, which any tracker should beat.
+
+    Args:
+        model: In eval mode.
+        data_uri: Folder with `ImageSets/480p/val.txt`, `JPEGImages/480p` and `Annotations/480p`.
+        config: Uses crop, batch_size, davis_threshold, limit.
+
+    Raises:
+        InputError: If a file of the layout is missing or damaged, or a first mask is empty.
+    """
+    before = features.weights_digest(model)
+    sequences = [_shortened(sequence, config.limit) for sequence in read_sequences(data_uri)]
+    shown = _Figure(sequences)
+    scores: list[Scores] = []
+    uncovered, grid = 0, (0, 0)
+    for sequence in progress(sequences, "DAVIS-2016", unit="sequence"):
+        followed = follow(model, sequence, config)
+        scores.append(_score(followed, config.davis_threshold))
+        uncovered += int((~followed.truth_cells[:-1].any(axis=(1, 2))).sum())
+        grid = followed.truth_cells.shape[1:]
+        shown.add(sequence, followed)
+    means = {name: metrics.mean_score([score[name] for score in scores]) for name in scores[0]}
+    return Outcome(
+        metrics={
+            "davis/j_mean": means["grid"].mean,
+            "davis/j_recall": means["grid"].recall,
+            "davis/j_decay": means["grid"].decay,
+            "davis/upsampled_j_mean": means["upsampled"].mean,
+            "davis/upsampled_j_recall": means["upsampled"].recall,
+            "davis/upsampled_j_decay": means["upsampled"].decay,
+            "davis/static_j_mean": means["static"].mean,
+            **{f"davis/j_mean_at_{value}": means[f"grid {value}"].mean for value in SWEEP},
+            **{f"davis/upsampled_j_mean_at_{value}": means[f"upsampled {value}"].mean for value in SWEEP},
+        },
+        protocol={
+            "primary": f"on the {grid[0]} x {grid[1]} grid of the map: cells covered by more than half "
+            f"({model.experiment.objective.mask_pooling} pooling) against cells at or above the threshold, the map of "
+            "each frame scaled to [0, 1]",
+            "upsampled": "map enlarged bilinearly to the frame, against the object's pixels",
+            "static": "the cells of the first mask, repeated for every frame",
+            "threshold": config.davis_threshold,
+            "input": f"whole frames squashed to {config.crop} x {config.crop}; key is frame 0 times its mask",
+            "frames": "first and last of a sequence are not scored (DAVIS-2016)",
+            "split": SPLIT,
+            "scored_frames": sum(len(sequence.frames) - 2 for sequence in sequences),
+            "scored_frames_without_a_covered_cell": uncovered,
+            "sequences": [
+                {"name": sequence.name, "frames": len(sequence.frames), **_table_row(score)}
+                for sequence, score in zip(sequences, scores, strict=True)
+            ],
+            **features.unchanged(model, before),
+        },
+        figures={"attention.npz": shown.npz()},
+    )
+
+
+def read_sequences(data_uri: str) -> list[Sequence480p]:
+    """Return the sequences of the split, sorted by name.
+
+    Raises:
+        InputError: If the list is missing or a line of it cannot be read, or a sequence has fewer than 3 frames.
+    """
+    uri = storage.join(data_uri, "ImageSets", "480p", f"{SPLIT}.txt")
+    try:
+        lines = storage.read_bytes(uri).decode("utf-8", "replace").splitlines()
+    except FileNotFoundError:
+        raise InputError(f"{uri} is missing; expected DAVIS-2016 as published, at 480p") from None
+    found: dict[str, list[tuple[str, str]]] = {}
+    for number, line in enumerate(lines, start=1):
+        words = line.split()
+        if not words:
+            continue
+        if len(words) != 2 or words[0].count("/") < 2:
+            raise InputError(
+                f"{uri}, line {number}: expected '/JPEGImages/480p/<sequence>/00000.jpg "
+                f"/Annotations/480p/<sequence>/00000.png', got {line!r}"
+            )
+        found.setdefault(words[0].rsplit("/", 2)[1], []).append((words[0], words[1]))
+    for name, pairs in found.items():
+        if len(pairs) < 3:
+            raise InputError(f"{uri}: sequence {name!r} has {len(pairs)} frames, at least 3 are needed")
+    if not found:
+        raise InputError(f"{uri} names no frame; expected DAVIS-2016 as published, at 480p")
+    return [
+        Sequence480p(
+            name,
+            tuple(storage.join(data_uri, frame) for frame, _ in sorted(pairs)),
+            tuple(storage.join(data_uri, mask) for _, mask in sorted(pairs)),
+        )
+        for name, pairs in sorted(found.items())
+    ]
+
+
+def _shortened(sequence: Sequence480p, limit: int) -> Sequence480p:
+    chosen = features.evenly(len(sequence.frames), limit and max(3, limit))
+    return Sequence480p(
+        sequence.name, tuple(sequence.frames[i] for i in chosen), tuple(sequence.masks[i] for i in chosen)
+    )
+
+
+def follow(model: MoCo, sequence: Sequence480p, config: EvaluationConfig) -> Followed:
+    """Return the attention of every frame after the first, for the object that the first mask shows.
+
+    Raises:
+        InputError: If a file is missing or damaged, or the first mask is empty.
+    """
+    size, device = config.crop, features.device_of(model)
+    truth_THW = _read_masks(sequence)
+    squashed_TSS = np.stack([_squash_mask(mask, size) for mask in truth_THW])
+    if not squashed_TSS[0].any():
+        raise InputError(f"{sequence.masks[0]} is empty at {size} x {size} pixels; the first mask must show the object")
+    load = partial(features.load_whole, size=size)
+    key_CSS = features.normalised(load(sequence.frames[0])[None], device)[0]
+    key_mask_SS = torch.from_numpy(squashed_TSS[0]).to(device)
+    parts = [
+        features.attention(model, features.normalised(images, device), key_CSS, key_mask_SS).cpu().numpy()
+        for images in features.batches(sequence.frames[1:], load, config.batch_size)
+    ]
+    cam_Thw = unit_scaled(np.concatenate(parts))
+    cells_Thw = features.covered_cells(model, squashed_TSS, (cam_Thw.shape[1], cam_Thw.shape[2]))
+    return Followed(cam_Thw, cells_Thw[1:], cells_Thw[0], truth_THW[1:])
+
+
+def _read_masks(sequence: Sequence480p) -> Masks:
+    masks = []
+    for uri in sequence.masks:
+        image = features.open_image(uri)
+        # Grey files hold 0 and 255, palette files 0 and the number of the object.
+        masks.append(np.asarray(image if image.mode in ("L", "P", "1", "I") else image.convert("L")) > 0)
+        if masks[-1].shape != masks[0].shape:
+            raise InputError(f"{uri} has {masks[-1].shape = }, the first mask of the sequence {masks[0].shape}")
+    return np.stack(masks)
+
+
+def _squash_mask(mask_HW: Masks, size: int) -> Masks:
+    return np.asarray(Image.fromarray(mask_HW.astype(np.uint8)).resize((size, size), Image.Resampling.NEAREST)) > 0
+
+
+def unit_scaled(map_Thw: Maps) -> Maps:
+    """Return each map scaled to [0, 1] by its own extremes; a constant map attends to nothing and becomes 0."""
+    low = map_Thw.min(axis=(1, 2), keepdims=True)
+    span = map_Thw.max(axis=(1, 2), keepdims=True) - low
+    return np.asarray(np.divide(map_Thw - low, span, out=np.zeros_like(map_Thw), where=span > 0))
+
+
+def _score(followed: Followed, threshold: float) -> Scores:
+    """Return the statistics of one sequence by kind: grid, upsampled, static, and the first two for each threshold."""
+    cam_Thw, truth_Thw, truth_THW = followed.cam[:-1], followed.truth_cells[:-1], followed.truth[:-1]
+    enlarged_THW = _enlarge(cam_Thw, truth_THW.shape[1:])
+    static_Thw = np.broadcast_to(followed.key_cells, truth_Thw.shape)
+    similarities = {"static": metrics.jaccard(static_Thw, truth_Thw)}
+    for suffix, value in (("", threshold), *((f" {value}", value) for value in SWEEP)):
+        similarities[f"grid{suffix}"] = metrics.jaccard(cam_Thw >= value, truth_Thw)
+        similarities[f"upsampled{suffix}"] = metrics.jaccard(enlarged_THW >= value, truth_THW)
+    return {name: metrics.sequence_score(value) for name, value in similarities.items()}
+
+
+def _enlarge(map_Thw: Maps, size: tuple[int, ...]) -> Maps:
+    enlarged = F.interpolate(torch.from_numpy(map_Thw)[:, None], size=size, mode="bilinear", align_corners=False)
+    return enlarged[:, 0].numpy()
+
+
+def _table_row(score: Scores) -> dict[str, Any]:
+    grid = {f"j_{name}": round(value, 4) for name, value in asdict(score["grid"]).items()}
+    return {
+        **grid,
+        "upsampled_j_mean": round(score["upsampled"].mean, 4),
+        "static_j_mean": round(score["static"].mean, 4),
+    }
+
+
+class _Figure:
+    """Collects thumbnails of the same frames whatever the model, so that a report can put models side by side."""
+
+    def __init__(self, sequences: Sequence[Sequence480p]) -> None:
+        shown = [sequences[i] for i in features.evenly(len(sequences), FIGURE_SEQUENCES)]
+        self.names = [sequence.name for sequence in shown]
+        self.num_frames = min(FIGURE_FRAMES, *(len(sequence.frames) - 1 for sequence in shown))
+        self.size: tuple[int, int] | None = None
+        self.rows: dict[str, list[NDArray[Any]]] = {}
+
+    def add(self, sequence: Sequence480p, followed: Followed) -> None:
+        """Keep what is shown of a sequence, if it is one of the shown."""
+        if sequence.name not in self.names:
+            return
+        if self.size is None:
+            height, width = followed.truth.shape[1:]
+            self.size = (THUMBNAIL_WIDTH, max(1, round(THUMBNAIL_WIDTH * height / width)))
+        chosen = features.evenly(len(followed.cam), self.num_frames)
+        key_mask = np.asarray(features.open_image(sequence.masks[0]).convert("L")) > 0
+        row: dict[str, NDArray[Any]] = {
+            "frames": np.stack([self._frame(sequence.frames[1 + i]) for i in chosen]),
+            "cams": followed.cam[chosen].astype(np.float16),
+            "masks": np.stack([self._mask(followed.truth[i]) for i in chosen]),
+            "key_frames": self._frame(sequence.frames[0]),
+            "key_masks": self._mask(key_mask),
+        }
+        for name, value in row.items():
+            self.rows.setdefault(name, []).append(value)
+
+    def npz(self) -> bytes:
+        """Return `names`, `frames` NTHWC, `cams` NThw, `masks` NTHW, `key_frames` NHWC and `key_masks` NHW."""
+        file = io.BytesIO()
+        arrays: dict[str, Any] = {name: np.stack(values) for name, values in self.rows.items()}
+        np.savez_compressed(file, names=np.array(self.names), **arrays)
+        return file.getvalue()
+
+    def _frame(self, uri: str) -> NDArray[np.uint8]:
+        assert self.size is not None
+        image = features.open_image(uri).convert("RGB").resize(self.size, Image.Resampling.BOX)
+        return np.asarray(image, dtype=np.uint8)
+
+    def _mask(self, mask_HW: Masks) -> Masks:
+        assert self.size is not None
+        return np.asarray(Image.fromarray(mask_HW.astype(np.uint8)).resize(self.size, Image.Resampling.NEAREST)) > 0

@@ -1,0 +1,344 @@
+"""Linear probes of a frozen encoder: support vector machines on VOC 2007, softmax regression on ImageNet-1k.
+
+PreViTS section 4.2, table 1 (VOC07 clf., IN-1k clf.). The encoder only gives features; a digest of its weights, taken
+before and after, is part of the outcome.
+
+Shape suffixes: N B images, D features, C classes.
+"""
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from sklearn.model_selection import StratifiedKFold
+from sklearn.svm import LinearSVC
+from torch import Tensor
+from torch.nn import functional as F
+
+from previts import storage
+from previts.errors import InputError
+from previts.evals import features, metrics
+from previts.evals.protocol import Outcome
+from previts.experiment import EvaluationConfig
+from previts.moco import MoCo
+from previts.progress import progress
+
+Features = NDArray[np.float32]
+Labels = NDArray[np.int64]
+
+# not stated: VirTex's VOC07 classification. Squared hinge, positives weighted 2 to 1, cost by 3 folds of trainval.
+COSTS = (0.01, 0.1, 1.0, 10.0)
+FOLDS = 3
+POSITIVE_WEIGHT = 2.0
+MAX_ITERATIONS = 2000
+# not stated: MoCo's linear classification
+MOMENTUM, INITIAL_DEVIATION = 0.9, 0.01
+STEPS, STEP_FACTOR = (0.6, 0.8), 0.1  # epochs 60 and 80 of 100
+# A hundred epochs of a small set are a hundred steps, far from where the recipe ends on ImageNet (500,000): the result
+# would be the luck of the last batches. Cached features go on for as many epochs as so many steps take.
+LEAST_STEPS = 2000
+SCORED_AT_ONCE = 4096
+
+
+def voc07(model: MoCo, data_uri: str, config: EvaluationConfig) -> Outcome:
+    """Train one linear SVM a class on VOC 2007 trainval and score test: `voc07/map` in percent.
+
+    Features are those of a centre crop, scaled to unit length. An image whose objects of a class are all "difficult"
+    is a negative in training and left out of that class's test (VirTex).
+
+    Args:
+        model: In eval mode.
+        data_uri: Folder with `VOCdevkit/VOC2007/{ImageSets/Main,JPEGImages}`.
+        config: Uses resize, crop, batch_size, average_precision, limit, seed.
+
+    Raises:
+        InputError: If a file of the layout is missing or damaged.
+    """
+    root = storage.join(data_uri, "VOCdevkit", "VOC2007")
+    classes = _voc_classes(root)
+    before = features.weights_digest(model)
+    split_features, split_labels = {}, {}
+    load = partial(features.load_centre, resize=config.resize, crop=config.crop)
+    for split in ("trainval", "test"):
+        ids, labels_NC = read_voc_labels(root, classes, split)
+        chosen = features.evenly(len(ids), config.limit)
+        uris = [storage.join(root, "JPEGImages", f"{ids[i]}.jpg") for i in chosen]
+        split_labels[split] = labels_NC[chosen]
+        split_features[split] = features.extract(model, uris, load, config.batch_size, f"VOC07 {split}")
+    result = probe_voc(
+        split_features["trainval"], split_labels["trainval"], split_features["test"], split_labels["test"],
+        method=config.average_precision, seed=config.seed,
+    )  # fmt: skip
+    scored = {name: round(value, 2) for name, value in zip(classes, result.precision, strict=True) if value >= 0}
+    if not scored:
+        raise InputError(f"no class of {root} has positives in both trainval and test; nothing can be scored")
+    return Outcome(
+        metrics={"voc07/map": float(np.mean([value for value in result.precision if value >= 0]))},
+        protocol={
+            "classifier": "one-vs-all LinearSVC, squared hinge, on unit-length pooled features of one centre crop",
+            "average_precision": config.average_precision,
+            "difficult": "negative in training, left out of the test",
+            "costs": dict(zip(classes, result.cost, strict=True)),
+            "average_precision_by_class": scored,
+            "classes_without_positives": [name for name in classes if name not in scored],
+            "images": {split: len(labels) for split, labels in split_labels.items()},
+            **features.unchanged(model, before),
+        },
+    )
+
+
+def _voc_classes(root: str) -> list[str]:
+    folder = storage.join(root, "ImageSets", "Main")
+    names = set(storage.names(folder))
+    classes = sorted(name.removesuffix("_trainval.txt") for name in names if name.endswith("_trainval.txt"))
+    # "train" is a class as well as a split, so test.txt and train.txt say nothing about classes.
+    for name in classes:
+        if f"{name}_test.txt" not in names:
+            raise InputError(f"{storage.join(folder, f'{name}_test.txt')} is missing; the test lists are needed too")
+    if not classes:
+        raise InputError(f"there is no {storage.join(folder, '<class>_trainval.txt')}; expected VOC 2007 as published")
+    return classes
+
+
+def read_voc_labels(root: str, classes: Sequence[str], split: str) -> tuple[list[str], Labels]:
+    """Return the image names of a split and their labels, N x C: 1 present, -1 absent, 0 only difficult ones.
+
+    Raises:
+        InputError: If a list is missing, a line cannot be read, or the lists do not name the same images.
+    """
+    columns: list[dict[str, int]] = []
+    for name in classes:
+        uri = storage.join(root, "ImageSets", "Main", f"{name}_{split}.txt")
+        column = {}
+        for number, line in enumerate(storage.read_bytes(uri).decode("ascii", "replace").splitlines(), start=1):
+            words = line.split()
+            if not words:
+                continue
+            if len(words) != 2 or words[1] not in ("-1", "0", "1"):
+                raise InputError(f"{uri}, line {number}: expected '<image> <-1, 0 or 1>', got {line!r}")
+            column[words[0]] = int(words[1])
+        if columns and column.keys() != columns[0].keys():
+            raise InputError(f"{uri} does not name the same images as the list of {classes[0]!r}")
+        columns.append(column)
+    ids = sorted(columns[0])
+    if not ids:
+        raise InputError(f"the lists {storage.join(root, 'ImageSets', 'Main', f'*_{split}.txt')} name no image")
+    return ids, np.array([[column[name] for column in columns] for name in ids], dtype=np.int64)
+
+
+@dataclass(frozen=True)
+class VocResult:
+    """By class: average precision in percent, -1 where a split has no positive or no negative; the cost chosen."""
+
+    precision: list[float]
+    cost: list[float]
+
+
+def probe_voc(
+    train_ND: Features, train_labels_NC: Labels, test_ND: Features, test_labels_NC: Labels, *, method: str, seed: int
+) -> VocResult:
+    """Fit and score one linear SVM a class; labels as `read_voc_labels` gives them, features of any length."""
+    train_ND, test_ND = _unit(train_ND), _unit(test_ND)
+
+    def probe(number: int) -> tuple[float, float]:
+        truth_N = train_labels_NC[:, number] == 1
+        kept_N = test_labels_NC[:, number] != 0
+        test_truth_N = test_labels_NC[kept_N, number] == 1
+        if not test_truth_N.any() or truth_N.all() or not truth_N.any():
+            return -1.0, COSTS[0]
+        cost = _best_cost(train_ND, truth_N, seed)
+        scores_N = _svm(cost, seed).fit(train_ND, truth_N).decision_function(test_ND[kept_N])
+        return 100 * _average_precision(method, test_truth_N, scores_N), cost
+
+    with ThreadPoolExecutor(features.THREADS) as pool:  # the solver leaves Python's lock
+        numbers = range(train_labels_NC.shape[1])
+        found = list(progress(pool.map(probe, numbers), "VOC07 SVMs", unit="class", total=len(numbers)))
+    return VocResult([precision for precision, _ in found], [cost for _, cost in found])
+
+
+def _unit(features_ND: Features) -> Features:
+    return np.asarray(features_ND / np.maximum(np.linalg.norm(features_ND, axis=1, keepdims=True), 1e-12))
+
+
+def _svm(cost: float, seed: int) -> LinearSVC:
+    weights = {True: POSITIVE_WEIGHT, False: 1.0}
+    return LinearSVC(C=cost, class_weight=weights, max_iter=MAX_ITERATIONS, dual="auto", random_state=seed)
+
+
+def _best_cost(train_ND: Features, truth_N: NDArray[np.bool_], seed: int) -> float:
+    """Return the cost of the best mean average precision over the folds; the smallest where folds cannot be made."""
+    folds = min(FOLDS, int(truth_N.sum()), int((~truth_N).sum()))
+    if folds < 2:
+        return COSTS[0]
+    parts = list(StratifiedKFold(folds).split(train_ND, truth_N))
+    means = []
+    for cost in COSTS:
+        found = []
+        for fit, held in parts:
+            svm = _svm(cost, seed).fit(train_ND[fit], truth_N[fit])
+            found.append(metrics.average_precision(truth_N[held], svm.decision_function(train_ND[held])))
+        means.append(np.mean(found))
+    return COSTS[int(np.argmax(means))]
+
+
+def _average_precision(method: str, truth_N: NDArray[np.bool_], scores_N: NDArray[np.floating[Any]]) -> float:
+    if method == "11-point":
+        return metrics.eleven_point_average_precision(truth_N, scores_N)
+    return metrics.average_precision(truth_N, scores_N)
+
+
+def imagenet(model: MoCo, data_uri: str, config: EvaluationConfig) -> Outcome:
+    """Train softmax regression on the features of ImageNet train and score val: `in1k/top1`, `in1k/top5` in percent.
+
+    Args:
+        model: In eval mode.
+        data_uri: Folder with `{train,val}/<class>/<image>`.
+        config: Uses resize, crop, batch_size, linear_*, limit, seed.
+
+    Raises:
+        InputError: If a split is missing, or val has a class that train has not.
+    """
+    before = features.weights_digest(model)
+    train = features.limited(features.read_image_folder(storage.join(data_uri, "train")), config.limit)
+    val = features.limited(features.read_image_folder(storage.join(data_uri, "val"), train.classes), config.limit)
+    load = partial(features.load_centre, resize=config.resize, crop=config.crop)
+    head = train_head(model, train, load, config, "ImageNet")
+    val_ND = features.extract(model, val.uris, load, config.batch_size, "ImageNet val")
+    scores_NC, labels_N = head.scores(val_ND), np.array(val.labels)
+    return Outcome(
+        metrics={f"in1k/top{k}": metrics.top_k_accuracy(scores_NC, labels_N, k) for k in (1, 5)},
+        protocol={
+            **head_protocol(config, head, "one centre crop an image"),
+            "classes": len(train.classes),
+            "images": {"train": len(train.uris), "val": len(val.uris)},
+            **features.unchanged(model, before),
+        },
+    )
+
+
+def head_protocol(config: EvaluationConfig, head: "Head", view: str) -> dict[str, Any]:
+    """Return how a classifier was trained, for an outcome's protocol; `view` is what its `load` makes of an image."""
+    cached = config.linear_views == "cached"
+    return {
+        "classifier": "softmax regression on pooled features, SGD",
+        # Paper: follows MoCo, whose crops are drawn anew in each epoch; "cached" is a departure, for its cost.
+        "views": f"{view}, encoded once" if cached else "random crops and flips, encoded every epoch",
+        "learning_rate": config.linear_lr,
+        "schedule": config.linear_schedule,
+        "epochs": head.epochs,
+        "batch_size": config.batch_size,
+    }
+
+
+@dataclass(frozen=True)
+class Head:
+    """A linear classifier: weight CD and bias C, and the epochs that it was trained for."""
+
+    weight: Tensor
+    bias: Tensor
+    epochs: int
+
+    def scores(self, features_ND: Features) -> Features:
+        """Return the class scores of features, N x C."""
+        parts = [
+            F.linear(torch.from_numpy(part).to(self.weight.device), self.weight, self.bias).cpu().numpy()
+            for part in np.array_split(features_ND, max(1, len(features_ND) // SCORED_AT_ONCE))
+        ]
+        return np.concatenate(parts)
+
+
+def train_head(
+    model: MoCo,
+    train: features.LabelledImages,
+    load: Callable[[str], features.Pixels],
+    config: EvaluationConfig,
+    what: str,
+) -> Head:
+    """Return a linear classifier of the training images, on the device of the model; the encoder is only read.
+
+    `load` turns an image's URI into what the encoder sees; "fresh" views draw a random crop of it instead.
+    """
+    device, labels_N, num_classes = features.device_of(model), np.array(train.labels), len(train.classes)
+    if config.linear_views == "fresh":
+        return fit_softmax(fresh_views(model, train.uris, labels_N, config), num_classes, config, device, what)
+    train_ND = features.extract(model, train.uris, load, config.batch_size, f"{what} train")
+    steps_an_epoch = math.ceil(len(labels_N) / config.batch_size)
+    config = replace(config, linear_epochs=max(config.linear_epochs, math.ceil(LEAST_STEPS / steps_an_epoch)))
+    return fit_softmax(cached_views(train_ND, labels_N, config), num_classes, config, device, what)
+
+
+Views = Iterator[tuple[int, Tensor, Tensor]]  # epoch, features_BD, labels_B
+
+
+def cached_views(features_ND: Features, labels_N: Labels, config: EvaluationConfig) -> Views:
+    """Yield the batches of all epochs from features that are there, in a new order each epoch."""
+    for epoch in range(config.linear_epochs):
+        order_N = np.random.default_rng((config.seed, epoch)).permutation(len(labels_N))
+        for start in range(0, len(order_N), config.batch_size):
+            chosen = order_N[start : start + config.batch_size]
+            yield epoch, torch.from_numpy(features_ND[chosen]), torch.from_numpy(labels_N[chosen])
+
+
+def fresh_views(model: MoCo, uris: Sequence[str], labels_N: Labels, config: EvaluationConfig) -> Views:
+    """Yield the batches of all epochs from random crops that go through the frozen encoder each time (MoCo)."""
+    device = features.device_of(model)
+    for epoch in range(config.linear_epochs):
+
+        def load(number: int, epoch: int = epoch) -> features.Pixels:
+            generator = np.random.default_rng((config.seed, epoch, number))
+            return features.random_crop(features.open_image(uris[number]), config.crop, generator)
+
+        order_N = np.random.default_rng((config.seed, epoch)).permutation(len(labels_N))
+        done = 0
+        for images in features.batches(order_N.tolist(), load, config.batch_size):
+            chosen = order_N[done : done + len(images)]
+            done += len(images)
+            yield (
+                epoch,
+                features.pooled_features(model, features.normalised(images, device)),
+                torch.from_numpy(labels_N[chosen]),
+            )
+
+
+def fit_softmax(views: Views, num_classes: int, config: EvaluationConfig, device: torch.device, what: str) -> Head:
+    """Return the classifier that SGD with momentum reaches on the views (MoCo: lr 30, no weight decay).
+
+    Raises:
+        ValueError: If the loss stops being finite.
+    """
+    generator = torch.Generator().manual_seed(config.seed)
+    weight_CD = bias_C = torch.empty(0)
+    optimizer: torch.optim.SGD | None = None
+    current = -1
+    with progress(range(config.linear_epochs), f"{what} head", unit="epoch") as shown:
+        for epoch, features_BD, labels_B in views:
+            if optimizer is None:
+                start = torch.randn(num_classes, features_BD.shape[1], generator=generator) * INITIAL_DEVIATION
+                weight_CD = start.to(device).requires_grad_()
+                bias_C = torch.zeros(num_classes, device=device, requires_grad=True)
+                optimizer = torch.optim.SGD([weight_CD, bias_C], lr=config.linear_lr, momentum=MOMENTUM)
+            if epoch != current:
+                current = epoch
+                shown.update(1)
+                optimizer.param_groups[0]["lr"] = learning_rate(config, epoch)
+            loss = F.cross_entropy(F.linear(features_BD.to(device), weight_CD, bias_C), labels_B.to(device))
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+        if not (torch.isfinite(weight_CD).all() and torch.isfinite(bias_C).all()):
+            raise ValueError(f"the linear classifier diverged, {config.linear_lr = }; features are not finite or huge")
+    return Head(weight_CD.detach(), bias_C.detach(), config.linear_epochs)
+
+
+def learning_rate(config: EvaluationConfig, epoch: int) -> float:
+    """Return the rate of an epoch: tenfold lower after 60% and 80% of the epochs, or MoCo's cosine, once an epoch."""
+    if config.linear_schedule == "cosine":
+        return config.linear_lr * 0.5 * (1 + float(np.cos(np.pi * epoch / config.linear_epochs)))
+    passed = sum(epoch >= round(step * config.linear_epochs) for step in STEPS)
+    return float(config.linear_lr * STEP_FACTOR**passed)

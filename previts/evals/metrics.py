@@ -1,0 +1,115 @@
+"""The numbers of the benchmarks, from plain arrays: average precision, accuracy, region similarity.
+
+PreViTS tables 1, 4 and 5. Pure numpy and scikit-learn: no models, no files, no randomness.
+
+Shape suffixes: N images, C classes, T frames, H W pixels or grid cells.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.metrics import average_precision_score
+
+Array = NDArray[np.floating]
+
+
+def average_precision(truth_N: NDArray[np.bool_], scores_N: Array) -> float:
+    """Return the area under the stepwise precision-recall curve, in [0, 1] (scikit-learn).
+
+    Raises:
+        ValueError: If there is no positive: the figure is not defined then.
+    """
+    if not truth_N.any():
+        raise ValueError("average precision needs at least one positive")
+    return float(average_precision_score(truth_N, scores_N))
+
+
+def eleven_point_average_precision(truth_N: NDArray[np.bool_], scores_N: Array) -> float:
+    """Return VOC 2007's own figure, in [0, 1]: the best precision at recall >= r, averaged over r = 0, 0.1, ..., 1.
+
+    Equal scores enter together, so that the order of the images does not matter.
+
+    Raises:
+        ValueError: If there is no positive.
+    """
+    positives = int(truth_N.sum())
+    if not positives:
+        raise ValueError("average precision needs at least one positive")
+    order = np.argsort(-scores_N, kind="stable")
+    ends = np.flatnonzero(np.append(np.diff(scores_N[order]) != 0, True))
+    hits = np.cumsum(truth_N[order])[ends]
+    precision = hits / (ends + 1)
+    # In integers: 3 of 10 positives must count as recall 0.3, which 0.1 * 3 in floating point is not.
+    reached = [10 * hits >= tenth * positives for tenth in range(11)]
+    return float(np.mean([precision[where].max() for where in reached]))
+
+
+def top_k_accuracy(scores_NC: Array, labels_N: NDArray[np.integer], k: int) -> float:
+    """Return the percentage of images whose label is among the `k` best scores; ties go to the lower class."""
+    best = np.argsort(-scores_NC, axis=1, kind="stable")[:, :k]
+    return 100.0 * float((best == labels_N[:, None]).any(axis=1).mean())
+
+
+def mapped_accuracy(scores_NC: Array, labels_N: NDArray[np.integer], mapping_C: NDArray[np.integer]) -> float:
+    """Return the percentage of images whose best class, renamed by `mapping_C`, is their label; -1 is never right."""
+    return 100.0 * float((mapping_C[np.argmax(scores_NC, axis=1)] == labels_N).mean())
+
+
+def jaccard(predicted_THW: NDArray[np.bool_], truth_THW: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """Return the region similarity J of each frame: intersection over union, 1 where both masks are empty (DAVIS-2016).
+
+    Raises:
+        ValueError: If the two shapes differ.
+    """
+    if predicted_THW.shape != truth_THW.shape:
+        raise ValueError(f"masks must share a shape, got {predicted_THW.shape = }, {truth_THW.shape = }")
+    union = (predicted_THW | truth_THW).sum(axis=(-2, -1)).astype(np.float64)
+    common = (predicted_THW & truth_THW).sum(axis=(-2, -1)).astype(np.float64)
+    return np.asarray(np.divide(common, union, out=np.ones_like(union), where=union > 0))
+
+
+@dataclass(frozen=True)
+class SequenceScore:
+    """DAVIS-2016: statistics of one sequence as fractions; decay is first quarter minus last, lower is better."""
+
+    mean: float
+    recall: float
+    decay: float
+
+
+def sequence_score(similarity_T: Array) -> SequenceScore:
+    """Return mean, recall and decay of the J of one sequence (DAVIS-2016, Perazzi et al. 2016, section 5.1).
+
+    Recall is the share of frames strictly above 0.5. Decay compares the first and the last of four bins, whose ends are
+    shared with their neighbours as in the official toolkit.
+
+    Args:
+        similarity_T: J of the scored frames; the caller has left out the first and the last frame of the sequence.
+
+    Raises:
+        ValueError: If there is no frame.
+    """
+    num_frames = len(similarity_T)
+    if not num_frames:
+        raise ValueError("a sequence needs at least one scored frame")
+    # Paper: the text writes decay as J(t=4) - J(t=1), yet its table only makes sense with the toolkit's opposite sign.
+    # The toolkit keeps these ends in 8 bits, which is wrong above 255 frames; plain integers are meant.
+    ends = (np.round(np.linspace(1, num_frames, 5) + 1e-10) - 1).astype(np.int64)
+    first = similarity_T[ends[0] : ends[1] + 1].mean()
+    last = similarity_T[ends[3] : ends[4] + 1].mean()
+    return SequenceScore(
+        mean=float(similarity_T.mean()), recall=float((similarity_T > 0.5).mean()), decay=float(first - last)
+    )
+
+
+def mean_score(scores: list[SequenceScore]) -> SequenceScore:
+    """Return the mean over sequences, each counting the same whatever its length.
+
+    Raises:
+        ValueError: If there is no sequence.
+    """
+    if not scores:
+        raise ValueError("there is no sequence to average")
+    columns = np.mean([(score.mean, score.recall, score.decay) for score in scores], axis=0)
+    return SequenceScore(*(float(value) for value in columns))

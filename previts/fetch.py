@@ -1,0 +1,501 @@
+"""Bring one video of a crawl to this machine's disk, and normalise it where its decoder can do no harm.
+
+Below PreViTS section 4.1: its videos are files from strangers. Addresses are checked before anything connects to them,
+sizes and times are capped, playlists are refused, and decoding happens in a child process with limits of its own
+(`Normaliser`). Nothing here knows shards or tables.
+
+Rules for URLs: https to public addresses always; plain http with PREVITS_ALLOW_HTTP=1; both to this machine where the
+crawl itself says `localhost` or a loopback address, but never by a redirect or by what a name resolves to; and anything
+to the hosts named in PREVITS_TRUSTED_HOSTS (comma separated). Proxies are not used: they resolve names by themselves.
+"""
+
+import errno
+import http.client
+import importlib.util
+import ipaddress
+import json
+import os
+import random
+import resource
+import select
+import signal
+import socket
+import ssl
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+from urllib.parse import quote, urljoin, urlsplit
+
+from previts import storage, video
+from previts.errors import InputError
+from previts.video import ClipInfo, VideoConfig, VideoError
+
+OBJECT_STORES = ("gs", "gcs", "s3", "s3a", "abfs", "abfss", "az", "memory")
+YOUTUBE_HOSTS = ("youtube.com", "www.youtube.com", "m.youtube.com", "youtu.be")
+BLOCK_BYTES = 1 << 18
+USER_AGENT = "previts (research crawler)"
+RETRIED_STATUS = (408, 425, 429, 500, 502, 503, 504)
+# What FFmpeg, or a careless server, could take for a video although it points elsewhere.
+REFUSED_STARTS = {
+    b"#EXTM3U": "an HLS playlist",
+    b"ffconcat": "a concat playlist",
+    b"v=0\r": "an SDP session",
+    b"v=0\n": "an SDP session",
+    b"[playlist]": "a playlist",
+    b"RTSPtext": "a playlist",
+    b"[Reference]": "a playlist",
+    b"[InternetShortcut]": "a link",
+    b"<?xml": "an XML document (such as a DASH playlist)",
+    b"<MPD": "a DASH playlist",
+    b"<smil": "a playlist",
+    b"<asx": "a playlist",
+    b"<!doctype": "a web page",
+    b"<html": "a web page",
+}
+
+
+class FetchError(VideoError):
+    """A video that did not arrive; `retryable` says whether it may arrive another day."""
+
+    def __init__(self, reason: str, *, retryable: bool) -> None:
+        super().__init__(reason)
+        self.retryable = retryable
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What one video may cost; seconds are wall clock unless named otherwise."""
+
+    max_bytes: int = 2 << 30
+    max_seconds: float = 600.0
+    max_redirects: int = 5
+    attempts: int = 3
+    backoff_seconds: float = 1.0
+    decode_seconds: float = 600.0
+    decode_cpu_seconds: int = 300
+    memory_bytes: int = 4 << 30
+    clip_bytes: int = 512 << 20
+
+
+def fetch(url: str, target_path: str, limits: Limits = Limits()) -> None:
+    """Put the video at `url` to `target_path`; a local file is linked, not copied.
+
+    Raises:
+        VideoError: If it is empty, too large, a playlist or a web page, or the URL is not allowed.
+        FetchError: If it could not be had; `retryable` is true for time-outs, dropped connections and busy servers.
+        InputError: If the library for an object store is not installed.
+    """
+    scheme = urlsplit(url).scheme.lower() if "://" in url else "file"
+    if "::" in url and scheme not in ("http", "https"):  # there it may be an IPv6 address
+        raise VideoError("chained URLs (`::`) are not allowed in a crawl")
+    if scheme == "file":
+        _link(url, target_path)
+    elif scheme in ("http", "https"):
+        if urlsplit(url).hostname in YOUTUBE_HOSTS:
+            _fetch_youtube(url, target_path, limits)
+        else:
+            _fetch_http(url, target_path, limits)
+    elif scheme in OBJECT_STORES:
+        _fetch_object(url, target_path, limits)
+    else:
+        raise VideoError(
+            f"{scheme}:// is not a source of videos; use a path, https://, or one of {', '.join(OBJECT_STORES)}"
+        )
+    _check_content(target_path, limits)
+
+
+def _check_content(path: str, limits: Limits) -> None:
+    size = os.path.getsize(path)
+    if size == 0:
+        raise VideoError("the file is empty (0 bytes)")
+    if size > limits.max_bytes:
+        raise VideoError(_too_large(size, limits))
+    with open(path, "rb") as file:
+        start = file.read(512).removeprefix(b"\xef\xbb\xbf").lstrip()
+    for magic, what in REFUSED_STARTS.items():
+        if start[: len(magic)].lower() == magic.lower():
+            raise VideoError(f"{what}, not a video")
+
+
+def _too_large(size: int, limits: Limits) -> str:
+    return f"{size} bytes are more than the limit of {limits.max_bytes}"
+
+
+def _link(url: str, target_path: str) -> None:
+    path = storage.local_path(url)
+    assert path is not None
+    if not os.path.exists(path):
+        raise FetchError("there is no such file", retryable=False)
+    if not os.path.isfile(path):
+        raise VideoError("not a regular file")
+    if not os.access(path, os.R_OK):
+        raise FetchError("the file cannot be read (permissions)", retryable=False)
+    os.symlink(os.path.abspath(path), target_path)
+
+
+def _fetch_object(url: str, target_path: str, limits: Limits) -> None:
+    fs, path = storage.open_fs(url)
+    deadline = time.monotonic() + limits.max_seconds
+    try:
+        size = int(fs.info(path)["size"])
+        if size > limits.max_bytes:
+            raise VideoError(_too_large(size, limits))
+        with fs.open(path, "rb") as source, open(target_path, "wb") as target:
+            while block := source.read(BLOCK_BYTES):
+                target.write(block)
+                if time.monotonic() > deadline:
+                    raise FetchError(f"not here after {limits.max_seconds:g} s", retryable=True)
+    except FileNotFoundError:
+        raise FetchError("there is no such object in the store", retryable=False) from None
+    except PermissionError as error:
+        raise FetchError(f"the store refuses to give it: {error}", retryable=False) from error
+    except _store_errors(url) as error:
+        _blame_full_disk(error, target_path)
+        raise FetchError(f"the store could not be read: {error}", retryable=True) from error
+
+
+def _store_errors(url: str) -> tuple[type[Exception], ...]:
+    """Return what a store's library raises besides OSError; imported here, for the child never needs them."""
+    if url.startswith("memory://"):
+        return (OSError,)
+    from aiohttp import ClientError
+
+    if not url.startswith(("gs://", "gcs://")):
+        return (OSError, ClientError)
+    from gcsfs.retry import HttpError  # type: ignore[import-untyped]
+
+    return (OSError, ClientError, HttpError)
+
+
+def _fetch_http(url: str, target_path: str, limits: Limits) -> None:
+    deadline = time.monotonic() + limits.max_seconds
+    for attempt in range(1, limits.attempts + 1):
+        try:
+            _download(url, target_path, limits, deadline)
+            return
+        except FetchError as error:
+            # Not seeded: workers that met a busy server together should come back apart.
+            pause = limits.backoff_seconds * 2 ** (attempt - 1) * random.uniform(0.5, 1.5)
+            if not error.retryable or attempt == limits.attempts or time.monotonic() + pause > deadline:
+                raise
+            time.sleep(pause)
+
+
+def _download(url: str, target_path: str, limits: Limits, deadline: float) -> None:
+    """Follow redirects and stream the body; one attempt."""
+    seen: set[str] = set()
+    for hop in range(limits.max_redirects + 1):
+        seen.add(url)
+        connection = _connect(url, redirected=hop > 0, deadline=deadline)
+        # The one clock for headers and body: a server that drips bytes never trips a socket's own time-out.
+        clock = threading.Timer(max(0.0, deadline - time.monotonic()), _hang_up, [connection.sock])
+        clock.daemon = True
+        clock.start()
+        try:
+            parts = urlsplit(url)
+            target = quote(parts.path or "/", safe="/%:@!$&'()*+,;=~") + (
+                f"?{_quoted(parts.query)}" if parts.query else ""
+            )
+            connection.request("GET", target, headers={"User-Agent": USER_AGENT, "Accept-Encoding": "identity"})
+            response = connection.getresponse()
+            if response.status not in (301, 302, 303, 307, 308):
+                _receive(response, target_path, limits)
+                return
+            location = urljoin(url, response.getheader("Location") or "")
+        except (OSError, http.client.HTTPException, AttributeError) as error:
+            # http.client meets a socket that the clock closed as an attribute of None.
+            _blame_full_disk(error, target_path)
+            if time.monotonic() >= deadline:
+                raise FetchError(
+                    f"not here after {limits.max_seconds:g} s: the server is too slow", retryable=True
+                ) from error
+            raise FetchError(f"the connection broke: {error or type(error).__name__}", retryable=True) from error
+        finally:
+            clock.cancel()
+            connection.close()
+        if location in seen:
+            raise FetchError("redirects in a circle", retryable=False)
+        url = location
+    raise FetchError(f"more than {limits.max_redirects} redirects", retryable=False)
+
+
+def _blame_full_disk(error: Exception, path: str) -> None:
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        raise InputError(f"no space left for {path}; free some, or let TMPDIR name a larger disk") from error
+
+
+def _quoted(query: str) -> str:
+    return quote(query, safe="/?%:@!$&'()*+,;=~")
+
+
+def _hang_up(sock: socket.socket) -> None:
+    try:
+        sock.shutdown(socket.SHUT_RDWR)
+    except OSError:
+        return  # closed already
+
+
+def _receive(response: http.client.HTTPResponse, target_path: str, limits: Limits) -> None:
+    if response.status in RETRIED_STATUS:
+        raise FetchError(f"HTTP {response.status} {response.reason}", retryable=True)
+    if response.status != 200:
+        raise FetchError(f"HTTP {response.status} {response.reason}", retryable=False)
+    expected = response.length
+    if expected is not None and expected > limits.max_bytes:
+        raise VideoError(_too_large(expected, limits))
+    received = 0
+    with open(target_path, "wb") as target:
+        while block := response.read1(BLOCK_BYTES):
+            received += len(block)
+            if received > limits.max_bytes:
+                raise VideoError(_too_large(received, limits) + " (and more was to come)")
+            target.write(block)
+    if expected is not None and received < expected:
+        raise http.client.IncompleteRead(b"", expected - received)
+
+
+def _connect(url: str, redirected: bool, deadline: float) -> http.client.HTTPConnection:
+    """Return a connection to an address that was checked, so that a name cannot mean another address later."""
+    try:
+        parts = urlsplit(url)
+        host, port = parts.hostname, parts.port
+    except ValueError as error:
+        raise VideoError(f"not a URL: {error}") from error
+    if not host or parts.scheme not in ("http", "https"):
+        raise VideoError(
+            f"the address leads to {parts.scheme or 'no scheme'}://{host or ''}; only http and https are followed"
+        )
+    port = port or (443 if parts.scheme == "https" else 80)
+    addresses = _checked_addresses(host, port, encrypted=parts.scheme == "https", redirected=redirected)
+    timeout = max(0.1, min(30.0, deadline - time.monotonic()))
+    connection: http.client.HTTPConnection
+    context = ssl.create_default_context() if parts.scheme == "https" else None
+    try:
+        sock = _dial(addresses, port, timeout)
+        if context is None:
+            connection = http.client.HTTPConnection(host, port)
+            connection.sock = sock
+        else:
+            connection = http.client.HTTPSConnection(host, port, context=context)
+            connection.sock = context.wrap_socket(sock, server_hostname=host)
+    except ssl.SSLCertVerificationError as error:
+        raise FetchError(f"{host} has no valid certificate: {error.verify_message}", retryable=False) from error
+    except OSError as error:
+        raise FetchError(f"no connection to {host}: {error or type(error).__name__}", retryable=True) from error
+    return connection
+
+
+def _dial(addresses: list[str], port: int, timeout: float) -> socket.socket:
+    for number, address in enumerate(addresses, start=1):
+        try:
+            return socket.create_connection((address, port), timeout=timeout)
+        except OSError:
+            if number == len(addresses):
+                raise
+    raise AssertionError("a name without addresses is refused before")
+
+
+def _checked_addresses(host: str, port: int, *, encrypted: bool, redirected: bool) -> list[str]:
+    """Resolve a host; refuse it unless every one of its addresses may be reached."""
+    if host in [name.strip().lower() for name in os.environ.get("PREVITS_TRUSTED_HOSTS", "").split(",")]:
+        trusted = True
+    else:
+        trusted = not redirected and _says_loopback(host)
+    if not encrypted and not trusted and os.environ.get("PREVITS_ALLOW_HTTP") != "1":
+        raise VideoError(f"plain http to {host} is not allowed; use https, or set PREVITS_ALLOW_HTTP=1")
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    except (socket.gaierror, UnicodeError) as error:
+        gone = isinstance(error, UnicodeError) or error.errno == socket.EAI_NONAME
+        raise FetchError(f"cannot resolve {host}: {error}", retryable=not gone) from error
+    addresses = list(dict.fromkeys(str(entry[4][0]) for entry in found))
+    refused = [] if trusted else [address for address in addresses if not _is_public(address)]
+    if refused:
+        raise VideoError(
+            f"{host} leads to {refused[0]}, which is not a public address; "
+            "if you trust it, name the host in PREVITS_TRUSTED_HOSTS"
+        )
+    return addresses
+
+
+def _says_loopback(host: str) -> bool:
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _is_public(address: str) -> bool:
+    ip = ipaddress.ip_address(address.split("%")[0])
+    if isinstance(ip, ipaddress.IPv6Address):
+        if ip.ipv4_mapped:
+            return _is_public(str(ip.ipv4_mapped))
+        # Addresses that carry an IPv4 address inside could carry a private one.
+        if ip.sixtofour or ip.teredo or ip in ipaddress.ip_network("64:ff9b::/96"):
+            return False
+    return ip.is_global and not ip.is_multicast
+
+
+def _fetch_youtube(url: str, target_path: str, limits: Limits) -> None:
+    """Let yt-dlp fetch a page's video; it picks the smallest that still has 256 px."""
+    if importlib.util.find_spec("yt_dlp") is None:
+        raise FetchError(
+            "videos on YouTube need yt-dlp (pip install 'previts[youtube]'), or put the files beside the CSV",
+            retryable=True,
+        )
+    command = [
+        sys.executable, "-P", "-m", "yt_dlp", "--ignore-config", "--no-playlist", "--no-progress", "--no-cache-dir",
+        "--retries", str(limits.attempts), "--socket-timeout", "30", "--max-filesize", str(limits.max_bytes),
+        "--format", "bestvideo[height<=360]/best[height<=480]/worst", "--output", target_path, "--no-part", "--", url,
+    ]  # fmt: skip
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=limits.max_seconds, check=False)
+    except subprocess.TimeoutExpired:
+        raise FetchError(f"not here after {limits.max_seconds:g} s", retryable=True) from None
+    if done.returncode or not os.path.exists(target_path):
+        said = [line for line in (done.stderr + done.stdout).splitlines() if line.strip()] or ["no reason given"]
+        reason = next((line for line in reversed(said) if line.startswith("ERROR")), said[-1]).removeprefix("ERROR: ")
+        gone = any(word in reason.lower() for word in ("unavailable", "private", "removed", "terminated", "copyright"))
+        raise FetchError(f"yt-dlp: {reason[:300]}", retryable=not gone)
+
+
+class Normaliser:
+    """A child process that normalises videos one after another and is replaced when it dies.
+
+    A context manager; one per thread. The child sees none of this process's environment but what Python needs.
+    """
+
+    def __init__(self, config: VideoConfig, limits: Limits = Limits()) -> None:
+        self._config, self._limits = config, limits
+        self._child: subprocess.Popen[bytes] | None = None
+        self._complaints = tempfile.TemporaryFile()  # noqa: SIM115 (closed by __exit__)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stop()
+        self._complaints.close()
+
+    def normalise(self, source: str, target: str, start_seconds: float | None, end_seconds: float | None) -> ClipInfo:
+        """Do `video.normalise` in the child.
+
+        Raises:
+            VideoError: As `video.normalise`; also if the child took too long or too much memory, or died twice.
+            InputError: If the disk is full, which is not the video's fault.
+        """
+        request = {"source": source, "target": target, "start_seconds": start_seconds, "end_seconds": end_seconds}
+        for attempt in (1, 2):
+            reply = self._ask(request)
+            if reply is not None:
+                break
+            reason, final = self._cause_of_death()
+            if final or attempt == 2:
+                raise VideoError(reason)
+        assert reply is not None
+        if reply.get("full"):
+            raise InputError(f"no space left for {target}; free some, or let TMPDIR name a larger disk")
+        if "error" in reply:
+            raise VideoError(reply["error"])
+        return ClipInfo(**{**reply["clip"], "header": bytes.fromhex(reply["clip"]["header"])})
+
+    def _ask(self, request: dict[str, Any]) -> dict[str, Any] | None:
+        """Return the child's answer, or None if it died."""
+        child = self._child or self._start()
+        assert child.stdin is not None
+        assert child.stdout is not None
+        deadline = time.monotonic() + self._limits.decode_seconds
+        answer = b""
+        try:
+            child.stdin.write(json.dumps(request).encode() + b"\n")
+            while not answer.endswith(b"\n"):
+                if not select.select([child.stdout], [], [], max(0.0, deadline - time.monotonic()))[0]:
+                    self._stop()
+                    raise VideoError(f"decoding took more than {self._limits.decode_seconds:g} s")
+                block = os.read(child.stdout.fileno(), 1 << 16)
+                if not block:
+                    return None
+                answer += block
+        except BrokenPipeError:
+            return None
+        reply: dict[str, Any] = json.loads(answer)
+        return reply
+
+    def _start(self) -> "subprocess.Popen[bytes]":
+        self._complaints.seek(0)
+        self._complaints.truncate()
+        kept = {name: os.environ[name] for name in ("PATH", "LD_LIBRARY_PATH", "LANG", "TMPDIR") if name in os.environ}
+        packages = [str(Path(__file__).resolve().parents[1]), *(entry for entry in sys.path if entry)]
+        settings = json.dumps({"config": asdict(self._config), "limits": asdict(self._limits)})
+        self._child = subprocess.Popen(
+            [sys.executable, "-P", "-m", "previts.fetch", settings],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._complaints,
+            bufsize=0,
+            env={**kept, "PYTHONPATH": os.pathsep.join(packages), "OPENBLAS_NUM_THREADS": "1"},
+        )
+        return self._child
+
+    def _stop(self) -> None:
+        if self._child is None:
+            return
+        self._child.kill()
+        self._child.wait()
+        for pipe in (self._child.stdin, self._child.stdout):
+            if pipe is not None:
+                pipe.close()
+        self._child = None
+
+    def _cause_of_death(self) -> tuple[str, bool]:
+        """Return why the child died, and whether it would only die again."""
+        assert self._child is not None
+        code = self._child.wait()
+        self._stop()
+        if code == -signal.SIGXCPU:
+            return f"decoding took more than {self._limits.decode_cpu_seconds} CPU seconds", True
+        if code == -signal.SIGKILL:
+            return "the decoder was killed twice, perhaps for want of memory", False
+        if code < 0:
+            return f"the decoder crashed twice ({signal.Signals(-code).name})", False
+        self._complaints.seek(0)
+        last = self._complaints.read().decode(errors="replace").strip().rsplit("\n", 1)[-1]
+        return f"the decoder failed twice: {last[:300] or f'exit code {code}'}", False
+
+
+def _serve(settings: dict[str, Any]) -> None:
+    """Be the child of a `Normaliser`: a request a line on standard input, an answer a line on standard output."""
+    config, limits = VideoConfig(**settings["config"]), Limits(**settings["limits"])
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # whatever a library prints must not be taken for an answer
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_AS, (limits.memory_bytes, limits.memory_bytes))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limits.clip_bytes, limits.clip_bytes))
+    for line in sys.stdin:
+        used = resource.getrusage(resource.RUSAGE_SELF)
+        seconds = int(used.ru_utime + used.ru_stime) + 1 + limits.decode_cpu_seconds
+        resource.setrlimit(resource.RLIMIT_CPU, (seconds, resource.getrlimit(resource.RLIMIT_CPU)[1]))
+        try:
+            clip = video.normalise(config=config, **json.loads(line))
+            answer: dict[str, Any] = {"clip": {**asdict(clip), "header": clip.header.hex()}}
+        except VideoError as error:
+            answer = {"error": str(error)}
+        except OSError as error:
+            if error.errno != errno.ENOSPC:
+                raise
+            answer = {"full": True}
+        except MemoryError:
+            answer = {"error": f"decoding needs more than {limits.memory_bytes >> 20} MiB of memory"}
+        print(json.dumps(answer), file=answers, flush=True)
+
+
+if __name__ == "__main__":
+    _serve(json.loads(sys.argv[1]))

@@ -1,0 +1,59 @@
+"""The terms of the objective: contrast (equation 1) and attention (equation 5), averaged over the samples that count.
+
+PreViTS sections 3.1 and 3.3. Pure tensor code: no I/O, no randomness, nothing about processes but a divisor.
+
+Shape suffixes: B pairs, K keys of the queue, D embedding, H W grid cells.
+"""
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+EPSILON = 1e-6
+
+
+def info_nce(query_BD: Tensor, key_BD: Tensor, queue_KD: Tensor, temperature: float) -> Tensor:
+    """Return the contrastive loss of each pair, (B,) (equation 1).
+
+    Args:
+        query_BD: Unit-length embeddings.
+        key_BD: The positive of each query, unit length.
+        queue_KD: Negatives shared by all queries, unit length.
+        temperature: tau.
+    """
+    positive_B = (query_BD * key_BD).sum(1) / temperature
+    negative_BK = query_BD @ queue_KD.T / temperature
+    # -log(e^p / (e^p + sum e^n)) without putting both into one table of B x (1 + K).
+    return torch.logaddexp(positive_B, torch.logsumexp(negative_BK, dim=1)) - positive_B
+
+
+def attention_distance(cam_BHW: Tensor, mask_BHW: Tensor) -> Tensor:
+    """Return the cosine distance of attention and tracked mask of each query, (B,), in [0, 1] (equation 5).
+
+    A map or a mask that is zero everywhere has no direction: its distance is 1 and its gradient 0.
+
+    Args:
+        cam_BHW: Output of `gradcam.attention_map`, not negative.
+        mask_BHW: Share of each cell that the object covers, from `pool_masks`.
+
+    Raises:
+        ValueError: If the two are not on one grid.
+    """
+    if cam_BHW.shape != mask_BHW.shape:
+        raise ValueError(f"map and mask must share a grid, got {tuple(cam_BHW.shape)} and {tuple(mask_BHW.shape)}")
+    cam, mask = cam_BHW.flatten(1), mask_BHW.flatten(1).to(cam_BHW.dtype)
+    # Left in the graph, a map without direction would have a gradient as large as its norm is small.
+    directed = torch.linalg.vector_norm(cam.detach(), dim=1, keepdim=True) > EPSILON
+    cam = torch.where(directed, cam, torch.zeros_like(cam))
+    return 1 - F.cosine_similarity(cam, mask, dim=1, eps=EPSILON)
+
+
+def mean_over(values_B: Tensor, chosen_B: Tensor, total: Tensor | None = None) -> Tensor:
+    """Return the sum of the chosen values over `total` (by default their number; at least 1), a scalar.
+
+    Values that are not chosen may be anything, even not finite: they reach neither the result nor its gradient.
+    """
+    chosen = chosen_B.to(torch.bool)
+    kept = torch.where(chosen, values_B, torch.zeros_like(values_B))
+    number = chosen.sum() if total is None else total
+    return kept.sum() / number.clamp(min=1)

@@ -1,0 +1,294 @@
+"""The report of a set of results: measured beside reported, as one HTML page, Markdown and CSV.
+
+It reads finished folders and trains or evaluates nothing; a number that is missing stays an empty cell with its cause.
+The page is one file that asks nothing of the network.
+"""
+
+import csv
+import io
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from importlib import resources
+
+import jinja2
+from markupsafe import Markup
+
+from previts import report_pictures as pictures
+from previts import storage
+from previts.errors import InputError
+from previts.report_evidence import Attention, Corpus, Source, read_attention, read_corpus, read_provenance
+from previts.report_metrics import TITLES
+from previts.report_numbers import (
+    Cell,
+    Checkpoint,
+    Note,
+    ReportRow,
+    Result,
+    Table,
+    flatten,
+    make_notes,
+    make_tables,
+    read_checkpoints,
+    read_results,
+    short,
+)
+from previts.storage import join
+
+__all__ = ["ReportRow", "build_report"]
+
+HTML, MARKDOWN, CSV = "report.html", "report.md", "report.csv"
+
+
+ARROWS = {"higher": " ↑", "lower": " ↓", "": ""}
+
+
+CURVES = (
+    ("loss", "Loss", "contrastive loss plus weighted attention loss; what training lowers"),
+    ("loss_contrastive", "Contrastive loss", "telling the video's own key from the queue; lower is better"),
+    ("loss_attention", "Attention loss", "cosine distance of attention and tube, from 0 to 1; lower is better"),
+    ("attention_iou", "Attention IoU", "overlap of attention and tube in training; higher is better"),
+)
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One chart: the same quantity of every arm against the step."""
+
+    title: str
+    meaning: str
+    svg: Markup
+    absent: list[str]
+
+
+@dataclass(frozen=True)
+class Page:
+    """Everything that the three files show."""
+
+    warning: str
+    created: str
+    code_version: str
+    counts: dict[str, int | float]
+    tables: list[Table]
+    notes: list[Note]
+    checkpoints: list[Checkpoint]
+    panels: list[Panel]
+    attention: Attention
+    corpora: list[Corpus]
+    common: dict[str, str]
+    differing: dict[str, list[str]]
+    protocols: list[tuple[str, list[tuple[str, float]], list[tuple[str, str]]]]
+    provenance: list[Source]
+
+
+def build_report(
+    results: Sequence[str],
+    target_uri: str,
+    rows: Sequence[ReportRow],
+    *,
+    profile: str = "",
+    index: str = "",
+    created: str = "",
+) -> dict[str, int | float]:
+    """Write the report of some results to a folder as HTML, Markdown and CSV, and return what it counts.
+
+    Args:
+        results: URIs of folders that `previts evaluate` wrote.
+        target_uri: The folder for the three files.
+        rows: The arms in the order of the paper; several may share a checkpoint.
+        profile: The size at which everything ran; empty if unknown.
+        index: The corpus to show first; those of the checkpoints are shown in any case.
+        created: The date that the page should bear; the report never asks the clock, so that it can be repeated.
+
+    Raises:
+        InputError: If there are no rows, a URI is not that of a result, or two results claim the same cell.
+    """
+    if not rows:
+        raise InputError("a report needs at least one row; give the rows of the paper that were trained")
+    found = read_results(results)
+    checkpoints = read_checkpoints(rows)
+    tables = make_tables(rows, found, checkpoints)
+    indexes = [storage.absolute(index)] if index else []
+    indexes += [
+        item.manifest.inputs["index"] for item in checkpoints if item.manifest and "index" in item.manifest.inputs
+    ]
+    cells = [cell for table in tables for cell in table.cells]
+    counts: dict[str, int | float] = {
+        "rows": len(rows),
+        "checkpoints": len(checkpoints),
+        "results": len(found),
+        **{status: sum(cell.status == status for cell in cells) for status in ("measured", "failed", "missing")},
+    }
+    page = Page(
+        warning=warning(short(profile, 40)),
+        created=short(created, 40),
+        code_version=storage.code_version(),
+        counts=counts,
+        tables=tables,
+        notes=make_notes(tables),
+        checkpoints=checkpoints,
+        panels=_panels(checkpoints),
+        attention=read_attention(found, checkpoints),
+        corpora=[read_corpus(uri, number) for number, uri in enumerate(dict.fromkeys(indexes))],
+        common=_common(checkpoints),
+        differing=_differing(checkpoints),
+        protocols=_protocols(found, checkpoints),
+        provenance=read_provenance(
+            [*(item.uri for item in checkpoints if item.manifest), *(item.uri for item in found)]
+        ),
+    )
+    text = _html(page)
+    storage.write_bytes(join(target_uri, HTML), text.encode())
+    storage.write_bytes(join(target_uri, MARKDOWN), _markdown(page).encode())
+    storage.write_bytes(join(target_uri, CSV), _csv(tables).encode())
+    return counts | {"page_bytes": len(text.encode())}
+
+
+def _panels(checkpoints: list[Checkpoint]) -> list[Panel]:
+    panels = []
+    for name, title, meaning in CURVES:
+        series = {number: item.curves[name] for number, item in enumerate(checkpoints) if name in item.curves}
+        if series:
+            svg = pictures.curves({number: pictures.curve_points(*curve) for number, curve in series.items()}, name)
+            absent = [item.title for number, item in enumerate(checkpoints) if item.curves and number not in series]
+            panels.append(Panel(title, meaning, Markup(svg), absent))  # drawn from numbers alone
+    return panels
+
+
+def _common(checkpoints: list[Checkpoint]) -> dict[str, str]:
+    """Return the configuration that all arms share."""
+    known = [item.configuration for item in checkpoints if item.configuration]
+    return (
+        {key: text for key, text in known[0].items() if all(other.get(key) == text for other in known)} if known else {}
+    )
+
+
+def _differing(checkpoints: list[Checkpoint]) -> dict[str, list[str]]:
+    """Return the fields in which the arms differ, each with the value of every checkpoint."""
+    known = [item.configuration for item in checkpoints if item.configuration]
+    keys = dict.fromkeys(key for configuration in known for key in configuration)
+    return {
+        key: [item.configuration.get(key, "") for item in checkpoints]
+        for key in keys
+        if len({configuration.get(key) for configuration in known}) > 1
+    }
+
+
+def _protocols(
+    results: list[Result], checkpoints: list[Checkpoint]
+) -> list[tuple[str, list[tuple[str, float]], list[tuple[str, str]]]]:
+    """Return for each benchmark how long each checkpoint took, and its protocol: fields with their value or values."""
+    titles = {item.fingerprint: item.title for item in checkpoints}
+    found = []
+    for benchmark in dict.fromkeys(result.benchmark for result in results):
+        mine = [result for result in results if result.benchmark == benchmark and result.checkpoint in titles]
+        protocols = [flatten(result.protocol) for result in mine if result.status == "ok"]
+        keys = dict.fromkeys(key for protocol in protocols for key in protocol)
+        fields = [
+            (short(key, 80), " | ".join(dict.fromkeys(item.get(key, "(none)") for item in protocols))) for key in keys
+        ]
+        found.append((benchmark, [(titles[result.checkpoint], result.seconds) for result in mine], fields))
+    return found
+
+
+def table_title(name: str) -> str:
+    """Return what a table of the paper is called."""
+    figure = re.fullmatch(r"a(\d+)", name)
+    return f"Figure A{figure[1]} (appendix)" if figure else f"Table {name}" if name else "Results"
+
+
+def _html(page: Page) -> str:
+    environment = jinja2.Environment(
+        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters |= {"short": short, "table_title": table_title}
+    environment.globals |= {"style": pictures.style, "titles": TITLES, "arrows": ARROWS}
+    template = environment.from_string(resources.files("previts").joinpath("report.html").read_text("utf-8"))
+    numbers = {(note.status, note.cause): note.number for note in page.notes}
+    return template.render(page=page, numbers=numbers)
+
+
+def warning(profile: str) -> str:
+    """Return the line that keeps numbers of a small run from being taken for the paper's."""
+    if profile == "paper":
+        return ""
+    if not profile:
+        return "The size of this run was not recorded: do not compare its numbers with the paper's."
+    return f"A {profile}-sized run: numbers are not comparable with the paper's."
+
+
+def _markdown(page: Page) -> str:
+    lines = ["# PreViTS: measured and reported", "", *([page.created, ""] if page.created else [])]
+    lines += [f"**{page.warning}**", ""] if page.warning else []
+    numbers = {(note.status, note.cause): note.number for note in page.notes}
+    for table in page.tables:
+        heads = [
+            f"{_md(TITLES.get(m.benchmark, (m.benchmark,))[0])} {_md(m.title)}{ARROWS[m.better]}" for m in table.metrics
+        ]
+        lines += [
+            f"## {_md(table_title(table.name))}",
+            "",
+            _md_row(["arm", *heads]),
+            _md_row(["---"] * (len(heads) + 1)),
+        ]
+        lines += [_md_row([_md(row.title), *(_md_cell(cell, numbers) for cell in cells)]) for row, cells in table.rows]
+        lines += [
+            "",
+            "Measured (difference to the first arm), then what the paper reports. Bold: best of the column.",
+            "",
+        ]
+    if page.notes:
+        lines += ["## Missing numbers", ""]
+        lines += [f"{note.number}. {_md(note.cause)} ({_md('; '.join(note.where[:12]))})" for note in page.notes] + [""]
+    for corpus in page.corpora:
+        lines += [f"## Corpus {corpus.fingerprint}", "", *([_md(corpus.cause), ""] if corpus.cause else [])]
+        lines += [_md_row(["step", "number", "remark"]), _md_row(["---"] * 3)] if corpus.steps else []
+        lines += [_md_row([what, number, remark]) for what, number, _, remark in corpus.steps] + [""]
+        lines += [f"- {count} x {_md(reason)}" for count, reason in corpus.failures] + [""]
+    if page.differing:
+        lines += ["## What differs between the arms", "", _md_row(["arm", *map(_md, page.differing)])]
+        lines += [_md_row(["---"] * (len(page.differing) + 1))]
+        for place, item in enumerate(page.checkpoints):
+            lines += [_md_row([_md(item.title), *(_md(values[place]) for values in page.differing.values())])]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def _md(text: str) -> str:
+    """Return text from data as literal text of a Markdown table."""
+    return re.sub(r"([\\`*_|<>\[\]])", r"\\\1", short(text)).replace("&", "&amp;")
+
+
+def _md_row(cells: Iterable[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _md_cell(cell: Cell, numbers: dict[tuple[str, str], int]) -> str:
+    paper = f" / paper {cell.metric.show(cell.paper)}" if cell.paper is not None else ""
+    if cell.value is None:
+        return f"{'failed' if cell.status == 'failed' else 'not run'} ({numbers[cell.status, cell.cause]}){paper}"
+    value = cell.metric.show(cell.value)
+    delta = f" ({cell.metric.show(cell.delta, '+')})" if cell.delta is not None else ""
+    return (f"**{value}**" if cell.best else value) + delta + paper
+
+
+def _csv(tables: list[Table]) -> str:
+    """Return every cell as a line; a number has the digits that the result has."""
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(["row", "metric", "value", "paper", "unit", "checkpoint", "benchmark", "status", "cause"])
+    for cell in (cell for table in tables for cell in table.cells):
+        numbers = ["" if number is None else repr(number) for number in (cell.value, cell.paper)]
+        metric = cell.metric
+        writer.writerow(
+            [
+                cell.row.name,
+                metric.key,
+                *numbers,
+                metric.unit,
+                cell.row.fingerprint,
+                metric.benchmark,
+                cell.status,
+                cell.cause,
+            ]
+        )
+    return buffer.getvalue()

@@ -1,0 +1,76 @@
+"""The numbers that benchmarks give: what they are called, in which unit, and which direction is better.
+
+The columns of tables 1, 4 and 5 of PreViTS. Declares only; nothing here reads or computes.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A number that a benchmark gives: `better` says which direction the paper wants."""
+
+    key: str
+    title: str
+    unit: Literal["percent", "fraction", ""] = ""
+    better: Literal["higher", "lower", ""] = ""
+    digits: int = 3
+
+    @property
+    def benchmark(self) -> str:
+        """The benchmark that the number belongs to."""
+        return self.key.split("/")[0]
+
+    def show(self, value: float, sign: str = "") -> str:
+        """Return the number as a person reads it."""
+        text = f"{value:{sign}.{self.digits}f}"
+        if float(text) == 0:
+            text = text.replace("+", "±").replace("-", "±") if sign else text.replace("-", "")
+        return text.replace("-", "−")  # noqa: RUF001 (a minus sign, as wide as a plus)
+
+
+METRICS = (
+    Metric("voc07/map", "mAP", "percent", "higher", 1),
+    Metric("in1k/top1", "Top-1", "percent", "higher", 1),
+    Metric("in1k/top5", "Top-5", "percent", "higher", 1),
+    Metric("in9/original", "Original", "percent", "higher", 1),
+    Metric("in9/mixed_same", "Mixed-Same", "percent", "higher", 1),
+    Metric("in9/mixed_rand", "Mixed-Rand", "percent", "higher", 1),
+    Metric("in9/mixed_next", "Mixed-Next", "percent", "higher", 1),
+    Metric("in9/only_fg", "Only-FG", "percent", "higher", 1),
+    Metric("in9/no_fg", "No-FG", "percent", "", 1),
+    Metric("in9/only_bg_b", "Only-BG-B", "percent", "lower", 1),
+    Metric("in9/only_bg_t", "Only-BG-T", "percent", "lower", 1),
+    Metric("davis/j_mean", "J mean", "fraction", "higher"),
+    Metric("davis/j_recall", "J recall", "fraction", "higher"),
+    Metric("davis/j_decay", "J decay", "fraction", "lower"),
+)
+
+
+# What a benchmark is called, what its columns hold, and what it asks.
+TITLES = {
+    "voc07": (
+        "VOC07",
+        "SVM, %",
+        "Which objects are in a photograph? Linear SVMs on frozen features; mean average precision.",
+    ),
+    "in1k": (
+        "ImageNet-1k",
+        "linear classifier, %",
+        "Which of 1,000 classes is shown? A linear classifier on frozen features; accuracy.",
+    ),
+    "in9": (
+        "Backgrounds Challenge",
+        "ImageNet-9 with foreground or background exchanged, accuracy in %",
+        "Does the encoder look at the object or at what is behind it? Mixed: the object on another background. FG, BG: "
+        "only the object, only the background. Accuracy on the background alone should be low.",
+    ),
+    "davis": (
+        "DAVIS 2016",
+        "attention as a tracker, 0 to 1",
+        "Does attention follow the object of the first frame? J is the overlap of attended cells and object: its "
+        "mean, the share of frames above one half (recall), and how much is lost from first to last quarter (decay).",
+    ),
+}
+KNOWN = {metric.key: metric for metric in METRICS}

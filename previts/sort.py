@@ -1,0 +1,138 @@
+"""SORT: Kalman-filtered boxes, associated with detections by the assignment of largest overlap.
+
+PreViTS section 3.2 follows the salient object with SORT (Bewley et al. 2016). Here are the filter, the assignment and
+the life of tracks; which track is the object, and what a track's pixels are, is decided in `tubes.py`. Unlike the
+original tracker nothing is withheld until a track is three frames old: every match is reported (min_hits = 0).
+
+Shape suffixes: N tracks, M detections, 4 box xyxy in pixels.
+"""
+
+import itertools
+
+import numpy as np
+import numpy.typing as npt
+from filterpy.kalman import KalmanFilter
+from scipy.optimize import linear_sum_assignment
+
+Array = npt.NDArray[np.float64]
+
+# State [cx, cy, s, r, vcx, vcy, vs]: centre, area, width / height (constant), and the velocities of the first three.
+TRANSITION = np.eye(7) + np.eye(7, k=4)
+MEASUREMENT = np.eye(4, 7)
+MEASUREMENT_NOISE = np.diag([1.0, 1.0, 10.0, 10.0])
+INITIAL_COVARIANCE = np.diag([10.0, 10.0, 10.0, 10.0, 1e4, 1e4, 1e4])
+PROCESS_NOISE = np.diag([1.0, 1.0, 1.0, 1.0, 1e-2, 1e-2, 1e-4])
+
+
+def box_to_measurement(box_4: Array) -> Array:
+    """Return [cx, cy, area, width / height] of a box."""
+    width, height = box_4[2] - box_4[0], box_4[3] - box_4[1]
+    return np.array([box_4[0] + width / 2, box_4[1] + height / 2, width * height, width / height])
+
+
+def state_to_box(state_7: Array) -> Array:
+    """Return the box of a filter state: w = sqrt(s r), h = s / w. It may lie outside of the frame."""
+    width = np.sqrt(max(float(state_7[2] * state_7[3]), 1e-12))
+    height = state_7[2] / width
+    return np.array(
+        [state_7[0] - width / 2, state_7[1] - height / 2, state_7[0] + width / 2, state_7[1] + height / 2],
+        dtype=np.float64,
+    )
+
+
+def box_iou(one_N4: Array, other_M4: Array) -> Array:
+    """Return intersection over union of every pair of boxes, shape (N, M); 0 where both have no area."""
+    top_left = np.maximum(one_N4[:, None, :2], other_M4[None, :, :2])
+    bottom_right = np.minimum(one_N4[:, None, 2:], other_M4[None, :, 2:])
+    shared = np.clip(bottom_right - top_left, 0, None).prod(axis=2)
+    areas_N, areas_M = ((boxes[:, 2:] - boxes[:, :2]).prod(axis=1) for boxes in (one_N4, other_M4))
+    union = areas_N[:, None] + areas_M[None, :] - shared
+    return np.asarray(np.divide(shared, union, out=np.zeros(shared.shape), where=union > 0))
+
+
+def assign(overlap_NM: Array, threshold: float) -> list[tuple[int, int]]:
+    """Return the pairs (track, detection) with the largest summed overlap, without those below `threshold`.
+
+    As in SORT the threshold applies after the assignment, unless the pairs that reach it are one-to-one already.
+    """
+    if 0 in overlap_NM.shape:
+        return []
+    enough = overlap_NM >= threshold
+    if enough.any() and enough.sum(axis=0).max() == 1 and enough.sum(axis=1).max() == 1:
+        rows, columns = np.nonzero(enough)
+    else:
+        rows, columns = linear_sum_assignment(overlap_NM, maximize=True)
+    return [(int(row), int(column)) for row, column in zip(rows, columns, strict=True) if enough[row, column]]
+
+
+class Track:
+    """One object: its filter, and for how many steps it has not been seen."""
+
+    def __init__(self, number: int, box_4: Array) -> None:
+        self.number = number
+        self.missed = 0
+        self.filter = KalmanFilter(dim_x=7, dim_z=4)
+        self.filter.F, self.filter.H = TRANSITION, MEASUREMENT
+        self.filter.R, self.filter.Q = MEASUREMENT_NOISE, PROCESS_NOISE
+        self.filter.P = INITIAL_COVARIANCE.copy()
+        self.filter.x[:4, 0] = box_to_measurement(box_4)
+
+    @property
+    def box_4(self) -> Array:
+        """The filtered box."""
+        return state_to_box(self.filter.x[:, 0])
+
+    def predict(self) -> Array:
+        """Move one step ahead and return the box expected there."""
+        if self.filter.x[2, 0] + self.filter.x[6, 0] <= 0:  # an area cannot shrink below nothing
+            self.filter.x[6, 0] = 0.0
+        self.filter.predict()
+        self.missed += 1
+        return self.box_4
+
+    def update(self, box_4: Array) -> None:
+        """Correct the filter by the box that was seen in this step."""
+        self.filter.update(box_to_measurement(box_4))
+        self.missed = 0
+
+
+class Sort:
+    """The tracks of one video. Each step: `predict`, an overlap matrix of the caller's choice, `update`.
+
+    Args:
+        iou_threshold: The least overlap of a match.
+        max_age: Steps without a match that a track survives; one more ends it for good.
+    """
+
+    def __init__(self, iou_threshold: float, max_age: int) -> None:
+        self.iou_threshold = iou_threshold
+        self.max_age = max_age
+        self.tracks: list[Track] = []
+        self._numbers = itertools.count()
+
+    def predict(self) -> Array:
+        """Move every track one step ahead and return the expected boxes (N, 4) in the order of `tracks`."""
+        return np.array([track.predict() for track in self.tracks], dtype=np.float64).reshape(-1, 4)
+
+    def update(self, boxes_M4: Array, overlap_NM: Array) -> list[int]:
+        """Match detections to tracks, start a track for each unmatched one, end tracks unseen for too long.
+
+        Call it for steps without detections too.
+
+        Returns:
+            The number of the track of each detection; numbers are never used twice.
+        """
+        if overlap_NM.shape != (len(self.tracks), len(boxes_M4)):
+            raise ValueError(
+                f"expected {len(self.tracks)} tracks x {len(boxes_M4)} detections, got {overlap_NM.shape = }"
+            )
+        numbers = [-1] * len(boxes_M4)
+        for row, column in assign(overlap_NM, self.iou_threshold):
+            self.tracks[row].update(boxes_M4[column])
+            numbers[column] = self.tracks[row].number
+        for column, number in enumerate(numbers):
+            if number < 0:
+                self.tracks.append(Track(next(self._numbers), boxes_M4[column]))
+                numbers[column] = self.tracks[-1].number
+        self.tracks = [track for track in self.tracks if track.missed <= self.max_age]
+        return numbers

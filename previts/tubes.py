@@ -1,0 +1,335 @@
+"""Tubes: the mask of one object through a video, found by following the largest salient region with SORT.
+
+PreViTS section 3.2: M in {0, 1}^(h x w x t). The object is chosen once; a tube is empty where it is lost and never
+moves on to another object. Saliency comes in as masks; this file computes none, and knows nothing of crops.
+
+Shape suffixes: T frames, H W pixels, N tracks, M detections.
+"""
+
+import struct
+import zlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import groupby, pairwise
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from previts import records, shards, storage
+from previts.errors import InputError
+from previts.masks import Mask, box, components, decode_rle, encode_rle
+from previts.progress import progress
+from previts.saliency import predict
+from previts.sort import Sort, box_iou
+
+MIN_COMPONENT_PIXELS = 10  # authors' code: a mask needs at least 10 non-zero pixels
+
+_HEADER = struct.Struct("<4sIIII")  # magic, height, width, frames, masks; then the CRC-32 of these and of the numbers
+_CHECKSUM = struct.Struct("<I")
+_MAGIC = b"PVT1"
+
+
+@dataclass(frozen=True)
+class TrackConfig:
+    """How the object is followed.
+
+    Attributes:
+        association: Overlap of the predicted box with a component's box (SORT), or of the track's last mask with the
+            component (the paper's "IOU constraint across continuous frame masks").
+        iou_threshold: The least overlap of a match, in [0, 1].
+        max_age: Key frames without a match after which the object is lost for good, if one more follows.
+        min_area: Components below this share of the frame are dropped, as are those below 10 pixels.
+    """
+
+    association: Literal["box", "mask"] = "box"  # not stated: SORT's own
+    iou_threshold: float = 0.3  # not stated: SORT's default
+    max_age: int = 1  # not stated: SORT's default
+    min_area: float = 0.01  # not stated: common practice with Deep-USPS masks is to drop objects below 1 %
+
+    def __post_init__(self) -> None:
+        if self.association not in ("box", "mask"):
+            raise ValueError(f'association must be "box" or "mask", got {self.association = }')
+        if not 0 <= self.iou_threshold <= 1:
+            raise ValueError(f"iou_threshold must be in [0, 1], got {self.iou_threshold = }")
+        if self.max_age < 0:
+            raise ValueError(f"max_age must be at least 0, got {self.max_age = }")
+        if not 0 <= self.min_area < 1:
+            raise ValueError(f"min_area must be in [0, 1), got {self.min_area = }")
+
+
+@dataclass(frozen=True)
+class Tube:
+    """The masks of one object: one per matched key frame, and for each frame of the clip which of them holds.
+
+    Attributes:
+        height: Of the clip, in pixels.
+        width: Of the clip, in pixels.
+        key_counts: Run lengths of each mask, as `masks.encode_rle` writes them.
+        frame_keys: For each frame the position of its mask in `key_counts`, or -1 where the tube is empty.
+    """
+
+    height: int
+    width: int
+    key_counts: list[list[int]]
+    frame_keys: list[int]
+
+    def mask(self, frame: int) -> Mask:
+        """Return the mask (height, width) of a frame, all False where the tube is empty."""
+        return np.asarray(self.masks([frame])[0])
+
+    def masks(self, frames: Sequence[int]) -> Mask:
+        """Return the masks (T, height, width) of the given frames, which may repeat and come in any order.
+
+        Raises:
+            ValueError: If a frame is not one of the clip.
+        """
+        outside = [frame for frame in frames if not 0 <= frame < len(self.frame_keys)]
+        if outside:
+            raise ValueError(f"frames must be in [0, {len(self.frame_keys)}), got {outside[:3]}")
+        mask_THW = np.zeros((len(frames), self.height, self.width), dtype=np.bool_)
+        decoded: dict[int, Mask] = {}
+        for place, frame in enumerate(frames):
+            key = self.frame_keys[frame]
+            if key < 0:
+                continue
+            if key not in decoded:
+                decoded[key] = decode_rle(self.key_counts[key], self.height, self.width)
+            mask_THW[place] = decoded[key]
+        return mask_THW
+
+    def spans(self) -> list[list[int]]:
+        """Return the half-open spans [start, stop) of frames in which the tube is not empty."""
+        visible = np.diff(np.array([-1, *self.frame_keys, -1]) >= 0).nonzero()[0]
+        return [[int(start), int(stop)] for start, stop in visible.reshape(-1, 2)]
+
+    def tracked_frames(self) -> int:
+        """Return the number of frames in which the tube is not empty."""
+        return sum(key >= 0 for key in self.frame_keys)
+
+    def mean_area(self) -> float:
+        """Return the mean share of the frame that the object covers where the tube is not empty, else 0."""
+        areas = [sum(counts[1::2]) for counts in self.key_counts]
+        seen = [areas[key] for key in self.frame_keys if key >= 0]
+        return float(np.mean(seen)) / (self.height * self.width) if seen else 0.0
+
+    def to_bytes(self) -> bytes:
+        """Return the tube as a compact blob: a header and the zlib-compressed numbers."""
+        lengths = [len(counts) for counts in self.key_counts]
+        numbers = np.array(
+            [*self.frame_keys, *lengths, *(run for counts in self.key_counts for run in counts)], dtype="<i4"
+        )
+        # The high bytes of run lengths are nearly all zero: put side by side they compress to nothing.
+        planes = numbers.view(np.uint8).reshape(-1, 4).T.tobytes()
+        header = _HEADER.pack(_MAGIC, self.height, self.width, len(self.frame_keys), len(lengths))
+        return header + _CHECKSUM.pack(zlib.crc32(header + planes)) + zlib.compress(planes, level=9)
+
+    @classmethod
+    def from_bytes(cls, blob: bytes) -> "Tube":
+        """Return the tube of a blob.
+
+        Raises:
+            ValueError: If the blob is not one of `to_bytes`, or is damaged.
+        """
+        start = _HEADER.size + _CHECKSUM.size
+        if len(blob) < start or not blob.startswith(_MAGIC):
+            raise ValueError(f"not a tube: {len(blob)} bytes that begin with {blob[:4]!r}, expected {_MAGIC!r}")
+        _, height, width, num_frames, num_masks = _HEADER.unpack_from(blob)
+        (checksum,) = _CHECKSUM.unpack_from(blob, _HEADER.size)
+        try:
+            planes = zlib.decompress(blob[start:])
+        except zlib.error as error:
+            raise ValueError(f"a damaged tube: {error}") from error
+        if zlib.crc32(blob[: _HEADER.size] + planes) != checksum:
+            raise ValueError(f"a damaged tube: the checksum of {len(planes)} bytes does not hold")
+        planes_4 = np.frombuffer(planes, dtype=np.uint8).reshape(4, -1)
+        numbers: list[int] = np.ascontiguousarray(planes_4.T).view("<i4").ravel().tolist()
+        frame_keys, lengths = numbers[:num_frames], numbers[num_frames : num_frames + num_masks]
+        stops = np.cumsum([num_frames + num_masks, *lengths]).tolist()
+        return cls(height, width, [numbers[start:stop] for start, stop in pairwise(stops)], frame_keys)
+
+
+def build_tube(masks: Iterable[Mask], key_frames: Sequence[int], num_frames: int, config: TrackConfig) -> Tube:
+    """Follow the largest salient region of the first key frame that has one.
+
+    The tube keeps the matched component's own pixels. Between two neighbouring key frames that both matched, each frame
+    holds the mask of the nearer one (the earlier at a tie); every other frame is empty.
+
+    Args:
+        masks: Salient pixels (height, width) of each key frame; not read further once the object is lost.
+        key_frames: Frame numbers of `masks`, increasing.
+        num_frames: Frames of the clip.
+        config: How to follow.
+
+    Raises:
+        ValueError: If there are no masks, or they do not fit the key frames or each other.
+    """
+    if not key_frames or any(a >= b for a, b in pairwise([-1, *key_frames, num_frames])):
+        raise ValueError(f"key frames must increase within [0, {num_frames}), got {list(key_frames)[:5]}...")
+    followed, (height, width) = _follow(masks, len(key_frames), config)
+    kept = [place for place, counts in enumerate(followed) if counts is not None]
+    frame_keys = [-1] * num_frames
+    for number, place in enumerate(kept):
+        frame_keys[key_frames[place]] = number
+    for number, (place, following) in enumerate(pairwise(kept)):
+        if following == place + 1:
+            start, stop = key_frames[place], key_frames[following]
+            for frame in range(start + 1, stop):
+                frame_keys[frame] = number if frame - start <= stop - frame else number + 1
+    return Tube(height, width, [counts for counts in followed if counts is not None], frame_keys)
+
+
+def _follow(
+    masks: Iterable[Mask], num_keys: int, config: TrackConfig
+) -> tuple[list[list[int] | None], tuple[int, int]]:
+    """Return the object's component in each key frame as run lengths, None where it is not seen; and the frame's size.
+
+    All components are tracked, so that a passer-by claims its own detections instead of the object's.
+    """
+    sort = Sort(config.iou_threshold, config.max_age)
+    shape: tuple[int, int] | None = None
+    target: int | None = None
+    last_masks: dict[int, Mask] = {}  # of each living track, where it was last seen
+    followed: list[list[int] | None] = []
+    for mask in masks:
+        if shape is None:
+            shape = (mask.shape[0], mask.shape[1])
+        if mask.shape != shape:
+            raise ValueError(f"masks must share a frame, got {mask.shape} after {shape}")
+        detections = components(mask, max(MIN_COMPONENT_PIXELS, round(config.min_area * mask.size)))
+        boxes_M4 = np.array([box(detection) for detection in detections], dtype=np.float64).reshape(-1, 4)
+        expected_N4 = sort.predict()
+        if config.association == "box":
+            overlap_NM = box_iou(expected_N4, boxes_M4)
+        else:
+            overlap_NM = _mask_iou([last_masks[track.number] for track in sort.tracks], detections)
+        numbers = sort.update(boxes_M4, overlap_NM)
+        seen = dict(zip(numbers, detections, strict=True))
+        last_masks = {n: seen[n] if n in seen else last_masks[n] for n in (track.number for track in sort.tracks)}
+        if target is None and numbers:
+            target = numbers[0]  # components come largest first
+        followed.append(encode_rle(seen[target]) if target is not None and target in seen else None)
+        if target is not None and target not in last_masks:
+            followed += [None] * (num_keys - len(followed))  # lost for good
+            break
+    if shape is None or len(followed) != num_keys:
+        raise ValueError(f"expected one mask for each key frame, got {len(followed)} for {num_keys}")
+    return followed, shape
+
+
+def _mask_iou(one_N: Sequence[Mask], other_M: Sequence[Mask]) -> npt.NDArray[np.float64]:
+    """Return intersection over union of every pair of non-empty masks, shape (N, M)."""
+    if not one_N or not other_M:
+        return np.zeros((len(one_N), len(other_M)))
+    # Products of 0 and 1 in float32 are exact sums up to 2^24 pixels.
+    one, other = (np.stack(group).reshape(len(group), -1).astype(np.float32) for group in (one_N, other_M))
+    shared = (one @ other.T).astype(np.float64)
+    union = one.sum(axis=1, dtype=np.float64)[:, None] + other.sum(axis=1, dtype=np.float64)[None, :] - shared
+    return np.asarray(shared / union, dtype=np.float64)
+
+
+@dataclass(frozen=True)
+class TubeRecord:
+    """The tube of one video: how much of it there is, and which bytes of the shard's blob file hold it."""
+
+    video_id: str
+    status: str  # "tracked" | "empty": no salient region in any key frame
+    tracked_frames: int
+    spans: list[list[int]]
+    mean_area: float
+    offset: int
+    size: int
+
+
+def blob_name(shard: int) -> str:
+    """Return the file name of a shard's tubes, which lie one after the other."""
+    return f"shard-{shard:05d}.tubes"
+
+
+def is_done(tubes_uri: str, shard: int) -> bool:
+    """Return whether a shard's tubes are written; its table comes last."""
+    return storage.exists(storage.join(tubes_uri, shards.table_name(shard)))
+
+
+def read_shard(tubes_uri: str, shard: int) -> list[TubeRecord]:
+    """Return the rows of a shard, one for each usable video in the order of the videos."""
+    return records.read_records(storage.join(tubes_uri, shards.table_name(shard)), TubeRecord)
+
+
+def read_tube(tubes_uri: str, shard: int, offset: int, size: int) -> Tube:
+    """Return one tube by one range read.
+
+    Raises:
+        InputError: If the blob file is missing or damaged.
+    """
+    uri = storage.join(tubes_uri, blob_name(shard))
+    try:
+        return Tube.from_bytes(storage.read_bytes(uri, offset, offset + size))
+    except FileNotFoundError:
+        raise InputError(f"{uri} is missing; run `previts track` again") from None
+    except ValueError as error:
+        raise InputError(
+            f"{uri}, bytes {offset} to {offset + size}: {error}; "
+            f"delete {shards.table_name(shard)} and {storage.MANIFEST} beside it and run `previts track` again"
+        ) from None
+
+
+def track_shard(videos_uri: str, saliency_uri: str, shard: int, config: TrackConfig, target_uri: str) -> dict[str, int]:
+    """Write the tube of every usable video of a shard: the blobs, then the table that makes the shard done.
+
+    Returns:
+        Counts: videos = tracked + empty; frames, tracked_frames.
+
+    Raises:
+        InputError: If the saliency is not that of these videos.
+    """
+    usable = [video for video in shards.read_shard(videos_uri, shard) if video.status == "ok"]
+    salient = predict.read_shard(saliency_uri, shard)
+    of_video = {video_id: list(rows) for video_id, rows in groupby(salient, key=lambda row: row.video_id)}
+    rows: list[TubeRecord] = []
+    blobs: list[bytes] = []
+    offset = 0
+    for video in progress(usable, f"track, shard {shard}", unit="video"):
+        tube = _video_tube(video, of_video.pop(video.video_id, []), config, saliency_uri)
+        blobs.append(tube.to_bytes())
+        rows.append(
+            TubeRecord(
+                video_id=video.video_id,
+                status="tracked" if tube.key_counts else "empty",
+                tracked_frames=tube.tracked_frames(),
+                spans=tube.spans(),
+                mean_area=tube.mean_area(),
+                offset=offset,
+                size=len(blobs[-1]),
+            )
+        )
+        offset += len(blobs[-1])
+    if of_video:
+        raise InputError(
+            f"shard {shard} of {saliency_uri} has {len(of_video)} videos that {videos_uri} has not "
+            f"(first: {sorted(of_video)[:3]}); run `previts saliency` on these videos"
+        )
+    storage.write_bytes(storage.join(target_uri, blob_name(shard)), b"".join(blobs))
+    records.write_records(storage.join(target_uri, shards.table_name(shard)), TubeRecord, rows)
+    tracked = sum(row.status == "tracked" for row in rows)
+    return {
+        "videos": len(rows),
+        "tracked": tracked,
+        "empty": len(rows) - tracked,
+        "frames": sum(video.num_frames for video in usable),
+        "tracked_frames": sum(row.tracked_frames for row in rows),
+    }
+
+
+def _video_tube(
+    video: shards.VideoRecord, salient: Sequence[predict.SaliencyRecord], config: TrackConfig, saliency_uri: str
+) -> Tube:
+    sizes = {(row.height, row.width) for row in salient}
+    if sizes != {(video.height, video.width)} or salient[-1].frame >= video.num_frames:
+        raise InputError(
+            f"{saliency_uri} has {len(salient)} masks of sizes {sorted(sizes)} for video {video.video_id!r}, "
+            f"which is {video.height} x {video.width} with {video.num_frames} frames; "
+            "run `previts saliency` on these videos"
+        )
+    key_masks = (decode_rle(row.counts, row.height, row.width) for row in salient)
+    return build_tube(key_masks, [row.frame for row in salient], video.num_frames, config)

@@ -1,0 +1,563 @@
+"""Videos in, normalised clips out, and single frames of a clip from the bytes of its GOPs.
+
+PreViTS section 4.1 trains on VGG-Sound and Kinetics; the paper gives neither size nor rate of what it stored. The
+loader asks for two short clips of a ten second video, so every video becomes H.264 in short closed GOPs whose byte
+offsets are known. The only file that imports the decoder. It never reads a network or an object store.
+
+Clips hold one slice a frame, no B-frames and no audio: a GOP is a run of bytes that decodes by itself, and its frames
+are told apart by their slices alone (`decode_gops`).
+"""
+
+import contextlib
+import errno
+import math
+import os
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any
+
+import av
+import numpy as np
+from av.stream import Disposition
+from av.video.reformatter import ColorRange, Interpolation, VideoReformatter
+from numpy.typing import NDArray
+
+from previts.experiment import VideoConfig
+
+__all__ = [
+    "ClipInfo", "Pixels", "VideoConfig", "VideoError",
+    "decode_file", "decode_gops", "encode_clip", "inspect_clip", "normalise",
+]  # fmt: skip
+
+Pixels = NDArray[np.uint8]
+
+# What a crawl may contain. Playlists (hls, concat, dash, sdp) are left out: they make the decoder open other files.
+CONTAINERS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,flv,asf,ogg,gif,ivf,m4v,mpegvideo,mxf,nut,dv,rm"
+MAX_STREAMS = 64
+MAX_PIXELS = 8192 * 4352
+MAX_FRAMES = 90_000  # an hour at 25 fps; gives a reason where a whole film was meant to be trimmed
+MIN_SIDE = 16
+SEEK_AFTER_SECONDS = 5.0  # below this, decoding from the start costs less than a seek can go wrong
+SECONDS_UNKNOWN = -(1 << 63)
+
+# swscale's number of a colour matrix by H.264's, for those that a clip may carry.
+_MATRIX = {1: 1, 4: 4, 5: 5, 6: 5, 7: 7, 9: 9}
+_MATRIX_TAG = {1: 1, 4: 4, 5: 6, 7: 7, 9: 9}
+_SD_MATRIX = 5
+PRESET = "veryfast"  # 0.9 dB below medium at equal crf and bytes, for less than half of the CPU time
+
+
+class VideoError(Exception):
+    """A video that cannot be used, with one readable reason: it becomes a row of the shard's table."""
+
+
+@dataclass(frozen=True)
+class ClipInfo:
+    """What a reader must know of a normalised clip to decode any frame from a range of its bytes.
+
+    `header` is the codec's extradata. GOP g holds the frames [gop_frames[g], gop_frames[g + 1]) and the bytes
+    [gop_offsets[g], gop_offsets[g + 1]) of the file; `gop_offsets` has one entry more than `gop_frames`.
+    """
+
+    width: int
+    height: int
+    num_frames: int
+    fps: float
+    header: bytes
+    gop_frames: list[int]
+    gop_offsets: list[int]
+
+
+def normalise(
+    source: str, target: str, config: VideoConfig, start_seconds: float | None, end_seconds: float | None
+) -> ClipInfo:
+    """Write the window [start, end) of a video as a normalised clip.
+
+    Upright (the display matrix is applied) with square pixels, scaled down so that the short side is at most
+    `max_short_side`, never up, to even sides; at the constant rate min(average rate of the window, `max_fps`), each
+    output frame being the picture on screen at its time. Seconds count from the start of the file. A window that
+    reaches past the end of the video is cut there.
+
+    Raises:
+        VideoError: If there is no usable video: empty, not a video, no video stream, damaged inside the window, nothing
+            in the window, too large, or one picture only (a clip needs two frames to move).
+        OSError: If the disk is full.
+        MemoryError: If the pictures do not fit into memory.
+    """
+    if not os.path.isfile(source):
+        raise VideoError("there is no such file")
+    if os.path.getsize(source) == 0:
+        raise VideoError("the file is empty (0 bytes)")
+    try:
+        return _normalise(source, target, config, start_seconds, end_seconds)
+    except av.FFmpegError as error:
+        if error.errno in (errno.ENOSPC, errno.ENOMEM):
+            raise  # not the video's fault, or not only: the caller knows the limits
+        if error.errno == errno.EFBIG:
+            raise VideoError("its clip grows larger than a file may be") from error
+        raise VideoError(f"not a readable video: {error.strerror or error}") from error
+
+
+def _normalise(
+    source: str, target: str, config: VideoConfig, start_seconds: float | None, end_seconds: float | None
+) -> ClipInfo:
+    window = _probe(source, start_seconds, end_seconds, seek=(start_seconds or 0.0) > SEEK_AFTER_SECONDS)
+    rate = min(window.rate, Fraction(config.max_fps).limit_denominator(1001))
+    with contextlib.closing(_constant_rate(_decoded(source, window), window, rate)) as frames:
+        first = next(frames)
+        shaper = _Shaper(first, window.pixel_aspect, config)
+        pictures = (shaper.shape(frame) for frame in _chain(first, frames))
+        _encode(pictures, rate, shaper.matrix, target, config.gop, config.crf)
+    info = inspect_clip(target)
+    if info.num_frames < 2:
+        raise VideoError("only one picture in the video or window; a clip needs at least two")
+    return info
+
+
+def _chain(first: Any, rest: Iterator[Any]) -> Iterator[Any]:
+    yield first
+    yield from rest
+
+
+@dataclass(frozen=True)
+class _Window:
+    """What part of a source is wanted, in the time of its container."""
+
+    origin: float
+    stop: float
+    rate: Fraction
+    pixel_aspect: float
+    seek: bool
+
+
+def _open(source: str) -> tuple[Any, Any]:
+    """Return the container and its video stream, ready to decode on one thread."""
+    allowed = {"protocol_whitelist": "file", "format_whitelist": CONTAINERS, "max_streams": str(MAX_STREAMS)}
+    try:
+        container = av.open(source, options=allowed, metadata_errors="ignore")
+    except av.FFmpegError as error:
+        if error.errno == errno.EINVAL:
+            raise VideoError("not a kind of file that videos come in") from error
+        raise
+    moving: list[Any] = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
+    if not moving:
+        kinds = sorted({"a cover" if stream.type == "video" else stream.type for stream in container.streams})
+        container.close()
+        raise VideoError(f"no video stream (it holds {' and '.join(kinds) if kinds else 'nothing'} only)")
+    known = [stream for stream in moving if stream.codec_context is not None]
+    if not known:
+        container.close()
+        raise VideoError("no decoder for the video's codec")
+    stream: Any = max(known, key=lambda s: ((s.width or 0) * (s.height or 0), -s.index))
+    stream.codec_context.thread_count = 1
+    stream.codec_context.thread_type = "NONE"
+    _check_size(stream.width or 0, stream.height or 0)
+    return container, stream
+
+
+def _check_size(width: int, height: int) -> None:
+    if width * height > MAX_PIXELS:
+        raise VideoError(f"pictures of {width}x{height} are larger than the limit of {MAX_PIXELS} pixels")
+
+
+def _probe(source: str, start_seconds: float | None, end_seconds: float | None, seek: bool) -> _Window:
+    """Return the window in container time and its average rate, from its packets' timestamps; nothing is decoded."""
+    container, stream = _open(source)
+    with container:
+        zero = 0.0 if container.start_time in (None, SECONDS_UNKNOWN) else container.start_time / av.time_base
+        trimmed = start_seconds is not None or end_seconds is not None
+        origin = zero + (start_seconds or 0.0) if trimmed else -math.inf
+        stop = math.inf if end_seconds is None else zero + end_seconds
+        if seek:
+            container.seek(int(origin * av.time_base))
+        times: list[float] = []
+        earliest, last, final = math.inf, -math.inf, -math.inf
+        complete = True
+        for packet in container.demux():
+            ticks = packet.dts if packet.pts is None else packet.pts
+            if ticks is None or packet.is_discard:
+                continue
+            time = float(ticks * packet.time_base)
+            final = max(final, time)
+            if packet.stream_index != stream.index:
+                continue
+            earliest, last = min(earliest, time), max(last, time)
+            if packet.dts is not None and float(packet.dts * packet.time_base) >= stop:
+                complete = False
+                break
+            if origin <= time < stop:
+                times.append(time)
+            if len(times) > MAX_FRAMES * 12:
+                raise VideoError(f"more than {MAX_FRAMES * 12} pictures; give start_seconds and end_seconds")
+        nominal, aspect = stream.average_rate, stream.sample_aspect_ratio
+        if complete and "matroska" in container.format.name and container.duration:
+            _check_complete(container.duration / av.time_base, final - zero, stop - zero)
+    if seek and earliest > origin:  # the index pointed behind the window
+        return _probe(source, start_seconds, end_seconds, seek=False)
+    if not times:
+        if earliest == math.inf:
+            raise VideoError("the video stream holds no pictures")
+        raise VideoError(
+            f"no pictures in the window from {start_seconds or 0:g} s"
+            f"{'' if end_seconds is None else f' to {end_seconds:g} s'}; the video ends near {last - zero:.1f} s"
+        )
+    if len(times) == 1:
+        raise VideoError("only one picture in the video or window; a clip needs at least two")
+    span = max(times) - min(times)
+    if span <= 0:
+        raise VideoError("all pictures have the same timestamp")
+    # Absurd or missing pixel shapes count as square.
+    pixel_aspect = float(aspect) if aspect and Fraction(1, 4) <= aspect <= 4 else 1.0
+    origin = min(times) if origin == -math.inf else origin
+    return _Window(origin, stop, _rate(len(times), span, nominal), pixel_aspect, seek)
+
+
+def _check_complete(stated: float, found: float, wanted: float) -> None:
+    """Refuse a Matroska file that ends before its header says; other containers notice that by themselves."""
+    if found < min(stated, wanted) - max(0.5, 0.05 * stated):
+        raise VideoError(f"cut short: it says {stated:.1f} s and ends after {found:.1f} s")
+
+
+def _rate(pictures: int, span: float, nominal: Fraction | None) -> Fraction:
+    """Return the average rate of a window: what the container states where that fits, else pictures over time."""
+    measured = (pictures - 1) / span
+    # One picture more or less, or milliseconds as timestamps, must not turn 30000/1001 into a neighbour of it.
+    if nominal and abs(float(nominal) - measured) <= measured * max(0.01, 1.01 / pictures):
+        return Fraction(nominal).limit_denominator(1001)
+    rate = Fraction(measured).limit_denominator(1001)
+    if rate < Fraction(1, 10):
+        raise VideoError(f"{pictures} pictures in {span:.0f} s are a slide show, not a video")
+    return rate
+
+
+def _decoded(source: str, window: _Window) -> Iterator[tuple[float, Any]]:
+    """Yield (seconds, frame) in order of time, up to the end of the window."""
+    container, stream = _open(source)
+    with container:
+        if window.seek:
+            container.seek(int(window.origin * av.time_base))
+        last = -math.inf
+        for packet in container.demux(stream):
+            if packet.is_corrupt:
+                raise VideoError(f"damaged or cut short after {_after(last, window)}")
+            try:
+                frames = packet.decode()
+            except av.FFmpegError as error:
+                if last == -math.inf and not packet.is_keyframe:
+                    continue  # the stream starts inside a GOP
+                raise VideoError(f"damaged after {_after(last, window)}: {error.strerror or error}") from error
+            for frame in frames:
+                ticks = frame.dts if frame.pts is None else frame.pts
+                time = last + 1 / float(window.rate) if ticks is None else float(ticks * frame.time_base)
+                if time >= window.stop:
+                    return
+                if time <= last or (frame.is_corrupt and last == -math.inf):
+                    continue
+                if frame.is_corrupt:
+                    raise VideoError(f"damaged after {_after(last, window)}")
+                _check_size(frame.width, frame.height)
+                last = time
+                yield time, frame
+
+
+def _after(time: float, window: _Window) -> str:
+    return f"{max(0.0, time - window.origin):.1f} s of the window" if math.isfinite(time) else "0 s"
+
+
+def _constant_rate(decoded: Iterator[tuple[float, Any]], window: _Window, rate: Fraction) -> Generator[Any, None, None]:
+    """Yield the frame on screen at each multiple of 1 / rate after the window's origin.
+
+    A timestamp counts to the nearest multiple: a source of that very rate passes unchanged, however coarse its clock.
+    """
+    count = 0
+    limit = MAX_FRAMES
+    if math.isfinite(window.stop):
+        limit = min(limit, max(1, math.ceil((window.stop - window.origin) * rate - 1e-3)))
+    held: Any = None
+    slot = -1
+    for time, frame in decoded:
+        slot = math.floor((time - window.origin) * rate + 0.5)
+        while held is not None and count < min(slot, limit):
+            yield held
+            count += 1
+        if count >= limit:
+            break
+        held = frame
+    if held is not None and count <= slot and count < limit:
+        yield held
+        count += 1
+    if count == 0:
+        raise VideoError("no picture could be decoded in the window")
+    if count == MAX_FRAMES and not math.isfinite(window.stop):
+        raise VideoError(f"more than {MAX_FRAMES} frames; give start_seconds and end_seconds")
+
+
+class _Shaper:
+    """Turns decoded frames into upright yuv420p pictures of one size, colour matrix and limited range."""
+
+    def __init__(self, first: Any, pixel_aspect: float, config: VideoConfig) -> None:
+        self.swap, self.flip_rows, self.flip_columns = _orientation(first)
+        width, height = float(first.width), float(first.height)
+        width, height = min(width, width * pixel_aspect), min(height, height / pixel_aspect)
+        shrink = min(1.0, config.max_short_side // 2 * 2 / min(width, height))
+        self.width = min(_even(width * shrink), first.width // 2 * 2)
+        self.height = min(_even(height * shrink), first.height // 2 * 2)
+        if min(self.width, self.height) < MIN_SIDE:
+            raise VideoError(f"pictures of {first.width}x{first.height} are too small; both sides need {MIN_SIDE} px")
+        # An untagged matrix means BT.709 for HD and BT.601 below, as players have it.
+        guess = 1 if min(first.width, first.height) >= 720 and first.colorspace != 0 else 5
+        self.matrix = _MATRIX.get(int(first.colorspace), guess)
+        self.untagged = int(first.colorspace) == 2
+        self.reformatter = VideoReformatter()
+
+    def shape(self, frame: Any) -> Pixels:
+        """Return a picture as packed yuv420p planes, [height * 3 / 2, width]."""
+        scaled = self.reformatter.reformat(
+            frame,
+            self.width,
+            self.height,
+            "yuv420p",
+            src_colorspace=self.matrix if self.untagged else None,
+            dst_colorspace=self.matrix,
+            interpolation=Interpolation.BICUBIC,
+            dst_color_range=ColorRange.MPEG,
+            threads=1,
+        )
+        planes = _pixels(scaled)
+        return self._turn(planes) if self.swap or self.flip_rows or self.flip_columns else planes
+
+    def _turn(self, planes: Pixels) -> Pixels:
+        height, width, quarter = self.height, self.width, self.height * self.width // 4
+        flat = planes.reshape(-1)
+        luma = self._turn_plane(flat[: height * width].reshape(height, width))
+        chroma = flat[height * width :].reshape(2, quarter)
+        turned = [self._turn_plane(plane.reshape(height // 2, width // 2)) for plane in chroma]
+        return np.concatenate([plane.reshape(-1) for plane in (luma, *turned)]).reshape(-1, luma.shape[1])
+
+    def _turn_plane(self, plane: Pixels) -> Pixels:
+        plane = plane.T if self.swap else plane
+        plane = plane[::-1] if self.flip_rows else plane
+        return plane[:, ::-1] if self.flip_columns else plane
+
+
+def _even(length: float) -> int:
+    return max(2, 2 * round(length / 2))
+
+
+def _orientation(frame: Any) -> tuple[bool, bool, bool]:
+    """Return (transpose, flip rows, flip columns), in this order, that show a frame upright.
+
+    The display matrix maps (x, y) to (a x + c y, b x + d y); it is snapped to the nearest of the eight orientations.
+    """
+    side = frame.side_data.get("DISPLAYMATRIX")
+    if side is None:
+        return False, False, False
+    a, b, _, c, d = np.frombuffer(bytes(side), "<i4")[:5].tolist()
+    if abs(b) + abs(c) > abs(a) + abs(d):
+        return True, b < 0, c < 0
+    return False, d < 0, a < 0
+
+
+def encode_clip(
+    frames: Iterable[Pixels], fps: float | Fraction, target: str, *, gop: int = 12, crf: int = 23
+) -> ClipInfo:
+    """Write frames, each [height, width, 3] uint8 RGB of even sides, as a normalised clip.
+
+    The same frames give the same bytes: one thread, no dates.
+
+    Raises:
+        ValueError: If there are no frames, or their shapes are odd or differ.
+    """
+    rate = Fraction(fps).limit_denominator(1001)
+    _encode((_planes(frame) for frame in frames), rate, _SD_MATRIX, target, gop, crf)
+    return inspect_clip(target)
+
+
+def _planes(frame: Pixels) -> Pixels:
+    if frame.ndim != 3 or frame.shape[2] != 3 or frame.dtype != np.uint8 or frame.shape[0] % 2 or frame.shape[1] % 2:
+        raise ValueError(f"a frame must be [even height, even width, 3] uint8, got {frame.shape} {frame.dtype}")
+    picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), "rgb24")
+    return _pixels(
+        VideoReformatter().reformat(
+            picture, format="yuv420p", dst_colorspace=_SD_MATRIX, dst_color_range=ColorRange.MPEG, threads=1
+        )
+    )
+
+
+def _pixels(frame: Any) -> Pixels:
+    return np.asarray(frame.to_ndarray(), dtype=np.uint8)
+
+
+def _encode(pictures: Iterable[Pixels], rate: Fraction, matrix: int, target: str, gop: int, crf: int) -> None:
+    """Encode packed yuv420p planes; leaves no file behind if the pictures end in an error."""
+    done = False
+    try:
+        with av.open(target, "w", format="mp4", options={"movflags": "+faststart"}) as container:
+            stream: Any = None
+            for number, planes in enumerate(pictures):
+                if stream is None:
+                    stream = _clip_stream(container, planes, rate, matrix, gop, crf)
+                if planes.shape != (stream.height * 3 // 2, stream.width):
+                    raise ValueError(f"frames of one clip must share a shape, frame {number} differs")
+                frame = av.VideoFrame.from_ndarray(planes, "yuv420p")
+                frame.pts, frame.time_base = number, 1 / rate
+                container.mux(stream.encode(frame))
+            if stream is None:
+                raise ValueError("a clip needs frames, got none")
+            container.mux(stream.encode(None))
+        done = True
+    finally:
+        if not done and os.path.exists(target):
+            os.remove(target)
+
+
+def _clip_stream(container: Any, planes: Pixels, rate: Fraction, matrix: int, gop: int, crf: int) -> Any:
+    fixed = {
+        "keyint": gop, "min-keyint": gop, "scenecut": 0, "open-gop": 0, "bframes": 0,
+        "slices": 1, "sliced-threads": 0, "threads": 1, "lookahead-threads": 1,
+        # Without it x264's macroblock tree differs between CPUs, and now and then between two runs on one.
+        "cpu-independent": 1,
+    }  # fmt: skip
+    stream = container.add_stream(
+        "libx264",
+        rate=rate,
+        options={
+            "preset": PRESET,
+            "tune": "fastdecode",
+            "crf": str(crf),
+            "x264-params": ":".join(f"{key}={value}" for key, value in fixed.items()),
+        },
+    )
+    stream.width, stream.height, stream.pix_fmt = planes.shape[1], planes.shape[0] * 2 // 3, "yuv420p"
+    context = stream.codec_context
+    context.thread_count = 1
+    context.time_base = 1 / rate
+    context.colorspace, context.color_range = _MATRIX_TAG[matrix], int(ColorRange.MPEG)
+    return stream
+
+
+def inspect_clip(path: str) -> ClipInfo:
+    """Return how a normalised clip is laid out.
+
+    Raises:
+        VideoError: If the file is not a clip of `normalise` or `encode_clip`.
+    """
+    try:
+        with av.open(path, options={"protocol_whitelist": "file"}) as container, open(path, "rb") as file:
+            stream = container.streams.video[0]
+            context = stream.codec_context
+            header, rate = bytes(context.extradata or b""), stream.average_rate
+            starts: list[tuple[int, bool]] = []
+            end = 0
+            for packet in container.demux(stream):
+                if packet.size == 0:
+                    continue
+                if packet.pos is None or (starts and packet.pos != end):
+                    raise VideoError("not a normalised clip: its frames do not lie one after the other")
+                starts.append((packet.pos, packet.is_keyframe))
+                end = packet.pos + packet.size
+            if not starts or not starts[0][1] or context.name != "h264" or rate is None:
+                raise VideoError("not a normalised clip: it must be H.264 and start with a key frame")
+            file.seek(starts[0][0])
+            units = _split(file.read(end - starts[0][0]))
+    except (av.FFmpegError, IndexError) as error:
+        raise VideoError(f"not a normalised clip: {error}") from error
+    if [(start + starts[0][0], key) for start, _, key in units] != starts:
+        raise VideoError("not a normalised clip: a frame must be a single slice")
+    keys = [number for number, (_, key) in enumerate(starts) if key]
+    offsets = [starts[number][0] for number in keys] + [end]
+    return ClipInfo(context.width, context.height, len(starts), float(rate), header, keys, offsets)
+
+
+def _split(data: bytes) -> list[tuple[int, int, bool]]:
+    """Return (start, stop, is key) of each frame in a run of length-prefixed H.264 units, one slice to a frame."""
+    frames: list[tuple[int, int, bool]] = []
+    start = position = 0
+    while position < len(data):
+        stop = position + 4 + int.from_bytes(data[position : position + 4], "big")
+        if stop > len(data) or stop < position + 5:
+            raise VideoError("damaged: a unit reaches past the end of its bytes")
+        kind = data[position + 4] & 0x1F
+        position = stop
+        if kind in (1, 5):
+            frames.append((start, stop, kind == 5))
+            start = stop
+    if start != len(data):
+        raise VideoError("damaged: bytes left over after the last frame")
+    return frames
+
+
+def decode_gops(data: bytes, header: bytes, wanted: Sequence[int]) -> list[Pixels]:
+    """Decode single frames from the bytes of whole GOPs that follow each other.
+
+    Args:
+        data: The bytes [gop_offsets[a], gop_offsets[b]) of a clip.
+        header: `ClipInfo.header` of the clip.
+        wanted: Numbers of frames relative to the first frame in `data`, in any order, repeats allowed.
+
+    Returns:
+        Per wanted number a frame [height, width, 3] uint8 RGB; repeats share one array.
+
+    Raises:
+        VideoError: If the bytes are damaged or hold too few frames.
+    """
+    units = _split(data)
+    if not units or not units[0][2]:
+        raise VideoError("damaged: the bytes do not start with a key frame")
+    if not wanted:
+        return []
+    if min(wanted) < 0 or max(wanted) >= len(units):
+        raise VideoError(f"frames {min(wanted)} to {max(wanted)} were wanted, the bytes hold {len(units)}")
+    keys = [number for number, (_, _, key) in enumerate(units) if key]
+    missing = set(wanted)
+    found: dict[int, Pixels] = {}
+    reformatter = VideoReformatter()
+    for first, stop in zip(keys, [*keys[1:], len(units)], strict=True):
+        here = sorted(number for number in missing if first <= number < stop)
+        if not here:
+            continue
+        for number, frame in enumerate(_decode_units(data, header, units[first : here[-1] + 1]), start=first):
+            if number in missing:
+                found[number] = _rgb(reformatter, frame)
+    return [found[number] for number in wanted]
+
+
+def _decode_units(data: bytes, header: bytes, units: list[tuple[int, int, bool]]) -> list[Any]:
+    """Decode the frames of one GOP from its start."""
+    context: Any = av.CodecContext.create("h264", "r")
+    context.extradata = header
+    context.thread_count = 1
+    context.options = {"err_detect": "explode+bitstream+buffer+careful"}
+    frames: list[Any] = []
+    try:
+        for start, stop, _ in units:
+            frames += context.decode(av.Packet(data[start:stop]))
+        frames += context.decode(None)
+    except av.FFmpegError as error:
+        raise VideoError(f"damaged: {error.strerror or error}") from error
+    if len(frames) != len(units) or any(frame.is_corrupt for frame in frames):
+        raise VideoError(f"damaged: {len(frames)} of {len(units)} frames could be decoded")
+    return frames
+
+
+def _rgb(reformatter: VideoReformatter, frame: Any) -> Pixels:
+    return _pixels(reformatter.reformat(frame, format="rgb24", threads=1))
+
+
+def decode_file(path: str) -> Pixels:
+    """Return all frames of a normalised clip, [time, height, width, 3] uint8 RGB.
+
+    Raises:
+        VideoError: If the file cannot be read or is damaged.
+    """
+    reformatter = VideoReformatter()
+    try:
+        container, stream = _open(path)
+        with container:
+            frames = [_rgb(reformatter, frame) for frame in container.decode(stream)]
+    except av.FFmpegError as error:
+        raise VideoError(f"not a readable video: {error.strerror or error}") from error
+    if not frames:
+        raise VideoError("the video stream holds no pictures")
+    return np.stack(frames)

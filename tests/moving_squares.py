@@ -1,0 +1,87 @@
+"""A small real corpus for the tests of learning: encoded clips of one moving square, their exact tubes, an index.
+
+Video n shows a square of its own colour on a noisy ground. Every fourth video has no object and an empty tube; every
+other one loses its object in the last quarter.
+"""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from previts import index, records, shards, storage, tubes, video
+from previts.crawls import CrawlItem
+from previts.experiment import Experiment, VideoConfig
+from previts.index import Index
+
+FRAMES, SIZE, SQUARE = 30, 96, 30
+
+
+def square(number: int, frame: int) -> np.ndarray:
+    """Return the exact mask of the square."""
+    mask = np.zeros((SIZE, SIZE), bool)
+    visible = number % 4 != 3 and (number % 2 == 0 or frame < FRAMES * 3 // 4)
+    if visible:
+        left, top = 5 + frame + number % 3, 40 - frame + number % 5
+        mask[top : top + SQUARE, left : left + SQUARE] = True
+    return mask
+
+
+def picture(number: int, frame: int) -> np.ndarray:
+    generator = np.random.default_rng([number, 7])
+    image = generator.integers(60, 120, (SIZE, SIZE, 3), dtype=np.uint8)
+    image[square(number, frame)] = [(230, 40, 40), (40, 220, 60), (40, 60, 240), (240, 230, 30), (230, 40, 220)][
+        number % 5
+    ]
+    return image
+
+
+def make_index(folder: Path, videos: int, *, split: str = "train") -> Index:
+    """Encode the videos, write shards, tubes and the table, and return the index."""
+    source, videos_uri, tubes_uri = folder / "source", str(folder / "videos"), str(folder / "tubes")
+    source.mkdir(parents=True)
+    items = []
+    for number in range(videos):
+        path = source / f"v{number:03d}.mp4"
+        video.encode_clip((picture(number, frame) for frame in range(FRAMES)), 10.0, str(path))
+        items.append(CrawlItem(f"v{number:03d}", str(path), None, None, "", split))
+    config = VideoConfig(videos_per_shard=8)
+    rows = []
+    for shard in range(shards.num_shards(videos, config)):
+        made = shards.build_shard(shards.shard_items(items, shard, config), shard, videos_uri, config, workers=1)
+        assert [row.error for row in made] == [""] * len(made)
+        _write_tubes(tubes_uri, shard, made)
+        rows += index.join_shard(videos_uri, tubes_uri, shard)
+    index.write_index(str(folder / "index"), rows)
+    table = records.read_table(str(folder / "index" / index.TABLE), index.IndexRecord)
+    return Index(str(folder / "index"), videos_uri, tubes_uri, table)
+
+
+def small_experiment(**optim: float) -> Experiment:
+    """Return PreViTS at a size for tests: ResNet-18, 64 px, batches of 8 in two groups."""
+    paper = Experiment()
+    return replace(
+        paper,
+        augment=replace(paper.augment, size=64),
+        model=replace(paper.model, encoder="resnet18", embedding_dim=32),
+        objective=replace(paper.objective, queue_size=50, batch_norm_groups=2, key_momentum=0.9),
+        optim=replace(paper.optim, **{"batch_size": 8, "epochs": 4, **optim}),
+    )
+
+
+def _write_tubes(tubes_uri: str, shard: int, videos: list) -> None:
+    blobs, rows, offset = [], [], 0
+    for clip in videos:
+        number = int(clip.video_id[1:])
+        masks = [square(number, frame) for frame in range(FRAMES)]
+        keys = [frame for frame, mask in enumerate(masks) if mask.any()]
+        frame_keys = [keys.index(frame) if frame in keys else -1 for frame in range(FRAMES)]
+        tube = tubes.Tube(SIZE, SIZE, [tubes.encode_rle(masks[frame]) for frame in keys], frame_keys)
+        blob = tube.to_bytes()
+        status = "tracked" if keys else "empty"
+        area = tube.mean_area()
+        rows.append(tubes.TubeRecord(clip.video_id, status, len(keys), tube.spans(), area, offset, len(blob)))
+        blobs.append(blob)
+        offset += len(blob)
+    storage.write_bytes(storage.join(tubes_uri, tubes.blob_name(shard)), b"".join(blobs))
+    records.write_records(storage.join(tubes_uri, shards.table_name(shard)), tubes.TubeRecord, rows)

@@ -1,0 +1,121 @@
+import os
+
+import pytest
+import torch
+import torchvision
+from moving_squares import small_experiment
+
+from previts import checkpoint
+from previts.errors import InputError
+from previts.moco import MoCo
+from previts.optim import build_optimizer
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def trained():
+    torch.manual_seed(0)
+    model = MoCo(small_experiment())
+    optimizer = build_optimizer(model.parameters(), model.experiment.optim)
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            parameter.grad = torch.randn_like(parameter)
+    optimizer.step()
+    return model, optimizer
+
+
+def fresh():
+    model = MoCo(small_experiment())
+    return model, build_optimizer(model.parameters(), model.experiment.optim)
+
+
+def test_a_state_comes_back_whole(trained, tmp_path):
+    uri = str(tmp_path)
+    checkpoint.save_step(uri, 7, *trained)
+    model, optimizer = fresh()
+    assert checkpoint.restore(uri, model, optimizer, CPU) == 7
+    for name, value in trained[0].state_dict().items():
+        assert torch.equal(model.state_dict()[name], value), name
+    momenta = [state["momentum_buffer"] for state in optimizer.state_dict()["state"].values()]
+    expected = [state["momentum_buffer"] for state in trained[1].state_dict()["state"].values()]
+    assert momenta
+    assert all(torch.equal(*both) for both in zip(momenta, expected, strict=True))
+
+
+def test_the_last_two_states_are_kept(trained, tmp_path):
+    for step in (1, 2, 3):
+        checkpoint.save_step(str(tmp_path), step, *trained)
+    assert sorted(os.listdir(tmp_path)) == [
+        "step-00000002.pt",
+        "step-00000002.pt.sha256",
+        "step-00000003.pt",
+        "step-00000003.pt.sha256",
+    ]
+
+
+@pytest.mark.parametrize("damage", ["flip", "truncate", "no checksum"])
+def test_a_damaged_state_is_passed_over(trained, tmp_path, damage):
+    for step in (1, 2):
+        checkpoint.save_step(str(tmp_path), step, *trained)
+    path = tmp_path / "step-00000002.pt"
+    data = bytearray(path.read_bytes())
+    match damage:
+        case "flip":
+            data[len(data) // 2] ^= 1
+            path.write_bytes(data)
+        case "truncate":
+            path.write_bytes(data[:-100])
+        case "no checksum":
+            (tmp_path / "step-00000002.pt.sha256").unlink()
+    assert checkpoint.restore(str(tmp_path), *fresh(), CPU) == 1
+
+
+def test_nothing_to_restore_is_step_0(tmp_path):
+    assert checkpoint.restore(str(tmp_path / "nothing"), *fresh(), CPU) == 0
+
+
+def test_states_of_another_experiment_are_refused(trained, tmp_path):
+    checkpoint.save_step(str(tmp_path), 1, *trained)
+    model = MoCo(small_experiment(lr=0.5))
+    with pytest.raises(InputError, match="another experiment"):
+        checkpoint.restore(str(tmp_path), model, build_optimizer(model.parameters(), model.experiment.optim), CPU)
+
+
+def test_a_finished_folder_holds_the_model_and_a_torchvision_encoder(trained, tmp_path):
+    uri = str(tmp_path)
+    checkpoint.save_step(uri, 5, *trained)
+    for _ in range(2):  # a second call changes nothing
+        checkpoint.finish(uri, small_experiment())
+        assert checkpoint.steps(uri) == []
+        assert checkpoint.finished_steps(uri) == 5
+    model = checkpoint.load_model(uri, CPU)
+    assert not model.training
+    assert model.experiment == small_experiment()
+    images = torch.randn(2, 3, 64, 64)
+    oracle = torchvision.models.resnet18()
+    loaded = oracle.load_state_dict(torch.load(tmp_path / "encoder.pt", weights_only=True), strict=False)
+    assert sorted(loaded.missing_keys) == ["fc.bias", "fc.weight"]
+    assert not loaded.unexpected_keys
+    oracle.fc = torch.nn.Identity()
+    with torch.no_grad():
+        torch.testing.assert_close(oracle.eval()(images), model.encoder(images))
+        torch.testing.assert_close(model.encoder(images), trained[0].eval().encoder_q(images))
+
+
+def test_an_empty_or_damaged_folder_gives_no_model(trained, tmp_path):
+    with pytest.raises(InputError, match="no sound checkpoint to finish"):
+        checkpoint.finish(str(tmp_path), small_experiment())
+    checkpoint.save_step(str(tmp_path), 5, *trained)
+    checkpoint.finish(str(tmp_path), small_experiment())
+    path = tmp_path / "model.pt"
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(InputError, match=r"no sound model\.pt"):
+        checkpoint.load_model(str(tmp_path), CPU)
+
+
+def test_the_log_is_cut_at_the_restored_step(tmp_path):
+    lines = [{"step": step, "loss": 1 / step} for step in range(1, 6)]
+    checkpoint.write_log(str(tmp_path), lines)
+    assert checkpoint.read_log(str(tmp_path), 3) == lines[:3]
+    assert checkpoint.read_log(str(tmp_path / "nothing"), 3) == []

@@ -1,0 +1,103 @@
+"""What a person sees who types something wrong: the cause and the remedy on one screen."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from previts import storage
+
+
+def previts(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "previts", *arguments],
+        capture_output=True,
+        text=True,
+        env={**os.environ, **environment},
+        timeout=120,
+        check=False,
+    )
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Path:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "empty.csv").write_text("video_id,url,start_seconds,end_seconds,label,split\n")
+    (tmp_path / "broken.csv").write_text(
+        "video_id,url,start_seconds,end_seconds,label,split\na,a.mp4,0,1,x,train\nb,b.mp4,soon,1,x,train\n,c.mp4,,,x,train\n"
+    )
+    (tmp_path / "bad").mkdir()
+    (tmp_path / "bad" / "page.mp4").write_text("<html>not a video</html>")
+    (tmp_path / "bad" / "nothing.mp4").write_bytes(b"")
+    (tmp_path / "bad.csv").write_text("video_id,url\npage,bad/page.mp4\nnothing,bad/nothing.mp4\ngone,bad/gone.mp4\n")
+    storage.commit(storage.address(str(tmp_path / "root"), "videos", "x", {}), {})
+    return tmp_path
+
+
+MISTAKES = {
+    "unknown row": ("pretrain --row 1/vgg/previt --index {0}/i --root {0}/r", ["'1/vgg/previt'", "'1/vgg/previts'"]),
+    "unknown profile": ("download --crawl {0}/bad --root {0}/r --profile small", ["'small'", "paper, demo"]),
+    "unknown field": (
+        "fit_saliency --videos {0}/v --root {0}/r --set saliency.evry=2",
+        ["saliency.evry", "saliency.every"],
+    ),
+    "unknown benchmark": (
+        "evaluate --row 1/vgg/moco --benchmark voc --checkpoint {0}/c --data {0} --root {0}/r",
+        ["'voc'", "'voc07'"],
+    ),
+    "missing URI": ("index --videos {0}/nowhere --tubes {0}/nowhere --root {0}/r", ["nowhere", "manifest.json"]),
+    "the wrong stage's URI": (
+        "index --videos {1} --tubes {1} --root {0}/r",
+        ["an output of stage 'videos'", "expected an output of stage 'tubes'"],
+    ),
+    "missing crawl": ("download --crawl {0}/gone.csv --root {0}/r", ["gone.csv"]),
+    "broken manifest line": (
+        "download --crawl {0}/broken.csv --root {0}/r",
+        ["broken.csv", "start_seconds", "soon", "3"],
+    ),
+    "empty manifest": ("download --crawl {0}/empty.csv --root {0}/r", ["empty.csv", "at least one video"]),
+    "empty folder": ("download --crawl {0}/empty --root {0}/r", ["empty", "video"]),
+    "every video bad": ("download --crawl {0}/bad.csv --root {0}/r", ["3 of the 3 videos", "Mend the crawl"]),
+    "unwritable root": ("world --root /dev/null/root", ["/dev/null/root", "choose a root"]),
+    "impossible part": ("download --crawl {0}/bad.csv --root {0}/r --part 3 --parts 2", ["part must be in [0, parts)"]),
+    "unknown launcher": (
+        "pretrain --row 1/vgg/previts --index {0}/i --root {0}/r --launcher moon",
+        ["'moon'", "allowed: local"],
+    ),
+    "unknown protocol": ("download --crawl nope://x --root {0}/r", ["nope://x", "gs://"]),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_mistake_is_answered_with_cause_and_remedy_on_one_screen(mistake: str, place: Path):
+    command, expected = MISTAKES[mistake]
+    (videos,) = (place / "root" / "videos").iterdir()
+    run = previts(*command.format(place, videos).split())
+    assert run.returncode == 2, run.stderr
+    assert "Traceback" not in run.stderr
+    assert len(run.stderr.splitlines()) <= 24, run.stderr
+    last = run.stderr[run.stderr.index("previts: ") :]
+    assert all(words in last for words in expected), last
+
+
+def test_the_traceback_is_shown_when_asked_for(place: Path):
+    run = previts("show", "7/x", PREVITS_TRACEBACK="1")
+    assert run.returncode == 2
+    assert "Traceback" in run.stderr
+
+
+def test_show_prints_a_row_in_full(place: Path):
+    run = previts("show", "6b/mu=0.2", "--profile", "demo", "--set", "optim.epochs=3")
+    assert run.returncode == 0
+    shown = dict(line.split(maxsplit=1) for line in run.stdout.splitlines() if line.startswith("  "))
+    assert (shown["sampling.min_overlap"], shown["optim.epochs"], shown["voc07/map"]) == ("0.2", "3", "72.1")
+
+
+def test_help_teaches_the_flow():
+    run = previts("--help")
+    order = [
+        run.stdout.index(f"  {verb} ") for verb in ("download", "saliency", "track", "index", "pretrain", "report")
+    ]
+    assert order == sorted(order)

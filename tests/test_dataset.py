@@ -1,0 +1,167 @@
+import shutil
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from moving_squares import make_index, picture, small_experiment, square
+
+from previts import dataset, shards
+from previts.errors import InputError
+
+VIDEOS = 10
+
+
+@pytest.fixture(scope="module")
+def index(tmp_path_factory):
+    return make_index(tmp_path_factory.mktemp("corpus"), VIDEOS)
+
+
+def schedule(videos=VIDEOS, batch=4, epochs=3, seed=0):
+    return dataset.Schedule(videos, batch, epochs, seed)
+
+
+def all_batches(pairs, plan, first=0, **options):
+    return list(dataset.batches(pairs, plan, first, **options))
+
+
+def same(one, other):
+    return (
+        all(torch.equal(a, b) for a, b in zip(one.query[:5], other.query[:5], strict=True))
+        and all(torch.equal(a, b) for a, b in zip(one.key[:5], other.key[:5], strict=True))
+        and one.query.video_ids == other.query.video_ids
+        and one.key.video_ids == other.key.video_ids
+        and torch.equal(one.key_order, other.key_order)
+    )
+
+
+def test_an_epoch_takes_every_video_at_most_once():
+    plan = schedule(videos=11, batch=4)
+    assert plan.steps_per_epoch == 2
+    for epoch in range(3):
+        taken = np.concatenate([plan.samples(2 * epoch + place) for place in range(2)])
+        assert len(set(taken)) == 8
+        assert set(taken) < set(range(11))
+    assert not np.array_equal(plan.samples(0), plan.samples(2))
+
+
+def test_few_videos_fill_a_batch_in_rounds():
+    plan = schedule(videos=3, batch=8)
+    assert plan.steps_per_epoch == 1
+    samples = plan.samples(0)
+    assert len(set(samples)) == 8  # each with draws of its own
+    assert sorted(np.bincount(samples % 3)) == [2, 3, 3]
+
+
+def test_keys_are_permuted_anew_every_step():
+    plan = schedule(videos=100, batch=32)
+    orders = [plan.key_order(step) for step in range(4)]
+    assert all(sorted(order) == list(range(32)) for order in orders)
+    assert len({tuple(order) for order in orders}) == 4
+
+
+def test_a_row_holds_the_key_of_the_pair_that_the_order_names(index):
+    plan = schedule()
+    pairs = dataset.PairDataset(index, small_experiment())
+    for batch in all_batches(pairs, plan):
+        ids = [batch.query.video_ids[row] for row in batch.key_order]
+        assert batch.key.video_ids == ids
+
+
+def test_workers_processes_and_the_first_step_do_not_change_a_sample(index):
+    plan = schedule(batch=4, epochs=2)
+    pairs = dataset.PairDataset(index, small_experiment())
+    whole = all_batches(pairs, plan)
+    assert len(whole) == plan.total_steps == 4
+    assert all(same(*both) for both in zip(whole, all_batches(pairs, plan, workers=2), strict=True))
+    assert all(same(*both) for both in zip(whole[3:], all_batches(pairs, plan, 3), strict=True))
+    halves = [all_batches(pairs, plan, rank=rank, world_size=2) for rank in range(2)]
+    for step, batch in enumerate(whole):
+        for side in ("query", "key"):
+            for part in range(5):
+                joined = torch.cat([getattr(half[step], side)[part] for half in halves])
+                assert torch.equal(joined, getattr(batch, side)[part])
+
+
+def test_masks_and_crops_are_those_of_the_frame(index):
+    """The square has a colour of its own, so the mask of a crop can be read off the crop."""
+    pairs = dataset.PairDataset(index, small_experiment())
+    for number in (0, 2, 4):
+        colour = picture(number, 0)[square(number, 0)][0].astype(int)
+        for epoch in range(4):
+            for role in ("query", "key"):
+                sample = pairs.sample(epoch, number, role)
+                assert sample.masked
+                seen = np.abs(sample.clip[0].astype(int) - colour[:, None, None]).sum(0) < 60
+                overlap = (seen & sample.mask[0]).sum() / (seen | sample.mask[0]).sum()
+                assert overlap > 0.85, (number, epoch, role)
+
+
+def test_videos_without_an_object_are_flagged(index):
+    pairs = dataset.PairDataset(index, small_experiment())
+    masked = [pairs.sample(0, number, "query").masked for number in range(VIDEOS)]
+    assert masked == [number % 4 != 3 for number in range(VIDEOS)]
+    untracked = pairs.sample(0, 3, "key")
+    assert untracked.mask.all()
+    assert not untracked.error
+
+
+def test_zero_gap_takes_two_crops_of_one_frame(index):
+    experiment = small_experiment()
+    experiment = replace(experiment, sampling=replace(experiment.sampling, gap="zero"))
+    pairs = dataset.PairDataset(index, experiment)
+    query, key = pairs.sample(0, 0, "query"), pairs.sample(0, 0, "key")
+    assert not np.array_equal(query.clip, key.clip)
+    assert not np.array_equal(query.draw, key.draw)
+
+
+def test_the_baseline_never_opens_a_tube(index, tmp_path):
+    experiment = small_experiment()
+    experiment = replace(
+        experiment,
+        sampling=replace(experiment.sampling, constraint="none"),
+        objective=replace(experiment.objective, attention_weight=0.0),
+    )
+    pairs = dataset.PairDataset(replace(index, tubes_uri=str(tmp_path / "nowhere")), experiment)
+    batch = all_batches(pairs, schedule())[0]
+    assert not batch.query.masked.any()
+    assert batch.query.usable.all()
+
+
+@pytest.fixture
+def broken(index, tmp_path):
+    """Return the index with the whole clips of two videos overwritten."""
+    copy = str(tmp_path / "videos")
+    shutil.copytree(index.videos_uri, copy)
+    for number in (1, 4):
+        record = index[number]
+        with open(f"{copy}/{shards.tar_name(record.shard)}", "r+b") as file:
+            file.seek(record.offset)
+            file.write(b"\xff" * record.size)
+    return replace(index, videos_uri=copy)
+
+
+def test_damaged_clips_are_skipped_named_and_counted(broken):
+    pairs = dataset.PairDataset(broken, small_experiment())
+    plan = schedule(batch=10)
+    batch = all_batches(pairs, plan)[0]
+    assert [video_id for video_id, _ in batch.damaged] == ["v001", "v004"]
+    rows = [row for row, video_id in enumerate(batch.query.video_ids) if video_id in ("v001", "v004")]
+    assert batch.query.usable.logical_not().nonzero().flatten().tolist() == rows
+    for row in rows:  # the stand-in is the clip of a good row
+        assert any(torch.equal(batch.query.clips[row], batch.query.clips[n]) for n in range(10) if n not in rows)
+    assert not batch.query.masked[rows].any()
+
+
+def test_too_many_damaged_clips_stop_with_their_cause():
+    damaged = dataset.Damaged(videos=1000)
+    damaged.count([(f"v{n}", "no frame decoded") for n in range(10)] * 3)
+    with pytest.raises(InputError, match=r"11 clips .* 10 are tolerated \(v0: no frame decoded"):
+        damaged.count([("w", "")])
+
+
+def test_a_missing_shard_stops_before_the_first_step(index, tmp_path):
+    shutil.copytree(index.videos_uri, tmp_path / "videos")
+    (tmp_path / "videos" / shards.tar_name(1)).unlink()
+    with pytest.raises(InputError, match=r"lacks 1 of the 2 shards .*shard-00001\.tar"):
+        dataset.PairDataset(replace(index, videos_uri=str(tmp_path / "videos")), small_experiment())

@@ -1,0 +1,149 @@
+"""The compiled DAG on the embedded engine: each pair on its own checkpoint, nothing twice, killed and resumed."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from previts import demo, paper, stages, storage
+
+SMALL = [
+    "video.videos_per_shard=4",
+    "saliency.every=6",
+    "augment.size=64",
+    "objective.queue_size=16",
+    "objective.batch_norm_groups=1",
+    "optim.batch_size=4",
+    "optim.epochs=1",
+    "evaluation.crop=64",
+    "evaluation.resize=72",
+    "evaluation.linear_epochs=2",
+]
+BENCHMARKS = ["voc07", "davis"]
+
+
+def command(world: Path, root: Path, *more: str) -> list[str]:
+    place = ["--root", str(root), "--crawl", str(world / "crawl.csv"), "--data", str(world / "datasets")]
+    return [
+        *(sys.executable, "-m", "pipelines", "run-local", *place),
+        *("--benchmarks", *BENCHMARKS, "--set", *SMALL, *more),
+    ]
+
+
+def results(root: Path) -> dict[tuple[str, str], dict[str, object]]:
+    found = [storage.read_json(str(path)) for path in (root / "results").glob("*/result.json")]
+    return {(item["row"], item["benchmark"]): item for item in found}
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("world")
+    demo.make_world(str(folder), replace(demo.TINY, seed=2))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def finished(world: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("finished")
+    run = subprocess.run(command(world, root), capture_output=True, text=True, timeout=600, check=False)
+    assert run.returncode == 0, run.stderr
+    assert "Done in" in run.stderr
+    return root
+
+
+@pytest.mark.slow
+def test_each_pair_of_the_fan_out_was_evaluated_on_its_own_checkpoint(finished: Path):
+    (index,) = (finished / "index").iterdir()
+    found = results(finished)
+    assert set(found) == {(row, benchmark) for row in paper.ARMS for benchmark in BENCHMARKS}
+    fingerprints = set()
+    for (row, _), result in found.items():
+        own = stages.checkpoint_address(paper.resolve(row, "demo", SMALL), str(index), str(finished))
+        manifest = storage.read_manifest(own)
+        assert result["checkpoint"] == manifest.fingerprint
+        assert manifest.info["row"] == row
+        fingerprints.add(manifest.fingerprint)
+    assert len(fingerprints) == 3
+
+
+@pytest.mark.slow
+def test_the_report_holds_all_arms(finished: Path):
+    page = (finished / "report.html").read_text()
+    assert all(row in page for row in paper.ARMS)
+
+
+@pytest.mark.slow
+def test_a_second_run_repeats_no_work(world: Path, finished: Path):
+    before = {path: path.stat().st_mtime_ns for path in finished.rglob("*") if path.is_file()}
+    run = subprocess.run(command(world, finished), capture_output=True, text=True, timeout=600, check=False)
+    assert run.returncode == 0, run.stderr
+    changed = {
+        path.name for path in finished.rglob("*") if path.is_file() and before.get(path) != path.stat().st_mtime_ns
+    }
+    assert changed <= {"report.html", "run.log"}
+    assert "made:" not in run.stderr
+
+
+@pytest.mark.slow
+def test_a_run_killed_in_each_stage_ends_in_the_same_report(world: Path, finished: Path, tmp_path: Path):
+    for stage in ("videos", "saliency", "checkpoints", "results"):
+        process = subprocess.Popen(
+            command(world, tmp_path), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+        )
+        deadline = time.monotonic() + 300
+        while process.poll() is None and not any((tmp_path / stage).glob("*/*")):
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+    run = subprocess.run(command(world, tmp_path), capture_output=True, text=True, timeout=600, check=False)
+    assert run.returncode == 0, run.stderr
+
+    def numbers(root: Path) -> dict[tuple[str, str], object]:
+        return {pair: (result["checkpoint"], result["metrics"]) for pair, result in results(root).items()}
+
+    assert numbers(tmp_path) == numbers(finished)
+    names = [sorted(path.name for path in (root / "report").iterdir()) for root in (tmp_path, finished)]
+    assert names[0] == names[1]
+    tables = [next((root / "report").glob("*/report.csv")).read_text() for root in (tmp_path, finished)]
+    assert tables[0] == tables[1]
+
+
+def test_a_mistake_is_answered_before_anything_is_started(world: Path, tmp_path: Path):
+    wrong = command(world, tmp_path / "root", "--rows", "1/vgg/previt")
+    run = subprocess.run(wrong, capture_output=True, text=True, timeout=120, check=False)
+    assert run.returncode == 2
+    assert "did you mean '1/vgg/previts'" in run.stderr
+    assert "Traceback" not in run.stderr
+    assert not (tmp_path / "root").exists()
+
+
+@pytest.mark.slow
+def test_a_step_that_fails_is_told_on_one_screen(world: Path, tmp_path: Path):
+    (tmp_path / "crawl.csv").write_text("video_id,url\na,nothing.mp4\nb,nowhere.mp4\n")
+    place = [
+        "--root",
+        str(tmp_path / "root"),
+        "--crawl",
+        str(tmp_path / "crawl.csv"),
+        "--data",
+        str(world / "datasets"),
+    ]
+    run = subprocess.run(
+        [sys.executable, "-m", "pipelines", "run-local", *place],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert run.returncode == 2
+    last = run.stderr[run.stderr.index("previts: the run stopped") :]
+    assert "2 of the 2 videos" in last
+    assert "Mend the crawl" in last
+    assert "run.log" in last
+    assert "Traceback" not in run.stderr

@@ -1,0 +1,500 @@
+"""The report, read back as a browser, a spreadsheet and a person would read it."""
+
+import base64
+import csv
+import io
+import json
+import math
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from html.parser import HTMLParser
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from previts import (
+    index,
+    masks,
+    records,
+    report,
+    report_evidence,
+    report_numbers,
+    report_pictures,
+    storage,
+    tubes,
+    video,
+)
+from previts import shards as shard_files
+from previts.crawls import CrawlItem
+from previts.errors import InputError
+from previts.experiment import Experiment
+from previts.saliency.predict import SaliencyRecord
+
+EVIL = '<script>alert("x")</script>'
+WORLD_SECONDS, FPS, HEIGHT, WIDTH = 2, 8, 72, 128
+
+
+def moving_square(number: int, frames: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yield frames with a bright square on a gradient, and its mask; square `number` leaves after some frames."""
+    rows, columns = np.mgrid[:HEIGHT, :WIDTH]
+    for frame in range(frames):
+        image = np.stack([columns, rows * 2, (columns + rows + 20 * number) % 200], axis=-1).astype(np.uint8)
+        left, top = 8 + (3 * frame + 17 * number) % (WIDTH - 44), 12 + (5 * number) % 24
+        mask = np.zeros((HEIGHT, WIDTH), bool)
+        if number != 3 and frame < frames - 3 * number:
+            mask[top : top + 26, left : left + 30] = True
+        image[mask] = (240, 230, 60)
+        yield image, mask
+
+
+def make_corpus(root: Path, names: list[str]) -> str:
+    """Write a corpus through the real writers and return the URI of its index; the last video cannot be decoded."""
+    source = root / "source"
+    source.mkdir(parents=True)
+    items, exact = [], {}
+    for number, name in enumerate(names):
+        path = source / f"{number}.mp4"
+        items.append(CrawlItem(name, str(path), None, None, "square", "train"))
+        if number == len(names) - 1:
+            path.write_bytes(b"this is no video")
+            continue
+        frames = list(moving_square(number, WORLD_SECONDS * FPS))
+        video.encode_clip([image for image, _ in frames], FPS, str(path))
+        exact[name] = [mask for _, mask in frames]
+    videos, saliency, tracked, indexed = (
+        str(root / stage) for stage in ("videos/c-0", "saliency/s-0", "tubes/t-0", "index/i-0")
+    )
+    rows = shard_files.build_shard(items, 0, videos, video.VideoConfig())
+    errors = {row.error: 1 for row in rows if row.status == "failed"}
+    counts = {"videos": len(rows), "ok": len(rows) - len(errors), "failed": len(errors), "shards": 1}
+    storage.commit(videos, {}, counts=counts, info={"errors": errors})
+    salient = [
+        SaliencyRecord(row.video_id, frame, row.height, row.width, masks.encode_rle(exact[row.video_id][frame]))
+        for row in rows
+        if row.status == "ok"
+        for frame in range(row.num_frames)
+    ]
+    records.write_records(storage.join(saliency, shard_files.table_name(0)), SaliencyRecord, salient)
+    storage.commit(saliency, {}, inputs={"videos": videos})
+    tubes.track_shard(videos, saliency, 0, tubes.TrackConfig(), tracked)
+    storage.commit(tracked, {}, inputs={"videos": videos, "saliency": saliency})
+    joined = index.join_shard(videos, tracked, 0)
+    index.write_index(indexed, joined)
+    storage.commit(indexed, {}, inputs={"videos": videos, "tubes": tracked}, counts=index.summarise(joined))
+    return indexed
+
+
+def make_checkpoint(root: Path, name: str, corpus: str, attention_weight: float, steps: int = 40) -> str:
+    uri = str(root / "checkpoints" / f"resnet-{name}")
+    plain = json.loads(Experiment().to_json())
+    plain["objective"]["attention_weight"] = attention_weight
+    storage.write_json(storage.join(uri, "experiment.json"), plain)
+    random = np.random.default_rng(len(name))
+    lines = []
+    for step in range(0, steps * 10, 10):
+        entry = {"step": step, "epoch": step / 100, "loss_contrastive": 7 * math.exp(-step / 200) + random.random() / 3}
+        if attention_weight:
+            entry |= {"loss_attention": 0.8 * math.exp(-step / 300), "attention_iou": 0.6 - 0.4 * math.exp(-step / 150)}
+        entry["loss"] = entry["loss_contrastive"] + attention_weight * entry.get("loss_attention", 0)
+        lines.append(json.dumps(entry | {"lr": 0.03, "pairs_per_second": 80 + random.random()}))
+    storage.write_bytes(storage.join(uri, "log.jsonl"), ("\n".join(lines) + '\n{"step": 99').encode())
+    storage.commit(uri, {}, inputs={"index": corpus})
+    return uri
+
+
+def attention_figure(quality: float, names: tuple[str, ...] = ("dog", "boat")) -> bytes:
+    frames, truth = zip(*moving_square(0, 7), strict=True)
+    cams = np.random.default_rng(0).random((len(names), 6, 7, 7)) * (1 - quality)
+    for number, mask in enumerate(truth[1:]):
+        cells = np.array(
+            [[part.mean() for part in np.array_split(band, 7, axis=1)] for band in np.array_split(mask, 7)]
+        )
+        cams[:, number] += quality * cells
+    file = io.BytesIO()
+    np.savez_compressed(
+        file, names=np.array(names), frames=np.stack([np.stack(frames[1:])] * len(names)), cams=cams.astype(np.float16),
+        masks=np.stack([np.stack(truth[1:])] * len(names)), key_frames=np.stack([frames[0]] * len(names)),
+        key_masks=np.stack([truth[0]] * len(names)),
+    )  # fmt: skip
+    return file.getvalue()
+
+
+def make_result(
+    root: Path,
+    benchmark: str,
+    checkpoint: str,
+    metrics: dict[str, float | None],
+    *,
+    error: str = "",
+    figure: bytes = b"",
+) -> str:
+    fingerprint = storage.read_manifest(checkpoint).fingerprint
+    uri = str(root / "results" / f"{benchmark}-{fingerprint}-r{len(list((root / 'results').glob('*')))}")
+    document = {
+        "benchmark": benchmark, "checkpoint": fingerprint, "status": "failed" if error else "ok", "error": error,
+        "metrics": metrics, "protocol": {"limit": 0, "costs": [0.1, 1.0], "rows": [{"name": EVIL}] * 50},
+        "seconds": 12.3,
+        "figures": ["attention.npz"] if figure else [],
+    }  # fmt: skip
+    storage.write_json(storage.join(uri, "result.json"), document)
+    if figure:
+        storage.write_bytes(storage.join(uri, "figures", "attention.npz"), figure)
+    storage.commit(
+        uri,
+        {},
+        inputs={"checkpoint": checkpoint, "data": str(root / "datasets")},
+        counts={key: value for key, value in metrics.items() if value is not None},
+    )
+    return uri
+
+
+@dataclass
+class World:
+    results: list[str]
+    rows: list[report.ReportRow]
+    target: Path
+    counts: dict[str, int | float]
+
+    @property
+    def html(self) -> str:
+        return (self.target / "report.html").read_text()
+
+    @property
+    def markdown(self) -> str:
+        return (self.target / "report.md").read_text()
+
+    @property
+    def cells(self) -> dict[tuple[str, str], dict[str, str]]:
+        lines = csv.DictReader(io.StringIO((self.target / "report.csv").read_text()))
+        return {(line["row"], line["metric"]): line for line in lines}
+
+
+DAVIS = {"davis/j_mean": 0.3125, "davis/j_recall": 0.5, "davis/j_decay": 0.0, "davis/upsampled_j_mean": 0.29}
+BETTER = DAVIS | {"davis/j_mean": 0.5, "davis/j_decay": -0.02}
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> World:
+    root = tmp_path_factory.mktemp("world")
+    corpus = make_corpus(root, [EVIL, *(f"video-{number}" for number in range(4)), "broken"])
+    moco, previts = make_checkpoint(root, "aaa", corpus, 0.0), make_checkpoint(root, "bbb", corpus, 3.0)
+    results = [
+        make_result(root, "voc07", moco, {"voc07/map": 31.25}),
+        make_result(root, "in1k", moco, {"in1k/top1": 12.0, "in1k/top5": None}),
+        make_result(root, "davis", moco, DAVIS, figure=attention_figure(0.1)),
+        make_result(root, "in9", moco, {}, error=f"{EVIL} was\nnot found | anywhere " + "x" * 5000),
+        make_result(root, "voc07", previts, {"voc07/map": 34.5}),
+        make_result(root, "davis", previts, BETTER, figure=attention_figure(0.9)),
+    ]  # fmt: skip
+    rows = [
+        report.ReportRow("1/moco", "MoCo", moco, "aaa", {"voc07/map": 68.3, "in1k/top1": 46.9, "in9/original": 77.9}),
+        report.ReportRow("1/previts", "+ PreViTS", previts, "bbb", {"voc07/map": 73.0}),
+        report.ReportRow("1/same", "mu = 0.3", previts, "bbb", {"voc07/map": 73.0}),
+        report.ReportRow(
+            "1/gone", "never trained", str(root / "checkpoints" / "resnet-ccc"), "ccc", {"voc07/map": 1.0}
+        ),
+        report.ReportRow("6b/mu", EVIL, previts, "bbb", {"voc07/map": 73.0}),
+    ]
+    target = root / "report" / "r-0"
+    return World(results, rows, target, report.build_report(results, str(target), rows, profile="demo", index=corpus))
+
+
+class Reader(HTMLParser):
+    """Collects what a browser would act on."""
+
+    VOID = frozenset({"meta", "link", "br", "img", "rect", "path", "use"})
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str]]] = []
+        self.rows: list[list[str]] = []
+        self.open: list[str] = []
+        self.text = ""
+        self.feed(page)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, {name: value or "" for name, value in attrs}))
+        if tag not in self.VOID:
+            self.open.append(tag)
+        if tag == "tr":
+            self.rows.append([])
+        if tag in ("td", "th"):
+            self.rows[-1].append("")
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, {name: value or "" for name, value in attrs}))
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag in self.VOID:
+            return
+        while self.open[-1] == "li" != tag:  # HTML closes these by itself
+            self.open.pop()
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+        if self.rows and self.rows[-1] and "tr" in self.open:
+            self.rows[-1][-1] += data
+
+    def row(self, start: str) -> list[str]:
+        return next(
+            cells
+            for cells in ([" ".join(cell.split()) for cell in row] for row in self.rows)
+            if cells[0].startswith(start)
+        )
+
+
+@pytest.fixture(scope="module")
+def page(world: World) -> Reader:
+    return Reader(world.html)
+
+
+def test_no_request_can_leave_the_page(world: World, page: Reader) -> None:
+    policy = next(attributes["content"] for tag, attributes in page.tags if "http-equiv" in attributes)
+    assert policy == "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
+    for tag, attributes in page.tags:
+        assert tag not in {"script", "iframe", "object", "embed", "base", "form", "audio", "video", "source"}
+        assert not [name for name in attributes if name.startswith("on")]
+        for name in ("href", "src", "srcset", "xlink:href", "data", "poster", "action"):
+            assert attributes.get(name, "#").startswith(("#", "data:")), (tag, name, attributes[name][:80])
+    assert not re.search(r"url\(|@import|https?://", world.html)
+    assert len(world.html.encode()) == world.counts["page_bytes"] < 6e6
+
+
+def test_links_of_the_page_lead_somewhere_and_ids_are_unique_outside_charts(page: Reader) -> None:
+    ids = [attributes["id"] for tag, attributes in page.tags if "id" in attributes and tag != "path"]
+    assert len(ids) == len(set(ids))
+    every = {attributes["id"] for _, attributes in page.tags if "id" in attributes}
+    targets = {attributes["href"][1:] for _, attributes in page.tags if attributes.get("href", "").startswith("#")}
+    assert {"results", "corpus", "cause-1", "index-0", "checkpoints-aaa"} <= targets <= every
+
+
+def test_every_image_decodes_and_has_words(page: Reader) -> None:
+    images = [attributes for tag, attributes in page.tags if tag == "img"]
+    # 5 videos with a clip; 2 sequences by 2 encoders
+    assert len(images) == 5 + 4
+    for attributes in images:
+        kind, _, code = attributes["src"].partition(";base64,")
+        assert kind == "data:image/webp"
+        picture = Image.open(io.BytesIO(base64.b64decode(code, validate=True)))
+        picture.load()
+        assert picture.width > 4 * picture.height
+        assert len(attributes["alt"]) > 20
+
+
+def test_csv_has_each_number_of_each_result(world: World) -> None:
+    row_of = {"aaa": ["1/moco"], "bbb": ["1/previts", "1/same", "6b/mu"]}
+    seen = set()
+    for uri in world.results:
+        document = storage.read_json(storage.join(uri, "result.json"))
+        for row in row_of[document["checkpoint"]]:
+            for key, value in document["metrics"].items():
+                if value is None:
+                    assert world.cells[row, key]["cause"] == "The evaluation gave None, which is not a finite number."
+                    continue
+                line = world.cells[row, key]
+                assert float(line["value"]) == value
+                assert (line["status"], line["cause"]) == ("measured", "")
+                assert line["checkpoint"] == document["checkpoint"]
+                seen.add((row, key))
+    for cell, line in world.cells.items():
+        if cell not in seen:
+            assert line["value"] == ""
+            assert line["cause"]
+            assert line["status"] in ("failed", "missing")
+    assert {(line["metric"], line["unit"]) for line in world.cells.values()} >= {
+        ("voc07/map", "percent"),
+        ("davis/j_mean", "fraction"),
+    }
+    assert world.counts["measured"] == len(seen)
+    assert world.counts["measured"] + world.counts["failed"] + world.counts["missing"] == len(world.cells)
+
+
+def test_a_missing_number_is_an_empty_cell_with_its_cause(world: World, page: Reader) -> None:
+    assert "not run" in world.cells["1/previts", "in1k/top1"]["cause"]
+    assert world.cells["1/previts", "in1k/top1"]["status"] == "missing"
+    assert "was not found" in world.cells["1/moco", "in9/original"]["cause"]
+    assert "did not finish" in world.cells["1/gone", "davis/j_mean"]["cause"]
+    cells = page.row("MoCo")
+    original = next(cell for cell in cells if "77.9" in cell)
+    assert re.fullmatch(r"failed \[\d\] paper 77\.9", original)
+    number = re.search(r"\[(\d)\]", original)
+    assert number
+    assert f"{number[1]}. Evaluation failed: " in world.markdown
+    # A measured zero is shown as one, and a missing number never is.
+    assert [cell for cell in cells if re.match(r"0\.0*(?!\d)", cell)] == ["0.000"]
+    assert not [cell for cell in page.row("never trained")[1:] if re.match(r"\W?\d", cell)]
+
+
+def test_rows_of_one_checkpoint_show_the_same_numbers(world: World, page: Reader) -> None:
+    one, same = page.row("+ PreViTS"), page.row("mu = 0.3")
+    assert one[1:] == same[1:]
+    assert len([cell for cell in one if cell.startswith("0.500")]) == 2
+    values = [
+        {key: line["value"] for (name, key), line in world.cells.items() if name == row}
+        for row in ("1/previts", "1/same")
+    ]
+    assert values[0] == values[1]
+
+
+def test_difference_to_the_first_arm_and_best_of_the_column(page: Reader, world: World) -> None:
+    assert page.row("+ PreViTS")[1] == "34.5 +3.2 paper 73.0"  # 34.5 - 31.25 = 3.25, to the even digit
+    assert page.row("MoCo")[1] == "31.2 paper 68.3"
+    best = re.findall(r'<td class="[^"]*best">\s*<b>([^<]*)</b>', world.html)
+    # mAP, J mean and J decay (lower is better) twice each, as two rows of table 1 share the encoder;
+    # J recall is a tie of all three rows; nothing is best in table 6b, which has one row.
+    assert sorted(best) == sorted(
+        ["34.5", "34.5", "0.500", "0.500", "0.500", "0.500", "0.500", "\N{MINUS SIGN}0.020", "\N{MINUS SIGN}0.020"]
+    )
+    verdicts = re.findall(r'<span class="(up|down|same)">([^<]*)</span>', world.html)
+    assert {("up", "+3.2"), ("up", "+0.188"), ("up", "\N{MINUS SIGN}0.020"), ("same", "±0.000")} <= set(verdicts)
+
+
+def test_strings_from_data_are_escaped_and_bounded(world: World, page: Reader) -> None:
+    assert "<script" not in world.html
+    assert "<script" not in world.markdown.replace("\\<script", "")
+    assert EVIL in page.text  # as text, in the title of a row and the id of a video
+    assert "x" * 400 not in world.html
+    assert "x" * 400 not in world.markdown
+    for line in world.markdown.splitlines():
+        if line.startswith("|"):
+            assert line.endswith("|")
+    assert report_numbers.short("a\x00b\u202ec\n d", 20) == "a\ufffdb\ufffdc d"
+    assert len(report_numbers.short("y" * 999)) == 300
+
+
+def test_markdown_tables_are_rectangular(world: World) -> None:
+    widths: list[list[int]] = []
+    previous = ""
+    for line in world.markdown.splitlines():
+        if line.startswith("|"):
+            if not previous.startswith("|"):
+                widths.append([])
+            widths[-1].append(len(re.findall(r"(?<!\\)\|", line)))
+        previous = line
+    assert len(widths) == 4  # two tables of the paper, the corpus, what differs
+    assert all(len(set(width)) == 1 for width in widths)
+    assert "31.2 / paper 68.3" in world.markdown
+    assert "**34.5** (+3.2) / paper 73.0" in world.markdown
+
+
+def test_run_that_is_not_the_papers_size_says_so(world: World, tmp_path: Path) -> None:
+    warning = "A demo-sized run: numbers are not comparable with the paper's."
+    assert warning in Reader(world.html).text
+    assert warning in world.markdown
+    report.build_report(world.results, str(tmp_path), world.rows, profile="paper", created="2026-11-22")
+    text = Reader((tmp_path / "report.html").read_text()).text
+    assert "comparable" not in text
+    assert "2026-11-22" in text
+
+
+def test_funnel_counts_are_those_of_the_corpus(page: Reader) -> None:
+    assert page.row("Videos in the crawl")[1] == "6"
+    assert page.row("Usable videos")[1:] == ["5", "", "83 % 1 failed"]
+    # moving_square: number 3 shows nothing, the others leave after 16, 13, 10 and 4 of 16 frames
+    assert page.row("Videos with a tube")[1:] == ["4", "", "67 % 1 without"]
+    assert page.row("Length of the usable videos")[1] == "10.0 s"
+    assert page.row("Time in which the object")[1:] == ["5.4 s", "", "54 % in 4 spans, 1.3 s each"]
+
+
+def test_two_builds_are_equal_byte_for_byte(world: World, tmp_path: Path) -> None:
+    indexed = storage.read_manifest(world.rows[0].checkpoint).inputs["index"]
+    report.build_report(world.results, str(tmp_path), world.rows, profile="demo", index=indexed)
+    for name in ("report.html", "report.md", "report.csv"):
+        assert (tmp_path / name).read_bytes() == (world.target / name).read_bytes()
+
+
+def test_unreadable_pictures_are_said_in_words(world: World, tmp_path: Path) -> None:
+    corpus = make_corpus(tmp_path, ["a", "b", "c"])
+    checkpoint = make_checkpoint(tmp_path, "ddd", corpus, 3.0)
+    result = make_result(tmp_path, "davis", checkpoint, DAVIS, figure=b"no zip")
+    (tmp_path / "videos" / "c-0" / "shard-00000.tar").write_bytes(b"cut")
+    rows = [report.ReportRow("arm", "arm", checkpoint, "ddd", {})]
+    report.build_report([result], str(tmp_path / "out"), rows, profile="demo")
+    text = Reader((tmp_path / "out" / "report.html").read_text()).text
+    assert text.count("This strip cannot be drawn") == 2
+    assert "the attention maps cannot be read" in text
+
+
+def test_wrong_input_is_refused(world: World, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="at least one row"):
+        report.build_report([], str(tmp_path), [])
+    with pytest.raises(InputError, match="reads that of `evaluate`"):
+        report.build_report([world.rows[0].checkpoint], str(tmp_path), world.rows)
+    again = make_result(tmp_path, "voc07", world.rows[0].checkpoint, {})
+    with pytest.raises(InputError, match="two results of voc07"):
+        report.build_report([*world.results, again], str(tmp_path), world.rows)
+    assert not (tmp_path / "report.html").exists()
+
+
+def test_provenance_reaches_the_crawl_and_shows_no_secrets(tmp_path: Path) -> None:
+    crawled, indexed = str(tmp_path / "videos" / "v-1"), str(tmp_path / "index" / "i-2")
+    storage.commit(crawled, {}, inputs={"crawl": "https://user:secret@example.org/crawl.csv?token=secret"})
+    storage.commit(indexed, {}, inputs={"videos": crawled, "elsewhere": str(tmp_path / "nothing")})
+    sources = report_evidence.read_provenance([indexed, crawled])
+    assert [source.anchor for source in sources] == ["videos-1", "index-2"]
+    assert sources[0].inputs == [("crawl", "https://example.org/crawl.csv", "")]
+    assert sources[1].inputs == [("videos", crawled, "videos-1"), ("elsewhere", str(tmp_path / "nothing"), "")]
+
+
+def test_a_step_logged_twice_counts_once_and_torn_lines_are_passed_over(tmp_path: Path) -> None:
+    log = tmp_path / "log.jsonl"
+    log.write_text('{"step": 1, "loss": 5}\n{"step": 2, "loss": NaN}\n{"step": 1, "loss": 4, "lr": null}\n{"st')
+    curves = report_numbers._read_log(str(log))
+    assert set(curves) == {"step", "loss"}
+    np.testing.assert_array_equal(curves["loss"], [[1], [4]])
+
+
+def test_grid_iou_equals_counting_cells() -> None:
+    mask = np.zeros((70, 140), bool)
+    mask[10:30, 20:61] = True  # rows 1-2, columns 1-2 whole; of column 3 a 20th
+    cam = np.zeros((7, 7), np.float32)
+    cam[1:3, 2:4] = 1
+    tiny = np.zeros_like(mask)
+    tiny[0, 0] = True
+    ious = report_pictures.grid_ious(np.stack([cam, cam]), np.stack([mask, tiny]))
+    assert ious == [pytest.approx(2 / 6), None]
+
+
+def test_curve_keeps_its_mean_when_it_is_thinned() -> None:
+    steps = np.arange(160.0 * 7)
+    thin_steps, thin = report_pictures.curve_points(steps, np.sin(steps))
+    assert len(thin) == 160
+    assert np.mean(thin) == pytest.approx(np.sin(steps).mean())
+    assert np.mean(thin_steps) == pytest.approx(steps.mean())
+
+
+def test_tube_strip_marks_the_object_and_greys_the_lost() -> None:
+    frames = np.full((2, 60, 80, 3), (30, 60, 200), np.uint8)
+    shown = np.zeros((2, 60, 80), bool)
+    shown[0, 20:40, 20:50] = True
+    strip = report_pictures.tube_strip(frames, shown).astype(int)
+    height, width = report_pictures.fit(60, 80)
+    assert strip.shape == (height, 2 * width + report_pictures.GAP, 3)
+    inside, outside = strip[height // 2, round(width * 35 / 80)], strip[5, 5]
+    np.testing.assert_array_equal(outside, (30, 60, 200))
+    assert inside[0] > 100 > outside[0]
+    lost = strip[5, -5]
+    assert lost.max() == lost.min()
+
+
+@pytest.mark.parametrize("count", [0, 1, 4, 8, 100])
+def test_chosen_videos_are_the_extremes_then_evenly_spread(count: int) -> None:
+    import pyarrow as pa
+
+    tracked = [0, 90, 10, 50, 100, 30, 0, 70, 60, 20, 40, 80]
+    corpus = SimpleNamespace(table=pa.table({"tracked_frames": tracked, "num_frames": [100] * 12}))
+    chosen = report_evidence._choose(corpus, count)
+    places = [place for place, _ in chosen]
+    assert len(places) == len(set(places)) <= max(count, 4)
+    if count:
+        why = dict((reason, tracked[place]) for place, reason in chosen[:4])
+        assert why == {"visible longest": 100, "median": 50, "visible shortest": 10, "no object found": 0}
+    if count == 100:
+        assert len(places) == 11  # of the videos without a tube one

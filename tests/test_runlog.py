@@ -1,0 +1,346 @@
+import json
+import logging
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import fsspec
+import pytest
+import requests
+from mlflow.tracking import MlflowClient
+
+from previts import runlog
+from previts.errors import InputError
+
+ENVIRONMENT = ("MLFLOW_TRACKING_URI", "MLFLOW_RUN_ID", "MLFLOW_HTTP_REQUEST_MAX_RETRIES", "MLFLOW_HTTP_REQUEST_TIMEOUT")
+
+
+@pytest.fixture(autouse=True)
+def environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in ENVIRONMENT:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture(scope="session")
+def tables(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An empty database: making its tables takes seconds, which one test alone needs to see."""
+    path = tmp_path_factory.mktemp("tables") / "mlflow.db"
+    MlflowClient(f"sqlite:///{path}").search_experiments()
+    return path
+
+
+@pytest.fixture
+def root(tmp_path: Path, tables: Path) -> Path:
+    (tmp_path / "root").mkdir()
+    shutil.copy(tables, tmp_path / "root" / "mlflow.db")
+    return tmp_path / "root"
+
+
+def client_of(root: Path) -> MlflowClient:
+    return MlflowClient(f"sqlite:///{root}/mlflow.db")
+
+
+def runs_of(client: MlflowClient) -> dict[str, list]:
+    """Runs by role: groups and arms."""
+    experiment = client.get_experiment_by_name("previts")
+    found = client.search_runs([experiment.experiment_id])
+    return {
+        "groups": [run for run in found if runlog.FINGERPRINT_TAG not in run.data.tags],
+        "arms": [run for run in found if runlog.FINGERPRINT_TAG in run.data.tags],
+    }
+
+
+def open_arm(root: Path, fingerprint: str = "f1", **params: object) -> runlog.RunLog:
+    return runlog.open_run(str(root), group="corpus", name=f"arm {fingerprint}", fingerprint=fingerprint, params=params)
+
+
+def test_run_holds_what_was_told_and_a_resumed_run_goes_on(tmp_path: Path, root: Path):
+    (tmp_path / "note.txt").write_text("hello")
+    first = open_arm(root, lr=0.03, seed=0)
+    first.metrics({"loss": 2.0, "iou": 0.1}, step=1)
+    with pytest.raises(KeyboardInterrupt), runlog.reporting(first):
+        raise KeyboardInterrupt
+    client = client_of(root)
+    found = runs_of(client)
+    assert [run.info.status for run in found["arms"]] == ["KILLED"]
+    assert [run.info.status for run in found["groups"]] == ["KILLED"]
+
+    second = open_arm(root, lr=0.99, seed=0, added=True)
+    found = runs_of(client)
+    assert [run.info.status for run in found["arms"]] == ["RUNNING"]
+    assert [run.info.status for run in found["groups"]] == ["RUNNING"]
+    with runlog.reporting(second):
+        second.metrics({"loss": 1.0}, step=2)
+        second.tag("previts.checkpoint", "somewhere")
+        second.artifact(str(tmp_path / "note.txt"), "notes")
+    runlog.log_result(str(root), "f1", {"voc07/map": 50.0})
+    runlog.log_report(str(root), group="corpus", report="there/report")
+
+    found = runs_of(client)
+    (arm,), (group,) = found["arms"], found["groups"]
+    assert arm.info.status == group.info.status == "FINISHED"
+    assert arm.data.tags["mlflow.parentRunId"] == group.info.run_id
+    assert arm.data.tags["previts.checkpoint"] == "somewhere"
+    assert arm.info.run_name == "arm f1"
+    # Parameters are what the first start said.
+    assert arm.data.params == {"lr": "0.03", "seed": "0", "added": "True"}
+    history = client.get_metric_history(arm.info.run_id, "loss")
+    assert [(point.step, point.value) for point in history] == [(1, 2.0), (2, 1.0)]
+    assert arm.data.metrics["voc07/map"] == 50
+    assert group.data.tags["previts.report"] == "there/report"
+    assert (root / "mlartifacts").is_dir()
+    assert client.list_artifacts(arm.info.run_id, "notes")[0].path == "notes/note.txt"
+    assert not (root / "runlog").exists()
+    assert not (tmp_path / "mlruns").exists()
+
+
+def test_failure_is_reported_and_marks_the_group(root: Path):
+    with pytest.raises(ZeroDivisionError), runlog.reporting(open_arm(root, "bad")):
+        raise ZeroDivisionError
+    with runlog.reporting(open_arm(root, "good")):
+        pass
+    found = runs_of(client_of(root))
+    statuses = {run.info.run_name: run.info.status for run in found["arms"]}
+    assert statuses == {"arm bad": "FAILED", "arm good": "FINISHED"}
+    assert [run.info.status for run in found["groups"]] == ["FAILED"]
+    with runlog.reporting(None):
+        pass
+
+
+def test_result_of_an_unknown_checkpoint_gets_a_run_of_its_own(root: Path):
+    runlog.log_result(str(root), "f9", {"in1k/top1": 1.5})
+    (arm,) = runs_of(client_of(root))["arms"]
+    assert arm.data.metrics == {"in1k/top1": 1.5}
+    assert arm.info.status == "FINISHED"
+
+
+def test_a_run_of_kubeflow_is_adopted_as_parent(root: Path, monkeypatch: pytest.MonkeyPatch):
+    client = client_of(root)
+    experiment = client.create_experiment("theirs", artifact_location=str(root / "theirs"))
+    theirs = client.create_run(experiment)
+    monkeypatch.setenv("MLFLOW_RUN_ID", theirs.info.run_id)
+    open_arm(root).finish("FAILED")
+    found = client.search_runs([experiment])
+    arms = [run for run in found if run.info.run_id != theirs.info.run_id]
+    assert [run.data.tags["mlflow.parentRunId"] for run in arms] == [theirs.info.run_id]
+    assert client.get_run(theirs.info.run_id).info.status == "RUNNING"
+    assert client.get_experiment_by_name("previts") is None
+
+
+def test_rejected_entries_are_dropped_with_a_warning(root: Path, caplog: pytest.LogCaptureFixture):
+    run = open_arm(root)
+    run.metrics({"not @ name": 1.0}, step=0)
+    run.metrics({"loss": 3.0}, step=0)
+    run.finish()
+    (arm,) = runs_of(client_of(root))["arms"]
+    assert arm.data.metrics == {"loss": 3.0}
+    assert arm.info.status == "FINISHED"
+    assert "rejects" in caplog.text
+
+
+def test_names_with_quotes_are_refused(tmp_path: Path):
+    with pytest.raises(InputError, match="without quotes"):
+        runlog.open_run(str(tmp_path), group="it's", name="x", fingerprint="f", params={})
+
+
+def test_flatten_names_settings_by_their_path():
+    nested = {"seed": 0, "optim": {"lr": 0.03, "deep": {"on": True}}, "sizes": (1, 2)}
+    assert runlog.flatten(nested) == {"seed": 0, "optim.lr": 0.03, "optim.deep.on": True, "sizes": (1, 2)}
+
+
+def test_many_params_and_metrics_are_sent_in_parts(root: Path):
+    run = open_arm(root, **{f"p{n}": "x" * 9000 for n in range(130)})
+    run.metrics({f"m{n}": float(n) for n in range(1500)}, step=0)
+    run.finish()
+    (arm,) = runs_of(client_of(root))["arms"]
+    assert len(arm.data.params) == 130
+    assert len(arm.data.metrics) == 1500
+
+
+def test_processes_that_start_at_once_share_group_and_store(tmp_path: Path):
+    program = (
+        "import sys; from previts import runlog\n"
+        "run = runlog.open_run(sys.argv[1], group='corpus', name='n', fingerprint=sys.argv[2], params={'a': 1})\n"
+        "for step in range(30): run.metrics({'loss': float(step)}, step)\n"
+        "run.finish()\n"
+    )
+    root = tmp_path / "root"
+    processes = [
+        subprocess.Popen([sys.executable, "-c", program, str(root), name], stderr=subprocess.PIPE, text=True)
+        for name in ("fa", "fb", "fb")
+    ]
+    errors = [process.communicate(timeout=120)[1] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0, 0], errors
+    client = client_of(root)
+    found = runs_of(client)
+    assert len(found["groups"]) == 1
+    assert sorted(run.data.tags[runlog.FINGERPRINT_TAG] for run in found["arms"]) == ["fa", "fb"]
+    lengths = {
+        run.data.tags[runlog.FINGERPRINT_TAG]: len(client.get_metric_history(run.info.run_id, "loss"))
+        for run in found["arms"]
+    }
+    assert lengths == {"fa": 30, "fb": 60}
+    assert "MLflow does not take" not in "".join(errors)
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+class Server:
+    """A real MLflow server on loopback, that can be taken down and brought up again."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.port = folder, free_port()
+        self.process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def uri(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def up(self) -> None:
+        self.folder.mkdir(exist_ok=True)
+        command = [
+            sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(self.port), "--workers", "1",
+            "--backend-store-uri", f"sqlite:///{self.folder}/server.db",
+            "--artifacts-destination", f"{self.folder}/files",
+        ]  # fmt: skip
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("MLFLOW_")}
+        with open(self.folder / "server.log", "ab") as log:
+            self.process = subprocess.Popen(
+                command, stdout=log, stderr=log, env=environment, cwd=self.folder, start_new_session=True
+            )
+        for _ in range(600):
+            try:
+                if requests.get(f"{self.uri}/health", timeout=1).ok:
+                    return
+            except requests.RequestException:
+                assert self.process.poll() is None, (self.folder / "server.log").read_text()
+            time.sleep(0.1)
+        raise AssertionError("the server did not come up")
+
+    def down(self) -> None:
+        if self.process is not None:
+            os.killpg(self.process.pid, signal.SIGKILL)
+            self.process.wait()
+            self.process = None
+
+
+@pytest.fixture
+def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    server = Server(tmp_path / "server")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", server.uri)
+    yield server
+    server.down()
+
+
+@pytest.mark.slow
+def test_outages_never_stop_the_work_and_lose_nothing(
+    tmp_path: Path, server: Server, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+):
+    root = tmp_path / "root"
+    (tmp_path / "note.txt").write_text("hello")
+    caplog.set_level(logging.WARNING, "previts.runlog")
+
+    # Down from start to end: everything is kept, with one warning.
+    started = time.monotonic()
+    run = open_arm(root, "down", lr=1)
+    for step in range(50):
+        run.metrics({"loss": float(step)}, step)
+    run.tag("previts.checkpoint", "somewhere")
+    run.artifact(str(tmp_path / "note.txt"))
+    run.finish("FAILED")
+    assert time.monotonic() - started < 10
+    assert caplog.text.count("does not take entries") == 1
+    (spool,) = (root / "runlog").glob("*.jsonl")
+    with open(spool, "a") as file:
+        file.write('{"kind": "metr')  # the process was killed in the middle of a line
+
+    # Up: the next run sends what was left, then itself.
+    server.up()
+    run = open_arm(root, "next", lr=2)
+    assert not list((root / "runlog").iterdir())
+    client = MlflowClient(server.uri)
+    (arm,) = runs_of(client)["arms"][1:]
+    assert arm.info.run_name == "arm down"
+    assert arm.info.status == "FAILED"
+    assert arm.data.params == {"lr": "1"}
+    assert arm.data.tags["previts.checkpoint"] == "somewhere"
+    history = client.get_metric_history(arm.info.run_id, "loss")
+    assert [(point.step, point.value) for point in history] == [(step, float(step)) for step in range(50)]
+    assert [file.path for file in client.list_artifacts(arm.info.run_id)] == ["note.txt"]
+
+    # Down in the middle, up before the end: the same run sends it itself.
+    run.metrics({"loss": 9.0}, step=1)
+    server.down()
+    run.metrics({"loss": 8.0}, step=2)
+    (spool,) = (root / "runlog").glob("*.jsonl")
+    assert len(spool.read_text().splitlines()) == 2
+    # While its run is at work, nobody else sends a spool.
+    other = open_arm(root, "other")
+    assert len(list((root / "runlog").glob("*.jsonl"))) == 2
+    server.up()
+    monkeypatch.setattr(runlog, "RETRY_SECONDS", 0.0)
+    other.metrics({"loss": 1.0}, step=1)
+    other.finish()
+    assert spool.exists()
+    run.finish()
+    assert not list((root / "runlog").iterdir())
+    arms = {run.info.run_name: run for run in runs_of(client)["arms"]}
+    assert {name: run.info.status for name, run in arms.items()} == {
+        "arm down": "FAILED", "arm next": "FINISHED", "arm other": "FINISHED",
+    }  # fmt: skip
+    history = client.get_metric_history(arms["arm next"].info.run_id, "loss")
+    assert [(point.step, point.value) for point in history] == [(1, 9.0), (2, 8.0)]
+    assert len(runs_of(client)["groups"]) == 1
+
+
+def test_spool_of_a_remote_root_is_put_beside_the_results_and_sent_from_there(
+    tmp_path: Path, tables: Path, monkeypatch: pytest.MonkeyPatch
+):
+    shutil.copy(tables, tmp_path / "mlflow.db")
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr("tempfile.tempdir", None)
+    root = "memory://bucket/root"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{free_port()}")
+    run = runlog.open_run(root, group="corpus", name="n", fingerprint="f1", params={})
+    run.metrics({"loss": 4.0}, step=7)
+    run.finish("KILLED")
+    (copy,) = fsspec.filesystem("memory").ls("/bucket/root/runlog", detail=False)
+    for spool in tmp_path.glob("previts-runlog-*/*"):
+        spool.unlink()  # the pod is gone, and its disk with it
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
+    runlog.log_report(root, group="corpus", report="r")
+    (arm,) = runs_of(client_of(tmp_path))["arms"]
+    assert arm.data.metrics == {"loss": 4.0}
+    assert arm.info.status == "KILLED"
+    assert not fsspec.filesystem("memory").exists(copy)
+
+
+def test_tracking_uri_is_the_given_one_or_a_file_in_the_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    assert runlog.tracking_uri(str(tmp_path / "root")) == f"sqlite:///{tmp_path}/root/mlflow.db"
+    assert runlog.tracking_uri("memory://bucket/root") == f"sqlite:///{tmp_path}/mlflow.db"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://mlflow:5000")
+    assert runlog.tracking_uri(str(tmp_path)) == "http://mlflow:5000"
+
+
+def test_spool_lines_are_plain_json(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{free_port()}")
+    run = open_arm(tmp_path, lr=0.1)
+    run.metrics({"loss": 1.5}, step=3)
+    (spool,) = (tmp_path / "runlog").glob("*.jsonl")
+    identity, entry = [json.loads(line) for line in spool.read_text().splitlines()]
+    assert identity["fingerprint"] == "f1"
+    assert identity["params"] == {"lr": "0.1"}
+    assert (entry["values"], entry["step"]) == ({"loss": 1.5}, 3)
+    run.close()

@@ -1,0 +1,219 @@
+"""The verbs on a small synthetic world: what is made, what is not made twice, what an interruption leaves."""
+
+import json
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from previts import demo, flow, masks, paper, shards, stages, storage, tubes
+from previts import index as corpus
+from previts.errors import InputError
+
+SMALL = [
+    "video.videos_per_shard=3",
+    "saliency.every=4",
+    "augment.size=64",
+    "objective.queue_size=16",
+    "objective.batch_norm_groups=1",
+    "optim.batch_size=4",
+    "optim.epochs=1",
+    "evaluation.crop=64",
+    "evaluation.resize=72",
+    "evaluation.linear_epochs=3",
+]
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("world")
+    demo.make_world(str(folder), replace(demo.TINY, seed=1))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def made(world: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """Every verb once, the fan-outs by two workers, the second first."""
+    root = str(tmp_path_factory.mktemp("root"))
+    at = {"root": root, "crawl": str(world / "crawl.csv"), "data": str(world / "datasets")}
+    for part in (1, 0):
+        at["videos"] = stages.download(at["crawl"], root, "demo", SMALL, part, 2)
+        assert storage.is_committed(at["videos"]) == (part == 0)
+    at["model"] = stages.fit_saliency(at["videos"], root, "demo", SMALL)
+    for part in (1, 0):
+        at["saliency"] = stages.saliency(at["videos"], at["model"], root, "demo", SMALL, part, 2)
+        at["tubes"] = stages.track(at["videos"], at["saliency"], root, "demo", SMALL, part, 2)
+        assert storage.is_committed(at["tubes"]) == (part == 0)
+    at["index"] = stages.index(at["videos"], at["tubes"], root)
+    at["checkpoint"] = stages.pretrain("1/vgg/previts", at["index"], root, "demo", SMALL)
+    at["result"] = stages.evaluate("1/vgg/previts", "davis", at["checkpoint"], at["data"], root, "demo", SMALL)
+    at["report"] = stages.report(["1/vgg/previts", "6b"], at["index"], [at["result"]], root, "demo", SMALL)
+    return at
+
+
+def snapshot(root: str) -> dict[str, int]:
+    return {str(path): path.stat().st_mtime_ns for path in Path(root).rglob("*") if path.is_file()}
+
+
+def test_every_video_of_the_crawl_is_accounted_for(made):
+    counts = storage.read_manifest(made["videos"]).counts
+    rows = [row for shard in range(int(counts["shards"])) for row in shards.read_shard(made["videos"], shard)]
+    crawl = Path(made["crawl"]).read_text().splitlines()[1:]
+    assert [row.video_id for row in rows] == [line.split(",")[0] for line in crawl]
+    assert counts["videos"] == len(crawl) == counts["ok"] + counts["failed"]
+    assert counts["failed"] == sum(row.video_id.startswith("bad") for row in rows) == 3
+    assert all(row.error for row in rows if row.status == "failed")
+
+
+def test_the_index_joins_each_usable_video_with_its_own_tube(made):
+    index = corpus.read_index(made["index"])
+    total = int(storage.read_manifest(made["videos"]).counts["shards"])
+    videos = {row.video_id: row for shard in range(total) for row in shards.read_shard(made["videos"], shard)}
+    followed = {row.video_id: row for shard in range(total) for row in tubes.read_shard(made["tubes"], shard)}
+    assert [row.video_id for row in index] == sorted(name for name, row in videos.items() if row.status == "ok")
+    for row in index:
+        assert (row.offset, row.size, row.num_frames) == (
+            videos[row.video_id].offset,
+            videos[row.video_id].size,
+            videos[row.video_id].num_frames,
+        )
+        tube = tubes.read_tube(made["tubes"], row.shard, row.tube_offset, row.tube_size)
+        assert tube.spans() == [tuple(span) for span in row.spans] or tube.spans() == row.spans
+        assert row.spans == followed[row.video_id].spans
+        assert index.find(row.video_id) == row
+    with pytest.raises(InputError, match="no video 'nobody'"):
+        index.find("nobody")
+
+
+def test_tubes_lie_on_the_objects_of_the_world(made, world):
+    index = corpus.read_index(made["index"])
+    scores = []
+    for row in index:
+        truth = demo.read_masks(storage.join(str(world), "masks", f"{row.video_id}.npz"))
+        tube = tubes.read_tube(made["tubes"], row.shard, row.tube_offset, row.tube_size)
+        step = truth.shape[0] / row.num_frames
+        for frame in range(row.num_frames):
+            mask = tube.mask(frame)
+            if mask.any() and mask.shape == truth.shape[1:]:
+                scores.append(masks.iou(mask, truth[min(int(frame * step), truth.shape[0] - 1)]))
+    assert len(scores) > 20
+    assert sum(scores) / len(scores) > 0.4
+
+
+def test_a_second_call_of_every_verb_does_nothing(made, world):
+    before = snapshot(made["root"])
+    root = made["root"]
+    again = {
+        "videos": stages.download(made["crawl"], root, "demo", SMALL),
+        "model": stages.fit_saliency(made["videos"], root, "demo", SMALL),
+        "saliency": stages.saliency(made["videos"], made["model"], root, "demo", SMALL),
+        "tubes": stages.track(made["videos"], made["saliency"], root, "demo", SMALL),
+        "index": stages.index(made["videos"], made["tubes"], root),
+        "checkpoint": stages.pretrain("6b/mu=0.3", made["index"], root, "demo", SMALL),
+        "result": stages.evaluate("6b/mu=0.3", "davis", made["checkpoint"], made["data"], root, "demo", SMALL),
+        "report": stages.report(["1/vgg/previts", "6b"], made["index"], [made["result"]], root, "demo", SMALL),
+    }
+    assert again == {name: made[name] for name in again}
+    after = snapshot(root)
+    page = str(Path(root) / "report.html")  # the page at the fixed address is put there anew
+    assert {name: time for name, time in after.items() if name != page} == {
+        name: time for name, time in before.items() if name != page
+    }
+
+
+def test_only_the_shard_that_is_missing_is_made_again(made, world, tmp_path):
+    for stage in ("videos", "saliency", "tubes"):
+        os.system(f"cp -a {made['root']}/. {tmp_path}/{stage}")
+    for stage, verb in (
+        ("videos", lambda at, root: stages.download(made["crawl"], root, "demo", SMALL)),
+        ("saliency", lambda at, root: stages.saliency(at["videos"], at["model"], root, "demo", SMALL)),
+        ("tubes", lambda at, root: stages.track(at["videos"], at["saliency"], root, "demo", SMALL)),
+    ):
+        root = str(tmp_path / stage)
+        at = {name: uri.replace(made["root"], root) for name, uri in made.items()}
+        whole = storage.read_manifest(at[stage]).counts
+        os.unlink(storage.join(at[stage], "manifest.json"))
+        os.unlink(storage.join(at[stage], shards.table_name(1)))
+        others = {name: time for name, time in snapshot(at[stage]).items() if "00001" not in name}
+        assert verb(at, root) == at[stage]
+        assert storage.read_manifest(at[stage]).counts == whole
+        assert {name: snapshot(at[stage])[name] for name in others} == others
+
+
+def test_results_name_their_own_checkpoint(made):
+    result = storage.read_json(storage.join(made["result"], "result.json"))
+    assert result["checkpoint"] == storage.read_manifest(made["checkpoint"]).fingerprint
+    assert storage.read_manifest(made["result"]).inputs["checkpoint"] == made["checkpoint"]
+    assert 0 <= result["metrics"]["davis/j_mean"] <= 1
+
+
+def test_the_training_log_has_every_step_once(made):
+    lines = [
+        json.loads(line) for line in storage.read_bytes(storage.join(made["checkpoint"], "log.jsonl")).splitlines()
+    ]
+    assert [line["step"] for line in lines] == list(range(1, len(lines) + 1))
+
+
+def test_the_report_shows_rows_that_were_not_trained_as_such(made):
+    page = storage.read_bytes(storage.join(made["report"], "report.html")).decode()
+    assert page == (Path(made["root"]) / "report.html").read_text()
+    for row in paper.expand(["1/vgg/previts", "6b"]):
+        assert row.name in page
+    cells = storage.read_bytes(storage.join(made["report"], "report.csv")).decode().splitlines()
+    missing = [line for line in cells if line.startswith("6b/mu=0.2,")]
+    assert missing
+    assert all(",0.0," not in line for line in missing)
+
+
+def test_the_run_log_holds_the_arm_with_its_numbers(made):
+    from mlflow.tracking import MlflowClient
+
+    client = MlflowClient(f"sqlite:///{made['root']}/mlflow.db")
+    (experiment,) = [item for item in client.search_experiments() if item.name == "previts"]
+    runs = client.search_runs([experiment.experiment_id])
+    fingerprint = storage.read_manifest(made["checkpoint"]).fingerprint
+    (arm,) = [run for run in runs if run.data.tags.get("previts.fingerprint") == fingerprint]
+    assert arm.info.status == "FINISHED"
+    assert arm.data.params["objective.attention_weight"] == "3.0"
+    assert "davis/j_mean" in arm.data.metrics
+    assert arm.data.tags["mlflow.parentRunId"] in {run.info.run_id for run in runs}
+
+
+def test_too_many_failures_stop_the_download_and_keep_what_was_stored(made, world, tmp_path):
+    with pytest.raises(InputError, match=r"3 of the 9 videos .* max_failure_fraction = 0.1"):
+        stages.download(made["crawl"], str(tmp_path), "demo", SMALL, max_failure_fraction=0.1)
+    stored = snapshot(str(tmp_path))
+    videos = stages.download(made["crawl"], str(tmp_path), "demo", SMALL, max_failure_fraction=0.5)
+    assert storage.read_manifest(videos).counts["failed"] == 3
+    assert {name: snapshot(str(tmp_path))[name] for name in stored} == stored
+
+
+def test_a_changed_video_beside_the_manifest_is_a_new_crawl(made, world, tmp_path):
+    os.system(f"cp -a {world}/crawl.csv {world}/videos {tmp_path}/")
+    same = stages.download(str(tmp_path / "crawl.csv"), made["root"], "demo", SMALL)
+    assert same == made["videos"]
+    one = next((tmp_path / "videos").glob("v*.mp4"))
+    one.write_bytes(one.read_bytes()[:-7] + b"changed")
+    other = stages.download(str(tmp_path / "crawl.csv"), str(tmp_path / "root"), "demo", SMALL)
+    assert other.rsplit("/", 1)[1] != made["videos"].rsplit("/", 1)[1]
+
+
+def test_the_same_flow_gives_the_same_addresses_in_memory(made, world):
+    root = "memory://flow"
+    videos = stages.download(made["crawl"], root, "demo", SMALL)
+    model = stages.fit_saliency(videos, root, "demo", SMALL)
+    regions = stages.saliency(videos, model, root, "demo", SMALL)
+    followed = stages.track(videos, regions, root, "demo", SMALL)
+    index = stages.index(videos, followed, root)
+    assert index == made["index"].replace(made["root"], root)
+    assert storage.read_bytes(storage.join(index, corpus.TABLE)) == storage.read_bytes(
+        storage.join(made["index"], corpus.TABLE)
+    )
+
+
+def test_a_closing_step_tells_what_to_do_after_a_failure(tmp_path):
+    text = flow.close(str(tmp_path), "FAILED", "Task pretrain failed.")
+    assert "Task pretrain failed." in text
+    assert "same parameters" in text
+    assert "SUCCEEDED" in flow.close(str(tmp_path), "SUCCEEDED", "")

@@ -1,0 +1,313 @@
+"""Oracles: blobs whose way is known, the tube written out frame by frame, and counts that must be conserved."""
+
+import numpy as np
+import pytest
+
+from previts import records, shards, storage, tubes, video
+from previts.crawls import CrawlItem
+from previts.errors import InputError
+from previts.masks import encode_rle
+from previts.saliency import predict
+from previts.tubes import TrackConfig, Tube, build_tube
+
+HEIGHT, WIDTH = 60, 100
+ASSOCIATIONS = ("box", "mask")
+
+
+def blob(left, top=20, width=20, height=20):
+    """A rectangle with one corner cut off: no mask that is merely a box can pass for it."""
+    mask = np.zeros((HEIGHT, WIDTH), bool)
+    mask[top : top + height, max(0, left) : max(0, left + width)] = True
+    mask[top : top + 4, max(0, left) : max(0, left + 4)] = False
+    return mask
+
+
+NOTHING = np.zeros((HEIGHT, WIDTH), bool)
+
+
+def follow(masks, every=1, num_frames=None, **config):
+    key_frames = [every * place for place in range(len(masks))]
+    return build_tube(masks, key_frames, num_frames or key_frames[-1] + 1, TrackConfig(**config))
+
+
+def assert_tube(tube, expected):
+    assert len(tube.frame_keys) == len(expected)
+    for frame, mask in enumerate(expected):
+        np.testing.assert_array_equal(tube.mask(frame), mask, err_msg=f"frame {frame}")
+    np.testing.assert_array_equal(tube.masks(range(len(expected))), np.stack(expected))
+
+
+@pytest.mark.parametrize("association", ASSOCIATIONS)
+def test_tube_stays_on_the_object_while_a_larger_distractor_passes_by(association):
+    target = [blob(10 + 2 * frame, top=30) for frame in range(24)]
+    # The distractor is larger (but not there at the start), comes the other way and passes 2 pixels above the object.
+    passing = [blob(95 - 4 * frame, top=0, width=40, height=28) if frame else NOTHING for frame in range(24)]
+    assert passing[10].sum() > target[10].sum()
+    tube = follow([a | b for a, b in zip(target, passing, strict=True)], association=association)
+    assert_tube(tube, target)
+    assert tube.spans() == [[0, 24]]
+
+
+@pytest.mark.parametrize("association", ASSOCIATIONS)
+def test_the_largest_region_of_the_first_frame_is_the_object(association):
+    # The other one grows and is larger from the second frame on; the choice stands.
+    masks = [blob(5, width=19 + 2 * frame) | blob(55) for frame in range(8)]
+    assert masks[1][:, :50].sum() > masks[1][:, 50:].sum()
+    tube = follow(masks, association=association)
+    assert_tube(tube, [blob(55)] * 8)
+
+
+@pytest.mark.parametrize("association", ASSOCIATIONS)
+@pytest.mark.parametrize("max_age", [0, 1, 3])
+def test_an_object_that_returns_within_max_age_is_followed_on(association, max_age):
+    here = blob(40)
+    tube = follow([here] * 4 + [NOTHING] * max_age + [here] * 3, association=association, max_age=max_age)
+    assert_tube(tube, [here] * 4 + [NOTHING] * max_age + [here] * 3)
+    late = follow([here] * 4 + [NOTHING] * (max_age + 1) + [here] * 3, association=association, max_age=max_age)
+    assert_tube(late, [here] * 4 + [NOTHING] * (max_age + 4))
+    assert late.spans() == [[0, 4]]
+
+
+@pytest.mark.parametrize("association", ASSOCIATIONS)
+def test_a_lost_object_is_never_replaced(association):
+    tube = follow([blob(5)] * 3 + [blob(70)] * 20, association=association)
+    assert_tube(tube, [blob(5)] * 3 + [NOTHING] * 20)
+
+
+def test_without_an_object_in_the_first_frame_the_first_one_that_appears_is_taken():
+    tube = follow([NOTHING, NOTHING, blob(30), blob(32)])
+    assert_tube(tube, [NOTHING, NOTHING, blob(30), blob(32)])
+    assert tube.spans() == [[2, 4]]
+
+
+def test_without_any_object_the_tube_is_empty():
+    speck = np.zeros((HEIGHT, WIDTH), bool)
+    speck[3:5, 3:7] = True  # 8 pixels
+    for masks in ([NOTHING] * 3, [speck] * 3):
+        tube = follow(masks, min_area=0.0)
+        assert_tube(tube, [NOTHING] * 3)
+        assert (tube.spans(), tube.tracked_frames(), tube.mean_area(), tube.key_counts) == ([], 0, 0.0, [])
+
+
+def test_components_below_the_least_area_are_not_seen():
+    mask = blob(10, width=8, height=8) | blob(60, width=10, height=10)  # 48 and 84 pixels once the corner is cut
+    assert_tube(follow([mask], min_area=0.0), [blob(60, width=10, height=10)])
+    assert follow([mask], min_area=84 / 6000).tracked_frames() == 1
+    assert follow([mask], min_area=85 / 6000).tracked_frames() == 0
+
+
+@pytest.mark.parametrize("association", ASSOCIATIONS)
+def test_between_key_frames_a_mask_holds_only_inside_a_matched_pair(association):
+    a, b, c = blob(40), blob(44), blob(46)
+    tube = follow([a, b, NOTHING, c], every=4, num_frames=16, association=association)
+    # Pair (0, 4): the nearer mask, frame 2 belongs to the earlier. Frames 8 to 11 are lost, 12 stands alone.
+    assert_tube(tube, [a, a, a, b, b] + [NOTHING] * 7 + [c] + [NOTHING] * 3)
+    assert tube.spans() == [[0, 5], [12, 13]]
+    assert tube.tracked_frames() == 6
+
+
+def test_key_frames_need_not_be_evenly_spaced():
+    a, b, c = blob(40), blob(42), blob(44)
+    tube = build_tube([a, b, c], [1, 2, 7], 9, TrackConfig())
+    assert_tube(tube, [NOTHING, a, b, b, b, c, c, c, NOTHING])
+
+
+def test_both_associations_differ_where_boxes_and_pixels_disagree():
+    # Two thin diagonals: their boxes are equal, their pixels hardly overlap.
+    rows = np.arange(50)
+    down, up = np.zeros((HEIGHT, WIDTH), bool), np.zeros((HEIGHT, WIDTH), bool)
+    for thick in range(4):
+        down[rows, rows + 20 + thick] = up[rows, 69 - rows + thick] = True
+    assert_tube(follow([down, down, up]), [down, down, up])
+    assert_tube(follow([down, down, up], association="mask"), [down, down, NOTHING])
+
+
+@pytest.mark.parametrize(
+    ("count", "key_frames", "num_frames"),
+    [(0, [], 3), (1, [0, 1], 3), (2, [0], 3), (2, [0, 0], 3), (2, [1, 0], 3), (2, [0, 3], 3), (1, [-1], 3)],
+)
+def test_masks_that_do_not_fit_the_key_frames_are_refused(count, key_frames, num_frames):
+    with pytest.raises(ValueError, match=r"key frame"):
+        build_tube([blob(5)] * count, key_frames, num_frames, TrackConfig())
+
+
+def test_masks_of_two_sizes_are_refused():
+    with pytest.raises(ValueError, match="share a frame"):
+        build_tube([blob(5), blob(5)[:-1]], [0, 1], 2, TrackConfig())
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"association": "pixel"}, {"iou_threshold": 1.1}, {"max_age": -1}, {"min_area": 1.0}]
+)
+def test_settings_out_of_range_are_refused(wrong):
+    with pytest.raises(ValueError, match=next(iter(wrong))):
+        TrackConfig(**wrong)
+
+
+def random_tube(generator):
+    height, width = (int(side) for side in generator.integers(1, 40, size=2))
+    masks = [generator.random((height, width)) < generator.random() for _ in range(generator.integers(0, 6))]
+    frame_keys = generator.integers(-1, len(masks), size=generator.integers(1, 30)).tolist()
+    return Tube(height, width, [encode_rle(mask) for mask in masks], frame_keys), masks
+
+
+def test_a_tube_comes_back_from_its_bytes():
+    generator = np.random.default_rng(0)
+    for _ in range(200):
+        tube, masks = random_tube(generator)
+        again = Tube.from_bytes(tube.to_bytes())
+        assert again == tube
+        frames = generator.integers(0, len(tube.frame_keys), size=7).tolist()
+        empty = np.zeros((tube.height, tube.width), bool)
+        expected = [masks[tube.frame_keys[frame]] if tube.frame_keys[frame] >= 0 else empty for frame in frames]
+        np.testing.assert_array_equal(again.masks(frames), np.stack(expected))
+
+
+def test_figures_of_a_tube_are_what_its_masks_say():
+    generator = np.random.default_rng(1)
+    for _ in range(100):
+        tube, masks = random_tube(generator)
+        seen = [key >= 0 for key in tube.frame_keys]
+        assert tube.tracked_frames() == sum(seen) == sum(stop - start for start, stop in tube.spans())
+        inside = [any(start <= frame < stop for start, stop in tube.spans()) for frame in range(len(seen))]
+        assert inside == seen
+        assert all(a[1] < b[0] for a, b in zip(tube.spans(), tube.spans()[1:], strict=False))
+        shares = [masks[key].mean() for key in tube.frame_keys if key >= 0]
+        assert tube.mean_area() == pytest.approx(np.mean(shares) if shares else 0)
+
+
+def test_frames_that_the_clip_has_not_are_refused():
+    tube = follow([blob(5)] * 3)
+    for frame in (-1, 3):
+        with pytest.raises(ValueError, match=r"must be in \[0, 3\)"):
+            tube.mask(frame)
+    assert tube.masks([]).shape == (0, HEIGHT, WIDTH)
+
+
+def test_damage_to_any_byte_is_noticed():
+    tube = follow([blob(5), blob(6)])
+    blob_bytes = tube.to_bytes()
+    for place in range(len(blob_bytes)):
+        damaged = bytearray(blob_bytes)
+        damaged[place] ^= 0xFF
+        with pytest.raises(ValueError, match="tube"):
+            Tube.from_bytes(bytes(damaged))
+    for size in (0, 10, len(blob_bytes) - 5):
+        with pytest.raises(ValueError, match="tube"):
+            Tube.from_bytes(blob_bytes[:size])
+
+
+def write_clip(path, frames):
+    """A red square walks over grain; `frames` says in which frames it is there."""
+    grain = np.random.default_rng(0).integers(90, 110, size=(96, 128, 1))
+
+    def images():
+        for frame, there in enumerate(frames):
+            image = np.broadcast_to(grain if any(frames) else 100, (96, 128, 3)).astype(np.uint8)
+            if there:
+                image[36:60, 30 + frame : 54 + frame] = [200, 30, 40]
+            yield image
+
+    video.encode_clip(images(), 25.0, str(path))
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    """One shard of videos and its saliency: an object, no video at all, no object, another object."""
+    folder = tmp_path_factory.mktemp("crawl")
+    write_clip(folder / "walk.mp4", [True] * 20)
+    (folder / "broken.mp4").write_bytes(b"not a video" * 100)
+    write_clip(folder / "plain.mp4", [False] * 6)
+    write_clip(folder / "again.mp4", [True] * 9)
+    names = ["walk", "broken", "plain", "again"]
+    items = [CrawlItem(name, str(folder / f"{name}.mp4"), None, None, "", "") for name in names]
+    uri, saliency = str(tmp_path_factory.mktemp("videos")), str(tmp_path_factory.mktemp("saliency"))
+    shards.build_shard(items, 0, uri, video.VideoConfig())
+    predict.predict_shard(uri, 0, predict.SaliencyConfig(every=2), saliency)
+    return uri, saliency
+
+
+def test_every_usable_video_has_exactly_one_tube(world, tmp_path):
+    target = str(tmp_path)
+    assert not tubes.is_done(target, 0)
+    counts = tubes.track_shard(*world, 0, TrackConfig(), target)
+    assert tubes.is_done(target, 0)
+    videos, rows = shards.read_shard(world[0], 0), tubes.read_shard(target, 0)
+    assert (
+        [row.video_id for row in rows]
+        == [row.video_id for row in videos if row.status == "ok"]
+        == ["walk", "plain", "again"]
+    )
+    assert [row.status for row in rows] == ["tracked", "empty", "tracked"]
+    tracked = sum(row.tracked_frames for row in rows)
+    assert counts == {"videos": 3, "tracked": 2, "empty": 1, "frames": 35, "tracked_frames": tracked}
+    # The blobs lie one after the other and fill the file.
+    assert [row.offset for row in rows] == np.cumsum([0, *(row.size for row in rows)])[:-1].tolist()
+    assert len(storage.read_bytes(storage.join(target, tubes.blob_name(0)))) == sum(row.size for row in rows)
+    frames = {row.video_id: row.num_frames for row in videos}
+    for row in rows:
+        tube = tubes.read_tube(target, 0, row.offset, row.size)
+        assert (len(tube.frame_keys), tube.height, tube.width) == (frames[row.video_id], 96, 128)
+        assert (row.tracked_frames, row.spans) == (tube.tracked_frames(), tube.spans())
+        assert row.mean_area == pytest.approx(
+            tube.masks(range(len(tube.frame_keys))).sum() / max(1, row.tracked_frames) / (96 * 128)
+        )
+
+
+def test_the_tube_of_a_video_is_its_object(world, tmp_path):
+    tubes.track_shard(*world, 0, TrackConfig(), str(tmp_path))
+    walk = tubes.read_shard(str(tmp_path), 0)[0]
+    tube = tubes.read_tube(str(tmp_path), 0, walk.offset, walk.size)
+    assert walk.spans == [[0, 19]]  # the last key frame is 18 and nothing follows that could close a pair
+    for frame in range(19):
+        square = np.zeros((96, 128), bool)
+        square[36:60, 30 + frame : 54 + frame] = True
+        assert (tube.mask(frame) & square).sum() / (tube.mask(frame) | square).sum() > 0.7
+
+
+def test_tracking_twice_writes_the_same_bytes(world, tmp_path):
+    for name in ("one", "two"):
+        tubes.track_shard(*world, 0, TrackConfig(), str(tmp_path / name))
+    for name in (shards.table_name(0), tubes.blob_name(0)):
+        assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
+
+
+def rewritten(saliency, target, change):
+    records.write_records(
+        storage.join(target, shards.table_name(0)), predict.SaliencyRecord, change(predict.read_shard(saliency, 0))
+    )
+    return target
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda rows: [row for row in rows if row.video_id != "again"], "has 0 masks .* 'again'"),
+        (lambda rows: [*rows, predict.SaliencyRecord("other", 0, 96, 128, [96 * 128])], r"has 1 videos .*'other'"),
+        (
+            lambda rows: [*rows[:-1], predict.SaliencyRecord("again", 9, 96, 128, [96 * 128])],
+            "'again', which is 96 x 128 with 9",
+        ),
+        (lambda rows: [predict.SaliencyRecord("walk", 0, 2, 3, [6]), *rows[1:]], "'walk', which is 96 x 128"),
+    ],
+)
+def test_saliency_of_other_videos_is_refused(world, tmp_path, change, message):
+    saliency = rewritten(world[1], str(tmp_path / "saliency"), change)
+    with pytest.raises(InputError, match=message):
+        tubes.track_shard(world[0], saliency, 0, TrackConfig(), str(tmp_path / "tubes"))
+    assert not tubes.is_done(str(tmp_path / "tubes"), 0)
+
+
+def test_a_damaged_or_missing_blob_file_says_what_to_do(world, tmp_path):
+    target = str(tmp_path)
+    tubes.track_shard(*world, 0, TrackConfig(), target)
+    row = tubes.read_shard(target, 0)[0]
+    uri = storage.join(target, tubes.blob_name(0))
+    damaged = bytearray(storage.read_bytes(uri))
+    damaged[row.offset + 40] ^= 1
+    storage.write_bytes(uri, bytes(damaged))
+    with pytest.raises(InputError, match=r"damaged tube.*run `previts track` again"):
+        tubes.read_tube(target, 0, row.offset, row.size)
+    (tmp_path / tubes.blob_name(0)).unlink()
+    with pytest.raises(InputError, match=r"tubes is missing; .*`previts track` again"):
+        tubes.read_tube(target, 0, row.offset, row.size)

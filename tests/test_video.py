@@ -1,0 +1,472 @@
+import itertools
+import os
+import random
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+from av.stream import Disposition
+
+from previts import video
+from previts.experiment import VideoConfig
+from previts.video import VideoError
+
+CONFIG = VideoConfig()
+BITS = 10
+
+
+def numbered(number, width=160, height=96, channels=3):
+    """A frame that shows its number as a row of black and white blocks, above a texture that moves."""
+    rows, columns = np.mgrid[:height, :width]
+    picture = 110 + 40 * np.sin(rows / 9 + number / 3) + 40 * np.cos(columns / 13 - number / 5)
+    block = width // BITS
+    for bit in range(BITS):
+        picture[: height // 3, bit * block : (bit + 1) * block] = 255 if number >> bit & 1 else 0
+    return np.repeat(picture.astype(np.uint8)[..., None], channels, axis=2)
+
+
+def read_number(frame):
+    height, width = frame.shape[:2]
+    block = width / BITS
+    strip = frame[height // 9 : height // 4].mean(axis=(0, 2))
+    return sum(int(strip[int((bit + 0.5) * block)] > 127) << bit for bit in range(BITS))
+
+
+def write_source(
+    path,
+    frames,
+    *,
+    times=None,
+    fps=25,
+    codec="libx264",
+    gop=30,
+    options=None,
+    matrix=None,
+    aspect=None,
+    audio=False,
+    container_options=None,
+):
+    """A video as strangers make them: `times` in seconds makes its rate variable."""
+    with av.open(str(path), "w", options=container_options or {}) as container:
+        stream = container.add_stream(codec, rate=fps, options=options or {})
+        stream.height, stream.width = frames[0].shape[:2]
+        stream.pix_fmt = "yuv420p"
+        stream.codec_context.gop_size = gop
+        stream.codec_context.thread_count = 1
+        if aspect is not None:
+            stream.codec_context.sample_aspect_ratio = aspect
+        tick = 1 / Fraction(fps)
+        stream.codec_context.time_base = tick
+        if matrix is not None:
+            stream.set_display_matrix(matrix)
+        if audio:
+            write_tone(container)
+        for number, pixels in enumerate(frames):
+            frame = av.VideoFrame.from_ndarray(pixels, "rgb24").reformat(format="yuv420p")
+            frame.time_base = tick
+            frame.pts = number if times is None else round(times[number] / tick)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    return str(path)
+
+
+def write_tone(container, seconds=2):
+    stream = container.add_stream("aac", rate=16000)
+    for start in range(0, 16000 * seconds, 1024):
+        tone = np.sin(np.arange(start, start + 1024) / 10).astype(np.float32)[None]
+        frame = av.AudioFrame.from_ndarray(tone, "fltp", "mono")
+        frame.sample_rate, frame.pts, frame.time_base = 16000, start, Fraction(1, 16000)
+        container.mux(stream.encode(frame))
+    container.mux(stream.encode(None))
+
+
+def shown(source, tmp_path, start=None, end=None, config=CONFIG):
+    """Normalise, and return the numbers that the clip's frames show."""
+    target = str(tmp_path / "clip.mp4")
+    info = video.normalise(source, target, config, start, end)
+    frames = video.decode_file(target)
+    assert len(frames) == info.num_frames
+    return info, [read_number(frame) for frame in frames]
+
+
+@pytest.fixture(scope="module")
+def noisy_clip(tmp_path_factory):
+    """A clip with detail and motion enough that every frame depends on the ones before it."""
+    generator = np.random.default_rng(0)
+    base = generator.integers(0, 256, (160, 240, 3), dtype=np.uint8)
+    path = str(tmp_path_factory.mktemp("noisy") / "clip.mp4")
+    frames = [np.roll(base, (shift, 2 * shift), (0, 1)) for shift in range(40)]
+    return path, video.encode_clip(frames, 25, path)
+
+
+# --- the layout of a clip ---
+
+
+def test_any_run_of_gops_decodes_to_the_frames_of_the_whole_file(noisy_clip):
+    path, info = noisy_clip
+    data, whole = Path(path).read_bytes(), video.decode_file(path)
+    assert info.gop_frames == [0, 12, 24, 36]
+    bounds = [*info.gop_frames, info.num_frames]
+    for first, stop in itertools.combinations(range(len(bounds)), 2):
+        piece = data[info.gop_offsets[first] : info.gop_offsets[stop]]
+        wanted = range(bounds[stop] - bounds[first])
+        decoded = video.decode_gops(piece, info.header, wanted)
+        np.testing.assert_array_equal(np.stack(decoded), whole[bounds[first] : bounds[stop]])
+
+
+def test_frames_may_be_wanted_in_any_order_and_twice(noisy_clip):
+    path, info = noisy_clip
+    data, whole = Path(path).read_bytes(), video.decode_file(path)
+    wanted = random.Random(0).choices(range(info.num_frames), k=25)
+    decoded = video.decode_gops(data[info.gop_offsets[0] : info.gop_offsets[-1]], info.header, wanted)
+    np.testing.assert_array_equal(np.stack(decoded), whole[wanted])
+    assert video.decode_gops(data[info.gop_offsets[0] : info.gop_offsets[-1]], info.header, []) == []
+
+
+def test_a_clip_has_closed_gops_of_twelve_and_frames_in_display_order(noisy_clip):
+    path, info = noisy_clip
+    with av.open(path) as container:
+        assert [stream.type for stream in container.streams] == ["video"]
+        stream = container.streams.video[0]
+        assert not stream.codec_context.has_b_frames
+        packets = [packet for packet in container.demux(stream) if packet.size]
+    assert [packet.is_keyframe for packet in packets] == [number % 12 == 0 for number in range(40)]
+    assert all(packet.pts == packet.dts for packet in packets)
+    starts = [packet.pos for packet in packets if packet.is_keyframe]
+    assert info.gop_offsets == [*starts, packets[-1].pos + packets[-1].size]
+    # Fast start: the table of contents comes before the pictures, so a stream of the file can be read at once.
+    assert Path(path).read_bytes().index(b"moov") < info.gop_offsets[0]
+
+
+def test_the_same_frames_give_the_same_bytes(tmp_path):
+    frames = [numbered(number) for number in range(15)]
+    for name in ("a.mp4", "b.mp4"):
+        video.encode_clip(frames, 25, str(tmp_path / name))
+    assert (tmp_path / "a.mp4").read_bytes() == (tmp_path / "b.mp4").read_bytes()
+
+
+def test_a_foreign_video_is_no_clip(tmp_path):
+    frames = [numbered(number) for number in range(30)]
+    sliced = write_source(tmp_path / "sliced.mp4", frames, options={"x264-params": "slices=4"})
+    with pytest.raises(VideoError, match="single slice"):
+        video.inspect_clip(sliced)
+    other = write_source(tmp_path / "other.mp4", frames, codec="mpeg4")
+    with pytest.raises(VideoError, match=r"H\.264"):
+        video.inspect_clip(other)
+
+
+def test_damaged_bytes_are_refused(noisy_clip):
+    path, info = noisy_clip
+    gop = Path(path).read_bytes()[info.gop_offsets[1] : info.gop_offsets[2]]
+    shifted = Path(path).read_bytes()[info.gop_offsets[1] + 1 : info.gop_offsets[2] + 1]
+    for damaged in (b"", gop[:-10], gop[: len(gop) // 2], bytes(len(gop)), shifted, gop[4:]):
+        with pytest.raises(VideoError):
+            video.decode_gops(damaged, info.header, [0, 11])
+    with pytest.raises(VideoError, match="hold 12"):
+        video.decode_gops(gop, info.header, [12])
+    with pytest.raises(VideoError):
+        video.decode_gops(gop, b"\x01nonsense", [0])
+
+
+@pytest.mark.parametrize(
+    "frames",
+    [
+        [],
+        [np.zeros((31, 32, 3), np.uint8)],
+        [np.zeros((32, 32), np.uint8)],
+        [np.zeros((32, 32, 3), np.uint8), np.zeros((32, 48, 3), np.uint8)],
+    ],
+)
+def test_encode_clip_refuses_what_it_cannot_write_and_leaves_no_file(tmp_path, frames):
+    with pytest.raises(ValueError, match="fram"):
+        video.encode_clip(frames, 25, str(tmp_path / "clip.mp4"))
+    assert not (tmp_path / "clip.mp4").exists()
+
+
+# --- colours ---
+
+
+@pytest.mark.parametrize("colour", [(0, 0, 0), (255, 255, 255), (200, 30, 40), (30, 180, 60), (20, 40, 210)])
+def test_colours_survive(tmp_path, colour):
+    path = str(tmp_path / "clip.mp4")
+    video.encode_clip([np.full((64, 96, 3), colour, np.uint8)] * 13, 25, path)
+    assert np.abs(video.decode_file(path).astype(int) - colour).max() <= 5
+
+
+@pytest.mark.parametrize(("matrix", "full"), [(1, False), (6, False), (1, True), (6, True), (2, False)])
+def test_normalising_keeps_colours_of_any_matrix_and_range(tmp_path, matrix, full):
+    colour = np.array([200, 60, 40])
+    kr, kb = (0.2126, 0.0722) if matrix == 1 else (0.299, 0.114)
+    red, green, blue = colour / 255
+    luma = kr * red + (1 - kr - kb) * green + kb * blue
+    chroma = np.array([(blue - luma) / (2 - 2 * kb), (red - luma) / (2 - 2 * kr)])
+    scale, base, chroma_scale = (255, 0, 255) if full else (219, 16, 224)
+    planes = np.empty((96 * 3 // 2, 128), np.uint8)
+    planes[:96] = round(luma * scale + base)
+    planes[96:120], planes[120:] = np.round(chroma * chroma_scale + 128)
+    path = str(tmp_path / "source.mkv")
+    with av.open(path, "w") as container:
+        stream = container.add_stream("libx264", rate=25, options={"crf": "1"})
+        stream.height, stream.width, stream.pix_fmt = 96, 128, "yuvj420p" if full else "yuv420p"
+        stream.codec_context.colorspace, stream.codec_context.color_range = matrix, 2 if full else 1
+        for number in range(5):
+            frame = av.VideoFrame.from_ndarray(planes, "yuvj420p" if full else "yuv420p")
+            frame.pts = number
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    video.normalise(path, str(tmp_path / "clip.mp4"), CONFIG, None, None)
+    assert np.abs(video.decode_file(str(tmp_path / "clip.mp4")).astype(int) - colour).max() <= 5
+
+
+# --- sizes and orientation ---
+
+
+@pytest.mark.parametrize(
+    ("size", "aspect", "expected"),
+    [
+        ((640, 480), None, (342, 256)),
+        ((480, 854), None, (256, 456)),
+        ((1920, 1080), None, (456, 256)),
+        ((160, 96), None, (160, 96)),  # never up
+        ((102, 74), None, (102, 74)),
+        ((720, 576), Fraction(16, 15), (342, 256)),  # 4:3 on pixels of PAL
+        ((720, 576), Fraction(64, 45), (456, 256)),  # 16:9
+        ((160, 120), Fraction(1, 2), (80, 120)),
+    ],
+)
+def test_sizes_keep_the_aspect_and_never_grow(tmp_path, size, aspect, expected):
+    width, height = size
+    source = write_source(tmp_path / "source.mp4", [numbered(n, width, height) for n in range(3)], aspect=aspect)
+    info, numbers = shown(source, tmp_path)
+    assert (info.width, info.height) == expected
+    assert numbers == [0, 1, 2]
+
+
+def test_odd_sides_become_even_ones_below(tmp_path):
+    frames = [numbered(number, 161, 97) for number in range(4)]
+    with av.open(str(tmp_path / "source.mkv"), "w") as container:
+        stream = container.add_stream("ffv1", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 161, 97, "yuv444p"
+        for number, pixels in enumerate(frames):
+            frame = av.VideoFrame.from_ndarray(pixels, "rgb24").reformat(format="yuv444p")
+            frame.pts = number
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    info, numbers = shown(str(tmp_path / "source.mkv"), tmp_path)
+    assert (info.width, info.height) == (160, 96)
+    assert numbers == [0, 1, 2, 3]
+
+
+ORIENTATIONS = {
+    # FFmpeg's display matrix [a b u, c d v, x y w] sends (x, y) to (a x + c y, b x + d y), y pointing down.
+    "upright": ((1, 0, 0, 1), lambda f: f),
+    "clockwise": ((0, 1, -1, 0), lambda f: np.rot90(f, -1)),
+    "half": ((-1, 0, 0, -1), lambda f: np.rot90(f, 2)),
+    "counterclockwise": ((0, -1, 1, 0), lambda f: np.rot90(f, 1)),
+    "mirrored": ((-1, 0, 0, 1), lambda f: f[:, ::-1]),
+    "upside down": ((1, 0, 0, -1), lambda f: f[::-1]),
+    "transposed": ((0, 1, 1, 0), lambda f: f.transpose(1, 0, 2)),
+    "antitransposed": ((0, -1, -1, 0), lambda f: f[::-1, ::-1].transpose(1, 0, 2)),
+}
+
+
+@pytest.mark.parametrize("name", ORIENTATIONS)
+def test_the_display_matrix_is_applied(tmp_path, name):
+    (a, b, c, d), turn = ORIENTATIONS[name]
+    picture = np.zeros((96, 160, 3), np.uint8)
+    picture[:48, :80], picture[:48, 80:], picture[48:, :80] = (220, 40, 40), (40, 200, 40), (40, 40, 220)
+    one = 1 << 16
+    matrix = [a * one, b * one, 0, c * one, d * one, 0, 0, 0, 1 << 30]
+    source = write_source(tmp_path / "source.mp4", [picture] * 5, matrix=matrix)
+    target = str(tmp_path / "clip.mp4")
+    info = video.normalise(source, target, CONFIG, None, None)
+    expected = turn(picture)
+    assert (info.height, info.width) == expected.shape[:2]
+    assert np.abs(video.decode_file(target)[2].astype(int) - expected).mean() < 6
+
+
+def test_an_upright_phone_video_gets_its_short_side_from_the_shown_picture(tmp_path):
+    source = write_source(
+        tmp_path / "source.mp4",
+        [numbered(n, 854, 480) for n in range(3)],
+        matrix=[0, 1 << 16, 0, -(1 << 16), 0, 0, 0, 0, 1 << 30],
+    )
+    info = video.normalise(source, str(tmp_path / "clip.mp4"), CONFIG, None, None)
+    assert (info.width, info.height) == (256, 456)
+
+
+# --- time ---
+
+
+def test_a_source_of_the_right_rate_keeps_every_frame(tmp_path):
+    for rate, name in (
+        (25, "a.mp4"),
+        (Fraction(24000, 1001), "b.mkv"),
+        (10, "c.webm"),
+        (Fraction(24000, 1001), "d.ts"),
+    ):
+        codec = "libvpx" if name.endswith("webm") else "libx264"
+        source = write_source(tmp_path / name, [numbered(n) for n in range(60)], fps=rate, codec=codec)
+        info, numbers = shown(source, tmp_path)
+        assert numbers == list(range(60)), name
+        assert info.fps == pytest.approx(float(rate), rel=1e-6), name
+
+
+@pytest.mark.parametrize("rate", [30, 50, Fraction(60000, 1001), Fraction(30000, 1001)])
+def test_faster_sources_come_down_to_25_by_time(tmp_path, rate):
+    source = write_source(tmp_path / "source.mp4", [numbered(n) for n in range(120)], fps=rate)
+    info, numbers = shown(source, tmp_path)
+    assert info.fps == 25
+    seconds = np.arange(120) / float(rate)
+    assert len(numbers) == int(np.floor(seconds[-1] * 25 + 0.5)) + 1
+    for slot, number in enumerate(numbers):
+        assert abs(seconds[number] - slot / 25) <= 0.02 + 1e-9
+    assert numbers == sorted(set(numbers))
+
+
+def test_variable_rate_becomes_the_average_rate_by_time(tmp_path):
+    generator = random.Random(1)
+    times = [0.0]
+    while len(times) < 80:
+        times.append(round(times[-1] + generator.choice([0.02, 0.04, 0.05, 0.3]), 3))
+    source = write_source(tmp_path / "source.mkv", [numbered(n) for n in range(80)], times=times, fps=1000)
+    info, numbers = shown(source, tmp_path)
+    average = 79 / times[-1]
+    assert info.fps == pytest.approx(average, rel=0.015)
+    # Brute force: at each output time, the last frame whose time rounds to it or to an earlier output time.
+    slots = [int(np.floor(time * info.fps + 0.5)) for time in times]
+    assert numbers == [max(n for n in range(80) if slots[n] <= slot) for slot in range(slots[-1] + 1)]
+    assert len(numbers) / info.fps == pytest.approx(times[-1], abs=1.5 / info.fps)
+
+
+def test_variable_rate_above_the_limit_becomes_25(tmp_path):
+    times = list(itertools.accumulate([0.0] + [0.01, 0.05] * 50))
+    source = write_source(tmp_path / "source.mp4", [numbered(n) for n in range(101)], times=times, fps=1000)
+    info, numbers = shown(source, tmp_path)
+    assert info.fps == 25
+    for slot, number in enumerate(numbers):
+        assert times[number] <= slot / 25 + 0.02 + 1e-9
+        assert number == 100 or times[number + 1] > slot / 25 - 0.04
+
+
+@pytest.mark.parametrize("name", ["source.mp4", "source.mkv", "source.avi", "source.ts"])
+@pytest.mark.parametrize(
+    ("start", "end", "first", "stop"), [(2.0, 4.0, 50, 100), (8.0, 10.0, 200, 250), (None, 1.0, 0, 25)]
+)
+def test_windows_are_cut_to_the_frame_in_every_container(tmp_path, name, start, end, first, stop):
+    # One key frame in four seconds, B-frames where the container can order them: a seek lands before the window.
+    codec = "mpeg4" if name.endswith("avi") else "libx264"
+    source = write_source(tmp_path / name, [numbered(n) for n in range(275)], codec=codec, gop=100)
+    info, numbers = shown(source, tmp_path, start, end)
+    assert numbers == list(range(first, stop))
+    assert info.fps == 25
+
+
+def test_a_window_past_the_end_is_cut_there_and_one_outside_is_refused(tmp_path):
+    source = write_source(tmp_path / "source.mp4", [numbered(n) for n in range(50)])
+    assert shown(source, tmp_path, 1.0, 11.0)[1] == list(range(25, 50))
+    assert shown(source, tmp_path, 1.0, None)[1] == list(range(25, 50))
+    for start in (3.0, 300.0):
+        with pytest.raises(VideoError, match=r"no pictures in the window from .* ends near [12]\.\d s"):
+            shown(source, tmp_path, start, start + 10)
+
+
+# --- every kind of bad input ends with a reason ---
+
+
+def test_bad_inputs_end_with_a_reason(tmp_path):
+    (tmp_path / "empty.mp4").write_bytes(b"")
+    (tmp_path / "noise.mp4").write_bytes(random.Random(0).randbytes(100_000))
+    (tmp_path / "text.mp4").write_text("hello\n" * 1000)
+    (tmp_path / "playlist.mp4").write_text("#EXTM3U\n#EXTINF:1,\n/etc/passwd\n")
+    (tmp_path / "concat.mp4").write_text("ffconcat version 1.0\nfile /etc/passwd\n")
+    with av.open(str(tmp_path / "sound.m4a"), "w", format="mp4") as container:
+        write_tone(container)
+    write_source(tmp_path / "single.mp4", [numbered(0)])
+    write_source(tmp_path / "tiny.mp4", [numbered(n, 40, 8) for n in range(5)])
+    write_source(tmp_path / "slides.mkv", [numbered(n) for n in range(3)], times=[0, 60, 120], fps=1000)
+    with av.open(str(tmp_path / "cover.m4a"), "w", format="mp4") as container:
+        picture = container.add_stream("mjpeg", rate=25)
+        picture.width, picture.height, picture.pix_fmt = 64, 64, "yuvj420p"
+        picture.codec_context.time_base, picture.disposition = Fraction(1, 25), Disposition.attached_pic
+        frame = av.VideoFrame(64, 64, "yuvj420p")
+        frame.pts, frame.time_base = 0, Fraction(1, 25)
+        container.mux(picture.encode(frame))
+    plain = Path(write_source(tmp_path / "plain.mp4", [numbered(n) for n in range(5)])).read_bytes()
+    (tmp_path / "codec.mp4").write_bytes(plain.replace(b"avc1", b"zzzz").replace(b"avcC", b"zzzC"))
+    reasons = {
+        "cover.m4a": "no video stream .*a cover",
+        "codec.mp4": "no decoder",
+        "empty.mp4": "empty",
+        "noise.mp4": "not a readable video",
+        "text.mp4": "not a readable video",
+        "playlist.mp4": "not a",
+        "concat.mp4": "not a",
+        "sound.m4a": "no video stream .*audio only",
+        "single.mp4": "only one picture",
+        "tiny.mp4": "too small",
+        "slides.mkv": "slide show",
+        "missing.mp4": "no such file",
+    }
+    for name, reason in reasons.items():
+        with pytest.raises(VideoError, match=reason):
+            video.normalise(str(tmp_path / name), str(tmp_path / "clip.mp4"), CONFIG, None, None)
+        assert not (tmp_path / "clip.mp4").exists(), name
+
+
+def test_a_video_with_sound_beside_it_is_fine(tmp_path):
+    source = write_source(tmp_path / "source.mp4", [numbered(n) for n in range(30)], audio=True)
+    assert shown(source, tmp_path)[1] == list(range(30))
+
+
+def test_cut_and_damaged_videos_are_refused_unless_the_damage_lies_outside_the_window(tmp_path):
+    rng = np.random.default_rng(0)
+    frames = [rng.integers(0, 256, (96, 160, 3), dtype=np.uint8) for _ in range(75)]
+    for name, options in (("a.mp4", {"movflags": "+faststart"}), ("a.mkv", {})):
+        whole = Path(write_source(tmp_path / name, frames, container_options=options)).read_bytes()
+        cut = tmp_path / f"cut-{name}"
+        cut.write_bytes(whole[: len(whole) * 2 // 3])
+        with pytest.raises(VideoError, match=r"damaged|cut short"):
+            video.normalise(str(cut), str(tmp_path / "clip.mp4"), CONFIG, None, None)
+        assert video.normalise(str(cut), str(tmp_path / "clip.mp4"), CONFIG, 0.0, 1.0).num_frames == 25
+        hurt = bytearray(whole)
+        hurt[len(whole) // 2 : len(whole) // 2 + 20_000] = bytes(20_000)
+        cut.write_bytes(hurt)
+        with pytest.raises(VideoError, match=r"damaged|cut short"):
+            video.normalise(str(cut), str(tmp_path / "clip.mp4"), CONFIG, None, None)
+        assert video.normalise(str(cut), str(tmp_path / "clip.mp4"), CONFIG, 0.0, 1.0).num_frames == 25
+
+
+def test_4k_becomes_a_small_clip(tmp_path):
+    source = write_source(
+        tmp_path / "source.mp4", [numbered(n, 3840, 2160) for n in range(2)], options={"preset": "ultrafast"}
+    )
+    info, numbers = shown(source, tmp_path)
+    assert (info.width, info.height) == (456, 256)
+    assert numbers == [0, 1]
+
+
+@pytest.mark.parametrize(
+    ("codec", "name"), [("mpeg4", "a.avi"), ("libvpx-vp9", "a.webm"), ("mpeg2video", "a.mpg"), ("flv", "a.flv")]
+)
+def test_other_codecs_and_containers(tmp_path, codec, name):
+    source = write_source(tmp_path / name, [numbered(n) for n in range(30)], codec=codec)
+    _, numbers = shown(source, tmp_path)
+    assert numbers == list(range(30))
+
+
+def test_real_videos(real_data, tmp_path):
+    names = sorted(os.listdir(real_data / "crawl"))
+    videos = [name for name in names if name.endswith(".mp4")][::29]
+    assert videos
+    for name in videos:
+        target = str(tmp_path / "clip.mp4")
+        info = video.normalise(str(real_data / "crawl" / name), target, CONFIG, None, None)
+        whole, data = video.decode_file(target), Path(target).read_bytes()
+        assert min(info.width, info.height) <= 256
+        assert info.fps <= 25
+        last = data[info.gop_offsets[-2] : info.gop_offsets[-1]]
+        wanted = range(info.num_frames - info.gop_frames[-1])
+        np.testing.assert_array_equal(video.decode_gops(last, info.header, wanted), whole[info.gop_frames[-1] :])
