@@ -14,10 +14,12 @@ from collections.abc import Sequence
 from previts import flow, paper, stages, storage
 from previts.cli import ENGINE
 from previts.errors import InputError
+from previts.evals.protocol import BENCHMARKS
 
 # What the engine prints of itself: executor chatter, the inputs of a step as JSON, rules, blank lines.
 CHATTER = re.compile(
     r"^\s*(\[KFP Executor|[\"{}\]\[]|-{20,}|$)|Streamed logs:|Cleaned up workspace|outputs?:$|has no outputs"
+    r"|expression selector"
 )
 OUTPUT = re.compile(r"^\s+\w+: ('|Markdown|HTML|Metrics|\[)|^\s+(uri|metadata)=")
 COLOUR = re.compile(r"\x1b\[\d+m")
@@ -29,7 +31,7 @@ def run_local(
     crawl: str = "",
     data: str = "",
     rows: Sequence[str] = paper.ARMS,
-    benchmarks: Sequence[str] = paper.BENCHMARKS,
+    benchmarks: Sequence[str] = BENCHMARKS,
     profile: str = "demo",
     set: Sequence[str] = (),
     parts: int = 2,

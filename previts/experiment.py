@@ -43,20 +43,22 @@ class VideoConfig:
 class SaliencyConfig:
     """How the salient region of a frame is found (section 3.2)."""
 
+    # Paper: Deep-USPS, which learns from handcrafted maps; robust background detection is one of these.
     method: Literal["rbd"] = "rbd"
     every: int = 1  # saliency on every k-th frame; the released loaders read a mask for every frame
-    threshold: float = 0.5  # not stated; of the saliency map, for the binary mask
+    threshold: float = 0.5  # not stated; of the saliency map, for the binary mask; Deep-USPS evaluates at 0.5
 
     def __post_init__(self) -> None:
         _require("saliency.every", self.every, "1 or more", self.every >= 1)
-        _require("saliency.threshold", self.threshold, "from 0 to 1", 0 <= self.threshold <= 1)
+        _require("saliency.threshold", self.threshold, "in [0, 1)", 0 <= self.threshold < 1)
 
 
 @dataclass(frozen=True)
 class TrackConfig:
     """How the target of the first frame is followed (section 3.2, SORT)."""
 
-    association: Literal["box", "mask"] = "box"
+    # "box" overlaps the predicted box with a region's (SORT); "mask" the last mask with the region's own pixels
+    association: Literal["box", "mask"] = "box"  # not stated; SORT's own
     iou_threshold: float = 0.3  # not stated; SORT's default
     max_age: int = 1  # not stated; SORT's default, in key frames
     min_area: float = 0.01  # not stated; share of the frame below which a region is dropped (never under 10 px)

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from previts import paper, stages, storage
 from previts.errors import InputError
+from previts.evals.protocol import BENCHMARKS
 
 
 def plan(
@@ -19,7 +20,7 @@ def plan(
         InputError: For an unknown row, benchmark, profile or field, or inputs that are not there.
     """
     if not benchmarks:
-        raise InputError(f"no benchmarks were given; allowed: {', '.join(paper.BENCHMARKS)}")
+        raise InputError(f"no benchmarks were given; allowed: {', '.join(BENCHMARKS)}")
     if parts < 1:
         raise InputError(f"parts must be 1 or more, got {parts}")
     paper.check_benchmarks(benchmarks)

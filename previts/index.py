@@ -51,8 +51,8 @@ def join_shard(videos_uri: str, tubes_uri: str, shard: int) -> list[IndexRecord]
     missing = [video.video_id for video in videos if video.video_id not in followed]
     if missing or len(followed) != len(videos):
         raise InputError(
-            f"shard {shard} of {tubes_uri} does not belong to {videos_uri}: {len(missing)} of {len(videos)} videos have "
-            f"no tube (first: {missing[:3]}); run `previts saliency` and `previts track` on these videos"
+            f"shard {shard} of {tubes_uri} does not belong to {videos_uri}: {len(missing)} of {len(videos)} videos "
+            f"have no tube (first: {missing[:3]}); run `previts saliency` and `previts track` on these videos"
         )
     return [
         IndexRecord(

@@ -154,17 +154,23 @@ class Profile:
 
 
 def _demo(plan: Plan) -> Plan:
-    """Return the plan at the size of a laptop: ResNet-18, small frames, a few epochs; the row's own choices stay."""
+    """Return the plan at the size of a laptop: ResNet-18, small frames, a few epochs; the row's own choices stay.
+
+    Rate and queue follow the batch and the corpus: with a queue longer than the corpus, most negatives of a video would
+    be the video itself. Colours are changed less, so that a hundred steps are enough to learn something.
+    """
     row = plan.experiment
     return Plan(
         replace(
             row,
             video=replace(row.video, max_short_side=160, max_fps=12.0, videos_per_shard=16),
             saliency=replace(row.saliency, every=2),
-            augment=replace(row.augment, size=112),
+            augment=replace(
+                row.augment, size=112, jitter=(0.2, 0.2, 0.2, 0.05), grey_probability=0.1, blur_probability=0.2
+            ),
             model=replace(row.model, encoder="resnet18"),
-            objective=replace(row.objective, queue_size=1024, key_momentum=0.99, batch_norm_groups=2),
-            optim=replace(row.optim, lr=0.06, epochs=40, batch_size=32),
+            objective=replace(row.objective, queue_size=64, key_momentum=0.99, batch_norm_groups=2),
+            optim=replace(row.optim, lr=0.005, epochs=40, batch_size=32),
         ),
         EvaluationConfig(resize=128, crop=112, batch_size=64, linear_epochs=30, linear_views="cached"),
     )

@@ -11,13 +11,13 @@ import zlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import groupby, pairwise
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from previts import records, shards, storage
 from previts.errors import InputError
+from previts.experiment import TrackConfig
 from previts.masks import Mask, box, components, decode_rle, encode_rle
 from previts.progress import progress
 from previts.saliency import predict
@@ -28,34 +28,6 @@ MIN_COMPONENT_PIXELS = 10  # authors' code: a mask needs at least 10 non-zero pi
 _HEADER = struct.Struct("<4sIIII")  # magic, height, width, frames, masks; then the CRC-32 of these and of the numbers
 _CHECKSUM = struct.Struct("<I")
 _MAGIC = b"PVT1"
-
-
-@dataclass(frozen=True)
-class TrackConfig:
-    """How the object is followed.
-
-    Attributes:
-        association: Overlap of the predicted box with a component's box (SORT), or of the track's last mask with the
-            component (the paper's "IOU constraint across continuous frame masks").
-        iou_threshold: The least overlap of a match, in [0, 1].
-        max_age: Key frames without a match after which the object is lost for good, if one more follows.
-        min_area: Components below this share of the frame are dropped, as are those below 10 pixels.
-    """
-
-    association: Literal["box", "mask"] = "box"  # not stated: SORT's own
-    iou_threshold: float = 0.3  # not stated: SORT's default
-    max_age: int = 1  # not stated: SORT's default
-    min_area: float = 0.01  # not stated: common practice with Deep-USPS masks is to drop objects below 1 %
-
-    def __post_init__(self) -> None:
-        if self.association not in ("box", "mask"):
-            raise ValueError(f'association must be "box" or "mask", got {self.association = }')
-        if not 0 <= self.iou_threshold <= 1:
-            raise ValueError(f"iou_threshold must be in [0, 1], got {self.iou_threshold = }")
-        if self.max_age < 0:
-            raise ValueError(f"max_age must be at least 0, got {self.max_age = }")
-        if not 0 <= self.min_area < 1:
-            raise ValueError(f"min_area must be in [0, 1), got {self.min_area = }")
 
 
 @dataclass(frozen=True)

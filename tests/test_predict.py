@@ -6,9 +6,9 @@ import pytest
 from previts import shards, storage, video
 from previts.crawls import CrawlItem
 from previts.errors import InputError
+from previts.experiment import SaliencyConfig
 from previts.masks import decode_rle
 from previts.saliency import predict
-from previts.saliency.predict import SaliencyConfig
 
 FRAMES = 26
 
@@ -104,7 +104,7 @@ def test_a_video_damaged_since_is_named_and_leaves_no_table(videos, tmp_path):
     assert not predict.is_done(str(tmp_path / "saliency"), 0)
 
 
-@pytest.mark.parametrize("wrong", [{"every": 0}, {"threshold": 1.0}, {"threshold": -0.1}, {"method": "deep"}])
+@pytest.mark.parametrize("wrong", [{"every": 0}, {"threshold": 1.0}, {"threshold": -0.1}])
 def test_settings_out_of_range_are_refused(wrong):
     with pytest.raises(ValueError, match=next(iter(wrong))):
         SaliencyConfig(**wrong)

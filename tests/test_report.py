@@ -31,7 +31,7 @@ from previts import (
 from previts import shards as shard_files
 from previts.crawls import CrawlItem
 from previts.errors import InputError
-from previts.experiment import Experiment
+from previts.experiment import Experiment, TrackConfig
 from previts.saliency.predict import SaliencyRecord
 
 EVIL = '<script>alert("x")</script>'
@@ -80,7 +80,7 @@ def make_corpus(root: Path, names: list[str]) -> str:
     ]
     records.write_records(storage.join(saliency, shard_files.table_name(0)), SaliencyRecord, salient)
     storage.commit(saliency, {}, inputs={"videos": videos})
-    tubes.track_shard(videos, saliency, 0, tubes.TrackConfig(), tracked)
+    tubes.track_shard(videos, saliency, 0, TrackConfig(), tracked)
     storage.commit(tracked, {}, inputs={"videos": videos, "saliency": saliency})
     joined = index.join_shard(videos, tracked, 0)
     index.write_index(indexed, joined)

@@ -6,9 +6,10 @@ import pytest
 from previts import records, shards, storage, tubes, video
 from previts.crawls import CrawlItem
 from previts.errors import InputError
+from previts.experiment import TrackConfig
 from previts.masks import encode_rle
 from previts.saliency import predict
-from previts.tubes import TrackConfig, Tube, build_tube
+from previts.tubes import Tube, build_tube
 
 HEIGHT, WIDTH = 60, 100
 ASSOCIATIONS = ("box", "mask")
@@ -136,9 +137,7 @@ def test_masks_of_two_sizes_are_refused():
         build_tube([blob(5), blob(5)[:-1]], [0, 1], 2, TrackConfig())
 
 
-@pytest.mark.parametrize(
-    "wrong", [{"association": "pixel"}, {"iou_threshold": 1.1}, {"max_age": -1}, {"min_area": 1.0}]
-)
+@pytest.mark.parametrize("wrong", [{"iou_threshold": 1.1}, {"max_age": -1}, {"min_area": 1.0}])
 def test_settings_out_of_range_are_refused(wrong):
     with pytest.raises(ValueError, match=next(iter(wrong))):
         TrackConfig(**wrong)

@@ -6,44 +6,21 @@ Knows which maps there are and where they are written, never how a map is comput
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal, assert_never
+from typing import assert_never
 
 import numpy as np
 import numpy.typing as npt
-from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+from threadpoolctl import threadpool_limits
 
 from previts import records, shards, storage
 from previts.errors import InputError
+from previts.experiment import SaliencyConfig
 from previts.masks import encode_rle
 from previts.progress import progress
 from previts.saliency.priors import rbd
 from previts.video import VideoError
 
 FRAMES_AT_ONCE = 240  # decoded frames held in memory: a multiple of the GOP, so that no GOP is decoded twice
-
-
-@dataclass(frozen=True)
-class SaliencyConfig:
-    """How salient pixels are found.
-
-    Attributes:
-        method: Which map.
-        every: Distance of key frames, in frames.
-        threshold: A pixel is salient where its map is above.
-    """
-
-    # Paper: Deep-USPS, which learns from handcrafted maps; this is one of them.
-    method: Literal["rbd"] = "rbd"
-    every: int = 1  # not stated: SORT needs detections on every frame, and the authors' masks are one per frame
-    threshold: float = 0.5  # not stated: Deep-USPS evaluates at 0.5
-
-    def __post_init__(self) -> None:
-        if self.method != "rbd":
-            raise ValueError(f'method must be "rbd", got {self.method = }')
-        if self.every < 1:
-            raise ValueError(f"every must be at least 1 frame, got {self.every = }")
-        if not 0 <= self.threshold < 1:
-            raise ValueError(f"threshold must be in [0, 1), got {self.threshold = }")
 
 
 @dataclass(frozen=True)
