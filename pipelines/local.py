@@ -22,6 +22,7 @@ CHATTER = re.compile(
     r"|expression selector"
 )
 OUTPUT = re.compile(r"^\s+\w+: ('|Markdown|HTML|Metrics|\[)|^\s+(uri|metadata)=")
+ENGINE_LINE = re.compile(r"^\d\d:\d\d:\d\d\.\d{3} - |^\s*\[KFP Executor")
 COLOUR = re.compile(r"\x1b\[\d+m")
 LOG = "run.log"
 
@@ -120,15 +121,17 @@ class _Screen(io.TextIOBase):
     def __init__(self, log: io.TextIOBase) -> None:
         self.log = log
         self.rest = ""
-        self.causes: list[str] = []
+        self.causes: list[str] = []  # what steps said of their failures
+        self.telling = False
 
     def write(self, text: str) -> int:
         self.log.write(text)
         *lines, self.rest = (self.rest + text).split("\n")
         for line in lines:
             plain = COLOUR.sub("", line)
-            if plain.startswith("previts: "):
-                self.causes.append(plain.removeprefix("previts: "))
+            self.telling = not ENGINE_LINE.match(plain) and (self.telling or plain.startswith("previts: "))
+            if self.telling and plain.strip():
+                self.causes.append(plain.removeprefix("previts: ").rstrip())
             if not CHATTER.search(plain) and not OUTPUT.search(plain):
                 print(plain.rstrip(), file=sys.stderr, flush=True)
         return len(text)

@@ -10,6 +10,7 @@ import os
 import signal
 import threading
 import time
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from types import FrameType
@@ -109,7 +110,10 @@ def train(
     learner: torch.nn.Module = model.train()
     if distributed.world_size() > 1:
         # Queue and statistics are kept equal by the model itself.
-        learner = DistributedDataParallel(model, broadcast_buffers=False, gradient_as_bucket_view=True)
+        with warnings.catch_warnings():
+            # torch 2.15 has a new name for it that older ones, which run here too, do not know.
+            warnings.filterwarnings("ignore", message="`broadcast_buffers` is deprecated")
+            learner = DistributedDataParallel(model, broadcast_buffers=False, gradient_as_bucket_view=True)
 
     # From the first step that is missing to the last.
     last = schedule.total_steps if conduct.stop_after is None else min(schedule.total_steps, first + conduct.stop_after)

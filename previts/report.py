@@ -18,21 +18,17 @@ from previts import report_pictures as pictures
 from previts import storage
 from previts.errors import InputError
 from previts.report_evidence import Attention, Corpus, Source, read_attention, read_corpus, read_provenance
-from previts.report_metrics import TITLES
-from previts.report_numbers import (
-    Cell,
+from previts.report_inputs import (
     Checkpoint,
-    Note,
     ReportRow,
     Result,
-    Table,
     flatten,
-    make_notes,
-    make_tables,
     read_checkpoints,
     read_results,
     short,
 )
+from previts.report_metrics import TITLES
+from previts.report_numbers import Cell, Note, Table, make_notes, make_tables
 from previts.storage import join
 
 __all__ = ["ReportRow", "build_report"]

@@ -17,7 +17,7 @@ from previts import report_pictures as pictures
 from previts import shards, storage, tubes
 from previts.errors import InputError
 from previts.index import Index, IndexRecord, read_index
-from previts.report_numbers import Checkpoint, Result, short
+from previts.report_inputs import Checkpoint, Result, short
 from previts.storage import Manifest, join
 from previts.video import VideoError
 

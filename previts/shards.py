@@ -22,11 +22,10 @@ import numpy as np
 from previts import fetch, records, storage, video
 from previts.crawls import CrawlItem
 from previts.errors import InputError
-from previts.fetch import Limits
+from previts.fetch import DEFAULT_LIMITS, Limits
 from previts.progress import progress
+from previts.sandbox import Normaliser
 from previts.video import ClipInfo, Pixels, VideoConfig, VideoError
-
-DEFAULT_LIMITS = Limits()
 
 
 @dataclass(frozen=True)
@@ -200,11 +199,11 @@ class _Workers:
     def __exit__(self, *error: object) -> None:
         self._all.close()
 
-    def mine(self) -> fetch.Normaliser:
+    def mine(self) -> Normaliser:
         if not hasattr(self._thread, "normaliser"):
             with self._lock:
-                self._thread.normaliser = self._all.enter_context(fetch.Normaliser(self._config, self._limits))
-        normaliser: fetch.Normaliser = self._thread.normaliser
+                self._thread.normaliser = self._all.enter_context(Normaliser(self._config, self._limits))
+        normaliser: Normaliser = self._thread.normaliser
         return normaliser
 
 
@@ -212,7 +211,7 @@ def _clip_path(folder: str, number: int) -> str:
     return os.path.join(folder, f"{number}.mp4")
 
 
-def _make_clip(item: CrawlItem, number: int, folder: str, normaliser: fetch.Normaliser, limits: Limits) -> VideoRecord:
+def _make_clip(item: CrawlItem, number: int, folder: str, normaliser: Normaliser, limits: Limits) -> VideoRecord:
     """Return the row of one video; its clip, if usable, waits in `folder`."""
     source, target = os.path.join(folder, f"{number}.source"), _clip_path(folder, number)
     try:

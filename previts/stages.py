@@ -297,9 +297,13 @@ def pretrain(
     uri = checkpoint_address(plan, index, root)
     if _done(uri):
         return uri
-    from previts import distributed, launch
+    from previts import distributed
+    from previts import pretrain as program
 
+    program.check(plan.experiment, processes)
     if processes > 1 and not distributed.is_launched():
+        from previts import launch
+
         launch.train_locally(
             processes, ["--row", row, "--index", index, "--root", root, "--profile", profile, "--set", *set]
         )
@@ -307,7 +311,6 @@ def pretrain(
         return uri
     from previts import checkpoint, runlog
     from previts import index as corpus
-    from previts import pretrain as program
 
     with distributed.process_group() as device:
         run = None
@@ -327,7 +330,8 @@ def pretrain(
                 storage.commit(
                     uri, decided, inputs={"index": index}, counts=summary, info={"row": row, "profile": profile}
                 )
-    return _made(uri)
+                _made(uri)
+    return uri
 
 
 def evaluate(

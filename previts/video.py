@@ -10,10 +10,10 @@ are told apart by their slices alone (`decode_gops`).
 
 import contextlib
 import errno
+import itertools
 import math
 import os
-from collections.abc import Generator, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
 from fractions import Fraction
 from typing import Any
 
@@ -21,23 +21,22 @@ import av
 import numpy as np
 from av.stream import Disposition
 from av.video.reformatter import ColorRange, Interpolation, VideoReformatter
-from numpy.typing import NDArray
 
+from previts.canvas import Pixels, make_canvas
+from previts.errors import VideoError
 from previts.experiment import VideoConfig
+from previts.gops import ClipInfo, FrameBytes, frames_to_decode, split_frames
+from previts.window import MAX_FRAMES, Window, check_complete, constant_rate, make_window
 
 __all__ = [
     "ClipInfo", "Pixels", "VideoConfig", "VideoError",
     "decode_file", "decode_gops", "encode_clip", "inspect_clip", "normalise",
 ]  # fmt: skip
 
-Pixels = NDArray[np.uint8]
-
 # What a crawl may contain. Playlists (hls, concat, dash, sdp) are left out: they make the decoder open other files.
 CONTAINERS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,flv,asf,ogg,gif,ivf,m4v,mpegvideo,mxf,nut,dv,rm"
 MAX_STREAMS = 64
 MAX_PIXELS = 8192 * 4352
-MAX_FRAMES = 90_000  # an hour at 25 fps; gives a reason where a whole film was meant to be trimmed
-MIN_SIDE = 16
 SEEK_AFTER_SECONDS = 5.0  # below this, decoding from the start costs less than a seek can go wrong
 SECONDS_UNKNOWN = -(1 << 63)
 
@@ -46,27 +45,6 @@ _MATRIX = {1: 1, 4: 4, 5: 5, 6: 5, 7: 7, 9: 9}
 _MATRIX_TAG = {1: 1, 4: 4, 5: 6, 7: 7, 9: 9}
 _SD_MATRIX = 5
 PRESET = "veryfast"  # 0.9 dB below medium at equal crf and bytes, for less than half of the CPU time
-
-
-class VideoError(Exception):
-    """A video that cannot be used, with one readable reason: it becomes a row of the shard's table."""
-
-
-@dataclass(frozen=True)
-class ClipInfo:
-    """What a reader must know of a normalised clip to decode any frame from a range of its bytes.
-
-    `header` is the codec's extradata. GOP g holds the frames [gop_frames[g], gop_frames[g + 1]) and the bytes
-    [gop_offsets[g], gop_offsets[g + 1]) of the file; `gop_offsets` has one entry more than `gop_frames`.
-    """
-
-    width: int
-    height: int
-    num_frames: int
-    fps: float
-    header: bytes
-    gop_frames: list[int]
-    gop_offsets: list[int]
 
 
 def normalise(
@@ -104,31 +82,15 @@ def _normalise(
 ) -> ClipInfo:
     window = _probe(source, start_seconds, end_seconds, seek=(start_seconds or 0.0) > SEEK_AFTER_SECONDS)
     rate = min(window.rate, Fraction(config.max_fps).limit_denominator(1001))
-    with contextlib.closing(_constant_rate(_decoded(source, window), window, rate)) as frames:
+    with contextlib.closing(constant_rate(_decoded(source, window), window, rate)) as frames:
         first = next(frames)
         shaper = _Shaper(first, window.pixel_aspect, config)
-        pictures = (shaper.shape(frame) for frame in _chain(first, frames))
+        pictures = (shaper.shape(frame) for frame in itertools.chain([first], frames))
         _encode(pictures, rate, shaper.matrix, target, config.gop, config.crf)
     info = inspect_clip(target)
     if info.num_frames < 2:
         raise VideoError("only one picture in the video or window; a clip needs at least two")
     return info
-
-
-def _chain(first: Any, rest: Iterator[Any]) -> Iterator[Any]:
-    yield first
-    yield from rest
-
-
-@dataclass(frozen=True)
-class _Window:
-    """What part of a source is wanted, in the time of its container."""
-
-    origin: float
-    stop: float
-    rate: Fraction
-    pixel_aspect: float
-    seek: bool
 
 
 def _open(source: str) -> tuple[Any, Any]:
@@ -161,7 +123,7 @@ def _check_size(width: int, height: int) -> None:
         raise VideoError(f"pictures of {width}x{height} are larger than the limit of {MAX_PIXELS} pixels")
 
 
-def _probe(source: str, start_seconds: float | None, end_seconds: float | None, seek: bool) -> _Window:
+def _probe(source: str, start_seconds: float | None, end_seconds: float | None, seek: bool) -> Window:
     """Return the window in container time and its average rate, from its packets' timestamps; nothing is decoded."""
     container, stream = _open(source)
     with container:
@@ -192,7 +154,7 @@ def _probe(source: str, start_seconds: float | None, end_seconds: float | None, 
                 raise VideoError(f"more than {MAX_FRAMES * 12} pictures; give start_seconds and end_seconds")
         nominal, aspect = stream.average_rate, stream.sample_aspect_ratio
         if complete and "matroska" in container.format.name and container.duration:
-            _check_complete(container.duration / av.time_base, final - zero, stop - zero)
+            check_complete(container.duration / av.time_base, final - zero, stop - zero)
     if seek and earliest > origin:  # the index pointed behind the window
         return _probe(source, start_seconds, end_seconds, seek=False)
     if not times:
@@ -202,36 +164,10 @@ def _probe(source: str, start_seconds: float | None, end_seconds: float | None, 
             f"no pictures in the window from {start_seconds or 0:g} s"
             f"{'' if end_seconds is None else f' to {end_seconds:g} s'}; the video ends near {last - zero:.1f} s"
         )
-    if len(times) == 1:
-        raise VideoError("only one picture in the video or window; a clip needs at least two")
-    span = max(times) - min(times)
-    if span <= 0:
-        raise VideoError("all pictures have the same timestamp")
-    # Absurd or missing pixel shapes count as square.
-    pixel_aspect = float(aspect) if aspect and Fraction(1, 4) <= aspect <= 4 else 1.0
-    origin = min(times) if origin == -math.inf else origin
-    return _Window(origin, stop, _rate(len(times), span, nominal), pixel_aspect, seek)
+    return make_window(times, origin, stop, nominal=nominal, aspect=aspect, seek=seek)
 
 
-def _check_complete(stated: float, found: float, wanted: float) -> None:
-    """Refuse a Matroska file that ends before its header says; other containers notice that by themselves."""
-    if found < min(stated, wanted) - max(0.5, 0.05 * stated):
-        raise VideoError(f"cut short: it says {stated:.1f} s and ends after {found:.1f} s")
-
-
-def _rate(pictures: int, span: float, nominal: Fraction | None) -> Fraction:
-    """Return the average rate of a window: what the container states where that fits, else pictures over time."""
-    measured = (pictures - 1) / span
-    # One picture more or less, or milliseconds as timestamps, must not turn 30000/1001 into a neighbour of it.
-    if nominal and abs(float(nominal) - measured) <= measured * max(0.01, 1.01 / pictures):
-        return Fraction(nominal).limit_denominator(1001)
-    rate = Fraction(measured).limit_denominator(1001)
-    if rate < Fraction(1, 10):
-        raise VideoError(f"{pictures} pictures in {span:.0f} s are a slide show, not a video")
-    return rate
-
-
-def _decoded(source: str, window: _Window) -> Iterator[tuple[float, Any]]:
+def _decoded(source: str, window: Window) -> Iterator[tuple[float, Any]]:
     """Yield (seconds, frame) in order of time, up to the end of the window."""
     container, stream = _open(source)
     with container:
@@ -240,13 +176,13 @@ def _decoded(source: str, window: _Window) -> Iterator[tuple[float, Any]]:
         last = -math.inf
         for packet in container.demux(stream):
             if packet.is_corrupt:
-                raise VideoError(f"damaged or cut short after {_after(last, window)}")
+                raise VideoError(f"damaged or cut short after {window.elapsed(last)}")
             try:
                 frames = packet.decode()
             except av.FFmpegError as error:
                 if last == -math.inf and not packet.is_keyframe:
                     continue  # the stream starts inside a GOP
-                raise VideoError(f"damaged after {_after(last, window)}: {error.strerror or error}") from error
+                raise VideoError(f"damaged after {window.elapsed(last)}: {error.strerror or error}") from error
             for frame in frames:
                 ticks = frame.dts if frame.pts is None else frame.pts
                 time = last + 1 / float(window.rate) if ticks is None else float(ticks * frame.time_base)
@@ -255,56 +191,19 @@ def _decoded(source: str, window: _Window) -> Iterator[tuple[float, Any]]:
                 if time <= last or (frame.is_corrupt and last == -math.inf):
                     continue
                 if frame.is_corrupt:
-                    raise VideoError(f"damaged after {_after(last, window)}")
+                    raise VideoError(f"damaged after {window.elapsed(last)}")
                 _check_size(frame.width, frame.height)
                 last = time
                 yield time, frame
-
-
-def _after(time: float, window: _Window) -> str:
-    return f"{max(0.0, time - window.origin):.1f} s of the window" if math.isfinite(time) else "0 s"
-
-
-def _constant_rate(decoded: Iterator[tuple[float, Any]], window: _Window, rate: Fraction) -> Generator[Any, None, None]:
-    """Yield the frame on screen at each multiple of 1 / rate after the window's origin.
-
-    A timestamp counts to the nearest multiple: a source of that very rate passes unchanged, however coarse its clock.
-    """
-    count = 0
-    limit = MAX_FRAMES
-    if math.isfinite(window.stop):
-        limit = min(limit, max(1, math.ceil((window.stop - window.origin) * rate - 1e-3)))
-    held: Any = None
-    slot = -1
-    for time, frame in decoded:
-        slot = math.floor((time - window.origin) * rate + 0.5)
-        while held is not None and count < min(slot, limit):
-            yield held
-            count += 1
-        if count >= limit:
-            break
-        held = frame
-    if held is not None and count <= slot and count < limit:
-        yield held
-        count += 1
-    if count == 0:
-        raise VideoError("no picture could be decoded in the window")
-    if count == MAX_FRAMES and not math.isfinite(window.stop):
-        raise VideoError(f"more than {MAX_FRAMES} frames; give start_seconds and end_seconds")
 
 
 class _Shaper:
     """Turns decoded frames into upright yuv420p pictures of one size, colour matrix and limited range."""
 
     def __init__(self, first: Any, pixel_aspect: float, config: VideoConfig) -> None:
-        self.swap, self.flip_rows, self.flip_columns = _orientation(first)
-        width, height = float(first.width), float(first.height)
-        width, height = min(width, width * pixel_aspect), min(height, height / pixel_aspect)
-        shrink = min(1.0, config.max_short_side // 2 * 2 / min(width, height))
-        self.width = min(_even(width * shrink), first.width // 2 * 2)
-        self.height = min(_even(height * shrink), first.height // 2 * 2)
-        if min(self.width, self.height) < MIN_SIDE:
-            raise VideoError(f"pictures of {first.width}x{first.height} are too small; both sides need {MIN_SIDE} px")
+        side = first.side_data.get("DISPLAYMATRIX")
+        display_matrix = None if side is None else bytes(side)
+        self.canvas = make_canvas(first.width, first.height, pixel_aspect, config.max_short_side, display_matrix)
         # An untagged matrix means BT.709 for HD and BT.601 below, as players have it.
         guess = 1 if min(first.width, first.height) >= 720 and first.colorspace != 0 else 5
         self.matrix = _MATRIX.get(int(first.colorspace), guess)
@@ -315,8 +214,8 @@ class _Shaper:
         """Return a picture as packed yuv420p planes, [height * 3 / 2, width]."""
         scaled = self.reformatter.reformat(
             frame,
-            self.width,
-            self.height,
+            self.canvas.width,
+            self.canvas.height,
             "yuv420p",
             src_colorspace=self.matrix if self.untagged else None,
             dst_colorspace=self.matrix,
@@ -324,39 +223,7 @@ class _Shaper:
             dst_color_range=ColorRange.MPEG,
             threads=1,
         )
-        planes = _pixels(scaled)
-        return self._turn(planes) if self.swap or self.flip_rows or self.flip_columns else planes
-
-    def _turn(self, planes: Pixels) -> Pixels:
-        height, width, quarter = self.height, self.width, self.height * self.width // 4
-        flat = planes.reshape(-1)
-        luma = self._turn_plane(flat[: height * width].reshape(height, width))
-        chroma = flat[height * width :].reshape(2, quarter)
-        turned = [self._turn_plane(plane.reshape(height // 2, width // 2)) for plane in chroma]
-        return np.concatenate([plane.reshape(-1) for plane in (luma, *turned)]).reshape(-1, luma.shape[1])
-
-    def _turn_plane(self, plane: Pixels) -> Pixels:
-        plane = plane.T if self.swap else plane
-        plane = plane[::-1] if self.flip_rows else plane
-        return plane[:, ::-1] if self.flip_columns else plane
-
-
-def _even(length: float) -> int:
-    return max(2, 2 * round(length / 2))
-
-
-def _orientation(frame: Any) -> tuple[bool, bool, bool]:
-    """Return (transpose, flip rows, flip columns), in this order, that show a frame upright.
-
-    The display matrix maps (x, y) to (a x + c y, b x + d y); it is snapped to the nearest of the eight orientations.
-    """
-    side = frame.side_data.get("DISPLAYMATRIX")
-    if side is None:
-        return False, False, False
-    a, b, _, c, d = np.frombuffer(bytes(side), "<i4")[:5].tolist()
-    if abs(b) + abs(c) > abs(a) + abs(d):
-        return True, b < 0, c < 0
-    return False, d < 0, a < 0
+        return self.canvas.turn(_pixels(scaled))
 
 
 def encode_clip(
@@ -460,7 +327,7 @@ def inspect_clip(path: str) -> ClipInfo:
             if not starts or not starts[0][1] or context.name != "h264" or rate is None:
                 raise VideoError("not a normalised clip: it must be H.264 and start with a key frame")
             file.seek(starts[0][0])
-            units = _split(file.read(end - starts[0][0]))
+            units = split_frames(file.read(end - starts[0][0]))
     except (av.FFmpegError, IndexError) as error:
         raise VideoError(f"not a normalised clip: {error}") from error
     if [(start + starts[0][0], key) for start, _, key in units] != starts:
@@ -468,24 +335,6 @@ def inspect_clip(path: str) -> ClipInfo:
     keys = [number for number, (_, key) in enumerate(starts) if key]
     offsets = [starts[number][0] for number in keys] + [end]
     return ClipInfo(context.width, context.height, len(starts), float(rate), header, keys, offsets)
-
-
-def _split(data: bytes) -> list[tuple[int, int, bool]]:
-    """Return (start, stop, is key) of each frame in a run of length-prefixed H.264 units, one slice to a frame."""
-    frames: list[tuple[int, int, bool]] = []
-    start = position = 0
-    while position < len(data):
-        stop = position + 4 + int.from_bytes(data[position : position + 4], "big")
-        if stop > len(data) or stop < position + 5:
-            raise VideoError("damaged: a unit reaches past the end of its bytes")
-        kind = data[position + 4] & 0x1F
-        position = stop
-        if kind in (1, 5):
-            frames.append((start, stop, kind == 5))
-            start = stop
-    if start != len(data):
-        raise VideoError("damaged: bytes left over after the last frame")
-    return frames
 
 
 def decode_gops(data: bytes, header: bytes, wanted: Sequence[int]) -> list[Pixels]:
@@ -502,28 +351,17 @@ def decode_gops(data: bytes, header: bytes, wanted: Sequence[int]) -> list[Pixel
     Raises:
         VideoError: If the bytes are damaged or hold too few frames.
     """
-    units = _split(data)
-    if not units or not units[0][2]:
-        raise VideoError("damaged: the bytes do not start with a key frame")
-    if not wanted:
-        return []
-    if min(wanted) < 0 or max(wanted) >= len(units):
-        raise VideoError(f"frames {min(wanted)} to {max(wanted)} were wanted, the bytes hold {len(units)}")
-    keys = [number for number, (_, _, key) in enumerate(units) if key]
-    missing = set(wanted)
+    numbers = set(wanted)
     found: dict[int, Pixels] = {}
     reformatter = VideoReformatter()
-    for first, stop in zip(keys, [*keys[1:], len(units)], strict=True):
-        here = sorted(number for number in missing if first <= number < stop)
-        if not here:
-            continue
-        for number, frame in enumerate(_decode_units(data, header, units[first : here[-1] + 1]), start=first):
-            if number in missing:
+    for first, units in frames_to_decode(split_frames(data), numbers):
+        for number, frame in enumerate(_decode_units(data, header, units), start=first):
+            if number in numbers:
                 found[number] = _rgb(reformatter, frame)
     return [found[number] for number in wanted]
 
 
-def _decode_units(data: bytes, header: bytes, units: list[tuple[int, int, bool]]) -> list[Any]:
+def _decode_units(data: bytes, header: bytes, units: list[FrameBytes]) -> list[Any]:
     """Decode the frames of one GOP from its start."""
     context: Any = av.CodecContext.create("h264", "r")
     context.extradata = header

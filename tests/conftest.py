@@ -3,6 +3,10 @@ from pathlib import Path
 
 import pytest
 
+MLFLOW_VARIABLES = (
+    "MLFLOW_TRACKING_URI", "MLFLOW_RUN_ID", "MLFLOW_HTTP_REQUEST_MAX_RETRIES", "MLFLOW_HTTP_REQUEST_TIMEOUT",
+)  # fmt: skip
+
 
 @pytest.fixture(scope="session")
 def real_data() -> Path:
@@ -11,3 +15,22 @@ def real_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no real data at {folder}: set PREVITS_REAL_DATA to a folder with crawl/, davis/, voc/, in9/, ...")
     return folder
+
+
+@pytest.fixture
+def mlflow_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """MLflow as on a machine that knows no server, and without its patience."""
+    for name in MLFLOW_VARIABLES:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture(scope="session")
+def mlflow_tables(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An empty database: making its tables takes seconds, which one test alone needs to see."""
+    from mlflow.tracking import MlflowClient
+
+    path = tmp_path_factory.mktemp("tables") / "mlflow.db"
+    MlflowClient(f"sqlite:///{path}").search_experiments()
+    return path

@@ -14,7 +14,7 @@ from previts.experiment import EvaluationConfig, Experiment, ModelConfig, Object
 from previts.moco import MoCo
 
 SIDE = 64
-SMALL = EvaluationConfig(resize=SIDE, crop=SIDE, batch_size=16)
+SMALL = EvaluationConfig(resize=SIDE, crop=SIDE, batch_size=16, linear_views="cached")
 CLASSES = ("00_dog", "01_bird", "02_vehicle")
 COLOURS = ((220, 20, 20), (20, 220, 20), (20, 20, 220))
 GREY = (128, 128, 128)

@@ -17,7 +17,7 @@ from previts.evals import features, linear
 from previts.experiment import EvaluationConfig, Experiment, ModelConfig, ObjectiveConfig, OptimConfig
 from previts.moco import MoCo
 
-SMALL = EvaluationConfig(resize=64, crop=64, batch_size=8, linear_epochs=20)
+SMALL = EvaluationConfig(resize=64, crop=64, batch_size=8, linear_epochs=20, linear_views="cached")
 COLOURS = {"cat": (200, 30, 30), "dog": (30, 200, 30), "train": (30, 30, 200)}
 
 

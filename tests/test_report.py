@@ -22,7 +22,7 @@ from previts import (
     records,
     report,
     report_evidence,
-    report_numbers,
+    report_inputs,
     report_pictures,
     storage,
     tubes,
@@ -365,8 +365,8 @@ def test_strings_from_data_are_escaped_and_bounded(world: World, page: Reader) -
     for line in world.markdown.splitlines():
         if line.startswith("|"):
             assert line.endswith("|")
-    assert report_numbers.short("a\x00b\u202ec\n d", 20) == "a\ufffdb\ufffdc d"
-    assert len(report_numbers.short("y" * 999)) == 300
+    assert report_inputs.short("a\x00b\u202ec\n d", 20) == "a\ufffdb\ufffdc d"
+    assert len(report_inputs.short("y" * 999)) == 300
 
 
 def test_markdown_tables_are_rectangular(world: World) -> None:
@@ -441,14 +441,6 @@ def test_provenance_reaches_the_crawl_and_shows_no_secrets(tmp_path: Path) -> No
     assert [source.anchor for source in sources] == ["videos-1", "index-2"]
     assert sources[0].inputs == [("crawl", "https://example.org/crawl.csv", "")]
     assert sources[1].inputs == [("videos", crawled, "videos-1"), ("elsewhere", str(tmp_path / "nothing"), "")]
-
-
-def test_a_step_logged_twice_counts_once_and_torn_lines_are_passed_over(tmp_path: Path) -> None:
-    log = tmp_path / "log.jsonl"
-    log.write_text('{"step": 1, "loss": 5}\n{"step": 2, "loss": NaN}\n{"step": 1, "loss": 4, "lr": null}\n{"st')
-    curves = report_numbers._read_log(str(log))
-    assert set(curves) == {"step", "loss"}
-    np.testing.assert_array_equal(curves["loss"], [[1], [4]])
 
 
 def test_grid_iou_equals_counting_cells() -> None:

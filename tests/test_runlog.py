@@ -1,65 +1,29 @@
-import json
 import logging
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import fsspec
 import pytest
 import requests
 from mlflow.tracking import MlflowClient
+from mlflow_runs import client_of, free_port, open_arm, runs_of
 
-from previts import runlog
+from previts import runlog, runstore
 from previts.errors import InputError
 
-ENVIRONMENT = ("MLFLOW_TRACKING_URI", "MLFLOW_RUN_ID", "MLFLOW_HTTP_REQUEST_MAX_RETRIES", "MLFLOW_HTTP_REQUEST_TIMEOUT")
-
-
-@pytest.fixture(autouse=True)
-def environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    for name in ENVIRONMENT:
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-    monkeypatch.chdir(tmp_path)
-
-
-@pytest.fixture(scope="session")
-def tables(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An empty database: making its tables takes seconds, which one test alone needs to see."""
-    path = tmp_path_factory.mktemp("tables") / "mlflow.db"
-    MlflowClient(f"sqlite:///{path}").search_experiments()
-    return path
+pytestmark = pytest.mark.usefixtures("mlflow_environment")
 
 
 @pytest.fixture
-def root(tmp_path: Path, tables: Path) -> Path:
+def root(tmp_path: Path, mlflow_tables: Path) -> Path:
     (tmp_path / "root").mkdir()
-    shutil.copy(tables, tmp_path / "root" / "mlflow.db")
+    shutil.copy(mlflow_tables, tmp_path / "root" / "mlflow.db")
     return tmp_path / "root"
-
-
-def client_of(root: Path) -> MlflowClient:
-    return MlflowClient(f"sqlite:///{root}/mlflow.db")
-
-
-def runs_of(client: MlflowClient) -> dict[str, list]:
-    """Runs by role: groups and arms."""
-    experiment = client.get_experiment_by_name("previts")
-    found = client.search_runs([experiment.experiment_id])
-    return {
-        "groups": [run for run in found if runlog.FINGERPRINT_TAG not in run.data.tags],
-        "arms": [run for run in found if runlog.FINGERPRINT_TAG in run.data.tags],
-    }
-
-
-def open_arm(root: Path, fingerprint: str = "f1", **params: object) -> runlog.RunLog:
-    return runlog.open_run(str(root), group="corpus", name=f"arm {fingerprint}", fingerprint=fingerprint, params=params)
 
 
 def test_run_holds_what_was_told_and_a_resumed_run_goes_on(tmp_path: Path, root: Path):
@@ -82,6 +46,8 @@ def test_run_holds_what_was_told_and_a_resumed_run_goes_on(tmp_path: Path, root:
         second.tag("previts.checkpoint", "somewhere")
         second.artifact(str(tmp_path / "note.txt"), "notes")
     runlog.log_result(str(root), "f1", {"voc07/map": 50.0})
+    (tmp_path / "there" / "report").mkdir(parents=True)
+    (tmp_path / "there" / "report" / "report.html").write_text("<p>page</p>")
     runlog.log_report(str(root), group="corpus", report="there/report")
 
     found = runs_of(client)
@@ -182,19 +148,13 @@ def test_processes_that_start_at_once_share_group_and_store(tmp_path: Path):
     client = client_of(root)
     found = runs_of(client)
     assert len(found["groups"]) == 1
-    assert sorted(run.data.tags[runlog.FINGERPRINT_TAG] for run in found["arms"]) == ["fa", "fb"]
+    assert sorted(run.data.tags[runstore.FINGERPRINT_TAG] for run in found["arms"]) == ["fa", "fb"]
     lengths = {
-        run.data.tags[runlog.FINGERPRINT_TAG]: len(client.get_metric_history(run.info.run_id, "loss"))
+        run.data.tags[runstore.FINGERPRINT_TAG]: len(client.get_metric_history(run.info.run_id, "loss"))
         for run in found["arms"]
     }
     assert lengths == {"fa": 30, "fb": 60}
     assert "MLflow does not take" not in "".join(errors)
-
-
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
 
 
 class Server:
@@ -303,44 +263,3 @@ def test_outages_never_stop_the_work_and_lose_nothing(
     history = client.get_metric_history(arms["arm next"].info.run_id, "loss")
     assert [(point.step, point.value) for point in history] == [(1, 9.0), (2, 8.0)]
     assert len(runs_of(client)["groups"]) == 1
-
-
-def test_spool_of_a_remote_root_is_put_beside_the_results_and_sent_from_there(
-    tmp_path: Path, tables: Path, monkeypatch: pytest.MonkeyPatch
-):
-    shutil.copy(tables, tmp_path / "mlflow.db")
-    monkeypatch.setenv("TMPDIR", str(tmp_path))
-    monkeypatch.setattr("tempfile.tempdir", None)
-    root = "memory://bucket/root"
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{free_port()}")
-    run = runlog.open_run(root, group="corpus", name="n", fingerprint="f1", params={})
-    run.metrics({"loss": 4.0}, step=7)
-    run.finish("KILLED")
-    (copy,) = fsspec.filesystem("memory").ls("/bucket/root/runlog", detail=False)
-    for spool in tmp_path.glob("previts-runlog-*/*"):
-        spool.unlink()  # the pod is gone, and its disk with it
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
-    runlog.log_report(root, group="corpus", report="r")
-    (arm,) = runs_of(client_of(tmp_path))["arms"]
-    assert arm.data.metrics == {"loss": 4.0}
-    assert arm.info.status == "KILLED"
-    assert not fsspec.filesystem("memory").exists(copy)
-
-
-def test_tracking_uri_is_the_given_one_or_a_file_in_the_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    assert runlog.tracking_uri(str(tmp_path / "root")) == f"sqlite:///{tmp_path}/root/mlflow.db"
-    assert runlog.tracking_uri("memory://bucket/root") == f"sqlite:///{tmp_path}/mlflow.db"
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://mlflow:5000")
-    assert runlog.tracking_uri(str(tmp_path)) == "http://mlflow:5000"
-
-
-def test_spool_lines_are_plain_json(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{free_port()}")
-    run = open_arm(tmp_path, lr=0.1)
-    run.metrics({"loss": 1.5}, step=3)
-    (spool,) = (tmp_path / "runlog").glob("*.jsonl")
-    identity, entry = [json.loads(line) for line in spool.read_text().splitlines()]
-    assert identity["fingerprint"] == "f1"
-    assert identity["params"] == {"lr": "0.1"}
-    assert (entry["values"], entry["step"]) == ({"loss": 1.5}, 3)
-    run.close()

@@ -217,3 +217,15 @@ def test_a_closing_step_tells_what_to_do_after_a_failure(tmp_path):
     assert "Task pretrain failed." in text
     assert "same parameters" in text
     assert "SUCCEEDED" in flow.close(str(tmp_path), "SUCCEEDED", "")
+
+
+@pytest.mark.slow
+def test_two_processes_under_torchrun_train_one_checkpoint(made):
+    changed = [*SMALL, "objective.batch_norm_groups=2"]
+    one = stages.pretrain("1/vgg/previts", made["index"], made["root"], "demo", [*changed, "seed=1"])
+    two = stages.pretrain("1/vgg/previts", made["index"], made["root"], "demo", [*changed, "seed=2"], processes=2)
+    logs = [storage.read_bytes(storage.join(uri, "log.jsonl")).splitlines() for uri in (one, two)]
+    assert len(logs[0]) == len(logs[1]) > 0
+    assert storage.read_manifest(two).counts["steps"] == storage.read_manifest(one).counts["steps"]
+    with pytest.raises(InputError, match=r"batch_norm_groups = 1 must be a multiple of the number of processes, 2"):
+        stages.pretrain("1/vgg/previts", made["index"], made["root"], "demo", [*SMALL, "seed=2"], processes=2)

@@ -39,7 +39,7 @@ def train_locally(processes: int, arguments: Sequence[str]) -> None:
     Raises:
         InputError: If a process failed; its own message has been printed before.
     """
-    with get_runner("previts") as runner:
+    with get_runner() as runner:
         handle = runner.run(training_app(processes, arguments), scheduler="local_cwd", workspace="")
         for line in runner.log_lines(handle, "pretrain", 0, should_tail=True):
             print(line.rstrip(), file=sys.stderr)
