@@ -17,9 +17,9 @@ def download(
     max_failure_fraction: float = 0.5,
 ) -> str:
     """See `previts.stages.download`."""
-    from previts import cli, stages
+    from previts import addresses, cli, stages
 
     with cli.readable_errors(), open(summary.path, "w") as page:
         uri = stages.download(crawl, root, profile, set, int(part), int(parts), max_failure_fraction)
-        page.write(stages.describe(uri))
+        page.write(addresses.describe(uri))
     return uri

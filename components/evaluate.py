@@ -18,10 +18,10 @@ def evaluate(
     set: list[str] = [],
 ) -> str:
     """See `previts.stages.evaluate`."""
-    from previts import cli, stages, storage
+    from previts import addresses, cli, stages, storage
 
     with cli.readable_errors(), open(summary.path, "w") as page:
         uri = stages.evaluate(row, benchmark, checkpoint, data, root, profile, set)
-        page.write(stages.describe(uri))
+        page.write(addresses.describe(uri))
         metrics.metadata.update(storage.read_manifest(uri).counts)
     return uri

@@ -10,9 +10,9 @@ def fit_saliency(
     videos: str, root: str, summary: dsl.Output[dsl.Markdown], profile: str = "paper", set: list[str] = []
 ) -> str:
     """See `previts.stages.fit_saliency`."""
-    from previts import cli, stages
+    from previts import addresses, cli, stages
 
     with cli.readable_errors(), open(summary.path, "w") as page:
         uri = stages.fit_saliency(videos, root, profile, set)
-        page.write(stages.describe(uri))
+        page.write(addresses.describe(uri))
     return uri

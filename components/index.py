@@ -10,10 +10,10 @@ def index(
     videos: str, tubes: str, root: str, summary: dsl.Output[dsl.Markdown], metrics: dsl.Output[dsl.Metrics]
 ) -> str:
     """See `previts.stages.index`."""
-    from previts import cli, stages, storage
+    from previts import addresses, cli, stages, storage
 
     with cli.readable_errors(), open(summary.path, "w") as page:
         uri = stages.index(videos, tubes, root)
-        page.write(stages.describe(uri))
+        page.write(addresses.describe(uri))
         metrics.metadata.update(storage.read_manifest(uri).counts)
     return uri

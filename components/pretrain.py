@@ -18,10 +18,10 @@ def pretrain(
     processes: int = 1,
 ) -> str:
     """See `previts.stages.pretrain`."""
-    from previts import cli, stages, storage
+    from previts import addresses, cli, stages, storage
 
     with cli.readable_errors(), open(summary.path, "w") as page:
         uri = stages.pretrain(row, index, root, profile, set, launcher, int(processes))
-        page.write(stages.describe(uri))
+        page.write(addresses.describe(uri))
         metrics.metadata.update(storage.read_manifest(uri).counts)
     return uri

@@ -17,9 +17,9 @@ def saliency(
     parts: int = 1,
 ) -> str:
     """See `previts.stages.saliency`."""
-    from previts import cli, stages
+    from previts import addresses, cli, stages
 
     with cli.readable_errors(), open(summary.path, "w") as page:
         uri = stages.saliency(videos, model, root, profile, set, int(part), int(parts))
-        page.write(stages.describe(uri))
+        page.write(addresses.describe(uri))
     return uri

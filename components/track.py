@@ -17,9 +17,9 @@ def track(
     parts: int = 1,
 ) -> str:
     """See `previts.stages.track`."""
-    from previts import cli, stages
+    from previts import addresses, cli, stages
 
     with cli.readable_errors(), open(summary.path, "w") as page:
         uri = stages.track(videos, saliency, root, profile, set, int(part), int(parts))
-        page.write(stages.describe(uri))
+        page.write(addresses.describe(uri))
     return uri

@@ -6,7 +6,7 @@ The pipeline's loops are flat: rows to pretrain, then pairs of checkpoint and be
 import sys
 from collections.abc import Sequence
 
-from previts import paper, stages, storage
+from previts import addresses, paper, storage
 from previts.errors import InputError
 from previts.evals.protocol import BENCHMARKS
 
@@ -30,7 +30,7 @@ def plan(
     if not storage.exists(crawl):
         raise InputError(f"there is no crawl at {crawl}; give a CSV or Parquet manifest or a folder of videos")
     for benchmark in benchmarks:
-        stages.data_folders(benchmark, data)
+        addresses.data_folders(benchmark, data)
     return list(distinct.values())
 
 
@@ -65,7 +65,7 @@ def pairs(
     made = {storage.absolute(checkpoint) for checkpoint in checkpoints}
     found = []
     for row in rows:
-        checkpoint = stages.checkpoint_address(paper.resolve(row, profile, set), index, root)
+        checkpoint = addresses.checkpoint_address(paper.resolve(row, profile, set), index, root)
         if checkpoint not in made:
             raise InputError(f"row {row} has no checkpoint at {checkpoint}; pretrained were {sorted(made)}")
         found += [{"row": row, "benchmark": benchmark, "checkpoint": checkpoint} for benchmark in benchmarks]

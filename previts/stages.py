@@ -12,25 +12,19 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
-from typing import Any
 
 from previts import paper, storage
+from previts.addresses import (
+    FORMATS,
+    checkpoint_address,
+    checkpoint_decided,
+    data_folders,
+    done,
+    finished,
+    made,
+    part_done,
+)
 from previts.errors import InputError
-from previts.evals.protocol import CLASS_MAP, FOLDERS
-from previts.experiment import Plan
-
-# Raise one of these when what a stage writes, or how, changes: results of the older form are then made anew.
-FORMATS = {
-    "world": 1,
-    "videos": 1,
-    "saliency_model": 1,
-    "saliency": 1,
-    "tubes": 1,
-    "index": 1,
-    "checkpoints": 1,
-    "results": 1,
-    "report": 1,
-}
 
 
 def world(root: str, seed: int = 0) -> str:
@@ -45,13 +39,13 @@ def world(root: str, seed: int = 0) -> str:
     """
     decided = {"seed": seed, "format": FORMATS["world"]}
     uri = storage.address(root, "world", "demo", decided)
-    if _done(uri):
+    if done(uri):
         return uri
     from previts import demo
 
     counts = demo.make_world(uri, demo.WorldConfig(seed=seed))
     storage.commit(uri, decided, counts=counts)
-    return _made(uri)
+    return made(uri)
 
 
 def download(
@@ -84,7 +78,7 @@ def download(
     items = crawls.read_crawl(crawl)
     decided = {"crawl": crawls.crawl_identity(items, crawl), "video": asdict(config), "format": FORMATS["videos"]}
     uri = storage.address(root, "videos", "crawl", decided)
-    if _done(uri):
+    if done(uri):
         return uri
     from previts import shards
 
@@ -98,7 +92,7 @@ def download(
         if not settled(shard):
             shards.build_shard(shards.shard_items(items, shard, config), shard, uri, config)
     if not all(shards.is_done(uri, shard) for shard in range(total)):
-        return _part_done(uri)
+        return part_done(uri)
     videos = [video for shard in range(total) for video in shards.read_shard(uri, shard)]
     errors = Counter(video.error for video in videos if video.status != "ok")
     failed = sum(errors.values())
@@ -123,7 +117,7 @@ def download(
         },
         info={"errors": dict(errors.most_common(20))},
     )
-    return _made(uri)
+    return made(uri)
 
 
 def fit_saliency(videos: str, root: str, profile: str = "paper", set: Sequence[str] = ()) -> str:
@@ -139,12 +133,12 @@ def fit_saliency(videos: str, root: str, profile: str = "paper", set: Sequence[s
         URI of the saliency model, for `saliency`.
     """
     config = paper.resolve(None, profile, set).experiment.saliency
-    decided = {"videos": _finished(videos, "videos"), "method": config.method, "format": FORMATS["saliency_model"]}
+    decided = {"videos": finished(videos, "videos"), "method": config.method, "format": FORMATS["saliency_model"]}
     uri = storage.address(root, "saliency_model", config.method, decided)
-    if _done(uri):
+    if done(uri):
         return uri
     storage.commit(uri, decided, inputs={"videos": videos}, info={"method": config.method, "labels": "none"})
-    return _made(uri)
+    return made(uri)
 
 
 def saliency(
@@ -166,13 +160,13 @@ def saliency(
     """
     config = paper.resolve(None, profile, set).experiment.saliency
     decided = {
-        "videos": _finished(videos, "videos"),
-        "model": _finished(model, "saliency_model"),
+        "videos": finished(videos, "videos"),
+        "model": finished(model, "saliency_model"),
         "saliency": asdict(config),
         "format": FORMATS["saliency"],
     }
     uri = storage.address(root, "saliency", config.method, decided)
-    if _done(uri):
+    if done(uri):
         return uri
     from previts import records, shards
     from previts.saliency import predict
@@ -182,10 +176,10 @@ def saliency(
 
     total = int(storage.read_manifest(videos).counts["shards"])
     if not _fan_out(total, part, parts, lambda shard: predict.is_done(uri, shard), work):
-        return _part_done(uri)
+        return part_done(uri)
     masks = sum(records.num_rows(storage.join(uri, shards.table_name(shard))) for shard in range(total))
     storage.commit(uri, decided, inputs={"videos": videos, "model": model}, counts={"shards": total, "masks": masks})
-    return _made(uri)
+    return made(uri)
 
 
 def track(
@@ -213,14 +207,14 @@ def track(
     """
     config = paper.resolve(None, profile, set).experiment.track
     decided = {
-        "videos": _finished(videos, "videos"),
+        "videos": finished(videos, "videos"),
         # Not yet committed while other parts still work; its address is its decision.
         "saliency": storage.fingerprint_of(saliency, "saliency"),
         "track": asdict(config),
         "format": FORMATS["tubes"],
     }
     uri = storage.address(root, "tubes", config.association, decided)
-    if _done(uri):
+    if done(uri):
         return uri
     from previts import tubes
 
@@ -229,7 +223,7 @@ def track(
 
     total = int(storage.read_manifest(videos).counts["shards"])
     if not _fan_out(total, part, parts, lambda shard: tubes.is_done(uri, shard), work):
-        return _part_done(uri)
+        return part_done(uri)
     found = [tube for shard in range(total) for tube in tubes.read_shard(uri, shard)]
     storage.commit(
         uri,
@@ -237,7 +231,7 @@ def track(
         inputs={"videos": videos, "saliency": saliency},
         counts={"shards": total, "videos": len(found), "tubes": sum(tube.status == "tracked" for tube in found)},
     )
-    return _made(uri)
+    return made(uri)
 
 
 def index(videos: str, tubes: str, root: str) -> str:
@@ -252,12 +246,12 @@ def index(videos: str, tubes: str, root: str) -> str:
         URI of the index, for `pretrain`.
     """
     decided = {
-        "videos": _finished(videos, "videos"),
-        "tubes": _finished(tubes, "tubes"),
+        "videos": finished(videos, "videos"),
+        "tubes": finished(tubes, "tubes"),
         "format": FORMATS["index"],
     }
     uri = storage.address(root, "index", "corpus", decided)
-    if _done(uri):
+    if done(uri):
         return uri
     from previts import index as corpus
 
@@ -265,7 +259,7 @@ def index(videos: str, tubes: str, root: str) -> str:
     rows = [row for shard in range(total) for row in corpus.join_shard(videos, tubes, shard)]
     corpus.write_index(uri, rows)
     storage.commit(uri, decided, inputs={"videos": videos, "tubes": tubes}, counts=corpus.summarise(rows))
-    return _made(uri)
+    return made(uri)
 
 
 def pretrain(
@@ -295,7 +289,7 @@ def pretrain(
         raise InputError(f"there is no launcher {launcher!r}; allowed: local")
     plan = paper.resolve(row, profile, set)
     uri = checkpoint_address(plan, index, root)
-    if _done(uri):
+    if done(uri):
         return uri
     from previts import distributed
     from previts import pretrain as program
@@ -326,11 +320,11 @@ def pretrain(
             summary = program.train(plan.experiment, corpus.read_index(index), uri, device=device, run=run)
             if distributed.is_main():
                 checkpoint.finish(uri, plan.experiment)
-                decided = _checkpoint_decided(plan, index)
+                decided = checkpoint_decided(plan, index)
                 storage.commit(
                     uri, decided, inputs={"index": index}, counts=summary, info={"row": row, "profile": profile}
                 )
-                _made(uri)
+                made(uri)
     return uri
 
 
@@ -359,7 +353,7 @@ def evaluate(
     """
     paper.check_benchmarks([benchmark])
     config = paper.resolve(row, profile, set).evaluation
-    fingerprint = _finished(checkpoint, "checkpoints")
+    fingerprint = finished(checkpoint, "checkpoints")
     decided = {
         "checkpoint": fingerprint,
         "benchmark": benchmark,
@@ -368,7 +362,7 @@ def evaluate(
         "format": FORMATS["results"],
     }
     uri = storage.address(root, "results", f"{benchmark}-{fingerprint}", decided)
-    if _done(uri):
+    if done(uri):
         return uri
     from previts import evals, runlog
     from previts.checkpoint import load_model
@@ -393,7 +387,7 @@ def evaluate(
     storage.write_json(storage.join(uri, "result.json"), result)
     runlog.log_result(root, fingerprint, outcome.metrics)
     storage.commit(uri, decided, inputs={"checkpoint": checkpoint, "data": data}, counts=outcome.metrics)
-    return _made(uri)
+    return made(uri)
 
 
 def report(
@@ -417,13 +411,13 @@ def report(
     decided = {
         "rows": [row.name for row in shown],
         "checkpoints": [storage.fingerprint_of(checkpoint_address(plan, index, root), "checkpoints") for plan in plans],
-        "results": sorted({_finished(result, "results") for result in results}),
+        "results": sorted({finished(result, "results") for result in results}),
         "profile": profile,
         "format": FORMATS["report"],
     }
     uri = storage.address(root, "report", "comparison", decided)
     page = storage.join(storage.absolute(root), "report.html")
-    if not _done(uri):
+    if not done(uri):
         from previts import report as pages
         from previts import runlog
 
@@ -446,56 +440,6 @@ def report(
     return uri
 
 
-def checkpoint_address(plan: Plan, index: str, root: str) -> str:
-    """Return where the checkpoint of a plan on an index lies; equal plans share one."""
-    experiment = plan.experiment
-    arm = "moco" if experiment.sampling.constraint == "none" else "sampling"
-    arm = "previts" if experiment.objective.attention_weight else arm
-    label = f"{experiment.model.encoder}-{arm}"
-    return storage.address(root, "checkpoints", label, _checkpoint_decided(plan, index))
-
-
-def describe(uri: str) -> str:
-    """Return a short Markdown account of a stage's output: where it is and what it counts."""
-    if not storage.is_committed(uri):
-        return f"`{uri}`\n\nThis part is done; others still work on the whole.\n"
-    manifest = storage.read_manifest(uri)
-    lines = [f"### {manifest.stage} {manifest.fingerprint}", "", f"`{uri}`", "", "| | |", "|---|---|"]
-    lines += [f"| {name} | {value} |" for name, value in manifest.counts.items()]
-    return "\n".join(lines) + "\n"
-
-
-def _checkpoint_decided(plan: Plan, index: str) -> dict[str, Any]:
-    learned = ("sampling", "augment", "model", "objective", "optim", "seed")
-    experiment = {name: value for name, value in asdict(plan.experiment).items() if name in learned}
-    return {"index": _finished(index, "index"), **experiment, "format": FORMATS["checkpoints"]}
-
-
-def data_folders(benchmark: str, data: str) -> list[str]:
-    """Return the folders of the labelled sets that a benchmark reads.
-
-    Raises:
-        InputError: If the benchmark's own folder is not there.
-    """
-    folder = storage.join(data, FOLDERS[benchmark])
-    if not storage.exists(folder):
-        raise InputError(
-            f"benchmark {benchmark} needs its labelled set at {folder}, and there is nothing; "
-            "put it there in its authors' layout, or leave the benchmark out"
-        )
-    if benchmark == "in9" and storage.exists(storage.join(folder, CLASS_MAP)):
-        return [folder, storage.join(data, FOLDERS["in1k"])]
-    return [folder]
-
-
-def _finished(uri: str, stage: str) -> str:
-    """Return the fingerprint of a finished input, or say that it is the wrong thing."""
-    manifest = storage.read_manifest(uri)
-    if manifest.stage != stage:
-        raise InputError(f"{uri} is an output of stage {manifest.stage!r}; expected an output of stage {stage!r}")
-    return manifest.fingerprint
-
-
 def _mine(total: int, part: int, parts: int) -> range:
     """Return the shards of one worker."""
     if parts < 1 or not 0 <= part < parts:
@@ -509,22 +453,3 @@ def _fan_out(total: int, part: int, parts: int, is_done: Callable[[int], bool], 
         if not is_done(shard):
             work(shard)
     return all(is_done(shard) for shard in range(total))
-
-
-def _done(uri: str) -> bool:
-    """Return whether the output is finished; if not, make sure that it can be written before anything is computed."""
-    if not storage.is_committed(uri):
-        storage.check_writable(uri)
-        return False
-    print(f"already there: {uri}", file=sys.stderr)
-    return True
-
-
-def _made(uri: str) -> str:
-    print(f"made: {uri}", file=sys.stderr)
-    return uri
-
-
-def _part_done(uri: str) -> str:
-    print(f"this part is done, other parts are not yet: {uri}", file=sys.stderr)
-    return uri

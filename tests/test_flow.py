@@ -1,6 +1,6 @@
 import pytest
 
-from previts import flow, paper, stages, storage
+from previts import addresses, flow, paper, storage
 from previts.errors import InputError
 
 
@@ -75,7 +75,9 @@ def test_pairs_join_each_row_with_its_own_checkpoint_in_any_order(tmp_path):
     index = storage.address(str(tmp_path), "index", "corpus", {})
     storage.commit(index, {})
     rows = list(paper.ARMS)
-    own = {row: stages.checkpoint_address(paper.resolve(row, "demo", ["seed=3"]), index, str(tmp_path)) for row in rows}
+    own = {
+        row: addresses.checkpoint_address(paper.resolve(row, "demo", ["seed=3"]), index, str(tmp_path)) for row in rows
+    }
     for order in (rows, rows[::-1]):
         found = flow.pairs(
             rows, ["voc07", "davis"], [own[row] for row in order], index, str(tmp_path), "demo", ["seed=3"]

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from previts import demo, paper, stages, storage
+from previts import addresses, demo, paper, storage
 
 SMALL = [
     "video.videos_per_shard=4",
@@ -63,7 +63,7 @@ def test_each_pair_of_the_fan_out_was_evaluated_on_its_own_checkpoint(finished: 
     assert set(found) == {(row, benchmark) for row in paper.ARMS for benchmark in BENCHMARKS}
     fingerprints = set()
     for (row, _), result in found.items():
-        own = stages.checkpoint_address(paper.resolve(row, "demo", SMALL), str(index), str(finished))
+        own = addresses.checkpoint_address(paper.resolve(row, "demo", SMALL), str(index), str(finished))
         manifest = storage.read_manifest(own)
         assert result["checkpoint"] == manifest.fingerprint
         assert manifest.info["row"] == row
