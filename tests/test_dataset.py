@@ -86,6 +86,7 @@ def test_workers_processes_and_the_first_step_do_not_change_a_sample(index):
 def test_masks_and_crops_are_those_of_the_frame(index):
     """The square has a colour of its own, so the mask of a crop can be read off the crop."""
     pairs = dataset.PairDataset(index, small_experiment())
+    overlaps = []
     for number in (0, 2, 4):
         colour = picture(number, 0)[square(number, 0)][0].astype(int)
         for epoch in range(4):
