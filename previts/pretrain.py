@@ -39,10 +39,10 @@ class FigureLog(Protocol):
         """Record figures of a step."""
 
 
-def _workers_from_environment() -> int | None:
-    text = os.environ.get("PREVITS_WORKERS", "")
+def _whole_number(variable: str) -> int | None:
+    text = os.environ.get(variable, "")
     if text and not text.isdecimal():
-        raise InputError(f"PREVITS_WORKERS must be a whole number, got {text!r}")
+        raise InputError(f"{variable} must be a whole number, got {text!r}")
     return int(text) if text else None
 
 
@@ -51,14 +51,15 @@ class Conduct:
     """How a run is carried out. None of this changes what is learnt.
 
     `workers` are loader processes of each training process (default: PREVITS_WORKERS, else by machine). A state is
-    saved every `checkpoint_steps` steps and `checkpoint_seconds` seconds, whichever is sooner. `log_steps` is the
+    saved every `checkpoint_steps` steps and `checkpoint_seconds` seconds (default: PREVITS_CHECKPOINT_SECONDS, else 600),
+    whichever is sooner. `log_steps` is the
     distance of log lines (default: about 200 lines a run, at most 50 steps apart). `stop_after` ends the call after so
     many steps.
     """
 
-    workers: int | None = field(default_factory=_workers_from_environment)
+    workers: int | None = field(default_factory=lambda: _whole_number("PREVITS_WORKERS"))
     checkpoint_steps: int = 2000
-    checkpoint_seconds: float = 600.0
+    checkpoint_seconds: float = field(default_factory=lambda: _whole_number("PREVITS_CHECKPOINT_SECONDS") or 600)
     log_steps: int | None = None
     stop_after: int | None = None
 

