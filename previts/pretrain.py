@@ -51,10 +51,9 @@ class Conduct:
     """How a run is carried out. None of this changes what is learnt.
 
     `workers` are loader processes of each training process (default: PREVITS_WORKERS, else by machine). A state is
-    saved every `checkpoint_steps` steps and `checkpoint_seconds` seconds (default: PREVITS_CHECKPOINT_SECONDS, else 600),
-    whichever is sooner. `log_steps` is the
-    distance of log lines (default: about 200 lines a run, at most 50 steps apart). `stop_after` ends the call after so
-    many steps.
+    saved every `checkpoint_steps` steps and every `checkpoint_seconds` seconds (default: PREVITS_CHECKPOINT_SECONDS,
+    else 600). `log_steps` is the distance of log lines (default: about 200 lines a run, at most 50 steps apart).
+    `stop_after` ends the call after so many steps.
     """
 
     workers: int | None = field(default_factory=lambda: _whole_number("PREVITS_WORKERS"))
