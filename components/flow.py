@@ -14,12 +14,14 @@ def plan(
     profile: str,
     set: list[str],
     parts: int,
+    launcher: str,
+    processes: int,
 ) -> list[str]:
     """See `previts.flow.plan`."""
     from previts import cli, flow
 
     with cli.readable_errors():
-        return flow.plan(crawl, data, rows, benchmarks, profile, set, int(parts))
+        return flow.plan(crawl, data, rows, benchmarks, profile, set, int(parts), launcher, int(processes))
 
 
 @dsl.component(base_image=DATA_IMAGE, install_kfp_package=False)

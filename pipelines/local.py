@@ -1,10 +1,12 @@
 """The whole DAG on this machine, on KFP's embedded engine: the same steps and the same YAML's code as on a cluster."""
 
+import collections
 import contextlib
 import io
 import os
 import re
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -56,11 +58,14 @@ def run_local(
     """
     started = time.monotonic()
     root = storage.absolute(root)
+    storage.check_writable(root)
     if not crawl or not data:
         made = stages.world(root)
         crawl, data = crawl or storage.join(made, "crawl.csv"), data or storage.join(made, "datasets")
     crawl, data = storage.absolute(crawl), storage.absolute(data)
-    flow.plan(crawl, data, rows, benchmarks, profile, set, parts)  # a typing error should not cost an hour
+    flow.plan(
+        crawl, data, rows, benchmarks, profile, set, parts, launcher, processes
+    )  # a typing error should not cost an hour
     # The engine runs two steps at once; each may use its share of the cores.
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 2) // 2)))
     os.environ.setdefault("PREVITS_CHECKPOINT_SECONDS", "30")  # a laptop is closed sooner than a node is lost
@@ -83,7 +88,7 @@ def run_local(
         screen = _Screen(file)
         failure = _run(arguments, screen)
     if failure:
-        cause = "\n".join(screen.causes) or failure
+        cause = "\n".join(dict.fromkeys(screen.causes)) or "\n".join([*screen.last, failure])
         raise InputError(
             f"the run stopped:\n{cause}\nThe whole log is {log}. The same command goes on where it stopped."
         )
@@ -102,6 +107,7 @@ def _run(arguments: dict[str, object], screen: "_Screen") -> str:
     # The engine's indented print nests once more with every parallel step and never ends.
     logging_utils.indented_print = contextlib.nullcontext
     engine = tempfile.mkdtemp(prefix="previts-engine-")
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # so that the folder goes too
     try:
         with contextlib.redirect_stdout(screen), warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="You may be attemping")
@@ -124,6 +130,7 @@ class _Screen(io.TextIOBase):
         self.rest = ""
         self.causes: list[str] = []  # what steps said of their failures
         self.telling = False
+        self.last: collections.deque[str] = collections.deque(maxlen=8)  # of a step that died without a word
 
     def write(self, text: str) -> int:
         self.log.write(text)
@@ -135,6 +142,7 @@ class _Screen(io.TextIOBase):
                 self.causes.append(plain.removeprefix("previts: ").rstrip())
             if not CHATTER.search(plain) and not OUTPUT.search(plain):
                 print(plain.rstrip(), file=sys.stderr, flush=True)
+                self.last.append(plain.rstrip())
         return len(text)
 
     def flush(self) -> None:

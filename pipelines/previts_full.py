@@ -102,7 +102,17 @@ def previts_full(
         processes: Training processes, one a GPU.
     """
     with dsl.ExitHandler(close(root=root)):
-        distinct = plan(crawl=crawl, data=data, rows=rows, benchmarks=benchmarks, profile=profile, set=set, parts=parts)
+        distinct = plan(
+            crawl=crawl,
+            data=data,
+            rows=rows,
+            benchmarks=benchmarks,
+            profile=profile,
+            set=set,
+            parts=parts,
+            launcher=launcher,
+            processes=processes,
+        )
         videos = fetch(crawl=crawl, root=root, profile=profile, set=set, parts=parts).after(distinct).output
         model = fit_saliency(videos=videos, root=root, profile=profile, set=set).outputs["Output"]
         tubes = perceive(videos=videos, model=model, root=root, profile=profile, set=set, parts=parts).output

@@ -27,6 +27,10 @@ FORMATS = {
 }
 
 
+# The part of an experiment that training reads; the rest has decided the index.
+LEARNED = ("sampling", "augment", "model", "objective", "optim", "seed")
+
+
 def checkpoint_address(plan: Plan, index: str, root: str) -> str:
     """Return where the checkpoint of a plan on an index lies; equal plans share one."""
     experiment = plan.experiment
@@ -38,9 +42,27 @@ def checkpoint_address(plan: Plan, index: str, root: str) -> str:
 
 def checkpoint_decided(plan: Plan, index: str) -> dict[str, Any]:
     """Return what decides a checkpoint: the corpus, and the part of the experiment that training reads."""
-    learned = ("sampling", "augment", "model", "objective", "optim", "seed")
-    experiment = {name: value for name, value in asdict(plan.experiment).items() if name in learned}
+    experiment = {name: value for name, value in asdict(plan.experiment).items() if name in LEARNED}
     return {"index": finished(index, "index"), **experiment, "format": FORMATS["checkpoints"]}
+
+
+def check_launch(launcher: str, processes: int) -> None:
+    """Raise an InputError if there is no such place to train at, or no process."""
+    if launcher != "local":
+        raise InputError(f"there is no launcher {launcher!r}; allowed: local")
+    if processes < 1:
+        raise InputError(f"processes must be 1 or more, got {processes}")
+
+
+def check_row(row: str, plan: Plan, checkpoint: str) -> None:
+    """Raise an InputError if a checkpoint was not pretrained as a row says."""
+    manifest = storage.read_manifest(checkpoint)
+    wanted = storage.plain({name: value for name, value in asdict(plan.experiment).items() if name in LEARNED})
+    if differing := [name for name, value in wanted.items() if manifest.decided.get(name) != value]:
+        raise InputError(
+            f"{checkpoint} is of row {manifest.info.get('row')} under profile {manifest.info.get('profile')}, not what "
+            f"row {row} means here: {', '.join(differing)} differ; give its own row, profile and --set"
+        )
 
 
 def data_folders(benchmark: str, data: str) -> list[str]:
@@ -89,7 +111,11 @@ def done(uri: str) -> bool:
 
 def made(uri: str) -> str:
     """Say that an output is finished, and return it."""
-    print(f"made: {uri}", file=sys.stderr)
+    manifest = storage.read_manifest(uri)
+    counts = ", ".join(f"{name} {value}" for name, value in list(manifest.counts.items())[:8])
+    print(f"made: {uri} ({counts})" if counts else f"made: {uri}", file=sys.stderr)
+    for error, count in manifest.info.get("errors", {}).items():
+        print(f"  {count} x {error}", file=sys.stderr)
     return uri
 
 

@@ -138,7 +138,10 @@ def load_model(uri: str, device: torch.device | str) -> MoCo:
     """
     state = _read(storage.join(uri, MODEL), device)
     if state is None:
-        raise InputError(f"{uri} has no sound {MODEL}; run `previts pretrain` again")
+        raise InputError(
+            f"{uri} has no sound {MODEL}; delete {storage.MANIFEST} there, if there is one, "
+            "and run `previts pretrain` again"
+        )
     model = MoCo(Experiment.from_json(state["experiment"]))
     model.load_state_dict(state["model"])
     return model.to(device).eval()

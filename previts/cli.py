@@ -8,7 +8,6 @@ import os
 import signal
 import sys
 import threading
-import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 
@@ -92,11 +91,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
 @contextlib.contextmanager
 def readable_errors() -> Iterator[None]:
     """End the process with a readable error where its input or its surroundings are at fault."""
-    if engine := os.environ.get(ENGINE):
-        threading.Thread(target=_end_with, args=(int(engine),), daemon=True).start()
+    over = threading.Event()
+    watcher = threading.Thread(target=_end_with, args=(os.environ.get(ENGINE, ""), over))
+    watcher.start()
     try:
         yield
-    except (InputError, OSError) as error:
+    except (InputError, OSError, FloatingPointError) as error:
         if os.environ.get("PREVITS_TRACEBACK"):
             traceback.print_exc()
         text = str(error) if isinstance(error, InputError) else f"{type(error).__name__}: {error}"
@@ -105,13 +105,18 @@ def readable_errors() -> Iterator[None]:
     except KeyboardInterrupt:
         print("previts: stopped; the same command goes on where this one stopped", file=sys.stderr)
         sys.exit(130)
+    finally:
+        over.set()
+        watcher.join()
 
 
-def _end_with(engine: int) -> None:
+def _end_with(engine: str, over: threading.Event) -> None:
     """Kill this step once the engine that started it is gone, so that no orphan works beside the next run."""
-    while True:
+    while engine and not over.wait(0.5):
         try:
-            os.kill(engine, 0)
-        except ProcessLookupError:
+            with open(f"/proc/{engine}/stat") as file:
+                gone = file.read().rsplit(")", 1)[1].split()[0] in "ZX"  # dead, whether or not anyone has noticed
+        except FileNotFoundError:
+            gone = os.path.exists("/proc/self/stat")  # else this system has no /proc to tell
+        if gone:
             os.kill(os.getpid(), signal.SIGKILL)
-        time.sleep(0.5)

@@ -14,9 +14,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import astuple, dataclass, replace
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from previts import storage
+from previts import records, storage
 from previts.errors import InputError
 
 VIDEO_SUFFIXES = (
@@ -148,7 +147,7 @@ def _full_name(uri: str, path: str) -> str:
 
 def _parquet_lines(uri: str) -> list[_Line]:
     try:
-        table = pq.read_table(io.BytesIO(storage.read_bytes(uri)))
+        table = records.parse(storage.read_bytes(uri))
     except pa.ArrowInvalid as error:
         raise InputError(f"{uri} is not a readable Parquet file: {error}") from error
     _check_columns(uri, table.column_names)

@@ -31,7 +31,8 @@ Role = Literal["query", "key"]
 _ORDER, _KEY_ORDER, _PAIR, _CROP, _AUGMENT = range(5)
 _ROLES = {"query": 0, "key": 1}
 
-# A few clips may be damaged; more than this share of the videos, and more than this many, is a broken corpus.
+# A few clips may be damaged; more than this share of the videos, and more than this many (of a small corpus, more than
+# an eighth), is a broken corpus.
 DAMAGED_FRACTION, DAMAGED_VIDEOS = 0.01, 8
 
 
@@ -137,7 +138,8 @@ class PairDataset(Dataset[tuple[int, Sample, Sample]]):
         if missing := sorted(wanted - present):
             raise InputError(
                 f"{self.index.videos_uri} lacks {len(missing)} of the {len(wanted)} shards that {self.index.uri} "
-                f"names, the first is {missing[0]}; bring them back or run `previts download` again"
+                f"names, the first is {missing[0]}; bring them back, or delete the tables of these shards and "
+                f"{storage.MANIFEST} there and run `previts download` again"
             )
 
     def __len__(self) -> int:
@@ -291,7 +293,7 @@ class Damaged:
 
     def __init__(self, videos: int) -> None:
         self.reasons: dict[str, str] = {}
-        self.allowed = max(DAMAGED_VIDEOS, math.floor(DAMAGED_FRACTION * videos))
+        self.allowed = max(min(DAMAGED_VIDEOS, videos // 8), math.floor(DAMAGED_FRACTION * videos))
 
     def count(self, damaged: list[tuple[str, str]]) -> None:
         """Add the damaged clips of a batch.
@@ -304,5 +306,5 @@ class Damaged:
             listed = "; ".join(f"{video_id}: {reason}" for video_id, reason in list(self.reasons.items())[:3])
             raise InputError(
                 f"{len(self.reasons)} clips of the corpus are damaged, {self.allowed} are tolerated ({listed}); "
-                "delete the shards' tables and run `previts download` again"
+                f"delete the tables of their shards and {storage.MANIFEST} there and run `previts download` again"
             )

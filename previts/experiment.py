@@ -200,10 +200,27 @@ class Experiment:
         _require(
             "optim.batch_size", batch, f"a multiple of objective.batch_norm_groups = {groups}", batch % groups == 0
         )
+        _require(
+            "objective.queue_size",
+            self.objective.queue_size,
+            f"optim.batch_size = {batch} or more",
+            self.objective.queue_size >= batch,
+        )
+        frames = self.sampling.clip_frames
+        _require("sampling.clip_frames", frames, f"1 for the image encoder {self.model.encoder}", frames == 1)
         masked = self.sampling.constraint == "tracking" or self.objective.attention_weight == 0
         _require(
             "sampling.constraint", self.sampling.constraint, "tracking where objective.attention_weight > 0", masked
         )
+
+    def check_processes(self, processes: int) -> None:
+        """Raise an InputError if so many processes cannot train this."""
+        groups = self.objective.batch_norm_groups
+        if processes < 1 or groups % processes:
+            raise InputError(
+                f"objective.batch_norm_groups = {groups} must be a multiple of the number of processes, {processes}: "
+                "each process holds whole groups; change the number of processes, or the field"
+            )
 
     def to_json(self) -> str:
         """Return the experiment as an indented JSON document."""
@@ -262,6 +279,7 @@ def override(plan: Plan, assignments: typing.Sequence[str]) -> Plan:
     Raises:
         InputError: Naming the assignment, what was allowed, and the closest field where the name is unknown.
     """
+    values = dataclasses.asdict(plan)
     for assignment in assignments:
         path, separator, text = assignment.partition("=")
         if not separator:
@@ -269,23 +287,24 @@ def override(plan: Plan, assignments: typing.Sequence[str]) -> Plan:
                 f"cannot read {assignment!r}: expected section.field=value, such as sampling.min_overlap=0.2"
             )
         keys = path.strip().split(".")
-        if keys[0] == "evaluation":
-            plan = dataclasses.replace(plan, evaluation=_assign(plan.evaluation, keys[1:], text.strip(), path))
-        else:
-            plan = dataclasses.replace(plan, experiment=_assign(plan.experiment, keys, text.strip(), path))
-    return plan
+        if keys[0] != "evaluation":
+            keys = ["experiment", *keys]
+        _assign(Plan, values, keys, text.strip(), path.strip())
+    return _from_plain(Plan, values, "")  # checks what fields must hold together, in whatever order they were given
 
 
-def _assign(config: Config, keys: list[str], text: str, path: str) -> Config:
-    hints = typing.get_type_hints(type(config))
-    if not keys or keys[0] not in hints:
+def _assign(config: type, values: dict[str, Any], keys: list[str], text: str, path: str) -> None:
+    """Set the field that `keys` lead to from a configuration's type, checked against the field's own type."""
+    hint = typing.get_type_hints(config).get(keys[0])
+    nested = isinstance(hint, type) and dataclasses.is_dataclass(hint)
+    if hint is None or nested != (len(keys) > 1):
         known = sorted(_paths(Experiment)) + [f"evaluation.{name}" for name in sorted(_paths(EvaluationConfig))]
         close = difflib.get_close_matches(path, known, n=1, cutoff=0.0)
         raise InputError(f"there is no field {path!r}; did you mean {close[0]!r}? All fields: {', '.join(known)}")
-    name, rest = keys[0], keys[1:]
-    current = getattr(config, name)
-    value = _assign(current, rest, text, path) if dataclasses.is_dataclass(current) else _parse(hints[name], text, path)
-    return dataclasses.replace(config, **{name: value})  # type: ignore[type-var]
+    if nested:
+        _assign(hint, values[keys[0]], keys[1:], text, path)
+    else:
+        values[keys[0]] = _parse(hint, text, path)
 
 
 def _paths(config: type, prefix: str = "") -> list[str]:

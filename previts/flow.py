@@ -6,13 +6,21 @@ The pipeline's loops are flat: rows to pretrain, then pairs of checkpoint and be
 import sys
 from collections.abc import Sequence
 
-from previts import addresses, paper, storage
+from previts import addresses, crawls, paper, storage
 from previts.errors import InputError
 from previts.evals.protocol import BENCHMARKS
 
 
 def plan(
-    crawl: str, data: str, rows: Sequence[str], benchmarks: Sequence[str], profile: str, set: Sequence[str], parts: int
+    crawl: str,
+    data: str,
+    rows: Sequence[str],
+    benchmarks: Sequence[str],
+    profile: str,
+    set: Sequence[str],
+    parts: int,
+    launcher: str = "local",
+    processes: int = 1,
 ) -> list[str]:
     """Check a run's inputs and return the rows to pretrain: of rows that mean the same experiment, the first.
 
@@ -24,11 +32,13 @@ def plan(
     if parts < 1:
         raise InputError(f"parts must be 1 or more, got {parts}")
     paper.check_benchmarks(benchmarks)
+    addresses.check_launch(launcher, processes)
     distinct: dict[str, str] = {}
     for row in paper.expand(rows):
-        distinct.setdefault(storage.fingerprint(paper.resolve(row.name, profile, set)), row.name)
-    if not storage.exists(crawl):
-        raise InputError(f"there is no crawl at {crawl}; give a CSV or Parquet manifest or a folder of videos")
+        resolved = paper.resolve(row.name, profile, set)
+        resolved.experiment.check_processes(processes)
+        distinct.setdefault(storage.fingerprint(resolved), row.name)
+    crawls.read_crawl(crawl)
     for benchmark in benchmarks:
         addresses.data_folders(benchmark, data)
     return list(distinct.values())

@@ -91,7 +91,7 @@ def train(
         SystemExit: With code 143 after SIGTERM, once the step is finished and saved.
     """
     conduct = conduct or Conduct()
-    check(experiment, distributed.world_size())
+    experiment.check_processes(distributed.world_size())
     if (finished := checkpoint.finished_steps(uri)) is not None:
         return _summary(checkpoint.read_log(uri, finished), finished, index, experiment, 0)
 
@@ -153,21 +153,6 @@ def train(
             if stop:
                 raise SystemExit(TERMINATED)
     return _summary(log.lines, saved, index, experiment, len(damaged.reasons))
-
-
-def check(experiment: Experiment, processes: int) -> None:
-    """Raise an InputError if the experiment cannot be trained by so many processes."""
-    groups = experiment.objective.batch_norm_groups
-    if groups % processes:
-        raise InputError(
-            f"objective.batch_norm_groups = {groups} must be a multiple of the number of processes, {processes}: each "
-            "process holds whole groups; change the number of processes, or the field"
-        )
-    if experiment.sampling.clip_frames != 1:
-        raise InputError(
-            f"sampling.clip_frames must be 1 for the image encoder {experiment.model.encoder}, "
-            f"got {experiment.sampling.clip_frames}"
-        )
 
 
 def prepare(batch: Batch, device: torch.device) -> Pairs:
@@ -264,8 +249,8 @@ class _Log:
             event.synchronize()
         if not math.isfinite(float(figures[0])):
             raise FloatingPointError(
-                f"the loss of step {step + 1} is {float(figures[0])}; the last saved state is sound. "
-                f"Videos of the batch: {', '.join(video_ids)}"
+                f"the loss of step {step + 1} is {float(figures[0])}; lower optim.lr, or look at the videos of the "
+                f"batch ({', '.join(video_ids)}). States saved before this step are sound"
             )
         if (step + 1) % self.every == 0 or step + 1 == self.schedule.total_steps:
             self._line(step, figures)

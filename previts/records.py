@@ -15,6 +15,8 @@ from previts.errors import InputError
 
 Row = TypeVar("Row")
 
+REMEDY = f"delete {storage.MANIFEST} beside it, if there is one, and run the stage that writes it again"
+
 _ARROW = {str: pa.string(), int: pa.int64(), float: pa.float64(), bool: pa.bool_(), bytes: pa.binary()}
 
 
@@ -43,6 +45,14 @@ def write_records(uri: str, row_type: type[Row], rows: Iterable[Row]) -> None:
     storage.write_bytes(uri, buffer.getvalue())
 
 
+def parse(data: bytes) -> pa.Table:
+    """Return the table of a Parquet file's bytes.
+
+    Without Arrow's threads: a process that ends while they still start is aborted, and small tables gain nothing.
+    """
+    return pq.read_table(io.BytesIO(data), use_threads=False, pre_buffer=False)
+
+
 def read_table(uri: str, row_type: type) -> pa.Table:
     """Return a Parquet file as an Arrow table; see `row` for one line of it.
 
@@ -50,11 +60,11 @@ def read_table(uri: str, row_type: type) -> pa.Table:
         InputError: If the file is missing, damaged or has other columns than `row_type`.
     """
     try:
-        table = pq.read_table(io.BytesIO(storage.read_bytes(uri)))
+        table = parse(storage.read_bytes(uri))
     except FileNotFoundError:
-        raise InputError(f"{uri} is missing; run the stage that writes it (again)") from None
+        raise InputError(f"{uri} is missing; {REMEDY}") from None
     except pa.ArrowInvalid as error:
-        raise InputError(f"{uri} is damaged ({error}); delete it and run the stage that writes it again") from None
+        raise InputError(f"{uri} is damaged ({error}); delete it too: {REMEDY}") from None
     expected = schema(row_type)
     if table.schema.names != expected.names:
         raise InputError(f"{uri} has the columns {table.schema.names}, expected {expected.names}")

@@ -329,4 +329,7 @@ def _read_runs(uri: str, record: Clip, runs: Sequence[Sequence[int]]) -> list[by
         with open(path, "rb", buffering=0) as file:
             return [os.pread(file.fileno(), stop - start, start) for start, stop in zip(starts, stops, strict=True)]
     except FileNotFoundError:
-        raise InputError(f"{uri} is missing; run `previts download` (again)") from None
+        raise InputError(
+            f"{uri} is missing; delete {table_name(record.shard)} and {storage.MANIFEST} beside it "
+            "and run `previts download` again"
+        ) from None

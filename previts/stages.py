@@ -16,6 +16,8 @@ from dataclasses import asdict
 from previts import paper, storage
 from previts.addresses import (
     FORMATS,
+    check_launch,
+    check_row,
     checkpoint_address,
     checkpoint_decided,
     data_folders,
@@ -37,6 +39,8 @@ def world(root: str, seed: int = 0) -> str:
     Returns:
         URI of a folder with `crawl.csv` and `datasets/`.
     """
+    if seed < 0:
+        raise InputError(f"seed must be 0 or more, got {seed}")
     decided = {"seed": seed, "format": FORMATS["world"]}
     uri = storage.address(root, "world", "demo", decided)
     if done(uri):
@@ -74,6 +78,8 @@ def download(
     """
     from previts import crawls
 
+    if not 0 <= max_failure_fraction <= 1:
+        raise InputError(f"max_failure_fraction must be from 0 to 1, got {max_failure_fraction}")
     config = paper.resolve(None, profile, set).experiment.video
     items = crawls.read_crawl(crawl)
     decided = {"crawl": crawls.crawl_identity(items, crawl), "video": asdict(config), "format": FORMATS["videos"]}
@@ -98,10 +104,11 @@ def download(
     failed = sum(errors.values())
     if failed == len(videos) or failed > max_failure_fraction * len(videos):
         reasons = "\n".join(f"  {count} x {error}" for error, count in errors.most_common(5))
+        allowed = ", and nothing is left" if failed == len(videos) else f", more than {max_failure_fraction:g} of them"
+        remedy = "" if failed == len(videos) else ", or run again with a larger --max-failure-fraction"
         raise InputError(
-            f"{failed} of the {len(videos)} videos of {crawl} failed, more than max_failure_fraction = "
-            f"{max_failure_fraction:g} allows. Most frequent reasons:\n{reasons}\n"
-            "Mend the crawl, or run again with a larger --max-failure-fraction; videos already stored are kept"
+            f"{failed} of the {len(videos)} videos of {crawl} failed{allowed}. Most frequent reasons:\n{reasons}\n"
+            f"Mend the crawl{remedy}; videos already stored are kept"
         )
     storage.commit(
         uri,
@@ -285,16 +292,22 @@ def pretrain(
     Returns:
         URI of the checkpoint, for `evaluate`.
     """
-    if launcher != "local":
-        raise InputError(f"there is no launcher {launcher!r}; allowed: local")
+    check_launch(launcher, processes)
     plan = paper.resolve(row, profile, set)
+    plan.experiment.check_processes(processes)
     uri = checkpoint_address(plan, index, root)
     if done(uri):
         return uri
+    if (
+        plan.experiment.sampling.constraint == "tracking"
+        and not storage.read_manifest(index).counts["videos_with_tube"]
+    ):
+        raise InputError(
+            f"no video of {index} has a tube, so there is nothing that row {row} could constrain or attend to; "
+            "look at the videos, or pretrain a row without tracking such as 1/vgg/moco"
+        )
     from previts import distributed
-    from previts import pretrain as program
 
-    program.check(plan.experiment, processes)
     if processes > 1 and not distributed.is_launched():
         from previts import launch
 
@@ -305,6 +318,7 @@ def pretrain(
         return uri
     from previts import checkpoint, runlog
     from previts import index as corpus
+    from previts import pretrain as program
 
     with distributed.process_group() as device:
         run = None
@@ -352,8 +366,10 @@ def evaluate(
         URI of the result, for `report`.
     """
     paper.check_benchmarks([benchmark])
-    config = paper.resolve(row, profile, set).evaluation
+    plan = paper.resolve(row, profile, set)
+    config = plan.evaluation
     fingerprint = finished(checkpoint, "checkpoints")
+    check_row(row, plan, checkpoint)
     decided = {
         "checkpoint": fingerprint,
         "benchmark": benchmark,
@@ -407,10 +423,12 @@ def report(
         URI of a folder with report.html, report.md and report.csv.
     """
     shown = paper.expand(rows)
-    plans = [paper.resolve(row.name, profile, set) for row in shown]
+    if not results:
+        raise InputError("no results were given; run `previts evaluate` first and give the URIs that it prints")
+    trained = [checkpoint_address(paper.resolve(row.name, profile, set), index, root) for row in shown]
     decided = {
         "rows": [row.name for row in shown],
-        "checkpoints": [storage.fingerprint_of(checkpoint_address(plan, index, root), "checkpoints") for plan in plans],
+        "checkpoints": [[storage.fingerprint_of(uri, "checkpoints"), storage.is_committed(uri)] for uri in trained],
         "results": sorted({finished(result, "results") for result in results}),
         "profile": profile,
         "format": FORMATS["report"],
@@ -425,11 +443,11 @@ def report(
             pages.ReportRow(
                 name=row.name,
                 title=row.title,
-                checkpoint=checkpoint_address(plan, index, root),
-                fingerprint=storage.fingerprint_of(checkpoint_address(plan, index, root), "checkpoints"),
+                checkpoint=uri,
+                fingerprint=storage.fingerprint_of(uri, "checkpoints"),
                 reported=row.reported,
             )
-            for row, plan in zip(shown, plans, strict=True)
+            for row, uri in zip(shown, trained, strict=True)
         ]
         counts = pages.build_report(list(results), uri, lines, profile=profile, index=index)
         runlog.log_report(root, group=storage.fingerprint_of(index, "index"), report=uri)

@@ -236,8 +236,11 @@ def commit(
 
 
 def is_committed(uri: str) -> bool:
-    """Return whether the folder at `uri` is finished."""
-    return exists(join(uri, MANIFEST))
+    """Return whether the folder at `uri` is finished; a damaged manifest makes it unfinished, so it is made again."""
+    try:
+        return isinstance(read_json(join(uri, MANIFEST)), dict)
+    except (FileNotFoundError, NotADirectoryError, ValueError):
+        return False
 
 
 def read_manifest(uri: str) -> Manifest:
@@ -253,10 +256,14 @@ def read_manifest(uri: str) -> Manifest:
             f"{uri} has no {MANIFEST}: the stage that writes it has not finished, or the URI is not one of a stage; "
             "run that stage (again), or give the URI that it printed"
         ) from None
+    except ValueError as error:
+        raise InputError(f"{join(uri, MANIFEST)} is damaged ({error}); run the stage that writes it again") from None
     try:
         manifest = Manifest(**document)
     except TypeError:
-        raise InputError(f"{join(uri, MANIFEST)} is not a manifest of previts") from None
+        raise InputError(
+            f"{join(uri, MANIFEST)} is not a manifest of previts; delete it and run the stage that writes it again"
+        ) from None
     manifest.inputs.update({key: _resolve(value, uri) for key, value in manifest.inputs.items()})
     return manifest
 
@@ -267,7 +274,7 @@ def fingerprint_of(uri: str, stage: str) -> str:
     Raises:
         InputError: If the URI is not the address of an output of that stage.
     """
-    match = re.search(rf"/{stage}/[^/]*-([0-9a-f]{{12}})/?$", uri)
+    match = re.search(rf"/{stage}/[^/]*-([0-9a-f]{{12}})/?$", absolute(uri))
     if not match:
         raise InputError(
             f"{uri} is not an output of stage {stage!r}: expected {{root}}/{stage}/{{label}}-{{fingerprint}}"

@@ -238,7 +238,10 @@ def read_tube(tubes_uri: str, shard: int, offset: int, size: int) -> Tube:
     try:
         return Tube.from_bytes(storage.read_bytes(uri, offset, offset + size))
     except FileNotFoundError:
-        raise InputError(f"{uri} is missing; run `previts track` again") from None
+        raise InputError(
+            f"{uri} is missing; delete {shards.table_name(shard)} and {storage.MANIFEST} beside it "
+            "and run `previts track` again"
+        ) from None
     except ValueError as error:
         raise InputError(
             f"{uri}, bytes {offset} to {offset + size}: {error}; "

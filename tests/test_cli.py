@@ -66,6 +66,15 @@ MISTAKES = {
         "pretrain --row 1/vgg/previts --index {0}/i --root {0}/r --launcher moon",
         ["'moon'", "allowed: local"],
     ),
+    "negative seed": ("world --root {0}/r --seed -1", ["seed must be 0 or more"]),
+    "impossible share": (
+        "download --crawl {0}/bad.csv --root {0}/r --max-failure-fraction 2",
+        ["max_failure_fraction must be from 0 to 1"],
+    ),
+    "no process": (
+        "pretrain --row 1/vgg/previts --index {0}/i --root {0}/r --processes 0",
+        ["processes must be 1 or more"],
+    ),
     "unknown protocol": ("download --crawl nope://x --root {0}/r", ["nope://x", "gs://"]),
 }
 

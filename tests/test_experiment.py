@@ -58,3 +58,8 @@ def test_a_wrong_assignment_names_the_field_and_what_is_allowed(assignment: str,
 def test_a_document_with_other_fields_is_refused():
     with pytest.raises(InputError, match="must have the fields"):
         Experiment.from_json('{"seed": 1}')
+
+
+def test_fields_that_must_fit_each_other_are_set_in_any_order():
+    one = override(Plan(), ["optim.batch_size=30", "objective.batch_norm_groups=15"])
+    assert one == override(Plan(), ["objective.batch_norm_groups=15", "optim.batch_size=30"])

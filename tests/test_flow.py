@@ -53,6 +53,10 @@ def test_rows_of_one_experiment_are_pretrained_once(place):
         ({"profile": "tiny"}, "there is no profile"),
         ({"set": ["optim.lr=quick"]}, "optim.lr must be a number"),
         ({"parts": 0}, "parts must be 1 or more"),
+        ({"launcher": "moon"}, "allowed: local"),
+        ({"processes": 0}, "processes must be 1 or more"),
+        ({"processes": 3}, "multiple of the number of processes, 3"),
+        ({"set": ["objective.queue_size=16"]}, "optim.batch_size = 32 or more"),
         ({"crawl": "/nowhere/crawl.csv"}, "there is no crawl at"),
     ],
 )

@@ -136,7 +136,7 @@ def test_states_are_saved_by_time(index, tmp_path):
 
 def test_processes_must_divide_the_groups():
     with pytest.raises(InputError, match=r"batch_norm_groups = 2 .*processes, 3"):
-        pretrain.check(small_experiment(), 3)
+        small_experiment().check_processes(3)
 
 
 TRAIN = """

@@ -5,9 +5,10 @@ import os
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from previts import demo, flow, masks, paper, shards, stages, storage, tubes
+from previts import demo, flow, masks, paper, shards, stages, storage, tubes, video
 from previts import index as corpus
 from previts.errors import InputError
 
@@ -181,7 +182,7 @@ def test_the_run_log_holds_the_arm_with_its_numbers(made):
 
 
 def test_too_many_failures_stop_the_download_and_keep_what_was_stored(made, world, tmp_path):
-    with pytest.raises(InputError, match=r"3 of the 9 videos .* max_failure_fraction = 0.1"):
+    with pytest.raises(InputError, match=r"3 of the 9 videos .* failed, more than 0.1 of them"):
         stages.download(made["crawl"], str(tmp_path), "demo", SMALL, max_failure_fraction=0.1)
     stored = snapshot(str(tmp_path))
     videos = stages.download(made["crawl"], str(tmp_path), "demo", SMALL, max_failure_fraction=0.5)
@@ -217,6 +218,46 @@ def test_a_closing_step_tells_what_to_do_after_a_failure(tmp_path):
     assert "Task pretrain failed." in text
     assert "same parameters" in text
     assert "SUCCEEDED" in flow.close(str(tmp_path), "SUCCEEDED", "")
+
+
+def test_a_checkpoint_of_another_row_is_refused(made):
+    with pytest.raises(InputError, match=r"is of row 1/vgg/previts under profile demo, not what row 1/vgg/moco means"):
+        stages.evaluate("1/vgg/moco", "davis", made["checkpoint"], made["data"], made["root"], "demo", SMALL)
+
+
+def test_a_report_is_made_anew_when_a_missing_row_has_been_trained(made, tmp_path):
+    root = made["root"]
+    before = stages.report(["1/vgg/previts", "6a/gap=zero"], made["index"], [made["result"]], root, "demo", SMALL)
+    stages.pretrain("6a/gap=zero", made["index"], root, "demo", SMALL)
+    after = stages.report(["1/vgg/previts", "6a/gap=zero"], made["index"], [made["result"]], root, "demo", SMALL)
+    assert before != after
+    with pytest.raises(InputError, match="no results were given"):
+        stages.report(["1/vgg/previts"], made["index"], [], root, "demo", SMALL)
+
+
+def test_a_damaged_model_is_made_again_by_its_remedy(made, tmp_path):
+    os.system(f"cp -a {made['root']}/. {tmp_path}")
+    at = {name: uri.replace(made["root"], str(tmp_path)) for name, uri in made.items()}
+    model = Path(at["checkpoint"]) / "model.pt"
+    model.write_bytes(model.read_bytes()[:1000])
+    with pytest.raises(InputError, match=r"delete manifest.json there, if there is one"):
+        stages.evaluate("1/vgg/previts", "voc07", at["checkpoint"], at["data"], str(tmp_path), "demo", SMALL)
+    (Path(at["checkpoint"]) / "manifest.json").unlink()
+    assert stages.pretrain("1/vgg/previts", at["index"], str(tmp_path), "demo", SMALL) == at["checkpoint"]
+    result = stages.evaluate("1/vgg/previts", "voc07", at["checkpoint"], at["data"], str(tmp_path), "demo", SMALL)
+    assert storage.is_committed(result)
+
+
+def test_a_corpus_without_any_tube_cannot_be_learnt_with_tracking(world, tmp_path):
+    grey = (np.full((64, 96, 3), 128, np.uint8) for _ in range(24))
+    (tmp_path / "crawl").mkdir()
+    video.encode_clip(grey, 12.0, str(tmp_path / "crawl" / "grey.mp4"))
+    root = str(tmp_path / "root")
+    videos = stages.download(str(tmp_path / "crawl"), root, "demo", SMALL)
+    regions = stages.saliency(videos, stages.fit_saliency(videos, root, "demo", SMALL), root, "demo", SMALL)
+    index = stages.index(videos, stages.track(videos, regions, root, "demo", SMALL), root)
+    with pytest.raises(InputError, match="no video of .* has a tube"):
+        stages.pretrain("1/vgg/previts", index, root, "demo", SMALL)
 
 
 @pytest.mark.slow

@@ -136,3 +136,20 @@ def test_a_manifest_of_something_else_is_refused(tmp_path: Path):
     (tmp_path / "manifest.json").write_text('{"foo": 1}')
     with pytest.raises(InputError, match="not a manifest of previts"):
         storage.read_manifest(str(tmp_path))
+
+
+def test_a_damaged_manifest_is_no_manifest(tmp_path: Path):
+    uri = storage.address(str(tmp_path), "videos", "x", {})
+    storage.commit(uri, {})
+    manifest = Path(uri) / "manifest.json"
+    for text in (manifest.read_text()[:40], "", "[]"):
+        manifest.write_text(text)
+        assert not storage.is_committed(uri)
+        with pytest.raises(InputError, match="run the stage that writes it again"):
+            storage.read_manifest(uri)
+
+
+def test_a_fingerprint_is_read_off_a_relative_address_too(tmp_path: Path, monkeypatch):
+    uri = storage.address(str(tmp_path), "index", "x", {})
+    monkeypatch.chdir(tmp_path)
+    assert storage.fingerprint_of("index/" + uri.rsplit("/", 1)[1], "index") == storage.fingerprint_of(uri, "index")
