@@ -256,7 +256,7 @@ def test_a_corpus_without_any_tube_cannot_be_learnt_with_tracking(world, tmp_pat
     videos = stages.download(str(tmp_path / "crawl"), root, "demo", SMALL)
     regions = stages.saliency(videos, stages.fit_saliency(videos, root, "demo", SMALL), root, "demo", SMALL)
     index = stages.index(videos, stages.track(videos, regions, root, "demo", SMALL), root)
-    with pytest.raises(InputError, match="no video of .* has a tube"):
+    with pytest.raises(InputError, match=r"no video of .* has a tube"):
         stages.pretrain("1/vgg/previts", index, root, "demo", SMALL)
 
 
