@@ -112,7 +112,7 @@ def crawl_identity(items: Sequence[CrawlItem], uri: str) -> str:
         address, stamp = place.removeprefix(root + "/"), listed.get(place)
         if item.url in sizes:
             stamp = sizes[item.url]
-            if small and file:
+            if small and file and os.access(file, os.R_OK):
                 with open(file, "rb") as content:
                     address, stamp = "", hashlib.file_digest(content, "sha256").hexdigest()
         rows.append([*astuple(replace(item, url=address)), stamp])
@@ -126,17 +126,38 @@ def _on_disk(url: str) -> bool:
 def _folder(uri: str) -> list[CrawlItem]:
     fs, path = storage.open_fs(uri)
     root = path.rstrip("/") + "/"
-    lines = []
+    lines: list[_Line] = []
+    taken: set[str] = set()
     for number, name in enumerate(sorted(fs.find(path)), start=1):
         relative = name.removeprefix(root)
         hidden = any(part.startswith(".") for part in relative.split("/"))
         if relative.lower().endswith(VIDEO_SUFFIXES) and not hidden:
             folder = relative.rsplit("/", 2)[-2] if "/" in relative else ""
-            fields = {"video_id": relative.rsplit(".", 1)[0], "url": _full_name(uri, name), "label": folder}
-            lines.append(_Line(number, fields))
+            video_id = _file_id(relative, taken)
+            taken.add(video_id)
+            try:
+                name.encode()
+            except UnicodeEncodeError:
+                lines.append(_Line(number, {}, f"the file name {relative!r} is not UTF-8; rename it"))
+                continue
+            lines.append(_Line(number, {"video_id": video_id, "url": _full_name(uri, name), "label": folder}))
     if not lines:
         raise InputError(f"there are no videos in {uri}; expected files with one of {', '.join(VIDEO_SUFFIXES)}")
-    return _items(uri, lines, lambda line: _manifest_item(line, uri))
+    return _items(uri, lines, _file_item)
+
+
+def _file_item(line: _Line) -> CrawlItem:
+    return CrawlItem(line.fields["video_id"], line.fields["url"], None, None, line.fields["label"], "")
+
+
+def _file_id(relative: str, taken: set[str]) -> str:
+    """Return the id of a file of a folder: its path without the suffix, told apart by a digest where that is no id."""
+    plain = relative.rsplit(".", 1)[0]
+    clean = "".join(letter if letter.isprintable() and letter != "\\" else "_" for letter in plain)
+    if clean == plain and len(plain) <= MAX_ID_LENGTH and plain not in taken:
+        return plain
+    digest = hashlib.sha256(relative.encode(errors="surrogateescape")).hexdigest()[:8]
+    return f"{clean[: MAX_ID_LENGTH - 9]}-{digest}"
 
 
 def _full_name(uri: str, path: str) -> str:

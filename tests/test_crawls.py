@@ -1,3 +1,4 @@
+import os
 import shutil
 
 import fsspec
@@ -221,3 +222,23 @@ def test_identity_of_objects_follows_their_content():
         assert crawl_identity(read_crawl(uri), uri) != before
     finally:
         fs.rm("/corpus", recursive=True)
+
+
+def test_every_file_of_a_folder_gets_an_id_of_its_own(tmp_path):
+    names = ["a.mov", "a.mp4", "tab\there.mp4", "back\\slash.mp4", "x" * 220 + ".mp4", "plain.mp4"]
+    for name in names:
+        (tmp_path / name).write_bytes(b"x")
+    items = read_crawl(str(tmp_path))
+    assert sorted(item.url.rsplit("/", 1)[1] for item in items) == sorted(names)
+    ids = [item.video_id for item in items]
+    assert len(set(ids)) == len(names)
+    assert {"a", "plain"} < set(ids)
+    assert all(len(video_id) <= 200 and video_id.isprintable() for video_id in ids)
+    assert ids == [item.video_id for item in read_crawl(str(tmp_path))]
+
+
+def test_a_file_name_that_is_no_text_is_named(tmp_path):
+    with open(os.fsencode(tmp_path) + b"/bad\xff.mp4", "wb") as file:
+        file.write(b"x")
+    with pytest.raises(InputError, match="is not UTF-8; rename it"):
+        read_crawl(str(tmp_path))
