@@ -58,14 +58,14 @@ def run_local(
     """
     started = time.monotonic()
     root = storage.absolute(root)
-    storage.check_writable(root)
+    # A typing error should not cost an hour, nor leave a folder behind.
+    flow.distinct_rows(rows, benchmarks, profile, set, parts, launcher, processes)
     if not crawl or not data:
         made = stages.world(root)
         crawl, data = crawl or storage.join(made, "crawl.csv"), data or storage.join(made, "datasets")
     crawl, data = storage.absolute(crawl), storage.absolute(data)
-    flow.plan(
-        crawl, data, rows, benchmarks, profile, set, parts, launcher, processes
-    )  # a typing error should not cost an hour
+    flow.plan(crawl, data, rows, benchmarks, profile, set, parts, launcher, processes)
+    storage.check_writable(root)
     # The engine runs two steps at once; each may use its share of the cores.
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 2) // 2)))
     os.environ.setdefault("PREVITS_CHECKPOINT_SECONDS", "30")  # a laptop is closed sooner than a node is lost

@@ -11,21 +11,19 @@ from previts.errors import InputError
 from previts.evals.protocol import BENCHMARKS
 
 
-def plan(
-    crawl: str,
-    data: str,
+def distinct_rows(
     rows: Sequence[str],
     benchmarks: Sequence[str],
     profile: str,
     set: Sequence[str],
     parts: int,
-    launcher: str = "local",
-    processes: int = 1,
+    launcher: str,
+    processes: int,
 ) -> list[str]:
-    """Check a run's inputs and return the rows to pretrain: of rows that mean the same experiment, the first.
+    """Return the rows to pretrain: of rows that mean the same experiment, the first.
 
     Raises:
-        InputError: For an unknown row, benchmark, profile or field, or inputs that are not there.
+        InputError: For a choice that does not exist or cannot be carried out; nothing is read or written to find that.
     """
     if not benchmarks:
         raise InputError(f"no benchmarks were given; allowed: {', '.join(BENCHMARKS)}")
@@ -38,10 +36,30 @@ def plan(
         resolved = paper.resolve(row.name, profile, set)
         resolved.experiment.check_processes(processes)
         distinct.setdefault(storage.fingerprint(resolved), row.name)
+    return list(distinct.values())
+
+
+def plan(
+    crawl: str,
+    data: str,
+    rows: Sequence[str],
+    benchmarks: Sequence[str],
+    profile: str,
+    set: Sequence[str],
+    parts: int,
+    launcher: str = "local",
+    processes: int = 1,
+) -> list[str]:
+    """Check a run's choices and inputs before it costs anything, and return the rows to pretrain.
+
+    Raises:
+        InputError: For a choice that cannot be carried out, a broken crawl, or a labelled set that is not there.
+    """
+    distinct = distinct_rows(rows, benchmarks, profile, set, parts, launcher, processes)
     crawls.read_crawl(crawl)
     for benchmark in benchmarks:
         addresses.data_folders(benchmark, data)
-    return list(distinct.values())
+    return distinct
 
 
 def one(uris: Sequence[str]) -> str:

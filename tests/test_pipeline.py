@@ -123,6 +123,16 @@ def test_a_mistake_is_answered_before_anything_is_started(world: Path, tmp_path:
     assert not (tmp_path / "root").exists()
 
 
+def test_an_unwritable_root_is_told_before_anything_is_started(world: Path):
+    run = subprocess.run(
+        command(world, Path("/dev/null/root")), capture_output=True, text=True, timeout=120, check=False
+    )
+    assert run.returncode == 2
+    assert "cannot write to /dev/null/root" in run.stderr
+    assert "choose a root" in run.stderr
+    assert "Traceback" not in run.stderr
+
+
 @pytest.mark.slow
 def test_a_step_that_fails_is_told_on_one_screen(world: Path, tmp_path: Path):
     (tmp_path / "crawl.csv").write_text("video_id,url\na,nothing.mp4\nb,nowhere.mp4\n")
