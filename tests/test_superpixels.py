@@ -1,0 +1,66 @@
+"""Oracles: loops over pixels, known objects, known frames."""
+
+import cv2
+import numpy as np
+import pytest
+from pictures import picture_of_disc
+
+from previts.saliency import superpixels
+from previts.saliency.superpixels import gaussian, measure, picture, shrink, to_lab
+
+pytestmark = pytest.mark.filterwarnings("error")
+
+
+def test_gaussian_ends_at_three_sigma():
+    found = gaussian(np.array([0.0, 2.0, 6.0, 6.001, np.inf]), 2.0)
+    np.testing.assert_allclose(found, [1, np.exp(-0.5), np.exp(-4.5), 0, 0])
+    np.testing.assert_array_equal(gaussian(np.array([0.0, 1.0]), 0.0), [1, 0])
+
+
+def test_measured_regions_are_what_loops_over_pixels_find():
+    generator = np.random.default_rng(4)
+    lab = generator.random((13, 17, 3)).astype(np.float32) * 100
+    rows, columns = np.mgrid[0:13, 0:17]
+    labels = (rows // 4 * 5 + columns // 4).astype(np.int32)
+    regions = measure(lab, labels, 2)
+    count = labels.max() + 1
+    adjacent = np.eye(count, dtype=bool)
+    for row in range(13):
+        for column in range(17):
+            for down, right in ((0, 1), (1, 0), (1, 1), (1, -1)):
+                if row + down < 13 and 0 <= column + right < 17:
+                    one, other = labels[row, column], labels[row + down, column + right]
+                    adjacent[one, other] = adjacent[other, one] = True
+    np.testing.assert_array_equal(regions.adjacent, adjacent)
+    for label in range(count):
+        inside = labels == label
+        np.testing.assert_allclose(regions.lab[label], lab[inside].mean(axis=0), rtol=1e-5)
+        centre = [(rows[inside].mean() + 0.5) / 13, (columns[inside].mean() + 0.5) / 17]
+        np.testing.assert_allclose(regions.position[label], centre)
+        near = inside & ((rows < 2) | (rows >= 11) | (columns < 2) | (columns >= 15))
+        assert regions.border[label] == near.any()
+
+
+@pytest.mark.parametrize(("height", "width"), [(256, 456), (128, 170), (720, 1280), (64, 64)])
+def test_superpixels_are_a_labelling_of_about_200_regions(height, width):
+    image, disc = picture_of_disc(height, width)
+    regions = superpixels.superpixels(to_lab(shrink(image)))
+    count = len(regions.lab)
+    assert 120 <= count <= 300
+    np.testing.assert_array_equal(np.unique(regions.labels), np.arange(count))
+    assert (regions.adjacent.sum(axis=1) > 1).all()
+    assert 0.15 < regions.border.mean() < 0.45
+    small_disc = cv2.resize(disc.astype(np.uint8), regions.labels.shape[::-1], interpolation=cv2.INTER_AREA)
+    share = np.bincount(regions.labels.ravel(), small_disc.ravel()) / np.bincount(regions.labels.ravel())
+    assert ((share < 0.2) | (share > 0.8)).mean() > 0.9  # edges of regions follow the edge of the object
+
+
+def test_pictures_without_bars_stay_whole():
+    image, _ = picture_of_disc(200, 320)
+    one_bar = np.pad(image, ((40, 0), (0, 0), (0, 0)), constant_values=250)
+    plain = np.full((200, 320, 3), 255, np.uint8)
+    product = plain.copy()
+    product[60:140, 100:220] = 30  # an object on paper: even sides, but no straight line across
+    noise = np.random.default_rng(0).integers(0, 255, (200, 320, 3), dtype=np.uint8)
+    for whole in (image, one_bar, plain, product, noise):
+        assert picture(whole) == (slice(0, whole.shape[0]), slice(0, whole.shape[1]))
