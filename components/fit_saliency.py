@@ -2,10 +2,10 @@
 
 from kfp import dsl
 
-from components._images import DATA_IMAGE
+from components._images import TRAIN_IMAGE
 
 
-@dsl.component(base_image=DATA_IMAGE, install_kfp_package=False)
+@dsl.component(base_image=TRAIN_IMAGE, install_kfp_package=False)
 def fit_saliency(
     videos: str, root: str, summary: dsl.Output[dsl.Markdown], profile: str = "paper", set: list[str] = []
 ) -> str:

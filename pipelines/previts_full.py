@@ -116,7 +116,7 @@ def previts_full(
         videos = fetch(crawl=crawl, root=root, profile=profile, set=set, parts=parts).after(distinct).output
         model = fit_saliency(videos=videos, root=root, profile=profile, set=set).outputs["Output"]
         tubes = perceive(videos=videos, model=model, root=root, profile=profile, set=set, parts=parts).output
-        corpus = index(videos=videos, tubes=tubes, root=root).outputs["Output"]
+        corpus = index(videos=videos, tubes=tubes, root=root, profile=profile, set=set).outputs["Output"]
         learn(
             rows=distinct.output,
             shown=rows,

@@ -17,10 +17,10 @@ from previts.experiment import Plan
 FORMATS = {
     "world": 1,
     "videos": 1,
-    "saliency_model": 1,
-    "saliency": 1,
-    "tubes": 1,
-    "index": 1,
+    "saliency_model": 2,
+    "saliency": 2,
+    "tubes": 2,
+    "index": 2,
     "checkpoints": 1,
     "results": 1,
     "report": 1,
@@ -52,6 +52,16 @@ def check_launch(launcher: str, processes: int) -> None:
         raise InputError(f"there is no launcher {launcher!r}; allowed: local")
     if processes < 1:
         raise InputError(f"processes must be 1 or more, got {processes}")
+
+
+def check_method(method: str, model: str) -> None:
+    """Raise an InputError if a saliency model was made for another method."""
+    made_for = storage.read_manifest(model).info.get("method")
+    if made_for != method:
+        raise InputError(
+            f"{model} is a model for saliency.method={made_for}, and saliency.method is {method} here; "
+            "give both verbs the same profile and --set"
+        )
 
 
 def check_row(row: str, plan: Plan, checkpoint: str) -> None:

@@ -40,17 +40,73 @@ class VideoConfig:
 
 
 @dataclass(frozen=True)
+class FitConfig:
+    """How the saliency model of a corpus is made (section 3.2).
+
+    Deep-USPS (Nguyen et al. 2019) as its code has it: for each handcrafted prior a network that is trained on the
+    prior's maps, in rounds, each round on the last one's averaged predictions; then one network on all four.
+    """
+
+    network: Literal["drn_d_105", "drn_d_22"] = "drn_d_105"
+    width: float = 1.0  # share of the network's channels
+    # URI of weights to start from: a DRN's state dict, a checkpoint of `pretrain`, or with saliency.method=supervised
+    # torchvision's Mask R-CNN. Paper: Deep-USPS starts from a network trained on labelled street scenes; "" is random,
+    # so that no label is involved.
+    weights: str = ""
+    frames: int = 2500  # of the corpus, evenly over its videos; Deep-USPS has 2500 pictures
+    size: int = 432  # pixels: frames are squashed to size x size
+    rounds: int = 3
+    round_epochs: int = 25
+    # Paper: 1e-6, 2e-6, 5e-6, which move trained weights a little and would leave random ones where they are.
+    round_lr: tuple[float, float, float] = (1e-4, 1e-4, 1e-4)
+    fusion_epochs: int = 200
+    fusion_lr: float = 1e-4
+    batch_size: int = 20
+    round_beta2: float = 1.0
+    fusion_beta2: float = 4.0
+    history_momentum: float = 0.7
+    # "each": a prediction is refined by the CRF before it enters the average, in every epoch; "last": the average is,
+    # once at the end of a round, which costs little and keeps most of it
+    history_crf: Literal["each", "last"] = "each"
+    flip_probability: float = 0.0  # Deep-USPS changes nothing about its pictures
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        _require("fit.width", self.width, "in (0, 1]", 0 < self.width <= 1)
+        _require("fit.frames", self.frames, "2 or more", self.frames >= 2)
+        _require("fit.size", self.size, "a multiple of 8 from 32", self.size >= 32 and self.size % 8 == 0)
+        _require("fit.rounds", self.rounds, "from 1 to 3", 1 <= self.rounds <= 3)
+        _require("fit.round_epochs", self.round_epochs, "1 or more", self.round_epochs >= 1)
+        _require("fit.round_lr", self.round_lr, "more than 0", min(self.round_lr) > 0)
+        _require("fit.fusion_epochs", self.fusion_epochs, "1 or more", self.fusion_epochs >= 1)
+        _require("fit.fusion_lr", self.fusion_lr, "more than 0", self.fusion_lr > 0)
+        _require("fit.batch_size", self.batch_size, "2 or more", self.batch_size >= 2)
+        _require("fit.round_beta2", self.round_beta2, "more than 0", self.round_beta2 > 0)
+        _require("fit.fusion_beta2", self.fusion_beta2, "more than 0", self.fusion_beta2 > 0)
+        _require("fit.history_momentum", self.history_momentum, "in [0, 1)", 0 <= self.history_momentum < 1)
+        _require("fit.flip_probability", self.flip_probability, "from 0 to 1", 0 <= self.flip_probability <= 1)
+
+
+# The handcrafted maps that Deep-USPS learns from, each of which may also be used as it is.
+PRIORS = ("rbd", "mc", "dsr", "hs")
+
+
+@dataclass(frozen=True)
 class SaliencyConfig:
     """How the salient region of a frame is found (section 3.2)."""
 
-    # Paper: Deep-USPS, which learns from handcrafted maps; robust background detection is one of these.
-    method: Literal["rbd"] = "rbd"
+    # "supervised": masks of a detector trained with labels (table 6d); "none": nothing is salient and no tube is made
+    method: Literal["deepusps", "rbd", "mc", "dsr", "hs", "supervised", "none"] = "deepusps"
     every: int = 1  # saliency on every k-th frame; the released loaders read a mask for every frame
     threshold: float = 0.5  # not stated; of the saliency map, for the binary mask; Deep-USPS evaluates at 0.5
+    crf: bool = True  # Deep-USPS refines its test maps by a CRF
+    min_score: float = 0.5  # not stated; of a detection, with method="supervised"
+    agreement: bool = True  # compare the handcrafted priors on the first key frame, for the quality of the crawl
 
     def __post_init__(self) -> None:
         _require("saliency.every", self.every, "1 or more", self.every >= 1)
         _require("saliency.threshold", self.threshold, "in [0, 1)", 0 <= self.threshold < 1)
+        _require("saliency.min_score", self.min_score, "in [0, 1)", 0 <= self.min_score < 1)
 
 
 @dataclass(frozen=True)
@@ -61,12 +117,30 @@ class TrackConfig:
     association: Literal["box", "mask"] = "box"  # not stated; SORT's own
     iou_threshold: float = 0.3  # not stated; SORT's default
     max_age: int = 1  # not stated; SORT's default, in key frames
+    min_hits: int = 0  # not stated; SORT's 3 withholds the first frames of a track, also those of the object
     min_area: float = 0.01  # not stated; share of the frame below which a region is dropped (never under 10 px)
 
     def __post_init__(self) -> None:
         _require("track.iou_threshold", self.iou_threshold, "from 0 to 1", 0 <= self.iou_threshold <= 1)
         _require("track.max_age", self.max_age, "0 or more", self.max_age >= 0)
+        _require("track.min_hits", self.min_hits, "0 or more", self.min_hits >= 0)
         _require("track.min_area", self.min_area, "in [0, 1)", 0 <= self.min_area < 1)
+
+
+@dataclass(frozen=True)
+class FilterConfig:
+    """Which videos of a crawl are kept for pretraining, by what is known without ground truth. The paper keeps all."""
+
+    min_tube_seconds: float = 0.0  # how long the object is visible
+    min_area: float = 0.0  # mean share of the frame that the object covers where it is visible
+    max_area: float = 1.0
+    min_agreement: float = 0.0  # of the handcrafted priors on the first key frame
+
+    def __post_init__(self) -> None:
+        _require("filter.min_tube_seconds", self.min_tube_seconds, "0 or more", self.min_tube_seconds >= 0)
+        _require("filter.min_area", self.min_area, "from 0 to filter.max_area", 0 <= self.min_area <= self.max_area)
+        _require("filter.max_area", self.max_area, "in (0, 1]", 0 < self.max_area <= 1)
+        _require("filter.min_agreement", self.min_agreement, "from 0 to 1", 0 <= self.min_agreement <= 1)
 
 
 @dataclass(frozen=True)
@@ -186,8 +260,10 @@ class Experiment:
     """Everything that decides a pretrained encoder."""
 
     video: VideoConfig = field(default_factory=VideoConfig)
+    fit: FitConfig = field(default_factory=FitConfig)
     saliency: SaliencyConfig = field(default_factory=SaliencyConfig)
     track: TrackConfig = field(default_factory=TrackConfig)
+    filter: FilterConfig = field(default_factory=FilterConfig)
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     model: ModelConfig = field(default_factory=ModelConfig)

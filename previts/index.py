@@ -13,6 +13,7 @@ import pyarrow as pa
 
 from previts import records, shards, storage, tubes
 from previts.errors import InputError
+from previts.experiment import FilterConfig
 
 TABLE = "index.parquet"
 
@@ -132,9 +133,10 @@ class _Column:
         return str(self.column[number].as_py())
 
 
-def write_index(uri: str, rows: list[IndexRecord]) -> None:
+def write_index(uri: str, rows: list[IndexRecord], config: FilterConfig) -> dict[str, int | float]:
     """Write the table of an index, sorted by video id so that its order does not depend on the sharding."""
     records.write_records(storage.join(uri, TABLE), IndexRecord, sorted(rows, key=lambda row: row.video_id))
+    return summarise(rows)
 
 
 def read_index(uri: str) -> Index:

@@ -164,7 +164,22 @@ def _demo(plan: Plan) -> Plan:
         replace(
             row,
             video=replace(row.video, max_short_side=160, max_fps=12.0, videos_per_shard=16),
-            saliency=replace(row.saliency, every=2),
+            fit=replace(
+                row.fit,
+                network="drn_d_22",
+                width=0.25,
+                frames=288,
+                size=128,
+                rounds=1,
+                round_epochs=6,
+                round_lr=(2e-3, 2e-3, 2e-3),
+                fusion_epochs=16,
+                fusion_lr=2e-3,
+                batch_size=16,
+                history_crf="last",
+                flip_probability=0.5,
+            ),
+            saliency=replace(row.saliency, every=2, crf=False),
             augment=replace(
                 row.augment, size=112, jitter=(0.2, 0.2, 0.2, 0.05), grey_probability=0.1, blur_probability=0.2
             ),

@@ -318,6 +318,14 @@ def read_frames(videos_uri: str, record: Clip, frames: Sequence[int]) -> Pixels:
     return np.stack([decoded[frame] for frame in frames])
 
 
+def unreadable(videos_uri: str, record: VideoRecord, error: VideoError) -> InputError:
+    """Return what to tell of a clip that was stored and cannot be decoded any more, with what to do."""
+    return InputError(
+        f"video {record.video_id!r} of {tar_name(record.shard)} in {videos_uri} cannot be read: {error}; "
+        f"delete {table_name(record.shard)} and {storage.MANIFEST} there and run `previts download` again"
+    )
+
+
 def _read_runs(uri: str, record: Clip, runs: Sequence[Sequence[int]]) -> list[bytes]:
     """Return the bytes of each run of GOPs; a remote store is asked for all at once."""
     fs, path = storage.open_fs(uri)

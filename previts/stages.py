@@ -17,6 +17,7 @@ from previts import paper, storage
 from previts.addresses import (
     FORMATS,
     check_launch,
+    check_method,
     check_row,
     checkpoint_address,
     checkpoint_decided,
@@ -128,23 +129,52 @@ def download(
 
 
 def fit_saliency(videos: str, root: str, profile: str = "paper", set: Sequence[str] = ()) -> str:
-    """Prepare the saliency model of a corpus. A handcrafted prior has nothing to learn: this records which one it is.
+    """Make the saliency model of a corpus: Deep-USPS, learned from handcrafted maps of its own frames, without labels.
+
+    A handcrafted prior (saliency.method=rbd, mc, dsr or hs) has nothing to learn: this records which one it is.
+    saliency.method=supervised takes the detector at fit.weights. A call that was stopped goes on after its last round.
 
     Args:
         videos: URI that `download` returned.
         root: Folder or bucket prefix under which every result lies.
         profile: Size of the run: paper or demo.
-        set: One-off changes, such as saliency.every=5.
+        set: One-off changes, such as saliency.method=rbd fit.network=drn_d_22.
 
     Returns:
         URI of the saliency model, for `saliency`.
     """
-    config = paper.resolve(None, profile, set).experiment.saliency
-    decided = {"videos": finished(videos, "videos"), "method": config.method, "format": FORMATS["saliency_model"]}
-    uri = storage.address(root, "saliency_model", config.method, decided)
+    experiment = paper.resolve(None, profile, set).experiment
+    method, config = experiment.saliency.method, experiment.fit
+    decided = {"videos": finished(videos, "videos"), "method": method, "format": FORMATS["saliency_model"]}
+    weights, labels = (
+        None,
+        "none: nothing is learned" if method != "deepusps" else "none: handcrafted maps, random start",
+    )
+    if method in ("deepusps", "supervised") and config.weights:
+        from previts.saliency import fit
+
+        weights = fit.read_weights(config.weights)
+        labels = weights.labels
+        decided["weights"] = weights.sha256
+    if method == "deepusps":
+        decided["fit"] = {name: value for name, value in asdict(config).items() if name != "weights"}
+    if method == "supervised" and not weights:
+        raise InputError("saliency.method=supervised needs fit.weights: the URI of weights of torchvision's Mask R-CNN")
+    uri = storage.address(root, "saliency_model", method, decided)
     if done(uri):
         return uri
-    storage.commit(uri, decided, inputs={"videos": videos}, info={"method": config.method, "labels": "none"})
+    counts: dict[str, int | float] = {}
+    if method == "deepusps":
+        from previts.saliency import fit
+
+        counts = fit.fit(videos, config, weights, uri)
+    if method == "supervised" and weights:
+        from previts.saliency import supervised
+
+        supervised.write_detector(weights, uri)
+        labels = f"detector: {weights.labels}"
+    inputs = {"videos": videos, **({"weights": config.weights} if weights else {})}
+    storage.commit(uri, decided, inputs=inputs, counts=counts, info={"method": method, "labels": labels})
     return made(uri)
 
 
@@ -172,18 +202,21 @@ def saliency(
         "saliency": asdict(config),
         "format": FORMATS["saliency"],
     }
+    check_method(config.method, model)
     uri = storage.address(root, "saliency", config.method, decided)
     if done(uri):
         return uri
-    from previts import records, shards
+    from previts import records, shards, workers
     from previts.saliency import predict
 
-    def work(shard: int) -> None:
-        predict.predict_shard(videos, shard, config, uri)
-
     total = int(storage.read_manifest(videos).counts["shards"])
-    if not _fan_out(total, part, parts, lambda shard: predict.is_done(uri, shard), work):
-        return part_done(uri)
+    with workers.pool() as run:
+
+        def work(shard: int) -> None:
+            predict.predict_shard(videos, model, shard, config, uri, run)
+
+        if not _fan_out(total, part, parts, lambda shard: predict.is_done(uri, shard), work):
+            return part_done(uri)
     masks = sum(records.num_rows(storage.join(uri, shards.table_name(shard))) for shard in range(total))
     storage.commit(uri, decided, inputs={"videos": videos, "model": model}, counts={"shards": total, "masks": masks})
     return made(uri)
@@ -223,14 +256,16 @@ def track(
     uri = storage.address(root, "tubes", config.association, decided)
     if done(uri):
         return uri
-    from previts import tubes
-
-    def work(shard: int) -> None:
-        tubes.track_shard(videos, saliency, shard, config, uri)
+    from previts import tubes, workers
 
     total = int(storage.read_manifest(videos).counts["shards"])
-    if not _fan_out(total, part, parts, lambda shard: tubes.is_done(uri, shard), work):
-        return part_done(uri)
+    with workers.pool() as run:
+
+        def work(shard: int) -> None:
+            tubes.track_shard(videos, saliency, shard, config, uri, run)
+
+        if not _fan_out(total, part, parts, lambda shard: tubes.is_done(uri, shard), work):
+            return part_done(uri)
     found = [tube for shard in range(total) for tube in tubes.read_shard(uri, shard)]
     storage.commit(
         uri,
@@ -241,20 +276,24 @@ def track(
     return made(uri)
 
 
-def index(videos: str, tubes: str, root: str) -> str:
-    """Join videos and tubes into the table that says which frames may be sampled.
+def index(videos: str, tubes: str, root: str, profile: str = "paper", set: Sequence[str] = ()) -> str:
+    """Join videos and tubes into the table that says which frames may be sampled, and leave out what the filter names.
 
     Args:
         videos: URI that `download` returned.
         tubes: URI that `track` returned.
         root: Folder or bucket prefix under which every result lies.
+        profile: Size of the run: paper or demo.
+        set: One-off changes, such as filter.min_agreement=0.3.
 
     Returns:
         URI of the index, for `pretrain`.
     """
+    config = paper.resolve(None, profile, set).experiment.filter
     decided = {
         "videos": finished(videos, "videos"),
         "tubes": finished(tubes, "tubes"),
+        "filter": asdict(config),
         "format": FORMATS["index"],
     }
     uri = storage.address(root, "index", "corpus", decided)
@@ -264,8 +303,8 @@ def index(videos: str, tubes: str, root: str) -> str:
 
     total = int(storage.read_manifest(videos).counts["shards"])
     rows = [row for shard in range(total) for row in corpus.join_shard(videos, tubes, shard)]
-    corpus.write_index(uri, rows)
-    storage.commit(uri, decided, inputs={"videos": videos, "tubes": tubes}, counts=corpus.summarise(rows))
+    counts = corpus.write_index(uri, rows, config)
+    storage.commit(uri, decided, inputs={"videos": videos, "tubes": tubes}, counts=counts)
     return made(uri)
 
 

@@ -15,7 +15,7 @@ from itertools import groupby, pairwise
 import numpy as np
 import numpy.typing as npt
 
-from previts import records, shards, storage
+from previts import records, shards, storage, workers
 from previts.errors import InputError
 from previts.experiment import TrackConfig
 from previts.masks import Mask, box, components, decode_rle, encode_rle
@@ -249,7 +249,14 @@ def read_tube(tubes_uri: str, shard: int, offset: int, size: int) -> Tube:
         ) from None
 
 
-def track_shard(videos_uri: str, saliency_uri: str, shard: int, config: TrackConfig, target_uri: str) -> dict[str, int]:
+def track_shard(
+    videos_uri: str,
+    saliency_uri: str,
+    shard: int,
+    config: TrackConfig,
+    target_uri: str,
+    run: workers.Run = workers.in_order,
+) -> dict[str, int]:
     """Write the tube of every usable video of a shard: the blobs, then the table that makes the shard done.
 
     Returns:
@@ -306,5 +313,10 @@ def _video_tube(
             f"which is {video.height} x {video.width} with {video.num_frames} frames; "
             "run `previts saliency` on these videos"
         )
-    key_masks = (decode_rle(row.counts, row.height, row.width) for row in salient)
+    key_masks = (
+        decode_rle(row.regions[0], row.height, row.width)
+        if row.regions
+        else np.zeros((row.height, row.width), dtype=np.bool_)
+        for row in salient
+    )
     return build_tube(key_masks, [row.frame for row in salient], video.num_frames, config)

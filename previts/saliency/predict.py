@@ -1,46 +1,94 @@
-"""Salient pixels of every k-th frame of every usable video, as run lengths in a table per shard.
+"""Salient regions of every k-th frame of every usable video, as run lengths in a table per shard.
 
 PreViTS section 3.2: a saliency map chooses the object; SORT needs one on every key frame to follow it (`tubes.py`).
 Knows which maps there are and where they are written, never how a map is computed.
 """
 
-from collections.abc import Iterator
+import functools
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import assert_never
+from itertools import combinations
 
 import numpy as np
 import numpy.typing as npt
 from threadpoolctl import threadpool_limits
 
-from previts import records, shards, storage
-from previts.errors import InputError
-from previts.experiment import SaliencyConfig
-from previts.masks import encode_rle
+from previts import records, shards, storage, workers
+from previts.experiment import PRIORS, SaliencyConfig
+from previts.masks import Mask, encode_rle
 from previts.progress import progress
-from previts.saliency.priors import rbd
+from previts.saliency.priors import prior_map, prior_maps
 from previts.video import VideoError
 
 FRAMES_AT_ONCE = 240  # decoded frames held in memory: a multiple of the GOP, so that no GOP is decoded twice
 
+Images = npt.NDArray[np.uint8]
+Maps = npt.NDArray[np.float32]
+# Images (T, H, W, 3) to saliency (T, H, W) in [0, 1].
+Predictor = Callable[[Images], Maps]
+
 
 @dataclass(frozen=True)
 class SaliencyRecord:
-    """The salient pixels of one key frame at the resolution of the clip; counts as `masks.encode_rle` writes them."""
+    """The salient regions of one key frame, masks at the resolution of the clip as `masks.encode_rle` writes them.
+
+    A saliency map gives one region, which may fall into several components, or none; a detector one for each object.
+    `agreement` says how alike the handcrafted priors are on this frame, where they were compared; see `agreement`.
+    """
 
     video_id: str
     frame: int
     height: int
     width: int
-    counts: list[int]
+    regions: list[list[int]]
+    agreement: float | None
 
 
-def saliency_map(image_HWC: npt.NDArray[np.uint8], config: SaliencyConfig) -> npt.NDArray[np.float32]:
-    """Return the saliency (height, width) of an RGB image, in [0, 1]."""
+def load_predictor(model_uri: str, config: SaliencyConfig) -> Predictor:
+    """Return the function from images to saliency maps that a configuration means, with a model of `fit_saliency`.
+
+    Raises:
+        InputError: If the model cannot be read.
+    """
     match config.method:
-        case "rbd":
-            return rbd(image_HWC)
-        case _:
-            assert_never(config.method)
+        case "rbd" | "mc" | "dsr" | "hs":
+            method = config.method
+            return lambda images_THWC: np.stack([prior_map(method, image) for image in images_THWC])
+        case "none":
+            return lambda images_THWC: np.zeros(images_THWC.shape[:3], dtype=np.float32)
+        case "deepusps":
+            from previts.saliency.infer import load_network_predictor
+
+            return load_network_predictor(model_uri, config.crf)
+        case "supervised":
+            raise ValueError("a detector finds objects, not a saliency map; see `load_finder`")
+
+
+def load_finder(model_uri: str, config: SaliencyConfig) -> Callable[[Images], list[list[Mask]]]:
+    """Return the function from images to the masks (H, W) of the salient regions of each."""
+    if config.method == "supervised":
+        from previts.saliency.supervised import load_detector
+
+        return load_detector(model_uri, config.min_score)
+    predictor = load_predictor(model_uri, config)
+
+    def find(images_THWC: Images) -> list[list[Mask]]:
+        masks_THW = predictor(images_THWC) > config.threshold
+        return [[mask] if mask.any() else [] for mask in masks_THW]
+
+    return find
+
+
+def agreement(maps: Mapping[str, Maps]) -> float:
+    """Return how alike saliency maps of one image are, in [0, 1]: the mean over pairs of sum(min) / sum(max).
+
+    It tells without ground truth where saliency can be trusted: four methods that agree are rarely all wrong.
+    """
+    scores = []
+    for one, other in combinations(maps.values(), 2):
+        union = float(np.maximum(one, other).sum())
+        scores.append(float(np.minimum(one, other).sum()) / union if union else 0.0)
+    return float(np.mean(scores))
 
 
 def is_done(saliency_uri: str, shard: int) -> bool:
@@ -53,40 +101,68 @@ def read_shard(saliency_uri: str, shard: int) -> list[SaliencyRecord]:
     return records.read_records(storage.join(saliency_uri, shards.table_name(shard)), SaliencyRecord)
 
 
-def predict_shard(videos_uri: str, shard: int, config: SaliencyConfig, target_uri: str) -> dict[str, int]:
-    """Write the salient pixels of every k-th frame of every usable video of a shard.
+def predict_shard(
+    videos_uri: str,
+    model_uri: str,
+    shard: int,
+    config: SaliencyConfig,
+    target_uri: str,
+    run: workers.Run = workers.in_order,
+) -> dict[str, int]:
+    """Write the salient regions of every k-th frame of every usable video of a shard.
+
+    Args:
+        videos_uri: The folder of all shards.
+        model_uri: The folder of the saliency model.
+        shard: Number of the shard.
+        config: What is salient, and on which frames.
+        target_uri: Where the table goes.
+        run: Processes that share the videos.
 
     Returns:
         Counts: videos, key_frames, and salient_frames, the key frames with any salient pixel.
 
     Raises:
-        InputError: If a video cannot be decoded any more.
+        InputError: If a video cannot be decoded any more, or the model cannot be read.
     """
     usable = [video for video in shards.read_shard(videos_uri, shard) if video.status == "ok"]
+    tasks = [(videos_uri, model_uri, video, config) for video in usable]
     rows: list[SaliencyRecord] = []
-    # Workers share a machine by shards. On 200 x 200 matrices threads of BLAS only wait for each other: on a busy
+    # Workers share a machine by videos. On 200 x 200 matrices threads of BLAS only wait for each other: on a busy
     # machine they made a map four times as dear.
     with threadpool_limits(limits=1, user_api="blas"):
-        for video in progress(usable, f"saliency, shard {shard}", unit="video"):
-            rows.extend(_video_rows(videos_uri, video, config))
+        for found in progress(run(_video_rows, tasks), f"saliency, shard {shard}", unit="video", total=len(tasks)):
+            rows.extend(found)
     records.write_records(storage.join(target_uri, shards.table_name(shard)), SaliencyRecord, rows)
-    return {"videos": len(usable), "key_frames": len(rows), "salient_frames": sum(len(row.counts) > 1 for row in rows)}
+    return {"videos": len(usable), "key_frames": len(rows), "salient_frames": sum(bool(row.regions) for row in rows)}
 
 
-def _video_rows(videos_uri: str, video: shards.VideoRecord, config: SaliencyConfig) -> Iterator[SaliencyRecord]:
+# A worker loads a network once for all its videos.
+_loaded = functools.lru_cache(maxsize=1)(load_finder)
+
+
+def _video_rows(task: tuple[str, str, shards.VideoRecord, SaliencyConfig]) -> list[SaliencyRecord]:
+    videos_uri, model_uri, video, config = task
+    if config.method == "none":
+        keys = range(0, video.num_frames, config.every)
+        return [SaliencyRecord(video.video_id, frame, video.height, video.width, [], None) for frame in keys]
+    find = _loaded(model_uri, config)
+    rows = []
+    for key_frames, images_THWC in _key_frames(videos_uri, video, config.every):
+        for frame, image, masks in zip(key_frames, images_THWC, find(images_THWC), strict=True):
+            alike = agreement(prior_maps(image, PRIORS)) if config.agreement and frame == 0 else None
+            regions = [encode_rle(mask) for mask in masks]
+            rows.append(SaliencyRecord(video.video_id, frame, video.height, video.width, regions, alike))
+    return rows
+
+
+def _key_frames(videos_uri: str, video: shards.VideoRecord, every: int) -> Iterator[tuple[list[int], Images]]:
     for start in range(0, video.num_frames, FRAMES_AT_ONCE):
-        key_frames = [
-            frame for frame in range(start, min(start + FRAMES_AT_ONCE, video.num_frames)) if frame % config.every == 0
-        ]
+        stop = min(start + FRAMES_AT_ONCE, video.num_frames)
+        key_frames = [frame for frame in range(start, stop) if frame % every == 0]
         if not key_frames:
             continue
         try:
-            image_THWC = shards.read_frames(videos_uri, video, key_frames)
+            yield key_frames, shards.read_frames(videos_uri, video, key_frames)
         except VideoError as error:
-            raise InputError(
-                f"video {video.video_id!r} of {shards.tar_name(video.shard)} in {videos_uri} cannot be read: {error}; "
-                f"delete {shards.table_name(video.shard)} and {storage.MANIFEST} there and run `previts download` again"
-            ) from error
-        for frame, image in zip(key_frames, image_THWC, strict=True):
-            mask = saliency_map(image, config) > config.threshold
-            yield SaliencyRecord(video.video_id, frame, video.height, video.width, encode_rle(mask))
+            raise shards.unreadable(videos_uri, video, error) from error

@@ -1,0 +1,221 @@
+"""From the clips of a corpus to a saliency model in a folder: frames, handcrafted maps, rounds of Deep-USPS, weights.
+
+PreViTS section 3.2. Whatever takes long is written when it is done (the frames with their maps, each round of each
+prior, the last network every tenth of its epochs) and found by the next call. The mathematics lies in `usps.py`.
+"""
+
+import hashlib
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from previts import shards, storage, workers
+from previts.errors import InputError
+from previts.experiment import PRIORS, FitConfig
+from previts.progress import progress
+from previts.saliency import usps
+from previts.saliency.network import SaliencyNetwork
+from previts.saliency.priors import prior_maps
+from previts.video import VideoError
+
+NETWORK = "network.pt"  # the state dict
+SHAPE = "network.json"  # how to build the network, and the side of the squares it learned from
+DETECTOR = "detector.pt"
+FRAMES = "frames.npz"
+FUSION_SAVES = 10
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Tensors to start from, by name, with the digest of their file and what is known of the labels behind them."""
+
+    tensors: dict[str, torch.Tensor]
+    sha256: str
+    labels: str
+
+
+def read_weights(uri: str) -> Weights:
+    """Return the weights of a file, or of the encoder in a finished folder of `pretrain`.
+
+    Raises:
+        InputError: If there is nothing, or nothing that holds tensors alone.
+    """
+    encoder = storage.is_committed(uri)
+    if encoder and storage.read_manifest(uri).stage != "checkpoints":
+        raise InputError(f"fit.weights = {uri} is an output of stage {storage.read_manifest(uri).stage!r}, not weights")
+    path = storage.join(uri, "encoder.pt") if encoder else uri
+    try:
+        data = storage.read_bytes(path)
+        loaded = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+    except (FileNotFoundError, IsADirectoryError):
+        raise InputError(f"fit.weights names {path}, and there is no such file") from None
+    except Exception as error:  # a pickle that is cut short or holds more than tensors fails in many ways
+        raise InputError(f"fit.weights: {path} holds no weights that can be read ({error})") from None
+    for name in ("state_dict", "model"):
+        if isinstance(loaded, dict) and isinstance(loaded.get(name), dict):
+            loaded = loaded[name]
+    if not isinstance(loaded, dict) or not all(isinstance(value, torch.Tensor) for value in loaded.values()):
+        raise InputError(f"fit.weights: {path} holds {type(loaded).__name__}, expected tensors by name (a state dict)")
+    labels = (
+        "none: an encoder that this project pretrained on unlabelled video"
+        if encoder
+        else f"unknown: the weights at {uri} may have been trained with labels"
+    )
+    return Weights(loaded, hashlib.sha256(data).hexdigest(), labels)
+
+
+def fit(videos_uri: str, config: FitConfig, weights: Weights | None, target_uri: str) -> dict[str, int | float]:
+    """Train a saliency network on frames of a corpus and write it to a folder; goes on where an earlier call stopped.
+
+    Returns:
+        Counts: frames, rounds, loss_first and loss_last of the last network, and for each prior the mean agreement of
+        its refined maps with its first ones.
+
+    Raises:
+        InputError: If a video cannot be decoded any more, or the weights do not fit the network.
+    """
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    with workers.pool() as run:
+        images_NSS3, first = _frames(videos_uri, config, target_uri, run)
+        counts: dict[str, int | float] = {"frames": len(images_NSS3), "rounds": config.rounds}
+        refined = []
+        for prior in PRIORS:
+            target_NSS = first[prior]
+            for number in range(config.rounds):
+                path = storage.join(target_uri, f"round-{prior}-{number}.npz")
+                known = _read_arrays(path)
+                if known is None:
+                    network = _network(config, weights)
+                    target_NSS = usps.refine_round(number, prior, images_NSS3, target_NSS, network, config, device, run)
+                    _write_arrays(path, {"maps": target_NSS})
+                else:
+                    target_NSS = known["maps"]
+            refined.append(target_NSS)
+            counts[f"{prior}_kept"] = round(_agreement(first[prior], target_NSS, usps.FIRST_THRESHOLDS[prior]), 4)
+    network, losses = _fuse(images_NSS3, refined, config, weights, device, target_uri)
+    shape = {"network": config.network, "width": config.width, "size": config.size}
+    storage.write_json(storage.join(target_uri, SHAPE), shape)
+    _write_torch(storage.join(target_uri, NETWORK), network.cpu().state_dict())
+    return counts | {"loss_first": round(losses[0], 4), "loss_last": round(losses[-1], 4)}
+
+
+def load_network(model_uri: str) -> tuple[SaliencyNetwork, int]:
+    """Return the network of a finished folder in eval mode, and the side of the squares that it learned from.
+
+    Raises:
+        InputError: If it is missing or damaged.
+    """
+    try:
+        shape = storage.read_json(storage.join(model_uri, SHAPE))
+        network = SaliencyNetwork(shape["network"], shape["width"])
+        data = storage.read_bytes(storage.join(model_uri, NETWORK))
+        network.load_state_dict(torch.load(io.BytesIO(data), map_location="cpu", weights_only=True))
+    except Exception as error:  # a damaged pickle fails in many ways
+        raise InputError(
+            f"the saliency model at {model_uri} cannot be read ({type(error).__name__}: {error}); delete the folder "
+            "and run `previts fit_saliency` again"
+        ) from None
+    return network.eval(), int(shape["size"])
+
+
+def _network(config: FitConfig, weights: Weights | None) -> SaliencyNetwork:
+    try:
+        return usps.build_network(config, weights.tensors if weights else None)
+    except ValueError as error:
+        raise InputError(f"fit.weights = {config.weights}: {error}; the network is {config.network}") from None
+
+
+def _fuse(
+    images_NSS3: npt.NDArray[np.uint8],
+    refined: list[usps.Levels],
+    config: FitConfig,
+    weights: Weights | None,
+    device: torch.device,
+    target_uri: str,
+) -> tuple[SaliencyNetwork, list[float]]:
+    network = _network(config, weights)
+    losses = list(usps.fuse(images_NSS3, refined, network, config, device))
+    return network, losses
+
+
+def choose_frames(num_videos: int, num_frames: Sequence[int], wanted: int) -> list[tuple[int, list[int]]]:
+    """Return which frames to learn from: (video, frames), as many of each video as of any other, evenly spaced.
+
+    Where there are more videos than frames wanted, evenly spaced videos give one each.
+    """
+    videos = list(range(num_videos))
+    if wanted < num_videos:
+        videos = sorted({round(number * (num_videos - 1) / max(1, wanted - 1)) for number in range(wanted)})
+    each, more = divmod(max(wanted, len(videos)), len(videos))
+    chosen = []
+    for place, video in enumerate(videos):
+        count = min(num_frames[video], each + (place < more))
+        chosen.append((video, [int((number + 0.5) * num_frames[video] / count) for number in range(count)]))
+    return chosen
+
+
+def _frames(
+    videos_uri: str, config: FitConfig, target_uri: str, run: workers.Run
+) -> tuple[npt.NDArray[np.uint8], dict[str, usps.Levels]]:
+    """Return the squashed frames to learn from, and their handcrafted maps by prior."""
+    path = storage.join(target_uri, FRAMES)
+    known = _read_arrays(path)
+    if known is None:
+        shard_count = int(storage.read_manifest(videos_uri).counts["shards"])
+        usable = [row for shard in range(shard_count) for row in shards.read_shard(videos_uri, shard)]
+        usable = [row for row in usable if row.status == "ok"]
+        chosen = choose_frames(len(usable), [row.num_frames for row in usable], config.frames)
+        tasks = [(videos_uri, usable[video], frames, config.size) for video, frames in chosen]
+        done = list(progress(run(_video_frames, tasks), "handcrafted maps", unit="video", total=len(tasks)))
+        known = {name: np.concatenate([part[name] for part in done]) for name in ("images", *PRIORS)}
+        _write_arrays(path, known)
+    return known["images"], {prior: known[prior] for prior in PRIORS}
+
+
+def _video_frames(task: tuple[str, shards.VideoRecord, list[int], int]) -> dict[str, npt.NDArray[np.uint8]]:
+    """Return frames of one video and their handcrafted maps, all squashed. The maps are made of the whole frames."""
+    videos_uri, video, frames, size = task
+    try:
+        images_THWC = shards.read_frames(videos_uri, video, frames)
+    except VideoError as error:
+        raise shards.unreadable(videos_uri, video, error) from error
+    maps = [prior_maps(image) for image in images_THWC]
+    squashed = {"images": np.stack([usps.squash(image, size) for image in images_THWC])}
+    for prior in PRIORS:
+        squashed[prior] = np.stack([usps.squash(usps.to_levels(found[prior]), size) for found in maps])
+    return squashed
+
+
+def _agreement(one: usps.Levels, other: usps.Levels, threshold: float) -> float:
+    """Return the mean intersection over union of the salient pixels of two sets of maps, 1 where both have none."""
+    first, last = one > threshold * 255, other > usps.THRESHOLD * 255
+    shared, union = (first & last).sum(axis=(1, 2)), (first | last).sum(axis=(1, 2))
+    return float(np.where(union, shared / np.maximum(union, 1), 1.0).mean())
+
+
+def _read_arrays(uri: str) -> dict[str, npt.NDArray[np.uint8]] | None:
+    """Return the arrays of a file, or None if it is missing or damaged."""
+    try:
+        with np.load(io.BytesIO(storage.read_bytes(uri)), allow_pickle=False) as file:
+            return {name: file[name] for name in file.files}
+    except FileNotFoundError:
+        return None
+    except (ValueError, OSError, EOFError, KeyError):
+        return None
+
+
+def _write_arrays(uri: str, arrays: Mapping[str, npt.NDArray[np.uint8]]) -> None:
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **arrays)  # type: ignore[arg-type]
+    storage.write_bytes(uri, buffer.getvalue())
+
+
+def _write_torch(uri: str, value: Any) -> None:
+    buffer = io.BytesIO()
+    torch.save(value, buffer)
+    storage.write_bytes(uri, buffer.getvalue())

@@ -1,0 +1,65 @@
+"""The saliency network at work: frames of any shape in batches, on a GPU where there is one, maps of the frames' shape.
+
+PreViTS section 3.2, the test of Deep-USPS. Loads a network of `fit.py` and trains nothing.
+"""
+
+from collections.abc import Callable
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from previts.saliency import crf
+from previts.saliency.fit import load_network
+from previts.saliency.network import STRIDE, normalise
+
+BATCH = 8  # frames; more do not help a core, and a GPU is shared by processes
+
+
+def working_shape(height: int, width: int, size: int) -> tuple[int, int]:
+    """Return the shape in which frames go through the network: the area of its squares, the frame's form, sides of 8.
+
+    # Paper: Deep-USPS pads pictures of about 400 x 300 to a multiple of 8; what counts is the scale of the objects.
+    """
+    scale = size / (height * width) ** 0.5
+    rows, columns = (max(STRIDE, round(side * scale / STRIDE) * STRIDE) for side in (height, width))
+    return rows, columns
+
+
+def load_network_predictor(model_uri: str, use_crf: bool) -> Callable[[npt.NDArray[np.uint8]], npt.NDArray[np.float32]]:
+    """Return the function from images (T, H, W, 3) to saliency (T, H, W) that a trained network computes.
+
+    Args:
+        model_uri: Folder of `fit_saliency`.
+        use_crf: Whether the CRF refines each map, at the shape in which the network sees the frame.
+
+    Raises:
+        InputError: If the model cannot be read.
+    """
+    network, size = load_network(model_uri)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    network = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    @torch.inference_mode()
+    def predict(images_THWC: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+        height, width = images_THWC.shape[1:3]
+        rows, columns = working_shape(height, width, size)
+        maps_THW = np.empty(images_THWC.shape[:3], dtype=np.float32)
+        for start in range(0, len(images_THWC), BATCH):
+            small = np.stack(
+                [
+                    cv2.resize(image, (columns, rows), interpolation=cv2.INTER_AREA)
+                    for image in images_THWC[start : start + BATCH]
+                ]
+            )
+            pixels = normalise(torch.from_numpy(small).to(device)).contiguous(memory_format=torch.channels_last)
+            with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
+                found = network(pixels).cpu().numpy()
+            for place, saliency in enumerate(found):
+                if use_crf:
+                    saliency = crf.refine(saliency, small[place])
+                maps_THW[start + place] = cv2.resize(saliency, (width, height), interpolation=cv2.INTER_LINEAR)
+        return maps_THW
+
+    return predict

@@ -1,0 +1,172 @@
+"""The saliency network of Deep-USPS: a dilated residual network that classifies every pixel as salient or not.
+
+PreViTS section 3.2. The network is DRN-D of Yu et al., "Dilated Residual Networks" (2017), with a 1 x 1 classifier and
+fixed bilinear enlargement by 8. Pure tensor code: no I/O, no training.
+
+Shape suffixes: B images, C channels, H W pixels.
+"""
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+STRIDE = 8  # pixels of the image for each cell of the last map
+SALIENT = 0  # channel of the two logits: Deep-USPS takes the first as salient
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of pixels in [0, 1]; ImageNet's, as the DRN's authors
+
+_CHANNELS = (16, 32, 64, 128, 256, 512, 512, 512)
+
+
+def _conv_bn(before: int, after: int, kernel: int, *, stride: int = 1, dilation: int = 1) -> list[nn.Module]:
+    conv = nn.Conv2d(before, after, kernel, stride, (kernel // 2) * dilation, dilation, bias=False)
+    return [conv, nn.BatchNorm2d(after)]
+
+
+class _Block(nn.Module):
+    """A residual block of DRN-D, basic (two 3 x 3) or bottleneck (1 x 1, 3 x 3, 1 x 1 with four times the channels)."""
+
+    def __init__(self, kind: Literal["basic", "bottleneck"], before: int, planes: int, stride: int, dilation: int):
+        super().__init__()
+        if kind == "basic":
+            layers = [
+                _conv_bn(before, planes, 3, stride=stride, dilation=dilation),
+                _conv_bn(planes, planes, 3, dilation=dilation),
+            ]
+            self.channels = planes
+        else:
+            layers = [
+                _conv_bn(before, planes, 1),
+                _conv_bn(planes, planes, 3, stride=stride, dilation=dilation),
+                _conv_bn(planes, planes * 4, 1),
+            ]
+            self.channels = planes * 4
+        for number, (conv, norm) in enumerate(layers, start=1):
+            self.add_module(f"conv{number}", conv)
+            self.add_module(f"bn{number}", norm)
+        self.depth = len(layers)
+        self.relu = nn.ReLU(inplace=True)
+        changes = stride != 1 or before != self.channels
+        self.downsample = nn.Sequential(*_conv_bn(before, self.channels, 1, stride=stride)) if changes else None
+
+    def forward(self, maps_BCHW: Tensor) -> Tensor:
+        """Return the maps after the block."""
+        shortcut = maps_BCHW if self.downsample is None else self.downsample(maps_BCHW)
+        for number in range(1, self.depth + 1):
+            maps_BCHW = getattr(self, f"bn{number}")(getattr(self, f"conv{number}")(maps_BCHW))
+            if number < self.depth:
+                maps_BCHW = self.relu(maps_BCHW)
+        out: Tensor = self.relu(maps_BCHW + shortcut)
+        return out
+
+
+class SaliencyNetwork(nn.Module):
+    """DRN-D-22 or DRN-D-105 with a classifier of two channels; layers are named as the DRN's authors name them.
+
+    Args:
+        kind: "drn_d_22" (basic blocks, 2 2 2 2) or "drn_d_105" (bottlenecks, 3 4 23 3).
+        width: Share of the published channels, for machines without a GPU.
+    """
+
+    def __init__(self, kind: Literal["drn_d_22", "drn_d_105"], width: float = 1.0) -> None:
+        super().__init__()
+        block: Literal["basic", "bottleneck"] = "basic" if kind == "drn_d_22" else "bottleneck"
+        depths = (2, 2, 2, 2) if kind == "drn_d_22" else (3, 4, 23, 3)
+        channels = [max(4, round(count * width)) for count in _CHANNELS]
+        first, second, *levels = channels
+        self.layer0 = nn.Sequential(*_conv_bn(3, first, 7), nn.ReLU(inplace=True))
+        self.layer1 = nn.Sequential(*_conv_bn(first, first, 3), nn.ReLU(inplace=True))
+        self.layer2 = nn.Sequential(*_conv_bn(first, second, 3, stride=2), nn.ReLU(inplace=True))
+        before = second
+        for number, planes, depth, stride, dilation in zip(
+            (3, 4, 5, 6), levels, depths, (2, 2, 1, 1), (1, 1, 2, 4), strict=False
+        ):
+            blocks = []
+            for place in range(depth):
+                blocks.append(_Block(block, before, planes, stride if place == 0 else 1, dilation))
+                before = blocks[-1].channels
+            self.add_module(f"layer{number}", nn.Sequential(*blocks))
+        self.layer7 = nn.Sequential(*_conv_bn(before, levels[4], 3, dilation=2), nn.ReLU(inplace=True))
+        self.layer8 = nn.Sequential(*_conv_bn(levels[4], levels[5], 3), nn.ReLU(inplace=True))
+        self.seg = nn.Conv2d(levels[5], 2, 1)
+        # Fixed bilinear weights 16 x 16 of stride 8, one for each channel; not learned.
+        self.up = nn.ConvTranspose2d(2, 2, 2 * STRIDE, STRIDE, STRIDE // 2, groups=2, bias=False)
+        self._initialise()
+
+    def _initialise(self) -> None:
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):  # He's, by the fan out, as the DRN's authors
+                fan_out = module.kernel_size[0] * module.kernel_size[1] * module.out_channels
+                nn.init.normal_(module.weight, 0, (2 / fan_out) ** 0.5)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+        # The published sqrt(2 / fan out) is 1 for a classifier of two channels: made for trained features. Random ones
+        # would start with a saturated softmax, where the F-measure has no gradient.
+        nn.init.normal_(self.seg.weight, 0, 0.01)
+        ramp = 1 - (torch.arange(2 * STRIDE) + 0.5 - STRIDE).abs() / STRIDE
+        with torch.no_grad():
+            self.up.weight.copy_((ramp[:, None] * ramp[None, :]).expand_as(self.up.weight))
+        self.up.weight.requires_grad_(False)
+
+    def trunk(self, images_BCHW: Tensor) -> Tensor:
+        """Return the maps of the last convolution, (B, C, H / 8, W / 8)."""
+        maps: Tensor = images_BCHW
+        for number in range(9):
+            maps = self.get_submodule(f"layer{number}")(maps)
+        return maps
+
+    def forward(self, images_BCHW: Tensor) -> Tensor:
+        """Return the saliency (B, H, W) in [0, 1] of normalised images whose sides are multiples of 8.
+
+        Raises:
+            ValueError: If a side is not a multiple of 8.
+        """
+        if images_BCHW.shape[2] % STRIDE or images_BCHW.shape[3] % STRIDE:
+            raise ValueError(f"sides must be multiples of {STRIDE}, got {tuple(images_BCHW.shape[2:])}")
+        logits = self.up(self.seg(self.trunk(images_BCHW)))
+        return logits.float().softmax(dim=1)[:, SALIENT]
+
+
+def normalise(images_BHWC: Tensor) -> Tensor:
+    """Return uint8 RGB images as normalised float (B, 3, H, W)."""
+    pixels = images_BHWC.permute(0, 3, 1, 2).float().div_(255)
+    mean, std = (torch.tensor(values, device=pixels.device).view(1, 3, 1, 1) for values in (MEAN, STD))
+    return (pixels - mean) / std
+
+
+def load_weights(network: SaliencyNetwork, weights: dict[str, Tensor]) -> int:
+    """Take over every tensor of a state dict that has a place and the shape of it, and return how many those are.
+
+    Understands the DRN's own names (`layer3.0.conv1.weight`), those of its segmentation model (`base.3.0...`), both
+    with or without `module.`, and the names of ResNets, whose four levels are the DRN's levels 3 to 6.
+
+    Raises:
+        ValueError: If no tensor fits.
+    """
+    own = network.state_dict()
+    resnet = "conv1.weight" in weights and "layer1.0.conv1.weight" in weights
+    taken = {}
+    for name, tensor in weights.items():
+        place = _own_name(name.removeprefix("module."), resnet)
+        if place in own and own[place].shape == tensor.shape and not place.startswith(("seg.", "up.")):
+            taken[place] = tensor
+    if not any(tensor.ndim == 4 for tensor in taken.values()):
+        raise ValueError(f"none of the {len(weights)} tensors fits the network (first names: {_first(weights)})")
+    network.load_state_dict({**own, **taken})
+    return len(taken)
+
+
+def _own_name(name: str, resnet: bool) -> str:
+    head, _, rest = name.partition(".")
+    if head == "base":  # the segmentation model numbers the layers
+        number, _, rest = rest.partition(".")
+        return f"layer{number}.{rest}"
+    if resnet:
+        level = head.removeprefix("layer")
+        return f"layer{int(level) + 2}.{rest}" if head.startswith("layer") and level in "1234" else ""
+    return name
+
+
+def _first(weights: dict[str, Tensor]) -> Sequence[str]:
+    return list(weights)[:3]

@@ -1,0 +1,243 @@
+"""Deep-USPS: a saliency network learned from handcrafted maps alone.
+
+PreViTS section 3.2; Nguyen et al., "DeepUSPS: Deep Robust Unsupervised Saliency Prediction With Self-Supervision"
+(2019). For each handcrafted prior a network is trained on the prior's maps, in rounds; the moving average of its
+predictions over the epochs, refined by a CRF, is the next round's target. Then one network learns from all of them.
+Arrays in, weights out; where they are kept between rounds is the caller's affair.
+
+Shape suffixes: N images of the corpus, B images of a batch, P priors, S side of the squashed images, H W pixels.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from previts import workers
+from previts.experiment import FitConfig
+from previts.progress import progress
+from previts.saliency import crf
+from previts.saliency.network import SaliencyNetwork, load_weights, normalise
+
+Levels = npt.NDArray[np.uint8]  # maps in [0, 1] as 0 to 255
+
+# Which pixels of a handcrafted map are taken as salient in the first round; Deep-USPS found them on its pictures.
+FIRST_THRESHOLDS = {"rbd": 0.25, "mc": 0.31, "dsr": 0.23, "hs": 0.36}
+THRESHOLD = 0.5  # of averaged predictions
+POLY_POWER = 0.9
+EPSILON = 1e-5
+
+
+def f_measure_loss(saliency_BHW: Tensor, target_BHW: Tensor, threshold: float, beta2: float) -> Tensor:
+    """Return 1 - F of a soft prediction against a thresholded target, the mean over the images.
+
+    Pixels on which the prediction is already on the target's side of the threshold by more than the target itself count
+    as decided, and pass no gradient.
+
+    Args:
+        saliency_BHW: Prediction in [0, 1].
+        target_BHW: Map in [0, 1] that says what is salient: more than the threshold.
+        threshold: Where the target is cut.
+        beta2: Weight of precision against recall; above 1 recall counts more.
+
+    Raises:
+        ValueError: If the shapes differ.
+    """
+    if saliency_BHW.shape != target_BHW.shape:
+        raise ValueError(f"shapes must agree, got {saliency_BHW.shape = }, {target_BHW.shape = }")
+    salient_BHW = target_BHW > threshold
+    saliency_BHW = saliency_BHW.masked_fill(salient_BHW & (saliency_BHW > target_BHW), 1.0)
+    saliency_BHW = saliency_BHW.masked_fill((target_BHW < threshold) & (saliency_BHW < target_BHW), 0.0)
+    truth_BHW = salient_BHW.to(saliency_BHW.dtype)
+    hits_B, said_B, true_B = (x.sum(dim=(1, 2)) for x in (saliency_BHW * truth_BHW, saliency_BHW, truth_BHW))
+    precision_B, recall_B = hits_B / (said_B + EPSILON), hits_B / (true_B + EPSILON)
+    f_B = (1 + beta2) * precision_B * recall_B / (beta2 * precision_B + recall_B + EPSILON)
+    return (1 - f_B).mean()
+
+
+class History:
+    """The moving average of the predictions for every image: m <- momentum m + (1 - momentum) p, once an epoch."""
+
+    # Paper: the average starts at 0 and stays a little low, by momentum ^ epochs (1e-4 after 25). Here it is divided by
+    # what that leaves out, so that few epochs give no other threshold than many.
+
+    def __init__(self, count: int, side: int, momentum: float) -> None:
+        self.sum_NSS = np.zeros((count, side, side), dtype=np.float16)
+        self.momentum = momentum
+        self.epochs_N = np.zeros(count, dtype=np.int64)
+
+    def add(self, numbers: npt.NDArray[np.int64], saliency_BSS: npt.NDArray[np.float32]) -> None:
+        """Take in the predictions for some images."""
+        self.sum_NSS[numbers] = self.momentum * self.sum_NSS[numbers] + (1 - self.momentum) * saliency_BSS
+        self.epochs_N[numbers] += 1
+
+    def levels(self) -> Levels:
+        """Return the averages as maps of 0 to 255."""
+        known_N = 1 - self.momentum**self.epochs_N
+        mean_NSS = self.sum_NSS.astype(np.float32) / np.maximum(known_N, EPSILON)[:, None, None].astype(np.float32)
+        return to_levels(mean_NSS)
+
+
+def to_levels(saliency: npt.NDArray[np.float32]) -> Levels:
+    """Return maps in [0, 1] as 0 to 255."""
+    return np.asarray(np.rint(saliency.clip(0, 1) * 255), dtype=np.uint8)
+
+
+def squash(image: npt.NDArray[np.uint8], side: int) -> npt.NDArray[np.uint8]:
+    """Return an image or map of any shape as a square."""
+    shrinks = min(image.shape[:2]) >= side
+    squashed = cv2.resize(image, (side, side), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
+    return np.asarray(squashed, dtype=np.uint8)
+
+
+def build_network(config: FitConfig, weights: Mapping[str, Tensor] | None) -> SaliencyNetwork:
+    """Return the network that every training begins with: from the seed, or from given weights as far as they fit.
+
+    Raises:
+        ValueError: If no tensor of the weights fits.
+    """
+    with torch.random.fork_rng():
+        torch.manual_seed(config.seed)
+        network = SaliencyNetwork(config.network, config.width)
+    if weights is not None:
+        load_weights(network, dict(weights))
+    return network
+
+
+def refine_round(
+    number: int,
+    prior: str,
+    images_NSS3: npt.NDArray[np.uint8],
+    target_NSS: Levels,
+    network: SaliencyNetwork,
+    config: FitConfig,
+    device: torch.device,
+    run: workers.Run,
+) -> Levels:
+    """Train a network on the maps of one prior and return the average of what it said of each image while it learned.
+
+    Args:
+        number: Of the round, from 0; the first one's targets are the handcrafted maps.
+        prior: Name of the prior.
+        images_NSS3: The frames, squashed.
+        target_NSS: What to learn from.
+        network: With its initial weights; trained in place.
+        config: Settings.
+        device: Where to train.
+        run: Processes for the CRF.
+    """
+    history = History(len(images_NSS3), config.size, config.history_momentum)
+    each = config.history_crf == "each"
+
+    def remember(numbers: npt.NDArray[np.int64], saliency_BSS: npt.NDArray[np.float32]) -> None:
+        history.add(numbers, _refined(saliency_BSS, images_NSS3[numbers], run) if each else saliency_BSS)
+
+    threshold = FIRST_THRESHOLDS[prior] if number == 0 else THRESHOLD
+    for _ in _epochs(
+        network, images_NSS3, [target_NSS], config, device,
+        epochs=config.round_epochs, lr=config.round_lr[number], beta2=config.round_beta2,
+        threshold=threshold, salt=(1, PRIOR_NUMBERS[prior], number),
+        what=f"Deep-USPS, {prior}, round {number + 1} of {config.rounds}", remember=remember,
+    ):  # fmt: skip
+        pass
+    levels = history.levels()
+    if each:
+        return levels
+    refined = _refined(levels.astype(np.float32) / np.float32(255), images_NSS3, run)
+    return to_levels(refined)
+
+
+PRIOR_NUMBERS = {name: number for number, name in enumerate(FIRST_THRESHOLDS)}
+
+
+def _refined(
+    saliency_BSS: npt.NDArray[np.float32], images_BSS3: npt.NDArray[np.uint8], run: workers.Run
+) -> npt.NDArray[np.float32]:
+    return np.stack(list(run(_refine_pair, zip(saliency_BSS, images_BSS3, strict=True))))
+
+
+def _refine_pair(pair: tuple[npt.NDArray[np.float32], npt.NDArray[np.uint8]]) -> npt.NDArray[np.float32]:
+    return crf.refine(*pair)
+
+
+def fuse(
+    images_NSS3: npt.NDArray[np.uint8],
+    target_PNSS: list[Levels],
+    network: SaliencyNetwork,
+    config: FitConfig,
+    device: torch.device,
+) -> Iterator[float]:
+    """Train one network on all refined maps, in place; yields the mean loss of every epoch."""
+    yield from _epochs(
+        network, images_NSS3, target_PNSS, config, device,
+        epochs=config.fusion_epochs, lr=config.fusion_lr, beta2=config.fusion_beta2,
+        threshold=THRESHOLD, salt=(2,), what="Deep-USPS, all priors",
+    )  # fmt: skip
+
+
+def _epochs(
+    network: SaliencyNetwork,
+    images_NSS3: npt.NDArray[np.uint8],
+    target_PNSS: list[Levels],
+    config: FitConfig,
+    device: torch.device,
+    *,
+    epochs: int,
+    lr: float,
+    beta2: float,
+    threshold: float,
+    salt: tuple[int, ...],
+    what: str,
+    remember: Callable[[npt.NDArray[np.int64], npt.NDArray[np.float32]], None] | None = None,
+) -> Iterator[float]:
+    """Train for some epochs of all images by Adam whose rate falls as a polynomial; yield the mean loss of each.
+
+    # Paper: the last, smaller batch of an epoch is trained on too, so that every image has a history.
+    """
+    network.to(device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
+    learned = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    optimiser = torch.optim.Adam(learned, lr=lr)
+    generator = np.random.default_rng([config.seed, *salt])
+    bar = progress(range(epochs), what, unit="epoch")
+    for epoch in bar:
+        for group in optimiser.param_groups:
+            group["lr"] = lr * (1 - epoch / epochs) ** POLY_POWER
+        losses = []
+        for numbers in _batches(generator.permutation(len(images_NSS3)), config.batch_size):
+            flips = torch.from_numpy(generator.random(len(numbers)) < config.flip_probability).to(device)
+            images = normalise(_flipped(torch.from_numpy(images_NSS3[numbers]).to(device), flips))
+            with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
+                saliency = network(images.contiguous(memory_format=torch.channels_last))
+            targets = [
+                _flipped(torch.from_numpy(maps[numbers]).to(device), flips).float().div_(255) for maps in target_PNSS
+            ]
+            loss = torch.stack([f_measure_loss(saliency, target, threshold, beta2) for target in targets]).mean()
+            if not torch.isfinite(loss):
+                raise FloatingPointError(f"{what}: the loss became {loss.item()} in epoch {epoch + 1}")
+            if remember is not None:
+                remember(numbers, _flipped(saliency.detach(), flips).cpu().numpy())
+            optimiser.zero_grad(set_to_none=True)
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimiser.step()
+            losses.append(loss.item())
+        mean = float(np.mean(losses))
+        bar.set_postfix(loss=f"{mean:.3f}")
+        yield mean
+
+
+def _batches(order_N: npt.NDArray[np.int64], size: int) -> Iterator[npt.NDArray[np.int64]]:
+    """Yield runs of `size` numbers; a single one left over joins the last, for batch normalisation needs two."""
+    starts = list(range(0, len(order_N), size))
+    if len(starts) > 1 and len(order_N) - starts[-1] == 1:
+        starts.pop()
+    for place, start in enumerate(starts):
+        yield order_N[start : starts[place + 1] if place + 1 < len(starts) else len(order_N)]
+
+
+def _flipped(maps_B: Tensor, flips_B: Tensor) -> Tensor:
+    """Return maps (B, H, W, ...) mirrored where `flips` says so."""
+    shaped = flips_B.view(-1, *[1] * (maps_B.ndim - 1))
+    return torch.where(shaped, maps_B.flip(2), maps_B)

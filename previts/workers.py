@@ -1,0 +1,81 @@
+"""Processes of this machine that share work on many videos. How many there are changes no result."""
+
+import contextlib
+import multiprocessing
+import os
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from typing import Protocol, TypeVar
+
+from previts.errors import InputError
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+COUNT = "PREVITS_WORKERS"
+
+
+class Run(Protocol):
+    """Apply a function of a module to each item and yield the results in the order of the items."""
+
+    def __call__(self, function: Callable[[Item], Result], items: Iterable[Item], /) -> Iterator[Result]:
+        """Raise what the function raises, and start nothing more then."""
+
+
+def in_order(function: Callable[[Item], Result], items: Iterable[Item], /) -> Iterator[Result]:
+    """Apply a function to each item in this process."""
+    return map(function, items)
+
+
+def available() -> int:
+    """Return how many processes may work at once: PREVITS_WORKERS, else OMP_NUM_THREADS, else the cores allowed here.
+
+    Raises:
+        InputError: If PREVITS_WORKERS is not a whole number above 0.
+    """
+    for name in (COUNT, "OMP_NUM_THREADS"):
+        text = os.environ.get(name, "")
+        if text.isdigit() and int(text):
+            return int(text)
+        if text and name == COUNT:
+            raise InputError(f"{COUNT} must be a whole number above 0, got {text!r}")
+    return min(len(os.sched_getaffinity(0)), _quota())
+
+
+def _quota() -> int:
+    """Return the CPU limit of a container, rounded up; a pod on a large node may use only a few of its cores."""
+    try:
+        with open("/sys/fs/cgroup/cpu.max") as file:
+            quota, period = file.read().split()
+    except (OSError, ValueError):
+        return 1 << 16
+    return 1 << 16 if quota == "max" else max(1, -(-int(quota) // int(period)))
+
+
+@contextlib.contextmanager
+def pool(count: int = 0) -> Iterator[Run]:
+    """Yield a function that runs work on `count` processes (0: as many as are available), in this one if it is 1."""
+    count = count or available()
+    if count == 1:
+        yield in_order
+        return
+    # Not forked: a child of a process with threads (torch, gcsfs) may wait for ever for a lock that nobody holds.
+    executor = ProcessPoolExecutor(count, mp_context=multiprocessing.get_context("spawn"), initializer=_one_thread)
+    try:
+
+        def share(function: Callable[[Item], Result], items: Iterable[Item], /) -> Iterator[Result]:
+            return executor.map(function, items)
+
+        yield share
+    finally:
+        executor.shutdown(cancel_futures=True)
+
+
+def _one_thread() -> None:
+    """Keep the libraries of a worker from starting threads of their own: the workers are the threads."""
+    os.environ["OMP_NUM_THREADS"] = "1"  # read by torch, where it is loaded at all
+    import cv2
+    from threadpoolctl import threadpool_limits
+
+    cv2.setNumThreads(1)
+    threadpool_limits(limits=1)
