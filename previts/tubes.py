@@ -9,7 +9,7 @@ Shape suffixes: T frames, H W pixels, N tracks, M detections.
 import struct
 import zlib
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby, pairwise
 
 import numpy as np
@@ -85,6 +85,18 @@ class Tube:
         seen = [areas[key] for key in self.frame_keys if key >= 0]
         return float(np.mean(seen)) / (self.height * self.width) if seen else 0.0
 
+    def lost_frame(self) -> int | None:
+        """Return the first frame from which the tube is empty to the end; None if it is held to the last frame."""
+        visible = [frame for frame, key in enumerate(self.frame_keys) if key >= 0]
+        stop = visible[-1] + 1 if visible else 0
+        return stop if stop < len(self.frame_keys) else None
+
+    def border_share(self) -> float:
+        """Return the share of the tube's masks that touch the edge of the frame, else 0."""
+        masks = (decode_rle(counts, self.height, self.width) for counts in self.key_counts)
+        touching = [mask[[0, -1]].any() or mask[:, [0, -1]].any() for mask in masks]
+        return float(np.mean(touching)) if touching else 0.0
+
     def to_bytes(self) -> bytes:
         """Return the tube as a compact blob: a header and the zlib-compressed numbers."""
         lengths = [len(counts) for counts in self.key_counts]
@@ -128,7 +140,8 @@ def build_tube(masks: Iterable[Mask], key_frames: Sequence[int], num_frames: int
     holds the mask of the nearer one (the earlier at a tie); every other frame is empty.
 
     Args:
-        masks: Salient pixels (height, width) of each key frame; not read further once the object is lost.
+        masks: Salient pixels of each key frame: a mask (H, W), or regions (R, H, W) that may overlap. Not read further
+            once the object is lost.
         key_frames: Frame numbers of `masks`, increasing.
         num_frames: Frames of the clip.
         config: How to follow.
@@ -165,10 +178,14 @@ def _follow(
     followed: list[list[int] | None] = []
     for mask in masks:
         if shape is None:
-            shape = (mask.shape[0], mask.shape[1])
-        if mask.shape != shape:
+            shape = (mask.shape[-2], mask.shape[-1])
+        if mask.shape[-2:] != shape:
             raise ValueError(f"masks must share a frame, got {mask.shape} after {shape}")
-        detections = components(mask, max(MIN_COMPONENT_PIXELS, round(config.min_area * mask.size)))
+        min_pixels = max(MIN_COMPONENT_PIXELS, round(config.min_area * shape[0] * shape[1]))
+        detections = [
+            part for region in (mask if mask.ndim == 3 else mask[None]) for part in components(region, min_pixels)
+        ]
+        detections.sort(key=np.count_nonzero, reverse=True)
         boxes_M4 = np.array([box(detection) for detection in detections], dtype=np.float64).reshape(-1, 4)
         expected_N4 = sort.predict()
         if config.association == "box":
@@ -202,15 +219,25 @@ def _mask_iou(one_N: Sequence[Mask], other_M: Sequence[Mask]) -> npt.NDArray[np.
 
 @dataclass(frozen=True)
 class TubeRecord:
-    """The tube of one video: how much of it there is, and which bytes of the shard's blob file hold it."""
+    """The tube of one video: how much of it there is, and which bytes of the shard's blob file hold it.
+
+    Attributes:
+        status: "tracked" or "empty", where nothing could be followed.
+        lost_frame: First frame from which the tube is empty to the end; None if it is held to the last frame.
+        border_share: Share of the matched key frames in which the mask touches the edge of the frame.
+        agreement: Mean agreement of the handcrafted priors on the key frames where they were compared.
+    """
 
     video_id: str
-    status: str  # "tracked" | "empty": no salient region in any key frame
+    status: str
     tracked_frames: int
     spans: list[list[int]]
     mean_area: float
     offset: int
     size: int
+    lost_frame: int | None = None
+    border_share: float = 0.0
+    agreement: float | None = None
 
 
 def blob_name(shard: int) -> str:
@@ -268,29 +295,19 @@ def track_shard(
     usable = [video for video in shards.read_shard(videos_uri, shard) if video.status == "ok"]
     salient = predict.read_shard(saliency_uri, shard)
     of_video = {video_id: list(rows) for video_id, rows in groupby(salient, key=lambda row: row.video_id)}
-    rows: list[TubeRecord] = []
-    blobs: list[bytes] = []
-    offset = 0
-    for video in progress(usable, f"track, shard {shard}", unit="video"):
-        tube = _video_tube(video, of_video.pop(video.video_id, []), config, saliency_uri)
-        blobs.append(tube.to_bytes())
-        rows.append(
-            TubeRecord(
-                video_id=video.video_id,
-                status="tracked" if tube.key_counts else "empty",
-                tracked_frames=tube.tracked_frames(),
-                spans=tube.spans(),
-                mean_area=tube.mean_area(),
-                offset=offset,
-                size=len(blobs[-1]),
-            )
-        )
-        offset += len(blobs[-1])
+    tasks = [(video, of_video.pop(video.video_id, []), config, saliency_uri) for video in usable]
     if of_video:
         raise InputError(
             f"shard {shard} of {saliency_uri} has {len(of_video)} videos that {videos_uri} has not "
             f"(first: {sorted(of_video)[:3]}); run `previts saliency` on these videos"
         )
+    rows: list[TubeRecord] = []
+    blobs: list[bytes] = []
+    offset = 0
+    for row, blob in progress(run(_video_tube, tasks), f"track, shard {shard}", unit="video", total=len(tasks)):
+        rows.append(replace(row, offset=offset))
+        blobs.append(blob)
+        offset += len(blob)
     storage.write_bytes(storage.join(target_uri, blob_name(shard)), b"".join(blobs))
     records.write_records(storage.join(target_uri, shards.table_name(shard)), TubeRecord, rows)
     tracked = sum(row.status == "tracked" for row in rows)
@@ -304,8 +321,10 @@ def track_shard(
 
 
 def _video_tube(
-    video: shards.VideoRecord, salient: Sequence[predict.SaliencyRecord], config: TrackConfig, saliency_uri: str
-) -> Tube:
+    task: tuple[shards.VideoRecord, list[predict.SaliencyRecord], TrackConfig, str],
+) -> tuple[TubeRecord, bytes]:
+    """Return the tube of one video as bytes, with its row; where the bytes will lie is not known yet."""
+    video, salient, config, saliency_uri = task
     sizes = {(row.height, row.width) for row in salient}
     if sizes != {(video.height, video.width)} or salient[-1].frame >= video.num_frames:
         raise InputError(
@@ -313,10 +332,28 @@ def _video_tube(
             f"which is {video.height} x {video.width} with {video.num_frames} frames; "
             "run `previts saliency` on these videos"
         )
-    key_masks = (
-        decode_rle(row.regions[0], row.height, row.width)
-        if row.regions
-        else np.zeros((row.height, row.width), dtype=np.bool_)
-        for row in salient
+    regions = (_decode_regions(row) for row in salient)
+    tube = build_tube(regions, [row.frame for row in salient], video.num_frames, config)
+    blob = tube.to_bytes()
+    alike = [row.agreement for row in salient if row.agreement is not None]
+    record = TubeRecord(
+        video_id=video.video_id,
+        status="tracked" if tube.key_counts else "empty",
+        tracked_frames=tube.tracked_frames(),
+        spans=tube.spans(),
+        mean_area=tube.mean_area(),
+        offset=0,
+        size=len(blob),
+        lost_frame=tube.lost_frame(),
+        border_share=tube.border_share(),
+        agreement=float(np.mean(alike)) if alike else None,
     )
-    return build_tube(key_masks, [row.frame for row in salient], video.num_frames, config)
+    return record, blob
+
+
+def _decode_regions(row: predict.SaliencyRecord) -> Mask:
+    """Return the regions (R, H, W) of a key frame; there may be none."""
+    masks_RHW = np.zeros((len(row.regions), row.height, row.width), dtype=np.bool_)
+    for region, counts in enumerate(row.regions):
+        masks_RHW[region] = decode_rle(counts, row.height, row.width)
+    return masks_RHW

@@ -222,7 +222,7 @@ def world(tmp_path_factory):
     items = [CrawlItem(name, str(folder / f"{name}.mp4"), None, None, "", "") for name in names]
     uri, saliency = str(tmp_path_factory.mktemp("videos")), str(tmp_path_factory.mktemp("saliency"))
     shards.build_shard(items, 0, uri, video.VideoConfig())
-    predict.predict_shard(uri, 0, predict.SaliencyConfig(every=2), saliency)
+    predict.predict_shard(uri, "", 0, predict.SaliencyConfig(method="rbd", every=2, agreement=False), saliency)
     return uri, saliency
 
 
@@ -282,12 +282,12 @@ def rewritten(saliency, target, change):
     ("change", "message"),
     [
         (lambda rows: [row for row in rows if row.video_id != "again"], "has 0 masks .* 'again'"),
-        (lambda rows: [*rows, predict.SaliencyRecord("other", 0, 96, 128, [96 * 128])], r"has 1 videos .*'other'"),
+        (lambda rows: [*rows, predict.SaliencyRecord("other", 0, 96, 128, [], None)], r"has 1 videos .*'other'"),
         (
-            lambda rows: [*rows[:-1], predict.SaliencyRecord("again", 9, 96, 128, [96 * 128])],
+            lambda rows: [*rows[:-1], predict.SaliencyRecord("again", 9, 96, 128, [], None)],
             "'again', which is 96 x 128 with 9",
         ),
-        (lambda rows: [predict.SaliencyRecord("walk", 0, 2, 3, [6]), *rows[1:]], "'walk', which is 96 x 128"),
+        (lambda rows: [predict.SaliencyRecord("walk", 0, 2, 3, [[6]], None), *rows[1:]], "'walk', which is 96 x 128"),
     ],
 )
 def test_saliency_of_other_videos_is_refused(world, tmp_path, change, message):
