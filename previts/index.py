@@ -1,26 +1,33 @@
 """The sampling index: every usable video joined with its tube, so that one table answers what may be sampled where.
 
 PreViTS section 3.2: clips are drawn only where the tube is not empty. Pixels and masks stay in their shards; a row says
-which bytes hold them.
+which bytes hold them. What a filter leaves out is not in the index; a table beside it has all videos, with the reason.
 """
 
 import bisect
+import difflib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
 
-from previts import records, shards, storage, tubes
+from previts import quality, records, shards, storage, tubes
 from previts.errors import InputError
 from previts.experiment import FilterConfig
+from previts.quality import Quality
 
-TABLE = "index.parquet"
+TABLE, QUALITY = "index.parquet", "quality.parquet"
+# The frames after the last key frame have no mask: an object seen until so close to the end was not lost.
+END_SECONDS = 0.3
 
 
 @dataclass(frozen=True)
 class IndexRecord:
-    """One video: where its clip and its tube lie, and the half-open spans of frames in which the object is visible."""
+    """One video: where its clip and its tube lie, and the half-open spans of frames in which the object is visible.
+
+    `mean_area`, `lost_frame`, `border_share` and `agreement` are those of `tubes.TubeRecord`.
+    """
 
     video_id: str
     label: str
@@ -37,6 +44,10 @@ class IndexRecord:
     gop_offsets: list[int]
     spans: list[list[int]]
     tracked_frames: int
+    mean_area: float
+    lost_frame: int | None
+    border_share: float
+    agreement: float | None
     tube_offset: int
     tube_size: int
 
@@ -55,32 +66,57 @@ def join_shard(videos_uri: str, tubes_uri: str, shard: int) -> list[IndexRecord]
             f"shard {shard} of {tubes_uri} does not belong to {videos_uri}: {len(missing)} of {len(videos)} videos "
             f"have no tube (first: {missing[:3]}); run `previts saliency` and `previts track` on these videos"
         )
-    return [
-        IndexRecord(
-            video_id=video.video_id,
-            label=video.label,
-            split=video.split,
-            shard=shard,
-            offset=video.offset,
-            size=video.size,
-            width=video.width,
-            height=video.height,
-            num_frames=video.num_frames,
-            fps=video.fps,
-            header=video.header,
-            gop_frames=video.gop_frames,
-            gop_offsets=video.gop_offsets,
-            spans=followed[video.video_id].spans,
-            tracked_frames=followed[video.video_id].tracked_frames,
-            tube_offset=followed[video.video_id].offset,
-            tube_size=followed[video.video_id].size,
-        )
-        for video in videos
-    ]
+    return [_join(video, followed[video.video_id]) for video in videos]
+
+
+def _join(video: shards.VideoRecord, tube: tubes.TubeRecord) -> IndexRecord:
+    return IndexRecord(
+        video_id=video.video_id,
+        label=video.label,
+        split=video.split,
+        shard=video.shard,
+        offset=video.offset,
+        size=video.size,
+        width=video.width,
+        height=video.height,
+        num_frames=video.num_frames,
+        fps=video.fps,
+        header=video.header,
+        gop_frames=video.gop_frames,
+        gop_offsets=video.gop_offsets,
+        spans=tube.spans,
+        tracked_frames=tube.tracked_frames,
+        mean_area=tube.mean_area,
+        lost_frame=tube.lost_frame,
+        border_share=tube.border_share,
+        agreement=tube.agreement,
+        tube_offset=tube.offset,
+        tube_size=tube.size,
+    )
+
+
+def measure(row: IndexRecord) -> Quality:
+    """Return what is known of a video without ground truth, not yet judged by any filter."""
+    lost_seconds = None if row.lost_frame is None else row.lost_frame / row.fps
+    if lost_seconds and (row.num_frames - 1) / row.fps - lost_seconds < END_SECONDS:
+        lost_seconds = None
+    return Quality(
+        video_id=row.video_id,
+        label=row.label,
+        split=row.split,
+        shard=row.shard,
+        reason="",
+        seconds=row.num_frames / row.fps,
+        tube_seconds=row.tracked_frames / row.fps,
+        mean_area=row.mean_area,
+        lost_seconds=lost_seconds,
+        border_share=row.border_share,
+        agreement=row.agreement,
+    )
 
 
 def summarise(rows: list[IndexRecord]) -> dict[str, int | float]:
-    """Return what a person wants to know of a corpus: videos, tubes, and how long the object is visible."""
+    """Return what a person wants to know of a corpus: videos, tubes, how long the object is visible; then how good."""
     tracked = [row for row in rows if row.tracked_frames]
     frames = sum(row.num_frames for row in rows)
     return {
@@ -91,6 +127,7 @@ def summarise(rows: list[IndexRecord]) -> dict[str, int | float]:
         "spans": sum(len(row.spans) for row in rows),
         "mean_tube_seconds": round(sum(row.tracked_frames / row.fps for row in tracked) / max(1, len(tracked)), 3),
         "hours": round(sum(row.num_frames / row.fps for row in rows) / 3600, 4),
+        **quality.summarise([measure(row) for row in rows]),
     }
 
 
@@ -134,9 +171,48 @@ class _Column:
 
 
 def write_index(uri: str, rows: list[IndexRecord], config: FilterConfig) -> dict[str, int | float]:
-    """Write the table of an index, sorted by video id so that its order does not depend on the sharding."""
-    records.write_records(storage.join(uri, TABLE), IndexRecord, sorted(rows, key=lambda row: row.video_id))
-    return summarise(rows)
+    """Write the videos that the filter keeps, and beside them the quality of all.
+
+    Both tables are sorted by video id, so that their order does not depend on the sharding.
+
+    Returns:
+        Counts: `videos` and the rest of `summarise` are of those that are kept; videos_in = videos + filtered, and
+        filtered is the sum of one count for each reason.
+
+    Raises:
+        InputError: If nothing is left.
+    """
+    rows = sorted(rows, key=lambda row: row.video_id)
+    judged = quality.judge([measure(row) for row in rows], config)
+    kept = [row for row, video in zip(rows, judged, strict=True) if not video.reason]
+    records.write_records(storage.join(uri, QUALITY), Quality, judged)
+    records.write_records(storage.join(uri, TABLE), IndexRecord, kept)
+    return {**summarise(kept), **quality.filtered(judged)}
+
+
+def read_quality(uri: str) -> list[Quality]:
+    """Return all videos that came to a finished index, kept or not, sorted by id.
+
+    Raises:
+        InputError: If it has not been committed, or is damaged.
+    """
+    _manifest(uri)
+    return records.read_records(storage.join(uri, QUALITY), Quality)
+
+
+def find_video(uri: str, video_id: str) -> IndexRecord:
+    """Return the row of a video by its id, also of one that the filter left out.
+
+    Raises:
+        InputError: If the index has not seen it.
+    """
+    manifest = _manifest(uri)
+    known = {video.video_id: video.shard for video in read_quality(uri)}
+    if video_id not in known:
+        close = difflib.get_close_matches(video_id, known, n=1, cutoff=0.0)
+        raise InputError(f"{uri} has no video {video_id!r}; did you mean {close[0] if close else 'another index'!r}?")
+    rows = join_shard(manifest.inputs["videos"], manifest.inputs["tubes"], known[video_id])
+    return next(row for row in rows if row.video_id == video_id)
 
 
 def read_index(uri: str) -> Index:
@@ -145,8 +221,13 @@ def read_index(uri: str) -> Index:
     Raises:
         InputError: If it has not been committed, or is damaged.
     """
+    manifest = _manifest(uri)
+    table = records.read_table(storage.join(uri, TABLE), IndexRecord)
+    return Index(storage.absolute(uri), manifest.inputs["videos"], manifest.inputs["tubes"], table)
+
+
+def _manifest(uri: str) -> storage.Manifest:
     manifest = storage.read_manifest(uri)
     if manifest.stage != "index":
         raise InputError(f"{uri} is the output of `previts {manifest.stage}`, expected that of `previts index`")
-    table = records.read_table(storage.join(uri, TABLE), IndexRecord)
-    return Index(storage.absolute(uri), manifest.inputs["videos"], manifest.inputs["tubes"], table)
+    return manifest

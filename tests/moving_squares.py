@@ -11,7 +11,7 @@ import numpy as np
 
 from previts import index, records, shards, storage, tubes, video
 from previts.crawls import CrawlItem
-from previts.experiment import Experiment, VideoConfig
+from previts.experiment import Experiment, FilterConfig, VideoConfig
 from previts.index import Index
 
 FRAMES, SIZE, SQUARE = 30, 96, 30
@@ -52,7 +52,7 @@ def make_index(folder: Path, videos: int, *, split: str = "train") -> Index:
         assert [row.error for row in made] == [""] * len(made)
         _write_tubes(tubes_uri, shard, made)
         rows += index.join_shard(videos_uri, tubes_uri, shard)
-    index.write_index(str(folder / "index"), rows)
+    index.write_index(str(folder / "index"), rows, FilterConfig())
     table = records.read_table(str(folder / "index" / index.TABLE), index.IndexRecord)
     return Index(str(folder / "index"), videos_uri, tubes_uri, table)
 
@@ -79,8 +79,9 @@ def _write_tubes(tubes_uri: str, shard: int, videos: list) -> None:
         tube = tubes.Tube(SIZE, SIZE, [tubes.encode_rle(masks[frame]) for frame in keys], frame_keys)
         blob = tube.to_bytes()
         status = "tracked" if keys else "empty"
-        area = tube.mean_area()
-        rows.append(tubes.TubeRecord(clip.video_id, status, len(keys), tube.spans(), area, offset, len(blob)))
+        area, lost, border = tube.mean_area(), tube.lost_frame(), tube.border_share()
+        place = (offset, len(blob))
+        rows.append(tubes.TubeRecord(clip.video_id, status, len(keys), tube.spans(), area, *place, lost, border, None))
         blobs.append(blob)
         offset += len(blob)
     storage.write_bytes(storage.join(tubes_uri, tubes.blob_name(shard)), b"".join(blobs))

@@ -1,0 +1,132 @@
+"""Exact masks of a crawl's videos, where somebody has them, and how well tubes lie on them.
+
+No place in the paper, which has no masks of its corpora; the demo world and a user's own labelled clips do. Masks lie
+in a folder `masks` or `NAME_masks` beside the crawl `NAME.csv` or `NAME/`, for each video either `VIDEO_ID.npz`
+(`demo.read_masks`) or a folder `VIDEO_ID` of PNGs in order of time, the object not black. They span the clip evenly, so
+they may have another size and rate. Never chooses or mends a tube.
+
+Shape suffixes: T frames, H W pixels.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from previts import storage, tubes
+from previts.demo.files import read_masks
+from previts.errors import InputError
+from previts.index import Index
+from previts.masks import Mask, iou
+from previts.storage import join
+from previts.tubes import Tube
+
+
+@dataclass(frozen=True)
+class Truth:
+    """A folder of exact masks and the names in it."""
+
+    uri: str
+    names: frozenset[str]
+
+    def knows(self, video_id: str) -> bool:
+        """Return whether there are masks of a video."""
+        return f"{video_id}.npz" in self.names or video_id in self.names
+
+    def masks(self, video_id: str) -> Mask:
+        """Return the masks (T, H, W) of a video that it knows.
+
+        Raises:
+            InputError: If they cannot be read.
+        """
+        if f"{video_id}.npz" in self.names:
+            uri = join(self.uri, f"{video_id}.npz")
+            try:
+                return read_masks(uri)
+            except (OSError, KeyError, ValueError) as error:
+                raise InputError(f"{uri} holds no masks ({error}); mend or remove it") from error
+        uri = join(self.uri, video_id)
+        files = [name for name in storage.names(uri) if name.lower().endswith(".png")]
+        pictures = [_read_png(join(uri, name)) for name in files]
+        if not pictures or any(picture.shape != pictures[0].shape for picture in pictures):
+            raise InputError(f"{uri} must hold PNGs of one size, found {len(pictures)}; mend or remove it")
+        return np.stack(pictures)
+
+
+def _read_png(uri: str) -> Mask:
+    picture = cv2.imdecode(np.frombuffer(storage.read_bytes(uri), np.uint8), cv2.IMREAD_GRAYSCALE)
+    if picture is None:
+        raise InputError(f"{uri} is not a picture; mend or remove it")
+    return np.asarray(picture > 0)
+
+
+def find_truth(videos_uri: str) -> Truth | None:
+    """Return the exact masks beside the crawl that stored videos came from, or None where there are none."""
+    crawl = storage.read_manifest(videos_uri).inputs.get("crawl", "")
+    if not crawl or crawl.startswith(("http://", "https://")):
+        return None
+    folder, _, name = crawl.rstrip("/").rpartition("/")
+    stem = name.rsplit(".", 1)[0]
+    for candidate in (join(folder, f"{stem}_masks"), join(folder, "masks")):
+        try:
+            names = storage.names(candidate)
+        except (OSError, InputError):
+            continue
+        if names:
+            return Truth(candidate, frozenset(names))
+    return None
+
+
+@dataclass(frozen=True)
+class Score:
+    """How well one tube lies on its object: mean IoU over all frames, over those with a tube, and the share of these.
+
+    Where neither shows anything the IoU is 1, as DAVIS counts it. `tracked_iou` is None for an empty tube.
+    """
+
+    iou: float
+    tracked_iou: float | None
+    tracked: float
+
+
+def score(tube: Tube, truth_THW: Mask) -> Score:
+    """Compare a tube with exact masks that span the same time; a mask of another size is scaled to the tube's."""
+    num_frames, num_masks = len(tube.frame_keys), len(truth_THW)
+    scores, seen = [], []
+    for frame in range(num_frames):
+        exact = truth_THW[frame * num_masks // num_frames]
+        if exact.shape != (tube.height, tube.width):
+            scaled = cv2.resize(exact.astype(np.uint8), (tube.width, tube.height), interpolation=cv2.INTER_NEAREST)
+            exact = scaled > 0
+        scores.append(iou(tube.mask(frame), exact))
+        seen.append(tube.frame_keys[frame] >= 0)
+    tracked = [value for value, visible in zip(scores, seen, strict=True) if visible]
+    return Score(float(np.mean(scores)), float(np.mean(tracked)) if tracked else None, len(tracked) / num_frames)
+
+
+def score_index(index: Index) -> tuple[dict[str, Score], str]:
+    """Return the scores of all videos of an index that have exact masks, by id; and what could not be read."""
+    truth = find_truth(index.videos_uri)
+    scores: dict[str, Score] = {}
+    causes: list[str] = []
+    if truth is None:
+        return {}, ""
+    for row in index:
+        if truth.knows(row.video_id):
+            try:
+                tube = tubes.read_tube(index.tubes_uri, row.shard, row.tube_offset, row.tube_size)
+                scores[row.video_id] = score(tube, truth.masks(row.video_id))
+            except InputError as error:
+                causes.append(str(error))
+    return scores, f"{len(causes)} not compared: {causes[0]}" if causes else ""
+
+
+def mean_score(scores: Sequence[Score]) -> Score:
+    """Return the mean over videos, so that a long video counts no more than a short one; at least one is needed."""
+    tracked = [item.tracked_iou for item in scores if item.tracked_iou is not None]
+    return Score(
+        float(np.mean([item.iou for item in scores])),
+        float(np.mean(tracked)) if tracked else None,
+        float(np.mean([item.tracked for item in scores])),
+    )
