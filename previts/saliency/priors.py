@@ -12,11 +12,11 @@ from functools import cached_property
 import cv2
 import numpy as np
 
-from previts.saliency import mc
+from previts.saliency import dsr, hs, mc
 from previts.saliency import rbd as robust
 from previts.saliency.superpixels import Image, Regions, Single, picture, shrink, superpixels, to_lab
 
-PRIORS = ("rbd", "mc")
+PRIORS = ("rbd", "mc", "dsr", "hs")
 
 
 class _Prepared:
@@ -55,7 +55,7 @@ def prior_maps(image_HWC: Image, names: Sequence[str] = PRIORS) -> dict[str, Sin
     maps = {}
     for name in names:
         maps[name] = np.zeros(image_HWC.shape[:2], dtype=np.float32)
-        small_HW = _small_map(name, prepared).astype(np.float32)
+        small_HW = _small_map(name, prepared)
         if even:  # MC, DSR and HS would find its centre
             continue
         # Bars around the picture are never salient.
@@ -74,5 +74,9 @@ def _small_map(name: str, prepared: _Prepared) -> Single:
             return robust.region_saliency(prepared.regions).astype(np.float32)[prepared.regions.labels]
         case "mc":
             return mc.region_saliency(prepared.regions).astype(np.float32)[prepared.regions.labels]
+        case "dsr":
+            return dsr.pixel_saliency(prepared.image, prepared.lab).astype(np.float32)
+        case "hs":
+            return hs.pixel_saliency(prepared.lab).astype(np.float32)
         case _:
             raise ValueError(f"no saliency prior is called {name!r}, only {', '.join(PRIORS)}")

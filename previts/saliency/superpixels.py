@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 import numpy.typing as npt
+from scipy.spatial.distance import cdist
 
 Array = npt.NDArray[np.float64]
 Single = npt.NDArray[np.float32]
@@ -136,13 +137,7 @@ def _blocks(height: int, width: int, side: int) -> Labels:
 
 def measure(lab_HW3: Single, labels_HW: Labels, border: int) -> Regions:
     """Return the means and neighbours of labelled regions; those within `border` pixels of the edge are the border."""
-    height, width = labels_HW.shape
-    flat = labels_HW.ravel()
-    count = int(flat.max()) + 1
-    area_N = np.bincount(flat, minlength=count).astype(np.float64)
-    rows_HW, columns_HW = np.mgrid[0:height, 0:width]
-    sums = [np.bincount(flat, weights, minlength=count) for weights in lab_HW3.reshape(-1, 3).T]
-    places = [np.bincount(flat, place.ravel(), minlength=count) + 0.5 * area_N for place in (rows_HW, columns_HW)]
+    count = int(labels_HW.max()) + 1
     adjacent_NN = np.eye(count, dtype=np.bool_)
     for one, other in (
         (labels_HW[:-1], labels_HW[1:]),
@@ -152,9 +147,22 @@ def measure(lab_HW3: Single, labels_HW: Labels, border: int) -> Regions:
     ):
         apart = one != other
         adjacent_NN[one[apart], other[apart]] = adjacent_NN[other[apart], one[apart]] = True
-    lab_N3 = np.stack(sums, axis=1) / area_N[:, None]
-    position_N2 = np.stack(places, axis=1) / area_N[:, None] / (height, width)
-    return Regions(labels_HW, lab_N3, position_N2, adjacent_NN, at_border(labels_HW, count, border))
+    border_N = at_border(labels_HW, count, border)
+    return Regions(labels_HW, region_means(lab_HW3, labels_HW), mean_positions(labels_HW), adjacent_NN, border_N)
+
+
+def region_means(values_HWD: Single, labels_HW: Labels) -> Array:
+    """Return the mean value (N, D) of each region."""
+    flat = labels_HW.ravel()
+    sums = [np.bincount(flat, channel) for channel in values_HWD.reshape(len(flat), -1).T]
+    return np.stack(sums, axis=1) / np.bincount(flat)[:, None]
+
+
+def mean_positions(labels_HW: Labels) -> Array:
+    """Return the mean row and column (N, 2) of each region, divided by height and width."""
+    height, width = labels_HW.shape
+    rows_HW, columns_HW = np.mgrid[0:height, 0:width].astype(np.float32) + 0.5
+    return region_means(np.stack([rows_HW / height, columns_HW / width], axis=2), labels_HW)
 
 
 def at_border(labels_HW: Labels, count: int, border: int) -> Bools:
@@ -167,8 +175,7 @@ def at_border(labels_HW: Labels, count: int, border: int) -> Bools:
 
 def pairwise_distance(values_ND: Array) -> Array:
     """Return the Euclidean distances (N, N) between rows."""
-    difference = values_ND[:, None, :] - values_ND[None, :, :]
-    return np.asarray(np.sqrt(np.einsum("ijk,ijk->ij", difference, difference)))
+    return np.asarray(cdist(values_ND, values_ND))
 
 
 def gaussian(distance: Array, sigma: float) -> Array:
