@@ -4,8 +4,10 @@ PreViTS section 3.2 keeps every video; here a filter may leave some out, each fo
 masks.
 """
 
+import csv
+import io
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 
 import numpy as np
 
@@ -177,7 +179,33 @@ def complaint(video: Quality) -> str:
     return ", ".join(words)
 
 
-def describe(videos: Sequence[Quality], worst: int = 5) -> str:
+def to_csv(videos: Sequence[Quality]) -> str:
+    """Return a line for each video, its numbers with all their digits."""
+    buffer = io.StringIO()
+    writer = csv.DictWriter(buffer, [field.name for field in fields(Quality)], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(asdict(video) for video in videos)
+    return buffer.getvalue()
+
+
+def spread(videos: Sequence[Quality]) -> list[tuple[str, list[str]]]:
+    """Return what is known of a crawl: a title, then mean and quartiles as text."""
+    counts, lines = summarise(videos), []
+    percent: Callable[[float], str] = "{:.1%}".format
+    number: Callable[[float], str] = "{:.2f}".format
+    for title, name, show in (
+        ("object visible, seconds", "tube_seconds", number),
+        ("object visible, share of the video", "held", percent),
+        ("area, share of the frame", "area", percent),
+        ("at the edge, share of key frames", "border", percent),
+        ("agreement of the priors", "agreement", number),
+    ):
+        if f"{name}_mean" in counts:
+            lines.append((title, [show(counts[f"{name}_{part}"]) for part in ("mean", "q25", "q50", "q75")]))
+    return lines
+
+
+def describe(videos: Sequence[Quality], worst: int) -> str:
     """Return the quality of a crawl as a text for a terminal."""
     counts, out = summarise(videos), filtered(videos)
     found = [video for video in videos if video.tube_seconds]
@@ -191,18 +219,7 @@ def describe(videos: Sequence[Quality], worst: int = 5) -> str:
         "",
         f"{'':<38}{'mean':>8}{'25 %':>8}{'50 %':>8}{'75 %':>8}",
     ]
-    percent: Callable[[float], str] = "{:.1%}".format
-    number: Callable[[float], str] = "{:.2f}".format
-    for title, name, show in (
-        ("object visible, seconds", "tube_seconds", number),
-        ("object visible, share of the video", "held", percent),
-        ("area, share of the frame", "area", percent),
-        ("at the edge, share of key frames", "border", percent),
-        ("agreement of the priors", "agreement", number),
-    ):
-        if f"{name}_mean" in counts:
-            cells = "".join(f"{show(counts[f'{name}_{part}']):>8}" for part in ("mean", "q25", "q50", "q75"))
-            lines.append(f"{title:<38}{cells}")
+    lines += [f"{title:<38}{''.join(f'{cell:>8}' for cell in cells)}" for title, cells in spread(videos)]
     lines += ["", f"What each threshold, alone, would keep of {len(videos)} videos (value: kept):"]
     for field, values in CANDIDATES.items():
         cells = "".join(f"{f'{value:g}: {kept_by(videos, field, value)}':>13}" for value in values)

@@ -17,7 +17,8 @@ from markupsafe import Markup
 from previts import report_pictures as pictures
 from previts import storage
 from previts.errors import InputError
-from previts.report_evidence import Attention, Corpus, Source, read_attention, read_corpus, read_provenance
+from previts.report_corpus import Corpus, read_corpus
+from previts.report_evidence import Attention, Source, read_attention, read_provenance
 from previts.report_inputs import (
     Checkpoint,
     ReportRow,
@@ -108,12 +109,14 @@ def build_report(
     indexes += [
         item.manifest.inputs["index"] for item in checkpoints if item.manifest and "index" in item.manifest.inputs
     ]
+    corpora = [read_corpus(uri, number) for number, uri in enumerate(dict.fromkeys(indexes))]
     cells = [cell for table in tables for cell in table.cells]
     counts: dict[str, int | float] = {
         "rows": len(rows),
         "checkpoints": len(checkpoints),
         "results": len(found),
         **{status: sum(cell.status == status for cell in cells) for status in ("measured", "failed", "missing")},
+        **next((corpus.counts for corpus in corpora if corpus.score), {}),
     }
     page = Page(
         warning=warning(short(profile, 40)),
@@ -125,7 +128,7 @@ def build_report(
         checkpoints=checkpoints,
         panels=_panels(checkpoints),
         attention=read_attention(found, checkpoints),
-        corpora=[read_corpus(uri, number) for number, uri in enumerate(dict.fromkeys(indexes))],
+        corpora=corpora,
         common=_common(checkpoints),
         differing=_differing(checkpoints),
         protocols=_protocols(found, checkpoints),
@@ -198,7 +201,12 @@ def _html(page: Page) -> str:
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters |= {"short": short, "table_title": table_title}
-    environment.globals |= {"style": pictures.style, "titles": TITLES, "arrows": ARROWS}
+    environment.globals |= {
+        "style": pictures.style,
+        "titles": TITLES,
+        "arrows": ARROWS,
+        "truth_sentence": truth_sentence,
+    }
     template = environment.from_string(resources.files("previts").joinpath("report.html").read_text("utf-8"))
     numbers = {(note.status, note.cause): note.number for note in page.notes}
     return template.render(page=page, numbers=numbers)
@@ -211,6 +219,18 @@ def warning(profile: str) -> str:
     if not profile:
         return "The size of this run was not recorded: do not compare its numbers with the paper's."
     return f"A {profile}-sized run: numbers are not comparable with the paper's."
+
+
+def truth_sentence(corpus: Corpus) -> str:
+    """Return how well the tubes of a corpus lie on exact masks, which there must be."""
+    assert corpus.score is not None
+    score, tracked = corpus.score, corpus.score.tracked_iou
+    visible = f" and of {tracked:.3f} over the frames with a tube" if tracked is not None else ""
+    return (
+        f"On the {corpus.labelled:,} videos with exact masks the tubes have a mean IoU of {score.iou:.3f} over all "
+        f"frames{visible}; {score.tracked:.0%} of the frames have one. "
+        "A frame where neither shows the object counts 1; every video counts the same."
+    )
 
 
 def _markdown(page: Page) -> str:
@@ -241,6 +261,11 @@ def _markdown(page: Page) -> str:
         lines += [_md_row(["step", "number", "remark"]), _md_row(["---"] * 3)] if corpus.steps else []
         lines += [_md_row([what, number, remark]) for what, number, _, remark in corpus.steps] + [""]
         lines += [f"- {count} x {_md(reason)}" for count, reason in corpus.failures] + [""]
+        if corpus.spread:
+            lines += [_md_row(["tubes", "mean", "25 %", "50 %", "75 %"]), _md_row(["---"] * 5)]
+            lines += [_md_row([what, *cells]) for what, cells in corpus.spread] + [""]
+        if corpus.score:
+            lines += [_md(truth_sentence(corpus)), ""]
     if page.differing:
         lines += ["## What differs between the arms", "", _md_row(["arm", *map(_md, page.differing)])]
         lines += [_md_row(["---"] * (len(page.differing) + 1))]

@@ -1,6 +1,6 @@
-"""What the numbers of a report rest on: attention on labelled frames, the corpus with its tubes, the chain of folders.
+"""What the numbers of a report rest on: attention on labelled frames, and the chain of folders.
 
-Stands for figures 1 and 4 of PreViTS. What cannot be read is said in words; nothing is computed anew.
+Stands for figure 4 of PreViTS. What cannot be read is said in words; nothing is computed anew.
 """
 
 import io
@@ -14,23 +14,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from previts import report_pictures as pictures
-from previts import shards, storage, tubes
-from previts.errors import InputError
-from previts.index import Index, IndexRecord, read_index
+from previts import storage
 from previts.report_inputs import Checkpoint, Result, short
 from previts.storage import Manifest, join
-from previts.video import VideoError
 
 FRAMES = 8  # of a strip
 
 
-TUBE_STRIPS, CORPORA_WITH_STRIPS = 8, 3
-
-
 ATTENTION_STRIPS, ATTENTION_SEQUENCES = 48, 6  # over all arms; each strip takes about 50 kB of the page
-
-
-FAILURE_REASONS = 6
 
 
 ATTENTION_FIGURE = "attention.npz"
@@ -53,31 +44,6 @@ class Attention:
 
     scenes: list[Scene]
     cause: str
-
-
-@dataclass(frozen=True)
-class TubeStrip:
-    """Frames of one video with its tube; `timeline` holds (start, length) of its spans in percent of the video."""
-
-    video_id: str
-    why: str
-    seconds: float
-    visible_seconds: float
-    timeline: list[tuple[float, float]]
-    image: str
-    cause: str
-
-
-@dataclass(frozen=True)
-class Corpus:
-    """What became of a crawl: `steps` are (what, number, share in percent of the step it is compared with, remark)."""
-
-    uri: str
-    fingerprint: str
-    cause: str
-    steps: list[tuple[str, str, float, str]]
-    failures: list[tuple[int, str]]
-    strips: list[TubeStrip]
 
 
 @dataclass(frozen=True)
@@ -127,94 +93,6 @@ def _scene(name: str, figures: list[tuple[str, dict[str, NDArray[Any]]]]) -> Sce
             strip = pictures.attention_strip(key, key_mask, figure["frames"][number, chosen], cams, masks)
             strips.append((title, pictures.data_uri(strip), pictures.grid_ious(cams, masks)))
     return Scene(short(name, 80), strips)
-
-
-def read_corpus(uri: str, number: int) -> Corpus:
-    """Return the account of one corpus, and for the first few strips of its videos."""
-    try:
-        index = read_index(uri)
-        videos = storage.read_manifest(index.videos_uri)
-    except InputError as error:
-        return Corpus(uri, "", f"The corpus cannot be read: {short(error)}", [], [], [])
-    strips = TUBE_STRIPS if number == 0 else TUBE_STRIPS // 2 if number < CORPORA_WITH_STRIPS else 0
-    errors = videos.info.get("errors") or {}
-    ranked = sorted(((int(count), short(reason, 200)) for reason, count in errors.items()), key=lambda item: -item[0])
-    return Corpus(
-        uri=uri,
-        fingerprint=storage.read_manifest(uri).fingerprint,
-        cause="",
-        steps=_funnel(index, videos),
-        failures=ranked[:FAILURE_REASONS],
-        strips=[_tube_strip(index, index[place], why) for place, why in _choose(index, strips)],
-    )
-
-
-def _funnel(index: Index, videos: Manifest) -> list[tuple[str, str, float, str]]:
-    frames, fps, tracked = (index.table.column(name).to_numpy() for name in ("num_frames", "fps", "tracked_frames"))
-    spans = sum(len(item) for item in index.table.column("spans").to_pylist())
-    crawled = int(videos.counts.get("videos", len(index)))
-    failed = int(videos.counts.get("failed", crawled - len(index)))
-    with_tube = int((tracked > 0).sum())
-    seconds, visible = float((frames / fps).sum()), float((tracked / fps).sum())
-    lost = "" if crawled == len(index) + failed else f"; {crawled - len(index) - failed} are unaccounted for"
-    return [
-        ("Videos in the crawl", f"{crawled:,}", 100.0, ""),
-        ("Usable videos", f"{len(index):,}", _share(len(index), crawled), f"{failed:,} failed{lost}"),
-        ("Videos with a tube", f"{with_tube:,}", _share(with_tube, crawled), f"{len(index) - with_tube:,} without"),
-        ("Length of the usable videos", _duration(seconds), 100.0, f"{seconds / max(1, len(index)):.1f} s each"),
-        (
-            "Time in which the object is visible", _duration(visible), _share(visible, seconds),
-            f"in {spans:,} spans, {visible / max(1, spans):.1f} s each",
-        ),
-    ]  # fmt: skip
-
-
-def _share(part: float, whole: float) -> float:
-    return 100 * part / whole if whole else 0.0
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 600:
-        return f"{seconds:.1f} s"
-    return f"{seconds / 60:.1f} min" if seconds < 36_000 else f"{seconds / 3600:,.1f} h"
-
-
-def _choose(index: Index, count: int) -> list[tuple[int, str]]:
-    """Return places in the index and why they are shown: the extremes, then videos spread evenly over the corpus."""
-    share = index.table.column("tracked_frames").to_numpy() / index.table.column("num_frames").to_numpy()
-    ranked = sorted(np.flatnonzero(share > 0).tolist(), key=lambda place: (-share[place], place))
-    chosen: dict[int, str] = {}
-    if ranked and count:
-        chosen = {ranked[0]: "visible longest"}
-        chosen.setdefault(ranked[len(ranked) // 2], "median")
-        chosen.setdefault(ranked[-1], "visible shortest")
-    chosen.update({place: "no object found" for place in np.flatnonzero(share == 0).tolist()[: int(count > 0)]})
-    rest = [place for place in sorted(ranked) if place not in chosen]
-    spread = np.linspace(0, len(rest) - 1, min(len(rest), max(0, count - len(chosen)))).round().astype(int)
-    return list((chosen | {rest[place]: "spread evenly over the corpus" for place in spread}).items())
-
-
-def _tube_strip(index: Index, record: IndexRecord, why: str) -> TubeStrip:
-    # Each frame stands for an eighth of the video, so that the timeline below the strip lines up with it.
-    frames = [int((number + 0.5) / FRAMES * record.num_frames) for number in range(FRAMES)]
-    image, cause = "", ""
-    try:
-        pixels = shards.read_frames(index.videos_uri, record, frames)
-        tube = tubes.read_tube(index.tubes_uri, record.shard, record.tube_offset, record.tube_size)
-        image = pictures.data_uri(pictures.tube_strip(pixels, tube.masks(frames)))
-    except (ValueError, OSError, VideoError) as error:
-        cause = f"This strip cannot be drawn: {short(error)}"
-    return TubeStrip(
-        video_id=short(record.video_id, 80),
-        why=why,
-        seconds=record.num_frames / record.fps,
-        visible_seconds=record.tracked_frames / record.fps,
-        timeline=[
-            (_share(start, record.num_frames), _share(stop - start, record.num_frames)) for start, stop in record.spans
-        ],
-        image=image,
-        cause=cause,
-    )
 
 
 def read_provenance(uris: Iterable[str]) -> list[Source]:

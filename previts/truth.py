@@ -92,17 +92,22 @@ class Score:
 
 def score(tube: Tube, truth_THW: Mask) -> Score:
     """Compare a tube with exact masks that span the same time; a mask of another size is scaled to the tube's."""
-    num_frames, num_masks = len(tube.frame_keys), len(truth_THW)
-    scores, seen = [], []
-    for frame in range(num_frames):
-        exact = truth_THW[frame * num_masks // num_frames]
-        if exact.shape != (tube.height, tube.width):
-            scaled = cv2.resize(exact.astype(np.uint8), (tube.width, tube.height), interpolation=cv2.INTER_NEAREST)
-            exact = scaled > 0
-        scores.append(iou(tube.mask(frame), exact))
-        seen.append(tube.frame_keys[frame] >= 0)
+    frames = range(len(tube.frame_keys))
+    exact_THW = at_frames(truth_THW, frames, tube)
+    scores = [iou(tube.mask(frame), exact) for frame, exact in zip(frames, exact_THW, strict=True)]
+    seen = [key >= 0 for key in tube.frame_keys]
     tracked = [value for value, visible in zip(scores, seen, strict=True) if visible]
-    return Score(float(np.mean(scores)), float(np.mean(tracked)) if tracked else None, len(tracked) / num_frames)
+    return Score(float(np.mean(scores)), float(np.mean(tracked)) if tracked else None, len(tracked) / len(seen))
+
+
+def at_frames(truth_THW: Mask, frames: Sequence[int], tube: Tube) -> Mask:
+    """Return exact masks at frames of a tube, in the tube's size."""
+    places = [frame * len(truth_THW) // len(tube.frame_keys) for frame in frames]
+    size = (tube.width, tube.height)
+    if truth_THW.shape[1:] == (tube.height, tube.width):
+        return np.asarray(truth_THW[places])
+    scaled = [cv2.resize(truth_THW[place].astype(np.uint8), size, interpolation=cv2.INTER_NEAREST) for place in places]
+    return np.stack(scaled) > 0
 
 
 def score_index(index: Index) -> tuple[dict[str, Score], str]:

@@ -7,20 +7,22 @@ import json
 import math
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from html.parser import HTMLParser
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from previts import (
+    cells,
     index,
     masks,
+    quality,
     records,
     report,
+    report_corpus,
     report_evidence,
     report_inputs,
     report_pictures,
@@ -30,8 +32,9 @@ from previts import (
 )
 from previts import shards as shard_files
 from previts.crawls import CrawlItem
+from previts.demo.files import write_masks
 from previts.errors import InputError
-from previts.experiment import Experiment, TrackConfig
+from previts.experiment import Experiment, FilterConfig, TrackConfig
 from previts.saliency.predict import SaliencyRecord
 
 EVIL = '<script>alert("x")</script>'
@@ -51,8 +54,12 @@ def moving_square(number: int, frames: int) -> Iterator[tuple[np.ndarray, np.nda
         yield image, mask
 
 
-def make_corpus(root: Path, names: list[str]) -> str:
-    """Write a corpus through the real writers and return the URI of its index; the last video cannot be decoded."""
+def make_corpus(root: Path, names: list[str], *, truth: bool = False, config: FilterConfig | None = None) -> str:
+    """Write a corpus through the real writers and return the URI of its index; the last video cannot be decoded.
+
+    With `truth` the exact masks lie beside the crawl for every video whose name can be that of a file.
+    """
+    config = config or FilterConfig()
     source = root / "source"
     source.mkdir(parents=True)
     items, exact = [], {}
@@ -65,16 +72,26 @@ def make_corpus(root: Path, names: list[str]) -> str:
         frames = list(moving_square(number, WORLD_SECONDS * FPS))
         video.encode_clip([image for image, _ in frames], FPS, str(path))
         exact[name] = [mask for _, mask in frames]
+        if truth and "/" not in name:
+            write_masks(str(source / "masks" / f"{name}.npz"), np.stack(exact[name]))
     videos, saliency, tracked, indexed = (
         str(root / stage) for stage in ("videos/c-0", "saliency/s-0", "tubes/t-0", "index/i-0")
     )
     rows = shard_files.build_shard(items, 0, videos, video.VideoConfig())
     errors = {row.error: 1 for row in rows if row.status == "failed"}
     counts = {"videos": len(rows), "ok": len(rows) - len(errors), "failed": len(errors), "shards": 1}
-    storage.commit(videos, {}, counts=counts, info={"errors": errors})
+    inputs = {"crawl": str(source / "crawl.csv")}
+    storage.commit(videos, {}, inputs=inputs, counts=counts, info={"errors": errors})
     salient = [
-        SaliencyRecord(row.video_id, frame, row.height, row.width, masks.encode_rle(exact[row.video_id][frame]))
-        for row in rows
+        SaliencyRecord(
+            row.video_id,
+            frame,
+            row.height,
+            row.width,
+            [masks.encode_rle(exact[row.video_id][frame])] if exact[row.video_id][frame].any() else [],
+            0.5 + 0.1 * number if frame == 0 else None,
+        )
+        for number, row in enumerate(rows)
         if row.status == "ok"
         for frame in range(row.num_frames)
     ]
@@ -83,8 +100,9 @@ def make_corpus(root: Path, names: list[str]) -> str:
     tubes.track_shard(videos, saliency, 0, TrackConfig(), tracked)
     storage.commit(tracked, {}, inputs={"videos": videos, "saliency": saliency})
     joined = index.join_shard(videos, tracked, 0)
-    index.write_index(indexed, joined)
-    storage.commit(indexed, {}, inputs={"videos": videos, "tubes": tracked}, counts=index.summarise(joined))
+    counts = index.write_index(indexed, joined, config)
+    decided = {"filter": asdict(config)}
+    storage.commit(indexed, decided, inputs={"videos": videos, "tubes": tracked}, counts=counts)
     return indexed
 
 
@@ -180,7 +198,7 @@ BETTER = DAVIS | {"davis/j_mean": 0.5, "davis/j_decay": -0.02}
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> World:
     root = tmp_path_factory.mktemp("world")
-    corpus = make_corpus(root, [EVIL, *(f"video-{number}" for number in range(4)), "broken"])
+    corpus = make_corpus(root, [EVIL, *(f"video-{number}" for number in range(4)), "broken"], truth=True)
     moco, previts = make_checkpoint(root, "aaa", corpus, 0.0), make_checkpoint(root, "bbb", corpus, 3.0)
     results = [
         make_result(root, "voc07", moco, {"voc07/map": 31.25}),
@@ -246,7 +264,7 @@ class Reader(HTMLParser):
         return next(
             cells
             for cells in ([" ".join(cell.split()) for cell in row] for row in self.rows)
-            if cells[0].startswith(start)
+            if cells and cells[0].startswith(start)
         )
 
 
@@ -378,7 +396,7 @@ def test_markdown_tables_are_rectangular(world: World) -> None:
                 widths.append([])
             widths[-1].append(len(re.findall(r"(?<!\\)\|", line)))
         previous = line
-    assert len(widths) == 4  # two tables of the paper, the corpus, what differs
+    assert len(widths) == 5  # two tables of the paper, the crawl, its tubes, what differs
     assert all(len(set(width)) == 1 for width in widths)
     assert "31.2 / paper 68.3" in world.markdown
     assert "**34.5** (+3.2) / paper 73.0" in world.markdown
@@ -398,8 +416,9 @@ def test_funnel_counts_are_those_of_the_corpus(page: Reader) -> None:
     assert page.row("Videos in the crawl")[1] == "6"
     assert page.row("Usable videos")[1:] == ["5", "", "83 % 1 failed"]
     # moving_square: number 3 shows nothing, the others leave after 16, 13, 10 and 4 of 16 frames
+    assert page.row("Kept by the filter")[1:] == ["5", "", "83 % none left out"]
     assert page.row("Videos with a tube")[1:] == ["4", "", "67 % 1 without"]
-    assert page.row("Length of the usable videos")[1] == "10.0 s"
+    assert page.row("Length of the kept videos")[1] == "10.0 s"
     assert page.row("Time in which the object")[1:] == ["5.4 s", "", "54 % in 4 spans, 1.3 s each"]
 
 
@@ -467,8 +486,8 @@ def test_tube_strip_marks_the_object_and_greys_the_lost() -> None:
     shown = np.zeros((2, 60, 80), bool)
     shown[0, 20:40, 20:50] = True
     strip = report_pictures.tube_strip(frames, shown).astype(int)
-    height, width = report_pictures.fit(60, 80)
-    assert strip.shape == (height, 2 * width + report_pictures.GAP, 3)
+    height, width = cells.fit(60, 80)
+    assert strip.shape == (height, 2 * width + cells.GAP, 3)
     inside, outside = strip[height // 2, round(width * 35 / 80)], strip[5, 5]
     np.testing.assert_array_equal(outside, (30, 60, 200))
     assert inside[0] > 100 > outside[0]
@@ -476,17 +495,61 @@ def test_tube_strip_marks_the_object_and_greys_the_lost() -> None:
     assert lost.max() == lost.min()
 
 
-@pytest.mark.parametrize("count", [0, 1, 4, 8, 100])
-def test_chosen_videos_are_the_extremes_then_evenly_spread(count: int) -> None:
-    import pyarrow as pa
-
-    tracked = [0, 90, 10, 50, 100, 30, 0, 70, 60, 20, 40, 80]
-    corpus = SimpleNamespace(table=pa.table({"tracked_frames": tracked, "num_frames": [100] * 12}))
-    chosen = report_evidence._choose(corpus, count)
+@pytest.mark.parametrize("count", [0, 1, 3, 100])
+def test_chosen_tubes_are_the_best_the_median_and_the_worst(count: int) -> None:
+    held = [0, 90, 10, 50, 100, 30, 0, 70, 60, 20, 40, 100]
+    agreement = [0.9] * 11 + [0.8]
+    videos = [
+        quality.Quality(f"v{number}", "", "", 0, "", 100.0, share, 0.1, None, 0.0, alike)
+        for number, (share, alike) in enumerate(zip(held, agreement, strict=True))
+    ]
+    chosen = report_corpus.choose(videos, count)
     places = [place for place, _ in chosen]
-    assert len(places) == len(set(places)) <= max(count, 4)
-    if count:
-        why = dict((reason, tracked[place]) for place, reason in chosen[:4])
-        assert why == {"visible longest": 100, "median": 50, "visible shortest": 10, "no object found": 0}
-    if count == 100:
-        assert len(places) == 11  # of the videos without a tube one
+    assert len(places) == len(set(places)) == {0: 0, 1: 4, 3: 10, 100: 11}[count]  # of those without a tube one
+    by_kind = {
+        kind: sorted(held[place] for place, why in chosen if why.startswith(kind))
+        for kind in ("best", "median", "worst", "no object")
+    }
+    if count == 1:
+        # Two videos are held throughout; the one whose priors agree more is the best.
+        assert by_kind == {"best": [100], "median": [60], "worst": [10], "no object": [0]}
+        assert (4, "best, rank 1 of 10") in chosen
+    if count == 3:
+        assert by_kind == {"best": [90, 100, 100], "median": [50, 60, 70], "worst": [10, 20, 30], "no object": [0]}
+
+
+def test_tubes_made_of_exact_masks_have_an_iou_of_one_in_the_report(world: World, page: Reader) -> None:
+    # Four of the five videos with a clip have exact masks; in one of them nothing is ever visible.
+    assert (world.counts["tube_videos"], world.counts["tube_iou"], world.counts["tube_tracked_iou"]) == (4, 1, 1)
+    assert world.counts["tube_tracked"] == pytest.approx((13 + 10 + 0 + 4) / 64, abs=1e-4)
+    sentence = "On the 4 videos with exact masks the tubes have a mean IoU of 1.000 over all frames"
+    assert sentence in world.markdown
+    assert sentence in page.text
+    assert page.text.count("IoU 1.00") >= 4 * report_corpus.FRAMES
+
+
+def test_what_a_filter_left_out_is_told_by_reason(tmp_path: Path) -> None:
+    names = [*(f"video-{number}" for number in range(5)), "broken"]
+    corpus = make_corpus(tmp_path, names, config=FilterConfig(min_tube_seconds=1.3, min_agreement=0.55))
+    checkpoint = make_checkpoint(tmp_path, "eee", corpus, 3.0)
+    rows = [report.ReportRow("arm", "arm", checkpoint, "eee", {})]
+    counts = report.build_report([], str(tmp_path / "out"), rows, profile="demo")
+    page = Reader((tmp_path / "out" / "report.html").read_text())
+    # Visible for 2, 1.6, 1.25, 0 and 0.5 s; the priors agree by 0.5 on the first and more on the others.
+    assert page.row("Kept by the filter")[1:] == [
+        "1", "", "17 % 4 left out: 3 short (filter.min_tube_seconds=1.3), 1 disagreeing (filter.min_agreement=0.55)",
+    ]  # fmt: skip
+    assert page.row("Videos with a tube")[1:] == ["1", "", "17 % 0 without"]
+    assert "tube_iou" not in counts
+    assert "exact mask" not in page.text
+
+
+def test_histogram_has_a_bar_for_each_bin_with_values() -> None:
+    svg = report_pictures.histogram([0.31, 0.32, 0.58, 0.9], "agreement", "videos")
+    bars = [
+        [float(number) for number in re.findall(r"-?[\d.]+", path)]
+        for path in re.findall(r'<path d="([^"]*)"[^>]*style="fill: #0072b2"', svg)
+    ]
+    heights = [max(bar[1::2]) - min(bar[1::2]) for bar in bars]
+    tall = [height / max(heights) for height in heights if height > 0.01]
+    assert tall == pytest.approx([1, 0.5, 0.5], abs=1e-3)

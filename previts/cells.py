@@ -1,0 +1,134 @@
+"""Frames as cells of a picture: with the tube, with a map, with the outline of an object, side by side, with words.
+
+Stands for figures 1 and 4 of PreViTS. Arrays in, arrays out; reads and writes no file.
+
+Shape suffixes: T frames, H W pixels, h w cells of a map, C colour channels (RGB).
+"""
+
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+
+Array = NDArray[np.uint8]
+Mask = NDArray[np.bool_]
+Map = NDArray[np.float32]
+Colour = tuple[int, int, int]
+
+CELL_WIDTH, CELL_HEIGHT, GAP = 168, 126, 2
+TUBE: Colour = (255, 176, 0)
+WHITE: Colour = (255, 255, 255)
+PAPER, INK = (250, 250, 250), (20, 20, 20)
+
+
+def fit(height: int, width: int) -> tuple[int, int]:
+    """Return height and width of a frame scaled to fit one cell, its shape kept."""
+    scale = min(CELL_WIDTH / width, CELL_HEIGHT / height)
+    return max(16, round(height * scale)), max(16, round(width * scale))
+
+
+def resize(frame_HWC: Array) -> Array:
+    """Return a frame at the size of a cell."""
+    height, width = fit(*frame_HWC.shape[:2])
+    return np.asarray(cv2.resize(frame_HWC, (width, height), interpolation=cv2.INTER_AREA), dtype=np.uint8)
+
+
+def resize_mask(mask_HW: Mask, like_HWC: Array) -> Mask:
+    """Return a mask at the size of an image; one smaller than a pixel stays visible."""
+    height, width = like_HWC.shape[:2]
+    if mask_HW.shape == (height, width):
+        return mask_HW
+    share = cv2.resize(mask_HW.astype(np.float32), (width, height), interpolation=cv2.INTER_AREA)
+    return np.asarray((share >= min(0.5, float(share.max()))) & (share > 0))
+
+
+def resize_map(map_HW: Map, like_HWC: Array) -> Map:
+    """Return a map at the size of an image."""
+    height, width = like_HWC.shape[:2]
+    return np.asarray(cv2.resize(map_HW, (width, height), interpolation=cv2.INTER_AREA), dtype=np.float32)
+
+
+def with_tube(image_HWC: Array, mask_HW: Mask) -> Array:
+    """Return an image with the tube tinted and outlined; without a tube it is grey and says "lost"."""
+    if not mask_HW.any():
+        return _lost(image_HWC)
+    tinted = resize_mask(mask_HW, image_HWC)[..., None]
+    mixed = np.where(tinted, 0.6 * image_HWC + 0.4 * np.array(TUBE), image_HWC)
+    return outline(mixed.astype(np.uint8), mask_HW, TUBE)
+
+
+def _lost(image_HWC: Array) -> Array:
+    grey = (image_HWC.mean(axis=2, keepdims=True) * 0.5 + 40).repeat(3, axis=2).astype(np.uint8)
+    image = Image.fromarray(grey)
+    font = ImageFont.load_default(size=max(18, image.height // 8))
+    centre = (image.width / 2, image.height / 2)
+    ImageDraw.Draw(image).text(centre, "lost", WHITE, font, "mm", stroke_width=2, stroke_fill=(0, 0, 0))
+    return np.asarray(image)
+
+
+def only(image_HWC: Array, mask_HW: Mask) -> Array:
+    """Return an image in which all but a mask is nearly black."""
+    kept = resize_mask(mask_HW, image_HWC)[..., None]
+    return np.where(kept, image_HWC, image_HWC // 5).astype(np.uint8)
+
+
+def heat(map_HW: Map) -> Array:
+    """Return a map of values in [0, 1] in colours from black to yellow."""
+    levels = (map_HW.clip(0, 1) * 255).astype(np.uint8)
+    return np.ascontiguousarray(cv2.applyColorMap(levels, cv2.COLORMAP_INFERNO)[..., ::-1])
+
+
+def heat_over(image_HWC: Array, map_hw: Map) -> Array:
+    """Return an image in grey under a map, which is scaled to [0, 1]."""
+    height, width = image_HWC.shape[:2]
+    scaled = cv2.resize(unit(map_hw), (width, height), interpolation=cv2.INTER_CUBIC).clip(0, 1)
+    weight = (0.35 + 0.35 * scaled)[..., None]
+    grey = image_HWC.mean(axis=2, keepdims=True)
+    mixed: Array = ((1 - weight) * grey + weight * heat(scaled)).astype(np.uint8)
+    return mixed
+
+
+def unit(map_hw: Map) -> Map:
+    """Return a map scaled to [0, 1]; a flat map becomes all zero."""
+    values = np.nan_to_num(map_hw.astype(np.float32))
+    low, high = float(values.min()), float(values.max())
+    return (values - low) / (high - low) if high > low else np.zeros_like(values)
+
+
+def outline(image_HWC: Array, mask_HW: Mask, colour: Colour) -> Array:
+    """Return an image with the outline of a mask."""
+    image = np.array(image_HWC)  # drawn on below
+    mask = resize_mask(mask_HW, image).astype(np.uint8)
+    contours, _ = cv2.findContours(mask, cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
+    cv2.drawContours(image, contours, -1, (0, 0, 0), 3, cv2.LINE_AA)
+    cv2.drawContours(image, contours, -1, colour, 1, cv2.LINE_AA)
+    return image
+
+
+def row_of_cells(cells: Sequence[Array], gap: Colour = (128, 128, 128)) -> Array:
+    """Return cells of one height side by side, with a thin gap."""
+    between = np.full((cells[0].shape[0], GAP, 3), gap, np.uint8)
+    return np.concatenate([part for cell in cells for part in (between, cell)][1:], axis=1)
+
+
+def sheet(titles: Sequence[str], rows: Sequence[tuple[str, Sequence[Array]]]) -> Array:
+    """Return rows of cells of one size below the titles of their columns, each row with its name at the left."""
+    height, width = rows[0][1][0].shape[:2]
+    left = 64
+    head = [_words("", left, 24), *(_words(title, width, 24) for title in titles)]
+    lines = [row_of_cells(head, PAPER)]
+    for name, cells in rows:
+        lines.append(row_of_cells([_words(name, left, height), *cells], PAPER))
+    gap = np.full((GAP, lines[0].shape[1], 3), PAPER, np.uint8)
+    return np.concatenate([part for line in lines for part in (line, gap)], axis=0)
+
+
+def _words(text: str, width: int, height: int) -> Array:
+    image = Image.new("RGB", (width, height), PAPER)
+    font = ImageFont.load_default(size=14)
+    while text and font.getlength(text) > width - 4:
+        text = text[:-1]
+    ImageDraw.Draw(image).text((width / 2, height / 2), text, INK, font, "mm")
+    return np.asarray(image)

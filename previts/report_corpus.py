@@ -1,0 +1,235 @@
+"""What a report tells of a corpus: what became of the crawl, how good its tubes look, and some of them as pictures.
+
+Stands for figure 1 of PreViTS. Where exact masks lie beside the crawl (`truth.py`), how well the tubes lie on them.
+What cannot be read is said in words; nothing is computed anew.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from markupsafe import Markup
+
+from previts import quality, shards, storage, truth, tubes
+from previts import report_pictures as pictures
+from previts.errors import InputError
+from previts.index import Index, IndexRecord, read_index, read_quality
+from previts.masks import iou
+from previts.quality import Quality
+from previts.report_inputs import short
+from previts.storage import Manifest
+from previts.truth import Score, Truth
+from previts.video import VideoError
+
+FRAMES = 8  # of a strip
+STRIPS, CORPORA_WITH_STRIPS = 3, 3  # best, median and worst: of the first corpus three each, of the next two one each
+FAILURE_REASONS = 6
+
+
+@dataclass(frozen=True)
+class TubeStrip:
+    """Frames of one video with its tube; `timeline` holds (start, length) of its spans in percent of the video.
+
+    Where exact masks are known, `score` is that of the whole tube and `ious` are those of the frames shown.
+    """
+
+    video_id: str
+    why: str
+    seconds: float
+    visible_seconds: float
+    agreement: float | None
+    timeline: list[tuple[float, float]]
+    image: str
+    cause: str
+    score: Score | None
+    ious: list[float]
+
+
+@dataclass(frozen=True)
+class Chart:
+    """A small picture of numbers, with what it shows."""
+
+    title: str
+    meaning: str
+    svg: Markup
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """What became of a crawl, and its tubes.
+
+    Attributes:
+        steps: (what, number, share in percent of the step it is compared with, remark).
+        spread: (what, mean and quartiles as text) of all videos that came to the index.
+        score: Mean over the videos with exact masks, which are `labelled`; None where there are none.
+    """
+
+    uri: str
+    fingerprint: str = ""
+    cause: str = ""
+    steps: list[tuple[str, str, float, str]] = field(default_factory=list)
+    failures: list[tuple[int, str]] = field(default_factory=list)
+    spread: list[tuple[str, list[str]]] = field(default_factory=list)
+    charts: list[Chart] = field(default_factory=list)
+    score: Score | None = None
+    labelled: int = 0
+    strips: list[TubeStrip] = field(default_factory=list)
+
+    @property
+    def counts(self) -> dict[str, int | float]:
+        """What the exact masks say, as numbers."""
+        if self.score is None:
+            return {}
+        counts = {"tube_videos": self.labelled, "tube_iou": round(self.score.iou, 4)}
+        counts["tube_tracked"] = round(self.score.tracked, 4)
+        if self.score.tracked_iou is not None:
+            counts["tube_tracked_iou"] = round(self.score.tracked_iou, 4)
+        return counts
+
+
+def read_corpus(uri: str, number: int) -> Corpus:
+    """Return the account of one corpus, and for the first few strips of its videos."""
+    try:
+        index = read_index(uri)
+        manifest, videos = storage.read_manifest(uri), storage.read_manifest(index.videos_uri)
+        judged = read_quality(uri)
+        scores, cause = truth.score_index(index)
+    except InputError as error:
+        return Corpus(uri, cause=f"The corpus cannot be read: {short(error)}")
+    strips = STRIPS if number == 0 else 1 if number < CORPORA_WITH_STRIPS else 0
+    errors = videos.info.get("errors") or {}
+    ranked = sorted(((int(count), short(reason, 200)) for reason, count in errors.items()), key=lambda item: -item[0])
+    exact = truth.find_truth(index.videos_uri) if scores and strips else None
+    kept = [video for video in judged if not video.reason]
+    return Corpus(
+        uri=uri,
+        fingerprint=manifest.fingerprint,
+        cause=f"Exact masks: {short(cause)}" if cause else "",
+        steps=_funnel(index, manifest, videos, judged),
+        failures=ranked[:FAILURE_REASONS],
+        spread=quality.spread(judged),
+        charts=_charts(judged),
+        score=truth.mean_score(list(scores.values())) if scores else None,
+        labelled=len(scores),
+        strips=[
+            _tube_strip(index, index[place], why, exact, scores.get(index[place].video_id))
+            for place, why in choose(kept, strips)
+        ],
+    )
+
+
+def _funnel(
+    index: Index, manifest: Manifest, videos: Manifest, judged: Sequence[Quality]
+) -> list[tuple[str, str, float, str]]:
+    frames, fps, tracked = (index.table.column(name).to_numpy() for name in ("num_frames", "fps", "tracked_frames"))
+    spans = sum(len(item) for item in index.table.column("spans").to_pylist())
+    crawled = int(videos.counts.get("videos", len(judged)))
+    failed = int(videos.counts.get("failed", crawled - len(judged)))
+    with_tube = int((tracked > 0).sum())
+    seconds, visible = float((frames / fps).sum()), float((tracked / fps).sum())
+    lost = "" if crawled == len(judged) + failed else f"; {crawled - len(judged) - failed} are unaccounted for"
+    return [
+        ("Videos in the crawl", f"{crawled:,}", 100.0, ""),
+        ("Usable videos", f"{len(judged):,}", _share(len(judged), crawled), f"{failed:,} failed{lost}"),
+        ("Kept by the filter", f"{len(index):,}", _share(len(index), crawled), _left_out(judged, manifest)),
+        ("Videos with a tube", f"{with_tube:,}", _share(with_tube, crawled), f"{len(index) - with_tube:,} without"),
+        ("Length of the kept videos", _duration(seconds), 100.0, f"{seconds / max(1, len(index)):.1f} s each"),
+        (
+            "Time in which the object is visible", _duration(visible), _share(visible, seconds),
+            f"in {spans:,} spans, {visible / max(1, spans):.1f} s each",
+        ),
+    ]  # fmt: skip
+
+
+def _left_out(judged: Sequence[Quality], manifest: Manifest) -> str:
+    """Return how many videos the filter left out by each threshold."""
+    counts, config = quality.filtered(judged), manifest.decided.get("filter") or {}
+    reasons = [
+        f"{counts[f'filtered_{name}']:,} {name} (filter.{threshold}={config.get(threshold, '?')})"
+        for name, threshold in quality.REASONS.items()
+        if counts[f"filtered_{name}"]
+    ]
+    return f"{counts['filtered']:,} left out: {', '.join(reasons)}" if reasons else "none left out"
+
+
+def _share(part: float, whole: float) -> float:
+    return 100 * part / whole if whole else 0.0
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 600:
+        return f"{seconds:.1f} s"
+    return f"{seconds / 60:.1f} min" if seconds < 36_000 else f"{seconds / 3600:,.1f} h"
+
+
+def _charts(judged: Sequence[Quality]) -> list[Chart]:
+    found = [video for video in judged if video.tube_seconds]
+    agreements = [video.agreement for video in judged if video.agreement is not None]
+    charts = []
+    if found:
+        held = pictures.share_curve(*quality.held_curve(found), "share of the video", "tubes still held")
+        areas = pictures.histogram([video.mean_area for video in found], "share of the frame", "videos")
+        charts = [
+            Chart("When the object is lost", "share of the tubes that are not lost for good yet", Markup(held)),
+            Chart("Size of the object", "mean share of the frame where it is visible", Markup(areas)),
+        ]
+    if agreements:
+        alike = pictures.histogram(agreements, "agreement", "videos")
+        meaning = "of the handcrafted saliency priors on the first frame; 1 is equal maps"
+        charts.append(Chart("Agreement", meaning, Markup(alike)))
+    return charts
+
+
+def choose(videos: Sequence[Quality], count: int) -> list[tuple[int, str]]:
+    """Return places of videos to show and why: the best, median and worst tubes, and one video without any.
+
+    Args:
+        videos: In the order of the index.
+        count: How many of each; 0 shows nothing.
+    """
+    ranked = [place for place, video in enumerate(videos) if video.tube_seconds]
+    ranked.sort(key=lambda place: (videos[place].rank, place))
+    total, middle = len(ranked), (len(ranked) - count) // 2
+    chosen: dict[int, str] = {}
+    if count:
+        parts = (
+            ("best", range(count)),
+            ("worst", range(total - 1, total - 1 - count, -1)),
+            ("median", range(middle, middle + count)),
+        )
+        picked = {
+            rank: what for what, ranks in reversed(parts) for rank in ranks if 0 <= rank < total
+        }  # where they overlap, the extremes win
+        chosen = {ranked[rank]: f"{what}, rank {rank + 1} of {total}" for rank, what in sorted(picked.items())}
+        empty = [place for place, video in enumerate(videos) if not video.tube_seconds]
+        chosen |= {place: f"no object found, as in {len(empty)} of {len(videos)}" for place in empty[:1]}
+    return list(chosen.items())
+
+
+def _tube_strip(index: Index, record: IndexRecord, why: str, exact: Truth | None, score: Score | None) -> TubeStrip:
+    # Each frame stands for an eighth of the video, so that the timeline below the strip lines up with it.
+    frames = [int((number + 0.5) / FRAMES * record.num_frames) for number in range(FRAMES)]
+    image, cause, ious = "", "", []
+    try:
+        pixels = shards.read_frames(index.videos_uri, record, frames)
+        tube = tubes.read_tube(index.tubes_uri, record.shard, record.tube_offset, record.tube_size)
+        masks, outlines = tube.masks(frames), None
+        if exact is not None and score is not None:
+            outlines = truth.at_frames(exact.masks(record.video_id), frames, tube)
+            ious = [iou(mask, outline) for mask, outline in zip(masks, outlines, strict=True)]
+        image = pictures.data_uri(pictures.tube_strip(pixels, masks, outlines))
+    except (ValueError, OSError, VideoError) as error:
+        cause = f"This strip cannot be drawn: {short(error)}"
+    return TubeStrip(
+        video_id=short(record.video_id, 80),
+        why=why,
+        seconds=record.num_frames / record.fps,
+        visible_seconds=record.tracked_frames / record.fps,
+        agreement=record.agreement,
+        timeline=[
+            (_share(start, record.num_frames), _share(stop - start, record.num_frames)) for start, stop in record.spans
+        ],
+        image=image,
+        cause=cause,
+        score=score,
+        ious=ious,
+    )
