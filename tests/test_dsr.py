@@ -91,8 +91,8 @@ def test_dense_error_is_the_residual_of_the_borders_leading_singular_vectors():
         while (singular[:count] ** 2).sum() < 0.95 * (singular**2).sum():
             count += 1
         counts.add(count)
-        expected = feature - feature.mean(axis=0)
-        for vector in right[: count + 1]:
+        expected = feature - feature[border].mean(axis=0)
+        for vector in right[:count]:
             expected = expected - np.outer(expected @ vector, vector)
         expected = np.sqrt((expected**2).sum(axis=1))
         expected = (expected - expected.min()) / (expected.max() - expected.min())

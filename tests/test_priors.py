@@ -6,7 +6,8 @@ import pytest
 from pictures import overlap, picture_of_disc
 from threadpoolctl import threadpool_limits
 
-from previts.saliency.priors import PRIORS, prior_map, prior_maps
+from previts.experiment import PRIORS
+from previts.saliency.priors import prior_map, prior_maps
 from previts.saliency.superpixels import picture
 
 pytestmark = pytest.mark.filterwarnings("error")

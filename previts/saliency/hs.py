@@ -29,8 +29,8 @@ from previts.saliency.superpixels import (
 SCALES = (3, 17, 33)  # pixels of a picture of SCALE_AREA: sides of the square that a region of a layer must hold
 SCALE_AREA = 400 * 300
 SIDE_STEP = 1.3  # not stated; between the sides at which thin regions are merged, thinnest first
-# Paper: a watershed, and merging one region after the other. Superpixels cost less than a watershed, keep closer to edges
-# and raised max F on photographs by 0.013; all regions that are too thin for a side join a neighbour at once.
+# Paper: a watershed, and merging one region after the other. Superpixels cost less than a watershed, keep closer to
+# edges and raised max F on photographs by 0.013; all regions that are too thin for a side join a neighbour at once.
 START_REGIONS, START_COMPACTNESS, START_ITERATIONS = 700, 10.0, 2
 CONTRAST_SIGMA = 0.2  # times the root of the layer's scale, in sides of the image
 LOCATION_WEIGHT = 9.0

@@ -12,11 +12,10 @@ from functools import cached_property
 import cv2
 import numpy as np
 
+from previts.experiment import PRIORS
 from previts.saliency import dsr, hs, mc
 from previts.saliency import rbd as robust
 from previts.saliency.superpixels import Image, Regions, Single, picture, shrink, superpixels, to_lab
-
-PRIORS = ("rbd", "mc", "dsr", "hs")
 
 
 class _Prepared:
