@@ -50,28 +50,28 @@ def resize_map(map_HW: Map, like_HWC: Array) -> Map:
     return np.asarray(cv2.resize(map_HW, (width, height), interpolation=cv2.INTER_AREA), dtype=np.float32)
 
 
-def with_tube(image_HWC: Array, mask_HW: Mask) -> Array:
-    """Return an image with the tube tinted and outlined; without a tube it is grey and says "lost"."""
+def with_tube(image_HWC: Array, mask_HW: Mask, absent: str = "lost") -> Array:
+    """Return an image with the tube tinted and outlined; without a tube it is grey and says what it is: absent."""
     if not mask_HW.any():
-        return _lost(image_HWC)
+        return _grey(image_HWC, absent)
     tinted = resize_mask(mask_HW, image_HWC)[..., None]
     mixed = np.where(tinted, 0.6 * image_HWC + 0.4 * np.array(TUBE), image_HWC)
     return outline(mixed.astype(np.uint8), mask_HW, TUBE)
 
 
-def _lost(image_HWC: Array) -> Array:
+def _grey(image_HWC: Array, word: str) -> Array:
     grey = (image_HWC.mean(axis=2, keepdims=True) * 0.5 + 40).repeat(3, axis=2).astype(np.uint8)
     image = Image.fromarray(grey)
     font = ImageFont.load_default(size=max(18, image.height // 8))
     centre = (image.width / 2, image.height / 2)
-    ImageDraw.Draw(image).text(centre, "lost", WHITE, font, "mm", stroke_width=2, stroke_fill=(0, 0, 0))
+    ImageDraw.Draw(image).text(centre, word, WHITE, font, "mm", stroke_width=2, stroke_fill=(0, 0, 0))
     return np.asarray(image)
 
 
 def only(image_HWC: Array, mask_HW: Mask) -> Array:
-    """Return an image in which all but a mask is nearly black."""
+    """Return an image in which all but a mask, which is outlined in white, is nearly black."""
     kept = resize_mask(mask_HW, image_HWC)[..., None]
-    return np.where(kept, image_HWC, image_HWC // 5).astype(np.uint8)
+    return outline(np.where(kept, image_HWC, image_HWC // 5).astype(np.uint8), mask_HW, WHITE)
 
 
 def heat(map_HW: Map) -> Array:

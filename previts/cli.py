@@ -1,4 +1,4 @@
-"""The command line: every verb of `stages` as a subcommand, and `previts show` for what a row means.
+"""The command line: every verb of `stages` as a subcommand, and tools for a person who wants to see something.
 
 The process prints the URI that a verb made on standard output, and everything else on standard error.
 """
@@ -13,8 +13,10 @@ from collections.abc import Callable, Iterator, Sequence
 
 import tyro
 
-from previts import paper, stages
+from previts import paper, stages, storage
+from previts.addresses import check_method, finished
 from previts.errors import InputError
+from previts.experiment import Experiment
 from previts.storage import plain
 
 # Process id of an embedded engine that started this process as one of its steps.
@@ -35,6 +37,8 @@ The verbs in order; each prints the URI that the next one takes, and does nothin
 
   show          what the tables, rows and profiles are; one row in full
   world         a small synthetic world to try all of it on
+  look          one video, any file or a stored one: its saliency and its tube as pictures
+  quality       an index: how good its tubes look without labels, and what a filter would keep
 
 The whole flow in one command: `python -m pipelines run-local --help`.
 Set PREVITS_TRACEBACK=1 to see where an error came from.
@@ -68,6 +72,77 @@ def show(row: tyro.conf.Positional[str] = "", profile: str = "paper", set: Seque
     return "\n".join(lines)
 
 
+def look(
+    video: tyro.conf.Positional[str],
+    index: str = "",
+    out: str = "",
+    model: str = "",
+    profile: str = "paper",
+    set: Sequence[str] = (),
+    start_seconds: float | None = None,
+    end_seconds: float | None = None,
+    frames: int = 8,
+) -> str:
+    """Show what saliency and tracking make of one video: a contact sheet and the video with its tube.
+
+    Args:
+        video: Path or URI of any video; with --index the id of a stored one, which is shown as it was stored.
+        index: URI that `index` returned.
+        out: Folder for sheet.png and overlay.mp4; look-NAME by default.
+        model: URI that `fit_saliency` returned; without it a handcrafted prior, rbd if --set names no other.
+        profile: Size of the run: paper or demo.
+        set: One-off changes, such as saliency.method=mc track.max_age=5.
+        start_seconds: Where to begin in the file.
+        end_seconds: Where to stop; half a minute after the start by default.
+        frames: Rows of the contact sheet.
+    """
+    from previts import look as closely
+
+    if frames < 1:
+        raise InputError(f"frames must be 1 or more, got {frames}")
+    out = out or closely.folder_for(video)
+    if not index:
+        experiment = _with_saliency(model, profile, set)
+        return closely.look_at_file(video, out, experiment, model, start_seconds, end_seconds, frames)
+    if model or set or start_seconds is not None or end_seconds is not None:
+        raise InputError(
+            "with --index a video is shown as it was stored; to try another --model, --set or window, give its file"
+        )
+    return closely.look_at_stored(index, video, out, frames)
+
+
+def _with_saliency(model: str, profile: str, set: Sequence[str]) -> Experiment:
+    """Return the experiment with a model's method, or without a model the prior that was chosen, else rbd."""
+    if model:
+        finished(model, "saliency_model")
+    if not any(item.startswith("saliency.method=") for item in set):
+        set = [*set, f"saliency.method={storage.read_manifest(model).info['method'] if model else 'rbd'}"]
+    experiment = paper.resolve(None, profile, set).experiment
+    method = experiment.saliency.method
+    if model:
+        check_method(method, model)
+    elif method in ("deepusps", "supervised"):
+        raise InputError(f"saliency.method={method} needs --model, a URI that `previts fit_saliency` printed")
+    return experiment
+
+
+def quality(index: tyro.conf.Positional[str], out: str = "", worst: int = 5) -> str:
+    """Show how good the tubes of a crawl look without labels, and what each threshold of a filter would keep.
+
+    Args:
+        index: URI that `index` returned.
+        out: A CSV file for the numbers of every video.
+        worst: How many of the weakest videos to name.
+    """
+    from previts import index as corpus
+    from previts import quality as measures
+
+    videos = corpus.read_quality(index)
+    if out:
+        storage.write_bytes(out, measures.to_csv(videos).encode())
+    return measures.describe(videos, worst) + (f"\n\nEvery video: {out}" if out else "")
+
+
 VERBS: dict[str, Callable[..., str]] = {
     "download": stages.download,
     "fit_saliency": stages.fit_saliency,
@@ -78,7 +153,7 @@ VERBS: dict[str, Callable[..., str]] = {
     "evaluate": stages.evaluate,
     "report": stages.report,
 }
-TOOLS: dict[str, Callable[..., str]] = {"show": show, "world": stages.world}
+TOOLS: dict[str, Callable[..., str]] = {"show": show, "world": stages.world, "look": look, "quality": quality}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

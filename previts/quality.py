@@ -191,7 +191,10 @@ def to_csv(videos: Sequence[Quality]) -> str:
 def spread(videos: Sequence[Quality]) -> list[tuple[str, list[str]]]:
     """Return what is known of a crawl: a title, then mean and quartiles as text."""
     counts, lines = summarise(videos), []
-    percent: Callable[[float], str] = "{:.1%}".format
+
+    def percent(share: float) -> str:
+        return f"{100 * share:.1f} %"
+
     number: Callable[[float], str] = "{:.2f}".format
     for title, name, show in (
         ("object visible, seconds", "tube_seconds", number),

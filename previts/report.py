@@ -201,12 +201,7 @@ def _html(page: Page) -> str:
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters |= {"short": short, "table_title": table_title}
-    environment.globals |= {
-        "style": pictures.style,
-        "titles": TITLES,
-        "arrows": ARROWS,
-        "truth_sentence": truth_sentence,
-    }
+    environment.globals |= {"style": pictures.style, "titles": TITLES, "arrows": ARROWS}
     template = environment.from_string(resources.files("previts").joinpath("report.html").read_text("utf-8"))
     numbers = {(note.status, note.cause): note.number for note in page.notes}
     return template.render(page=page, numbers=numbers)

@@ -167,14 +167,14 @@ def _charts(judged: Sequence[Quality]) -> list[Chart]:
     charts = []
     if found:
         held = pictures.share_curve(*quality.held_curve(found), "share of the video", "tubes still held")
-        areas = pictures.histogram([video.mean_area for video in found], "share of the frame", "videos")
+        areas = pictures.histogram([video.mean_area for video in found], "share of the frame", "videos", percent=True)
         charts = [
             Chart("When the object is lost", "share of the tubes that are not lost for good yet", Markup(held)),
             Chart("Size of the object", "mean share of the frame where it is visible", Markup(areas)),
         ]
     if agreements:
-        alike = pictures.histogram(agreements, "agreement", "videos")
-        meaning = "of the handcrafted saliency priors on the first frame; 1 is equal maps"
+        alike = pictures.histogram(agreements, "agreement", "videos", percent=False)
+        meaning = "of the four saliency priors on the first frame; 1: equal"
         charts.append(Chart("Agreement", meaning, Markup(alike)))
     return charts
 

@@ -17,7 +17,7 @@ import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, MaxNLocator, PercentFormatter
+from matplotlib.ticker import FuncFormatter, MaxNLocator
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -120,13 +120,13 @@ def share_curve(shares: Sequence[float], values: Sequence[float], across: str, u
         axes.set(xlim=(0, 1), ylim=(0, 1.02))
         axes.set_xlabel(across, color=INK)
         axes.set_ylabel(up, color=INK)
-        axes.xaxis.set_major_formatter(PercentFormatter(1))
-        axes.yaxis.set_major_formatter(PercentFormatter(1))
+        axes.xaxis.set_major_formatter(FuncFormatter(_percent))
+        axes.yaxis.set_major_formatter(FuncFormatter(_percent))
 
     return _drawn(draw, across + up, (3.4, 2.3))
 
 
-def histogram(values: Sequence[float], across: str, up: str) -> str:
+def histogram(values: Sequence[float], across: str, up: str, *, percent: bool) -> str:
     """Return how many values in [0, 1] lie in each of 20 bins, up to the largest, as inline SVG."""
     # A step that people read easily, and at most 20 of them.
     step = next(step for step in (0.005, 0.01, 0.02, 0.025, 0.05) if max(values) <= 20 * step or step == 0.05)
@@ -138,10 +138,10 @@ def histogram(values: Sequence[float], across: str, up: str) -> str:
         axes.set(xlim=(0, edges[last]))
         axes.set_xlabel(across, color=INK)
         axes.set_ylabel(up, color=INK)
-        axes.xaxis.set_major_locator(MaxNLocator(5))
-        axes.yaxis.set_major_locator(MaxNLocator(4, integer=True))
-        if across != "agreement":
-            axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=None))
+        axes.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
+        axes.yaxis.set_major_locator(MaxNLocator(4, integer=True, steps=[1, 2, 5, 10]))
+        if percent:
+            axes.xaxis.set_major_formatter(FuncFormatter(_percent))
 
     return _drawn(draw, across + up, (3.4, 2.3))
 
@@ -170,6 +170,10 @@ def _drawn(draw: Callable[[Axes], None], name: str, inches: tuple[float, float])
 
 def _thousands(value: float, _position: int) -> str:
     return f"{value / 1000:g}k" if abs(value) >= 10_000 else f"{value:g}"
+
+
+def _percent(value: float, _position: int) -> str:
+    return f"{100 * value:.4g} %"
 
 
 def _inline(svg: str) -> str:
