@@ -152,6 +152,26 @@ def test_an_outlier_is_as_salient_as_its_neighbours_let_it():
     assert saliency[:, :3].max() < 0.3
 
 
+def test_a_frame_of_another_colour_is_taken_off_and_the_next_ring_absorbs():
+    lightness = np.random.default_rng(5).random((9, 12)) * 2
+    lightness[3:6, 4:8] += 30
+    framed = np.pad(lightness, 1, constant_values=90)
+    inner = mc.region_saliency(grid_of_colours(lightness)).reshape(9, 12)
+    whole = mc.region_saliency(grid_of_colours(framed)).reshape(11, 14)
+    assert whole[[0, -1]].max() == whole[:, [0, -1]].max() == 0
+    assert whole[4:7, 5:9].min() > 0.7
+    assert whole[1:-1, 1:4].max() < 0.3
+    assert np.corrcoef(inner.ravel(), whole[1:-1, 1:-1].ravel())[0, 1] > 0.99
+    # A border that is like what it surrounds is no frame, nor is one with nothing inside.
+    regions = grid_of_colours(lightness)
+    linked = mc.links(regions.adjacent, regions.labels)
+    weight = mc.link_weights(pairwise_distance(regions.lab), linked)
+    for border in (regions.border, np.ones(108, bool)):
+        picture, absorbing = mc.without_frame(weight, linked, regions.adjacent, border)
+        assert picture.all()
+        np.testing.assert_array_equal(absorbing, border)
+
+
 def test_no_node_is_left_out_where_all_would_be_or_walks_would_not_end():
     apart = np.eye(4)
     assert mc.kept_nodes(apart, np.ones((4, 4), bool), np.array([True, False, False, False])).all()

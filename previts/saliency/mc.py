@@ -11,10 +11,12 @@ from scipy.sparse.csgraph import connected_components
 
 from previts.saliency.superpixels import Array, Bools, Labels, Regions, at_border, pairwise_distance, scale
 
-# Paper: 250 superpixels; here they are those of RBD. Frames around the picture are found by `superpixels.picture`
-# before, not from the weights of the border nodes.
+# Paper: 250 superpixels; here they are those of RBD, about 200. With 250 max F on photographs is 0.01 higher, the mean
+# error 0.002 larger, and the four priors together cost 6 ms more.
 COLOUR_WEIGHT = 10.0  # per difference scaled to [0, 1]
 LEAST_WEIGHT = 1e-5  # of a link, so that none is cut
+# Paper: a sum of at most 13, not stated over how many links; from the border of 250 superpixels inwards go about 450.
+FRAME_WEIGHT = 13 / 450  # on average of these links: at or below, the border is a frame drawn around the picture
 OUTLIER_WEIGHT = 1.1  # in all, of which 1 is the node's own: below, a node is left out of the chain
 OUTLIER_SALIENCY = 0.3  # of a neighbour, above which a left out node is salient as well
 BINS = 10
@@ -29,11 +31,15 @@ def region_saliency(regions: Regions) -> Array:
     border_N = at_border(regions.labels, count, 1)
     linked_NN = links(regions.adjacent, regions.labels)
     weight_NN = link_weights(pairwise_distance(regions.lab), linked_NN)
-    kept_N = kept_nodes(weight_NN, linked_NN, border_N)
+    picture_N, border_N = without_frame(weight_NN, linked_NN, regions.adjacent, border_N)
+    kept_N = picture_N.copy()
+    kept_N[picture_N] = kept_nodes(
+        weight_NN[np.ix_(picture_N, picture_N)], linked_NN[np.ix_(picture_N, picture_N)], border_N[picture_N]
+    )
     saliency_N = np.zeros(count)
     saliency_N[kept_N] = walk_saliency(weight_NN[np.ix_(kept_N, kept_N)], border_N[kept_N])
     near_N = (linked_NN & (saliency_N > OUTLIER_SALIENCY) & kept_N).any(axis=1)
-    return np.where(kept_N, saliency_N, near_N)
+    return np.where(kept_N, saliency_N, near_N & picture_N)
 
 
 def links(adjacent_NN: Bools, labels_HW: Labels) -> Bools:
@@ -52,6 +58,14 @@ def link_weights(colour_NN: Array, linked_NN: Bools) -> Array:
     weight_NN[pairs_NN] = np.exp(-COLOUR_WEIGHT * scale(colour_NN[pairs_NN])) + LEAST_WEIGHT
     np.fill_diagonal(weight_NN, 1)
     return weight_NN
+
+
+def without_frame(weight_NN: Array, linked_NN: Bools, adjacent_NN: Bools, border_N: Bools) -> tuple[Bools, Bools]:
+    """Return the nodes of the picture and its border: the next ring, if the outer one is a frame of another colour."""
+    inwards_NN = linked_NN & border_N[:, None] & ~border_N[None]
+    if not inwards_NN.any() or weight_NN[inwards_NN].mean() > FRAME_WEIGHT:
+        return np.ones_like(border_N), border_N
+    return ~border_N, ~border_N & adjacent_NN[border_N].any(axis=0)
 
 
 def kept_nodes(weight_NN: Array, linked_NN: Bools, border_N: Bools) -> Bools:
