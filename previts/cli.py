@@ -66,7 +66,9 @@ def show(row: tyro.conf.Positional[str] = "", profile: str = "paper", set: Seque
     lines = [f"{found.name}: {found.title} (profile {profile})", f"evaluated on: {', '.join(found.benchmarks)}"]
     for section, values in {**plan["experiment"], "evaluation": plan["evaluation"]}.items():
         fields = values.items() if isinstance(values, dict) else [("", values)]
-        lines += [f"  {f'{section}.{name}'.rstrip('.'):<34} {value}" for name, value in fields]
+        lines += [
+            f"  {f'{section}.{name}'.rstrip('.'):<34} {'(empty)' if value == '' else value}" for name, value in fields
+        ]
     lines.append("reported by the paper:")
     lines += [f"  {metric:<34} {value}" for metric, value in found.reported.items()] or ["  nothing"]
     return "\n".join(lines)

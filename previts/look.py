@@ -97,7 +97,7 @@ def look_at_stored(index_uri: str, video_id: str, out: str, frames: int) -> str:
 def folder_for(name: str) -> str:
     """Return the name of a folder for what is found about a video."""
     stem = re.sub(r"\.\w{1,5}$", "", name.rstrip("/").rsplit("/", 1)[-1])
-    return "look-" + (re.sub(r"[^A-Za-z0-9._-]+", "-", stem).strip("-") or "video")
+    return "look-" + (re.sub(r"[^A-Za-z0-9._-]+", "-", stem).strip("-.") or "video")
 
 
 def _look(stages: Stages, out: str, frames: int, name: str) -> str:

@@ -6,8 +6,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from moving_squares import make_index
 
-from previts import storage
+from previts import index, storage
+from previts.experiment import FilterConfig
 
 
 def previts(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -75,6 +77,21 @@ MISTAKES = {
         "pretrain --row 1/vgg/previts --index {0}/i --root {0}/r --processes 0",
         ["processes must be 1 or more"],
     ),
+    "look at nothing": ("look {0}/gone.mp4", ["gone.mp4: there is no such file", "--index"]),
+    "look at a web page": ("look {0}/bad/page.mp4 --out {0}/o", ["page.mp4: a web page, not a video"]),
+    "look with a model that is not named": (
+        "look {0}/bad/page.mp4 --set saliency.method=deepusps",
+        ["saliency.method=deepusps needs --model"],
+    ),
+    "look with what is no model": (
+        "look {0}/bad/page.mp4 --model {1}",
+        ["expected an output of stage 'saliency_model'"],
+    ),
+    "look at a stored video in another way": (
+        "look a --index {1} --set saliency.method=mc",
+        ["shown as it was stored", "give its file"],
+    ),
+    "quality of what is no index": ("quality {1}", ["the output of `previts videos`", "`previts index`"]),
     "unknown protocol": ("download --crawl nope://x --root {0}/r", ["nope://x", "gs://"]),
 }
 
@@ -102,6 +119,24 @@ def test_show_prints_a_row_in_full(place: Path):
     assert run.returncode == 0
     shown = dict(line.split(maxsplit=1) for line in run.stdout.splitlines() if line.startswith("  "))
     assert (shown["sampling.min_overlap"], shown["optim.epochs"], shown["voc07/map"]) == ("0.2", "3", "72.1")
+
+
+def test_quality_prints_a_crawl_and_writes_every_video(tmp_path: Path):
+    made = make_index(tmp_path, 8)
+    uri = str(tmp_path / "index" / "corpus-0")
+    counts = index.write_index(uri, list(made), FilterConfig(min_tube_seconds=0.1))
+    storage.commit(uri, {}, inputs={"videos": made.videos_uri, "tubes": made.tubes_uri}, counts=counts)
+    run = previts("quality", uri, "--out", str(tmp_path / "all.csv"), "--worst", "3")
+    assert run.returncode == 0, run.stderr
+    # Two of eight videos show nothing, two lose their square after 22 of 30 frames at 10 a second.
+    assert "8, of which the filter left out 2, 2 short" in run.stdout
+    assert "filter.min_tube_seconds" in run.stdout
+    assert " 1: 6 " in run.stdout
+    assert " 4: 0 " in run.stdout
+    worst = [line.split()[0] for line in run.stdout[run.stdout.index("The weakest:") :].splitlines()[1:4]]
+    assert worst == ["v007", "v003", "v005"]
+    lines = (tmp_path / "all.csv").read_text().splitlines()
+    assert [line.split(",")[0] for line in lines] == ["video_id", *(f"v{number:03d}" for number in range(8))]
 
 
 def test_help_teaches_the_flow():

@@ -1,0 +1,137 @@
+"""One video looked at: the pictures show what the pipeline did, and a stored video looks like its file."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from previts import cells, look, paper, stages, storage, video
+from previts import index as corpus
+from previts.errors import InputError
+
+SET = ["saliency.method=rbd", "saliency.every=2"]
+HEIGHT, WIDTH, FPS, FRAMES, LEAVES = 96, 128, 12, 24, 18
+
+
+def disc(frame: int, radius: int = 17) -> np.ndarray:
+    """A disc that moves to the right and is gone after three quarters."""
+    rows, columns = np.mgrid[:HEIGHT, :WIDTH]
+    inside = (rows - 48) ** 2 + (columns - 45 - 1.5 * frame) ** 2 < radius**2
+    return inside if frame < LEAVES else np.zeros_like(inside)
+
+
+def picture(frame: int) -> np.ndarray:
+    rows, columns = np.mgrid[:HEIGHT, :WIDTH]
+    image = np.stack([40 + rows // 4, 110 + columns // 4, 60 + rows // 8], axis=2).astype(np.uint8)
+    image[disc(frame)] = [210, 40, 50]
+    return image
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("crawl") / "disc.mp4"
+    video.encode_clip((picture(frame) for frame in range(FRAMES)), FPS, str(path), crf=10)
+    return path
+
+
+@pytest.fixture(scope="module")
+def seen(clip: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    out = tmp_path_factory.mktemp("seen") / "out"
+    experiment = paper.resolve(None, "demo", SET).experiment
+    return out, look.look_at_file(str(clip), str(out), experiment, "", None, None, 5)
+
+
+def test_the_overlay_tints_the_object_and_greys_what_is_lost(seen):
+    shown = video.decode_file(str(seen[0] / look.OVERLAY)).astype(float)
+    assert shown.shape == (FRAMES, HEIGHT, WIDTH, 3)
+    for frame in range(0, LEAVES - 1):
+        changed = np.abs(shown[frame] - picture(frame)).mean(axis=2)
+        tint = 0.6 * np.array([210, 40, 50]) + 0.4 * np.array(cells.TUBE)
+        assert np.abs(shown[frame][disc(frame, 11)].mean(axis=0) - tint).max() < 25
+        assert changed[~disc(frame, 24)].mean() < 6
+    for frame in range(LEAVES + 1, FRAMES):
+        corner = shown[frame][:20, :20]
+        assert np.abs(corner - corner.mean(axis=2, keepdims=True)).max() < 8  # grey, as far as a codec keeps it
+
+
+def test_the_contact_sheet_has_a_row_a_frame_and_its_last_column_is_the_tube(seen):
+    sheet = np.asarray(Image.open(seen[0] / look.SHEET)).astype(int)
+    height, width = cells.fit(HEIGHT, WIDTH)
+    columns = 7  # frame, four priors, salient, tube
+    assert sheet.shape == (24 + 5 * height + 6 * cells.GAP, 64 + columns * (width + cells.GAP), 3)
+    for place, frame in enumerate((0, 6, 12, 16, 22)):  # five of the twelve key frames, evenly
+        top = 24 + cells.GAP + place * (height + cells.GAP)
+        row = sheet[top : top + height]
+        parts = [row[:, 64 + cells.GAP + n * (width + cells.GAP) :][:, :width] for n in range(columns)]
+        exact = cells.resize_mask(disc(frame), parts[0].astype(np.uint8))
+        if frame < LEAVES:
+            for number in (1, 2, 3, 4):  # every prior is brighter on the object
+                assert parts[number][exact].mean() > 2 * parts[number][~exact].mean()
+            assert parts[5][exact].mean() > 3 * parts[5][~exact].mean()
+            assert np.abs(parts[6] - parts[0])[exact].mean() > 20 > np.abs(parts[6] - parts[0])[~exact].mean()
+        else:
+            assert (parts[6].max(axis=2) == parts[6].min(axis=2)).all()
+
+
+def test_the_account_is_that_of_the_video(seen, clip):
+    lines = dict(line.split(maxsplit=1) for line in seen[1].splitlines() if not line.startswith("contact"))
+    assert lines["video"] == f"{clip}: 2.0 s, 24 frames of 128 x 96 at 12 a second"
+    # The last key frame with the disc is 16; it is lost from 17 on.
+    assert lines["tube"] == "visible 1.4 of 2.0 s (71%), in 1 span; lost for good at 1.4 s"
+    area = float(lines["area"].split("%")[0]) / 100
+    assert area == pytest.approx(disc(0).mean(), rel=0.1)
+    assert 0 < float(lines["agreement"].split()[0]) <= 1
+
+
+def test_a_stored_video_looks_like_its_file(seen, clip, tmp_path):
+    root = str(tmp_path / "root")
+    videos = stages.download(str(clip.parent), root, "demo", SET)
+    model = stages.fit_saliency(videos, root, "demo", SET)
+    regions = stages.saliency(videos, model, root, "demo", SET)
+    index = stages.index(videos, stages.track(videos, regions, root, "demo", SET), root, "demo", SET)
+    (row,) = corpus.read_index(index)
+    account = look.look_at_stored(index, row.video_id, str(tmp_path / "out"), 5)
+    for name in (look.SHEET, look.OVERLAY):
+        assert (tmp_path / "out" / name).read_bytes() == (seen[0] / name).read_bytes()
+    assert account.splitlines()[3:] == seen[1].splitlines()[3:]
+
+
+def test_a_window_is_a_part_of_the_video(clip, tmp_path):
+    experiment = paper.resolve(None, "demo", SET).experiment
+    account = look.look_at_file(str(clip), str(tmp_path), experiment, "", 0.5, 1.5, 3)
+    assert f"{clip} from 0.5 s to 1.5 s: 1.0 s, 12 frames" in account
+    shown = video.decode_file(str(tmp_path / look.OVERLAY))
+    np.testing.assert_allclose(shown[0][:10].mean(axis=(0, 1)), picture(6)[:10].mean(axis=(0, 1)), atol=4)
+    for start, end in ((1.0, 1.0), (-1.0, 2.0)):
+        with pytest.raises(InputError, match="start < end"):
+            look.look_at_file(str(clip), str(tmp_path), experiment, "", start, end, 3)
+
+
+def test_what_is_no_video_is_told_and_leaves_nothing(tmp_path):
+    experiment = paper.resolve(None, "demo", SET).experiment
+    (tmp_path / "page.mp4").write_text("<html>not a video</html>")
+    for name, why in (("page.mp4", "a web page, not a video"), ("gone.mp4", "no such file; a stored video is named")):
+        with pytest.raises(InputError, match=why):
+            look.look_at_file(str(tmp_path / name), str(tmp_path / "out"), experiment, "", None, None, 3)
+    assert not (tmp_path / "out").exists()
+
+
+def test_pictures_may_go_to_any_store(clip):
+    experiment = paper.resolve(None, "demo", [*SET, "saliency.method=none"]).experiment
+    account = look.look_at_file(str(clip), "memory://looked", experiment, "", None, None, 3)
+    assert "none: no salient region" in account
+    assert storage.names("memory://looked") == [look.OVERLAY, look.SHEET]
+
+
+@pytest.mark.parametrize(
+    ("name", "folder"),
+    [
+        ("a/b/dog.run.mp4", "look-dog.run"),
+        ("gs://b/Eine Katze!.webm", "look-Eine-Katze"),
+        ("v014_cat", "look-v014_cat"),
+        ("..", "look-video"),
+    ],
+)
+def test_the_folder_is_named_after_the_video(name, folder):
+    assert look.folder_for(name) == folder

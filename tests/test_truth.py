@@ -1,0 +1,110 @@
+"""Tubes of squares on masks of squares: their overlap is a closed form."""
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from moving_squares import FRAMES, make_index, square
+
+from previts import index, storage, truth
+from previts.demo.files import write_masks
+from previts.errors import InputError
+from previts.experiment import FilterConfig
+from previts.masks import encode_rle
+from previts.tubes import Tube
+
+SIDE = 20
+
+
+def mask(left: int, scale: int = 1) -> np.ndarray:
+    shown = np.zeros((40 * scale, 60 * scale), bool)
+    shown[10 * scale : (10 + SIDE) * scale, left * scale : (left + SIDE) * scale] = True
+    return shown
+
+
+def tube(lefts: list[int | None]) -> Tube:
+    seen = [left for left in lefts if left is not None]
+    places = iter(range(len(seen)))
+    return Tube(
+        40, 60, [encode_rle(mask(left)) for left in seen], [-1 if left is None else next(places) for left in lefts]
+    )
+
+
+@pytest.mark.parametrize("scale", [1, 2])
+def test_the_score_of_a_shifted_square(scale):
+    shown = tube([5, 9, None, None])
+    exact = np.stack([mask(5, scale), mask(5, scale), mask(5, scale), np.zeros((40 * scale, 60 * scale), bool)])
+    score = truth.score(shown, exact)
+    shifted = (SIDE - 4) / (SIDE + 4)
+    # Equal, shifted by 4, lost although it is there, and rightly empty.
+    assert score.iou == pytest.approx((1 + shifted + 0 + 1) / 4)
+    assert score.tracked_iou == pytest.approx((1 + shifted) / 2)
+    assert score.tracked == 0.5
+
+
+def test_masks_of_another_rate_span_the_same_time():
+    shown = tube([5, 5, 15, 15, 25, 25])
+    assert truth.score(shown, np.stack([mask(5), mask(15), mask(25)])).iou == 1
+    assert truth.score(tube([5, 15, 25]), np.stack([mask(left) for left in (5, 5, 15, 15, 25, 25)])).iou == 1
+
+
+def test_a_tube_that_is_nowhere_has_no_iou_where_it_is_tracked():
+    empty = truth.score(tube([None, None]), np.stack([mask(5), mask(5)]))
+    assert (empty.iou, empty.tracked_iou, empty.tracked) == (0, None, 0)
+    whole = truth.score(tube([5, 5]), np.stack([mask(5), mask(5)]))
+    assert truth.mean_score([empty, whole]) == truth.Score(0.5, 1.0, 0.5)
+    assert truth.mean_score([empty]).tracked_iou is None
+
+
+@pytest.mark.parametrize(
+    ("crawl", "folder", "form"),
+    [
+        ("crawl.csv", "masks", "npz"),
+        ("crawl.csv", "crawl_masks", "png"),
+        ("clips", "clips_masks", "png"),
+        ("clips", "masks", "npz"),
+    ],
+)
+def test_exact_masks_beside_a_crawl_are_found_and_score_exact_tubes_with_one(tmp_path: Path, crawl, folder, form):
+    made = make_index(tmp_path / "made", 4)
+    for number in (0, 1, 3):  # nobody has masks of v002
+        exact = np.stack([square(number, frame) for frame in range(FRAMES)])
+        if form == "npz":
+            write_masks(str(tmp_path / folder / f"v{number:03d}.npz"), exact)
+        else:
+            (tmp_path / folder / f"v{number:03d}").mkdir(parents=True)
+            for frame, shown in enumerate(exact):
+                cv2.imwrite(str(tmp_path / folder / f"v{number:03d}" / f"{frame:05d}.png"), shown.astype(np.uint8) * 90)
+    storage.commit(made.videos_uri, {}, inputs={"crawl": str(tmp_path / crawl)})
+    uri = str(tmp_path / "index" / "corpus-0")
+    index.write_index(uri, list(made), FilterConfig())
+    storage.commit(uri, {}, inputs={"videos": made.videos_uri, "tubes": made.tubes_uri})
+    scores, cause = truth.score_index(index.read_index(uri))
+    assert cause == ""
+    assert {name: score.iou for name, score in scores.items()} == {"v000": 1, "v001": 1, "v003": 1}
+    assert [scores[f"v{n:03d}"].tracked_iou for n in (0, 1, 3)] == [1, 1, None]
+
+
+def test_masks_that_cannot_be_read_are_told(tmp_path: Path):
+    made = make_index(tmp_path / "made", 2)
+    write_masks(str(tmp_path / "masks" / "v000.npz"), np.stack([square(0, frame) for frame in range(FRAMES)]))
+    (tmp_path / "masks" / "v001").mkdir()
+    (tmp_path / "masks" / "v001" / "0.png").write_bytes(b"no picture")
+    storage.commit(made.videos_uri, {}, inputs={"crawl": str(tmp_path / "crawl.csv")})
+    scores, cause = truth.score_index(made)
+    assert set(scores) == {"v000"}
+    assert "1 not compared" in cause
+    assert "0.png is not a picture" in cause
+    found = truth.find_truth(made.videos_uri)
+    assert found is not None
+    (tmp_path / "masks" / "v000.npz").write_bytes(b"no masks")
+    with pytest.raises(InputError, match="holds no masks"):
+        found.masks("v000")
+
+
+def test_a_crawl_without_masks_has_no_truth(tmp_path: Path):
+    for number, crawl in enumerate((str(tmp_path / "crawl.csv"), "https://example.org/crawl.csv")):
+        videos = str(tmp_path / "videos" / f"v-{number}")
+        storage.commit(videos, {}, inputs={"crawl": crawl})
+        assert truth.find_truth(videos) is None
