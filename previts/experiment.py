@@ -49,6 +49,9 @@ class FitConfig:
 
     network: Literal["drn_d_105", "drn_d_22"] = "drn_d_105"
     width: float = 1.0  # share of the network's channels
+    # Deep-USPS sees colours. "contrast" adds nothing that is learned from labels and spares a random network what takes
+    # it thousands of pictures to find out: how a pixel differs from its picture and from the picture's borders
+    inputs: Literal["rgb", "contrast"] = "rgb"
     # URI of weights to start from: a DRN's state dict, a checkpoint of `pretrain`, or with saliency.method=supervised
     # torchvision's Mask R-CNN. Paper: Deep-USPS starts from a network trained on labelled street scenes; "" is random,
     # so that no label is involved.
@@ -115,9 +118,13 @@ class TrackConfig:
 
     # "box" overlaps the predicted box with a region's (SORT); "mask" the last mask with the region's own pixels
     association: Literal["box", "mask"] = "box"  # not stated; SORT's own
-    iou_threshold: float = 0.3  # not stated; SORT's default
-    max_age: int = 1  # not stated; SORT's default, in key frames
-    min_hits: int = 0  # not stated; SORT's 3 withholds the first frames of a track, also those of the object
+    # not stated; SORT has 0.3 and 1 for detections that keep their size. Salient regions grow, shrink and flicker: on
+    # 35 real clips these two keep more of the object, with both associations, and hold on to the wrong thing no longer.
+    iou_threshold: float = 0.1
+    max_age: int = 12  # key frames without a match, after which the object is lost
+    # not stated; SORT's 3 withholds the first frames of a track, also those of the object. From 2 on the largest region
+    # must be matched in so many key frames in a row before the tube begins, else the choice is made anew.
+    min_hits: int = 0
     min_area: float = 0.01  # not stated; share of the frame below which a region is dropped (never under 10 px)
 
     def __post_init__(self) -> None:

@@ -6,6 +6,8 @@ prior, the last network every tenth of its epochs) and found by the next call. T
 
 import hashlib
 import io
+import pickle
+import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -26,8 +28,10 @@ from previts.video import VideoError
 NETWORK = "network.pt"  # the state dict
 SHAPE = "network.json"  # how to build the network, and the side of the squares it learned from
 DETECTOR = "detector.pt"
+# What torch.load and load_state_dict raise for files that are cut short, damaged, or hold more than tensors.
+DAMAGED = (pickle.UnpicklingError, RuntimeError, ValueError, EOFError, KeyError, AttributeError, zipfile.BadZipFile)
 FRAMES = "frames.npz"
-FUSION_SAVES = 10
+FUSION, FUSION_SAVES = "fusion.pt", 10
 
 
 @dataclass(frozen=True)
@@ -54,7 +58,7 @@ def read_weights(uri: str) -> Weights:
         loaded = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     except (FileNotFoundError, IsADirectoryError):
         raise InputError(f"fit.weights names {path}, and there is no such file") from None
-    except Exception as error:  # a pickle that is cut short or holds more than tensors fails in many ways
+    except DAMAGED as error:
         raise InputError(f"fit.weights: {path} holds no weights that can be read ({error})") from None
     for name in ("state_dict", "model"):
         if isinstance(loaded, dict) and isinstance(loaded.get(name), dict):
@@ -90,15 +94,16 @@ def fit(videos_uri: str, config: FitConfig, weights: Weights | None, target_uri:
                 path = storage.join(target_uri, f"round-{prior}-{number}.npz")
                 known = _read_arrays(path)
                 if known is None:
-                    network = _network(config, weights)
-                    target_NSS = usps.refine_round(number, prior, images_NSS3, target_NSS, network, config, device, run)
+                    training = usps.round_training(number, prior, _network(config, weights), config, device)
+                    what = f"Deep-USPS, {prior}, round {number + 1} of {config.rounds}"
+                    target_NSS = usps.refine_round(training, images_NSS3, target_NSS, what, run)
                     _write_arrays(path, {"maps": target_NSS})
                 else:
                     target_NSS = known["maps"]
             refined.append(target_NSS)
             counts[f"{prior}_kept"] = round(_agreement(first[prior], target_NSS, usps.FIRST_THRESHOLDS[prior]), 4)
     network, losses = _fuse(images_NSS3, refined, config, weights, device, target_uri)
-    shape = {"network": config.network, "width": config.width, "size": config.size}
+    shape = {"network": config.network, "width": config.width, "inputs": config.inputs, "size": config.size}
     storage.write_json(storage.join(target_uri, SHAPE), shape)
     _write_torch(storage.join(target_uri, NETWORK), network.cpu().state_dict())
     return counts | {"loss_first": round(losses[0], 4), "loss_last": round(losses[-1], 4)}
@@ -112,10 +117,10 @@ def load_network(model_uri: str) -> tuple[SaliencyNetwork, int]:
     """
     try:
         shape = storage.read_json(storage.join(model_uri, SHAPE))
-        network = SaliencyNetwork(shape["network"], shape["width"])
+        network = SaliencyNetwork(shape["network"], shape["width"], shape["inputs"])
         data = storage.read_bytes(storage.join(model_uri, NETWORK))
         network.load_state_dict(torch.load(io.BytesIO(data), map_location="cpu", weights_only=True))
-    except Exception as error:  # a damaged pickle fails in many ways
+    except (*DAMAGED, FileNotFoundError) as error:
         raise InputError(
             f"the saliency model at {model_uri} cannot be read ({type(error).__name__}: {error}); delete the folder "
             "and run `previts fit_saliency` again"
@@ -138,9 +143,21 @@ def _fuse(
     device: torch.device,
     target_uri: str,
 ) -> tuple[SaliencyNetwork, list[float]]:
-    network = _network(config, weights)
-    losses = list(usps.fuse(images_NSS3, refined, network, config, device))
-    return network, losses
+    """Return the network trained on all refined maps, and its mean losses by epoch."""
+    training = usps.fusion_training(_network(config, weights), config, device)
+    losses: list[float] = []
+    path = storage.join(target_uri, FUSION)
+    state = _read_torch(path, device)
+    if state is not None:
+        training.restore(state["training"])
+        losses = state["losses"]
+    bar = progress(range(training.epoch, training.epochs), "Deep-USPS, all priors", unit="epoch")
+    for epoch in bar:
+        losses.append(training.run_epoch(images_NSS3, refined))
+        bar.set_postfix(loss=f"{losses[-1]:.3f}")
+        if (epoch + 1) % max(1, training.epochs // FUSION_SAVES) == 0:
+            _write_torch(path, {"training": training.state(), "losses": losses})
+    return training.network, losses
 
 
 def choose_frames(num_videos: int, num_frames: Sequence[int], wanted: int) -> list[tuple[int, list[int]]]:
@@ -205,7 +222,7 @@ def _read_arrays(uri: str) -> dict[str, npt.NDArray[np.uint8]] | None:
             return {name: file[name] for name in file.files}
     except FileNotFoundError:
         return None
-    except (ValueError, OSError, EOFError, KeyError):
+    except DAMAGED:
         return None
 
 
@@ -213,6 +230,17 @@ def _write_arrays(uri: str, arrays: Mapping[str, npt.NDArray[np.uint8]]) -> None
     buffer = io.BytesIO()
     np.savez_compressed(buffer, **arrays)  # type: ignore[arg-type]
     storage.write_bytes(uri, buffer.getvalue())
+
+
+def _read_torch(uri: str, device: torch.device | str) -> dict[str, Any] | None:
+    """Return the content of a file of tensors, or None if it is missing or damaged."""
+    try:
+        loaded: dict[str, Any] = torch.load(io.BytesIO(storage.read_bytes(uri)), map_location=device, weights_only=True)
+    except FileNotFoundError:
+        return None
+    except DAMAGED:
+        return None
+    return loaded
 
 
 def _write_torch(uri: str, value: Any) -> None:

@@ -12,7 +12,7 @@ import torch
 
 from previts.saliency import crf
 from previts.saliency.fit import load_network
-from previts.saliency.network import STRIDE, normalise
+from previts.saliency.network import STRIDE, encode, memory_format
 
 BATCH = 8  # frames; more do not help a core, and a GPU is shared by processes
 
@@ -39,7 +39,8 @@ def load_network_predictor(model_uri: str, use_crf: bool) -> Callable[[npt.NDArr
     """
     network, size = load_network(model_uri)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    network = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    layout = memory_format(device)
+    network = network.to(device, memory_format=layout)  # type: ignore[call-overload]
 
     @torch.inference_mode()
     def predict(images_THWC: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
@@ -53,7 +54,7 @@ def load_network_predictor(model_uri: str, use_crf: bool) -> Callable[[npt.NDArr
                     for image in images_THWC[start : start + BATCH]
                 ]
             )
-            pixels = normalise(torch.from_numpy(small).to(device)).contiguous(memory_format=torch.channels_last)
+            pixels = encode(torch.from_numpy(small).to(device), network.inputs).contiguous(memory_format=layout)
             with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
                 found = network(pixels).cpu().numpy()
             for place, saliency in enumerate(found):

@@ -16,6 +16,14 @@ STRIDE = 8  # pixels of the image for each cell of the last map
 SALIENT = 0  # channel of the two logits: Deep-USPS takes the first as salient
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of pixels in [0, 1]; ImageNet's, as the DRN's authors
 
+
+Inputs = Literal["rgb", "contrast"]
+INPUT_CHANNELS = {"rgb": 3, "contrast": 10}
+BORDER_STRIP = 0.1  # of the shorter side
+COLOUR_NOISE = 1e-3  # variance that every colour has, so that an even border has a distance too
+# Brightness and two opponent colours (BT.601), the latter twice as important.
+_OPPONENT = ((0.299, 0.587, 0.114), (-0.338, -0.662, 1.0), (1.0, -0.838, -0.162))
+
 _CHANNELS = (16, 32, 64, 128, 256, 512, 512, 512)
 
 
@@ -67,15 +75,17 @@ class SaliencyNetwork(nn.Module):
     Args:
         kind: "drn_d_22" (basic blocks, 2 2 2 2) or "drn_d_105" (bottlenecks, 3 4 23 3).
         width: Share of the published channels, for machines without a GPU.
+        inputs: What `encode` makes of the images.
     """
 
-    def __init__(self, kind: Literal["drn_d_22", "drn_d_105"], width: float = 1.0) -> None:
+    def __init__(self, kind: Literal["drn_d_22", "drn_d_105"], width: float = 1.0, inputs: Inputs = "rgb") -> None:
         super().__init__()
+        self.inputs = inputs
         block: Literal["basic", "bottleneck"] = "basic" if kind == "drn_d_22" else "bottleneck"
         depths = (2, 2, 2, 2) if kind == "drn_d_22" else (3, 4, 23, 3)
-        channels = [max(4, round(count * width)) for count in _CHANNELS]
+        channels = [max(8, round(count * width)) for count in _CHANNELS]
         first, second, *levels = channels
-        self.layer0 = nn.Sequential(*_conv_bn(3, first, 7), nn.ReLU(inplace=True))
+        self.layer0 = nn.Sequential(*_conv_bn(INPUT_CHANNELS[inputs], first, 7), nn.ReLU(inplace=True))
         self.layer1 = nn.Sequential(*_conv_bn(first, first, 3), nn.ReLU(inplace=True))
         self.layer2 = nn.Sequential(*_conv_bn(first, second, 3, stride=2), nn.ReLU(inplace=True))
         before = second
@@ -109,11 +119,12 @@ class SaliencyNetwork(nn.Module):
             self.up.weight.copy_((ramp[:, None] * ramp[None, :]).expand_as(self.up.weight))
         self.up.weight.requires_grad_(False)
 
-    def trunk(self, images_BCHW: Tensor) -> Tensor:
+    def trunk(self, inputs_BCHW: Tensor) -> Tensor:
         """Return the maps of the last convolution, (B, C, H / 8, W / 8)."""
-        maps: Tensor = images_BCHW
+        maps = inputs_BCHW
         for number in range(9):
             maps = self.get_submodule(f"layer{number}")(maps)
+        assert isinstance(maps, Tensor)
         return maps
 
     def forward(self, images_BCHW: Tensor) -> Tensor:
@@ -125,14 +136,57 @@ class SaliencyNetwork(nn.Module):
         if images_BCHW.shape[2] % STRIDE or images_BCHW.shape[3] % STRIDE:
             raise ValueError(f"sides must be multiples of {STRIDE}, got {tuple(images_BCHW.shape[2:])}")
         logits = self.up(self.seg(self.trunk(images_BCHW)))
-        return logits.float().softmax(dim=1)[:, SALIENT]
+        saliency: Tensor = logits.float().softmax(dim=1)[:, SALIENT]
+        return saliency
 
 
-def normalise(images_BHWC: Tensor) -> Tensor:
-    """Return uint8 RGB images as normalised float (B, 3, H, W)."""
-    pixels = images_BHWC.permute(0, 3, 1, 2).float().div_(255)
-    mean, std = (torch.tensor(values, device=pixels.device).view(1, 3, 1, 1) for values in (MEAN, STD))
-    return (pixels - mean) / std
+def encode(images_BHWC: Tensor, inputs: Inputs) -> Tensor:
+    """Return uint8 RGB images as what the network takes, (B, C, H, W).
+
+    "rgb" are normalised pixels. "contrast" are ten maps that say how a pixel differs from its picture: its colour
+    against the picture's mean colour (3), its distance to the colours of the four borders, the smallest first, and to
+    those of the whole picture (5, Mahalanobis), and how far it lies from the middle (2). Mirroring a picture mirrors
+    them and nothing else.
+    """
+    pixels = images_BHWC.permute(0, 3, 1, 2).float().div(255)
+    if inputs == "rgb":
+        mean, std = (torch.tensor(values, device=pixels.device).view(1, 3, 1, 1) for values in (MEAN, STD))
+        return (pixels - mean) / std
+    height, width = pixels.shape[2:]
+    colour = torch.einsum("ij,bjhw->bihw", torch.tensor(_OPPONENT, device=pixels.device), pixels)
+    strip = max(1, round(BORDER_STRIP * min(height, width)))
+    borders = [colour[:, :, :strip], colour[:, :, -strip:], colour[:, :, :, :strip], colour[:, :, :, -strip:]]
+    whole = colour.flatten(2)
+    to_border = torch.stack([_mahalanobis(whole, border.flatten(2)) for border in borders], dim=1).sort(dim=1).values
+    distance = torch.log1p(torch.cat([to_border, _mahalanobis(whole, whole)[:, None]], dim=1))
+    distance = (distance - distance.mean(2, keepdim=True)) / (distance.std(2, keepdim=True) + 0.05)
+    colour = colour - colour.mean((2, 3), keepdim=True)
+    colour = colour / (colour.std((1, 2, 3), keepdim=True) + 0.02)
+    rows, columns = (torch.linspace(-1, 1, side, device=pixels.device).square() for side in (height, width))
+    place = torch.stack([rows[:, None].expand(height, width), columns[None, :].expand(height, width)])
+    return torch.cat(
+        [colour, distance.view(*distance.shape[:2], height, width), place.expand(len(pixels), -1, -1, -1)], dim=1
+    )
+
+
+def _mahalanobis(colour_B3N: Tensor, of_B3M: Tensor) -> Tensor:
+    """Return the distance (B, N) of colours to the mean of others, in standard deviations of those."""
+    mean = of_B3M.mean(2, keepdim=True)
+    spread = of_B3M - mean
+    covariance = spread @ spread.transpose(1, 2) / spread.shape[2]
+    covariance = covariance + COLOUR_NOISE * torch.eye(3, device=covariance.device)
+    difference = colour_B3N - mean
+    squared: Tensor = ((torch.linalg.inv(covariance) @ difference) * difference).sum(1)
+    return squared.clamp_min(0).sqrt()
+
+
+def memory_format(device: torch.device) -> torch.memory_format:
+    """Return how maps lie in memory on a device.
+
+    Channels last on a GPU. On a CPU that gains nothing here, and torch 2.15 crashes in the gradient of a strided 1 x 1
+    convolution from 8 to 16 channels.
+    """
+    return torch.channels_last if device.type == "cuda" else torch.contiguous_format
 
 
 def load_weights(network: SaliencyNetwork, weights: dict[str, Tensor]) -> int:

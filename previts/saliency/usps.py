@@ -8,7 +8,9 @@ Arrays in, weights out; where they are kept between rounds is the caller's affai
 Shape suffixes: N images of the corpus, B images of a batch, P priors, S side of the squashed images, H W pixels.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+import functools
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
 import cv2
 import numpy as np
@@ -20,9 +22,11 @@ from previts import workers
 from previts.experiment import FitConfig
 from previts.progress import progress
 from previts.saliency import crf
-from previts.saliency.network import SaliencyNetwork, load_weights, normalise
+from previts.saliency.network import SaliencyNetwork, encode, load_weights, memory_format
 
 Levels = npt.NDArray[np.uint8]  # maps in [0, 1] as 0 to 255
+# Numbers of images (B) and what was said of them (B, S, S) to refined maps (B, S, S).
+Refine = Callable[[npt.NDArray[np.int64], npt.NDArray[np.float32]], npt.NDArray[np.float32]]
 
 # Which pixels of a handcrafted map are taken as salient in the first round; Deep-USPS found them on its pictures.
 FIRST_THRESHOLDS = {"rbd": 0.25, "mc": 0.31, "dsr": 0.23, "hs": 0.36}
@@ -64,13 +68,16 @@ class History:
     # Paper: the average starts at 0 and stays a little low, by momentum ^ epochs (1e-4 after 25). Here it is divided by
     # what that leaves out, so that few epochs give no other threshold than many.
 
-    def __init__(self, count: int, side: int, momentum: float) -> None:
+    def __init__(self, count: int, side: int, momentum: float, refine: Refine | None = None) -> None:
         self.sum_NSS = np.zeros((count, side, side), dtype=np.float16)
         self.momentum = momentum
+        self.refine = refine
         self.epochs_N = np.zeros(count, dtype=np.int64)
 
     def add(self, numbers: npt.NDArray[np.int64], saliency_BSS: npt.NDArray[np.float32]) -> None:
-        """Take in the predictions for some images."""
+        """Take in the predictions for some images, refined before if a function for that was given."""
+        if self.refine is not None:
+            saliency_BSS = self.refine(numbers, saliency_BSS)
         self.sum_NSS[numbers] = self.momentum * self.sum_NSS[numbers] + (1 - self.momentum) * saliency_BSS
         self.epochs_N[numbers] += 1
 
@@ -101,134 +108,156 @@ def build_network(config: FitConfig, weights: Mapping[str, Tensor] | None) -> Sa
     """
     with torch.random.fork_rng():
         torch.manual_seed(config.seed)
-        network = SaliencyNetwork(config.network, config.width)
+        network = SaliencyNetwork(config.network, config.width, config.inputs)
     if weights is not None:
         load_weights(network, dict(weights))
     return network
 
 
+class Training:
+    """One training of a network: Adam, with a rate that falls as a polynomial over the epochs.
+
+    # Paper: the last, smaller batch of an epoch is trained on too, so that every image has a history.
+
+    Args:
+        network: With its initial weights; trained in place.
+        config: Settings.
+        device: Where to train.
+        epochs: Planned number.
+        lr: Rate of the first epoch.
+        beta2: Of the loss.
+        threshold: Of the targets.
+        salt: Tells this training's random numbers from those of another.
+    """
+
+    def __init__(
+        self,
+        network: SaliencyNetwork,
+        config: FitConfig,
+        device: torch.device,
+        *,
+        epochs: int,
+        lr: float,
+        beta2: float,
+        threshold: float,
+        salt: tuple[int, ...],
+    ) -> None:
+        self.network, self.config, self.device = network, config, device
+        self.epochs, self.lr, self.beta2, self.threshold, self.salt = epochs, lr, beta2, threshold, salt
+        self.epoch = 0
+        self.layout = memory_format(device)
+        network.to(device, memory_format=self.layout).train()  # type: ignore[call-overload]
+        learned = [parameter for parameter in network.parameters() if parameter.requires_grad]
+        self.optimiser = torch.optim.Adam(learned, lr=lr)
+
+    def state(self) -> dict[str, Any]:
+        """Return what `restore` needs to go on after the last epoch."""
+        return {
+            "epoch": self.epoch,
+            "network": self.network.state_dict(),
+            "optimiser": self.optimiser.state_dict(),
+        }
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on from a state."""
+        self.epoch = int(state["epoch"])
+        self.network.load_state_dict(state["network"])
+        self.optimiser.load_state_dict(state["optimiser"])
+
+    def run_epoch(
+        self, images_NSS3: npt.NDArray[np.uint8], target_PNSS: Sequence[Levels], history: History | None = None
+    ) -> float:
+        """Train on every image once and return the mean loss; a history takes in what the network said while learning.
+
+        Raises:
+            FloatingPointError: If the loss is not finite.
+        """
+        for group in self.optimiser.param_groups:
+            group["lr"] = self.lr * (1 - self.epoch / self.epochs) ** POLY_POWER
+        generator = np.random.default_rng([self.config.seed, *self.salt, self.epoch])
+        losses = []
+        for numbers in batches(generator.permutation(len(images_NSS3)), self.config.batch_size):
+            flips = torch.from_numpy(generator.random(len(numbers)) < self.config.flip_probability).to(self.device)
+            images = encode(self._load(images_NSS3[numbers], flips), self.network.inputs)
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
+                saliency = self.network(images.contiguous(memory_format=self.layout))
+            targets = [self._load(maps[numbers], flips).float().div_(255) for maps in target_PNSS]
+            loss = torch.stack([f_measure_loss(saliency, maps, self.threshold, self.beta2) for maps in targets]).mean()
+            if not torch.isfinite(loss):
+                raise FloatingPointError(f"Deep-USPS: the loss became {loss.item()} in epoch {self.epoch + 1}")
+            if history is not None:
+                history.add(numbers, _flipped(saliency.detach(), flips).cpu().numpy())
+            self.optimiser.zero_grad(set_to_none=True)
+            loss.backward()  # type: ignore[no-untyped-call]
+            self.optimiser.step()
+            losses.append(loss.item())
+        self.epoch += 1
+        return float(np.mean(losses))
+
+    def _load(self, arrays_B: npt.NDArray[np.uint8], flips_B: Tensor) -> Tensor:
+        return _flipped(torch.from_numpy(arrays_B).to(self.device), flips_B)
+
+
+def round_training(
+    number: int, prior: str, network: SaliencyNetwork, config: FitConfig, device: torch.device
+) -> Training:
+    """Return the training on the maps of one prior; in round 0 these are the handcrafted ones."""
+    return Training(
+        network, config, device,
+        epochs=config.round_epochs, lr=config.round_lr[number], beta2=config.round_beta2,
+        threshold=FIRST_THRESHOLDS[prior] if number == 0 else THRESHOLD,
+        salt=(1, list(FIRST_THRESHOLDS).index(prior), number),
+    )  # fmt: skip
+
+
+def fusion_training(network: SaliencyNetwork, config: FitConfig, device: torch.device) -> Training:
+    """Return the training on the refined maps of all priors."""
+    return Training(
+        network, config, device,
+        epochs=config.fusion_epochs, lr=config.fusion_lr, beta2=config.fusion_beta2, threshold=THRESHOLD, salt=(2,),
+    )  # fmt: skip
+
+
 def refine_round(
-    number: int,
-    prior: str,
-    images_NSS3: npt.NDArray[np.uint8],
-    target_NSS: Levels,
-    network: SaliencyNetwork,
-    config: FitConfig,
-    device: torch.device,
-    run: workers.Run,
+    training: Training, images_NSS3: npt.NDArray[np.uint8], target_NSS: Levels, what: str, run: workers.Run
 ) -> Levels:
     """Train a network on the maps of one prior and return the average of what it said of each image while it learned.
 
     Args:
-        number: Of the round, from 0; the first one's targets are the handcrafted maps.
-        prior: Name of the prior.
+        training: Of `round_training`, not yet begun.
         images_NSS3: The frames, squashed.
         target_NSS: What to learn from.
-        network: With its initial weights; trained in place.
-        config: Settings.
-        device: Where to train.
+        what: Name of the round, for the progress bar.
         run: Processes for the CRF.
     """
-    history = History(len(images_NSS3), config.size, config.history_momentum)
+    config = training.config
+    refine = functools.partial(_refined, images_NSS3=images_NSS3, run=run)
     each = config.history_crf == "each"
-
-    def remember(numbers: npt.NDArray[np.int64], saliency_BSS: npt.NDArray[np.float32]) -> None:
-        history.add(numbers, _refined(saliency_BSS, images_NSS3[numbers], run) if each else saliency_BSS)
-
-    threshold = FIRST_THRESHOLDS[prior] if number == 0 else THRESHOLD
-    for _ in _epochs(
-        network, images_NSS3, [target_NSS], config, device,
-        epochs=config.round_epochs, lr=config.round_lr[number], beta2=config.round_beta2,
-        threshold=threshold, salt=(1, PRIOR_NUMBERS[prior], number),
-        what=f"Deep-USPS, {prior}, round {number + 1} of {config.rounds}", remember=remember,
-    ):  # fmt: skip
-        pass
+    history = History(len(images_NSS3), config.size, config.history_momentum, refine if each else None)
+    bar = progress(range(training.epochs), what, unit="epoch")
+    for _ in bar:
+        bar.set_postfix(loss=f"{training.run_epoch(images_NSS3, [target_NSS], history):.3f}")
     levels = history.levels()
     if each:
         return levels
-    refined = _refined(levels.astype(np.float32) / np.float32(255), images_NSS3, run)
-    return to_levels(refined)
-
-
-PRIOR_NUMBERS = {name: number for number, name in enumerate(FIRST_THRESHOLDS)}
+    return to_levels(refine(np.arange(len(levels)), levels.astype(np.float32) / np.float32(255)))
 
 
 def _refined(
-    saliency_BSS: npt.NDArray[np.float32], images_BSS3: npt.NDArray[np.uint8], run: workers.Run
+    numbers: npt.NDArray[np.int64],
+    saliency_BSS: npt.NDArray[np.float32],
+    *,
+    images_NSS3: npt.NDArray[np.uint8],
+    run: workers.Run,
 ) -> npt.NDArray[np.float32]:
-    return np.stack(list(run(_refine_pair, zip(saliency_BSS, images_BSS3, strict=True))))
+    return np.stack(list(run(_refine_pair, zip(saliency_BSS, images_NSS3[numbers], strict=True))))
 
 
 def _refine_pair(pair: tuple[npt.NDArray[np.float32], npt.NDArray[np.uint8]]) -> npt.NDArray[np.float32]:
     return crf.refine(*pair)
 
 
-def fuse(
-    images_NSS3: npt.NDArray[np.uint8],
-    target_PNSS: list[Levels],
-    network: SaliencyNetwork,
-    config: FitConfig,
-    device: torch.device,
-) -> Iterator[float]:
-    """Train one network on all refined maps, in place; yields the mean loss of every epoch."""
-    yield from _epochs(
-        network, images_NSS3, target_PNSS, config, device,
-        epochs=config.fusion_epochs, lr=config.fusion_lr, beta2=config.fusion_beta2,
-        threshold=THRESHOLD, salt=(2,), what="Deep-USPS, all priors",
-    )  # fmt: skip
-
-
-def _epochs(
-    network: SaliencyNetwork,
-    images_NSS3: npt.NDArray[np.uint8],
-    target_PNSS: list[Levels],
-    config: FitConfig,
-    device: torch.device,
-    *,
-    epochs: int,
-    lr: float,
-    beta2: float,
-    threshold: float,
-    salt: tuple[int, ...],
-    what: str,
-    remember: Callable[[npt.NDArray[np.int64], npt.NDArray[np.float32]], None] | None = None,
-) -> Iterator[float]:
-    """Train for some epochs of all images by Adam whose rate falls as a polynomial; yield the mean loss of each.
-
-    # Paper: the last, smaller batch of an epoch is trained on too, so that every image has a history.
-    """
-    network.to(device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
-    learned = [parameter for parameter in network.parameters() if parameter.requires_grad]
-    optimiser = torch.optim.Adam(learned, lr=lr)
-    generator = np.random.default_rng([config.seed, *salt])
-    bar = progress(range(epochs), what, unit="epoch")
-    for epoch in bar:
-        for group in optimiser.param_groups:
-            group["lr"] = lr * (1 - epoch / epochs) ** POLY_POWER
-        losses = []
-        for numbers in _batches(generator.permutation(len(images_NSS3)), config.batch_size):
-            flips = torch.from_numpy(generator.random(len(numbers)) < config.flip_probability).to(device)
-            images = normalise(_flipped(torch.from_numpy(images_NSS3[numbers]).to(device), flips))
-            with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
-                saliency = network(images.contiguous(memory_format=torch.channels_last))
-            targets = [
-                _flipped(torch.from_numpy(maps[numbers]).to(device), flips).float().div_(255) for maps in target_PNSS
-            ]
-            loss = torch.stack([f_measure_loss(saliency, target, threshold, beta2) for target in targets]).mean()
-            if not torch.isfinite(loss):
-                raise FloatingPointError(f"{what}: the loss became {loss.item()} in epoch {epoch + 1}")
-            if remember is not None:
-                remember(numbers, _flipped(saliency.detach(), flips).cpu().numpy())
-            optimiser.zero_grad(set_to_none=True)
-            loss.backward()  # type: ignore[no-untyped-call]
-            optimiser.step()
-            losses.append(loss.item())
-        mean = float(np.mean(losses))
-        bar.set_postfix(loss=f"{mean:.3f}")
-        yield mean
-
-
-def _batches(order_N: npt.NDArray[np.int64], size: int) -> Iterator[npt.NDArray[np.int64]]:
+def batches(order_N: npt.NDArray[np.int64], size: int) -> Iterator[npt.NDArray[np.int64]]:
     """Yield runs of `size` numbers; a single one left over joins the last, for batch normalisation needs two."""
     starts = list(range(0, len(order_N), size))
     if len(starts) > 1 and len(order_N) - starts[-1] == 1:
