@@ -39,6 +39,8 @@ OBJECT_SIGMA = 0.25  # of the image side
 BINS = 60
 BIN_SIGMA = 0.02  # not stated what this factor smooths; here the histograms, in parts of their range
 TINY = 1e-9
+PARALLEL = 1e-6  # slopes nearer than this are one: dependent atoms that rounding has parted must not join each other
+RIDGE = 1e-12  # on the atoms' products, so that no picture makes them singular
 MOST_STEPS = 200  # of the lasso path; some 30 are needed
 
 Integers = npt.NDArray[np.intp]
@@ -113,6 +115,7 @@ def lasso_residual(target_ND: Array, atoms_BD: Array, penalty: float) -> Array:
     atoms_BD = np.concatenate([atoms_BD, np.zeros((size + 1, size))])
     gram_BB = atoms_BD @ atoms_BD.T
     gram_BB[empty_K, empty_K] = 1
+    gram_BB[np.diag_indices_from(gram_BB)] += RIDGE
     correlation_NB = target_ND @ atoms_BD.T
     first_N = np.abs(correlation_NB).argmax(axis=1)
     highest_N = np.take_along_axis(correlation_NB, first_N[:, None], axis=1)[:, 0]
@@ -147,8 +150,8 @@ def lasso_residual(target_ND: Array, atoms_BD: Array, penalty: float) -> Array:
 def _next_join(free_NB: Array, slope_NB: Array, used_NK: Integers) -> tuple[Integers, Array, Array]:
     """Return which atom's correlation, free + level slope, next reaches the falling level, where, and on which side."""
     # An atom whose correlation falls as fast as the level, or faster, never reaches it: those that just left, copies.
-    upper_NB = np.where(slope_NB < 1 - TINY, free_NB / np.maximum(1 - slope_NB, TINY), 0)
-    lower_NB = np.where(slope_NB > TINY - 1, free_NB / np.minimum(-1 - slope_NB, -TINY), 0)
+    upper_NB = np.where(slope_NB < 1 - PARALLEL, free_NB / np.maximum(1 - slope_NB, PARALLEL), 0)
+    lower_NB = np.where(slope_NB > PARALLEL - 1, free_NB / np.minimum(-1 - slope_NB, -PARALLEL), 0)
     level_NB = np.maximum(upper_NB, lower_NB)
     np.put_along_axis(level_NB, used_NK, 0, axis=1)
     join_N = level_NB.argmax(axis=1)
