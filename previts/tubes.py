@@ -1,9 +1,10 @@
 """Tubes: the mask of one object through a video, found by following the largest salient region with SORT.
 
 PreViTS section 3.2: M in {0, 1}^(h x w x t). The object is chosen once; a tube is empty where it is lost and never
-moves on to another object. Saliency comes in as masks; this file computes none, and knows nothing of crops.
+moves on to another object. Saliency comes in as masks; this file computes none, and knows nothing of crops. How the
+object is followed from one key frame to the next lies in `target.py`.
 
-Shape suffixes: T frames, H W pixels, N tracks, M detections.
+Shape suffixes: T frames, R regions, H W pixels.
 """
 
 import struct
@@ -13,17 +14,13 @@ from dataclasses import dataclass, replace
 from itertools import groupby, pairwise
 
 import numpy as np
-import numpy.typing as npt
 
-from previts import records, shards, storage, workers
+from previts import records, shards, storage, target, workers
 from previts.errors import InputError
 from previts.experiment import TrackConfig
-from previts.masks import Mask, box, components, decode_rle, encode_rle
+from previts.masks import Mask, decode_rle, encode_rle
 from previts.progress import progress
 from previts.saliency import predict
-from previts.sort import Sort, box_iou
-
-MIN_COMPONENT_PIXELS = 10  # authors' code: a mask needs at least 10 non-zero pixels
 
 _HEADER = struct.Struct("<4sIIII")  # magic, height, width, frames, masks; then the CRC-32 of these and of the numbers
 _CHECKSUM = struct.Struct("<I")
@@ -133,26 +130,43 @@ class Tube:
         return cls(height, width, [numbers[start:stop] for start, stop in pairwise(stops)], frame_keys)
 
 
-def build_tube(masks: Iterable[Mask], key_frames: Sequence[int], num_frames: int, config: TrackConfig) -> Tube:
-    """Follow the largest salient region of the first key frame that has one.
+def build_tube(
+    masks: Iterable[Mask],
+    key_frames: Sequence[int],
+    num_frames: int,
+    config: TrackConfig,
+    first: Mask | None = None,
+) -> Tube:
+    """Follow the largest salient region of the first key frame that has one; `target.py` says what may happen to it.
 
-    The tube keeps the matched component's own pixels. Between two neighbouring key frames that both matched, each frame
-    holds the mask of the nearer one (the earlier at a tie); every other frame is empty.
+    The tube keeps the matched region's own pixels. Between two neighbouring key frames that both matched, each frame
+    holds the mask of the nearer one (the earlier at a tie). Where the last two key frames both matched, the last mask
+    holds to the end of the clip. Every other frame is empty.
 
     Args:
-        masks: Salient pixels of each key frame: a mask (H, W), or regions (R, H, W) that may overlap. Not read further
-            once the object is lost.
+        masks: Salient pixels of each key frame: a mask (H, W), or regions (R, H, W) that may overlap.
         key_frames: Frame numbers of `masks`, increasing.
         num_frames: Frames of the clip.
         config: How to follow.
+        first: The object where it is known: its mask (H, W) in the first key frame. The region that overlaps it there
+            becomes the target.
 
     Raises:
         ValueError: If there are no masks, or they do not fit the key frames or each other.
     """
     if not key_frames or any(a >= b for a, b in pairwise([-1, *key_frames, num_frames])):
         raise ValueError(f"key frames must increase within [0, {num_frames}), got {list(key_frames)[:5]}...")
-    followed, (height, width) = _follow(masks, len(key_frames), config)
-    kept = [place for place, counts in enumerate(followed) if counts is not None]
+    shape: tuple[int, ...] = ()
+    key_counts: list[list[int]] = []
+    kept: list[int] = []
+    place = -1
+    for place, mask in enumerate(target.follow(masks, config, first)):
+        shape = mask.shape
+        if mask.any():
+            kept.append(place)
+            key_counts.append(encode_rle(mask))
+    if place + 1 != len(key_frames):
+        raise ValueError(f"expected one mask for each key frame, got {place + 1} for {len(key_frames)}")
     frame_keys = [-1] * num_frames
     for number, place in enumerate(kept):
         frame_keys[key_frames[place]] = number
@@ -161,60 +175,10 @@ def build_tube(masks: Iterable[Mask], key_frames: Sequence[int], num_frames: int
             start, stop = key_frames[place], key_frames[following]
             for frame in range(start + 1, stop):
                 frame_keys[frame] = number if frame - start <= stop - frame else number + 1
-    return Tube(height, width, [counts for counts in followed if counts is not None], frame_keys)
-
-
-def _follow(
-    masks: Iterable[Mask], num_keys: int, config: TrackConfig
-) -> tuple[list[list[int] | None], tuple[int, int]]:
-    """Return the object's component in each key frame as run lengths, None where it is not seen; and the frame's size.
-
-    All components are tracked, so that a passer-by claims its own detections instead of the object's.
-    """
-    sort = Sort(config.iou_threshold, config.max_age)
-    shape: tuple[int, int] | None = None
-    target: int | None = None
-    last_masks: dict[int, Mask] = {}  # of each living track, where it was last seen
-    followed: list[list[int] | None] = []
-    for mask in masks:
-        if shape is None:
-            shape = (mask.shape[-2], mask.shape[-1])
-        if mask.shape[-2:] != shape:
-            raise ValueError(f"masks must share a frame, got {mask.shape} after {shape}")
-        min_pixels = max(MIN_COMPONENT_PIXELS, round(config.min_area * shape[0] * shape[1]))
-        detections = [
-            part for region in (mask if mask.ndim == 3 else mask[None]) for part in components(region, min_pixels)
-        ]
-        detections.sort(key=np.count_nonzero, reverse=True)
-        boxes_M4 = np.array([box(detection) for detection in detections], dtype=np.float64).reshape(-1, 4)
-        expected_N4 = sort.predict()
-        if config.association == "box":
-            overlap_NM = box_iou(expected_N4, boxes_M4)
-        else:
-            overlap_NM = _mask_iou([last_masks[track.number] for track in sort.tracks], detections)
-        numbers = sort.update(boxes_M4, overlap_NM)
-        seen = dict(zip(numbers, detections, strict=True))
-        last_masks = {n: seen[n] if n in seen else last_masks[n] for n in (track.number for track in sort.tracks)}
-        if target is None and numbers:
-            target = numbers[0]  # components come largest first
-        followed.append(encode_rle(seen[target]) if target is not None and target in seen else None)
-        if target is not None and target not in last_masks:
-            followed += [None] * (num_keys - len(followed))  # lost for good
-            break
-    if shape is None or len(followed) != num_keys:
-        raise ValueError(f"expected one mask for each key frame, got {len(followed)} for {num_keys}")
-    return followed, shape
-
-
-def _mask_iou(one_N: Sequence[Mask], other_M: Sequence[Mask]) -> npt.NDArray[np.float64]:
-    """Return intersection over union of every pair of non-empty masks, shape (N, M)."""
-    if not one_N or not other_M:
-        return np.zeros((len(one_N), len(other_M)))
-    # Products of 0 and 1 in float32 are exact sums up to 2^24 pixels.
-    one, other = (np.stack(group).reshape(len(group), -1).astype(np.float32) for group in (one_N, other_M))
-    shared = (one @ other.T).astype(np.float64)
-    union = one.sum(axis=1, dtype=np.float64)[:, None] + other.sum(axis=1, dtype=np.float64)[None, :] - shared
-    return np.asarray(shared / union, dtype=np.float64)
+    if len(key_frames) > 1 and kept[-2:] == [len(key_frames) - 2, len(key_frames) - 1]:
+        start = key_frames[-1]
+        frame_keys[start:] = [len(kept) - 1] * (num_frames - start)
+    return Tube(shape[0], shape[1], key_counts, frame_keys)
 
 
 @dataclass(frozen=True)
@@ -235,9 +199,9 @@ class TubeRecord:
     mean_area: float
     offset: int
     size: int
-    lost_frame: int | None = None
-    border_share: float = 0.0
-    agreement: float | None = None
+    lost_frame: int | None
+    border_share: float
+    agreement: float | None
 
 
 def blob_name(shard: int) -> str:

@@ -33,18 +33,44 @@ def test_filter_is_the_kalman_recursion_with_the_constants_of_sort():
     track = Track(0, boxes[0])
     state, covariance = np.zeros(7), np.diag([10.0, 10, 10, 10, 10000, 10000, 10000])
     state[:4] = box_to_measurement(boxes[0])
-    for step, box in enumerate(boxes[1:]):
+    for box in boxes[1:]:
         expected = track.predict()
         state, covariance = transition @ state, transition @ covariance @ transition.T + process
         np.testing.assert_allclose(expected, state_to_box(state), rtol=1e-9)
-        if step == 5:  # an unseen step: prediction only
-            continue
         track.update(box)
         gain = covariance @ observe.T @ np.linalg.inv(observe @ covariance @ observe.T + noise)
         state = state + gain @ (box_to_measurement(box) - observe @ state)
         covariance = (np.eye(7) - gain @ observe) @ covariance
         np.testing.assert_allclose(track.filter.x[:, 0], state, rtol=1e-6, atol=1e-9)
         np.testing.assert_allclose(track.filter.P, covariance, rtol=1e-6, atol=1e-6)
+
+
+def test_an_unseen_track_moves_once_and_then_waits_where_it_was_last_seen():
+    track = Track(0, np.array([0.0, 0, 20, 20]))
+    for left in (4.0, 8, 12, 16):
+        track.predict()
+        track.update(np.array([left, 0, left + 20, 20]))
+    last = track.box_4
+    assert track.predict()[0] > last[0] + 3  # it may be a step ahead
+    for step in range(2, 6):
+        np.testing.assert_allclose(track.predict(), last)  # whoever is not seen is not believed to go on
+        assert track.missed == step
+    # The longer it has not been seen, the less the filter holds on to where it was.
+    far = np.array([60.0, 0, 80, 20])
+    track.update(far)
+    np.testing.assert_allclose(track.box_4, far, atol=3)
+
+
+def test_preferred_tracks_claim_first_and_the_others_get_what_is_left():
+    boxes = np.array([[0.0, 0, 10, 10], [20, 0, 30, 10], [40, 0, 50, 10]])
+    overlap = np.array([[0.2, 0.3, 0.0], [0.0, 0.9, 0.0], [0.5, 0.8, 0.1]])
+    for preferred, expected in (((), [2, 1]), ((0,), [2, 0]), ((0, 1), [0, 1]), ((0, 2), [0, 2]), ((5,), [2, 1])):
+        sort = Sort(0.1, 3)
+        assert sort.update(boxes, np.zeros((0, 3))) == [0, 1, 2]
+        found = sort.update(boxes, overlap, preferred=preferred)
+        assert found[:2] == expected, preferred
+        # The third detection is that of track 2 where nothing better is left for it, else a new track's.
+        assert found[2] == (2 if 2 not in expected else 3), preferred
 
 
 def test_box_and_state_are_inverse():

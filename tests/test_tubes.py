@@ -1,9 +1,11 @@
 """Oracles: blobs whose way is known, the tube written out frame by frame, and counts that must be conserved."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
-from previts import records, shards, storage, tubes, video
+from previts import records, shards, storage, tubes, video, workers
 from previts.crawls import CrawlItem
 from previts.errors import InputError
 from previts.experiment import TrackConfig
@@ -110,7 +112,113 @@ def test_between_key_frames_a_mask_holds_only_inside_a_matched_pair(association)
 def test_key_frames_need_not_be_evenly_spaced():
     a, b, c = blob(40), blob(42), blob(44)
     tube = build_tube([a, b, c], [1, 2, 7], 9, TrackConfig())
-    assert_tube(tube, [NOTHING, a, b, b, b, c, c, c, NOTHING])
+    assert_tube(tube, [NOTHING, a, b, b, b, c, c, c, c])
+
+
+def test_the_last_mask_holds_to_the_end_only_after_a_matched_pair():
+    a, b = blob(40), blob(44)
+    assert_tube(follow([a, b], every=3, num_frames=6), [a, a, b, b, b, b])
+    assert_tube(follow([a, NOTHING, b], every=3, num_frames=9), [a] + [NOTHING] * 5 + [b] + [NOTHING] * 2)
+    assert_tube(follow([a, b, NOTHING], every=3, num_frames=9), [a, a, b, b] + [NOTHING] * 5)
+    # One key frame alone says nothing of any other frame.
+    assert_tube(follow([a], num_frames=4), [a] + [NOTHING] * 3)
+
+
+@pytest.mark.parametrize("association", ASSOCIATIONS)
+def test_an_object_that_leaves_through_the_border_is_lost_and_the_border_frames_are_counted(association):
+    # It walks out to the right: whole up to frame 3, cut off by the border in frames 4 to 7, gone after that.
+    walk = [blob(62 + 5 * frame) for frame in range(12)]
+    assert [mask.any() for mask in walk] == [True] * 8 + [False] * 4
+    tube = follow(walk, association=association, min_area=0.0)
+    assert_tube(tube, walk)
+    assert tube.lost_frame() == 8
+    assert tube.border_share() == 4 / 8
+    assert follow(walk[:8], association=association, min_area=0.0).lost_frame() is None
+    assert follow([NOTHING] * 4).lost_frame() == 0
+    assert follow([NOTHING] * 4).border_share() == 0.0
+    # Another object that comes in later changes nothing.
+    later = follow(walk + [blob(0)] * 20, association=association, min_area=0.0)
+    assert (later.lost_frame(), later.spans()) == (8, tube.spans())
+
+
+@pytest.mark.parametrize("association", ASSOCIATIONS)
+def test_of_an_object_that_splits_the_larger_overlap_stays_the_target(association):
+    whole = blob(30, width=40)
+    pieces = [(blob(30 - step, width=26), blob(60 + step, width=10)) for step in range(6)]
+    tube = follow([whole] * 3 + [left | right for left, right in pieces], association=association)
+    assert_tube(tube, [whole] * 3 + [left for left, _ in pieces])
+
+
+@pytest.mark.parametrize("association", ASSOCIATIONS)
+def test_an_object_that_merges_is_the_merged_region_and_itself_again_after_it(association):
+    target, other = blob(20, width=30), blob(52, width=20)
+    merged = target | other
+    merged[30:34, 50:52] = True
+    masks = [target | other] * 3 + [merged] * 3 + [target | other] * 3
+    tube = follow(masks, association=association)
+    assert_tube(tube, [target] * 3 + [merged] * 3 + [target] * 3)
+
+
+def test_a_merged_region_that_fits_a_passer_by_better_is_not_the_object():
+    # The object is the larger at first; then the other one has grown to nearly all of what becomes one region.
+    target = blob(10, width=16)
+    others = [blob(35 + 8 * step // 2, width=12 + 12 * step, top=2, height=24 + 6 * step) for step in range(3)]
+    merged = others[-1] | blob(10, width=16)
+    merged[30, 20:50] = True
+    tube = follow([target | other for other in others] + [merged])
+    assert_tube(tube, [target] * 3 + [NOTHING])
+
+
+@pytest.mark.parametrize("association", ASSOCIATIONS)
+def test_a_region_that_could_be_the_object_in_another_shape_does_not_take_its_place(association):
+    # For two frames the object is only a sliver that does not match. The sliver's track is new, and when the object is
+    # whole again it has the larger overlap with it than a track that waits a little further up.
+    whole, sliver, again = blob(30, top=5, height=26), blob(30, top=30, height=28), blob(30, top=20, height=26)
+    tube = follow([whole] * 3 + [sliver] * 2 + [again] * 3, association=association)
+    assert_tube(tube, [whole] * 3 + [NOTHING] * 2 + [again] * 3)
+
+
+@pytest.mark.parametrize("association", ASSOCIATIONS)
+@pytest.mark.parametrize("min_hits", [0, 1, 2, 3])
+def test_the_tube_starts_when_the_target_was_matched_min_hits_times_in_a_row(association, min_hits):
+    here, flicker = blob(20), blob(70, width=25)
+    withheld = max(0, min_hits - 1)
+    tube = follow([here] * 6, association=association, min_hits=min_hits)
+    assert_tube(tube, [NOTHING] * withheld + [here] * (6 - withheld))
+    # What is the largest for one frame alone is set aside from 2 on, and the choice is made anew.
+    tube = follow([here | flicker] + [here] * 6, association=association, min_hits=min_hits)
+    if min_hits < 2:
+        assert_tube(tube, [flicker] + [NOTHING] * 6)
+    else:
+        assert_tube(tube, [NOTHING] * (1 + withheld) + [here] * (6 - withheld))
+    # Once begun, the tube takes up again at the first match after a miss.
+    tube = follow([here] * 4 + [NOTHING] + [here] * 2, association=association, min_hits=min_hits)
+    assert_tube(tube, [NOTHING] * withheld + [here] * (4 - withheld) + [NOTHING] + [here] * 2)
+
+
+def test_of_several_regions_each_is_taken_apart_and_all_are_tracked():
+    small, large, bar = blob(5), blob(60, width=30), blob(8, top=45, height=10, width=60)
+    regions = np.stack([small, large | small, bar])  # a detector's objects may overlap
+    tube = follow([regions] * 3)
+    assert_tube(tube, [max([small, large, bar], key=np.count_nonzero)] * 3)
+    none = np.zeros((0, HEIGHT, WIDTH), bool)
+    assert_tube(follow([none, regions[:1], none]), [NOTHING, small, NOTHING])
+
+
+@pytest.mark.parametrize("association", ASSOCIATIONS)
+def test_a_known_first_mask_says_which_region_is_the_object(association):
+    small, large = blob(8), blob(60, width=30)
+    masks = [small | large] * 4
+    assert_tube(follow(masks, association=association), [large] * 4)
+    known = np.zeros_like(small)
+    known[22:40, 10:26] = True
+    tube = build_tube(masks, range(4), 4, TrackConfig(association=association), first=known)
+    assert_tube(tube, [small] * 4)
+    elsewhere = np.roll(blob(40), 38, axis=0)
+    tube = build_tube(masks, range(4), 4, TrackConfig(association=association), first=elsewhere)
+    assert_tube(tube, [NOTHING] * 4)
+    with pytest.raises(ValueError, match="is empty"):
+        build_tube(masks, range(4), 4, TrackConfig(association=association), first=NOTHING)
 
 
 def test_both_associations_differ_where_boxes_and_pixels_disagree():
@@ -248,6 +356,7 @@ def test_every_usable_video_has_exactly_one_tube(world, tmp_path):
         tube = tubes.read_tube(target, 0, row.offset, row.size)
         assert (len(tube.frame_keys), tube.height, tube.width) == (frames[row.video_id], 96, 128)
         assert (row.tracked_frames, row.spans) == (tube.tracked_frames(), tube.spans())
+        assert (row.lost_frame, row.border_share) == (tube.lost_frame(), tube.border_share())
         assert row.mean_area == pytest.approx(
             tube.masks(range(len(tube.frame_keys))).sum() / max(1, row.tracked_frames) / (96 * 128)
         )
@@ -257,8 +366,8 @@ def test_the_tube_of_a_video_is_its_object(world, tmp_path):
     tubes.track_shard(*world, 0, TrackConfig(), str(tmp_path))
     walk = tubes.read_shard(str(tmp_path), 0)[0]
     tube = tubes.read_tube(str(tmp_path), 0, walk.offset, walk.size)
-    assert walk.spans == [[0, 19]]  # the last key frame is 18 and nothing follows that could close a pair
-    for frame in range(19):
+    assert walk.spans == [[0, 20]]
+    for frame in range(0, 20, 2):
         square = np.zeros((96, 128), bool)
         square[36:60, 30 + frame : 54 + frame] = True
         assert (tube.mask(frame) & square).sum() / (tube.mask(frame) | square).sum() > 0.7
@@ -269,6 +378,26 @@ def test_tracking_twice_writes_the_same_bytes(world, tmp_path):
         tubes.track_shard(*world, 0, TrackConfig(), str(tmp_path / name))
     for name in (shards.table_name(0), tubes.blob_name(0)):
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
+
+
+def test_bytes_do_not_depend_on_how_many_processes_share_the_videos(world, tmp_path):
+    tubes.track_shard(*world, 0, TrackConfig(), str(tmp_path / "one"))
+    with workers.pool(2) as run:
+        tubes.track_shard(*world, 0, TrackConfig(), str(tmp_path / "two"), run)
+    for name in (shards.table_name(0), tubes.blob_name(0)):
+        assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
+
+
+def test_the_agreement_of_a_tube_is_the_mean_of_what_was_compared(world, tmp_path):
+    def change(rows):
+        numbers = iter([0.25, 0.75])
+        return [
+            replace(row, agreement=next(numbers) if row.video_id == "walk" and row.frame < 4 else None) for row in rows
+        ]
+
+    saliency = rewritten(world[1], str(tmp_path / "saliency"), change)
+    tubes.track_shard(world[0], saliency, 0, TrackConfig(), str(tmp_path / "tubes"))
+    assert [row.agreement for row in tubes.read_shard(str(tmp_path / "tubes"), 0)] == [0.5, None, None]
 
 
 def rewritten(saliency, target, change):

@@ -1,0 +1,108 @@
+"""Objects of a detector that was trained with labels, in place of saliency: Mask R-CNN of torchvision.
+
+PreViTS table 6d asks what supervised masks would give. Weights are handed in, never fetched; nothing is trained. What
+class an object is of does not matter: the tube follows the largest one.
+"""
+
+import io
+from collections.abc import Callable
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torchvision.models.detection import MaskRCNN, maskrcnn_resnet50_fpn
+
+from previts import storage
+from previts.errors import InputError
+from previts.masks import Mask
+from previts.saliency.fit import DETECTOR, Weights
+
+MASK_THRESHOLD = 0.5  # of a pixel's probability, as Mask R-CNN is evaluated
+
+_CLASSES = "roi_heads.box_predictor.cls_score.weight"  # one row a class, the background among them
+_COUNTS = "num_batches_tracked"
+
+
+def write_detector(weights: Weights, target_uri: str) -> None:
+    """Write a detector to a folder, once it is sure that its tensors are a Mask R-CNN.
+
+    Raises:
+        InputError: If tensors of torchvision's maskrcnn_resnet50_fpn are missing or of another shape, or others there.
+    """
+    try:
+        _build(weights.tensors, min_score=0.0)
+    except ValueError as error:
+        raise InputError(
+            f"fit.weights does not hold torchvision's maskrcnn_resnet50_fpn: {error}; "
+            "give the state dict of one, with any number of classes"
+        ) from None
+    buffer = io.BytesIO()
+    torch.save(weights.tensors, buffer)
+    storage.write_bytes(storage.join(target_uri, DETECTOR), buffer.getvalue())
+
+
+def load_detector(model_uri: str, min_score: float) -> Callable[[npt.NDArray[np.uint8]], list[list[Mask]]]:
+    """Return the function from images (T, H, W, 3) to the masks (H, W) of the objects in each, surest first.
+
+    Args:
+        model_uri: Folder of `write_detector`.
+        min_score: Least score of an object, in [0, 1).
+
+    Raises:
+        InputError: If the detector is missing or damaged.
+    """
+    try:
+        data = storage.read_bytes(storage.join(model_uri, DETECTOR))
+        detector = _build(torch.load(io.BytesIO(data), map_location="cpu", weights_only=True), min_score)
+    except Exception as error:  # a damaged pickle fails in many ways
+        raise InputError(
+            f"the detector at {model_uri} cannot be read ({type(error).__name__}: {error}); delete the folder and run "
+            "`previts fit_saliency` again"
+        ) from None
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    detector = detector.to(device)
+
+    @torch.inference_mode()
+    def find(images_THWC: npt.NDArray[np.uint8]) -> list[list[Mask]]:
+        found = []
+        for image in images_THWC:  # one by one: a hundred masks of the frame's size are enough for the memory
+            pixels_CHW = torch.from_numpy(image).to(device).permute(2, 0, 1) / 255
+            masks_N1HW = detector([pixels_CHW])[0]["masks"]
+            masks_NHW = (masks_N1HW[:, 0] > MASK_THRESHOLD).cpu().numpy()
+            found.append([mask for mask in masks_NHW if mask.any()])
+        return found
+
+    return find
+
+
+def _build(tensors: dict[str, torch.Tensor], min_score: float) -> MaskRCNN:
+    """Return the detector of a state dict in eval mode, with as many classes as its box predictor tells apart.
+
+    Raises:
+        ValueError: If the tensors do not fit.
+    """
+    if _CLASSES not in tensors or not tensors[_CLASSES].ndim:
+        raise ValueError(f"there is no {_CLASSES!r} among {len(tensors)} tensors such as {sorted(tensors)[:3]}")
+    detector = maskrcnn_resnet50_fpn(
+        weights=None,
+        weights_backbone=None,
+        num_classes=len(tensors[_CLASSES]),
+        # The detector keeps scores above this one, ours are from min_score on.
+        box_score_thresh=float(np.nextafter(np.float32(min_score), np.float32(-1))),
+    )
+    try:
+        missing, unknown = detector.load_state_dict(tensors, strict=False)
+    except RuntimeError as error:  # shapes
+        raise ValueError(" ".join(str(error).split())[:500]) from None
+    missing = [name for name in missing if not name.endswith(_COUNTS)]
+    if missing or unknown:
+        raise ValueError(
+            f"{len(missing)} tensors are missing (such as {missing[:3]}), "
+            f"{len(unknown)} have no place in it (such as {unknown[:3]})"
+        )
+    if not any(name.endswith(_COUNTS) for name in tensors):
+        # Batch norm was frozen, as in the weights that torchvision offers; it runs those without an epsilon.
+        for module in detector.modules():
+            if isinstance(module, torch.nn.BatchNorm2d):
+                module.eps = 0.0
+    return detector.eval()
