@@ -18,8 +18,6 @@ from previts.experiment import FilterConfig
 from previts.quality import Quality
 
 TABLE, QUALITY = "index.parquet", "quality.parquet"
-# The frames after the last key frame have no mask: an object seen until so close to the end was not lost.
-END_SECONDS = 0.3
 
 
 @dataclass(frozen=True)
@@ -97,9 +95,6 @@ def _join(video: shards.VideoRecord, tube: tubes.TubeRecord) -> IndexRecord:
 
 def measure(row: IndexRecord) -> Quality:
     """Return what is known of a video without ground truth, not yet judged by any filter."""
-    lost_seconds = None if row.lost_frame is None else row.lost_frame / row.fps
-    if lost_seconds and (row.num_frames - 1) / row.fps - lost_seconds < END_SECONDS:
-        lost_seconds = None
     return Quality(
         video_id=row.video_id,
         label=row.label,
@@ -109,7 +104,7 @@ def measure(row: IndexRecord) -> Quality:
         seconds=row.num_frames / row.fps,
         tube_seconds=row.tracked_frames / row.fps,
         mean_area=row.mean_area,
-        lost_seconds=lost_seconds,
+        lost_seconds=None if row.lost_frame is None else row.lost_frame / row.fps,
         border_share=row.border_share,
         agreement=row.agreement,
     )

@@ -38,12 +38,6 @@ def test_rows_say_of_each_tube_what_its_exact_masks_say(rows):
         assert video.lost_seconds == (None if row.lost_frame is None else pytest.approx(row.lost_frame / 10))
 
 
-def test_an_object_seen_in_the_last_key_frame_was_not_lost(rows):
-    # 30 frames at 10 a second, saliency on every third: the last key frame is 27.
-    assert index.measure(replace(rows[0], lost_frame=28)).lost_seconds is None
-    assert index.measure(replace(rows[0], lost_frame=25)).lost_seconds == pytest.approx(2.5)
-
-
 def test_the_papers_filter_keeps_everything(rows, tmp_path):
     uri, counts = write(tmp_path, rows, FilterConfig())
     assert counts["videos"] == counts["videos_in"] == len(index.read_index(uri)) == 8
