@@ -64,6 +64,17 @@ def check_method(method: str, model: str) -> None:
         )
 
 
+def check_perception(row: str, plan: Plan, shared: Plan) -> None:
+    """Raise an InputError if a row needs other tubes than those that the steps before it make."""
+    wanted, made_by = plan.experiment.saliency.method, shared.experiment.saliency.method
+    if plan.experiment.sampling.constraint == "tracking" and wanted != made_by:
+        raise InputError(
+            f"row {row} follows what saliency.method={wanted} finds, and the other steps of this run use {made_by}: "
+            f"leave it out here, and give it a run of its own on the same root, "
+            f"--rows {row} --set saliency.method={wanted} fit.weights=URI"
+        )
+
+
 def check_row(row: str, plan: Plan, checkpoint: str) -> None:
     """Raise an InputError if a checkpoint was not pretrained as a row says."""
     manifest = storage.read_manifest(checkpoint)

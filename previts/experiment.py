@@ -71,7 +71,9 @@ class FitConfig:
     # "each": a prediction is refined by the CRF before it enters the average, in every epoch; "last": the average is,
     # once at the end of a round, which costs little and keeps most of it
     history_crf: Literal["each", "last"] = "each"
-    flip_probability: float = 0.0  # Deep-USPS changes nothing about its pictures
+    # Deep-USPS changes nothing about its pictures; a random network needs to see that colours come in any combination
+    flip_probability: float = 0.0
+    recolour_probability: float = 0.0
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -87,7 +89,8 @@ class FitConfig:
         _require("fit.round_beta2", self.round_beta2, "more than 0", self.round_beta2 > 0)
         _require("fit.fusion_beta2", self.fusion_beta2, "more than 0", self.fusion_beta2 > 0)
         _require("fit.history_momentum", self.history_momentum, "in [0, 1)", 0 <= self.history_momentum < 1)
-        _require("fit.flip_probability", self.flip_probability, "from 0 to 1", 0 <= self.flip_probability <= 1)
+        for name in ("flip_probability", "recolour_probability"):
+            _require(f"fit.{name}", getattr(self, name), "from 0 to 1", 0 <= getattr(self, name) <= 1)
 
 
 # The handcrafted maps that Deep-USPS learns from, each of which may also be used as it is.

@@ -13,7 +13,7 @@ from previts.saliency import usps
 CPU = torch.device("cpu")
 SMALL = replace(
     FitConfig(), network="drn_d_22", width=0.125, inputs="contrast", size=32, rounds=1, round_epochs=3,
-    fusion_epochs=4, batch_size=8, round_lr=(3e-3,) * 3, fusion_lr=3e-3, history_crf="last", flip_probability=0.5,
+    fusion_epochs=4, batch_size=8, round_lr=(3e-3,) * 3, fusion_lr=3e-3, history_crf="last", flip_probability=0.5, recolour_probability=0.5,
 )  # fmt: skip
 
 
@@ -176,6 +176,19 @@ def test_the_seed_decides_the_first_weights_and_leaves_the_callers_numbers_alone
     other, third = usps.build_network(SMALL, None), usps.build_network(replace(SMALL, seed=1), None)
     assert torch.equal(one.layer0[0].weight, other.layer0[0].weight)
     assert not torch.equal(one.layer0[0].weight, third.layer0[0].weight)
+
+
+def test_recoloured_pictures_keep_which_pixels_differ():
+    generator = np.random.default_rng(2)
+    images = torch.from_numpy(generator.integers(90, 160, (40, 6, 5, 3), dtype=np.uint8))
+    images[:, :2] = images[:, 5:, :1].clone().expand(-1, 2, 5, -1)  # an even region
+    other = usps.recolour(images, 0.5, np.random.default_rng(3))
+    changed = (other - images).abs().amax(dim=(1, 2, 3)) > 1e-3
+    assert 10 < changed.sum() < 30
+    for new, old in zip(other, images, strict=True):
+        assert (new[:2] - new[0, 0]).abs().max() < 1e-3
+        assert ((new - new[0, 0]).abs().amax(2) > 1e-2)[2:].equal(((old.int() - old[0, 0].int()).abs().amax(2) > 0)[2:])
+    assert torch.equal(usps.recolour(images, 0.0, np.random.default_rng(3)), images.float())
 
 
 def test_a_loss_that_is_not_a_number_stops_the_training():

@@ -59,7 +59,7 @@ def read_weights(uri: str) -> Weights:
     except (FileNotFoundError, IsADirectoryError):
         raise InputError(f"fit.weights names {path}, and there is no such file") from None
     except DAMAGED as error:
-        raise InputError(f"fit.weights: {path} holds no weights that can be read ({error})") from None
+        raise InputError(f"fit.weights: {path} holds no weights that can be read ({_reason(error)})") from None
     for name in ("state_dict", "model"):
         if isinstance(loaded, dict) and isinstance(loaded.get(name), dict):
             loaded = loaded[name]
@@ -122,10 +122,16 @@ def load_network(model_uri: str) -> tuple[SaliencyNetwork, int]:
         network.load_state_dict(torch.load(io.BytesIO(data), map_location="cpu", weights_only=True))
     except (*DAMAGED, FileNotFoundError) as error:
         raise InputError(
-            f"the saliency model at {model_uri} cannot be read ({type(error).__name__}: {error}); delete the folder "
+            f"the saliency model at {model_uri} cannot be read ({_reason(error)}); delete the folder "
             "and run `previts fit_saliency` again"
         ) from None
     return network.eval(), int(shape["size"])
+
+
+def _reason(error: Exception) -> str:
+    """Return the kind of an error with its first line; that of a refused pickle tells how to load it unsafely."""
+    text = "" if isinstance(error, pickle.UnpicklingError) else str(error).partition("\n")[0]
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
 def _network(config: FitConfig, weights: Weights | None) -> SaliencyNetwork:

@@ -30,7 +30,7 @@ def write_detector(weights: Weights, target_uri: str) -> None:
         InputError: If tensors of torchvision's maskrcnn_resnet50_fpn are missing or of another shape, or others there.
     """
     try:
-        _build(weights.tensors, min_score=0.0)
+        build_detector(weights.tensors, min_score=0.0)
     except ValueError as error:
         raise InputError(
             f"fit.weights does not hold torchvision's maskrcnn_resnet50_fpn: {error}; "
@@ -53,7 +53,7 @@ def load_detector(model_uri: str, min_score: float) -> Callable[[npt.NDArray[np.
     """
     try:
         data = storage.read_bytes(storage.join(model_uri, DETECTOR))
-        detector = _build(torch.load(io.BytesIO(data), map_location="cpu", weights_only=True), min_score)
+        detector = build_detector(torch.load(io.BytesIO(data), map_location="cpu", weights_only=True), min_score)
     except Exception as error:  # a damaged pickle fails in many ways
         raise InputError(
             f"the detector at {model_uri} cannot be read ({type(error).__name__}: {error}); delete the folder and run "
@@ -75,7 +75,7 @@ def load_detector(model_uri: str, min_score: float) -> Callable[[npt.NDArray[np.
     return find
 
 
-def _build(tensors: dict[str, torch.Tensor], min_score: float) -> MaskRCNN:
+def build_detector(tensors: dict[str, torch.Tensor], min_score: float) -> MaskRCNN:
     """Return the detector of a state dict in eval mode, with as many classes as its box predictor tells apart.
 
     Raises:

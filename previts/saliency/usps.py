@@ -178,7 +178,10 @@ class Training:
         losses = []
         for numbers in batches(generator.permutation(len(images_NSS3)), self.config.batch_size):
             flips = torch.from_numpy(generator.random(len(numbers)) < self.config.flip_probability).to(self.device)
-            images = encode(self._load(images_NSS3[numbers], flips), self.network.inputs)
+            images = self._load(images_NSS3[numbers], flips)
+            if self.config.recolour_probability:
+                images = recolour(images, self.config.recolour_probability, generator)
+            images = encode(images, self.network.inputs)
             with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
                 saliency = self.network(images.contiguous(memory_format=self.layout))
             targets = [self._load(maps[numbers], flips).float().div_(255) for maps in target_PNSS]
@@ -264,6 +267,25 @@ def batches(order_N: npt.NDArray[np.int64], size: int) -> Iterator[npt.NDArray[n
         starts.pop()
     for place, start in enumerate(starts):
         yield order_N[start : starts[place + 1] if place + 1 < len(starts) else len(order_N)]
+
+
+def recolour(images_BHWC: Tensor, probability: float, generator: np.random.Generator) -> Tensor:
+    """Return images with other colours, float in [0, 255]: channels exchanged, saturation, contrast and brightness.
+
+    Which pixels differ from which stays as it was.
+    """
+    count = len(images_BHWC)
+    chosen_B = generator.random(count) < probability
+    order_B3 = np.stack([generator.permutation(3) for _ in range(count)])
+    grey_33 = np.full((3, 3), 1 / 3)
+    mix_B33 = grey_33 + generator.uniform(0.3, 1.5, (count, 1, 1)) * (np.eye(3)[order_B3] - grey_33)
+    contrast_B3, shift_B3 = generator.uniform(0.6, 1.4, (count, 3)), generator.uniform(-40, 40, (count, 3))
+    mix_B33[~chosen_B], contrast_B3[~chosen_B], shift_B3[~chosen_B] = np.eye(3), 1, 0
+    pixels = images_BHWC.float()
+    mix, contrast, shift = (torch.from_numpy(array).to(pixels) for array in (mix_B33, contrast_B3, shift_B3))
+    mixed = torch.einsum("bij,bhwj->bhwi", mix, pixels)
+    mean = mixed.mean(dim=(1, 2), keepdim=True)
+    return ((mixed - mean) * contrast[:, None, None] + mean + shift[:, None, None]).clamp(0, 255)
 
 
 def _flipped(maps_B: Tensor, flips_B: Tensor) -> Tensor:
