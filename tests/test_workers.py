@@ -1,0 +1,70 @@
+"""Oracles: the results in the order of the items, whatever takes longest, and the error that the worker raised."""
+
+import os
+import time
+
+import pytest
+
+from previts import workers
+from previts.errors import InputError
+
+
+def slow_first(item):
+    """The earlier the item, the longer it takes."""
+    time.sleep((5 - item) * 0.02)
+    return item * item, os.getpid()
+
+
+def refuse_three(item):
+    if item == 3:
+        raise InputError(f"item {item} cannot be read;\nmend it")
+    return item
+
+
+def threads(_):
+    import cv2
+
+    return cv2.getNumThreads(), os.environ["OMP_NUM_THREADS"]
+
+
+def test_results_come_in_the_order_of_the_items_from_other_processes():
+    with workers.pool(2) as run:
+        found = list(run(slow_first, range(6)))
+        assert [square for square, _ in found] == [0, 1, 4, 9, 16, 25]
+        assert os.getpid() not in {process for _, process in found}
+        assert list(run(slow_first, [])) == []
+        assert list(run(threads, [0])) == [(1, "1")]
+        # The same pool goes on after an error, which arrives as the worker raised it, after what came before it.
+        results = run(refuse_three, range(6))
+        assert [next(results) for _ in range(3)] == [0, 1, 2]
+        with pytest.raises(InputError, match=r"^item 3 cannot be read;\nmend it$"):
+            next(results)
+        assert list(run(refuse_three, [4, 5])) == [4, 5]
+
+
+def test_one_worker_is_this_process(monkeypatch):
+    monkeypatch.setenv(workers.COUNT, "1")
+    with workers.pool() as run:
+        assert run is workers.in_order
+        assert [process for _, process in run(slow_first, [4, 5])] == [os.getpid()] * 2
+        with pytest.raises(InputError, match="item 3 cannot be read"):
+            list(run(refuse_three, range(6)))
+
+
+def test_the_count_is_what_was_asked_for_else_what_may_be_used(monkeypatch):
+    monkeypatch.setenv(workers.COUNT, "7")
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    assert workers.available() == 7
+    monkeypatch.delenv(workers.COUNT)
+    assert workers.available() == 3
+    monkeypatch.setenv("OMP_NUM_THREADS", "2,1")  # a list for nested regions says nothing of processes
+    assert 1 <= workers.available() <= len(os.sched_getaffinity(0))
+
+
+@pytest.mark.parametrize("wrong", ["0", "-1", "two", "1.5", " "])
+def test_a_count_that_is_no_whole_number_above_zero_is_refused(monkeypatch, wrong):
+    monkeypatch.setenv(workers.COUNT, wrong)
+    with pytest.raises(InputError, match="PREVITS_WORKERS must be a whole number above 0"):
+        workers.available()
+    with pytest.raises(InputError, match="PREVITS_WORKERS"), workers.pool():
+        pass
