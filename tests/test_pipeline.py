@@ -14,6 +14,12 @@ from previts import addresses, demo, paper, storage
 
 SMALL = [
     "video.videos_per_shard=4",
+    "fit.frames=12",
+    "fit.size=64",
+    "fit.width=0.125",
+    "fit.round_epochs=4",
+    "fit.fusion_epochs=8",
+    "fit.batch_size=4",
     "saliency.every=6",
     "augment.size=64",
     "objective.queue_size=16",

@@ -9,6 +9,7 @@ from previts.errors import InputError
 from previts.experiment import SaliencyConfig
 from previts.masks import decode_rle
 from previts.saliency import predict
+from previts.saliency.priors import prior_map, prior_maps
 
 FRAMES = 26
 
@@ -40,9 +41,9 @@ def videos(tmp_path_factory):
 
 
 def test_every_kth_frame_of_every_usable_video_has_its_map(videos, tmp_path):
-    config = SaliencyConfig(every=4)
+    config = SaliencyConfig(method="rbd", every=4)
     assert not predict.is_done(str(tmp_path), 0)
-    counts = predict.predict_shard(videos, 0, config, str(tmp_path))
+    counts = predict.predict_shard(videos, "", 0, config, str(tmp_path))
     assert predict.is_done(str(tmp_path), 0)
     rows = predict.read_shard(str(tmp_path), 0)
     keys = {name: list(range(0, frames, 4)) for name, frames in (("slow", FRAMES), ("fast", FRAMES), ("plain", 5))}
@@ -51,40 +52,50 @@ def test_every_kth_frame_of_every_usable_video_has_its_map(videos, tmp_path):
     clips = {row.video_id: row for row in shards.read_shard(videos, 0)}
     for row in rows:
         image = shards.read_frames(videos, clips[row.video_id], [row.frame])[0]
-        mask = decode_rle(row.counts, row.height, row.width)
-        assert mask.shape == image.shape[:2]
-        np.testing.assert_array_equal(mask, predict.saliency_map(image, config) > 0.5)
-    assert all(row.counts == [96 * 128] for row in rows if row.video_id == "plain")
+        expected = prior_map("rbd", image) > 0.5
+        assert len(row.regions) == int(expected.any())
+        for region in row.regions:
+            np.testing.assert_array_equal(decode_rle(region, row.height, row.width), expected)
+        assert (row.agreement is None) == (row.frame > 0)
+        if row.frame == 0:
+            assert row.agreement == pytest.approx(predict.agreement(prior_maps(image)))
+    assert all(not row.regions and row.agreement == 0 for row in rows if row.video_id == "plain" and row.frame == 0)
 
 
 def test_the_salient_pixels_are_those_of_the_square(videos, tmp_path):
-    predict.predict_shard(videos, 0, SaliencyConfig(every=5), str(tmp_path))
+    predict.predict_shard(videos, "", 0, SaliencyConfig(method="rbd", every=5), str(tmp_path))
     for row in predict.read_shard(str(tmp_path), 0):
         if row.video_id != "slow":
             continue
         square = np.zeros((96, 128), bool)
         square[36:60, 30 + row.frame : 54 + row.frame] = True
-        mask = decode_rle(row.counts, row.height, row.width)
+        mask = decode_rle(row.regions[0], row.height, row.width)
         assert (mask & square).sum() / (mask | square).sum() > 0.7
 
 
 def test_reading_in_pieces_changes_nothing(videos, tmp_path, monkeypatch):
-    config = SaliencyConfig(every=3)
-    predict.predict_shard(videos, 0, config, str(tmp_path / "whole"))
+    config = SaliencyConfig(method="rbd", every=3)
+    predict.predict_shard(videos, "", 0, config, str(tmp_path / "whole"))
     for at_once in (1, 2, 7):
         monkeypatch.setattr(predict, "FRAMES_AT_ONCE", at_once)
-        predict.predict_shard(videos, 0, config, str(tmp_path / "pieces"))
+        predict.predict_shard(videos, "", 0, config, str(tmp_path / "pieces"))
         assert (tmp_path / "pieces" / "shard-00000.parquet").read_bytes() == (
             tmp_path / "whole" / "shard-00000.parquet"
         ).read_bytes()
+
+
+def whole(row):
+    """All regions of a frame as one mask."""
+    masks = [decode_rle(region, row.height, row.width) for region in row.regions]
+    return np.any(masks, axis=0) if masks else np.zeros((row.height, row.width), bool)
 
 
 def test_a_higher_threshold_keeps_fewer_pixels(videos, tmp_path):
     found = {}
     for threshold in (0.2, 0.8):
         target = str(tmp_path / str(threshold))
-        predict.predict_shard(videos, 0, SaliencyConfig(every=9, threshold=threshold), target)
-        found[threshold] = [decode_rle(row.counts, row.height, row.width) for row in predict.read_shard(target, 0)]
+        predict.predict_shard(videos, "", 0, SaliencyConfig(method="rbd", every=9, threshold=threshold), target)
+        found[threshold] = [whole(row) for row in predict.read_shard(target, 0)]
     for loose, strict in zip(found[0.2], found[0.8], strict=True):
         assert not (strict & ~loose).any()
     assert sum(mask.sum() for mask in found[0.2]) > sum(mask.sum() for mask in found[0.8])
@@ -100,7 +111,7 @@ def test_a_video_damaged_since_is_named_and_leaves_no_table(videos, tmp_path):
     tar[start:stop] = bytes(stop - start)
     storage.write_bytes(storage.join(uri, shards.tar_name(0)), bytes(tar))
     with pytest.raises(InputError, match=r"'fast' of shard-00000.tar .* run `previts download` again"):
-        predict.predict_shard(uri, 0, SaliencyConfig(every=5), str(tmp_path / "saliency"))
+        predict.predict_shard(uri, "", 0, SaliencyConfig(method="rbd", every=5), str(tmp_path / "saliency"))
     assert not predict.is_done(str(tmp_path / "saliency"), 0)
 
 

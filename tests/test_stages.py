@@ -14,6 +14,7 @@ from previts.errors import InputError
 
 SMALL = [
     "video.videos_per_shard=3",
+    "saliency.method=rbd",
     "saliency.every=4",
     "augment.size=64",
     "objective.queue_size=16",
