@@ -157,11 +157,12 @@ def encode(images_BHWC: Tensor, inputs: Inputs) -> Tensor:
     strip = max(1, round(BORDER_STRIP * min(height, width)))
     borders = [colour[:, :, :strip], colour[:, :, -strip:], colour[:, :, :, :strip], colour[:, :, :, -strip:]]
     whole = colour.flatten(2)
-    to_border = torch.stack([_mahalanobis(whole, border.flatten(2)) for border in borders], dim=1).sort(dim=1).values
-    distance = torch.log1p(torch.cat([to_border, _mahalanobis(whole, whole)[:, None]], dim=1))
-    distance = (distance - distance.mean(2, keepdim=True)) / (distance.std(2, keepdim=True) + 0.05)
+    distance = _mahalanobis(whole, [*(border.flatten(2) for border in borders), whole])
+    distance = torch.log1p(torch.cat([_ascending(distance[:, :4]), distance[:, 4:]], dim=1))
+    distance = distance - distance.mean(2, keepdim=True)
+    distance = distance / (distance.square().mean(2, keepdim=True).sqrt() + 0.05)
     colour = colour - colour.mean((2, 3), keepdim=True)
-    colour = colour / (colour.std((1, 2, 3), keepdim=True) + 0.02)
+    colour = colour / (colour.square().mean((1, 2, 3), keepdim=True).sqrt() + 0.02)
     rows, columns = (torch.linspace(-1, 1, side, device=pixels.device).square() for side in (height, width))
     place = torch.stack([rows[:, None].expand(height, width), columns[None, :].expand(height, width)])
     return torch.cat(
@@ -169,15 +170,29 @@ def encode(images_BHWC: Tensor, inputs: Inputs) -> Tensor:
     )
 
 
-def _mahalanobis(colour_B3N: Tensor, of_B3M: Tensor) -> Tensor:
-    """Return the distance (B, N) of colours to the mean of others, in standard deviations of those."""
-    mean = of_B3M.mean(2, keepdim=True)
-    spread = of_B3M - mean
-    covariance = spread @ spread.transpose(1, 2) / spread.shape[2]
-    covariance = covariance + COLOUR_NOISE * torch.eye(3, device=covariance.device)
-    difference = colour_B3N - mean
-    squared: Tensor = ((torch.linalg.inv(covariance) @ difference) * difference).sum(1)
-    return squared.clamp_min(0).sqrt()
+def _ascending(values_B4N: Tensor) -> Tensor:
+    """Return four values sorted by exchanges: torch.sort of a short dimension costs more than the network's stem."""
+    rows = list(values_B4N.unbind(1))
+    for low, high in ((0, 1), (2, 3), (0, 2), (1, 3), (1, 2)):
+        rows[low], rows[high] = torch.minimum(rows[low], rows[high]), torch.maximum(rows[low], rows[high])
+    return torch.stack(rows, dim=1)
+
+
+def _mahalanobis(colour_B3N: Tensor, groups: Sequence[Tensor]) -> Tensor:
+    """Return the distance (B, groups, N) of colours to the mean of each group (B, 3, M), in its standard deviations."""
+    # (c - m)' P (c - m) as one product with the monomials of c: 3 x 3 products for every pixel are slow.
+    products = (colour_B3N[:, :, None] * colour_B3N[:, None]).flatten(1, 2)
+    monomials = torch.cat([products, colour_B3N, torch.ones_like(colour_B3N[:, :1])], dim=1)
+    rows = []
+    for group in groups:
+        mean = group.mean(2, keepdim=True)
+        spread = group - mean
+        covariance = spread @ spread.transpose(1, 2) / spread.shape[2]
+        precision = torch.linalg.inv(covariance + COLOUR_NOISE * torch.eye(3, device=covariance.device))
+        pulled = (precision @ mean)[:, :, 0]
+        constant = (pulled * mean[:, :, 0]).sum(1, keepdim=True)
+        rows.append(torch.cat([precision.flatten(1), -2 * pulled, constant], dim=1))
+    return (torch.stack(rows, dim=1) @ monomials).clamp_min(0).sqrt()
 
 
 def memory_format(device: torch.device) -> torch.memory_format:
