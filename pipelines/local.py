@@ -13,7 +13,7 @@ import time
 import warnings
 from collections.abc import Sequence
 
-from previts import flow, paper, stages, storage
+from previts import flow, paper, stages, storage, workers
 from previts.cli import ENGINE
 from previts.errors import InputError
 from previts.evals.protocol import BENCHMARKS
@@ -67,6 +67,7 @@ def run_local(
     flow.plan(crawl, data, rows, benchmarks, profile, set, parts, launcher, processes)
     storage.check_writable(root)
     # The engine runs two steps at once; each may use its share of the cores.
+    os.environ.setdefault(workers.WHOLE, str(workers.available()))
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 2) // 2)))
     os.environ.setdefault("PREVITS_CHECKPOINT_SECONDS", "30")  # a laptop is closed sooner than a node is lost
     os.environ[ENGINE] = str(os.getpid())

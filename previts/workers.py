@@ -13,6 +13,7 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 COUNT = "PREVITS_WORKERS"
+WHOLE = "PREVITS_CORES"  # of a machine whose steps otherwise share it, for a step that nothing runs beside
 
 
 class Run(Protocol):
@@ -40,6 +41,12 @@ def available() -> int:
         if text and name == COUNT:
             raise InputError(f"{COUNT} must be a whole number above 0, got {text!r}")
     return min(len(os.sched_getaffinity(0)), _quota())
+
+
+def alone() -> int:
+    """Return how many processes or threads may work at once in a step that nothing runs beside."""
+    text = os.environ.get(WHOLE, "")
+    return int(text) if text.isdigit() and int(text) and COUNT not in os.environ else available()
 
 
 def _quota() -> int:

@@ -68,3 +68,14 @@ def test_a_count_that_is_no_whole_number_above_zero_is_refused(monkeypatch, wron
         workers.available()
     with pytest.raises(InputError, match="PREVITS_WORKERS"), workers.pool():
         pass
+
+
+def test_a_step_that_nothing_runs_beside_has_the_whole_machine(monkeypatch):
+    monkeypatch.delenv(workers.COUNT, raising=False)
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")
+    monkeypatch.setenv(workers.WHOLE, "6")
+    assert (workers.available(), workers.alone()) == (2, 6)
+    monkeypatch.setenv(workers.COUNT, "3")  # what a person says of the machine goes before what the engine says
+    assert (workers.available(), workers.alone()) == (3, 3)
+    monkeypatch.delenv(workers.WHOLE)
+    assert workers.alone() == 3

@@ -84,7 +84,8 @@ def fit(videos_uri: str, config: FitConfig, weights: Weights | None, target_uri:
         InputError: If a video cannot be decoded any more, or the weights do not fit the network.
     """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    with workers.pool() as run:
+    torch.set_num_threads(workers.alone())
+    with workers.pool(workers.alone()) as run:
         images_NSS3, first = _frames(videos_uri, config, target_uri, run)
         counts: dict[str, int | float] = {"frames": len(images_NSS3), "rounds": config.rounds}
         refined = []
