@@ -210,7 +210,7 @@ def saliency(
     from previts.saliency import predict
 
     total = int(storage.read_manifest(videos).counts["shards"])
-    with workers.pool() as run:
+    with workers.pool(workers.reaching(uri)) as run:
 
         def work(shard: int) -> None:
             predict.predict_shard(videos, model, shard, config, uri, run)
@@ -259,7 +259,7 @@ def track(
     from previts import tubes, workers
 
     total = int(storage.read_manifest(videos).counts["shards"])
-    with workers.pool() as run:
+    with workers.pool(workers.reaching(uri)) as run:
 
         def work(shard: int) -> None:
             tubes.track_shard(videos, saliency, shard, config, uri, run)

@@ -59,6 +59,11 @@ def _quota() -> int:
     return 1 << 16 if quota == "max" else max(1, -(-int(quota) // int(period)))
 
 
+def reaching(uri: str, count: int = 0) -> int:
+    """Return how many processes can work on data at a URI: what lies in memory is this process's alone."""
+    return 1 if uri.startswith("memory:") else count
+
+
 @contextlib.contextmanager
 def pool(count: int = 0) -> Iterator[Run]:
     """Yield a function that runs work on `count` processes (0: as many as are available), in this one if it is 1."""

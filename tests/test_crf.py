@@ -265,3 +265,18 @@ def test_same_input_gives_the_same_bytes_and_keeps_it():
 def test_wrong_shapes_are_refused(probability, image):
     with pytest.raises(ValueError, match=r"image_HWC\.shape"):
         crf.refine(probability, image)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_picture_of_half_the_size_is_refined_as_the_whole_one(seed):
+    generator = np.random.default_rng(seed)
+    image = cv2.resize(generator.integers(0, 256, (6, 8, 3)).astype(np.uint8), (192, 144), interpolation=cv2.INTER_CUBIC)
+    probability = cv2.resize(generator.random((6, 8)).astype(np.float32), (192, 144)).clip(0, 1)
+
+    def halved(array):
+        return cv2.resize(array, (96, 72), interpolation=cv2.INTER_AREA)
+
+    whole = halved(crf.refine(probability, image))
+    half, unscaled = (crf.refine(halved(probability), halved(image), scale) for scale in (0.5, 1.0))
+    assert np.abs(half - whole).mean() < 0.03
+    assert np.abs(half - whole).mean() < 0.5 * np.abs(unscaled - whole).mean()

@@ -13,7 +13,7 @@ def test_rows_that_mean_the_same_experiment_have_one_identity():
 
 def test_all_other_rows_differ():
     distinct = {storage.fingerprint(paper.resolve(name, "paper", [])) for name in paper.ROWS}
-    # Table 1's three arms, two gaps, three mu, two lambda, supervised tracking, and six of the eight shares of the data.
+    # Table 1's three arms, two gaps, three mu, two lambda, supervised tracking, six of the eight shares of the data.
     assert len(distinct) == 3 + 2 + 3 + 2 + 1 + 6
 
 

@@ -25,6 +25,7 @@ Image = npt.NDArray[np.uint8]
 
 # The released code of Deep-USPS, for colour images.
 ITERATIONS = 5
+SIDE = 432  # pixels of a side of its pictures, to which the two sigmas of position belong
 SPATIAL_SIGMA = 3.0  # pixels
 SPATIAL_WEIGHT = 3.0
 BILATERAL_SIGMA = 80.0  # pixels
@@ -36,7 +37,7 @@ LEAST_PROBABILITY = 1e-5  # not stated; a certain pixel would have an infinite u
 _SORT_6 = ((0, 5), (1, 3), (2, 4), (1, 2), (3, 4), (0, 3), (2, 5), (0, 1), (2, 3), (4, 5), (1, 2), (3, 4))
 
 
-def refine(probability_HW: Floats, image_HWC: Image) -> Floats:
+def refine(probability_HW: Floats, image_HWC: Image, scale: float = 1.0) -> Floats:
     """Return the marginal probability (height, width) of the foreground after mean field.
 
     Two labels with a Potts penalty; the unary term is -log p, the pairwise kernels are a Gaussian of position and one
@@ -45,6 +46,7 @@ def refine(probability_HW: Floats, image_HWC: Image) -> Floats:
     Args:
         probability_HW: Probability of the foreground, in [0, 1].
         image_HWC: The image in RGB.
+        scale: Size of the things in the image, against pictures of 432 x 432: distances of the model shrink with it.
 
     Raises:
         ValueError: If the image is not uint8 RGB with at least one pixel, or the map has another size.
@@ -53,9 +55,9 @@ def refine(probability_HW: Floats, image_HWC: Image) -> Floats:
         raise ValueError(f"expected a uint8 RGB image, got {image_HWC.shape = }, {image_HWC.dtype = }")
     if probability_HW.shape != image_HWC.shape[:2]:
         raise ValueError(f"map and image must share a size, got {probability_HW.shape = }, {image_HWC.shape = }")
-    lattice = permutohedral(position_and_colour(image_HWC))
+    lattice = permutohedral(position_and_colour(image_HWC, BILATERAL_SIGMA * scale))
     one_HW = np.ones(probability_HW.shape, dtype=np.float32)
-    spatial_HW = 1 / np.sqrt(spatial_filter(one_HW))
+    spatial_HW = 1 / np.sqrt(spatial_filter(one_HW, SPATIAL_SIGMA * scale))
     bilateral_HW = 1 / np.sqrt(lattice.filter(one_HW.ravel()).reshape(one_HW.shape))
 
     known_HW = np.nan_to_num(probability_HW.astype(np.float32), nan=0.0)
@@ -65,7 +67,7 @@ def refine(probability_HW: Floats, image_HWC: Image) -> Floats:
     for _ in range(ITERATIONS):
         # Two labels sum to 1, so one channel says all: foreground minus background, in [-1, 1].
         margin_HW = np.tanh(logit_HW / 2)
-        near_HW = spatial_HW * spatial_filter(spatial_HW * margin_HW)
+        near_HW = spatial_HW * spatial_filter(spatial_HW * margin_HW, SPATIAL_SIGMA * scale)
         alike_HW = bilateral_HW * lattice.filter((bilateral_HW * margin_HW).ravel()).reshape(margin_HW.shape)
         # A pixel is among its own neighbours, as in the implementation that Deep-USPS uses; the sum over j != i of the
         # 2011 paper would take k(i, i) out. Of the spatial kernel that is 1 / 57, of the other mostly less.
@@ -73,19 +75,19 @@ def refine(probability_HW: Floats, image_HWC: Image) -> Floats:
     return np.asarray(expit(logit_HW), dtype=np.float32)
 
 
-def spatial_filter(values_HW: Floats) -> Floats:
+def spatial_filter(values_HW: Floats, sigma: float = SPATIAL_SIGMA) -> Floats:
     """Return sums weighted by a Gaussian of the distance in pixels, up to one common factor; outside is 0."""
-    side = 2 * round(4 * SPATIAL_SIGMA) + 1
-    blurred_HW = cv2.GaussianBlur(values_HW, (side, side), SPATIAL_SIGMA, borderType=cv2.BORDER_CONSTANT)
+    side = 2 * max(1, round(4 * sigma)) + 1
+    blurred_HW = cv2.GaussianBlur(values_HW, (side, side), sigma, borderType=cv2.BORDER_CONSTANT)
     return np.asarray(blurred_HW, dtype=np.float32)
 
 
-def position_and_colour(image_HWC: Image) -> Floats:
+def position_and_colour(image_HWC: Image, sigma: float = BILATERAL_SIGMA) -> Floats:
     """Return column, row, red, green and blue (5, N) in units of their scales."""
     height, width = image_HWC.shape[:2]
     features_DHW = np.empty((5, height, width), dtype=np.float32)
-    features_DHW[0] = np.arange(width, dtype=np.float32) / np.float32(BILATERAL_SIGMA)
-    features_DHW[1] = np.arange(height, dtype=np.float32)[:, None] / np.float32(BILATERAL_SIGMA)
+    features_DHW[0] = np.arange(width, dtype=np.float32) / np.float32(sigma)
+    features_DHW[1] = np.arange(height, dtype=np.float32)[:, None] / np.float32(sigma)
     for channel in range(3):
         np.multiply(image_HWC[:, :, channel], np.float32(1 / COLOUR_SIGMA), out=features_DHW[2 + channel])
     return features_DHW.reshape(5, -1)

@@ -85,7 +85,7 @@ def fit(videos_uri: str, config: FitConfig, weights: Weights | None, target_uri:
     """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     torch.set_num_threads(workers.alone())
-    with workers.pool(workers.alone()) as run:
+    with workers.pool(workers.reaching(target_uri, workers.alone())) as run:
         images_NSS3, first = _frames(videos_uri, config, target_uri, run)
         counts: dict[str, int | float] = {"frames": len(images_NSS3), "rounds": config.rounds}
         refined = []

@@ -59,7 +59,7 @@ def load_network_predictor(model_uri: str, use_crf: bool) -> Callable[[npt.NDArr
                 found = network(pixels).cpu().numpy()
             for place, saliency in enumerate(found):
                 if use_crf:
-                    saliency = crf.refine(saliency, small[place])
+                    saliency = crf.refine(saliency, small[place], size / crf.SIDE)
                 maps_THW[start + place] = cv2.resize(saliency, (width, height), interpolation=cv2.INTER_LINEAR)
         return maps_THW
 

@@ -253,11 +253,13 @@ def _refined(
     images_NSS3: npt.NDArray[np.uint8],
     run: workers.Run,
 ) -> npt.NDArray[np.float32]:
-    return np.stack(list(run(_refine_pair, zip(saliency_BSS, images_NSS3[numbers], strict=True))))
+    scale = images_NSS3.shape[1] / crf.SIDE
+    tasks = [(saliency, image, scale) for saliency, image in zip(saliency_BSS, images_NSS3[numbers], strict=True)]
+    return np.stack(list(run(_refine_one, tasks)))
 
 
-def _refine_pair(pair: tuple[npt.NDArray[np.float32], npt.NDArray[np.uint8]]) -> npt.NDArray[np.float32]:
-    return crf.refine(*pair)
+def _refine_one(task: tuple[npt.NDArray[np.float32], npt.NDArray[np.uint8], float]) -> npt.NDArray[np.float32]:
+    return crf.refine(*task)
 
 
 def batches(order_N: npt.NDArray[np.int64], size: int) -> Iterator[npt.NDArray[np.int64]]:
