@@ -270,7 +270,9 @@ def test_wrong_shapes_are_refused(probability, image):
 @pytest.mark.parametrize("seed", range(3))
 def test_a_picture_of_half_the_size_is_refined_as_the_whole_one(seed):
     generator = np.random.default_rng(seed)
-    image = cv2.resize(generator.integers(0, 256, (6, 8, 3)).astype(np.uint8), (192, 144), interpolation=cv2.INTER_CUBIC)
+    image = cv2.resize(
+        generator.integers(0, 256, (6, 8, 3)).astype(np.uint8), (192, 144), interpolation=cv2.INTER_CUBIC
+    )
     probability = cv2.resize(generator.random((6, 8)).astype(np.float32), (192, 144)).clip(0, 1)
 
     def halved(array):
