@@ -5,6 +5,7 @@ import multiprocessing
 import os
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from typing import Protocol, TypeVar
 
 from previts.errors import InputError
@@ -76,7 +77,13 @@ def pool(count: int = 0) -> Iterator[Run]:
     try:
 
         def share(function: Callable[[Item], Result], items: Iterable[Item], /) -> Iterator[Result]:
-            return executor.map(function, items)
+            try:
+                yield from executor.map(function, items)
+            except BrokenProcessPool:
+                raise InputError(
+                    f"a worker process died: out of memory (fewer workers: {COUNT}=1), killed, or started by a script "
+                    "that calls previts outside of `if __name__ == '__main__':`"
+                ) from None
 
         yield share
     finally:

@@ -97,7 +97,7 @@ def test_a_second_run_repeats_no_work(world: Path, finished: Path):
 
 @pytest.mark.slow
 def test_a_run_killed_in_each_stage_ends_in_the_same_report(world: Path, finished: Path, tmp_path: Path):
-    for stage in ("videos", "saliency", "checkpoints", "results"):
+    for stage in ("videos", "saliency_model", "saliency", "checkpoints", "results"):
         process = subprocess.Popen(
             command(world, tmp_path), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
         )

@@ -42,6 +42,15 @@ def test_results_come_in_the_order_of_the_items_from_other_processes():
         assert list(run(refuse_three, [4, 5])) == [4, 5]
 
 
+def die(_):
+    os._exit(1)
+
+
+def test_a_worker_that_dies_says_what_may_help():
+    with workers.pool(2) as run, pytest.raises(InputError, match=r"a worker process died: .*PREVITS_WORKERS=1"):
+        list(run(die, [1]))
+
+
 def test_one_worker_is_this_process(monkeypatch):
     monkeypatch.setenv(workers.COUNT, "1")
     with workers.pool() as run:
