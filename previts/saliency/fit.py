@@ -84,30 +84,43 @@ def fit(videos_uri: str, config: FitConfig, weights: Weights | None, target_uri:
         InputError: If a video cannot be decoded any more, or the weights do not fit the network.
     """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    torch.set_num_threads(workers.alone())
-    with workers.pool(workers.reaching(target_uri, workers.alone())) as run:
+    cores = workers.reaching(target_uri, workers.alone())
+    torch.set_num_threads(cores)
+    with workers.pool(cores) as run:
         images_NSS3, first = _frames(videos_uri, config, target_uri, run)
-        counts: dict[str, int | float] = {"frames": len(images_NSS3), "rounds": config.rounds}
-        refined = []
-        for prior in PRIORS:
-            target_NSS = first[prior]
-            for number in range(config.rounds):
-                path = storage.join(target_uri, f"round-{prior}-{number}.npz")
-                known = _read_arrays(path)
-                if known is None:
-                    training = usps.round_training(number, prior, _network(config, weights), config, device)
-                    what = f"Deep-USPS, {prior}, round {number + 1} of {config.rounds}"
-                    target_NSS = usps.refine_round(training, images_NSS3, target_NSS, what, run)
-                    _write_arrays(path, {"maps": target_NSS})
-                else:
-                    target_NSS = known["maps"]
-            refined.append(target_NSS)
-            counts[f"{prior}_kept"] = round(_agreement(first[prior], target_NSS, usps.FIRST_THRESHOLDS[prior]), 4)
+        if device.type == "cuda":
+            refined = [_refine_prior((prior, config, weights, target_uri), run) for prior in PRIORS]
+        else:  # a small network hardly gains by a second core; a second network does
+            tasks = [(prior, config, weights, target_uri) for prior in PRIORS]
+            refined = list(run(_refine_prior, tasks))
+    counts: dict[str, int | float] = {"frames": len(images_NSS3), "rounds": config.rounds}
+    for prior, maps_NSS in zip(PRIORS, refined, strict=True):
+        counts[f"{prior}_kept"] = round(_agreement(first[prior], maps_NSS, usps.FIRST_THRESHOLDS[prior]), 4)
     network, losses = _fuse(images_NSS3, refined, config, weights, device, target_uri)
     shape = {"network": config.network, "width": config.width, "inputs": config.inputs, "size": config.size}
     storage.write_json(storage.join(target_uri, SHAPE), shape)
     _write_torch(storage.join(target_uri, NETWORK), network.cpu().state_dict())
     return counts | {"loss_first": round(losses[0], 4), "loss_last": round(losses[-1], 4)}
+
+
+def _refine_prior(task: tuple[str, FitConfig, Weights | None, str], run: workers.Run = workers.in_order) -> usps.Levels:
+    """Return the maps of one prior after all rounds; each round is kept in the folder, and found there."""
+    prior, config, weights, target_uri = task
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    frames = _read_arrays(storage.join(target_uri, FRAMES))
+    assert frames is not None
+    target_NSS = frames[prior]
+    for number in range(config.rounds):
+        path = storage.join(target_uri, f"round-{prior}-{number}.npz")
+        known = _read_arrays(path)
+        if known is not None:
+            target_NSS = known["maps"]
+            continue
+        training = usps.round_training(number, prior, _network(config, weights), config, device)
+        what = f"Deep-USPS, {prior}, round {number + 1} of {config.rounds}"
+        target_NSS = usps.refine_round(training, frames["images"], target_NSS, what, run)
+        _write_arrays(path, {"maps": target_NSS})
+    return target_NSS
 
 
 def load_network(model_uri: str) -> tuple[SaliencyNetwork, int]:
