@@ -3,6 +3,8 @@
 import contextlib
 import multiprocessing
 import os
+import threading
+import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -73,7 +75,9 @@ def pool(count: int = 0) -> Iterator[Run]:
         yield in_order
         return
     # Not forked: a child of a process with threads (torch, gcsfs) may wait for ever for a lock that nobody holds.
-    executor = ProcessPoolExecutor(count, mp_context=multiprocessing.get_context("spawn"), initializer=_one_thread)
+    executor = ProcessPoolExecutor(
+        count, mp_context=multiprocessing.get_context("spawn"), initializer=_begin, initargs=(os.getpid(),)
+    )
     try:
 
         def share(function: Callable[[Item], Result], items: Iterable[Item], /) -> Iterator[Result]:
@@ -90,11 +94,19 @@ def pool(count: int = 0) -> Iterator[Run]:
         executor.shutdown(cancel_futures=True)
 
 
-def _one_thread() -> None:
-    """Keep the libraries of a worker from starting threads of their own: the workers are the threads."""
+def _begin(parent: int) -> None:
+    """End this worker with its parent, and keep its libraries from starting threads: the workers are the threads."""
+    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
     os.environ["OMP_NUM_THREADS"] = "1"  # read by torch, where it is loaded at all
     import cv2
     from threadpoolctl import threadpool_limits
 
     cv2.setNumThreads(1)
     threadpool_limits(limits=1)
+
+
+def _end_with(parent: int) -> None:
+    """Leave once the parent was killed: a worker would wait for its next item for ever."""
+    while os.getppid() == parent:
+        time.sleep(1)
+    os._exit(1)

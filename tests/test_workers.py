@@ -1,7 +1,10 @@
 """Oracles: the results in the order of the items, whatever takes longest, and the error that the worker raised."""
 
 import os
+import subprocess
+import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -49,6 +52,46 @@ def die(_):
 def test_a_worker_that_dies_says_what_may_help():
     with workers.pool(2) as run, pytest.raises(InputError, match=r"a worker process died: .*PREVITS_WORKERS=1"):
         list(run(die, [1]))
+
+
+def report_and_wait(folder):
+    (Path(folder) / str(os.getpid())).touch()
+    time.sleep(60)
+
+
+SCRIPT = """
+import sys
+from previts import workers
+from tests.test_workers import report_and_wait
+if __name__ == "__main__":
+    with workers.pool(2) as run:
+        list(run(report_and_wait, [sys.argv[1]] * 2))
+"""
+
+
+def is_running(process: int) -> bool:
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rsplit(")", 1)[1].split()[0] not in "ZX"
+    except FileNotFoundError:
+        return False
+
+
+def test_workers_end_with_a_parent_that_was_killed(tmp_path):
+    (tmp_path / "script.py").write_text(SCRIPT)
+    (tmp_path / "at").mkdir()
+    root = str(Path(__file__).parents[1])
+    environment = {**os.environ, "PYTHONPATH": root}
+    parent = subprocess.Popen([sys.executable, str(tmp_path / "script.py"), str(tmp_path / "at")], env=environment)
+    deadline = time.monotonic() + 60
+    while len(found := [int(path.name) for path in (tmp_path / "at").iterdir()]) < 2:
+        assert parent.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    parent.kill()
+    parent.wait()
+    while any(is_running(process) for process in found):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
 
 
 def test_one_worker_is_this_process(monkeypatch):
