@@ -186,7 +186,6 @@ def _demo(plan: Plan) -> Plan:
                 fusion_epochs=12,
                 fusion_lr=1.5e-3,
                 batch_size=8,
-                fusion_beta2=1.0,
                 history_crf="last",
                 flip_probability=0.5,
                 recolour_probability=0.5,
