@@ -68,7 +68,7 @@ def run_local(
     storage.check_writable(root)
     # The engine runs two steps at once; each may use its share of the cores.
     os.environ.setdefault(workers.WHOLE, str(workers.available()))
-    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 2) // 2)))
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, workers.available() // 2)))
     os.environ.setdefault("PREVITS_CHECKPOINT_SECONDS", "30")  # a laptop is closed sooner than a node is lost
     os.environ[ENGINE] = str(os.getpid())
     arguments = {

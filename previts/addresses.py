@@ -67,11 +67,37 @@ def check_method(method: str, model: str) -> None:
 def check_perception(row: str, plan: Plan, shared: Plan) -> None:
     """Raise an InputError if a row needs other tubes than those that the steps before it make."""
     wanted, made_by = plan.experiment.saliency.method, shared.experiment.saliency.method
+    if row == "6d/unsupervised" and wanted == "supervised":
+        raise InputError(
+            f"row {row} is tracking without labels, not saliency.method={wanted}; give --rows 6d/supervised"
+        )
     if plan.experiment.sampling.constraint == "tracking" and wanted != made_by:
         raise InputError(
             f"row {row} follows what saliency.method={wanted} finds, and the other steps of this run use {made_by}: "
             f"leave it out here, and give it a run of its own on the same root, "
             f"--rows {row} --set saliency.method={wanted} fit.weights=URI"
+        )
+
+
+def check_lineage(row: str, plan: Plan, index: str) -> None:
+    """Raise an InputError if an index rests on supervised tubes and the row does not, or the reverse.
+
+    Their checkpoints would share an address: training reads an index, and not how it came about.
+    """
+    if plan.experiment.sampling.constraint != "tracking":
+        return
+    uri = index
+    try:
+        for name in ("tubes", "saliency"):
+            uri = storage.read_manifest(uri).inputs[name]
+        made_by = storage.read_manifest(uri).decided["saliency"]["method"]
+    except (InputError, KeyError):  # the steps before the index are not kept any more
+        return
+    wanted = plan.experiment.saliency.method
+    if (wanted == "supervised") != (made_by == "supervised"):
+        raise InputError(
+            f"row {row} wants tubes of saliency.method={wanted}, and {index} was made of {made_by}; "
+            "give it an index of its own, and every verb the same --set"
         )
 
 

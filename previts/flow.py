@@ -36,7 +36,6 @@ def distinct_rows(
         resolved = paper.resolve(row.name, profile, set)
         resolved.experiment.check_processes(processes)
         addresses.check_perception(row.name, resolved, paper.resolve(None, profile, set))
-        addresses.check_perception(row.name, resolved, paper.resolve(None, profile, set))
         distinct.setdefault(storage.fingerprint(resolved), row.name)
     return list(distinct.values())
 

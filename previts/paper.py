@@ -190,7 +190,7 @@ def _demo(plan: Plan) -> Plan:
                 flip_probability=0.5,
                 recolour_probability=0.5,
             ),
-            saliency=replace(row.saliency, every=2, crf=False),
+            saliency=replace(row.saliency, every=2),
             augment=replace(
                 row.augment, size=112, jitter=(0.2, 0.2, 0.2, 0.05), grey_probability=0.1, blur_probability=0.2
             ),

@@ -17,6 +17,7 @@ from previts import paper, storage
 from previts.addresses import (
     FORMATS,
     check_launch,
+    check_lineage,
     check_method,
     check_row,
     checkpoint_address,
@@ -334,6 +335,7 @@ def pretrain(
     check_launch(launcher, processes)
     plan = paper.resolve(row, profile, set)
     plan.experiment.check_processes(processes)
+    check_lineage(row, plan, index)
     uri = checkpoint_address(plan, index, root)
     if done(uri):
         return uri
@@ -464,6 +466,8 @@ def report(
     shown = paper.expand(rows)
     if not results:
         raise InputError("no results were given; run `previts evaluate` first and give the URIs that it prints")
+    for row in shown:
+        check_lineage(row.name, paper.resolve(row.name, profile, set), index)
     trained = [checkpoint_address(paper.resolve(row.name, profile, set), index, root) for row in shown]
     decided = {
         "rows": [row.name for row in shown],

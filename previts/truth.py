@@ -8,6 +8,8 @@ they may have another size and rate. Never chooses or mends a tube.
 Shape suffixes: T frames, H W pixels.
 """
 
+import re
+import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -44,10 +46,11 @@ class Truth:
             uri = join(self.uri, f"{video_id}.npz")
             try:
                 return read_masks(uri)
-            except (OSError, KeyError, ValueError) as error:
+            except (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile) as error:
                 raise InputError(f"{uri} holds no masks ({error}); mend or remove it") from error
         uri = join(self.uri, video_id)
         files = [name for name in storage.names(uri) if name.lower().endswith(".png")]
+        files.sort(key=lambda name: [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", name)])
         pictures = [_read_png(join(uri, name)) for name in files]
         if not pictures or any(picture.shape != pictures[0].shape for picture in pictures):
             raise InputError(f"{uri} must hold PNGs of one size, found {len(pictures)}; mend or remove it")
@@ -55,7 +58,8 @@ class Truth:
 
 
 def _read_png(uri: str) -> Mask:
-    picture = cv2.imdecode(np.frombuffer(storage.read_bytes(uri), np.uint8), cv2.IMREAD_GRAYSCALE)
+    data = np.frombuffer(storage.read_bytes(uri), np.uint8)
+    picture = cv2.imdecode(data, cv2.IMREAD_GRAYSCALE) if len(data) else None
     if picture is None:
         raise InputError(f"{uri} is not a picture; mend or remove it")
     return np.asarray(picture > 0)

@@ -23,7 +23,7 @@ class Run(Protocol):
     """Apply a function of a module to each item and yield the results in the order of the items."""
 
     def __call__(self, function: Callable[[Item], Result], items: Iterable[Item], /) -> Iterator[Result]:
-        """Raise what the function raises, and start nothing more then."""
+        """Raise what the function raises."""
 
 
 def in_order(function: Callable[[Item], Result], items: Iterable[Item], /) -> Iterator[Result]:
@@ -75,6 +75,7 @@ def pool(count: int = 0) -> Iterator[Run]:
         yield in_order
         return
     # Not forked: a child of a process with threads (torch, gcsfs) may wait for ever for a lock that nobody holds.
+    others = multiprocessing.active_children()
     executor = ProcessPoolExecutor(
         count, mp_context=multiprocessing.get_context("spawn"), initializer=_begin, initargs=(os.getpid(),)
     )
@@ -90,8 +91,13 @@ def pool(count: int = 0) -> Iterator[Run]:
                 ) from None
 
         yield share
-    finally:
-        executor.shutdown(cancel_futures=True)
+    except BaseException:  # an error or Ctrl-C: nobody waits for what was begun or queued
+        executor.shutdown(wait=False, cancel_futures=True)
+        for process in multiprocessing.active_children():
+            if process not in others:
+                process.terminate()
+        raise
+    executor.shutdown()
 
 
 def _begin(parent: int) -> None:

@@ -43,6 +43,9 @@ class Weights:
     labels: str
 
 
+Arrays = Mapping[str, npt.NDArray[Any]]
+
+
 def read_weights(uri: str) -> Weights:
     """Return the weights of a file, or of the encoder in a finished folder of `pretrain`.
 
@@ -59,18 +62,29 @@ def read_weights(uri: str) -> Weights:
     except (FileNotFoundError, IsADirectoryError):
         raise InputError(f"fit.weights names {path}, and there is no such file") from None
     except DAMAGED as error:
-        raise InputError(f"fit.weights: {path} holds no weights that can be read ({_reason(error)})") from None
+        raise InputError(f"fit.weights: {path} holds no weights that can be read ({reason(error)})") from None
     for name in ("state_dict", "model"):
         if isinstance(loaded, dict) and isinstance(loaded.get(name), dict):
             loaded = loaded[name]
-    if not isinstance(loaded, dict) or not all(isinstance(value, torch.Tensor) for value in loaded.values()):
+    named = isinstance(loaded, dict) and all(isinstance(name, str) for name in loaded)
+    if not named or not all(isinstance(value, torch.Tensor) for value in loaded.values()):
         raise InputError(f"fit.weights: {path} holds {type(loaded).__name__}, expected tensors by name (a state dict)")
-    labels = (
-        "none: an encoder that this project pretrained on unlabelled video"
-        if encoder
-        else f"unknown: the weights at {uri} may have been trained with labels"
-    )
+    labels = _labels_of(uri) if encoder else f"unknown: the weights at {uri} may have been trained with labels"
     return Weights(loaded, hashlib.sha256(data).hexdigest(), labels)
+
+
+def _labels_of(checkpoint: str) -> str:
+    """Return what is known of the labels behind a checkpoint of this project: those behind its tubes."""
+    uri = checkpoint
+    try:
+        for name in ("index", "tubes", "saliency", "model"):
+            uri = storage.read_manifest(uri).inputs[name]
+        known = str(storage.read_manifest(uri).info["labels"])
+    except (InputError, KeyError):
+        return "unknown: an encoder that this project pretrained, on tubes whose making is not recorded any more"
+    return (
+        f"{known.partition(':')[0]}: an encoder that this project pretrained, on tubes of a model with labels {known}"
+    )
 
 
 def fit(videos_uri: str, config: FitConfig, weights: Weights | None, target_uri: str) -> dict[str, int | float]:
@@ -88,10 +102,12 @@ def fit(videos_uri: str, config: FitConfig, weights: Weights | None, target_uri:
     torch.set_num_threads(cores)
     with workers.pool(cores) as run:
         images_NSS3, first = _frames(videos_uri, config, target_uri, run)
+        # As arrays: each tensor would travel as an open file of shared memory, and a large network has hundreds.
+        start = {name: tensor.numpy() for name, tensor in weights.tensors.items()} if weights else None
+        tasks = [(prior, config, start, target_uri) for prior in PRIORS]
         if device.type == "cuda":
-            refined = [_refine_prior((prior, config, weights, target_uri), run) for prior in PRIORS]
+            refined = [_refine_prior(task, run) for task in tasks]
         else:  # a small network hardly gains by a second core; a second network does
-            tasks = [(prior, config, weights, target_uri) for prior in PRIORS]
             refined = list(run(_refine_prior, tasks))
     counts: dict[str, int | float] = {"frames": len(images_NSS3), "rounds": config.rounds}
     for prior, maps_NSS in zip(PRIORS, refined, strict=True):
@@ -103,9 +119,10 @@ def fit(videos_uri: str, config: FitConfig, weights: Weights | None, target_uri:
     return counts | {"loss_first": round(losses[0], 4), "loss_last": round(losses[-1], 4)}
 
 
-def _refine_prior(task: tuple[str, FitConfig, Weights | None, str], run: workers.Run = workers.in_order) -> usps.Levels:
+def _refine_prior(task: tuple[str, FitConfig, Arrays | None, str], run: workers.Run = workers.in_order) -> usps.Levels:
     """Return the maps of one prior after all rounds; each round is kept in the folder, and found there."""
-    prior, config, weights, target_uri = task
+    prior, config, start, target_uri = task
+    weights = {name: torch.from_numpy(array) for name, array in start.items()} if start else None
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     frames = _read_arrays(storage.join(target_uri, FRAMES))
     assert frames is not None
@@ -136,23 +153,25 @@ def load_network(model_uri: str) -> tuple[SaliencyNetwork, int]:
         network.load_state_dict(torch.load(io.BytesIO(data), map_location="cpu", weights_only=True))
     except (*DAMAGED, FileNotFoundError) as error:
         raise InputError(
-            f"the saliency model at {model_uri} cannot be read ({_reason(error)}); delete the folder "
+            f"the saliency model at {model_uri} cannot be read ({reason(error)}); delete the folder "
             "and run `previts fit_saliency` again"
         ) from None
     return network.eval(), int(shape["size"])
 
 
-def _reason(error: Exception) -> str:
+def reason(error: Exception) -> str:
     """Return the kind of an error with its first line; that of a refused pickle tells how to load it unsafely."""
     text = "" if isinstance(error, pickle.UnpicklingError) else str(error).partition("\n")[0]
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
-def _network(config: FitConfig, weights: Weights | None) -> SaliencyNetwork:
+def _network(config: FitConfig, weights: Mapping[str, torch.Tensor] | None) -> SaliencyNetwork:
     try:
-        return usps.build_network(config, weights.tensors if weights else None)
+        return usps.build_network(config, weights)
     except ValueError as error:
-        raise InputError(f"fit.weights = {config.weights}: {error}; the network is {config.network}") from None
+        raise InputError(
+            f"fit.weights = {config.weights}: {error}; the network is {config.network}, fit.width {config.width}"
+        ) from None
 
 
 def _fuse(
@@ -164,7 +183,7 @@ def _fuse(
     target_uri: str,
 ) -> tuple[SaliencyNetwork, list[float]]:
     """Return the network trained on all refined maps, and its mean losses by epoch."""
-    training = usps.fusion_training(_network(config, weights), config, device)
+    training = usps.fusion_training(_network(config, weights.tensors if weights else None), config, device)
     losses: list[float] = []
     path = storage.join(target_uri, FUSION)
     state = _read_torch(path, device)

@@ -15,7 +15,7 @@ from torchvision.models.detection import MaskRCNN, maskrcnn_resnet50_fpn
 from previts import storage
 from previts.errors import InputError
 from previts.masks import Mask
-from previts.saliency.fit import DETECTOR, Weights
+from previts.saliency.fit import DAMAGED, DETECTOR, Weights, reason
 
 MASK_THRESHOLD = 0.5  # of a pixel's probability, as Mask R-CNN is evaluated
 
@@ -54,9 +54,9 @@ def load_detector(model_uri: str, min_score: float) -> Callable[[npt.NDArray[np.
     try:
         data = storage.read_bytes(storage.join(model_uri, DETECTOR))
         detector = build_detector(torch.load(io.BytesIO(data), map_location="cpu", weights_only=True), min_score)
-    except Exception as error:  # a damaged pickle fails in many ways
+    except (*DAMAGED, FileNotFoundError) as error:
         raise InputError(
-            f"the detector at {model_uri} cannot be read ({type(error).__name__}: {error}); delete the folder and run "
+            f"the detector at {model_uri} cannot be read ({reason(error)}); delete the folder and run "
             "`previts fit_saliency` again"
         ) from None
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
