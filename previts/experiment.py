@@ -9,6 +9,7 @@ Where something ran (root, workers, devices, launcher) is never here.
 import dataclasses
 import difflib
 import json
+import math
 import typing
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -421,7 +422,7 @@ def _checked(hint: Any, value: Any, path: str) -> Any:
         return value
     if typing.get_origin(hint) is tuple and isinstance(value, list | tuple) and len(value) == len(arguments):
         return tuple(_checked(argument, item, path) for argument, item in zip(arguments, value, strict=True))
-    if hint is float and isinstance(value, int | float) and not isinstance(value, bool):
+    if hint is float and isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
         return float(value)
     if hint in (int, str, bool) and type(value) is hint:
         return value

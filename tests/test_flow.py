@@ -92,3 +92,15 @@ def test_pairs_join_each_row_with_its_own_checkpoint_in_any_order(tmp_path):
         assert all(pair["checkpoint"] == own[pair["row"]] for pair in found)
     with pytest.raises(InputError, match="has no checkpoint at"):
         flow.pairs(rows, ["voc07"], [own[rows[0]]], index, str(tmp_path), "demo", ["seed=3"])
+
+
+def test_supervised_tracking_has_a_run_of_its_own(place):
+    assert planned(place, rows=["6d/none", "6d/unsupervised"]) == ["6d/none", "6d/unsupervised"]
+    with pytest.raises(
+        InputError, match=r"row 6d/supervised follows what saliency\.method=supervised finds.*run of its"
+    ):
+        planned(place, rows=["6d"])
+    chosen = ["saliency.method=supervised", "fit.weights=mask_rcnn.pt"]
+    assert planned(place, rows=["6d/none", "6d/supervised"], set=chosen) == ["6d/none", "6d/supervised"]
+    with pytest.raises(InputError, match="row 6d/unsupervised is tracking without labels"):
+        planned(place, rows=["6d"], set=chosen)

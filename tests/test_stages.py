@@ -271,3 +271,13 @@ def test_two_processes_under_torchrun_train_one_checkpoint(made):
     assert storage.read_manifest(two).counts["steps"] == storage.read_manifest(one).counts["steps"]
     with pytest.raises(InputError, match=r"batch_norm_groups = 1 must be a multiple of the number of processes, 2"):
         stages.pretrain("1/vgg/previts", made["index"], made["root"], "demo", [*SMALL, "seed=2"], processes=2)
+
+
+def test_a_row_of_supervised_tracking_is_not_trained_on_other_tubes(made):
+    chosen = [item for item in SMALL if not item.startswith("saliency.method")]
+    for verb in (
+        lambda: stages.pretrain("6d/supervised", made["index"], made["root"], "demo", chosen),
+        lambda: stages.report(["6d/supervised"], made["index"], [made["result"]], made["root"], "demo", chosen),
+    ):
+        with pytest.raises(InputError, match=r"row 6d/supervised wants tubes of saliency\.method=supervised.* of rbd"):
+            verb()

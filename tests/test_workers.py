@@ -45,6 +45,21 @@ def test_results_come_in_the_order_of_the_items_from_other_processes():
         assert list(run(refuse_three, [4, 5])) == [4, 5]
 
 
+def fail_first(folder_and_number):
+    folder, number = folder_and_number
+    if number == 0:
+        raise InputError("the first one fails")
+    time.sleep(0.5)
+    (Path(folder) / str(number)).touch()
+
+
+def test_after_an_error_nothing_more_is_begun_and_nobody_waits(tmp_path):
+    with pytest.raises(InputError, match="the first one fails"), workers.pool(2) as run:
+        list(run(fail_first, [(tmp_path, number) for number in range(20)]))
+    time.sleep(1.5)
+    assert len(list(tmp_path.iterdir())) <= 2  # what had begun
+
+
 def die(_):
     os._exit(1)
 
