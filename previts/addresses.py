@@ -86,11 +86,9 @@ def check_lineage(row: str, plan: Plan, index: str) -> None:
     """
     if plan.experiment.sampling.constraint != "tracking":
         return
-    uri = index
     try:
-        for name in ("tubes", "saliency"):
-            uri = storage.read_manifest(uri).inputs[name]
-        made_by = storage.read_manifest(uri).decided["saliency"]["method"]
+        saliency = storage.ancestor(index, "tubes", "saliency")
+        made_by = storage.read_manifest(saliency).decided["saliency"]["method"]
     except (InputError, KeyError):  # the steps before the index are not kept any more
         return
     wanted = plan.experiment.saliency.method

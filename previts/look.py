@@ -20,7 +20,6 @@ from previts.crawls import CrawlItem
 from previts.errors import InputError
 from previts.experiment import PRIORS, Experiment, SaliencyConfig
 from previts.index import IndexRecord
-from previts.masks import Mask, decode_rle
 from previts.saliency import predict
 from previts.saliency.predict import SaliencyRecord
 from previts.saliency.priors import prior_maps
@@ -87,7 +86,7 @@ def look_at_stored(index_uri: str, video_id: str, out: str, frames: int) -> str:
     """
     row = index.find_video(index_uri, video_id)
     manifest = storage.read_manifest(index_uri)
-    saliency = storage.read_manifest(manifest.inputs["tubes"]).inputs["saliency"]
+    saliency = storage.ancestor(index_uri, "tubes", "saliency")
     found = storage.read_manifest(saliency)
     config = SaliencyConfig(**found.decided["saliency"])
     stages = Stages(manifest.inputs["videos"], saliency, manifest.inputs["tubes"], found.inputs["model"], config, row)
@@ -127,7 +126,7 @@ def _local(uri: str) -> Iterator[str]:
 def _sheet(stages: Stages, salient: Sequence[SaliencyRecord], tube: Tube) -> cells.Array:
     """Return a row for each of some key frames: the frame, the priors, the chosen map, the mask and the tube."""
     keys = [item.frame for item in salient]
-    images_THWC = shards.read_frames(stages.videos, stages.row, keys)
+    images_THWC = _read(stages, keys)
     method = stages.config.method
     maps_THW = None
     if method not in ("supervised", "none", *PRIORS):
@@ -139,11 +138,10 @@ def _sheet(stages: Stages, salient: Sequence[SaliencyRecord], tube: Tube) -> cel
             found[method] = maps_THW[place]
         small = cells.resize(image)
         pictures = [cells.heat(cells.resize_map(found[name], small)) for name in found]
-        mask = _union(item)
         line = [
             small,
             *pictures,
-            cells.only(small, mask),
+            cells.only(small, np.asarray(item.masks().any(axis=0))),
             cells.with_tube(small, tube.mask(item.frame), _absent(stages.row, item.frame)),
         ]
         rows.append((f"{item.frame / stages.row.fps:.2f} s", line))
@@ -151,11 +149,11 @@ def _sheet(stages: Stages, salient: Sequence[SaliencyRecord], tube: Tube) -> cel
     return cells.sheet(titles, rows)
 
 
-def _union(item: SaliencyRecord) -> Mask:
-    mask = np.zeros((item.height, item.width), dtype=np.bool_)
-    for counts in item.regions:
-        mask |= decode_rle(counts, item.height, item.width)
-    return mask
+def _read(stages: Stages, frames: list[int]) -> cells.Array:
+    try:
+        return shards.read_frames(stages.videos, stages.row, frames)
+    except video.VideoError as error:
+        raise shards.unreadable(stages.videos, stages.row, error) from error
 
 
 def _overlay(stages: Stages, tube: Tube) -> Iterator[cells.Array]:
@@ -163,7 +161,7 @@ def _overlay(stages: Stages, tube: Tube) -> Iterator[cells.Array]:
     row = stages.row
     for start in range(0, row.num_frames, predict.FRAMES_AT_ONCE):
         frames = list(range(start, min(start + predict.FRAMES_AT_ONCE, row.num_frames)))
-        images_THWC = shards.read_frames(stages.videos, row, frames)
+        images_THWC = _read(stages, frames)
         for frame, image, mask in zip(frames, images_THWC, tube.masks(frames), strict=True):
             yield cells.with_tube(image, mask, _absent(row, frame))
 

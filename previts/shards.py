@@ -318,7 +318,7 @@ def read_frames(videos_uri: str, record: Clip, frames: Sequence[int]) -> Pixels:
     return np.stack([decoded[frame] for frame in frames])
 
 
-def unreadable(videos_uri: str, record: VideoRecord, error: VideoError) -> InputError:
+def unreadable(videos_uri: str, record: Clip, error: VideoError) -> InputError:
     """Return what to tell of a clip that was stored and cannot be decoded any more, with what to do."""
     return InputError(
         f"video {record.video_id!r} of {tar_name(record.shard)} in {videos_uri} cannot be read: {error}; "

@@ -268,6 +268,18 @@ def read_manifest(uri: str) -> Manifest:
     return manifest
 
 
+def ancestor(uri: str, *inputs: str) -> str:
+    """Return the URI of what an output was made of: its input of the first name, that one's of the second, and so on.
+
+    Raises:
+        InputError: If an output on the way is gone.
+        KeyError: If one has no input of that name.
+    """
+    for name in inputs:
+        uri = read_manifest(uri).inputs[name]
+    return uri
+
+
 def fingerprint_of(uri: str, stage: str) -> str:
     """Return the fingerprint in the address of a stage's output, finished or not.
 

@@ -296,7 +296,7 @@ def _video_tube(
             f"which is {video.height} x {video.width} with {video.num_frames} frames; "
             "run `previts saliency` on these videos"
         )
-    regions = (_decode_regions(row) for row in salient)
+    regions = (row.masks() for row in salient)
     tube = build_tube(regions, [row.frame for row in salient], video.num_frames, config)
     blob = tube.to_bytes()
     alike = [row.agreement for row in salient if row.agreement is not None]
@@ -313,11 +313,3 @@ def _video_tube(
         agreement=float(np.mean(alike)) if alike else None,
     )
     return record, blob
-
-
-def _decode_regions(row: predict.SaliencyRecord) -> Mask:
-    """Return the regions (R, H, W) of a key frame; there may be none."""
-    masks_RHW = np.zeros((len(row.regions), row.height, row.width), dtype=np.bool_)
-    for region, counts in enumerate(row.regions):
-        masks_RHW[region] = decode_rle(counts, row.height, row.width)
-    return masks_RHW

@@ -75,11 +75,9 @@ def read_weights(uri: str) -> Weights:
 
 def _labels_of(checkpoint: str) -> str:
     """Return what is known of the labels behind a checkpoint of this project: those behind its tubes."""
-    uri = checkpoint
     try:
-        for name in ("index", "tubes", "saliency", "model"):
-            uri = storage.read_manifest(uri).inputs[name]
-        known = str(storage.read_manifest(uri).info["labels"])
+        model = storage.ancestor(checkpoint, "index", "tubes", "saliency", "model")
+        known = str(storage.read_manifest(model).info["labels"])
     except (InputError, KeyError):
         return "unknown: an encoder that this project pretrained, on tubes whose making is not recorded any more"
     return (
@@ -124,7 +122,7 @@ def _refine_prior(task: tuple[str, FitConfig, Arrays | None, str], run: workers.
     prior, config, start, target_uri = task
     weights = {name: torch.from_numpy(array) for name, array in start.items()} if start else None
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    frames = _read_arrays(storage.join(target_uri, FRAMES))
+    frames = _read_arrays(storage.join(target_uri, FRAMES), ("images", prior))
     assert frames is not None
     target_NSS = frames[prior]
     for number in range(config.rounds):
@@ -254,14 +252,12 @@ def _agreement(one: usps.Levels, other: usps.Levels, threshold: float) -> float:
     return float(np.where(union, shared / np.maximum(union, 1), 1.0).mean())
 
 
-def _read_arrays(uri: str) -> dict[str, npt.NDArray[np.uint8]] | None:
-    """Return the arrays of a file, or None if it is missing or damaged."""
+def _read_arrays(uri: str, names: Sequence[str] = ()) -> dict[str, npt.NDArray[np.uint8]] | None:
+    """Return the arrays of a file, all or those of some names, or None if it is missing or damaged."""
     try:
         with np.load(io.BytesIO(storage.read_bytes(uri)), allow_pickle=False) as file:
-            return {name: file[name] for name in file.files}
-    except FileNotFoundError:
-        return None
-    except DAMAGED:
+            return {name: file[name] for name in names or file.files}
+    except (FileNotFoundError, *DAMAGED):
         return None
 
 
@@ -275,9 +271,7 @@ def _read_torch(uri: str, device: torch.device | str) -> dict[str, Any] | None:
     """Return the content of a file of tensors, or None if it is missing or damaged."""
     try:
         loaded: dict[str, Any] = torch.load(io.BytesIO(storage.read_bytes(uri)), map_location=device, weights_only=True)
-    except FileNotFoundError:
-        return None
-    except DAMAGED:
+    except (FileNotFoundError, *DAMAGED):
         return None
     return loaded
 

@@ -15,7 +15,7 @@ from threadpoolctl import threadpool_limits
 
 from previts import records, shards, storage, workers
 from previts.experiment import PRIORS, SaliencyConfig
-from previts.masks import Mask, encode_rle
+from previts.masks import Mask, decode_rle, encode_rle
 from previts.progress import progress
 from previts.saliency.priors import prior_map, prior_maps
 from previts.video import VideoError
@@ -43,6 +43,13 @@ class SaliencyRecord:
     regions: list[list[int]]
     agreement: float | None
 
+    def masks(self) -> Mask:
+        """Return the regions as masks (regions, height, width); there may be none."""
+        masks_RHW = np.zeros((len(self.regions), self.height, self.width), dtype=np.bool_)
+        for region, counts in enumerate(self.regions):
+            masks_RHW[region] = decode_rle(counts, self.height, self.width)
+        return masks_RHW
+
 
 def load_predictor(model_uri: str, config: SaliencyConfig) -> Predictor:
     """Return the function from images to saliency maps that a configuration means, with a model of `fit_saliency`.
@@ -54,14 +61,12 @@ def load_predictor(model_uri: str, config: SaliencyConfig) -> Predictor:
         case "rbd" | "mc" | "dsr" | "hs":
             method = config.method
             return lambda images_THWC: np.stack([prior_map(method, image) for image in images_THWC])
-        case "none":
-            return lambda images_THWC: np.zeros(images_THWC.shape[:3], dtype=np.float32)
         case "deepusps":
             from previts.saliency.infer import load_network_predictor
 
             return load_network_predictor(model_uri, config.crf)
-        case "supervised":
-            raise ValueError("a detector finds objects, not a saliency map; see `load_finder`")
+        case "supervised" | "none":
+            raise ValueError(f"saliency.method={config.method} makes no saliency map; see `load_finder`")
 
 
 def load_finder(model_uri: str, config: SaliencyConfig) -> Callable[[Images], list[list[Mask]]]:
