@@ -147,10 +147,8 @@ def fit_saliency(videos: str, root: str, profile: str = "paper", set: Sequence[s
     experiment = paper.resolve(None, profile, set).experiment
     method, config = experiment.saliency.method, experiment.fit
     decided = {"videos": finished(videos, "videos"), "method": method, "format": FORMATS["saliency_model"]}
-    weights, labels = (
-        None,
-        "none: nothing is learned" if method != "deepusps" else "none: handcrafted maps, random start",
-    )
+    weights = None
+    labels = "none: handcrafted maps, random start" if method == "deepusps" else "none: nothing is learned"
     if method in ("deepusps", "supervised") and config.weights:
         from previts.saliency import fit
 
@@ -211,7 +209,7 @@ def saliency(
     from previts.saliency import predict
 
     total = int(storage.read_manifest(videos).counts["shards"])
-    with workers.pool(workers.reaching(uri)) as run:
+    with workers.pool(data=uri) as run:
 
         def work(shard: int) -> None:
             predict.predict_shard(videos, model, shard, config, uri, run)
@@ -260,7 +258,7 @@ def track(
     from previts import tubes, workers
 
     total = int(storage.read_manifest(videos).counts["shards"])
-    with workers.pool(workers.reaching(uri)) as run:
+    with workers.pool(data=uri) as run:
 
         def work(shard: int) -> None:
             tubes.track_shard(videos, saliency, shard, config, uri, run)
@@ -466,9 +464,11 @@ def report(
     shown = paper.expand(rows)
     if not results:
         raise InputError("no results were given; run `previts evaluate` first and give the URIs that it prints")
+    trained = []
     for row in shown:
-        check_lineage(row.name, paper.resolve(row.name, profile, set), index)
-    trained = [checkpoint_address(paper.resolve(row.name, profile, set), index, root) for row in shown]
+        plan = paper.resolve(row.name, profile, set)
+        check_lineage(row.name, plan, index)
+        trained.append(checkpoint_address(plan, index, root))
     decided = {
         "rows": [row.name for row in shown],
         "checkpoints": [[storage.fingerprint_of(uri, "checkpoints"), storage.is_committed(uri)] for uri in trained],

@@ -1,4 +1,4 @@
-"""Processes of this machine that share work on many videos. How many there are changes no result."""
+"""Processes of this machine that share work on many videos; in what order they work changes no result."""
 
 import contextlib
 import multiprocessing
@@ -43,7 +43,9 @@ def available() -> int:
             return int(text)
         if text and name == COUNT:
             raise InputError(f"{COUNT} must be a whole number above 0, got {text!r}")
-    return min(len(os.sched_getaffinity(0)), _quota())
+    # Not every system can say which cores a process may use.
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(cores, _quota())
 
 
 def alone() -> int:
@@ -62,16 +64,14 @@ def _quota() -> int:
     return 1 << 16 if quota == "max" else max(1, -(-int(quota) // int(period)))
 
 
-def reaching(uri: str, count: int = 0) -> int:
-    """Return how many processes can work on data at a URI: what lies in memory is this process's alone."""
-    return 1 if uri.startswith("memory:") else count
-
-
 @contextlib.contextmanager
-def pool(count: int = 0) -> Iterator[Run]:
-    """Yield a function that runs work on `count` processes (0: as many as are available), in this one if it is 1."""
+def pool(count: int = 0, data: str = "") -> Iterator[Run]:
+    """Yield a function that runs work on `count` processes (0: as many as are available), in this one if it is 1.
+
+    What lies in memory is this process's alone: with `data` at such a URI it is always 1.
+    """
     count = count or available()
-    if count == 1:
+    if count == 1 or data.startswith("memory:"):
         yield in_order
         return
     # Not forked: a child of a process with threads (torch, gcsfs) may wait for ever for a lock that nobody holds.

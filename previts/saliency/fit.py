@@ -96,9 +96,8 @@ def fit(videos_uri: str, config: FitConfig, weights: Weights | None, target_uri:
         InputError: If a video cannot be decoded any more, or the weights do not fit the network.
     """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    cores = workers.reaching(target_uri, workers.alone())
-    torch.set_num_threads(cores)
-    with workers.pool(cores) as run:
+    torch.set_num_threads(workers.alone())
+    with workers.pool(workers.alone(), data=target_uri) as run:
         images_NSS3, first = _frames(videos_uri, config, target_uri, run)
         # As arrays: each tensor would travel as an open file of shared memory, and a large network has hundreds.
         start = {name: tensor.numpy() for name, tensor in weights.tensors.items()} if weights else None
