@@ -7,13 +7,12 @@ Where something ran (root, workers, devices, launcher) is never here.
 """
 
 import dataclasses
-import difflib
 import json
-import math
-import typing
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
+from previts import fields
 from previts.errors import InputError
 
 
@@ -320,7 +319,7 @@ class Experiment:
         Raises:
             InputError: If a field is unknown or has the wrong type.
         """
-        return _from_plain(Experiment, json.loads(text), "")
+        return fields.from_plain(Experiment, json.loads(text), "")
 
 
 @dataclass(frozen=True)
@@ -357,16 +356,17 @@ class Plan:
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
 
 
-Config = typing.TypeVar("Config")
-
-
-def override(plan: Plan, assignments: typing.Sequence[str]) -> Plan:
+def override(plan: Plan, assignments: Sequence[str]) -> Plan:
     """Return the plan with `section.field=value` assignments made, each checked against the field's type.
 
     Raises:
         InputError: Naming the assignment, what was allowed, and the closest field where the name is unknown.
     """
     values = dataclasses.asdict(plan)
+    known = [
+        *sorted(fields.paths(Experiment)),
+        *(f"evaluation.{name}" for name in sorted(fields.paths(EvaluationConfig))),
+    ]
     for assignment in assignments:
         path, separator, text = assignment.partition("=")
         if not separator:
@@ -376,77 +376,6 @@ def override(plan: Plan, assignments: typing.Sequence[str]) -> Plan:
         keys = path.strip().split(".")
         if keys[0] != "evaluation":
             keys = ["experiment", *keys]
-        _assign(Plan, values, keys, text.strip(), path.strip())
-    return _from_plain(Plan, values, "")  # checks what fields must hold together, in whatever order they were given
-
-
-def _assign(config: type, values: dict[str, Any], keys: list[str], text: str, path: str) -> None:
-    """Set the field that `keys` lead to from a configuration's type, checked against the field's own type."""
-    hint = typing.get_type_hints(config).get(keys[0])
-    nested = isinstance(hint, type) and dataclasses.is_dataclass(hint)
-    if hint is None or nested != (len(keys) > 1):
-        known = sorted(_paths(Experiment)) + [f"evaluation.{name}" for name in sorted(_paths(EvaluationConfig))]
-        close = difflib.get_close_matches(path, known, n=1, cutoff=0.0)
-        raise InputError(f"there is no field {path!r}; did you mean {close[0]!r}? All fields: {', '.join(known)}")
-    if nested:
-        _assign(hint, values[keys[0]], keys[1:], text, path)
-    else:
-        values[keys[0]] = _parse(hint, text, path)
-
-
-def _paths(config: type, prefix: str = "") -> list[str]:
-    found = []
-    for name, hint in typing.get_type_hints(config).items():
-        found += (
-            _paths(hint, f"{prefix}{name}.")
-            if isinstance(hint, type) and dataclasses.is_dataclass(hint)
-            else [prefix + name]
-        )
-    return found
-
-
-def _parse(hint: Any, text: str, path: str) -> Any:
-    """Return the value that `text` means for a field of type `hint`."""
-    if typing.get_origin(hint) is Literal or hint is str:
-        return _checked(hint, text, path)
-    try:
-        return _checked(hint, json.loads(text), path)
-    except json.JSONDecodeError:
-        raise InputError(f"{path} must be {_describe(hint)}, got {text!r}") from None
-
-
-def _checked(hint: Any, value: Any, path: str) -> Any:
-    """Return `value` as the type `hint`, JSON lists as tuples and whole numbers as floats where a float is due."""
-    arguments = typing.get_args(hint)
-    if typing.get_origin(hint) is Literal and value in arguments:
-        return value
-    if typing.get_origin(hint) is tuple and isinstance(value, list | tuple) and len(value) == len(arguments):
-        return tuple(_checked(argument, item, path) for argument, item in zip(arguments, value, strict=True))
-    if hint is float and isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
-        return float(value)
-    if hint in (int, str, bool) and type(value) is hint:
-        return value
-    raise InputError(f"{path} must be {_describe(hint)}, got {value!r}")
-
-
-def _describe(hint: Any) -> str:
-    if typing.get_origin(hint) is Literal:
-        return "one of " + ", ".join(typing.get_args(hint))
-    if typing.get_origin(hint) is tuple:
-        return f"a list of {len(typing.get_args(hint))} numbers"
-    return {int: "a whole number", float: "a number", bool: "true or false", str: "text"}[hint]
-
-
-def _from_plain(config: type[Config], values: Any, path: str) -> Config:
-    hints = typing.get_type_hints(config)
-    if not isinstance(values, dict) or set(values) != set(hints):
-        found = sorted(values) if isinstance(values, dict) else type(values).__name__
-        raise InputError(f"{path or 'experiment'} must have the fields {sorted(hints)}, got {found}")
-    return config(
-        **{
-            name: _from_plain(hint, values[name], f"{path}{name}.")
-            if isinstance(hint, type) and dataclasses.is_dataclass(hint)
-            else _checked(hint, values[name], path + name)
-            for name, hint in hints.items()
-        }
-    )
+        fields.assign(Plan, values, keys, text.strip(), path.strip(), known)
+    # Checks what fields must hold together, in whatever order they were given.
+    return fields.from_plain(Plan, values, "")

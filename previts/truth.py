@@ -71,7 +71,7 @@ def find_truth(videos_uri: str) -> Truth | None:
     if not crawl or crawl.startswith(("http://", "https://")):
         return None
     folder, _, name = crawl.rstrip("/").rpartition("/")
-    stem = name.rsplit(".", 1)[0]
+    stem = re.sub(r"\.(csv|parquet)$", "", name)
     for candidate in (join(folder, f"{stem}_masks"), join(folder, "masks")):
         try:
             names = storage.names(candidate)

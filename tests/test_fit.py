@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from test_usps import SMALL
 
 from previts import records, shards, stages, storage, video
 from previts.crawls import CrawlItem
@@ -16,7 +17,6 @@ from previts.experiment import PRIORS
 from previts.saliency import fit, infer, predict, usps
 from previts.saliency.network import SaliencyNetwork, encode
 from previts.saliency.priors import prior_maps
-from tests.test_usps import SMALL
 
 FRAMES = 12
 

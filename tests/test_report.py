@@ -16,16 +16,13 @@ import pytest
 from PIL import Image
 
 from previts import (
-    cells,
     index,
     masks,
-    quality,
     records,
     report,
     report_corpus,
     report_evidence,
     report_inputs,
-    report_pictures,
     storage,
     tubes,
     video,
@@ -462,62 +459,6 @@ def test_provenance_reaches_the_crawl_and_shows_no_secrets(tmp_path: Path) -> No
     assert sources[1].inputs == [("videos", crawled, "videos-1"), ("elsewhere", str(tmp_path / "nothing"), "")]
 
 
-def test_grid_iou_equals_counting_cells() -> None:
-    mask = np.zeros((70, 140), bool)
-    mask[10:30, 20:61] = True  # rows 1-2, columns 1-2 whole; of column 3 a 20th
-    cam = np.zeros((7, 7), np.float32)
-    cam[1:3, 2:4] = 1
-    tiny = np.zeros_like(mask)
-    tiny[0, 0] = True
-    ious = report_pictures.grid_ious(np.stack([cam, cam]), np.stack([mask, tiny]))
-    assert ious == [pytest.approx(2 / 6), None]
-
-
-def test_curve_keeps_its_mean_when_it_is_thinned() -> None:
-    steps = np.arange(160.0 * 7)
-    thin_steps, thin = report_pictures.curve_points(steps, np.sin(steps))
-    assert len(thin) == 160
-    assert np.mean(thin) == pytest.approx(np.sin(steps).mean())
-    assert np.mean(thin_steps) == pytest.approx(steps.mean())
-
-
-def test_tube_strip_marks_the_object_and_greys_the_lost() -> None:
-    frames = np.full((2, 60, 80, 3), (30, 60, 200), np.uint8)
-    shown = np.zeros((2, 60, 80), bool)
-    shown[0, 20:40, 20:50] = True
-    strip = report_pictures.tube_strip(frames, shown).astype(int)
-    height, width = cells.fit(60, 80)
-    assert strip.shape == (height, 2 * width + cells.GAP, 3)
-    inside, outside = strip[height // 2, round(width * 35 / 80)], strip[5, 5]
-    np.testing.assert_array_equal(outside, (30, 60, 200))
-    assert inside[0] > 100 > outside[0]
-    lost = strip[5, -5]
-    assert lost.max() == lost.min()
-
-
-@pytest.mark.parametrize("count", [0, 1, 3, 100])
-def test_chosen_tubes_are_the_best_the_median_and_the_worst(count: int) -> None:
-    held = [0, 90, 10, 50, 100, 30, 0, 70, 60, 20, 40, 100]
-    agreement = [0.9] * 11 + [0.8]
-    videos = [
-        quality.Quality(f"v{number}", "", "", 0, "", 100.0, share, 0.1, None, 0.0, alike)
-        for number, (share, alike) in enumerate(zip(held, agreement, strict=True))
-    ]
-    chosen = report_corpus.choose(videos, count)
-    places = [place for place, _ in chosen]
-    assert len(places) == len(set(places)) == {0: 0, 1: 4, 3: 10, 100: 11}[count]  # of those without a tube one
-    by_kind = {
-        kind: sorted(held[place] for place, why in chosen if why.startswith(kind))
-        for kind in ("best", "median", "worst", "no object")
-    }
-    if count == 1:
-        # Two videos are held throughout; the one whose priors agree more is the best.
-        assert by_kind == {"best": [100], "median": [60], "worst": [10], "no object": [0]}
-        assert (4, "best, rank 1 of 10") in chosen
-    if count == 3:
-        assert by_kind == {"best": [90, 100, 100], "median": [50, 60, 70], "worst": [10, 20, 30], "no object": [0]}
-
-
 def test_tubes_made_of_exact_masks_have_an_iou_of_one_in_the_report(world: World, page: Reader) -> None:
     # Four of the five videos with a clip have exact masks; in one of them nothing is ever visible.
     assert (world.counts["tube_videos"], world.counts["tube_iou"], world.counts["tube_tracked_iou"]) == (4, 1, 1)
@@ -542,14 +483,3 @@ def test_what_a_filter_left_out_is_told_by_reason(tmp_path: Path) -> None:
     assert page.row("Videos with a tube")[1:] == ["1", "", "17 % 0 without"]
     assert "tube_iou" not in counts
     assert "exact mask" not in page.text
-
-
-def test_histogram_has_a_bar_for_each_bin_with_values() -> None:
-    svg = report_pictures.histogram([0.31, 0.32, 0.58, 0.9], "agreement", "videos", percent=False)
-    bars = [
-        [float(number) for number in re.findall(r"-?[\d.]+", path)]
-        for path in re.findall(r'<path d="([^"]*)"[^>]*style="fill: #0072b2"', svg)
-    ]
-    heights = [max(bar[1::2]) - min(bar[1::2]) for bar in bars]
-    tall = [height / max(heights) for height in heights if height > 0.01]
-    assert tall == pytest.approx([1, 0.5, 0.5], abs=1e-3)

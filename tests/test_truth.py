@@ -1,5 +1,6 @@
 """Tubes of squares on masks of squares: their overlap is a closed form."""
 
+import re
 from pathlib import Path
 
 import cv2
@@ -108,3 +109,35 @@ def test_a_crawl_without_masks_has_no_truth(tmp_path: Path):
         videos = str(tmp_path / "videos" / f"v-{number}")
         storage.commit(videos, {}, inputs={"crawl": crawl})
         assert truth.find_truth(videos) is None
+
+
+@pytest.mark.parametrize("crawl", ["c.raw", "c.raw.csv", "c.raw.parquet"])
+def test_masks_of_a_crawl_with_a_dot_in_its_name_are_found(tmp_path, crawl):
+    masks = tmp_path / "c.raw_masks"
+    masks.mkdir()
+    (masks / "a.npz").touch()
+    decided = {"crawl": crawl}
+    videos = storage.address(str(tmp_path), "videos", "crawl", decided)
+    storage.commit(videos, decided, inputs={"crawl": str(tmp_path / crawl)})
+    found = truth.find_truth(videos)
+    assert found is not None
+    assert found.knows("a")
+
+
+def test_pictures_are_in_the_order_of_their_numbers(tmp_path):
+    (tmp_path / "a").mkdir()
+    for number in range(12):
+        mask = np.zeros((4, 16), np.uint8)
+        mask[:, number] = 255
+        cv2.imwrite(str(tmp_path / "a" / f"{number}.png"), mask)
+    masks = truth.Truth(str(tmp_path), frozenset(["a"])).masks("a")
+    assert [int(mask[0].argmax()) for mask in masks] == list(range(12))
+
+
+@pytest.mark.parametrize("name", ["a.npz", "a/0.png"])
+def test_empty_files_of_masks_are_named(tmp_path, name):
+    path = tmp_path / name
+    path.parent.mkdir(exist_ok=True)
+    path.touch()
+    with pytest.raises(InputError, match=re.escape(name)):
+        truth.Truth(str(tmp_path), frozenset([name.split("/")[0]])).masks("a")

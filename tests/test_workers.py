@@ -77,7 +77,7 @@ def report_and_wait(folder):
 SCRIPT = """
 import sys
 from previts import workers
-from tests.test_workers import report_and_wait
+from test_workers import report_and_wait
 if __name__ == "__main__":
     with workers.pool(2) as run:
         list(run(report_and_wait, [sys.argv[1]] * 2))
@@ -94,7 +94,7 @@ def is_running(process: int) -> bool:
 def test_workers_end_with_a_parent_that_was_killed(tmp_path):
     (tmp_path / "script.py").write_text(SCRIPT)
     (tmp_path / "at").mkdir()
-    root = str(Path(__file__).parents[1])
+    root = os.pathsep.join(str(folder) for folder in Path(__file__).parents[:2])
     environment = {**os.environ, "PYTHONPATH": root}
     parent = subprocess.Popen([sys.executable, str(tmp_path / "script.py"), str(tmp_path / "at")], env=environment)
     deadline = time.monotonic() + 60

@@ -13,6 +13,7 @@ import torch
 from previts.saliency import crf
 from previts.saliency.fit import load_network
 from previts.saliency.network import STRIDE, encode, memory_format
+from previts.saliency.usps import resize
 
 BATCH = 8  # frames; more do not help a core, and a GPU is shared by processes
 
@@ -48,12 +49,7 @@ def load_network_predictor(model_uri: str, use_crf: bool) -> Callable[[npt.NDArr
         rows, columns = working_shape(height, width, size)
         maps_THW = np.empty(images_THWC.shape[:3], dtype=np.float32)
         for start in range(0, len(images_THWC), BATCH):
-            small = np.stack(
-                [
-                    cv2.resize(image, (columns, rows), interpolation=cv2.INTER_AREA)
-                    for image in images_THWC[start : start + BATCH]
-                ]
-            )
+            small = np.stack([resize(image, rows, columns) for image in images_THWC[start : start + BATCH]])
             pixels = encode(torch.from_numpy(small).to(device), network.inputs).contiguous(memory_format=layout)
             with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
                 found = network(pixels).cpu().numpy()

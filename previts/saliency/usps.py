@@ -95,9 +95,14 @@ def to_levels(saliency: npt.NDArray[np.float32]) -> Levels:
 
 def squash(image: npt.NDArray[np.uint8], side: int) -> npt.NDArray[np.uint8]:
     """Return an image or map of any shape as a square."""
-    shrinks = min(image.shape[:2]) >= side
-    squashed = cv2.resize(image, (side, side), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
-    return np.asarray(squashed, dtype=np.uint8)
+    return resize(image, side, side)
+
+
+def resize(image: npt.NDArray[np.uint8], rows: int, columns: int) -> npt.NDArray[np.uint8]:
+    """Return an image or map in another shape, by the means of areas where it shrinks."""
+    shrinks = image.shape[0] >= rows and image.shape[1] >= columns
+    resized = cv2.resize(image, (columns, rows), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
+    return np.asarray(resized, dtype=np.uint8)
 
 
 def build_network(config: FitConfig, weights: Mapping[str, Tensor] | None) -> SaliencyNetwork:

@@ -1,0 +1,105 @@
+"""Fields of a tree of dataclasses: set from text or read from plain data, each checked against its own type.
+
+Knows no configuration; `experiment.py` is one.
+"""
+
+import dataclasses
+import difflib
+import json
+import math
+import typing
+from collections.abc import Sequence
+from typing import Any, Literal, TypeVar
+
+from previts.errors import InputError
+
+Config = TypeVar("Config")
+
+
+def assign(config: type, values: dict[str, Any], keys: list[str], text: str, path: str, known: Sequence[str]) -> None:
+    """Set the field that `keys` lead to from a dataclass, checked against the field's own type.
+
+    Args:
+        config: The dataclass at the root.
+        values: Its fields as plain data, as `dataclasses.asdict` gives them; changed in place.
+        keys: Names of the fields on the way.
+        text: The value.
+        path: What a person calls the field.
+        known: What a person may call any field.
+
+    Raises:
+        InputError: If there is no such field, or the text is no value of it.
+    """
+    hint = typing.get_type_hints(config).get(keys[0])
+    nested = isinstance(hint, type) and dataclasses.is_dataclass(hint)
+    if hint is None or nested != (len(keys) > 1):
+        close = difflib.get_close_matches(path, known, n=1, cutoff=0.0)
+        raise InputError(f"there is no field {path!r}; did you mean {close[0]!r}? All fields: {', '.join(known)}")
+    if nested:
+        assign(hint, values[keys[0]], keys[1:], text, path, known)
+    else:
+        values[keys[0]] = _parse(hint, text, path)
+
+
+def paths(config: type, prefix: str = "") -> list[str]:
+    """Return the dotted names of all fields below a dataclass that hold values."""
+    found = []
+    for name, hint in typing.get_type_hints(config).items():
+        found += (
+            paths(hint, f"{prefix}{name}.")
+            if isinstance(hint, type) and dataclasses.is_dataclass(hint)
+            else [prefix + name]
+        )
+    return found
+
+
+def _parse(hint: Any, text: str, path: str) -> Any:
+    """Return the value that `text` means for a field of type `hint`."""
+    if typing.get_origin(hint) is Literal or hint is str:
+        return _checked(hint, text, path)
+    try:
+        return _checked(hint, json.loads(text), path)
+    except json.JSONDecodeError:
+        raise InputError(f"{path} must be {_describe(hint)}, got {text!r}") from None
+
+
+def _checked(hint: Any, value: Any, path: str) -> Any:
+    """Return `value` as the type `hint`, JSON lists as tuples and whole numbers as floats where a float is due."""
+    arguments = typing.get_args(hint)
+    if typing.get_origin(hint) is Literal and value in arguments:
+        return value
+    if typing.get_origin(hint) is tuple and isinstance(value, list | tuple) and len(value) == len(arguments):
+        return tuple(_checked(argument, item, path) for argument, item in zip(arguments, value, strict=True))
+    if hint is float and isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
+        return float(value)
+    if hint in (int, str, bool) and type(value) is hint:
+        return value
+    raise InputError(f"{path} must be {_describe(hint)}, got {value!r}")
+
+
+def _describe(hint: Any) -> str:
+    if typing.get_origin(hint) is Literal:
+        return "one of " + ", ".join(typing.get_args(hint))
+    if typing.get_origin(hint) is tuple:
+        return f"a list of {len(typing.get_args(hint))} numbers"
+    return {int: "a whole number", float: "a number", bool: "true or false", str: "text"}[hint]
+
+
+def from_plain(config: type[Config], values: Any, path: str) -> Config:
+    """Return the dataclass of plain data, such as JSON holds it; `path` is where it stands, with a dot at its end.
+
+    Raises:
+        InputError: If a field is unknown, missing or of the wrong type.
+    """
+    hints = typing.get_type_hints(config)
+    if not isinstance(values, dict) or set(values) != set(hints):
+        found = sorted(values) if isinstance(values, dict) else type(values).__name__
+        raise InputError(f"{path or 'experiment'} must have the fields {sorted(hints)}, got {found}")
+    return config(
+        **{
+            name: from_plain(hint, values[name], f"{path}{name}.")
+            if isinstance(hint, type) and dataclasses.is_dataclass(hint)
+            else _checked(hint, values[name], path + name)
+            for name, hint in hints.items()
+        }
+    )
