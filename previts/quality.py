@@ -225,6 +225,9 @@ def describe(videos: Sequence[Quality], worst: int) -> str:
     lines += [f"{title:<38}{''.join(f'{cell:>8}' for cell in cells)}" for title, cells in spread(videos)]
     lines += ["", f"What each threshold, alone, would keep of {len(videos)} videos (value: kept):"]
     for field, values in CANDIDATES.items():
+        if field == "min_agreement" and any(video.agreement is None for video in videos):
+            lines.append(f"  {'filter.' + field:<26}cannot be set: the priors were not compared on every video")
+            continue
         cells = "".join(f"{f'{value:g}: {kept_by(videos, field, value)}':>13}" for value in values)
         lines.append(f"  {'filter.' + field:<26}{cells}")
     lines += ["", "The weakest:"]

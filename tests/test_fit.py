@@ -100,7 +100,7 @@ def test_a_call_that_was_stopped_goes_on_to_the_same_network(videos, model, tmp_
         shutil.copytree(model, half, ignore=shutil.ignore_patterns("network.*", "fusion.pt*"))
         images, _ = fit._frames(videos, CONFIG, half, map)
         refined = [np.load(Path(half) / f"round-{prior}-0.npz")["maps"] for prior in PRIORS]
-        training = usps.fusion_training(fit._network(CONFIG, None), CONFIG, torch.device("cpu"))
+        training = usps.fusion_training(usps.build_network(CONFIG, None), CONFIG, torch.device("cpu"))
         losses = [training.run_epoch(images, refined) for _ in range(2)]
         fit._write_torch(f"{half}/{fit.FUSION}", {"training": training.state(), "losses": losses})
         uri = half
@@ -186,7 +186,10 @@ def test_weights_decide_the_model_by_their_content_and_may_hide_labels(videos, t
     )
     assert one == two
     assert one != stages.fit_saliency(videos, root, "paper", SET)
-    assert storage.read_manifest(one).info["labels"].startswith("unknown: the weights at")
+    manifest = storage.read_manifest(one)
+    assert manifest.info["labels"].startswith("unknown: the weights at")
+    fixed = {name for name in state if name.startswith(("seg.", "up."))}  # the classifier is never taken over
+    assert (manifest.counts["tensors_given"], manifest.counts["tensors_taken"]) == (len(state), len(state) - len(fixed))
 
 
 def test_an_encoder_of_this_project_has_the_labels_of_its_tubes(tmp_path):
@@ -200,6 +203,16 @@ def test_an_encoder_of_this_project_has_the_labels_of_its_tubes(tmp_path):
     found = fit.read_weights(uri)
     assert found.labels.startswith("unknown: an encoder that this project pretrained")  # the chain of tubes is not here
     assert set(found.tensors) == set(encoder)
+
+
+def test_weights_of_half_precision_are_taken_as_whole_ones(tmp_path):
+    weight, count = torch.randn(16, 3, 7, 7), torch.tensor(3)
+    state = {"layer0.0.weight": weight.bfloat16(), "layer0.1.num_batches_tracked": count}
+    torch.save(state, tmp_path / "half.pt")
+    found = fit.read_weights(str(tmp_path / "half.pt")).tensors
+    assert found["layer0.0.weight"].dtype == torch.float32
+    assert found["layer0.1.num_batches_tracked"].dtype == torch.int64
+    torch.testing.assert_close(found["layer0.0.weight"], weight, atol=0.02, rtol=0.01)
 
 
 def test_weights_that_cannot_be_used_are_named(videos, tmp_path):

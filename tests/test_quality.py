@@ -2,7 +2,7 @@
 
 import csv
 import io
-from dataclasses import fields
+from dataclasses import fields, replace
 
 import numpy as np
 import pytest
@@ -70,6 +70,13 @@ def test_the_text_names_the_weakest_and_why():
         ["v01", "visible 4.0 of 10.0 s, lost at 4.0 s, 10.0 % of the frame, priors agree 0.20"],
     ]
     assert "of 0 videos" in quality.describe([], worst=2)
+
+
+def test_a_threshold_of_what_is_not_known_is_not_offered():
+    known = quality.describe(CRAWL, worst=0)
+    unknown = quality.describe([*CRAWL[:-1], replace(CRAWL[-1], agreement=None)], worst=0)
+    assert "filter.min_agreement         cannot be set" in unknown
+    assert "cannot be set" not in known
 
 
 def test_the_csv_is_read_back_as_it_was():

@@ -21,7 +21,7 @@ from previts.errors import InputError
 from previts.experiment import PRIORS, FitConfig
 from previts.progress import progress
 from previts.saliency import usps
-from previts.saliency.network import SaliencyNetwork
+from previts.saliency.network import SaliencyNetwork, load_weights
 from previts.saliency.priors import prior_maps
 from previts.video import VideoError
 
@@ -60,7 +60,11 @@ def read_weights(uri: str) -> Weights:
         data = storage.read_bytes(path)
         loaded = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     except (FileNotFoundError, IsADirectoryError):
-        raise InputError(f"fit.weights names {path}, and there is no such file") from None
+        raise InputError(
+            f"fit.weights names {path}, and there is no such file; give a state dict or a finished folder of `pretrain`"
+        ) from None
+    except InputError:
+        raise
     except DAMAGED as error:
         raise InputError(f"fit.weights: {path} holds no weights that can be read ({reason(error)})") from None
     for name in ("state_dict", "model"):
@@ -70,7 +74,9 @@ def read_weights(uri: str) -> Weights:
     if not named or not all(isinstance(value, torch.Tensor) for value in loaded.values()):
         raise InputError(f"fit.weights: {path} holds {type(loaded).__name__}, expected tensors by name (a state dict)")
     labels = _labels_of(uri) if encoder else f"unknown: the weights at {uri} may have been trained with labels"
-    return Weights(loaded, hashlib.sha256(data).hexdigest(), labels)
+    # Half precision saves room in a file, not in a training.
+    tensors = {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in loaded.items()}
+    return Weights(tensors, hashlib.sha256(data).hexdigest(), labels)
 
 
 def _labels_of(checkpoint: str) -> str:
@@ -89,13 +95,16 @@ def fit(videos_uri: str, config: FitConfig, weights: Weights | None, target_uri:
     """Train a saliency network on frames of a corpus and write it to a folder; goes on where an earlier call stopped.
 
     Returns:
-        Counts: frames, rounds, loss_first and loss_last of the last network, and for each prior the mean agreement of
-        its refined maps with its first ones.
+        Counts: with weights how many tensors were given and taken; frames, rounds, loss_first and loss_last of the last
+        network, and for each prior the mean agreement of its refined maps with its first ones.
 
     Raises:
         InputError: If a video cannot be decoded any more, or the weights do not fit the network.
     """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    counts: dict[str, int | float] = {}
+    if weights:  # before anything is computed; a part of them may fit, and the manifest says how much
+        counts["tensors_given"], counts["tensors_taken"] = len(weights.tensors), _taken(config, weights)
     torch.set_num_threads(workers.alone())
     with workers.pool(workers.alone(), data=target_uri) as run:
         images_NSS3, first = _frames(videos_uri, config, target_uri, run)
@@ -106,7 +115,7 @@ def fit(videos_uri: str, config: FitConfig, weights: Weights | None, target_uri:
             refined = [_refine_prior(task, run) for task in tasks]
         else:  # a small network hardly gains by a second core; a second network does
             refined = list(run(_refine_prior, tasks))
-    counts: dict[str, int | float] = {"frames": len(images_NSS3), "rounds": config.rounds}
+    counts |= {"frames": len(images_NSS3), "rounds": config.rounds}
     for prior, maps_NSS in zip(PRIORS, refined, strict=True):
         counts[f"{prior}_kept"] = round(_agreement(first[prior], maps_NSS, usps.FIRST_THRESHOLDS[prior]), 4)
     network, losses = _fuse(images_NSS3, refined, config, weights, device, target_uri)
@@ -130,7 +139,7 @@ def _refine_prior(task: tuple[str, FitConfig, Arrays | None, str], run: workers.
         if known is not None:
             target_NSS = known["maps"]
             continue
-        training = usps.round_training(number, prior, _network(config, weights), config, device)
+        training = usps.round_training(number, prior, usps.build_network(config, weights), config, device)
         what = f"Deep-USPS, {prior}, round {number + 1} of {config.rounds}"
         target_NSS = usps.refine_round(training, frames["images"], target_NSS, what, run)
         _write_arrays(path, {"maps": target_NSS})
@@ -162,9 +171,10 @@ def reason(error: Exception) -> str:
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
-def _network(config: FitConfig, weights: Mapping[str, torch.Tensor] | None) -> SaliencyNetwork:
+def _taken(config: FitConfig, weights: Weights) -> int:
+    """Return how many tensors of some weights the network takes over."""
     try:
-        return usps.build_network(config, weights)
+        return load_weights(SaliencyNetwork(config.network, config.width, config.inputs), weights.tensors)
     except ValueError as error:
         raise InputError(
             f"fit.weights = {config.weights}: {error}; the network is {config.network}, fit.width {config.width}"
@@ -180,7 +190,7 @@ def _fuse(
     target_uri: str,
 ) -> tuple[SaliencyNetwork, list[float]]:
     """Return the network trained on all refined maps, and its mean losses by epoch."""
-    training = usps.fusion_training(_network(config, weights.tensors if weights else None), config, device)
+    training = usps.fusion_training(usps.build_network(config, weights.tensors if weights else None), config, device)
     losses: list[float] = []
     path = storage.join(target_uri, FUSION)
     state = _read_torch(path, device)

@@ -192,7 +192,10 @@ class Training:
             targets = [self._load(maps[numbers], flips).float().div_(255) for maps in target_PNSS]
             loss = torch.stack([f_measure_loss(saliency, maps, self.threshold, self.beta2) for maps in targets]).mean()
             if not torch.isfinite(loss):
-                raise FloatingPointError(f"Deep-USPS: the loss became {loss.item()} in epoch {self.epoch + 1}")
+                raise FloatingPointError(
+                    f"Deep-USPS: the loss became {loss.item()} in epoch {self.epoch + 1}; "
+                    "lower fit.round_lr or fit.fusion_lr"
+                )
             if history is not None:
                 history.add(numbers, _flipped(saliency.detach(), flips).cpu().numpy())
             self.optimiser.zero_grad(set_to_none=True)
