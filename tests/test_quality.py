@@ -75,7 +75,7 @@ def test_the_text_names_the_weakest_and_why():
 def test_a_threshold_of_what_is_not_known_is_not_offered():
     known = quality.describe(CRAWL, worst=0)
     unknown = quality.describe([*CRAWL[:-1], replace(CRAWL[-1], agreement=None)], worst=0)
-    assert "filter.min_agreement         cannot be set" in unknown
+    assert "filter.min_agreement      cannot be set" in unknown
     assert "cannot be set" not in known
 
 
