@@ -21,6 +21,7 @@ CELL_WIDTH, CELL_HEIGHT, GAP = 168, 126, 2
 TUBE: Colour = (255, 176, 0)
 WHITE: Colour = (255, 255, 255)
 PAPER, INK = (250, 250, 250), (20, 20, 20)
+WORD_SIZE = 14  # pixels
 
 
 def fit(height: int, width: int) -> tuple[int, int]:
@@ -117,18 +118,31 @@ def sheet(titles: Sequence[str], rows: Sequence[tuple[str, Sequence[Array]]]) ->
     """Return rows of cells of one size below the titles of their columns, each row with its name at the left."""
     height, width = rows[0][1][0].shape[:2]
     left = 64
-    head = [_words("", left, 24), *(_words(title, width, 24) for title in titles)]
+    widths = [max(width, _length(title)) for title in titles]
+    head = [_words(title, room, 24) for title, room in zip(["", *titles], [left, *widths], strict=True)]
     lines = [row_of_cells(head, PAPER)]
     for name, cells in rows:
-        lines.append(row_of_cells([_words(name, left, height), *cells], PAPER))
+        centred = [_centred(cell, room) for cell, room in zip(cells, widths, strict=True)]
+        lines.append(row_of_cells([_words(name, left, height), *centred], PAPER))
     gap = np.full((GAP, lines[0].shape[1], 3), PAPER, np.uint8)
     return np.concatenate([part for line in lines for part in (line, gap)], axis=0)
 
 
+def _centred(cell: Array, width: int) -> Array:
+    """Return a cell between margins, as wide as its column."""
+    before = (width - cell.shape[1]) // 2
+    after = width - cell.shape[1] - before
+    left, right = (np.full((cell.shape[0], margin, 3), PAPER, np.uint8) for margin in (before, after))
+    return np.concatenate([left, cell, right], axis=1)
+
+
+def _length(text: str) -> int:
+    """Return the width that words need, in pixels."""
+    return int(ImageFont.load_default(size=WORD_SIZE).getlength(text)) + 6
+
+
 def _words(text: str, width: int, height: int) -> Array:
     image = Image.new("RGB", (width, height), PAPER)
-    font = ImageFont.load_default(size=14)
-    while text and font.getlength(text) > width - 4:
-        text = text[:-1]
+    font = ImageFont.load_default(size=WORD_SIZE)
     ImageDraw.Draw(image).text((width / 2, height / 2), text, INK, font, "mm")
     return np.asarray(image)

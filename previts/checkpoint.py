@@ -49,10 +49,8 @@ def _read(uri: str, device: torch.device | str) -> dict[str, Any] | None:
 
 
 def _delete(uri: str) -> None:
-    fs, path = storage.open_fs(uri)
-    for name in (path + ".sha256", path):  # the checksum first: what is left of a kill in between is not a checkpoint
-        if fs.exists(name):
-            fs.rm_file(name)
+    for name in (uri + ".sha256", uri):  # the checksum first: what is left of a kill in between is not a checkpoint
+        storage.delete(name)
 
 
 def steps(uri: str) -> list[int]:

@@ -21,6 +21,14 @@ from previts.storage import plain
 
 # Process id of an embedded engine that started this process as one of its steps.
 ENGINE = "PREVITS_ENGINE_PID"
+# What object stores raise; the types share no ancestor with each other or with OSError.
+STORE_ERRORS = (
+    ("botocore.exceptions", "BotoCoreError"),
+    ("botocore.exceptions", "ClientError"),
+    ("google.auth.exceptions", "GoogleAuthError"),
+    ("gcsfs.retry", "HttpError"),
+    ("aiohttp", "ClientError"),
+)
 FLOW = """\
 PreViTS: visual representations from unlabelled video, pretrained with tracking supervision.
 
@@ -139,6 +147,8 @@ def quality(index: tyro.conf.Positional[str], out: str = "", worst: int = 5) -> 
     from previts import index as corpus
     from previts import quality as measures
 
+    if worst < 0:
+        raise InputError(f"worst must be 0 or more, got {worst}")
     videos = corpus.read_quality(index)
     if out:
         storage.write_bytes(out, measures.to_csv(videos).encode())
@@ -179,12 +189,26 @@ def readable_errors() -> Iterator[None]:
         text = str(error) if isinstance(error, InputError) else f"{type(error).__name__}: {error}"
         print(f"previts: {text}", file=sys.stderr)
         sys.exit(2 if isinstance(error, InputError) else 1)
+    except _store_errors() as error:
+        if os.environ.get("PREVITS_TRACEBACK"):
+            traceback.print_exc()
+        print(
+            f"previts: the object store did not serve ({type(error).__name__}: {error}); look at its address, at this "
+            "machine's credentials for it and at the network",
+            file=sys.stderr,
+        )
+        sys.exit(1)
     except KeyboardInterrupt:
         print("previts: stopped; the same command goes on where this one stopped", file=sys.stderr)
         sys.exit(130)
     finally:
         over.set()
         watcher.join()
+
+
+def _store_errors() -> tuple[type[Exception], ...]:
+    """Return the error types of the object stores that were used at all."""
+    return tuple(getattr(sys.modules[module], name) for module, name in STORE_ERRORS if module in sys.modules)
 
 
 def _end_with(engine: str, over: threading.Event) -> None:

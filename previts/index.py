@@ -204,8 +204,13 @@ def find_video(uri: str, video_id: str) -> IndexRecord:
     manifest = _manifest(uri)
     known = {video.video_id: video.shard for video in read_quality(uri)}
     if video_id not in known:
-        close = difflib.get_close_matches(video_id, known, n=1, cutoff=0.0)
-        raise InputError(f"{uri} has no video {video_id!r}; did you mean {close[0] if close else 'another index'!r}?")
+        videos = manifest.inputs["videos"]
+        total = int(storage.read_manifest(videos).counts["shards"])
+        failed = {row.video_id: row.error for shard in range(total) for row in shards.read_shard(videos, shard)}
+        if video_id in failed:
+            raise InputError(f"video {video_id!r} was not stored: {failed[video_id]}")
+        close = difflib.get_close_matches(video_id, known, n=1)
+        raise InputError(f"{uri} has no video {video_id!r}" + (f"; did you mean {close[0]!r}?" if close else ""))
     rows = join_shard(manifest.inputs["videos"], manifest.inputs["tubes"], known[video_id])
     return next(row for row in rows if row.video_id == video_id)
 
@@ -224,5 +229,5 @@ def read_index(uri: str) -> Index:
 def _manifest(uri: str) -> storage.Manifest:
     manifest = storage.read_manifest(uri)
     if manifest.stage != "index":
-        raise InputError(f"{uri} is the output of `previts {manifest.stage}`, expected that of `previts index`")
+        raise InputError(f"{uri} is an output of stage {manifest.stage!r}; expected an output of stage 'index'")
     return manifest

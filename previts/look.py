@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image
 from threadpoolctl import threadpool_limits
 
-from previts import cells, index, shards, storage, tubes, video
+from previts import cells, index, quality, shards, storage, tubes, video
 from previts.crawls import CrawlItem
 from previts.errors import InputError
 from previts.experiment import PRIORS, Experiment, SaliencyConfig
@@ -90,7 +90,9 @@ def look_at_stored(index_uri: str, video_id: str, out: str, frames: int) -> str:
     found = storage.read_manifest(saliency)
     config = SaliencyConfig(**found.decided["saliency"])
     stages = Stages(manifest.inputs["videos"], saliency, manifest.inputs["tubes"], found.inputs["model"], config, row)
-    return _look(stages, out, frames, f"{video_id} of {index_uri}")
+    (judged,) = (item for item in index.read_quality(index_uri) if item.video_id == video_id)
+    left_out = f", left out of it by filter.{quality.REASONS[judged.reason]}" if judged.reason else ""
+    return _look(stages, out, frames, f"{video_id} of {index_uri}{left_out}")
 
 
 def folder_for(name: str) -> str:
@@ -172,22 +174,24 @@ def _absent(row: IndexRecord, frame: int) -> str:
 
 
 def _account(stages: Stages, tube: Tube, name: str) -> list[str]:
-    row, quality = stages.row, index.measure(stages.row)
+    row, figures = stages.row, index.measure(stages.row)
     size = f"{row.num_frames} frames of {row.width} x {row.height} at {row.fps:g} a second"
     every = "every frame" if stages.config.every == 1 else f"1 frame in {stages.config.every}"
     lines = [
-        f"video          {name}: {quality.seconds:.1f} s, {size}",
+        f"video          {name}: {figures.seconds:.1f} s, {size}",
         f"saliency       {stages.config.method} on {every}, threshold {stages.config.threshold:g}",
     ]
-    if quality.tube_seconds:
+    if figures.tube_seconds:
         areas = [sum(counts[1::2]) / (row.height * row.width) for counts in tube.key_counts]
-        end = "held to the end" if quality.lost_seconds is None else f"lost for good at {quality.lost_seconds:.1f} s"
+        end = "held to the end" if figures.lost_seconds is None else f"lost for good at {figures.lost_seconds:.1f} s"
         lines += [
-            f"tube           visible {quality.tube_seconds:.1f} of {quality.seconds:.1f} s ({quality.held:.0%}), in "
+            f"tube           visible {figures.tube_seconds:.1f} of {figures.seconds:.1f} s ({figures.held:.0%}), in "
             f"{len(row.spans)} {'span' if len(row.spans) == 1 else 'spans'}; {end}",
             f"area           {row.mean_area:.1%} of the frame on average, from {min(areas):.1%} to {max(areas):.1%}",
             f"edge           touched in {row.border_share:.0%} of its key frames",
         ]
+    elif stages.config.method == "none":
+        lines.append("tube           none: saliency.method=none looks for nothing")
     else:
         lines.append("tube           none: no salient region is large enough to be followed")
     if row.agreement is not None:

@@ -230,7 +230,7 @@ def describe(videos: Sequence[Quality], worst: int) -> str:
             continue
         cells = "".join(f"{f'{value:g}: {kept_by(videos, field, value)}':>13}" for value in values)
         lines.append(f"  {'filter.' + field:<26}{cells}")
-    lines += ["", "The weakest:"]
+    lines += ["", "The weakest:"] if worst else []
     for video in sorted(videos, key=lambda video: (video.rank, video.video_id), reverse=True)[:worst]:
         left = f" (left out: {video.reason})" if video.reason else ""
         lines.append(f"  {video.video_id:<28} {complaint(video)}{left}")

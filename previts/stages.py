@@ -80,6 +80,7 @@ def download(
     """
     from previts import crawls
 
+    _check_part(part, parts)
     if not 0 <= max_failure_fraction <= 1:
         raise InputError(f"max_failure_fraction must be from 0 to 1, got {max_failure_fraction}")
     config = paper.resolve(None, profile, set).experiment.video
@@ -96,7 +97,7 @@ def download(
         """A shard whose failures may pass (a network that was down) is tried again as long as nothing is committed."""
         return shards.is_done(uri, shard) and not any(video.retryable for video in shards.read_shard(uri, shard))
 
-    for shard in _mine(total, part, parts):
+    for shard in range(part, total, parts):
         if not settled(shard):
             shards.build_shard(shards.shard_items(items, shard, config), shard, uri, config)
     if not all(shards.is_done(uri, shard) for shard in range(total)):
@@ -154,7 +155,8 @@ def fit_saliency(videos: str, root: str, profile: str = "paper", set: Sequence[s
 
         weights = fit.read_weights(config.weights)
         labels = weights.labels
-        decided["weights"] = weights.sha256
+        # The kind of the labels too: the same tensors may come with and without their history.
+        decided["weights"] = [weights.sha256, labels.partition(":")[0]]
     if method == "deepusps":
         decided["fit"] = {name: value for name, value in asdict(config).items() if name != "weights"}
     if method == "supervised" and not weights:
@@ -174,6 +176,8 @@ def fit_saliency(videos: str, root: str, profile: str = "paper", set: Sequence[s
         labels = f"detector: {weights.labels}"
     inputs = {"videos": videos, **({"weights": config.weights} if weights else {})}
     storage.commit(uri, decided, inputs=inputs, counts=counts, info={"method": method, "labels": labels})
+    if method == "deepusps":
+        fit.sweep(uri)
     return made(uri)
 
 
@@ -194,6 +198,7 @@ def saliency(
     Returns:
         URI of the masks, for `track`.
     """
+    _check_part(part, parts)
     config = paper.resolve(None, profile, set).experiment.saliency
     decided = {
         "videos": finished(videos, "videos"),
@@ -216,8 +221,9 @@ def saliency(
 
         if not _fan_out(total, part, parts, lambda shard: predict.is_done(uri, shard), work):
             return part_done(uri)
-    masks = sum(records.num_rows(storage.join(uri, shards.table_name(shard))) for shard in range(total))
-    storage.commit(uri, decided, inputs={"videos": videos, "model": model}, counts={"shards": total, "masks": masks})
+    keys = sum(records.num_rows(storage.join(uri, shards.table_name(shard))) for shard in range(total))
+    counts = {"shards": total, "key_frames": keys}
+    storage.commit(uri, decided, inputs={"videos": videos, "model": model}, counts=counts)
     return made(uri)
 
 
@@ -244,6 +250,7 @@ def track(
     Returns:
         URI of the tubes, for `index`.
     """
+    _check_part(part, parts)
     config = paper.resolve(None, profile, set).experiment.track
     decided = {
         "videos": finished(videos, "videos"),
@@ -303,6 +310,8 @@ def index(videos: str, tubes: str, root: str, profile: str = "paper", set: Seque
     total = int(storage.read_manifest(videos).counts["shards"])
     rows = [row for shard in range(total) for row in corpus.join_shard(videos, tubes, shard)]
     counts = corpus.write_index(uri, rows, config)
+    if not counts["videos_with_tube"]:
+        print("no video has a tube: only rows without tracking can be pretrained on this index", file=sys.stderr)
     storage.commit(uri, decided, inputs={"videos": videos, "tubes": tubes}, counts=counts)
     return made(uri)
 
@@ -501,16 +510,14 @@ def report(
     return uri
 
 
-def _mine(total: int, part: int, parts: int) -> range:
-    """Return the shards of one worker."""
+def _check_part(part: int, parts: int) -> None:
     if parts < 1 or not 0 <= part < parts:
         raise InputError(f"part must be in [0, parts) and parts 1 or more, got {part = }, {parts = }")
-    return range(part, total, parts)
 
 
 def _fan_out(total: int, part: int, parts: int, is_done: Callable[[int], bool], work: Callable[[int], object]) -> bool:
     """Do this worker's shards that are not done, and return whether now all shards of all workers are."""
-    for shard in _mine(total, part, parts):
+    for shard in range(part, total, parts):
         if not is_done(shard):
             work(shard)
     return all(is_done(shard) for shard in range(total))

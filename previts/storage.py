@@ -107,6 +107,13 @@ def write_bytes(uri: str, data: bytes) -> None:
     os.replace(temporary, path)
 
 
+def delete(uri: str) -> None:
+    """Remove one file, if it is there."""
+    fs, path = open_fs(uri)
+    if fs.exists(path):
+        fs.rm_file(path)
+
+
 def upload(path: str, uri: str) -> None:
     """Put a file of this machine's disk to `uri`, whole or not at all."""
     fs, target = open_fs(uri)

@@ -89,7 +89,8 @@ def _normalise(
         _encode(pictures, rate, shaper.matrix, target, config.gop, config.crf)
     info = inspect_clip(target)
     if info.num_frames < 2:
-        raise VideoError("only one picture in the video or window; a clip needs at least two")
+        slower = f" at {float(rate):g} pictures a second" if rate < window.rate else ""
+        raise VideoError(f"only one picture in the video or window{slower}; a clip needs at least two")
     return info
 
 

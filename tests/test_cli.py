@@ -91,7 +91,10 @@ MISTAKES = {
         "look a --index {1} --set saliency.method=mc",
         ["shown as it was stored", "give its file"],
     ),
-    "quality of what is no index": ("quality {1}", ["the output of `previts videos`", "`previts index`"]),
+    "quality of what is no index": (
+        "quality {1}",
+        ["is an output of stage 'videos'", "expected an output of stage 'index'"],
+    ),
     "unknown protocol": ("download --crawl nope://x --root {0}/r", ["nope://x", "gs://"]),
 }
 
@@ -106,6 +109,15 @@ def test_a_mistake_is_answered_with_cause_and_remedy_on_one_screen(mistake: str,
     assert len(run.stderr.splitlines()) <= 24, run.stderr
     last = run.stderr[run.stderr.index("previts: ") :]
     assert all(words in last for words in expected), last
+
+
+def test_a_store_without_credentials_is_told_on_one_screen(tmp_path: Path):
+    away = {"AWS_EC2_METADATA_DISABLED": "true", "AWS_CONFIG_FILE": str(tmp_path), "HOME": str(tmp_path)}
+    away |= {"AWS_SHARED_CREDENTIALS_FILE": str(tmp_path), "AWS_ACCESS_KEY_ID": "", "AWS_SECRET_ACCESS_KEY": ""}
+    run = previts("quality", "s3://bucket/index", **away)
+    assert run.returncode == 1, run.stderr
+    assert "Traceback" not in run.stderr
+    assert "previts: the object store did not serve (NoCredentialsError" in run.stderr
 
 
 def test_the_traceback_is_shown_when_asked_for(place: Path):

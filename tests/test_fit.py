@@ -58,6 +58,12 @@ def model(videos, tmp_path_factory):
     return uri
 
 
+def test_maps_that_collapsed_are_remarked_on():
+    sound = {f"{prior}_kept": 0.5 for prior in PRIORS}
+    assert fit.remark_on(sound) == ""
+    assert "left of the priors mc, hs in" in fit.remark_on({**sound, "mc_kept": 0.0, "hs_kept": 0.09})
+
+
 @pytest.mark.parametrize(("videos", "lengths", "wanted"), [(4, [10] * 4, 12), (4, [10, 1, 3, 40], 20), (9, [5] * 9, 4)])
 def test_frames_are_shared_out_evenly(videos, lengths, wanted):
     chosen = fit.choose_frames(videos, lengths, wanted)
@@ -165,6 +171,11 @@ def test_the_stage_says_that_no_labels_were_involved(videos):
     assert manifest.info["labels"] == "none: handcrafted maps, random start"
     assert manifest.counts["frames"] == 6
     assert stages.fit_saliency(videos, root, "paper", SET) == uri
+    assert set(storage.names(uri)) == {
+        fit.NETWORK,
+        fit.SHAPE,
+        storage.MANIFEST,
+    }  # what only the training needed is gone
     rbd = stages.fit_saliency(videos, root, "paper", ["saliency.method=rbd"])
     with pytest.raises(InputError, match=r"is a model for saliency\.method=rbd, and saliency\.method is deepusps"):
         stages.saliency(videos, rbd, root, "paper", SET)
@@ -220,7 +231,9 @@ def test_weights_that_cannot_be_used_are_named(videos, tmp_path):
     with pytest.raises(InputError, match=r"fit\.weights names .*missing\.pt, and there is no such file"):
         fit.read_weights(str(tmp_path / "missing.pt"))
     (tmp_path / "text.pt").write_text("not weights")
-    with pytest.raises(InputError, match=r"text\.pt holds no weights"):
+    with pytest.raises(InputError, match="and it is a folder; give a state dict"):
+        fit.read_weights(str(tmp_path))
+    with pytest.raises(InputError, match=r"text\.pt holds no weights that can be read \(\w+\)"):
         fit.read_weights(str(tmp_path / "text.pt"))
     torch.save([1, 2], tmp_path / "list.pt")
     with pytest.raises(InputError, match="holds list, expected tensors by name"):
@@ -243,7 +256,7 @@ def test_agreement_is_one_for_equal_maps_and_nothing_for_disjoint_ones():
     assert predict.agreement({"a": left * 0, "b": left * 0}) == 0
 
 
-def test_nothing_is_salient_where_nothing_is_asked_for(videos):
+def test_nothing_is_salient_where_nothing_is_asked_for(videos, capsys):
     root = videos.split("/videos/")[0]
     chosen = ["saliency.method=none"]
     model = stages.fit_saliency(videos, root, "paper", chosen)
@@ -253,3 +266,4 @@ def test_nothing_is_salient_where_nothing_is_asked_for(videos):
     counts = storage.read_manifest(index).counts
     assert counts["videos"] == 4
     assert counts["videos_with_tube"] == counts["tracked_frames"] == 0
+    assert "no video has a tube: only rows without tracking" in capsys.readouterr().err

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from moving_squares import FRAMES, SIZE, SQUARE, make_index, square
 
-from previts import index, quality, records, storage
+from previts import index, quality, records, shards, storage
 from previts.errors import InputError
 from previts.experiment import FilterConfig
 from previts.index import IndexRecord
@@ -99,8 +99,17 @@ def test_a_video_is_found_whether_or_not_it_was_left_out(tmp_path):
     assert index.find_video(uri, "v004") == index.read_index(uri).find("v004")
     with pytest.raises(InputError, match="no video 'v003'"):
         index.read_index(uri).find("v003")
+    row = shards.read_shard(made.videos_uri, 0)[0]
+    failed = replace(row, video_id="broken", status="failed", error="not a readable video")
+    table = storage.join(made.videos_uri, shards.table_name(1))
+    records.write_records(table, shards.VideoRecord, [failed])
+    storage.commit(made.videos_uri, {}, counts={"shards": 2})
     with pytest.raises(InputError, match="did you mean 'v004'"):
         index.find_video(uri, "v04")
+    with pytest.raises(InputError, match="video 'broken' was not stored: not a readable video"):
+        index.find_video(uri, "broken")
+    with pytest.raises(InputError, match=r"has no video 'elephant'$"):
+        index.find_video(uri, "elephant")
 
 
 def test_numbers_in_the_counts_are_those_of_numpy_over_the_table(rows, tmp_path):

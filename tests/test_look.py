@@ -1,14 +1,16 @@
 """One video looked at: the pictures show what the pipeline did, and a stored video looks like its file."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from previts import cells, look, paper, stages, storage, video
+from previts import cells, look, paper, records, stages, storage, video
 from previts import index as corpus
 from previts.errors import InputError
+from previts.quality import Quality
 
 SET = ["saliency.method=rbd", "saliency.every=2"]
 HEIGHT, WIDTH, FPS, FRAMES, LEAVES = 96, 128, 12, 24, 18
@@ -120,7 +122,7 @@ def test_what_is_no_video_is_told_and_leaves_nothing(tmp_path):
 def test_pictures_may_go_to_any_store(clip):
     experiment = paper.resolve(None, "demo", [*SET, "saliency.method=none"]).experiment
     account = look.look_at_file(str(clip), "memory://looked", experiment, "", None, None, 3)
-    assert "none: no salient region" in account
+    assert "none: saliency.method=none looks for nothing" in account
     assert storage.names("memory://looked") == [look.OVERLAY, look.SHEET]
 
 
@@ -135,3 +137,26 @@ def test_pictures_may_go_to_any_store(clip):
 )
 def test_the_folder_is_named_after_the_video(name, folder):
     assert look.folder_for(name) == folder
+
+
+def test_titles_of_narrow_pictures_are_whole():
+    cell = np.full((40, 20, 3), 7, np.uint8)
+    narrow = cells.sheet(["deepusps (chosen)", "tube"], [("0.00 s", [cell, cell])])
+    wide = cells.sheet(["deepusps (chosen)", "tube"], [("0.00 s", [np.full((40, 300, 3), 7, np.uint8)] * 2)])
+    ink = [(sheet[:24].min(axis=2) < 100).sum() for sheet in (narrow, wide)]
+    assert ink[0] == ink[1] > 100
+    columns = (narrow[24 + cells.GAP :] == 7).all(axis=2).any(axis=0)
+    assert columns.sum() == 2 * 20  # the pictures themselves stay as they are
+
+
+def test_a_video_that_a_filter_left_out_says_so(clip, tmp_path):
+    root, chosen = str(tmp_path / "root"), [*SET, "filter.max_area=0.9"]
+    videos = stages.download(str(clip.parent), root, "demo", SET)
+    model = stages.fit_saliency(videos, root, "demo", SET)
+    tubes = stages.track(videos, stages.saliency(videos, model, root, "demo", SET), root, "demo", SET)
+    index = stages.index(videos, tubes, root, "demo", chosen)
+    (row,) = corpus.read_quality(index)
+    assert "left out" not in look.look_at_stored(index, row.video_id, str(tmp_path / "out"), 2)
+    judged = [replace(row, reason="large")]
+    records.write_records(storage.join(index, corpus.QUALITY), Quality, judged)
+    assert "left out of it by filter.max_area" in look.look_at_stored(index, row.video_id, str(tmp_path / "out"), 2)

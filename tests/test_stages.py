@@ -281,3 +281,20 @@ def test_a_row_of_supervised_tracking_is_not_trained_on_other_tubes(made):
     ):
         with pytest.raises(InputError, match=r"row 6d/supervised wants tubes of saliency\.method=supervised.* of rbd"):
             verb()
+
+
+@pytest.mark.parametrize(("part", "parts"), [(2, 2), (-1, 2), (0, 0)])
+def test_a_part_that_does_not_exist_is_refused_whether_or_not_the_whole_is_there(made, part, parts):
+    for verb in (
+        lambda: stages.download(made["crawl"], made["root"], "demo", SMALL, part, parts),
+        lambda: stages.saliency(made["videos"], made["model"], made["root"], "demo", SMALL, part, parts),
+        lambda: stages.track(made["videos"], made["saliency"], made["root"], "demo", SMALL, part, parts),
+    ):
+        with pytest.raises(InputError, match=r"part must be in \[0, parts\)"):
+            verb()
+
+
+def test_the_saliency_counts_its_key_frames(made):
+    frames = [row.num_frames for shard in range(3) for row in shards.read_shard(made["videos"], shard)]
+    counts = storage.read_manifest(made["saliency"]).counts
+    assert counts == {"shards": 3, "key_frames": sum(-(-number // 4) for number in frames)}

@@ -1,6 +1,7 @@
 import itertools
 import os
 import random
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -184,6 +185,12 @@ def test_bad_inputs_end_with_a_reason(tmp_path):
         with pytest.raises(VideoError, match=reason):
             video.normalise(str(tmp_path / name), str(tmp_path / "clip.mp4"), CONFIG, None, None)
         assert not (tmp_path / "clip.mp4").exists(), name
+
+
+def test_a_rate_that_leaves_one_picture_is_named(tmp_path):
+    two = write_source(tmp_path / "two.mp4", [numbered(n) for n in range(2)])
+    with pytest.raises(VideoError, match="only one picture in the video or window at 5 pictures a second"):
+        video.normalise(two, str(tmp_path / "clip.mp4"), replace(CONFIG, max_fps=5.0), None, None)
 
 
 def test_a_video_with_sound_beside_it_is_fine(tmp_path):

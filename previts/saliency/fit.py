@@ -7,6 +7,7 @@ prior, the last network every tenth of its epochs) and found by the next call. T
 import hashlib
 import io
 import pickle
+import sys
 import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -32,6 +33,7 @@ DETECTOR = "detector.pt"
 DAMAGED = (pickle.UnpicklingError, RuntimeError, ValueError, EOFError, KeyError, AttributeError, zipfile.BadZipFile)
 FRAMES = "frames.npz"
 FUSION, FUSION_SAVES = "fusion.pt", 10
+LEAST_KEPT = 0.1  # of a prior's salient pixels, as IoU; a sound training keeps a half
 
 
 @dataclass(frozen=True)
@@ -59,9 +61,10 @@ def read_weights(uri: str) -> Weights:
     try:
         data = storage.read_bytes(path)
         loaded = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
-    except (FileNotFoundError, IsADirectoryError):
+    except (FileNotFoundError, IsADirectoryError) as error:
+        what = "it is a folder" if isinstance(error, IsADirectoryError) else "there is no such file"
         raise InputError(
-            f"fit.weights names {path}, and there is no such file; give a state dict or a finished folder of `pretrain`"
+            f"fit.weights names {path}, and {what}; give a state dict, or the finished folder of a checkpoint"
         ) from None
     except InputError:
         raise
@@ -118,11 +121,24 @@ def fit(videos_uri: str, config: FitConfig, weights: Weights | None, target_uri:
     counts |= {"frames": len(images_NSS3), "rounds": config.rounds}
     for prior, maps_NSS in zip(PRIORS, refined, strict=True):
         counts[f"{prior}_kept"] = round(_agreement(first[prior], maps_NSS, usps.FIRST_THRESHOLDS[prior]), 4)
+    if remark := remark_on(counts):
+        print(remark, file=sys.stderr)
     network, losses = _fuse(images_NSS3, refined, config, weights, device, target_uri)
     shape = {"network": config.network, "width": config.width, "inputs": config.inputs, "size": config.size}
     storage.write_json(storage.join(target_uri, SHAPE), shape)
     _write_torch(storage.join(target_uri, NETWORK), network.cpu().state_dict())
     return counts | {"loss_first": round(losses[0], 4), "loss_last": round(losses[-1], 4)}
+
+
+def remark_on(counts: Mapping[str, int | float]) -> str:
+    """Return what to say of a training in which maps collapsed, or nothing: its model would find no object."""
+    lost = [prior for prior in PRIORS if counts[f"{prior}_kept"] < LEAST_KEPT]
+    if not lost:
+        return ""
+    return (
+        f"hardly anything is left of the priors {', '.join(lost)} in their refined maps (below {LEAST_KEPT:g}): "
+        "look at some videos with this model, or raise fit.frames, fit.round_epochs or fit.round_lr"
+    )
 
 
 def _refine_prior(task: tuple[str, FitConfig, Arrays | None, str], run: workers.Run = workers.in_order) -> usps.Levels:
@@ -146,6 +162,13 @@ def _refine_prior(task: tuple[str, FitConfig, Arrays | None, str], run: workers.
     return target_NSS
 
 
+def sweep(target_uri: str) -> None:
+    """Remove what only a training that goes on needs, from a folder that is finished."""
+    for name in storage.names(target_uri):
+        if name in (FRAMES, FUSION) or name.startswith("round-"):
+            storage.delete(storage.join(target_uri, name))
+
+
 def load_network(model_uri: str) -> tuple[SaliencyNetwork, int]:
     """Return the network of a finished folder in eval mode, and the side of the squares that it learned from.
 
@@ -166,8 +189,9 @@ def load_network(model_uri: str) -> tuple[SaliencyNetwork, int]:
 
 
 def reason(error: Exception) -> str:
-    """Return the kind of an error with its first line; that of a refused pickle tells how to load it unsafely."""
-    text = "" if isinstance(error, pickle.UnpicklingError) else str(error).partition("\n")[0]
+    """Return the kind of an error with its first sentence; that of a refused pickle tells how to load it unsafely."""
+    silent = isinstance(error, pickle.UnpicklingError | KeyError)
+    text = "" if silent else str(error).partition("\n")[0].partition(". ")[0]
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
