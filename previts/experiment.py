@@ -161,13 +161,22 @@ class SamplingConfig:
     gap: Literal["varying", "constant", "zero"] = "varying"
     gap_seconds: float = 1.7  # of gap="constant" (section 4.6)
     min_overlap: float = 0.3  # mu
-    # Paper: "IOU with the tracking mask"; section 4.6 and the released code mean coverage of the mask, so does this.
+    # Paper: "IOU with the tracking mask"; section 4.6 ("cover at least") and the released code mean the share of the
+    # mask that the crop covers, so does the default; "iou" is intersection over union of crop and mask
+    overlap: Literal["coverage", "iou"] = "coverage"
     crop_scale: tuple[float, float] = (0.4, 1.0)  # not stated; released code
     crop_ratio: tuple[float, float] = (3 / 4, 4 / 3)  # not stated; released code
     crop_attempts: int = 10  # not stated; released code
     min_tracked_fraction: float = 0.24  # not stated; released code: 60 of 250 frames
     clip_frames: int = 1
     clip_stride: int = 1
+    # "clip": the object is visible in every frame of a clip, and each frame has its own mask (section 3.2); "middle": in
+    # the middle frame, whose mask stands for all (released code)
+    visible: Literal["clip", "middle"] = "clip"
+    # Of the third clip of the speed task (section 3.1): "own" is a segment drawn like the others; "key" the key's at the
+    # other speed (RSPNet and the released code)
+    other_segment: Literal["own", "key"] = "own"
+    speeds: tuple[int, int] = (1, 2)  # not stated; RSPNet: every frame, or every second one
     data_fraction: float = 1.0  # appendix A, figure 1
 
     def __post_init__(self) -> None:
@@ -185,6 +194,12 @@ class SamplingConfig:
         _require("sampling.crop_attempts", self.crop_attempts, "1 or more", self.crop_attempts >= 1)
         _require("sampling.clip_frames", self.clip_frames, "1 or more", self.clip_frames >= 1)
         _require("sampling.clip_stride", self.clip_stride, "1 or more", self.clip_stride >= 1)
+        _require(
+            "sampling.speeds",
+            self.speeds,
+            "two different numbers from 1",
+            min(self.speeds) >= 1 and self.speeds[0] != self.speeds[1],
+        )
         _require("sampling.data_fraction", self.data_fraction, "in (0, 1]", 0 < self.data_fraction <= 1)
 
 
@@ -202,7 +217,7 @@ class AugmentConfig:
     blur_sigma: tuple[float, float] = (0.1, 2.0)  # not stated; MoCo v2
 
     def __post_init__(self) -> None:
-        _require("augment.size", self.size, "32 or more", self.size >= 32)
+        _require("augment.size", self.size, "an even number from 32", self.size >= 32 and self.size % 2 == 0)
         for name in ("flip_probability", "grey_probability", "jitter_probability", "blur_probability"):
             _require(f"augment.{name}", getattr(self, name), "from 0 to 1", 0 <= getattr(self, name) <= 1)
         _require(
@@ -215,11 +230,16 @@ class AugmentConfig:
 class ModelConfig:
     """The encoder and its projection head (section 4.1)."""
 
-    encoder: Literal["resnet18", "resnet50"] = "resnet50"
+    encoder: Literal["resnet18", "resnet50", "s3dg"] = "resnet50"  # S3D-g sees clips, the others single frames
+    width: float = 1.0  # share of the channels of S3D-g
+    # URI of weights that both encoders start from: a checkpoint of ours, MoCo's, RSPNet's, or torchvision's; "" is random
+    weights: str = ""
     head: Literal["linear", "mlp"] = "linear"  # not stated; MoCo v1 and the released code
     embedding_dim: int = 128  # not stated; MoCo
 
     def __post_init__(self) -> None:
+        shrinkable = self.encoder == "s3dg" or self.width == 1
+        _require("model.width", self.width, "in (0, 1], and 1 but for s3dg", 0 < self.width <= 1 and shrinkable)
         _require("model.embedding_dim", self.embedding_dim, "1 or more", self.embedding_dim >= 1)
 
 
@@ -230,15 +250,30 @@ class ObjectiveConfig:
     temperature: float = 0.07  # tau
     queue_size: int = 65535  # K, as printed in section 4.1; the ring of keys needs no multiple of the batch
     key_momentum: float = 0.999  # not stated; MoCo
+    # Paper: the momentum encoder moves once a step, as in MoCo; the released code moves it in both of its passes
+    key_updates: int = 1
     attention_weight: float = 3.0  # lambda; 0 leaves the attention term out
     cam: Literal["relu", "minmax"] = "relu"  # equation 4; the released code shifts to [0, 1] instead
     mask_pooling: Literal["area", "bilinear"] = "area"  # not stated, mask to the map's grid; released code: bilinear
+    speed_weight: float = (
+        0.0  # of the speed loss (equation 2); video models have 1, with a third clip and a second head
+    )
+    speed_margin: float = 0.15  # gamma, in units of cosine; released code: 2 on logits divided by tau, which is 0.14
+    # Which clips are positives of equation 1: the paper names the key; RSPNet and the released code add the third clip
+    # by a second term of the same weight
+    positives: Literal["key", "key+other"] = "key"
+    enqueued: Literal["key", "other"] = "key"  # which embedding becomes a negative; RSPNet and the released code: other
     batch_norm_groups: int = 16  # batch-norm statistics are taken over this many parts of a batch: the paper's 16 GPUs
 
     def __post_init__(self) -> None:
         _require("objective.temperature", self.temperature, "more than 0", self.temperature > 0)
         _require("objective.queue_size", self.queue_size, "1 or more", self.queue_size >= 1)
         _require("objective.key_momentum", self.key_momentum, "from 0 to 1", 0 <= self.key_momentum <= 1)
+        _require("objective.key_updates", self.key_updates, "1 or more", self.key_updates >= 1)
+        _require("objective.speed_weight", self.speed_weight, "0 or more", self.speed_weight >= 0)
+        _require("objective.speed_margin", self.speed_margin, "more than 0", self.speed_margin > 0)
+        needs_other = self.speed_weight > 0 or (self.positives, self.enqueued) == ("key", "key")
+        _require("objective.positives", self.positives, "key, as enqueued, where there is no speed loss", needs_other)
         _require("objective.attention_weight", self.attention_weight, "0 or more", self.attention_weight >= 0)
         _require("objective.batch_norm_groups", self.batch_norm_groups, "1 or more", self.batch_norm_groups >= 1)
 
@@ -254,11 +289,13 @@ class OptimConfig:
     batch_size: int = 256  # over all processes
     lr_update: Literal["epoch", "step"] = "epoch"  # not stated; MoCo and the released code move it once an epoch
     final_lr_fraction: float = 0.001  # not stated; released code, the cosine ends at lr / 1000
+    clip_norm: float = 0.0  # gradients are scaled down to this norm; 0: never (paper and released code; CAST has 2)
     precision: Literal["float32", "bfloat16"] = "bfloat16"  # not stated; on a CPU always float32
 
     def __post_init__(self) -> None:
         _require("optim.lr", self.lr, "more than 0", self.lr > 0)
         _require("optim.final_lr_fraction", self.final_lr_fraction, "from 0 to 1", 0 <= self.final_lr_fraction <= 1)
+        _require("optim.clip_norm", self.clip_norm, "0 or more", self.clip_norm >= 0)
         _require("optim.momentum", self.momentum, "in [0, 1)", 0 <= self.momentum < 1)
         _require("optim.weight_decay", self.weight_decay, "0 or more", self.weight_decay >= 0)
         _require("optim.epochs", self.epochs, "1 or more", self.epochs >= 1)
@@ -292,8 +329,13 @@ class Experiment:
             f"optim.batch_size = {batch} or more",
             self.objective.queue_size >= batch,
         )
-        frames = self.sampling.clip_frames
-        _require("sampling.clip_frames", frames, f"1 for the image encoder {self.model.encoder}", frames == 1)
+        frames, encoder = self.sampling.clip_frames, self.model.encoder
+        if encoder == "s3dg":
+            _require("sampling.clip_frames", frames, "a multiple of 8 for s3dg", frames % 8 == 0)
+        else:
+            _require("sampling.clip_frames", frames, f"1 for the image encoder {encoder}", frames == 1)
+            speed = self.objective.speed_weight
+            _require("objective.speed_weight", speed, f"0 for the image encoder {encoder}", speed == 0)
         masked = self.sampling.constraint == "tracking" or self.objective.attention_weight == 0
         _require(
             "sampling.constraint", self.sampling.constraint, "tracking where objective.attention_weight > 0", masked
