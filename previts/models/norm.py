@@ -22,6 +22,16 @@ class GroupedBatchNorm(_BatchNorm):
     ) -> None:
         super().__init__(num_features, eps=eps, momentum=momentum)
         self.group_size = group_size
+        self.whole_momentum = momentum
+
+    def count_part(self, part: int, parts: int) -> None:
+        """Let the running statistics move, from now on, as far as one of several parts of a batch counts.
+
+        After the last part they have moved as by the whole batch at once: part i of n moves them by a share of
+        (m / n) / (1 - (n - 1 - i) m / n), which the parts after it shrink to m / n.
+        """
+        share = self.whole_momentum / parts
+        self.momentum = share / (1 - (parts - 1 - part) * share)
 
     def _check_input_dim(self, input: Tensor) -> None:
         if input.dim() not in (4, 5):

@@ -28,8 +28,3 @@ class Encoder(ResNet):  # type: ignore[misc]  # torchvision has no types
         maps = self.layer4(self.layer3(self.layer2(self.layer1(maps))))
         assert isinstance(maps, Tensor)
         return maps
-
-
-def build_encoder(kind: Literal["resnet18", "resnet50"], group_size: int | None = None) -> Encoder:
-    """Return a new encoder with torchvision's random weights; calling it gives the pooled features (B, C)."""
-    return Encoder(kind, group_size)

@@ -1,0 +1,45 @@
+"""Which encoders there are, built by their names in an experiment (`ModelConfig.encoder`).
+
+All have `features`, which returns the last maps, `channels`, and return the pooled features (B, C) when called. Images
+are BCHW, clips BCTHW.
+"""
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from previts.models.resnet import Encoder as ResNetEncoder
+from previts.models.s3dg import S3DG
+
+Kind = Literal["resnet18", "resnet50", "s3dg"]
+Encoder = ResNetEncoder | S3DG
+
+
+def build_encoder(kind: Kind, group_size: int | None = None, width: float = 1.0) -> Encoder:
+    """Return a new encoder with random weights; batch normalisation takes `group_size` samples at a time, or all.
+
+    Raises:
+        ValueError: If a width other than 1 is asked of a ResNet.
+    """
+    match kind:
+        case "s3dg":
+            return S3DG(width, group_size)
+        case "resnet18" | "resnet50":
+            if width != 1:
+                raise ValueError(f"only s3dg has a width, got {kind = }, {width = }")
+            # The layout in which convolutions of images are quick; those of clips take weights as they are.
+            encoder: ResNetEncoder = ResNetEncoder(kind, group_size).to(memory_format=torch.channels_last)
+            return encoder
+
+
+def last_maps(encoder: Encoder, clips_BCTHW: Tensor) -> Tensor:
+    """Return the maps of the last layer, (B, C, T, H, W), in the memory layout that suits encoder and device.
+
+    An image encoder takes clips of one frame.
+    """
+    if isinstance(encoder, S3DG):
+        return encoder.features(clips_BCTHW.contiguous(memory_format=torch.channels_last_3d))
+    assert clips_BCTHW.shape[2] == 1, "an image encoder takes single frames"
+    images_BCHW = clips_BCTHW[:, :, 0].contiguous(memory_format=torch.channels_last)
+    return encoder.features(images_BCHW)[:, :, None]
