@@ -1,10 +1,11 @@
-"""Random colour, blur and flip of clips, in batch on the training device.
+"""Colours of stored clips, and their random colour, blur and flip, in batch on the training device.
 
 PreViTS section 4.1: "standard data augmentation ... random Gaussian blur, and random color jitter". The random numbers
 are drawn on the CPU, one row a clip (`draw`), and applied on any device (`augment`), so a clip looks the same whatever
 the device, the batch it is in and the number of processes. Cropping is not done here (`sampling.py`).
 
-Shape suffixes: B clips, T frames, C channels, H W pixels, P numbers of a draw.
+Shape suffixes: B clips, T frames, C channels, S pixels of a side, R = 3 S / 2 rows of an I420 picture (S of luma, then
+the two chroma planes one after the other), P numbers of a draw.
 """
 
 import itertools
@@ -14,6 +15,7 @@ from functools import partial
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -21,6 +23,16 @@ from previts.experiment import AugmentConfig
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet, RGB in [0, 1]
 GREY = (0.2989, 0.587, 0.114)  # ITU-R 601 luma
+# Shares of red and blue in luma by H.264's code of the colour matrix; others are taken for BT.601, as players do.
+_WEIGHTS = {
+    1: (0.2126, 0.0722),
+    4: (0.30, 0.11),
+    5: (0.299, 0.114),
+    6: (0.299, 0.114),
+    7: (0.212, 0.087),
+    9: (0.2627, 0.0593),
+}
+BLACK = 16  # luma in limited range, whose white is 235
 _ORDERS = tuple(itertools.permutations(range(4)))
 # Columns of a draw.
 _FLIP, _BRIGHTNESS, _CONTRAST, _SATURATION, _HUE, _ORDER, _GREY, _SIGMA = range(8)
@@ -46,26 +58,53 @@ def draw(config: AugmentConfig, generator: np.random.Generator) -> NDArray[np.fl
     return numbers
 
 
-def augment(clips_BTCHW: Tensor, masks_BTHW: Tensor, draws_BP: Tensor) -> tuple[Tensor, Tensor]:
-    """Return normalised, augmented clips and their masks on the device of the clips.
+def augment(clips_BTRS: Tensor, matrices_B: Tensor, masks_BTSS: Tensor, draws_BP: Tensor) -> tuple[Tensor, Tensor]:
+    """Return normalised, augmented clips (B, T, C, S, S) and their masks on the device of the clips.
 
     Args:
-        clips_BTCHW: uint8 RGB.
-        masks_BTHW: bool; flipped with the clip, otherwise untouched.
+        clips_BTRS: uint8 pictures as I420, limited range.
+        matrices_B: H.264's code of each clip's colour matrix, **on the CPU**.
+        masks_BTSS: bool; flipped with the clip, otherwise untouched.
         draws_BP: One `draw` a clip, **on the CPU**: which clips a transform touches is decided without waiting for the
             device.
     """
-    device = clips_BTCHW.device
-    clips = clips_BTCHW.to(torch.float32).div_(255)
-    clips = _jitter(clips, draws_BP)
+    device = clips_BTRS.device
+    clips = _jitter(to_rgb(clips_BTRS, matrices_B), draws_BP)
     _apply(clips, draws_BP[:, _GREY] > 0, lambda some, _: _luma(some).expand_as(some), draws_BP[:, _GREY])
     reach = math.ceil(3 * float(draws_BP[:, _SIGMA].max()))
     _apply(clips, draws_BP[:, _SIGMA] > 0, partial(blur, reach=reach), draws_BP[:, _SIGMA])
-    masks = masks_BTHW.clone()
+    masks = masks_BTSS.clone()
     flipped = draws_BP[:, _FLIP] > 0
     _apply(clips, flipped, lambda some, _: some.flip(-1), draws_BP[:, _FLIP])
     _apply(masks, flipped, lambda some, _: some.flip(-1), draws_BP[:, _FLIP])
     return normalise(clips), masks.to(device)
+
+
+def to_rgb(clips_BTRS: Tensor, matrices_B: Tensor) -> Tensor:
+    """Return RGB in [0, 1], (B, T, C, S, S), of I420 pictures in limited range, each clip by its own colour matrix.
+
+    Chroma is upsampled bilinearly around its pixels' centres. `matrices_B` holds H.264's codes, on the CPU.
+    """
+    batch, frames, _, size = clips_BTRS.shape
+    luma = clips_BTRS[:, :, None, :size].to(torch.float32).sub_(BLACK).mul_(1 / 219)
+    halves = clips_BTRS[:, :, size:].reshape(-1, 2, size // 2, size // 2).to(torch.float32).sub_(128)
+    chroma = F.interpolate(halves, scale_factor=2.0, mode="bilinear", align_corners=False)
+    blue, red = chroma.view(batch, frames, 2, 1, size, size).unbind(2)
+    shares = _CHROMA[matrices_B].to(clips_BTRS.device, non_blocking=True)
+    of_blue, of_red = shares.view(batch, 1, 3, 2, 1, 1).unbind(3)
+    # Sums of products, not a matrix product: a clip's numbers must not depend on its batch.
+    return luma.addcmul(blue, of_blue).addcmul_(red, of_red).clamp_(0, 1)
+
+
+def _chroma_shares(code: int) -> list[list[float]]:
+    """Return how much of Cb and Cr is in red, green and blue, from limited range to [0, 1] (ITU-T H.273, 8.3)."""
+    red, blue = _WEIGHTS.get(code, _WEIGHTS[6])
+    green = 1 - red - blue
+    return [
+        [0.0, (1 - red) * 2 / 224],
+        [-(1 - blue) * blue / green * 2 / 224, -(1 - red) * red / green * 2 / 224],
+        [(1 - blue) * 2 / 224, 0.0],
+    ]
 
 
 def normalise(clips: Tensor) -> Tensor:
@@ -145,6 +184,9 @@ _COLOUR: tuple[tuple[Callable[[Tensor, Tensor], Tensor], float], ...] = (
     (saturate, 1.0),
     (turn_hue, 0.0),
 )
+
+
+_CHROMA = torch.tensor([_chroma_shares(code) for code in range(256)])
 
 
 def blur(clips: Tensor, sigmas_B: Tensor, reach: int) -> Tensor:

@@ -1,16 +1,18 @@
 """Pairs from an index: which samples a step takes, and how their crops come from the shards to a batch.
 
-PreViTS section 3.2. Everything random is drawn from a counter (seed, epoch, sample, purpose), so a sample is the same
-whatever the number of loader workers and processes, and a run can start at any step. Colours are not touched here
-(`augment.py` does that on the training device; only its numbers are drawn here).
+PreViTS sections 3.1 and 3.2. Everything random is drawn from a counter (seed, epoch, sample, purpose), so a sample is
+the same whatever the number of loader workers and processes, and a run can start at any step. Colours are not touched
+here, not even turned into RGB (`augment.py` does that on the training device; only its numbers are drawn here).
 
-Shape suffixes: B pairs of this process, N pairs of all processes, T frames, C channels, H W pixels.
+Shape suffixes: B pairs of this process, N pairs of all processes, T frames, S pixels of a side of a crop, R = 3 S / 2
+rows of an I420 picture (`crops.py`).
 """
 
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal, NamedTuple
 
 import cv2
@@ -20,16 +22,18 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from previts import augment, sampling, shards, storage, tubes
+from previts import augment, crops, sampling, shards, storage, tubes
 from previts.errors import InputError
 from previts.experiment import Experiment
 from previts.index import Index, IndexRecord
 from previts.video import VideoError
 
-Role = Literal["query", "key"]
+Role = Literal["query", "key", "other"]
 # What a random number is for, the last number of its counter.
-_ORDER, _KEY_ORDER, _PAIR, _CROP, _AUGMENT = range(5)
-_ROLES = {"query": 0, "key": 1}
+_ORDER, _KEY_ORDER, _PAIR, _CROP, _AUGMENT, _SPEED = range(6)
+_ROLES: dict[Role, int] = {"query": 0, "key": 1, "other": 2}
+
+_UNKNOWN_MATRIX = 2  # H.264's code
 
 # A few clips may be damaged; more than this share of the videos, and more than this many (of a small corpus, more than
 # an eighth), is a broken corpus.
@@ -38,6 +42,17 @@ DAMAGED_FRACTION, DAMAGED_VIDEOS = 0.01, 8
 
 def _generator(*counter: int) -> np.random.Generator:
     return np.random.default_rng(counter)
+
+
+@lru_cache(maxsize=2)
+def _order(seed: int, epoch: int, videos: int, repeats: int) -> NDArray[np.int64]:
+    """Return the samples of an epoch in their order; every step of it takes a piece."""
+    rounds = [
+        _generator(seed, epoch, repeat, _ORDER).permutation(videos) + repeat * videos for repeat in range(repeats)
+    ]
+    order = np.concatenate(rounds)
+    order.setflags(write=False)
+    return order
 
 
 @dataclass(frozen=True)
@@ -70,12 +85,8 @@ class Schedule:
     def samples(self, step: int) -> NDArray[np.int64]:
         """Return the samples of a step, (N,): row n is the query of pair n."""
         epoch, place = divmod(step, self.steps_per_epoch)
-        repeats = range(math.ceil(self.batch_size / self.videos))
-        rounds = [
-            _generator(self.seed, epoch, repeat, _ORDER).permutation(self.videos) + repeat * self.videos
-            for repeat in repeats
-        ]
-        return np.concatenate(rounds)[place * self.batch_size : (place + 1) * self.batch_size]
+        order = _order(self.seed, epoch, self.videos, math.ceil(self.batch_size / self.videos))
+        return order[place * self.batch_size : (place + 1) * self.batch_size]
 
     def key_order(self, step: int) -> NDArray[np.int64]:
         """Return which pair the key of each row belongs to, (N,): a permutation of the rows of a step.
@@ -86,10 +97,14 @@ class Schedule:
 
 
 class Sample(NamedTuple):
-    """One side of a pair: a clip (T, C, H, W) with the mask of the object (T, H, W), and the `draw` for `augment`."""
+    """One clip of a pair: pictures (T, R, S) as I420, the mask of the object (T, S, S), the `draw` for `augment`.
+
+    `matrix` is H.264's code of the colour matrix.
+    """
 
     video_id: str
     clip: NDArray[np.uint8]
+    matrix: int
     mask: NDArray[np.bool_]
     masked: bool
     draw: NDArray[np.float32]
@@ -97,12 +112,14 @@ class Sample(NamedTuple):
 
 
 class Side(NamedTuple):
-    """The queries or the keys of a batch, on the CPU. Where `usable` is False the clip is a stand-in.
+    """The queries, the keys or the other clips of a batch, on the CPU. Where not `usable`, the clip is a stand-in.
 
-    Clips are (B, T, C, H, W), masks (B, T, H, W), flags (B,), draws (B, P).
+    Clips are (B, T, R, S) uint8 as I420, masks (B, T, S, S), draws (B, P), the rest (B,). `matrices` holds H.264's
+    codes of the colour matrices. A mask that is not known (`masked` is False) is all True.
     """
 
     clips: Tensor
+    matrices: Tensor
     masks: Tensor
     masked: Tensor
     usable: Tensor
@@ -111,10 +128,15 @@ class Side(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """What one step of this process takes; `damaged` lists (video id, reason)."""
+    """What one step of this process takes; `damaged` lists (video id, reason).
+
+    Row b holds the query of pair b, and the key of pair `key_order[b]` with the `other` clip of the same pair, if there
+    is a speed task.
+    """
 
     query: Side
     key: Side
+    other: Side | None
     key_order: Tensor
     damaged: list[tuple[str, str]]
 
@@ -122,14 +144,18 @@ class Batch(NamedTuple):
 Request = tuple[int, int, int, int]
 """Step, epoch, sample of the query, sample of the key."""
 
+Item = tuple[int, list[Sample]]
+"""Step; the query of one sample, then the key of another and, with the speed task, that one's other clip."""
 
-class PairDataset(Dataset[tuple[int, Sample, Sample]]):
-    """The chosen videos of an index as queries and keys; asked by `Request`s, which `batches` makes."""
+
+class PairDataset(Dataset[Item]):
+    """The chosen videos of an index as clips of pairs; asked by `Request`s, which `batches` makes."""
 
     def __init__(self, index: Index, experiment: Experiment) -> None:
         columns = index.table.select(["video_id", "split"]).to_pydict()
         self.index, self.experiment = index, experiment
         self.numbers = sampling.choose_videos(columns["video_id"], columns["split"], experiment.sampling)
+        self.speed_task = experiment.objective.speed_weight > 0
         self._check_shards()
 
     def _check_shards(self) -> None:
@@ -145,76 +171,117 @@ class PairDataset(Dataset[tuple[int, Sample, Sample]]):
     def __len__(self) -> int:
         return len(self.numbers)
 
-    def __getitem__(self, request: Request) -> tuple[int, Sample, Sample]:
-        """Return the step, the query of one sample and the key of another."""
+    def __getitem__(self, request: Request) -> Item:
+        """Return the step, the query of one sample and what goes with the key of another."""
         step, epoch, query, key = request
-        return step, self.sample(epoch, query, "query"), self.sample(epoch, key, "key")
+        beside: tuple[Role, ...] = ("key", "other") if self.speed_task else ("key",)
+        return step, [*self.samples(epoch, query, ("query",)), *self.samples(epoch, key, beside)]
+
+    def samples(self, epoch: int, sample: int, roles: Sequence[Role]) -> list[Sample]:
+        """Return clips of a sample. Where one of them is damaged, all are grey with `error` set."""
+        config, seed, size = self.experiment.sampling, self.experiment.seed, self.experiment.augment.size
+        video = self.index[self.numbers[sample % len(self.numbers)]]
+        pair = sampling.sample_pair(video, config, _generator(seed, epoch, sample, _PAIR), speed_task=self.speed_task)
+        frames = self._frames(pair, epoch, sample, video.num_frames, roles)
+        draws = {
+            role: augment.draw(self.experiment.augment, _generator(seed, epoch, sample, _AUGMENT, _ROLES[role]))
+            for role in roles
+        }
+        wanted = sorted(set().union(*frames.values()))
+        try:
+            planes = dict(zip(wanted, shards.read_planes(self.index.videos_uri, video, wanted), strict=True))
+        except VideoError as error:
+            return [_stand_in(video.video_id, config.clip_frames, size, draws[role], str(error)) for role in roles]
+        masks = self._read_masks(video, pair, frames) if pair.constrained else {}
+        made = []
+        for role in roles:
+            mask_frames = self._mask_frames(pair, role, frames[role], video.num_frames)
+            reference = masks[mask_frames[len(mask_frames) // 2]] if pair.constrained else None
+            numbers = _generator(seed, epoch, sample, _CROP, _ROLES[role])
+            crop = crops.even_crop(sampling.sample_crop(reference, video.height, video.width, config, numbers))
+            pictures = [planes[frame] for frame in frames[role]]
+            clip_TRS = crops.crop_pictures(pictures, crop, size)
+            mask_TSS = (
+                crops.crop_masks([masks[frame] for frame in mask_frames], crop, size) if pair.constrained else None
+            )
+            # Without a mask the key is its own foreground; the pair takes no part in the attention loss.
+            masked = mask_TSS is not None and bool(mask_TSS.any())
+            if mask_TSS is None or not masked:
+                mask_TSS = np.ones((config.clip_frames, size, size), np.bool_)
+            made.append(Sample(video.video_id, clip_TRS, pictures[0].matrix, mask_TSS, masked, draws[role], ""))
+        return made
 
     def sample(self, epoch: int, sample: int, role: Role) -> Sample:
-        """Return one side of a sample. A damaged clip gives a grey one with `error` set."""
+        """Return one clip of a sample; see `samples`."""
+        return self.samples(epoch, sample, (role,))[0]
+
+    def _frames(
+        self, pair: sampling.Pair, epoch: int, sample: int, num_frames: int, roles: Sequence[Role]
+    ) -> dict[Role, list[int]]:
+        """Return which frames of the video each clip takes."""
         config, seed = self.experiment.sampling, self.experiment.seed
-        video = self.index[self.numbers[sample % len(self.numbers)]]
-        pair = sampling.sample_pair(video, config, _generator(seed, epoch, sample, _PAIR))
-        start = pair.query if role == "query" else pair.key
-        frames = sampling.clip_indices(start, video.num_frames, config)
-        numbers = _generator(seed, epoch, sample, _AUGMENT, _ROLES[role])
-        draw_P = augment.draw(self.experiment.augment, numbers)
-        size = self.experiment.augment.size
-        try:
-            images_THWC = shards.read_frames(self.index.videos_uri, video, frames)
-        except VideoError as error:
-            grey = np.full((len(frames), 3, size, size), 124, np.uint8)
-            return Sample(video.video_id, grey, np.ones((len(frames), size, size), np.bool_), False, draw_P, str(error))
-        mask_THW = self._read_masks(video, frames) if pair.constrained else None
-        reference = None if mask_THW is None else mask_THW[len(frames) // 2]
-        crop = sampling.sample_crop(
-            reference, video.height, video.width, config, _generator(seed, epoch, sample, _CROP, _ROLES[role])
+        speeds = sampling.Speeds(1, 1)
+        if self.speed_task:
+            speeds = sampling.draw_speeds(config, _generator(seed, epoch, sample, _SPEED))
+        return {
+            role: sampling.clip_indices(
+                _start(pair, role), num_frames, config, speeds.other if role == "other" else speeds.pair
+            )
+            for role in roles
+        }
+
+    def _mask_frames(self, pair: sampling.Pair, role: Role, frames: list[int], num_frames: int) -> list[int]:
+        """Return for each frame of a clip the frame whose mask it has."""
+        config = self.experiment.sampling
+        if config.visible == "clip":
+            return frames
+        reference = _start(pair, role) + sampling.reference_offset(config, self.speed_task)
+        return [reference % num_frames] * len(frames)
+
+    def _read_masks(
+        self, video: IndexRecord, pair: sampling.Pair, frames: dict[Role, list[int]]
+    ) -> dict[int, NDArray[np.bool_]]:
+        wanted = sorted(
+            {
+                frame
+                for role, taken in frames.items()
+                for frame in self._mask_frames(pair, role, taken, video.num_frames)
+            }
         )
-        clip_TCHW = np.stack([_resize(image[_slices(crop)], size) for image in images_THWC]).transpose(0, 3, 1, 2)
-        if mask_THW is not None:
-            mask_THW = np.stack([_resize_mask(mask[_slices(crop)], size) for mask in mask_THW])
-        if mask_THW is None or not mask_THW.any((1, 2)).all():
-            # Without a mask the key is its own foreground; the pair takes no part in the attention loss.
-            whole = np.ones((len(frames), size, size), np.bool_)
-            return Sample(video.video_id, clip_TCHW, whole, False, draw_P, "")
-        return Sample(video.video_id, clip_TCHW, mask_THW, True, draw_P, "")
-
-    def _read_masks(self, video: IndexRecord, frames: list[int]) -> NDArray[np.bool_]:
-        tube = tubes.read_tube(self.index.tubes_uri, video.shard, video.tube_offset, video.tube_size)
-        return tube.masks(frames)
+        masks = tubes.read_masks(self.index.tubes_uri, video.shard, video.tube_offset, video.tube_size, wanted)
+        return dict(zip(wanted, masks, strict=True))
 
 
-def _slices(crop: sampling.Crop) -> tuple[slice, slice]:
-    left, top, right, bottom = crop
-    return slice(top, bottom), slice(left, right)
+def _start(pair: sampling.Pair, role: Role) -> int:
+    start = {"query": pair.query, "key": pair.key, "other": pair.other}[role]
+    if start is None:
+        raise ValueError("there is no other clip without the speed task")
+    return start
 
 
-def _resize(image_HWC: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
-    shrinks = min(image_HWC.shape[:2]) > size
-    resized = cv2.resize(image_HWC, (size, size), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
-    return np.asarray(resized, np.uint8)
+def _stand_in(video_id: str, frames: int, size: int, draw_P: NDArray[np.float32], error: str) -> Sample:
+    whole = np.ones((frames, size, size), np.bool_)
+    return Sample(video_id, crops.grey(frames, size), _UNKNOWN_MATRIX, whole, False, draw_P, error)
 
 
-def _resize_mask(mask_HW: NDArray[np.bool_], size: int) -> NDArray[np.bool_]:
-    """Return a mask resized like its image: a pixel is the object's where at least half of it is."""
-    return _resize(mask_HW.astype(np.uint8) * 255, size) >= 128
-
-
-def collate(samples: list[tuple[int, Sample, Sample]], schedule: Schedule) -> Batch:
+def collate(items: list[Item], schedule: Schedule) -> Batch:
     """Stack the samples of a step."""
-    step = samples[0][0]
-    queries, keys = [query for _, query, _ in samples], [key for _, _, key in samples]
-    damaged = {side.video_id: side.error for side in (*queries, *keys) if side.error}
-    return Batch(_stack(queries), _stack(keys), torch.from_numpy(schedule.key_order(step)), sorted(damaged.items()))
+    step = items[0][0]
+    sides = list(zip(*(samples for _, samples in items), strict=True))
+    damaged = {sample.video_id: sample.error for side in sides for sample in side if sample.error}
+    query, key, *other = (_stack(side) for side in sides)
+    key_order = torch.from_numpy(schedule.key_order(step))
+    return Batch(query, key, other[0] if other else None, key_order, sorted(damaged.items()))
 
 
-def _stack(samples: list[Sample]) -> Side:
+def _stack(samples: Sequence[Sample]) -> Side:
     usable = [not sample.error for sample in samples]
     # A damaged clip is stood in for by the next good one, for the sake of batch normalisation.
     rows = range(len(usable))
     source = [next((other for other in (*rows[row:], *rows[:row]) if usable[other]), row) for row in rows]
     return Side(
         torch.from_numpy(np.stack([samples[row].clip for row in source])),
+        torch.tensor([samples[row].matrix for row in source]),
         torch.from_numpy(np.stack([samples[row].mask for row in source])),
         torch.tensor([sample.masked for sample in samples]),
         torch.tensor(usable),
@@ -246,8 +313,8 @@ class _Requests:
 class _Collate:
     schedule: Schedule
 
-    def __call__(self, samples: list[tuple[int, Sample, Sample]]) -> Batch:
-        return collate(samples, self.schedule)
+    def __call__(self, items: list[Item]) -> Batch:
+        return collate(items, self.schedule)
 
 
 def _start_worker(_: int) -> None:
@@ -268,7 +335,7 @@ def batches(
 
     `workers` processes prepare them ahead, 0 prepares them when asked; the batches are the same.
     """
-    loader: DataLoader[tuple[int, Sample, Sample]] = DataLoader(
+    loader: DataLoader[Item] = DataLoader(
         dataset,
         batch_sampler=_Requests(schedule, first_step, rank, world_size),
         collate_fn=_Collate(schedule),

@@ -1,6 +1,7 @@
-"""Which frames of a video become query and key, and which region of them is cropped.
+"""Which frames of a video become query, key and the third clip of the speed task, and which region of them is cropped.
 
-PreViTS section 3.2 (temporal and spatial constraint) and the ablations of tables 6a and 6b. Pure: it draws from the
+PreViTS sections 3.1 (three segments, two speeds) and 3.2 (temporal and spatial constraint) and the ablations of tables
+6a and 6b. Pure: it draws from the
 generator it is given and touches neither pixels nor files.
 
 A video of which too little could be tracked still gives a pair, drawn without constraints and flagged.
@@ -11,8 +12,9 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -45,28 +47,51 @@ class Timeline(Protocol):
 
 @dataclass(frozen=True)
 class Pair:
-    """First frames of the query and the key clip, and whether the object is visible in all frames of both."""
+    """First frames of the clips of a pair, and whether the object is visible in all of them.
+
+    `other` is the third clip of the speed task, None without that task.
+    """
 
     query: int
     key: int
+    other: int | None
     constrained: bool
 
 
-def sample_pair(video: Timeline, config: SamplingConfig, generator: np.random.Generator) -> Pair:
+class Speeds(NamedTuple):
+    """At which speed query and key run, and at which one the other clip: every frame (1), every second one (2), ..."""
+
+    pair: int
+    other: int
+
+
+def draw_speeds(config: SamplingConfig, generator: np.random.Generator) -> Speeds:
+    """Draw which of the two speeds query and key share (section 3.1); the other clip has the other one."""
+    first, second = config.speeds
+    return Speeds(first, second) if generator.random() < 0.5 else Speeds(second, first)
+
+
+def sample_pair(
+    video: Timeline, config: SamplingConfig, generator: np.random.Generator, *, speed_task: bool = False
+) -> Pair:
     """Draw the first frames of a query and a key clip (section 3.2; the gap is the delta of table 6a).
 
-    Both clips lie inside a span of the tube. `varying` draws the two independently; `constant` puts the key
-    `gap_seconds` after the query, or before it near the end; `zero` takes the same clip twice. A constant gap that the
-    tube is too short for shrinks to the largest one it allows. With too few tracked frames the draw is from the whole
-    video and the pair is not `constrained`.
+    Both clips lie inside a span of the tube; with `visible="middle"` it is enough that their middle frame does.
+    `varying` draws the two independently; `constant` puts the key `gap_seconds` after the query, or before it near the
+    end; `zero` takes the same clip twice. A constant gap that the tube is too short for shrinks to the largest one it
+    allows. With too few tracked frames, or no room for a clip, the draw is from the whole video and the pair is not
+    `constrained`.
+
+    With the `speed_task` there is a third clip: a segment drawn like the others (with a gap that is not `varying` it
+    begins where the key does), or with `other_segment="key"` the key's own. Every clip then has the room that the
+    fastest speed takes, so that where a clip lies tells nothing of its speed.
     """
-    window = (config.clip_frames - 1) * config.clip_stride + 1
+    window = _reach(config, speed_task, config.clip_frames - 1) + 1
     starts = np.arange(max(1, video.num_frames - window + 1))
     constrained = False
     if config.constraint == "tracking":
         tracked = sum(stop - start for start, stop in video.spans)
-        inside = [np.arange(start, max(start, stop - window + 1)) for start, stop in video.spans]
-        visible = np.concatenate(inside) if inside else np.arange(0)
+        visible = _visible_starts(video, config, window, reference_offset(config, speed_task))
         constrained = len(visible) > 0 and tracked >= config.min_tracked_fraction * video.num_frames
         starts = visible if constrained else starts
     match config.gap:
@@ -76,7 +101,34 @@ def sample_pair(video: Timeline, config: SamplingConfig, generator: np.random.Ge
             query = key = generator.choice(starts)
         case "constant":
             query, key = _constant_gap(starts, round(config.gap_seconds * video.fps), generator)
-    return Pair(int(query), int(key), constrained)
+    if not speed_task:
+        return Pair(int(query), int(key), None, constrained)
+    own = config.other_segment == "own" and config.gap == "varying"
+    return Pair(int(query), int(key), int(generator.choice(starts) if own else key), constrained)
+
+
+def _reach(config: SamplingConfig, speed_task: bool, step: int) -> int:
+    """Return how many frames after its first one a clip of the fastest speed takes its frame number `step`."""
+    return step * config.clip_stride * (max(config.speeds) if speed_task else 1)
+
+
+def reference_offset(config: SamplingConfig, speed_task: bool) -> int:
+    """Return the distance from the first frame of a clip to the one whose mask stands for it with `visible="middle"`.
+
+    It is the middle frame of a clip of the fastest speed, for slower ones too, as the released code has it: 16 of a
+    window of 32.
+    """
+    return _reach(config, speed_task, config.clip_frames // 2)
+
+
+def _visible_starts(video: Timeline, config: SamplingConfig, window: int, reference: int) -> NDArray[np.int64]:
+    """Return the first frames, in order, of the clips in which the object is visible as `config` wants it."""
+    if config.visible == "clip":
+        ranges = [(start, stop - window + 1) for start, stop in video.spans]
+    else:
+        last = video.num_frames - window
+        ranges = [(max(0, start - reference), min(last + 1, stop - reference)) for start, stop in video.spans]
+    return np.concatenate([np.arange(0), *(np.arange(start, max(start, stop)) for start, stop in ranges)])
 
 
 def _constant_gap(starts: NDArray[np.int64], gap: int, generator: np.random.Generator) -> tuple[int, int]:
@@ -91,9 +143,9 @@ def _constant_gap(starts: NDArray[np.int64], gap: int, generator: np.random.Gene
         gap -= 1
 
 
-def clip_indices(start: int, num_frames: int, config: SamplingConfig) -> list[int]:
+def clip_indices(start: int, num_frames: int, config: SamplingConfig, speed: int = 1) -> list[int]:
     """Return the frames of the clip that begins at `start`; a video shorter than the clip is repeated."""
-    return [(start + step * config.clip_stride) % num_frames for step in range(config.clip_frames)]
+    return [(start + step * config.clip_stride * speed) % num_frames for step in range(config.clip_frames)]
 
 
 def sample_crop(
@@ -103,39 +155,68 @@ def sample_crop(
     config: SamplingConfig,
     generator: np.random.Generator,
 ) -> Crop:
-    """Draw the region of a frame to crop; with a mask, one that covers at least `min_overlap` of the mask's pixels.
+    """Draw the region of a frame to crop; with a mask, one that overlaps it by `min_overlap`.
 
     Without a mask this is the random resized crop of torchvision. With one, the centre is drawn from a Gaussian around
-    the mask's centroid (standard deviation: the frame's width and height), truncated so that the crop fits. A mask that
-    is too large for the smallest crop lowers the threshold; when no attempt succeeds, the box of the mask, widened at
-    random, is taken.
+    the mask's centroid (standard deviation: the frame's width and height), truncated so that the crop fits. The overlap
+    is the share of the mask's pixels in the crop (`coverage`), or intersection over union of crop and mask (`iou`).
+
+    - coverage: a mask that is too large for the smallest crop lowers the threshold; when no attempt succeeds, the box
+      of the mask, widened at random, is taken.
+    - iou: when no attempt succeeds (none can where the object is smaller than `min_overlap` of the smallest crop), the
+      box of the mask is taken, widened at random as far as it keeps the threshold; where even the box by itself is
+      under it, as with a thin diagonal object, the best of these boxes.
 
     Paper: section 3.2 says IoU, section 4.6 "cover at least mu of the object area"; with crops of 40 % of the frame an
-    IoU of 0.3 is out of reach for most objects, so coverage is meant, as in the released code.
+    IoU of 0.3 is out of reach for most objects, so coverage is the default, as in the released code.
 
     Raises:
         ValueError: If the mask is empty or has another shape than the frame.
     """
     if mask_HW is None:
         return _random_resized_crop(height, width, config, generator)
-    if mask_HW.shape != (height, width) or not mask_HW.any():
-        raise ValueError(
-            f"the mask must be {height} x {width} and not empty, got {mask_HW.shape} of {mask_HW.sum()} px"
-        )
-    rows, columns = np.nonzero(mask_HW)
-    area = len(rows)
-    needed = min(config.min_overlap * area, config.crop_scale[0] * height * width)
+    pixels_HW = mask_HW.view(np.uint8)
+    rows = cv2.reduce(pixels_HW, 1, cv2.REDUCE_SUM, dtype=cv2.CV_32S).ravel()
+    area = int(rows.sum())
+    if mask_HW.shape != (height, width) or not area:
+        raise ValueError(f"the mask must be {height} x {width} and not empty, got {mask_HW.shape} of {area} px")
+    columns = cv2.reduce(pixels_HW, 0, cv2.REDUCE_SUM, dtype=cv2.CV_32S).ravel()
+    middle_row, middle_column = (float(counts @ np.arange(len(counts))) / area + 0.5 for counts in (rows, columns))
     for _ in range(config.crop_attempts):
         crop_height, crop_width = _draw_size(height, width, config, generator)
         if crop_height > height or crop_width > width:
             continue
-        left = _draw_offset(columns.mean() + 0.5, crop_width, width, generator)
-        top = _draw_offset(rows.mean() + 0.5, crop_height, height, generator)
-        covered = int(mask_HW[top : top + crop_height, left : left + crop_width].sum())
-        if covered >= min(needed, crop_width * crop_height):  # a rounded-down crop full of object will do
-            return left, top, left + crop_width, top + crop_height
-    box = (int(columns.min()), int(rows.min()), int(columns.max()) + 1, int(rows.max()) + 1)
-    return _widened_box(box, height, width, config, generator)
+        left = _draw_offset(middle_column, crop_width, width, generator)
+        top = _draw_offset(middle_row, crop_height, height, generator)
+        crop = (left, top, left + crop_width, top + crop_height)
+        if _overlaps(mask_HW, area, crop, config):
+            return crop
+    inside_rows, inside_columns = np.flatnonzero(rows), np.flatnonzero(columns)
+    box = (int(inside_columns[0]), int(inside_rows[0]), int(inside_columns[-1]) + 1, int(inside_rows[-1]) + 1)
+    return _fallback_box(mask_HW, area, box, config, generator)
+
+
+def _overlaps(mask_HW: NDArray[np.bool_], area: int, crop: Crop, config: SamplingConfig) -> bool:
+    if config.overlap == "iou":
+        return _iou(mask_HW, area, crop) >= config.min_overlap
+    # A mask that the smallest crop cannot hold, and a rounded-down crop that is full of object, will do.
+    needed = min(config.min_overlap * area, config.crop_scale[0] * mask_HW.size, _area(crop))
+    return _covered(mask_HW, crop) >= needed
+
+
+def _covered(mask_HW: NDArray[np.bool_], crop: Crop) -> int:
+    left, top, right, bottom = crop
+    return int(np.count_nonzero(mask_HW[top:bottom, left:right]))
+
+
+def _area(crop: Crop) -> int:
+    left, top, right, bottom = crop
+    return (right - left) * (bottom - top)
+
+
+def _iou(mask_HW: NDArray[np.bool_], area: int, crop: Crop) -> float:
+    covered = _covered(mask_HW, crop)
+    return covered / (area + _area(crop) - covered)
 
 
 def _draw_size(height: int, width: int, config: SamplingConfig, generator: np.random.Generator) -> tuple[int, int]:
@@ -162,15 +243,26 @@ def _random_resized_crop(height: int, width: int, config: SamplingConfig, genera
     return _shrink_to_ratio((0, 0, width, height), (width / 2, height / 2), config)
 
 
-def _widened_box(box: Crop, height: int, width: int, config: SamplingConfig, generator: np.random.Generator) -> Crop:
+def _fallback_box(
+    mask_HW: NDArray[np.bool_], area: int, box: Crop, config: SamplingConfig, generator: np.random.Generator
+) -> Crop:
+    """Return the box of a mask, widened on each side at random."""
     left, top, right, bottom = box
-    wide = (
-        left - int(generator.integers(0, left + 1)),
-        top - int(generator.integers(0, top + 1)),
-        right + int(generator.integers(0, width - right + 1)),
-        bottom + int(generator.integers(0, height - bottom + 1)),
-    )
-    return _shrink_to_ratio(wide, ((left + right) / 2, (top + bottom) / 2), config)
+    height, width = mask_HW.shape
+    sides = [int(generator.integers(0, room + 1)) for room in (left, top, width - right, height - bottom)]
+    centre = ((left + right) / 2, (top + bottom) / 2)
+
+    def widened(share: float) -> Crop:
+        more = [int(side * share) for side in sides]
+        wide = (left - more[0], top - more[1], right + more[2], bottom + more[3])
+        return _shrink_to_ratio(wide, centre, config)
+
+    if config.overlap == "coverage":
+        return widened(1)
+    candidates = [widened(share) for share in (1, 1 / 2, 1 / 4, 1 / 8, 0)]
+    ious = [_iou(mask_HW, area, crop) for crop in candidates]
+    good = [crop for crop, iou in zip(candidates, ious, strict=True) if iou >= config.min_overlap]
+    return good[0] if good else candidates[int(np.argmax(ious))]
 
 
 def _shrink_to_ratio(box: Crop, centre: tuple[float, float], config: SamplingConfig) -> Crop:

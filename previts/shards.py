@@ -12,10 +12,10 @@ import os
 import tarfile
 import tempfile
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from typing import Literal, Protocol
+from typing import Literal, Protocol, TypeVar
 
 import numpy as np
 
@@ -25,7 +25,9 @@ from previts.errors import InputError
 from previts.fetch import DEFAULT_LIMITS, Limits
 from previts.progress import progress
 from previts.sandbox import Normaliser
-from previts.video import ClipInfo, Pixels, VideoConfig, VideoError
+from previts.video import ClipInfo, Pixels, Planes, VideoConfig, VideoError
+
+Picture = TypeVar("Picture")
 
 
 @dataclass(frozen=True)
@@ -295,6 +297,21 @@ def read_frames(videos_uri: str, record: Clip, frames: Sequence[int]) -> Pixels:
         VideoError: If the bytes are damaged.
         InputError: If the tar is missing.
     """
+    pictures: list[Pixels] = _read(videos_uri, record, frames, video.decode_gops)
+    return np.stack(pictures)
+
+
+def read_planes(videos_uri: str, record: Clip, frames: Sequence[int]) -> list[Planes]:
+    """Return frames of a clip as `read_frames` does, one by one and in the colours that they are stored in."""
+    return _read(videos_uri, record, frames, video.decode_planes)
+
+
+def _read(
+    videos_uri: str,
+    record: Clip,
+    frames: Sequence[int],
+    decode: Callable[[bytes, bytes, Sequence[int]], list[Picture]],
+) -> list[Picture]:
     if not frames or min(frames) < 0 or max(frames) >= record.num_frames:
         raise ValueError(f"frames must be in [0, {record.num_frames}) and at least one, got {list(frames)}")
     gops = sorted({bisect.bisect_right(record.gop_frames, frame) - 1 for frame in frames})
@@ -305,17 +322,17 @@ def read_frames(videos_uri: str, record: Clip, frames: Sequence[int]) -> Pixels:
         else:
             runs.append([gop, gop + 1])
     uri = storage.join(videos_uri, tar_name(record.shard))
-    decoded: dict[int, Pixels] = {}
+    decoded: dict[int, Picture] = {}
     try:
         for (start, stop), data in zip(runs, _read_runs(uri, record, runs), strict=True):
             first = record.gop_frames[start]
             last = record.gop_frames[stop] if stop < len(record.gop_frames) else record.num_frames
             here = sorted({frame for frame in frames if first <= frame < last})
-            pictures = video.decode_gops(data, record.header, [frame - first for frame in here])
+            pictures = decode(data, record.header, [frame - first for frame in here])
             decoded.update(zip(here, pictures, strict=True))
     except VideoError as error:
         raise VideoError(f"video {record.video_id!r} in {uri}: {error}") from error
-    return np.stack([decoded[frame] for frame in frames])
+    return [decoded[frame] for frame in frames]
 
 
 def unreadable(videos_uri: str, record: Clip, error: VideoError) -> InputError:

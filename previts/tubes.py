@@ -240,6 +240,17 @@ def read_tube(tubes_uri: str, shard: int, offset: int, size: int) -> Tube:
         ) from None
 
 
+def read_masks(tubes_uri: str, shard: int, offset: int, size: int, frames: Sequence[int]) -> list[Mask]:
+    """Return the masks (H, W) of some frames of a tube by one range read; frames that share a mask share the array.
+
+    Raises:
+        ValueError: If a frame is not one of the clip.
+        InputError: As of `read_tube`.
+    """
+    tube = read_tube(tubes_uri, shard, offset, size)
+    return list(tube.masks(frames))
+
+
 def track_shard(
     videos_uri: str,
     saliency_uri: str,

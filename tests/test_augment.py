@@ -18,6 +18,13 @@ def images(number=4, frames=1):
     return torch.rand(number, frames, 3, 24, 20)
 
 
+def pictures(number=4, frames=1, size=24, seed=0):
+    """Random I420 pictures, and colour matrices by their H.264 codes."""
+    generator = torch.Generator().manual_seed(seed)
+    clips = torch.randint(0, 256, (number, frames, size * 3 // 2, size), dtype=torch.uint8, generator=generator)
+    return clips, torch.tensor([1, 6, 5, 2, 9, 7, 4])[torch.arange(number) % 7]
+
+
 @pytest.mark.parametrize(
     ("ours", "theirs", "amounts"),
     [
@@ -55,11 +62,11 @@ def test_blur_is_that_of_torchvision():
 def test_the_whole_chain_is_its_steps_in_the_drawn_order():
     config = replace(CONFIG, jitter_probability=1.0, grey_probability=0.5, blur_probability=0.5, flip_probability=0.5)
     draws = torch.stack([torch.from_numpy(augment.draw(config, np.random.default_rng(n))) for n in range(24)])
-    clips = (images(24) * 255).to(torch.uint8)
-    made, _ = augment.augment(clips, torch.ones(24, 1, 24, 20, dtype=torch.bool), draws)
+    clips, matrices = pictures(24)
+    made, _ = augment.augment(clips, matrices, torch.ones(24, 1, 24, 24, dtype=torch.bool), draws)
     changes = (oracle.adjust_brightness, oracle.adjust_contrast, oracle.adjust_saturation, oracle.adjust_hue)
     orders = list(itertools.permutations(range(4)))
-    for clip, draw, result in zip(clips.float() / 255, draws.tolist(), made, strict=True):
+    for clip, draw, result in zip(augment.to_rgb(clips, matrices), draws.tolist(), made, strict=True):
         flip, *amounts, order, grey, sigma = draw
         for change in orders[int(order)]:
             clip = changes[change](clip, amounts[change])
@@ -75,21 +82,22 @@ def test_the_whole_chain_is_its_steps_in_the_drawn_order():
 
 
 def test_without_transforms_only_the_normalisation_is_left():
-    clips = (images() * 255).to(torch.uint8)
-    masks = torch.rand(4, 1, 24, 20) > 0.5
+    clips, matrices = pictures()
+    masks = torch.rand(4, 1, 24, 24) > 0.5
     draws = torch.stack([torch.from_numpy(augment.draw(QUIET, np.random.default_rng(n))) for n in range(4)])
-    made, made_masks = augment.augment(clips, masks, draws)
+    made, made_masks = augment.augment(clips, matrices, masks, draws)
     mean, std = torch.tensor(augment.MEAN).view(3, 1, 1), torch.tensor(augment.STD).view(3, 1, 1)
-    torch.testing.assert_close(made * std + mean, clips.float() / 255)
+    torch.testing.assert_close(made * std + mean, augment.to_rgb(clips, matrices))
     assert torch.equal(made_masks, masks)
 
 
 def test_masks_are_flipped_with_their_clips():
     config = replace(QUIET, flip_probability=0.5)
     draws = torch.stack([torch.from_numpy(augment.draw(config, np.random.default_rng(n))) for n in range(16)])
-    masks = torch.rand(16, 1, 24, 20) > 0.5
-    clips = (masks[:, :, None].expand(-1, -1, 3, -1, -1) * 255).to(torch.uint8)
-    made, made_masks = augment.augment(clips, masks, draws)
+    masks = torch.rand(16, 3, 24, 24) > 0.5
+    clips = torch.full((16, 3, 36, 24), 128, dtype=torch.uint8)
+    clips[:, :, :24] = torch.where(masks, 235, 16)
+    made, made_masks = augment.augment(clips, torch.ones(16, dtype=torch.int64), masks, draws)
     assert torch.equal(made[:, :, 0] > 0, made_masks)
     flipped = torch.tensor([not torch.equal(a, b) for a, b in zip(masks, made_masks, strict=True)])
     assert torch.equal(flipped, draws[:, 0] > 0)
@@ -97,12 +105,12 @@ def test_masks_are_flipped_with_their_clips():
 
 
 def test_a_clip_does_not_depend_on_its_batch():
-    clips = (images(6, frames=2) * 255).to(torch.uint8)
-    masks = torch.ones(6, 2, 24, 20, dtype=torch.bool)
+    clips, matrices = pictures(6, frames=2)
+    masks = torch.ones(6, 2, 24, 24, dtype=torch.bool)
     draws = torch.stack([torch.from_numpy(augment.draw(CONFIG, np.random.default_rng(n))) for n in range(6)])
-    together, _ = augment.augment(clips, masks, draws)
+    together, _ = augment.augment(clips, matrices, masks, draws)
     for n in range(6):
-        alone, _ = augment.augment(clips[n : n + 1], masks[n : n + 1], draws[n : n + 1])
+        alone, _ = augment.augment(clips[n : n + 1], matrices[n : n + 1], masks[n : n + 1], draws[n : n + 1])
         torch.testing.assert_close(alone[0], together[n], rtol=1e-4, atol=1e-5)
 
 
