@@ -5,12 +5,13 @@ Nothing is computed here.
 """
 
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
 from previts import storage
 from previts.errors import InputError
-from previts.evals.protocol import CLASS_MAP, FOLDERS
+from previts.evals.protocol import BENCHMARKS, CLASS_MAP, FOLDERS, IMAGES
 from previts.experiment import Plan
 
 # Raise one of these when what a stage writes, or how, changes: results of the older form are then made anew.
@@ -21,7 +22,7 @@ FORMATS = {
     "saliency": 2,
     "tubes": 2,
     "index": 2,
-    "checkpoints": 1,
+    "checkpoints": 2,
     "results": 1,
     "report": 1,
 }
@@ -42,8 +43,16 @@ def checkpoint_address(plan: Plan, index: str, root: str) -> str:
 
 def checkpoint_decided(plan: Plan, index: str) -> dict[str, Any]:
     """Return what decides a checkpoint: the corpus, and the part of the experiment that training reads."""
+    decided = {"index": finished(index, "index"), **_learned(plan), "format": FORMATS["checkpoints"]}
+    if weights := plan.experiment.model.weights:
+        decided["weights"] = storage.identity(weights)
+    return decided
+
+
+def _learned(plan: Plan) -> dict[str, Any]:
     experiment = {name: value for name, value in asdict(plan.experiment).items() if name in LEARNED}
-    return {"index": finished(index, "index"), **experiment, "format": FORMATS["checkpoints"]}
+    del experiment["model"]["weights"]  # what they are decides, not where they lie
+    return experiment
 
 
 def check_launch(launcher: str, processes: int) -> None:
@@ -52,6 +61,17 @@ def check_launch(launcher: str, processes: int) -> None:
         raise InputError(f"there is no launcher {launcher!r}; allowed: local")
     if processes < 1:
         raise InputError(f"processes must be 1 or more, got {processes}")
+
+
+def check_fit(row: str, plan: Plan, benchmarks: Sequence[str]) -> None:
+    """Raise an InputError if a row's model cannot be measured by a benchmark."""
+    unfit = [name for name in benchmarks if name in IMAGES] if plan.experiment.model.encoder == "s3dg" else []
+    if unfit:
+        able = [name for name in BENCHMARKS if name not in IMAGES]
+        raise InputError(
+            f"row {row} is of the video model, and {', '.join(unfit)} needs an image model; "
+            f"benchmarks of the video model: {', '.join(able)}"
+        )
 
 
 def check_method(method: str, model: str) -> None:
@@ -102,7 +122,7 @@ def check_lineage(row: str, plan: Plan, index: str) -> None:
 def check_row(row: str, plan: Plan, checkpoint: str) -> None:
     """Raise an InputError if a checkpoint was not pretrained as a row says."""
     manifest = storage.read_manifest(checkpoint)
-    wanted = storage.plain({name: value for name, value in asdict(plan.experiment).items() if name in LEARNED})
+    wanted = storage.plain(_learned(plan))
     if differing := [name for name, value in wanted.items() if manifest.decided.get(name) != value]:
         raise InputError(
             f"{checkpoint} is of row {manifest.info.get('row')} under profile {manifest.info.get('profile')}, not what "

@@ -11,6 +11,7 @@ import io
 import json
 import re
 import sys
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import torch
@@ -62,17 +63,56 @@ def _step_uri(uri: str, step: int) -> str:
     return storage.join(uri, f"step-{step:08d}.pt")
 
 
-def save_step(uri: str, step: int, model: MoCo, optimizer: torch.optim.Optimizer) -> None:
-    """Write the state after `step` steps, then delete all but the newest two."""
-    state = {
-        "step": step,
-        "experiment": model.experiment.to_json(),
-        "model": model.state_dict(),
-        "optimizer": optimizer.state_dict(),
-    }
-    _write(_step_uri(uri, step), state)
-    for old in steps(uri)[:-KEPT_STEPS]:
-        _delete(_step_uri(uri, old))
+class Saver:
+    """Writes states in the background, one at a time, while training goes on; leaving the block waits for the last.
+
+    A state is copied to the memory of this machine at once, so what training does next is not in it. What went wrong in
+    writing is raised by the next call.
+    """
+
+    def __init__(self, uri: str) -> None:
+        self.uri = uri
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
+        self._writing: Future[None] | None = None
+
+    def __enter__(self) -> "Saver":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self._pool.shutdown()
+        if kind is None:
+            self.wait()
+
+    def save(self, step: int, model: MoCo, optimizer: torch.optim.Optimizer) -> None:
+        """Write the state after `step` steps, then delete all but the newest two."""
+        self.wait()
+        state = {
+            "step": step,
+            "experiment": model.experiment.to_json(),
+            "model": _copied(model.state_dict()),
+            "optimizer": _copied(optimizer.state_dict()),
+        }
+        self._writing = self._pool.submit(self._write, step, state)
+
+    def wait(self) -> None:
+        """Return once everything is written."""
+        if self._writing is not None:
+            self._writing.result()
+        self._writing = None
+
+    def _write(self, step: int, state: dict[str, Any]) -> None:
+        _write(_step_uri(self.uri, step), state)
+        for old in steps(self.uri)[:-KEPT_STEPS]:
+            _delete(_step_uri(self.uri, old))
+
+
+def _copied(value: Any) -> Any:
+    """Return nested dictionaries and lists with a copy of each tensor in the machine's own memory."""
+    if isinstance(value, Tensor):
+        return value.detach().to("cpu", copy=True)
+    if isinstance(value, dict):
+        return {key: _copied(item) for key, item in value.items()}
+    return [_copied(item) for item in value] if isinstance(value, list) else value
 
 
 def restore(uri: str, model: MoCo, optimizer: torch.optim.Optimizer, device: torch.device) -> int:

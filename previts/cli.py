@@ -187,7 +187,8 @@ def readable_errors() -> Iterator[None]:
         if os.environ.get("PREVITS_TRACEBACK"):
             traceback.print_exc()
         text = str(error) if isinstance(error, InputError) else f"{type(error).__name__}: {error}"
-        print(f"previts: {text}", file=sys.stderr)
+        rank = os.environ.get("RANK", "")  # of a process that torchrun started
+        print(f"previts: process {rank}: {text}" if rank else f"previts: {text}", file=sys.stderr)
         sys.exit(2 if isinstance(error, InputError) else 1)
     except _store_errors() as error:
         if os.environ.get("PREVITS_TRACEBACK"):

@@ -5,6 +5,7 @@ Started by torchrun (one process a GPU); with one process every function is the 
 
 import contextlib
 import os
+import time
 from collections.abc import Iterator
 from datetime import timedelta
 
@@ -13,6 +14,8 @@ from torch import Tensor
 from torch import distributed as dist
 
 from previts.errors import InputError
+
+LOST_SECONDS = 2.0  # torchrun looks at its processes ten times a second
 
 
 def is_launched() -> bool:
@@ -33,6 +36,7 @@ def process_group() -> Iterator[torch.device]:
 
     Raises:
         InputError: If this machine has fewer GPUs than processes.
+        ConnectionError: If another process was lost in the middle of the block.
     """
     if not is_launched() or int(os.environ["WORLD_SIZE"]) == 1:
         yield best_device()
@@ -47,6 +51,12 @@ def process_group() -> Iterator[torch.device]:
     dist.init_process_group(backend, timeout=timedelta(minutes=15))
     try:
         yield best_device()
+    except RuntimeError as error:
+        if not isinstance(error, dist.DistError) and "peer" not in str(error):  # gloo raises no type of its own
+            raise
+        # torchrun takes the first end that it sees for the cause: leave that to the process that was lost.
+        time.sleep(LOST_SECONDS)
+        raise ConnectionError(f"another process was lost ({str(error).splitlines()[0]})") from error
     finally:
         dist.destroy_process_group()
 

@@ -170,11 +170,11 @@ class SamplingConfig:
     min_tracked_fraction: float = 0.24  # not stated; released code: 60 of 250 frames
     clip_frames: int = 1
     clip_stride: int = 1
-    # "clip": the object is visible in every frame of a clip, and each frame has its own mask (section 3.2); "middle": in
+    # "clip": the object is visible in every frame of a clip, each of which has its own mask (section 3.2); "middle": in
     # the middle frame, whose mask stands for all (released code)
     visible: Literal["clip", "middle"] = "clip"
-    # Of the third clip of the speed task (section 3.1): "own" is a segment drawn like the others; "key" the key's at the
-    # other speed (RSPNet and the released code)
+    # The third clip of the speed task (section 3.1): "own" is a segment drawn like the others; "key" is the key's at
+    # the other speed (RSPNet and the released code)
     other_segment: Literal["own", "key"] = "own"
     speeds: tuple[int, int] = (1, 2)  # not stated; RSPNet: every frame, or every second one
     data_fraction: float = 1.0  # appendix A, figure 1
@@ -232,12 +232,16 @@ class ModelConfig:
 
     encoder: Literal["resnet18", "resnet50", "s3dg"] = "resnet50"  # S3D-g sees clips, the others single frames
     width: float = 1.0  # share of the channels of S3D-g
-    # URI of weights that both encoders start from: a checkpoint of ours, MoCo's, RSPNet's, or torchvision's; "" is random
+    # How far the statistics of batch normalisation move in a step; 0: as the encoder's authors have it, 0.1 for ResNets
+    # and 0.001 for S3D-g, which needs thousands of steps
+    bn_momentum: float = 0.0
+    # URI of weights that both encoders start from: a checkpoint of ours, MoCo's, RSPNet's or torchvision's; "": random
     weights: str = ""
     head: Literal["linear", "mlp"] = "linear"  # not stated; MoCo v1 and the released code
     embedding_dim: int = 128  # not stated; MoCo
 
     def __post_init__(self) -> None:
+        _require("model.bn_momentum", self.bn_momentum, "from 0 to 1", 0 <= self.bn_momentum <= 1)
         shrinkable = self.encoder == "s3dg" or self.width == 1
         _require("model.width", self.width, "in (0, 1], and 1 but for s3dg", 0 < self.width <= 1 and shrinkable)
         _require("model.embedding_dim", self.embedding_dim, "1 or more", self.embedding_dim >= 1)

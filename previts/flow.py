@@ -35,6 +35,7 @@ def distinct_rows(
     for row in paper.expand(rows):
         resolved = paper.resolve(row.name, profile, set)
         resolved.experiment.check_processes(processes)
+        addresses.check_fit(row.name, resolved, benchmarks)
         addresses.check_perception(row.name, resolved, paper.resolve(None, profile, set))
         distinct.setdefault(storage.fingerprint(resolved), row.name)
     return list(distinct.values())

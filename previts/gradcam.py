@@ -12,9 +12,12 @@ q has unit length, so a change of the embedding along q counts for nothing: the 
 right angles to q. Without the head's bias the weighted sum of a map is then zero, hence a ReLU map always has evidence
 for and against, whatever the sign of q . k.
 
-Shape suffixes: B pairs, C channels, D embedding, H W grid cells or pixels.
+An image is a clip of one frame: T = 1.
+
+Shape suffixes: B pairs, C channels, D embedding, T H W grid cells, or frames and pixels.
 """
 
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
@@ -40,55 +43,56 @@ def channel_weights(pooled_BC: Tensor, head: Head, key_BD: Tensor) -> Tensor:
     return head.pull_back(pooled_BC, across_BD)
 
 
-def channel_weights_by_autograd(activations_BCHW: Tensor, score_B: Tensor) -> Tensor:
+def channel_weights_by_autograd(activations_BCTHW: Tensor, score_B: Tensor) -> Tensor:
     """Return the gradient of each score summed over the grid, (B, C), for any model between maps and score.
 
     The general form of equation 3, by a backward pass whose result can be differentiated again. `channel_weights` is
     the same for models of a mean and a head, at a fraction of the cost.
     """
-    (gradient_BCHW,) = torch.autograd.grad(score_B.sum(), activations_BCHW, create_graph=True)
-    return gradient_BCHW.sum(dim=(2, 3))
+    (gradient_BCTHW,) = torch.autograd.grad(score_B.sum(), activations_BCTHW, create_graph=True)
+    return gradient_BCTHW.flatten(2).sum(2)
 
 
-def attention_map(activations_BCHW: Tensor, weights_BC: Tensor, form: Literal["relu", "minmax"]) -> Tensor:
-    """Return the weighted sum of the maps, made non-negative, (B, H, W).
+def attention_map(activations_BCTHW: Tensor, weights_BC: Tensor, form: Literal["relu", "minmax"]) -> Tensor:
+    """Return the weighted sum of the maps, made non-negative, (B, T, H, W).
 
     `relu` is equation 4. `minmax` is the released code: each map shifted and scaled to [0, 1], so that evidence against
     is moved up instead of cut off.
     """
-    raw_BHW = torch.einsum("bchw,bc->bhw", activations_BCHW, weights_BC)
+    raw_BTHW = torch.einsum("bcthw,bc->bthw", activations_BCTHW, weights_BC)
     if form == "relu":
-        return F.relu(raw_BHW)
-    return scaled(raw_BHW)
+        return F.relu(raw_BTHW)
+    return scaled(raw_BTHW)
 
 
-def scaled(map_BHW: Tensor) -> Tensor:
-    """Return each map shifted and scaled to [0, 1]; a constant map becomes zero."""
-    low, high = map_BHW.amin((1, 2), keepdim=True), map_BHW.amax((1, 2), keepdim=True)
+def scaled(map_BTHW: Tensor) -> Tensor:
+    """Return each map shifted and scaled to [0, 1], all its cells together; a constant map becomes zero."""
+    cells = tuple(range(1, map_BTHW.ndim))
+    low, high = map_BTHW.amin(cells, keepdim=True), map_BTHW.amax(cells, keepdim=True)
     # No more than EPSILON of the scale of the map counts as constant; maps of any size are treated alike.
     least = EPSILON * torch.maximum(low.abs(), high.abs()).clamp(min=1e-12)
-    return (map_BHW - low) / torch.maximum(high - low, least)
+    return (map_BTHW - low) / torch.maximum(high - low, least)
 
 
-def pool_masks(mask_BHW: Tensor, height: int, width: int, form: Literal["area", "bilinear"]) -> Tensor:
-    """Return masks on the grid of the maps, float in [0, 1], (B, height, width).
+def pool_masks(mask_BTHW: Tensor, grid: Sequence[int], form: Literal["area", "bilinear"]) -> Tensor:
+    """Return masks on the grid (T, H, W) of the maps, float in [0, 1].
 
-    `area` is the share of each cell that the object covers. `bilinear` samples four pixels around each grid point, with
-    the corners aligned, as the released code does; it can miss small objects.
+    `area` is the share of each cell, in time and space, that the object covers. `bilinear` samples four pixels around
+    each grid point, with the corners aligned, as the released code does; it can miss small objects.
     """
-    mask_B1HW = mask_BHW.to(torch.float32)[:, None]
-    if form == "area":
-        return F.adaptive_avg_pool2d(mask_B1HW, (height, width))[:, 0]
-    return F.interpolate(mask_B1HW, (height, width), mode="bilinear", align_corners=True)[:, 0]
+    mask_BTHW = mask_BTHW.to(torch.float32)
+    if form == "bilinear":
+        mask_BTHW = F.interpolate(mask_BTHW, (grid[1], grid[2]), mode="bilinear", align_corners=True)
+    return F.adaptive_avg_pool3d(mask_BTHW, (grid[0], grid[1], grid[2]))
 
 
-def attention_iou(cam_BHW: Tensor, mask_BHW: Tensor) -> Tensor:
+def attention_iou(cam_BTHW: Tensor, mask_BTHW: Tensor) -> Tensor:
     """Return intersection over union, (B,), of the cells above half of each map's range and half of each mask's top.
 
     A figure to watch, not a loss: it has no gradient.
     """
     with torch.no_grad():
-        attended = scaled(cam_BHW) >= 0.5
-        covered = (mask_BHW > 0) & (mask_BHW >= 0.5 * mask_BHW.amax((1, 2), keepdim=True))
-        union = (attended | covered).sum((1, 2))
-        return (attended & covered).sum((1, 2)).to(cam_BHW.dtype) / union.clamp(min=1)
+        attended, mask_BN = (scaled(cam_BTHW) >= 0.5).flatten(1), mask_BTHW.flatten(1)
+        covered = (mask_BN > 0) & (mask_BN >= 0.5 * mask_BN.amax(1, keepdim=True))
+        union = (attended | covered).sum(1)
+        return (attended & covered).sum(1).to(cam_BTHW.dtype) / union.clamp(min=1)

@@ -1,8 +1,8 @@
-"""The terms of the objective: contrast (equation 1) and attention (equation 5), averaged over the samples that count.
+"""The terms of the objective: contrast (equation 1), speed (2) and attention (5), averaged over the pairs that count.
 
 PreViTS sections 3.1 and 3.3. Pure tensor code: no I/O, no randomness, nothing about processes but a divisor.
 
-Shape suffixes: B pairs, K keys of the queue, D embedding, H W grid cells.
+Shape suffixes: B pairs, K keys of the queue, D embedding, T H W grid cells.
 """
 
 import torch
@@ -27,21 +27,36 @@ def info_nce(query_BD: Tensor, key_BD: Tensor, queue_KD: Tensor, temperature: fl
     return torch.logaddexp(positive_B, torch.logsumexp(negative_BK, dim=1)) - positive_B
 
 
-def attention_distance(cam_BHW: Tensor, mask_BHW: Tensor) -> Tensor:
+def relative_speed(query_BD: Tensor, key_BD: Tensor, other_BD: Tensor, margin: float) -> Tensor:
+    """Return the speed loss of each pair, (B,) (equation 2).
+
+    The paper calls `pair` a distance that should be larger for clips of one speed: it is the cosine.
+
+    Args:
+        query_BD: Unit-length embeddings of the head for speed.
+        key_BD: Of clips at the speed of the query, unit length.
+        other_BD: Of clips at the other speed, unit length.
+        margin: gamma, in units of cosine.
+    """
+    same_B, different_B = (query_BD * key_BD).sum(1), (query_BD * other_BD).sum(1)
+    return F.relu(margin - (same_B - different_B))
+
+
+def attention_distance(cam_BTHW: Tensor, mask_BTHW: Tensor) -> Tensor:
     """Return the cosine distance of attention and tracked mask of each query, (B,), in [0, 1] (equation 5).
 
     A map or a mask that is zero everywhere has no direction: its distance is 1 and its gradient 0.
 
     Args:
-        cam_BHW: Output of `gradcam.attention_map`, not negative.
-        mask_BHW: Share of each cell that the object covers, from `pool_masks`.
+        cam_BTHW: Output of `gradcam.attention_map`, not negative.
+        mask_BTHW: Share of each cell that the object covers, from `pool_masks`.
 
     Raises:
         ValueError: If the two are not on one grid.
     """
-    if cam_BHW.shape != mask_BHW.shape:
-        raise ValueError(f"map and mask must share a grid, got {tuple(cam_BHW.shape)} and {tuple(mask_BHW.shape)}")
-    cam, mask = cam_BHW.flatten(1), mask_BHW.flatten(1).to(cam_BHW.dtype)
+    if cam_BTHW.shape != mask_BTHW.shape:
+        raise ValueError(f"map and mask must share a grid, got {tuple(cam_BTHW.shape)} and {tuple(mask_BTHW.shape)}")
+    cam, mask = cam_BTHW.flatten(1), mask_BTHW.flatten(1).to(cam_BTHW.dtype)
     # Left in the graph, a map without direction would have a gradient as large as its norm is small.
     directed = torch.linalg.vector_norm(cam.detach(), dim=1, keepdim=True) > EPSILON
     cam = torch.where(directed, cam, torch.zeros_like(cam))

@@ -1,18 +1,21 @@
-"""Momentum contrast with attention supervision: the image model of PreViTS and one step of its objective.
+"""Momentum contrast with attention supervision: the image and the video model of PreViTS, and one step of each.
 
-PreViTS sections 3.1 and 3.3, equations 1 and 3-6, on MoCo. It neither reads data nor touches an optimiser.
+PreViTS sections 3.1 and 3.3, equations 1 to 6: on MoCo for images, on RSPNet, which adds a second head for speed, for
+clips. An image is a clip of one frame. It neither reads data nor touches an optimiser.
 
-What a step costs: the query is encoded once and serves the contrastive and the attention term; key and foreground key
-share one forward pass of the momentum encoder, without gradients.
+What a step costs: the query is encoded once and serves all terms; the key, its foreground and the clip of the other
+speed share one forward pass of the momentum encoder, without gradients.
 
-Several processes compute what one would: batch normalisation sees `batch_norm_groups` groups whatever the number of
-processes, and the keys of a group are those of other samples than its queries (shuffled batch normalisation), because
-the loader hands out keys in the order `Pairs.key_order`. Only embeddings and flags are exchanged.
+Several processes, or several parts of a batch one after another, compute what one would: batch normalisation sees
+`batch_norm_groups` groups whatever their number, and the keys of a group are those of other pairs than its queries
+(shuffled batch normalisation), because the loader hands out keys in the order `Pairs.key_order`. Only embeddings and
+flags are exchanged.
 
-Shape suffixes: B pairs of this process, N pairs of all processes, C channels, D embedding, K queue, H W pixels
-or cells.
+Shape suffixes: B pairs of this process, N pairs of all processes, C channels, D embedding, K queue, T H W frames and
+pixels, or cells.
 """
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
@@ -21,45 +24,78 @@ from torch.nn import functional as F
 
 from previts import distributed
 from previts.errors import InputError
-from previts.experiment import Experiment
+from previts.experiment import Experiment, ObjectiveConfig
 from previts.gradcam import attention_iou, attention_map, channel_weights, pool_masks
-from previts.losses import attention_distance, info_nce, mean_over
+from previts.losses import attention_distance, info_nce, mean_over, relative_speed
+from previts.models.encoders import Encoder, build_encoder, last_maps
 from previts.models.heads import build_head
-from previts.models.resnet import Encoder, build_encoder
+from previts.models.norm import GroupedBatchNorm
+
+
+class Clips(NamedTuple):
+    """One side of a batch on the training device.
+
+    `clips` are (B, C, T, H, W) and normalised, `mask` (B, T, H, W), flags (B,). `usable` is False where a clip could
+    not be read (it is then a stand-in that counts for nothing but normalisation); `masked` where the object's mask is
+    known. A mask that is not known is all True.
+    """
+
+    clips: Tensor
+    mask: Tensor
+    masked: Tensor
+    usable: Tensor
 
 
 class Pairs(NamedTuple):
-    """A batch on the training device. Row b holds the query of pair b and the key of pair `key_order[b]` (global rows).
+    """A batch. Row b holds the query of pair b, and the key and the other clip of pair `key_order[b]` (global rows).
 
-    Images are (B, C, H, W) and normalised, masks (B, H, W), flags (B,), `key_order` (N,). `*_usable` is False where a
-    frame could not be read (the image is then a stand-in that counts for nothing but normalisation); `*_masked` where
-    the object's mask is known. A mask that is not known is all True.
+    `other` is the clip of the other speed, where there is a speed loss; `key_order` is (N,).
     """
 
-    query: Tensor
-    query_mask: Tensor
-    query_masked: Tensor
-    query_usable: Tensor
-    key: Tensor
-    key_mask: Tensor
-    key_masked: Tensor
-    key_usable: Tensor
+    query: Clips
+    key: Clips
+    other: Clips | None
     key_order: Tensor
 
 
-class Step(NamedTuple):
-    """What one forward pass gives.
+class Keys(NamedTuple):
+    """What the momentum encoder makes of the keys of all processes, in the order of the queries.
 
-    `loss` is scaled so that its mean over the processes is the loss of the global batch; so are the `figures`, of
-    `FIGURES`. The `keys`, (N, D), go into the queue (`MoCo.enqueue`) once the backward pass is done.
+    Embeddings are (N, D) and of unit length, (N, 0) where an objective has no use for them; `speed_*` come from the
+    head for speed. `usable` and `masked` (N,) say which pairs count, and which of these have both masks.
+    """
+
+    key: Tensor
+    foreground: Tensor
+    other: Tensor
+    speed_key: Tensor
+    speed_other: Tensor
+    usable: Tensor
+    masked: Tensor
+
+
+class Step(NamedTuple):
+    """What one part of a batch gives.
+
+    The mean over the processes of the sum over their parts of `loss` is the loss of the global batch; so are the
+    `figures`, named by `figure_names`. `cam` and `mask` are the attention and the pooled mask of each query of the
+    part, (B, T, H, W), without gradients and empty where there is no attention term.
     """
 
     loss: Tensor
     figures: Tensor
-    keys: Tensor
+    cam: Tensor
+    mask: Tensor
 
 
-FIGURES = ("loss", "loss_contrastive", "positive_similarity", "loss_attention", "attention_iou")
+def figure_names(objective: ObjectiveConfig) -> tuple[str, ...]:
+    """Return the names of the figures of a step, the loss first."""
+    names = ["loss", "loss_contrastive", "positive_similarity", "queue_similarity"]
+    if objective.attention_weight:
+        names += ["loss_attention", "attention_iou"]
+    if objective.speed_weight:
+        names += ["loss_speed", "speed_accuracy"]
+    return tuple(names)
 
 
 class MoCo(nn.Module):
@@ -79,15 +115,22 @@ class MoCo(nn.Module):
             raise InputError(
                 f"objective.queue_size = {objective.queue_size} must be at least optim.batch_size = {batch}"
             )
-        size = batch // groups
-        self.encoder_q, self.encoder_k = build_encoder(model.encoder, size), build_encoder(model.encoder, size)
+        self.group_size = batch // groups
+        self.encoder_q = build_encoder(model.encoder, self.group_size, model.width)
+        self.encoder_k = build_encoder(model.encoder, self.group_size, model.width)
+        if model.bn_momentum:
+            for module in self.modules():
+                if isinstance(module, GroupedBatchNorm):
+                    module.whole_momentum = module.momentum = model.bn_momentum
         channels = self.encoder_q.channels
         self.head_q = build_head(model.head, channels, model.embedding_dim)
         self.head_k = build_head(model.head, channels, model.embedding_dim)
-        self.encoder_k.load_state_dict(self.encoder_q.state_dict())
-        self.head_k.load_state_dict(self.head_q.state_dict())
-        for parameter in self._key_parameters():
-            parameter.requires_grad = False
+        if objective.speed_weight:
+            self.speed_head_q = build_head(model.head, channels, model.embedding_dim)
+            self.speed_head_k = build_head(model.head, channels, model.embedding_dim)
+        for own, other in self._halves():
+            own.load_state_dict(other.state_dict())
+            own.requires_grad_(False)
         queue = torch.randn(objective.queue_size, model.embedding_dim)
         self.register_buffer("queue", F.normalize(queue, dim=1))
         self.register_buffer("pointer", torch.zeros((), dtype=torch.int64))
@@ -97,103 +140,177 @@ class MoCo(nn.Module):
         """The encoder that is kept: the query's."""
         return self.encoder_q
 
-    def _query_parameters(self) -> list[Tensor]:
-        return [*self.encoder_q.parameters(), *self.head_q.parameters()]
+    def start_from(self, weights: dict[str, Tensor]) -> None:
+        """Let both encoders start from the weights of one; the heads stay as they are."""
+        self.encoder_q.load_state_dict(weights)
+        self.encoder_k.load_state_dict(weights)
 
-    def _key_parameters(self) -> list[Tensor]:
-        return [*self.encoder_k.parameters(), *self.head_k.parameters()]
+    def compile_encoders(self) -> None:
+        """Let torch.compile make one program of each encoder; what is computed differs by rounding only."""
+        for encoder in (self.encoder_q, self.encoder_k):
+            encoder.features = torch.compile(encoder.features)  # type: ignore[assignment,method-assign]
 
-    def forward(self, pairs: Pairs) -> Step:
-        """Return the loss of a batch (equation 6), after moving the key encoder once towards the query encoder.
+    def _halves(self) -> Iterator[tuple[nn.Module, nn.Module]]:
+        """Yield each module of the momentum encoder with the one that it follows."""
+        yield self.encoder_k, self.encoder_q
+        yield self.head_k, self.head_q
+        if self.experiment.objective.speed_weight:
+            yield self.speed_head_k, self.speed_head_q
 
-        Each term is the mean over the pairs that count: the readable ones, and for attention those with
-        both masks known.
+    def forward(self, query: Clips, keys: Keys, first: int = 0) -> Step:
+        """Return the loss of a part of a batch (equation 6), given `encode_keys` of the whole.
+
+        Each term is the mean over the pairs that count: the readable ones, and for attention those with both masks
+        known.
+
+        Args:
+            query: Whole groups of batch normalisation.
+            keys: Of all processes.
+            first: Row of this process's batch with which the part begins.
         """
         objective = self.experiment.objective
-        maps_BCHW = self._maps(self.encoder_q, pairs.query)
-        pooled_BC = maps_BCHW.mean((2, 3))
+        maps_BCTHW = self._maps(self.encoder_q, query.clips)
+        pooled_BC = maps_BCTHW.flatten(2).mean(2)
         query_BD = F.normalize(self.head_q(pooled_BC), dim=1)
-        with torch.no_grad():
-            self.update_keys()
-            keys_ND, foregrounds_ND, usable_N, masked_N = self._exchange(pairs)
-        rows = slice(distributed.rank() * len(query_BD), (distributed.rank() + 1) * len(query_BD))
-        key_BD, usable_B, masked_B = keys_ND[rows], usable_N[rows], masked_N[rows]
-        # Sums over this process's pairs, divided by the number of all: times the number of processes, because gradients
-        # are averaged over them.
-        number, scale = usable_N.sum(), distributed.world_size()
-        nce_B = info_nce(query_BD, key_BD, self.queue, objective.temperature)
-        contrastive = mean_over(nce_B, usable_B, number) * scale
-        similarity = mean_over((query_BD.detach() * key_BD).sum(1), usable_B, number) * scale
-        figures = [contrastive, similarity]
-        loss = contrastive
-        if objective.attention_weight:
-            weights_BC = channel_weights(pooled_BC, self.head_q, foregrounds_ND[rows])
-            cam_BHW = attention_map(maps_BCHW, weights_BC, objective.cam)
-            mask_BHW = pool_masks(pairs.query_mask, cam_BHW.shape[1], cam_BHW.shape[2], objective.mask_pooling)
-            attention = mean_over(attention_distance(cam_BHW, mask_BHW), masked_B, masked_N.sum()) * scale
-            iou = mean_over(attention_iou(cam_BHW, mask_BHW), masked_B, masked_N.sum()) * scale
-            loss = contrastive + objective.attention_weight * attention
-            figures += [attention, iou]
-        return Step(loss, torch.stack([loss, *figures]).detach(), keys_ND)
+        first += distributed.rank() * (len(keys.key) // distributed.world_size())
+        mine = Keys(*(value[first : first + len(query_BD)] for value in keys))
+        # Sums over the part's pairs, divided by the number of all: times the number of processes, because gradients are
+        # averaged over them.
+        scale = distributed.world_size()
 
-    def _maps(self, encoder: Encoder, images_BCHW: Tensor) -> Tensor:
+        def usable(values_B: Tensor) -> Tensor:
+            return mean_over(values_B, mine.usable, keys.usable.sum()) * scale
+
+        nce_B = info_nce(query_BD, mine.key, self.queue, objective.temperature)
+        if objective.positives == "key+other":
+            nce_B = nce_B + info_nce(query_BD, mine.other, self.queue, objective.temperature)
+        loss = contrastive = usable(nce_B)
+        still_BD = query_BD.detach()
+        figures = [contrastive, usable((still_BD * mine.key).sum(1)), usable(still_BD @ self.queue.mean(0))]
+        cam_BTHW = mask_BTHW = maps_BCTHW.new_empty(0)
+        if objective.attention_weight:
+            weights_BC = channel_weights(pooled_BC, self.head_q, mine.foreground)
+            cam_BTHW = attention_map(maps_BCTHW, weights_BC, objective.cam)
+            mask_BTHW = pool_masks(query.mask, cam_BTHW.shape[1:], objective.mask_pooling)
+            values = attention_distance(cam_BTHW, mask_BTHW), attention_iou(cam_BTHW, mask_BTHW)
+            attention, iou = (mean_over(value, mine.masked, keys.masked.sum()) * scale for value in values)
+            loss = loss + objective.attention_weight * attention
+            figures += [attention, iou]
+        if objective.speed_weight:
+            motion_BD = F.normalize(self.speed_head_q(pooled_BC), dim=1)
+            speed = usable(relative_speed(motion_BD, mine.speed_key, mine.speed_other, objective.speed_margin))
+            right_B = (motion_BD * mine.speed_key).sum(1) > (motion_BD * mine.speed_other).sum(1)
+            loss = loss + objective.speed_weight * speed
+            figures += [speed, usable(right_B.to(speed.dtype))]
+        return Step(loss, torch.stack([loss, *figures]).detach(), cam_BTHW.detach(), mask_BTHW)
+
+    def _maps(self, encoder: Encoder, clips_BCTHW: Tensor) -> Tensor:
         """Return the last maps as the losses take them; on a GPU the encoder computes in the experiment's precision."""
-        reduced = images_BCHW.is_cuda and self.experiment.optim.precision == "bfloat16"
+        reduced = clips_BCTHW.is_cuda and self.experiment.optim.precision == "bfloat16"
         with torch.autocast("cuda", torch.bfloat16, enabled=reduced):
-            maps = encoder.features(images_BCHW.contiguous(memory_format=torch.channels_last))
+            maps = last_maps(encoder, clips_BCTHW)
         return maps.to(self.queue.dtype)
 
     @torch.no_grad()
-    def embed_keys(self, images_BCHW: Tensor) -> Tensor:
-        """Return the unit-length embeddings of the momentum encoder, (B, D)."""
-        return F.normalize(self.head_k(self._maps(self.encoder_k, images_BCHW).mean((2, 3))), dim=1)
+    def encode_keys(self, pairs: Pairs, parts: int = 1) -> Keys:
+        """Move the key encoder once towards the query encoder, and return the keys of all processes.
 
-    def _exchange(self, pairs: Pairs) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Encode this process's keys and return those of all processes, in the order of the queries.
-
-        Returns:
-            Keys and foreground keys (N, D), the latter empty without an attention term; which pairs are usable, and
-            which of them have both masks (N,).
+        Args:
+            pairs: The batch of this process.
+            parts: How many parts are encoded one after another, each of whole groups of batch normalisation.
         """
-        images = [pairs.key]
-        if self.experiment.objective.attention_weight:
-            # Of a normalised image, so that what is hidden has the mean colour.
-            images.append(pairs.key * pairs.key_mask[:, None])
-        # One pass for both. Batch normalisation sees them apart: its groups are runs of samples.
-        embedded = self.embed_keys(torch.cat(images)).chunk(len(images))
-        flags = (pairs.key_usable, pairs.key_masked, pairs.query_usable, pairs.query_masked)
-        sent = torch.cat([*embedded, *(flag[:, None].to(embedded[0]) for flag in flags)], dim=1)
+        objective, dim = self.experiment.objective, self.experiment.model.embedding_dim
+        self._follow()
+        embedded = []
+        for number, rows in enumerate(self.rows(len(pairs.key.usable), parts)):
+            self.count_statistics(self.encoder_k, number, parts)
+            embedded.append(self._embed_part(pairs, rows))
+        usable_B = pairs.key.usable if pairs.other is None else pairs.key.usable & pairs.other.usable
+        flags = (usable_B, pairs.key.masked, pairs.query.usable, pairs.query.masked)
+        embedded_BE = torch.cat(embedded)
+        sent = torch.cat([embedded_BE, *(flag[:, None].to(embedded_BE) for flag in flags)], dim=1)
         gathered = distributed.gather(sent)
-        width = embedded[0].shape[1] * len(images)
-        keys = torch.empty_like(gathered[:, : width + 2])
-        keys[pairs.key_order] = gathered[:, : width + 2]
-        usable_N = (keys[:, width] > 0) & (gathered[:, width + 2] > 0)
-        masked_N = usable_N & (keys[:, width + 1] > 0) & (gathered[:, width + 3] > 0)
-        dim = embedded[0].shape[1]
-        return keys[:, :dim], keys[:, dim:width], usable_N, masked_N
+        # Keys lie in the order of the keys, the last two flags in that of the queries.
+        ordered = torch.empty_like(gathered)
+        ordered[pairs.key_order] = gathered
+        usable_N = (ordered[:, -4] > 0) & (gathered[:, -2] > 0)
+        masked_N = usable_N & (ordered[:, -3] > 0) & (gathered[:, -1] > 0)
+        made = iter(ordered[:, : embedded_BE.shape[1]].chunk(embedded_BE.shape[1] // dim, dim=1))
+        none = ordered[:, :0]
+        return Keys(
+            key=next(made),
+            foreground=next(made) if objective.attention_weight else none,
+            other=next(made) if objective.speed_weight else none,
+            speed_key=next(made) if objective.speed_weight else none,
+            speed_other=next(made) if objective.speed_weight else none,
+            usable=usable_N,
+            masked=masked_N,
+        )
 
-    @torch.no_grad()
-    def update_keys(self) -> None:
-        """Move the weights of the key encoder towards the query encoder's; statistics and counters stay its own."""
-        share = 1 - self.experiment.objective.key_momentum
-        torch._foreach_lerp_(self._key_parameters(), self._query_parameters(), share)
+    def _embed_part(self, pairs: Pairs, rows: slice) -> Tensor:
+        """Return all embeddings of some keys side by side, in the order of the fields of `Keys`."""
+        clips = [pairs.key.clips[rows]]
+        if self.experiment.objective.attention_weight:
+            # Of a normalised clip, so that what is hidden has the mean colour.
+            clips.append(clips[0] * pairs.key.mask[rows, None])
+        if pairs.other is not None:
+            clips.append(pairs.other.clips[rows])
+        # One pass for all. Batch normalisation sees them apart: its groups are runs of clips.
+        pooled = self._maps(self.encoder_k, torch.cat(clips)).flatten(2).mean(2)
+        embedded = list(F.normalize(self.head_k(pooled), dim=1).chunk(len(clips)))
+        if pairs.other is not None:
+            motion = F.normalize(self.speed_head_k(pooled), dim=1).chunk(len(clips))
+            embedded += [motion[0], motion[-1]]
+        return torch.cat(embedded, dim=1)
 
-    @torch.no_grad()
-    def enqueue(self, keys_ND: Tensor) -> None:
-        """Replace the oldest keys of the ring by new ones; call it after the backward pass, which needs them."""
-        places = (self.pointer + torch.arange(len(keys_ND), device=keys_ND.device)) % len(self.queue)
-        self.queue.index_copy_(0, places, keys_ND.to(self.queue.dtype))
-        self.pointer.add_(len(keys_ND)).remainder_(len(self.queue))
+    def rows(self, size: int, parts: int) -> list[slice]:
+        """Return the parts of a batch of this process, each of whole groups of batch normalisation.
 
-    def attend(self, query_BCHW: Tensor, key_BCHW: Tensor, key_mask_BHW: Tensor) -> Tensor:
-        """Return where in each query the likeness to the key's foreground lies, (B, H/32, W/32), not negative.
-
-        Equations 3 and 4 as in training; images normalised. Put the model into eval mode first.
+        Raises:
+            InputError: If there are not that many equal parts.
         """
-        maps_BCHW = self._maps(self.encoder_q, query_BCHW)
-        foreground_BD = self.embed_keys(key_BCHW * key_mask_BHW[:, None])
-        weights_BC = channel_weights(maps_BCHW.mean((2, 3)), self.head_q, foreground_BD)
-        return attention_map(maps_BCHW, weights_BC, self.experiment.objective.cam)
+        if size % parts or (size // parts) % self.group_size:
+            possible = [n for n in range(1, size + 1) if size % n == 0 and size // n % self.group_size == 0]
+            raise InputError(
+                f"a process's {size} pairs of a batch, in batch-norm groups of {self.group_size}, cannot be computed "
+                f"in {parts} equal parts; possible: {possible}"
+            )
+        return [slice(start, start + size // parts) for start in range(0, size, size // parts)]
+
+    @staticmethod
+    def count_statistics(encoder: nn.Module, part: int, parts: int) -> None:
+        """Tell the batch normalisation of an encoder which of several parts of a batch comes next."""
+        for module in encoder.modules():
+            if isinstance(module, GroupedBatchNorm):
+                module.count_part(part, parts)
+
+    @torch.no_grad()
+    def _follow(self) -> None:
+        """Move the weights of the key encoder towards the query encoder's; statistics and counters stay its own."""
+        objective = self.experiment.objective
+        share = 1 - objective.key_momentum**objective.key_updates
+        for own, other in self._halves():
+            torch._foreach_lerp_(list(own.parameters()), list(other.parameters()), share)
+
+    @torch.no_grad()
+    def enqueue(self, keys: Keys) -> None:
+        """Replace the oldest keys of the ring by new ones; call it after the backward pass, which needs them."""
+        new_ND = keys.key if self.experiment.objective.enqueued == "key" else keys.other
+        places = (self.pointer + torch.arange(len(new_ND), device=new_ND.device)) % len(self.queue)
+        self.queue.index_copy_(0, places, new_ND.to(self.queue.dtype))
+        self.pointer.add_(len(new_ND)).remainder_(len(self.queue))
+
+    @torch.no_grad()
+    def attend(self, query_BCTHW: Tensor, key_BCTHW: Tensor, key_mask_BTHW: Tensor) -> Tensor:
+        """Return where in each query the likeness to the key's foreground lies, on the grid (B, T, H, W), not negative.
+
+        Equations 3 and 4 as in training; clips normalised. Put the model into eval mode first.
+        """
+        maps_BCTHW = self._maps(self.encoder_q, query_BCTHW)
+        foreground = self._maps(self.encoder_k, key_BCTHW * key_mask_BTHW[:, None]).flatten(2).mean(2)
+        foreground_BD = F.normalize(self.head_k(foreground), dim=1)
+        weights_BC = channel_weights(maps_BCTHW.flatten(2).mean(2), self.head_q, foreground_BD)
+        return attention_map(maps_BCTHW, weights_BC, self.experiment.objective.cam)
 
     def average_statistics(self) -> None:
         """Give all processes the mean of their batch-norm statistics: what one process over all groups would have."""

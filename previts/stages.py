@@ -16,6 +16,7 @@ from dataclasses import asdict
 from previts import paper, storage
 from previts.addresses import (
     FORMATS,
+    check_fit,
     check_launch,
     check_lineage,
     check_method,
@@ -359,9 +360,8 @@ def pretrain(
     if processes > 1 and not distributed.is_launched():
         from previts import launch
 
-        launch.train_locally(
-            processes, ["--row", row, "--index", index, "--root", root, "--profile", profile, "--set", *set]
-        )
+        arguments = ["--row", row, "--index", index, "--root", root, "--profile", profile, "--set", *set]
+        launch.run_locally(launch.training_app(processes, arguments))
         storage.read_manifest(uri)
         return uri
     from previts import checkpoint, runlog
@@ -415,6 +415,7 @@ def evaluate(
     """
     paper.check_benchmarks([benchmark])
     plan = paper.resolve(row, profile, set)
+    check_fit(row, plan, [benchmark])
     config = plan.evaluation
     fingerprint = finished(checkpoint, "checkpoints")
     check_row(row, plan, checkpoint)

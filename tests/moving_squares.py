@@ -69,6 +69,17 @@ def small_experiment(**optim: float) -> Experiment:
     )
 
 
+def small_video_experiment(**optim: float) -> Experiment:
+    """Return PreViTS on clips at a size for tests: an eighth of S3D-g, 8 frames of 64 px."""
+    image = small_experiment(**optim)
+    return replace(
+        image,
+        sampling=replace(image.sampling, clip_frames=8, speeds=(1, 2)),
+        model=replace(image.model, encoder="s3dg", width=0.125),
+        objective=replace(image.objective, speed_weight=1.0),
+    )
+
+
 def _write_tubes(tubes_uri: str, shard: int, videos: list) -> None:
     blobs, rows, offset = [], [], 0
     for clip in videos:

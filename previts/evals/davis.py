@@ -75,7 +75,7 @@ def track(model: MoCo, data_uri: str, config: EvaluationConfig) -> Outcome:
     Raises:
         InputError: If a file of the layout is missing or damaged, or a first mask is empty.
     """
-    before = features.weights_digest(model)
+    before, length = features.weights_digest(model), model.experiment.sampling.clip_frames
     sequences = [_shortened(sequence, config.limit) for sequence in read_sequences(data_uri)]
     shown = _Figure(sequences)
     scores: list[Scores] = []
@@ -106,7 +106,8 @@ def track(model: MoCo, data_uri: str, config: EvaluationConfig) -> Outcome:
             "upsampled": "map enlarged bilinearly to the frame, against the object's pixels",
             "static": "the cells of the first mask, repeated for every frame",
             "threshold": config.davis_threshold,
-            "input": f"whole frames squashed to {config.crop} x {config.crop}; key is frame 0 times its mask",
+            "input": f"whole frames squashed to {config.crop} x {config.crop}; key is frame 0 times its mask"
+            + (f", as a clip of {length} equal frames; queries are the clips around each frame" if length > 1 else ""),
             "frames": "first and last of a sequence are not scored (DAVIS-2016)",
             "split": SPLIT,
             "scored_frames": sum(len(sequence.frames) - 2 for sequence in sequences),
@@ -177,12 +178,20 @@ def follow(model: MoCo, sequence: Sequence480p, config: EvaluationConfig) -> Fol
     if not squashed_TSS[0].any():
         raise InputError(f"{sequence.masks[0]} is empty at {size} x {size} pixels; the first mask must show the object")
     load = partial(features.load_whole, size=size)
-    key_CSS = features.normalised(load(sequence.frames[0])[None], device)[0]
-    key_mask_SS = torch.from_numpy(squashed_TSS[0]).to(device)
-    parts = [
-        features.attention(model, features.normalised(images, device), key_CSS, key_mask_SS).cpu().numpy()
-        for images in features.batches(sequence.frames[1:], load, config.batch_size)
-    ]
+    frames_TCSS = np.concatenate(list(features.batches(sequence.frames, load, config.batch_size)))
+    # A video model sees the clip around each frame, the first and last frame standing for those before and after.
+    length = model.experiment.sampling.clip_frames
+    places_TL = np.arange(1, len(frames_TCSS))[:, None] + np.arange(length) - length // 2
+    places_TL = places_TL.clip(0, len(frames_TCSS) - 1)
+    key_LCSS = features.normalised(frames_TCSS[:1].repeat(length, 0), device)
+    key_mask_LSS = torch.from_numpy(squashed_TSS[:1].repeat(length, 0)).to(device)
+    at_once = max(1, config.batch_size // length)
+    parts = []
+    for start in range(0, len(places_TL), at_once):
+        clips_BLCSS = features.normalised(frames_TCSS[places_TL[start : start + at_once]], device)
+        cam_Bthw = features.attention(model, clips_BLCSS, key_LCSS, key_mask_LSS)
+        # the step in time of the map that the frame itself lies in
+        parts.append(cam_Bthw[:, length // 2 * cam_Bthw.shape[1] // length].cpu().numpy())
     cam_Thw = unit_scaled(np.concatenate(parts))
     cells_Thw = features.covered_cells(model, squashed_TSS, (cam_Thw.shape[1], cam_Thw.shape[2]))
     return Followed(cam_Thw, cells_Thw[1:], cells_Thw[0], truth_THW[1:])

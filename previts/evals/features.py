@@ -217,18 +217,19 @@ def extract(
 
 
 @torch.no_grad()
-def attention(model: MoCo, query_BCHW: Tensor, key_CHW: Tensor, key_mask_HW: Tensor) -> Tensor:
-    """Return where each query agrees with the foreground of one key, B x h x w, not negative; images normalised.
+def attention(model: MoCo, query_BTCHW: Tensor, key_TCHW: Tensor, key_mask_THW: Tensor) -> Tensor:
+    """Return where each query agrees with the foreground of one key, B x t x h x w, not negative; clips normalised.
 
-    The map of pretraining (equations 3 and 4), whose closed form needs no gradient.
+    The map of pretraining (equations 3 and 4), whose closed form needs no gradient. An image is a clip of one frame.
     """
-    return model.attend(query_BCHW, key_CHW[None], key_mask_HW[None])
+    return model.attend(query_BTCHW.transpose(1, 2), key_TCHW.transpose(0, 1)[None], key_mask_THW[None])
 
 
 def covered_cells(model: MoCo, masks_THW: NDArray[np.bool_], grid: tuple[int, int]) -> NDArray[np.bool_]:
     """Return the cells of the map's grid that count as object, T x h x w: more than half, pooled as in pretraining."""
-    pooled = pool_masks(torch.from_numpy(masks_THW), *grid, model.experiment.objective.mask_pooling)
-    return np.asarray(pooled.numpy() > 0.5)
+    masks_T1HW = torch.from_numpy(masks_THW)[:, None]
+    pooled = pool_masks(masks_T1HW, (1, *grid), model.experiment.objective.mask_pooling)
+    return np.asarray(pooled[:, 0].numpy() > 0.5)
 
 
 def weights_digest(model: MoCo) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 # A benchmark and its folder below the labelled sets.
 FOLDERS = {"voc07": "voc", "in1k": "imagenet", "in9": "in9", "davis": "davis"}
 BENCHMARKS = tuple(FOLDERS)
+IMAGES = ("voc07", "in1k", "in9")  # what only an image model can be measured by
 # Beside the variants of the Backgrounds Challenge: which of the 1000 ImageNet classes is which of the nine.
 CLASS_MAP = "in_to_in9.json"
 

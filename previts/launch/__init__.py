@@ -4,6 +4,8 @@ Other places take the same `AppDef`; nothing here knows what is trained.
 """
 
 import os
+import re
+import signal
 import sys
 from collections.abc import Sequence
 
@@ -11,6 +13,9 @@ from torchx.runner import get_runner
 from torchx.specs import AppDef, AppState, Resource, Role
 
 from previts.errors import InputError
+
+AGENT_GIVES_UP = re.compile(r"failed \(exitcode: -?\d+\)")
+ROOT_CAUSE = re.compile(r"Root Cause.*?rank\s*: (?P<rank>\d+).*?exitcode\s*: (?P<code>-?\d+)", re.DOTALL)
 
 
 def training_app(processes: int, arguments: Sequence[str]) -> AppDef:
@@ -33,18 +38,38 @@ def training_app(processes: int, arguments: Sequence[str]) -> AppDef:
     return AppDef(name="previts-pretrain", roles=[role])
 
 
-def train_locally(processes: int, arguments: Sequence[str]) -> None:
-    """Train with several processes of this machine and wait for the end.
+def run_locally(app: AppDef) -> None:
+    """Run an app on this machine and wait for the end; what its processes say is passed on.
 
     Raises:
-        InputError: If a process failed; its own message has been printed before.
+        InputError: If a process failed; names the first one that did, and what became of it.
     """
+    causes: list[str] = []
+    account: list[str] = []  # torchrun's own of a failure, its traceback included: only the cause is passed on
     with get_runner() as runner:
-        handle = runner.run(training_app(processes, arguments), scheduler="local_cwd", workspace="")
-        for line in runner.log_lines(handle, "pretrain", 0, should_tail=True):
+        handle = runner.run(app, scheduler="local_cwd", workspace="")
+        for line in runner.log_lines(handle, app.roles[0].name, 0, should_tail=True):
+            if account or AGENT_GIVES_UP.search(line):
+                account.append(line)
+                continue
+            if line.startswith("previts: process "):
+                causes.append(line.removeprefix("previts: ").rstrip())
             print(line.rstrip(), file=sys.stderr)
         status = runner.wait(handle, wait_interval=1)
     if status is None or status.state != AppState.SUCCEEDED:
-        raise InputError(
-            f"training with {processes} processes failed ({status.state if status else 'lost'}); see above"
-        )
+        raise InputError(f"{app.name} failed: {_cause(causes, ''.join(account))}")
+
+
+def _cause(causes: Sequence[str], account: str) -> str:
+    """Return which process failed first and why, from torchrun's account and from what the processes said."""
+    first = ROOT_CAUSE.search(account)
+    if first is None:
+        return causes[0] if causes else "see above"
+    rank, code = int(first["rank"]), int(first["code"])
+    if said := [cause for cause in causes if cause.startswith(f"process {rank}:")]:
+        return said[0]
+    if code < 0:
+        name = signal.Signals(-code).name
+        hint = "; often a machine or container without memory left" if name == "SIGKILL" else ""
+        return f"process {rank} was killed by {name}{hint}. The same command goes on where it stopped"
+    return f"process {rank} ended with exit code {code}; see above"
