@@ -21,9 +21,10 @@ from previts import storage
 from previts.errors import InputError
 from previts.experiment import Experiment
 from previts.moco import MoCo
+from previts.tensors import ENCODER
 
 KEPT_STEPS = 2
-MODEL, ENCODER, LOG, EXPERIMENT = "model.pt", "encoder.pt", "log.jsonl", "experiment.json"
+MODEL, LOG, EXPERIMENT = "model.pt", "log.jsonl", "experiment.json"
 _STEP = re.compile(r"step-(\d{8})\.pt")
 
 

@@ -5,23 +5,16 @@ known, so an encoder is never taken in part. Files are loaded with `weights_only
 code.
 """
 
-import io
-import pickle
-import zipfile
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from previts import storage
+from previts import tensors
 from previts.errors import InputError
 from previts.models.encoders import Kind, build_encoder
 
-ENCODER = "encoder.pt"  # in a finished folder of `pretrain`
-# What torch.load raises for files that are cut short, damaged, or hold more than tensors.
-_DAMAGED = (pickle.UnpicklingError, RuntimeError, ValueError, EOFError, KeyError, AttributeError, zipfile.BadZipFile)
 _SHOWN = 3  # names of each kind in a message
 _COUNTER = "num_batches_tracked"  # of batch normalisation; older files lack it and nothing reads it
 
@@ -91,13 +84,8 @@ def read_encoder(uri: str, kind: Kind, width: float = 1.0) -> dict[str, Tensor]:
     Raises:
         InputError: If there is no such file, it cannot be read, or it holds no whole encoder of this kind and width.
     """
-    folder = storage.is_committed(uri)
-    if folder and storage.read_manifest(uri).stage != "checkpoints":
-        raise InputError(
-            f"model.weights = {uri} is an output of stage {storage.read_manifest(uri).stage!r}, not weights"
-        )
-    path = storage.join(uri, ENCODER) if folder else uri
-    return encoder_state(_load(path), kind, width, f"model.weights = {path}")[0]
+    path = tensors.weights_path(uri, "model.weights")
+    return encoder_state(tensors.load(path, "model.weights")[0], kind, width, f"model.weights = {path}")[0]
 
 
 def encoder_state(
@@ -187,23 +175,3 @@ def _described(state: object) -> str:
     if not isinstance(state, Mapping):
         return f"a {type(state).__name__}"
     return "nothing" if not state else _some(f"{name} ({type(value).__name__})" for name, value in state.items())
-
-
-def _load(path: str) -> Any:
-    """Return what a file of torch holds, on the CPU."""
-    try:
-        return torch.load(io.BytesIO(storage.read_bytes(path)), map_location="cpu", weights_only=True)
-    except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
-        what = "it is a folder" if isinstance(error, IsADirectoryError) else "there is no such file"
-        raise InputError(
-            f"model.weights names {path}, and {what}; give a state dict, or the finished folder of a checkpoint"
-        ) from None
-    except InputError:
-        raise
-    except _DAMAGED as error:
-        # What torch says of a refused pickle tells how to load it unsafely.
-        silent = isinstance(error, pickle.UnpicklingError | KeyError)
-        text = "" if silent else ": " + str(error).partition("\n")[0].partition(". ")[0]
-        raise InputError(
-            f"model.weights: {path} holds no weights that can be read ({type(error).__name__}{text})"
-        ) from None

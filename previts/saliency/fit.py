@@ -4,11 +4,8 @@ PreViTS section 3.2. Whatever takes long is written when it is done (the frames 
 prior, the last network every tenth of its epochs) and found by the next call. The mathematics lies in `usps.py`.
 """
 
-import hashlib
 import io
-import pickle
 import sys
-import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,20 +14,19 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from previts import shards, storage, workers
+from previts import shards, storage, tensors, workers
 from previts.errors import InputError
 from previts.experiment import PRIORS, FitConfig
 from previts.progress import progress
 from previts.saliency import usps
 from previts.saliency.network import SaliencyNetwork, load_weights
 from previts.saliency.priors import prior_maps
+from previts.tensors import DAMAGED, reason
 from previts.video import VideoError
 
 NETWORK = "network.pt"  # the state dict
 SHAPE = "network.json"  # how to build the network, and the side of the squares it learned from
 DETECTOR = "detector.pt"
-# What torch.load and load_state_dict raise for files that are cut short, damaged, or hold more than tensors.
-DAMAGED = (pickle.UnpicklingError, RuntimeError, ValueError, EOFError, KeyError, AttributeError, zipfile.BadZipFile)
 FRAMES = "frames.npz"
 FUSION, FUSION_SAVES = "fusion.pt", 10
 LEAST_KEPT = 0.1  # of a prior's salient pixels, as IoU; a sound training keeps a half
@@ -54,32 +50,18 @@ def read_weights(uri: str) -> Weights:
     Raises:
         InputError: If there is nothing, or nothing that holds tensors alone.
     """
-    encoder = storage.is_committed(uri)
-    if encoder and storage.read_manifest(uri).stage != "checkpoints":
-        raise InputError(f"fit.weights = {uri} is an output of stage {storage.read_manifest(uri).stage!r}, not weights")
-    path = storage.join(uri, "encoder.pt") if encoder else uri
-    try:
-        data = storage.read_bytes(path)
-        loaded = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
-    except (FileNotFoundError, IsADirectoryError) as error:
-        what = "it is a folder" if isinstance(error, IsADirectoryError) else "there is no such file"
-        raise InputError(
-            f"fit.weights names {path}, and {what}; give a state dict, or the finished folder of a checkpoint"
-        ) from None
-    except InputError:
-        raise
-    except DAMAGED as error:
-        raise InputError(f"fit.weights: {path} holds no weights that can be read ({reason(error)})") from None
+    path = tensors.weights_path(uri, "fit.weights")
+    loaded, digest = tensors.load(path, "fit.weights")
     for name in ("state_dict", "model"):
         if isinstance(loaded, dict) and isinstance(loaded.get(name), dict):
             loaded = loaded[name]
     named = isinstance(loaded, dict) and all(isinstance(name, str) for name in loaded)
     if not named or not all(isinstance(value, torch.Tensor) for value in loaded.values()):
         raise InputError(f"fit.weights: {path} holds {type(loaded).__name__}, expected tensors by name (a state dict)")
-    labels = _labels_of(uri) if encoder else f"unknown: the weights at {uri} may have been trained with labels"
+    labels = _labels_of(uri) if path != uri else f"unknown: the weights at {uri} may have been trained with labels"
     # Half precision saves room in a file, not in a training.
-    tensors = {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in loaded.items()}
-    return Weights(tensors, hashlib.sha256(data).hexdigest(), labels)
+    found = {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in loaded.items()}
+    return Weights(found, digest, labels)
 
 
 def _labels_of(checkpoint: str) -> str:
@@ -186,13 +168,6 @@ def load_network(model_uri: str) -> tuple[SaliencyNetwork, int]:
             "and run `previts fit_saliency` again"
         ) from None
     return network.eval(), int(shape["size"])
-
-
-def reason(error: Exception) -> str:
-    """Return the kind of an error with its first sentence; that of a refused pickle tells how to load it unsafely."""
-    silent = isinstance(error, pickle.UnpicklingError | KeyError)
-    text = "" if silent else str(error).partition("\n")[0].partition(". ")[0]
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
 def _taken(config: FitConfig, weights: Weights) -> int:

@@ -15,7 +15,8 @@ from torchvision.models.detection import MaskRCNN, maskrcnn_resnet50_fpn
 from previts import storage
 from previts.errors import InputError
 from previts.masks import Mask
-from previts.saliency.fit import DAMAGED, DETECTOR, Weights, reason
+from previts.saliency.fit import DETECTOR, Weights
+from previts.tensors import DAMAGED, reason
 
 MASK_THRESHOLD = 0.5  # of a pixel's probability, as Mask R-CNN is evaluated
 
