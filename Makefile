@@ -17,8 +17,13 @@ $(VENV)/installed: requirements.lock pyproject.toml
 	$(BIN)/python -m pip install --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $@
 
-demo: $(VENV)/installed ## the whole pipeline on a small synthetic world; ends in demo/report.html
-	$(BIN)/python -m pipelines run-local --root demo
+MODEL ?= image
+ARMS_image :=
+ARMS_video := --rows 2/vgg/rspnet 2/vgg/sampling 2/vgg/previts --benchmarks davis
+
+demo: $(VENV)/installed ## the whole pipeline on a small synthetic world; ends in demo/report.html (MODEL=video: the video model)
+	@test -n "$(filter image video,$(MODEL))" || { echo "MODEL must be image or video, got '$(MODEL)'"; exit 1; }
+	$(BIN)/python -m pipelines run-local --root demo $(ARMS_$(MODEL))
 
 test: $(VENV)/installed ## all tests, with coverage
 	$(BIN)/python -m pytest --cov --cov-report=term:skip-covered

@@ -41,10 +41,12 @@ ARROWS = {"higher": " ↑", "lower": " ↓", "": ""}
 
 
 CURVES = (
-    ("loss", "Loss", "contrastive loss plus weighted attention loss; what training lowers"),
+    ("loss", "Loss", "all terms with their weights; what training lowers"),
     ("loss_contrastive", "Contrastive loss", "telling the video's own key from the queue; lower is better"),
     ("loss_attention", "Attention loss", "cosine distance of attention and tube, from 0 to 1; lower is better"),
     ("attention_iou", "Attention IoU", "overlap of attention and tube in training; higher is better"),
+    ("loss_speed", "Speed loss", "telling clips of one speed from those of another; lower is better"),
+    ("speed_accuracy", "Speed accuracy", "share of clips whose speed is told; by chance one half"),
 )
 
 

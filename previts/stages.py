@@ -328,6 +328,10 @@ def pretrain(
 ) -> str:
     """Pretrain the encoder of one row of the paper's tables on an index; resumes where an earlier call was stopped.
 
+    What changes nothing that is learnt is set by the environment: PREVITS_WORKERS (loader processes of each training
+    process), PREVITS_ACCUMULATE (parts in which a process computes its share of a batch, for small memories),
+    PREVITS_COMPILE=1 (torch.compile), PREVITS_CHECKPOINT_SECONDS.
+
     Args:
         row: Name of the row, such as 1/vgg/previts (`previts show` lists them).
         index: URI that `index` returned.
