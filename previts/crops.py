@@ -38,14 +38,15 @@ def crop_pictures(pictures: Sequence[Planes], crop: Crop, size: int) -> NDArray[
 
 
 def crop_masks(masks: Sequence[NDArray[np.bool_]], crop: Crop, size: int) -> NDArray[np.bool_]:
-    """Return a crop of each mask, resized like its picture: a pixel is the object's where half of it is. (T, S, S)."""
+    """Return a crop of each mask, resized like its picture by the nearest pixel: (T, S, S)."""
     left, top, right, bottom = crop
     resized_TSS = np.empty((len(masks), size, size), np.uint8)
     for number, mask in enumerate(masks):
         if number and mask is masks[number - 1]:
             resized_TSS[number] = resized_TSS[number - 1]
         else:
-            _resize(mask.view(np.uint8)[top:bottom, left:right], resized_TSS[number])  # 0 and 1, rounded
+            window = mask.view(np.uint8)[top:bottom, left:right]
+            cv2.resize(window, (size, size), dst=resized_TSS[number], interpolation=cv2.INTER_NEAREST_EXACT)
     return resized_TSS.view(np.bool_)
 
 

@@ -282,7 +282,7 @@ def _stack(samples: Sequence[Sample]) -> Side:
     return Side(
         torch.from_numpy(np.stack([samples[row].clip for row in source])),
         torch.tensor([samples[row].matrix for row in source]),
-        torch.from_numpy(np.stack([samples[row].mask for row in source])),
+        torch.from_numpy(np.stack([sample.mask for sample in samples])),
         torch.tensor([sample.masked for sample in samples]),
         torch.tensor(usable),
         torch.from_numpy(np.stack([samples[row].draw for row in source])),

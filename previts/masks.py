@@ -24,14 +24,14 @@ def encode_rle(mask_HW: Mask) -> list[int]:
     return [0, *runs] if flat.size and flat[0] else runs
 
 
-def decode_rle(counts: Sequence[int], height: int, width: int) -> Mask:
+def decode_rle(counts: Sequence[int] | npt.NDArray[np.signedinteger], height: int, width: int) -> Mask:
     """Return the mask (height, width) of run lengths written by `encode_rle`.
 
     Raises:
         ValueError: If a run is negative or the runs do not cover the frame exactly.
     """
     runs = np.asarray(counts, dtype=np.int64)
-    if runs.ndim != 1 or (runs < 0).any() or int(runs.sum()) != height * width:
+    if runs.ndim != 1 or runs.min(initial=0) < 0 or int(runs.sum()) != height * width:
         raise ValueError(
             f"run lengths must be >= 0 and cover {height = } x {width = } pixels, got {int(runs.sum())} pixels"
         )

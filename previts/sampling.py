@@ -162,7 +162,8 @@ def sample_crop(
     is the share of the mask's pixels in the crop (`coverage`), or intersection over union of crop and mask (`iou`).
 
     - coverage: a mask that is too large for the smallest crop lowers the threshold; when no attempt succeeds, the box
-      of the mask, widened at random, is taken.
+      of the mask, widened at random, is taken; where that, cut to an allowed aspect ratio, loses too much, the largest
+      crop that the frame allows, where it covers most.
     - iou: when no attempt succeeds (none can where the object is smaller than `min_overlap` of the smallest crop), the
       box of the mask is taken, widened at random as far as it keeps the threshold; where even the box by itself is
       under it, as with a thin diagonal object, the best of these boxes.
@@ -258,11 +259,27 @@ def _fallback_box(
         return _shrink_to_ratio(wide, centre, config)
 
     if config.overlap == "coverage":
-        return widened(1)
+        crop = widened(1)
+        return crop if _overlaps(mask_HW, area, crop, config) else _largest_crop(mask_HW, config)
     candidates = [widened(share) for share in (1, 1 / 2, 1 / 4, 1 / 8, 0)]
     ious = [_iou(mask_HW, area, crop) for crop in candidates]
     good = [crop for crop, iou in zip(candidates, ious, strict=True) if iou >= config.min_overlap]
     return good[0] if good else candidates[int(np.argmax(ious))]
+
+
+def _largest_crop(mask_HW: NDArray[np.bool_], config: SamplingConfig) -> Crop:
+    """Return the largest crop of an allowed aspect ratio, where it covers most of the mask."""
+    height, width = mask_HW.shape
+    narrow, wide = config.crop_ratio
+    crop_height, crop_width = min(height, max(1, round(width / narrow))), min(width, max(1, round(wide * height)))
+
+    def best(counts: NDArray[np.int64], size: int) -> int:
+        sums = np.concatenate([[0], np.cumsum(counts)])
+        return int(np.argmax(sums[size:] - sums[:-size]))
+
+    # One of its sides is the frame's own, so the other one alone is to be placed.
+    top, left = best(mask_HW.sum(1), crop_height), best(mask_HW.sum(0), crop_width)
+    return left, top, left + crop_width, top + crop_height
 
 
 def _shrink_to_ratio(box: Crop, centre: tuple[float, float], config: SamplingConfig) -> Crop:

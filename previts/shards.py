@@ -7,6 +7,7 @@ Nothing here knows masks or models.
 
 import bisect
 import contextlib
+import functools
 import hashlib
 import os
 import tarfile
@@ -344,17 +345,33 @@ def unreadable(videos_uri: str, record: Clip, error: VideoError) -> InputError:
 
 
 def _read_runs(uri: str, record: Clip, runs: Sequence[Sequence[int]]) -> list[bytes]:
-    """Return the bytes of each run of GOPs; a remote store is asked for all at once."""
-    fs, path = storage.open_fs(uri)
+    """Return the bytes of each run of GOPs."""
     starts = [record.offset + record.gop_offsets[start] for start, _ in runs]
     stops = [record.offset + record.gop_offsets[stop] for _, stop in runs]
     try:
-        if not storage.is_local(fs):
-            return [bytes(block) for block in fs.cat_ranges([path] * len(runs), starts, stops, on_error="raise")]
-        with open(path, "rb", buffering=0) as file:
-            return [os.pread(file.fileno(), stop - start, start) for start, stop in zip(starts, stops, strict=True)]
+        return read_ranges(uri, starts, stops)
     except FileNotFoundError:
         raise InputError(
             f"{uri} is missing; delete {table_name(record.shard)} and {storage.MANIFEST} beside it "
             "and run `previts download` again"
         ) from None
+
+
+def read_ranges(uri: str, starts: Sequence[int], stops: Sequence[int]) -> list[bytes]:
+    """Return ranges of bytes of one file; a remote store is asked for all at once.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+    """
+    fs, path = _opened(uri)
+    if not storage.is_local(fs):
+        return [bytes(block) for block in fs.cat_ranges([path] * len(starts), starts, stops, on_error="raise")]
+    file = os.open(path, os.O_RDONLY)
+    try:
+        return [os.pread(file, stop - start, start) for start, stop in zip(starts, stops, strict=True)]
+    finally:
+        os.close(file)
+
+
+# A loader asks for the same few thousand files again and again.
+_opened = functools.lru_cache(maxsize=4096)(storage.open_fs)

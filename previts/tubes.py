@@ -7,24 +7,21 @@ object is followed from one key frame to the next lies in `target.py`.
 Shape suffixes: T frames, R regions, H W pixels.
 """
 
-import struct
-import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby, pairwise
+from typing import TypeVar
 
 import numpy as np
 
-from previts import records, shards, storage, target, workers
+from previts import packing, records, shards, storage, target, workers
 from previts.errors import InputError
 from previts.experiment import TrackConfig
 from previts.masks import Mask, decode_rle, encode_rle
 from previts.progress import progress
 from previts.saliency import predict
 
-_HEADER = struct.Struct("<4sIIII")  # magic, height, width, frames, masks; then the CRC-32 of these and of the numbers
-_CHECKSUM = struct.Struct("<I")
-_MAGIC = b"PVT1"
+Unpacked = TypeVar("Unpacked")
 
 
 @dataclass(frozen=True)
@@ -53,9 +50,7 @@ class Tube:
         Raises:
             ValueError: If a frame is not one of the clip.
         """
-        outside = [frame for frame in frames if not 0 <= frame < len(self.frame_keys)]
-        if outside:
-            raise ValueError(f"frames must be in [0, {len(self.frame_keys)}), got {outside[:3]}")
+        packing.check_frames(frames, len(self.frame_keys))
         mask_THW = np.zeros((len(frames), self.height, self.width), dtype=np.bool_)
         decoded: dict[int, Mask] = {}
         for place, frame in enumerate(frames):
@@ -95,15 +90,8 @@ class Tube:
         return float(np.mean(touching)) if touching else 0.0
 
     def to_bytes(self) -> bytes:
-        """Return the tube as a compact blob: a header and the zlib-compressed numbers."""
-        lengths = [len(counts) for counts in self.key_counts]
-        numbers = np.array(
-            [*self.frame_keys, *lengths, *(run for counts in self.key_counts for run in counts)], dtype="<i4"
-        )
-        # The high bytes of run lengths are nearly all zero: put side by side they compress to nothing.
-        planes = numbers.view(np.uint8).reshape(-1, 4).T.tobytes()
-        header = _HEADER.pack(_MAGIC, self.height, self.width, len(self.frame_keys), len(lengths))
-        return header + _CHECKSUM.pack(zlib.crc32(header + planes)) + zlib.compress(planes, level=9)
+        """Return the tube as a compact blob, of which single masks can be read (`packing.py`)."""
+        return packing.pack(self.height, self.width, self.key_counts, self.frame_keys)
 
     @classmethod
     def from_bytes(cls, blob: bytes) -> "Tube":
@@ -112,22 +100,9 @@ class Tube:
         Raises:
             ValueError: If the blob is not one of `to_bytes`, or is damaged.
         """
-        start = _HEADER.size + _CHECKSUM.size
-        if len(blob) < start or not blob.startswith(_MAGIC):
-            raise ValueError(f"not a tube: {len(blob)} bytes that begin with {blob[:4]!r}, expected {_MAGIC!r}")
-        _, height, width, num_frames, num_masks = _HEADER.unpack_from(blob)
-        (checksum,) = _CHECKSUM.unpack_from(blob, _HEADER.size)
-        try:
-            planes = zlib.decompress(blob[start:])
-        except zlib.error as error:
-            raise ValueError(f"a damaged tube: {error}") from error
-        if zlib.crc32(blob[: _HEADER.size] + planes) != checksum:
-            raise ValueError(f"a damaged tube: the checksum of {len(planes)} bytes does not hold")
-        planes_4 = np.frombuffer(planes, dtype=np.uint8).reshape(4, -1)
-        numbers: list[int] = np.ascontiguousarray(planes_4.T).view("<i4").ravel().tolist()
-        frame_keys, lengths = numbers[:num_frames], numbers[num_frames : num_frames + num_masks]
-        stops = np.cumsum([num_frames + num_masks, *lengths]).tolist()
-        return cls(height, width, [numbers[start:stop] for start, stop in pairwise(stops)], frame_keys)
+        packed = packing.unpack(blob)
+        counts = [packed.counts(key).tolist() for key in range(packed.num_masks)]
+        return cls(packed.height, packed.width, counts, packed.frame_keys.tolist())
 
 
 def build_tube(
@@ -225,19 +200,7 @@ def read_tube(tubes_uri: str, shard: int, offset: int, size: int) -> Tube:
     Raises:
         InputError: If the blob file is missing or damaged.
     """
-    uri = storage.join(tubes_uri, blob_name(shard))
-    try:
-        return Tube.from_bytes(storage.read_bytes(uri, offset, offset + size))
-    except FileNotFoundError:
-        raise InputError(
-            f"{uri} is missing; delete {shards.table_name(shard)} and {storage.MANIFEST} beside it "
-            "and run `previts track` again"
-        ) from None
-    except ValueError as error:
-        raise InputError(
-            f"{uri}, bytes {offset} to {offset + size}: {error}; "
-            f"delete {shards.table_name(shard)} and {storage.MANIFEST} beside it and run `previts track` again"
-        ) from None
+    return _read(tubes_uri, shard, offset, size, Tube.from_bytes)
 
 
 def read_masks(tubes_uri: str, shard: int, offset: int, size: int, frames: Sequence[int]) -> list[Mask]:
@@ -247,8 +210,23 @@ def read_masks(tubes_uri: str, shard: int, offset: int, size: int, frames: Seque
         ValueError: If a frame is not one of the clip.
         InputError: As of `read_tube`.
     """
-    tube = read_tube(tubes_uri, shard, offset, size)
-    return list(tube.masks(frames))
+    return _read(tubes_uri, shard, offset, size, lambda blob: packing.unpack(blob).masks(frames))
+
+
+def _read(tubes_uri: str, shard: int, offset: int, size: int, unpack: Callable[[bytes], Unpacked]) -> Unpacked:
+    uri = storage.join(tubes_uri, blob_name(shard))
+    try:
+        return unpack(shards.read_ranges(uri, [offset], [offset + size])[0])
+    except FileNotFoundError:
+        raise InputError(
+            f"{uri} is missing; delete {shards.table_name(shard)} and {storage.MANIFEST} beside it "
+            "and run `previts track` again"
+        ) from None
+    except packing.DamagedError as error:
+        raise InputError(
+            f"{uri}, bytes {offset} to {offset + size}: {error}; "
+            f"delete {shards.table_name(shard)} and {storage.MANIFEST} beside it and run `previts track` again"
+        ) from None
 
 
 def track_shard(

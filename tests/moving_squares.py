@@ -4,6 +4,7 @@ Video n shows a square of its own colour on a noisy ground. Every fourth video h
 other one loses its object in the last quarter.
 """
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,6 +16,9 @@ from previts.experiment import Experiment, FilterConfig, VideoConfig
 from previts.index import Index
 
 FRAMES, SIZE, SQUARE = 30, 96, 30
+
+Shown = Callable[[int, int], np.ndarray]
+"""The picture (height, width, 3) of a video and a frame."""
 
 
 def square(number: int, frame: int) -> np.ndarray:
@@ -36,14 +40,25 @@ def picture(number: int, frame: int) -> np.ndarray:
     return image
 
 
-def make_index(folder: Path, videos: int, *, split: str = "train") -> Index:
-    """Encode the videos, write shards, tubes and the table, and return the index."""
+def numbered(number: int, frame: int) -> np.ndarray:
+    """Return a grey frame that tells its number by its light (`frame_number`)."""
+    return np.full((SIZE, SIZE, 3), 8 * frame, np.uint8)
+
+
+def frame_number(picture_RS: np.ndarray) -> int:
+    """Return which frame of a video of `numbered` pictures an I420 picture is."""
+    size = picture_RS.shape[1]
+    return round((float(picture_RS[:size].mean()) - 16) * 255 / 219 / 8)
+
+
+def make_index(folder: Path, videos: int, *, split: str = "train", shown: Shown = picture) -> Index:
+    """Encode the videos as `shown`, write shards, tubes and the table, and return the index."""
     source, videos_uri, tubes_uri = folder / "source", str(folder / "videos"), str(folder / "tubes")
     source.mkdir(parents=True)
     items = []
     for number in range(videos):
         path = source / f"v{number:03d}.mp4"
-        video.encode_clip((picture(number, frame) for frame in range(FRAMES)), 10.0, str(path))
+        video.encode_clip((shown(number, frame) for frame in range(FRAMES)), 10.0, str(path))
         items.append(CrawlItem(f"v{number:03d}", str(path), None, None, "", split))
     config = VideoConfig(videos_per_shard=8)
     rows = []
@@ -69,12 +84,12 @@ def small_experiment(**optim: float) -> Experiment:
     )
 
 
-def small_video_experiment(**optim: float) -> Experiment:
-    """Return PreViTS on clips at a size for tests: an eighth of S3D-g, 8 frames of 64 px."""
+def small_video_experiment(frames: int = 8, **optim: float) -> Experiment:
+    """Return PreViTS on clips, with the speed task, at a size for tests: an eighth of S3D-g, 64 px."""
     image = small_experiment(**optim)
     return replace(
         image,
-        sampling=replace(image.sampling, clip_frames=8, speeds=(1, 2)),
+        sampling=replace(image.sampling, clip_frames=frames),
         model=replace(image.model, encoder="s3dg", width=0.125),
         objective=replace(image.objective, speed_weight=1.0),
     )

@@ -1,13 +1,15 @@
 import itertools
 from dataclasses import replace
 
+import av
+import cv2
 import numpy as np
 import pytest
 import torch
 from torchvision.transforms.v2 import functional as oracle
 
-from previts import augment
-from previts.experiment import AugmentConfig
+from previts import augment, crops, video
+from previts.experiment import AugmentConfig, VideoConfig
 
 CONFIG = AugmentConfig(size=32)
 QUIET = replace(CONFIG, flip_probability=0, grey_probability=0, jitter_probability=0, blur_probability=0)
@@ -38,6 +40,56 @@ def test_colour_changes_are_those_of_torchvision(ours, theirs, amounts):
     clips = images()
     expected = torch.stack([theirs(clip, amount) for clip, amount in zip(clips, amounts, strict=True)])
     torch.testing.assert_close(ours(clips, torch.tensor(amounts)), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_colours_are_those_of_the_standard():
+    # ITU-T H.273: E'Y = (Y - 16) / 219, E'PB = (Cb - 128) / 224, and R = Y + 2 (1 - KR) PR, B = Y + 2 (1 - KB) PB,
+    # Y = KR R + KG G + KB B.
+    weights = {1: (0.2126, 0.0722), 4: (0.3, 0.11), 5: (0.299, 0.114), 6: (0.299, 0.114), 7: (0.212, 0.087)}
+    generator = np.random.default_rng(0)
+    for code, (kr, kb) in {**weights, 9: (0.2627, 0.0593), 2: (0.299, 0.114)}.items():
+        y, cb, cr = (int(value) for value in generator.integers(60, 180, 3))
+        clip = torch.tensor([[y] * 64 + [cb] * 16 + [cr] * 16], dtype=torch.uint8).view(1, 1, 12, 8)
+        light, blue, red = (y - 16) / 219, (cb - 128) / 224, (cr - 128) / 224
+        r, b = light + 2 * (1 - kr) * red, light + 2 * (1 - kb) * blue
+        expected = np.clip([r, (light - kr * r - kb * b) / (1 - kr - kb), b], 0, 1)
+        both = augment.to_rgb(clip.repeat(2, 3, 1, 1), torch.tensor([code, 1]))
+        np.testing.assert_allclose(both[0].reshape(3, 3, 64).mean((0, 2)), expected, atol=1e-5)
+
+
+def test_chroma_is_upsampled_around_its_centres():
+    clip = torch.full((1, 1, 12, 8), 128, dtype=torch.uint8)
+    clip[0, 0, 8:10] = torch.tensor([96, 112, 144, 160], dtype=torch.uint8).repeat(2, 2)  # Cb, equal in all rows
+    blue = augment.to_rgb(clip, torch.tensor([6]))[0, 0, 2, 0]
+    expected = np.interp((np.arange(8) - 0.5) / 2, range(4), [96, 112, 144, 160])
+    np.testing.assert_allclose(blue, 112 / 219 + 2 * (1 - 0.114) * (expected - 128) / 224, atol=1e-5)
+
+
+@pytest.mark.parametrize("matrix", [1, 5])
+def test_colours_are_those_of_the_decoder(tmp_path, matrix):
+    generator = np.random.default_rng(matrix)
+    small = generator.integers(60, 200, (4, 4, 3), dtype=np.uint8)
+    picture = cv2.resize(small, (64, 64), interpolation=cv2.INTER_CUBIC)
+    source, target = tmp_path / "source.mp4", str(tmp_path / "clip.mp4")
+    with av.open(str(source), "w") as container:
+        stream = container.add_stream("libx264", rate=25, options={"crf": "5"})
+        stream.width, stream.height, stream.pix_fmt = 64, 64, "yuv420p"
+        stream.codec_context.colorspace, stream.codec_context.color_range = matrix, 1
+        for _ in range(4):
+            frame = av.VideoFrame.from_ndarray(picture, "rgb24").reformat(format="yuv420p", dst_colorspace=matrix)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    info = video.normalise(str(source), target, VideoConfig(crf=10), None, None)
+    data = (tmp_path / "clip.mp4").read_bytes()[info.gop_offsets[0] : info.gop_offsets[-1]]
+    (planes,) = video.decode_planes(data, info.header, [2])
+    assert planes.matrix == {1: 1, 5: 6}[matrix]
+    clip = torch.from_numpy(crops.crop_pictures([planes], (0, 0, 64, 64), 64))[None]
+    ours, wrong = (
+        augment.to_rgb(clip, torch.tensor([code]))[0, 0] * 255 for code in (planes.matrix, 7 - planes.matrix)
+    )
+    theirs = video.decode_gops(data, info.header, [2])[0].transpose(2, 0, 1).astype(np.float32)
+    assert np.abs(ours.numpy() - theirs).mean() < 2
+    assert np.abs(wrong.numpy() - theirs).mean() > 3
 
 
 def test_hue_of_greys_and_pure_colours():

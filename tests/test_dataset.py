@@ -4,7 +4,16 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from moving_squares import make_index, picture, small_experiment, square
+from moving_squares import (
+    FRAMES,
+    frame_number,
+    make_index,
+    numbered,
+    picture,
+    small_experiment,
+    small_video_experiment,
+    square,
+)
 
 from previts import augment, dataset, shards
 from previts.errors import InputError
@@ -17,6 +26,12 @@ def index(tmp_path_factory):
     return make_index(tmp_path_factory.mktemp("corpus"), VIDEOS)
 
 
+@pytest.fixture(scope="module")
+def counted(tmp_path_factory):
+    """Return an index of videos whose frames tell their number."""
+    return make_index(tmp_path_factory.mktemp("counted"), 4, shown=numbered)
+
+
 def schedule(videos=VIDEOS, batch=4, epochs=3, seed=0):
     return dataset.Schedule(videos, batch, epochs, seed)
 
@@ -25,13 +40,15 @@ def all_batches(pairs, plan, first=0, **options):
     return list(dataset.batches(pairs, plan, first, **options))
 
 
+def same_side(one, other):
+    if one is None or other is None:
+        return one is other
+    return all(torch.equal(a, b) for a, b in zip(one[:6], other[:6], strict=True)) and one.video_ids == other.video_ids
+
+
 def same(one, other):
-    return (
-        all(torch.equal(a, b) for a, b in zip(one.query[:6], other.query[:6], strict=True))
-        and all(torch.equal(a, b) for a, b in zip(one.key[:6], other.key[:6], strict=True))
-        and one.query.video_ids == other.query.video_ids
-        and one.key.video_ids == other.key.video_ids
-        and torch.equal(one.key_order, other.key_order)
+    return all(same_side(*sides) for sides in zip(one[:3], other[:3], strict=True)) and torch.equal(
+        one.key_order, other.key_order
     )
 
 
@@ -74,19 +91,78 @@ def test_a_row_holds_the_key_of_the_pair_that_the_order_names(index):
         assert batch.key.video_ids == ids
 
 
-def test_workers_processes_and_the_first_step_do_not_change_a_sample(index):
+@pytest.mark.parametrize("experiment", [small_experiment(), small_video_experiment()], ids=["image", "speed"])
+def test_workers_processes_and_the_first_step_do_not_change_a_sample(index, experiment):
     plan = schedule(batch=4, epochs=2)
-    pairs = dataset.PairDataset(index, small_experiment())
+    pairs = dataset.PairDataset(index, experiment)
     whole = all_batches(pairs, plan)
     assert len(whole) == plan.total_steps == 4
     assert all(same(*both) for both in zip(whole, all_batches(pairs, plan, workers=2), strict=True))
     assert all(same(*both) for both in zip(whole[3:], all_batches(pairs, plan, 3), strict=True))
     halves = [all_batches(pairs, plan, rank=rank, world_size=2) for rank in range(2)]
     for step, batch in enumerate(whole):
-        for side in ("query", "key"):
+        for side in ("query", "key", "other") if experiment.objective.speed_weight else ("query", "key"):
             for part in range(6):
                 joined = torch.cat([getattr(half[step], side)[part] for half in halves])
                 assert torch.equal(joined, getattr(batch, side)[part])
+
+
+def test_the_other_clip_belongs_to_the_pair_of_the_key(index):
+    pairs = dataset.PairDataset(index, small_video_experiment())
+    for batch in all_batches(pairs, schedule()):
+        assert batch.other.video_ids == batch.key.video_ids
+        assert batch.other.clips.shape == batch.key.clips.shape == (4, 8, 96, 64)
+    assert all_batches(dataset.PairDataset(index, small_experiment()), schedule(epochs=1))[0].other is None
+
+
+@pytest.mark.parametrize("visible", ["clip", "middle"])
+@pytest.mark.parametrize("segment", ["own", "key"])
+def test_the_frames_of_a_clip_tell_its_speed(counted, visible, segment):
+    experiment = small_video_experiment()
+    sampling = replace(experiment.sampling, visible=visible, other_segment=segment, clip_stride=1)
+    pairs = dataset.PairDataset(counted, replace(experiment, sampling=sampling))
+    speeds, apart = [], 0
+    for epoch in range(12):
+        for number in range(3):
+            (query,) = pairs.samples(epoch, number, ("query",))
+            key, other = pairs.samples(epoch, number, ("key", "other"))
+            frames = [[frame_number(picture) for picture in sample.clip] for sample in (query, key, other)]
+            steps = [set(np.diff(taken)) for taken in frames]
+            assert steps[0] == steps[1]
+            assert {*steps[0], *steps[2]} == {1, 2}
+            speeds.append(steps[0].pop())
+            apart += frames[1][0] != frames[2][0]
+            for sample, taken in zip((query, key, other), frames, strict=True):
+                assert sample.masked
+                reference = taken[0] + 8
+                shown = taken if visible == "clip" else [reference]
+                assert all(square(number, frame).any() for frame in shown)
+                if visible == "middle":
+                    assert all(np.array_equal(sample.mask[0], mask) for mask in sample.mask)
+            # alone it is what it is beside the key
+            assert np.array_equal(pairs.sample(epoch, number, "other").clip, other.clip)
+    assert 8 < speeds.count(1) < 28
+    assert (apart > 20) if segment == "own" else (apart == 0)
+
+
+def test_every_frame_of_a_clip_has_its_own_mask_in_one_crop(index):
+    pairs = dataset.PairDataset(index, small_video_experiment())
+    overlaps = []
+    for number in (0, 2, 4):
+        colour = picture(number, 0)[square(number, 0)][0].astype(int)
+        for role in ("query", "key", "other"):
+            sample = pairs.sample(0, number, role)
+            clip = augment.to_rgb(torch.from_numpy(sample.clip)[None], torch.tensor([sample.matrix]))[0] * 255
+            away, ground = (np.abs(clip.numpy() - of).sum(1) for of in (colour[:, None, None], 90))
+            seen = away < ground
+            overlaps += [(a & b).sum() / max(1, (a | b).sum()) for a, b in zip(seen, sample.mask, strict=True)]
+            assert any(not np.array_equal(sample.mask[0], mask) for mask in sample.mask)
+    assert np.mean(overlaps) > 0.85
+
+
+def test_the_other_clip_needs_the_speed_task(index):
+    with pytest.raises(ValueError, match="no other clip"):
+        dataset.PairDataset(index, small_experiment()).sample(0, 0, "other")
 
 
 def test_masks_and_crops_are_those_of_the_frame(index):
@@ -162,6 +238,26 @@ def test_damaged_clips_are_skipped_named_and_counted(broken):
     for row in rows:  # the stand-in is the clip of a good row
         assert any(torch.equal(batch.query.clips[row], batch.query.clips[n]) for n in range(10) if n not in rows)
     assert not batch.query.masked[rows].any()
+
+
+def test_damage_takes_out_key_and_other_of_a_pair_but_not_its_neighbours(broken):
+    batch = all_batches(dataset.PairDataset(broken, small_video_experiment()), schedule(batch=10))[0]
+    bad = torch.tensor([video_id in ("v001", "v004") for video_id in batch.key.video_ids])
+    for side in (batch.key, batch.other):
+        assert torch.equal(side.usable, ~bad)
+        assert not side.masked[bad].any()
+        assert side.masks[bad].all()
+    assert batch.query.usable.sum() == 8
+
+
+def test_a_batch_of_damaged_clips_is_grey(broken):
+    pairs = dataset.PairDataset(broken, small_video_experiment())
+    batch = dataset.collate([(0, pairs.samples(0, 1, ("query", "key", "other")))] * 2, schedule(batch=2))
+    images, _ = augment.augment(batch.query.clips, batch.query.matrices, batch.query.masks, torch.zeros(2, 8) + 1)
+    grey = augment.to_rgb(batch.query.clips, batch.query.matrices)
+    assert images.isfinite().all()
+    assert (grey - 108 / 219).abs().max() < 1e-6
+    assert [video_id for video_id, _ in batch.damaged] == ["v001"]
 
 
 def test_too_many_damaged_clips_stop_with_their_cause():

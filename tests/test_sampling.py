@@ -87,6 +87,64 @@ def test_a_video_shorter_than_the_clip_is_repeated():
     assert sampling.clip_indices(pair.query, 4, config) == [0, 1, 2, 3, 0, 1]
 
 
+def speed_draws(video, config, number=2000):
+    generators = (np.random.default_rng([5, n]) for n in range(number))
+    return [sampling.sample_pair(video, config, generator, speed_task=True) for generator in generators]
+
+
+def test_each_of_the_two_speeds_is_the_pairs_in_half_of_the_draws():
+    config = replace(CONFIG, speeds=(1, 3))
+    drawn = [sampling.draw_speeds(config, np.random.default_rng(n)) for n in range(2000)]
+    assert set(drawn) == {(1, 3), (3, 1)}
+    assert abs(sum(speeds.pair == 1 for speeds in drawn) - 1000) < 100  # 4.5 standard deviations
+
+
+def test_clips_of_the_speed_task_have_the_room_of_the_fastest_whatever_their_speed():
+    config = replace(CONFIG, clip_frames=16)
+    pairs = speed_draws(Video(), config)
+    starts = {frame for start, stop in Video().spans for frame in range(start, stop - 30)}  # 31 frames at speed 2
+    for name in ("query", "key", "other"):
+        assert {getattr(pair, name) for pair in pairs} == starts
+    assert sampling.clip_indices(7, 250, config, 2) == list(range(7, 38, 2))
+    keys, others = [pair.key for pair in pairs], [pair.other for pair in pairs]
+    assert abs(np.corrcoef(keys, others)[0, 1]) < 0.1
+
+
+def test_the_third_clip_does_not_change_the_draw_of_the_others():
+    with_third, without = speed_draws(Video(), CONFIG, 100), draws(Video(), CONFIG, 100)
+    assert [(pair.query, pair.key) for pair in with_third] == [(pair.query, pair.key) for pair in without]
+    assert all(pair.other is None for pair in without)
+
+
+@pytest.mark.parametrize(
+    ("gap", "segment"), [("varying", "key"), ("constant", "own"), ("zero", "own"), ("constant", "key")]
+)
+def test_the_third_clip_begins_with_the_key(gap, segment):
+    config = replace(CONFIG, clip_frames=8, gap=gap, other_segment=segment)
+    assert all(pair.other == pair.key for pair in speed_draws(Video(), config, 200))
+
+
+def test_a_tube_too_short_for_the_fastest_speed_gives_an_unconstrained_pair():
+    config, video = replace(CONFIG, clip_frames=16), Video(spans=((0, 30), (40, 70), (80, 110)))
+    assert all(pair.constrained for pair in draws(video, config, 50))
+    pairs = speed_draws(video, config, 500)
+    assert not any(pair.constrained for pair in pairs)
+    assert max(pair.other for pair in pairs) > 200
+
+
+def test_with_the_middle_visible_only_the_middle_frame_must_show_the_object():
+    config = replace(CONFIG, clip_frames=16, visible="middle")
+    assert sampling.reference_offset(config, True) == 16
+    assert sampling.reference_offset(config, False) == 8
+    video = Video(num_frames=200, spans=((3, 60), (190, 200)))
+    pairs = speed_draws(video, config, 3000)
+    # 31 frames from each start must be there, and the 17th of them must show the object
+    expected = {start for start in range(170) if start + 16 in visible(video)}
+    assert {pair.query for pair in pairs} == expected
+    assert {pair.other for pair in pairs} == expected
+    assert not any(pair.constrained for pair in speed_draws(Video(num_frames=30, spans=((0, 30),)), config, 20))
+
+
 def mask(height, width, top, bottom, left, right):
     made = np.zeros((height, width), bool)
     made[top:bottom, left:right] = True
@@ -103,6 +161,67 @@ def test_crops_cover_the_mask_and_keep_their_size_and_shape(overlap):
         assert 0 <= top < bottom <= 144
         assert object_[top:bottom, left:right].sum() >= overlap * object_.sum()
         assert 0.74 < (right - left) / (bottom - top) < 1.35
+
+
+def random_mask(generator):
+    """Return an ellipse, a bar or scattered blobs, from tiny to nearly everything."""
+    height, width = (int(side) for side in generator.integers(40, 160, 2))
+    rows, columns = np.mgrid[:height, :width]
+    made = np.zeros((height, width), bool)
+    for _ in range(generator.integers(1, 4)):
+        middle = generator.uniform(0, 1, 2) * (height, width)
+        radii = generator.uniform(0.02, 0.6, 2) * (height, width)
+        far = np.abs([(rows - middle[0]) / radii[0], (columns - middle[1]) / radii[1]])
+        made |= far.max(0) < 1 if generator.random() < 0.3 else (far**2).sum(0) < 1
+    return made if made.any() else random_mask(generator)
+
+
+def test_ten_thousand_crops_cover_their_masks():
+    for seed in range(10_000):
+        generator = np.random.default_rng([seed, 1])
+        config = replace(CONFIG, min_overlap=float(generator.choice([0.2, 0.3, 0.4, 0.8])))
+        object_ = random_mask(generator)
+        height, width = object_.shape
+        left, top, right, bottom = sampling.sample_crop(object_, height, width, config, generator)
+        inside = object_[top:bottom, left:right].sum()
+        held = min(config.min_overlap * object_.sum(), 0.4 * object_.size, (right - left) * (bottom - top))
+        assert inside >= min(held, most_covered(object_)), (seed, inside, held)
+
+
+def most_covered(object_):
+    """Return how much of a mask the best placed crop of ratio 4:3 or 3:4 and the frame's height or width covers."""
+    height, width = object_.shape
+    long = object_ if width > height else object_.T
+    size = round(min(height, width) * 4 / 3)
+    return max(long[:, left : left + size].sum() for left in range(max(1, long.shape[1] - size + 1)))
+
+
+def cut_box(object_, config):
+    """Return the IoU of a mask with its box, cut to the ratios that are allowed."""
+    rows, columns = np.flatnonzero(object_.any(1)), np.flatnonzero(object_.any(0))
+    box = (columns[0], rows[0], columns[-1] + 1, rows[-1] + 1)
+    middle = ((box[0] + box[2]) / 2, (box[1] + box[3]) / 2)
+    return iou(object_, sampling._shrink_to_ratio(box, middle, config))
+
+
+def iou(object_, crop):
+    inside = np.zeros_like(object_)
+    inside[crop[1] : crop[3], crop[0] : crop[2]] = True
+    return (inside & object_).sum() / (inside | object_).sum()
+
+
+def test_ten_thousand_crops_share_their_masks_by_iou_where_that_is_possible():
+    unreachable = 0
+    for seed in range(10_000):
+        generator = np.random.default_rng([seed, 2])
+        config = replace(CONFIG, min_overlap=float(generator.choice([0.2, 0.3, 0.4])), overlap="iou")
+        object_ = random_mask(generator)
+        found = iou(object_, sampling.sample_crop(object_, *object_.shape, config, generator))
+        if found < config.min_overlap:
+            unreachable += 1
+            assert found >= cut_box(object_, config)
+            assert cut_box(object_, config) < config.min_overlap
+    assert 0 < unreachable < 2000
 
 
 def test_without_overlap_some_crops_miss_the_object():

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from test_target import HEIGHT, WIDTH, blob, follow
 
-from previts import records, shards, storage, tubes, video, workers
+from previts import packing, records, shards, storage, tubes, video, workers
 from previts.crawls import CrawlItem
 from previts.errors import InputError
 from previts.experiment import TrackConfig
@@ -32,6 +32,7 @@ def test_a_tube_comes_back_from_its_bytes():
         empty = np.zeros((tube.height, tube.width), bool)
         expected = [masks[tube.frame_keys[frame]] if tube.frame_keys[frame] >= 0 else empty for frame in frames]
         np.testing.assert_array_equal(again.masks(frames), np.stack(expected))
+        np.testing.assert_array_equal(packing.unpack(tube.to_bytes()).masks(frames), np.stack(expected))
 
 
 def test_figures_of_a_tube_are_what_its_masks_say():
@@ -66,6 +67,25 @@ def test_damage_to_any_byte_is_noticed():
     for size in (0, 10, len(blob_bytes) - 5):
         with pytest.raises(ValueError, match="tube"):
             Tube.from_bytes(blob_bytes[:size])
+
+
+def test_damage_to_other_masks_is_not_looked_at_and_damage_to_the_wanted_one_is_told(tmp_path):
+    tube = follow([blob(5), blob(6), blob(7)])
+    blob_bytes = tube.to_bytes()
+    packed = packing.unpack(blob_bytes)
+    damaged = bytearray(b"..." + blob_bytes)
+    damaged[3 + packed.stops[1] + 2 : 3 + packed.stops[2]] = bytes(packed.stops[2] - packed.stops[1] - 2)
+    (tmp_path / tubes.blob_name(0)).write_bytes(damaged)
+    place = (str(tmp_path), 0, 3, len(blob_bytes))
+    first, last, again = tubes.read_masks(*place, [0, 2, 0])
+    np.testing.assert_array_equal([first, last], tube.masks([0, 2]))
+    assert again is first
+    with pytest.raises(InputError, match=r"bytes 3 to .*damaged.*previts track"):
+        tubes.read_masks(*place, [1])
+    with pytest.raises(ValueError, match=r"must be in \[0, 3\)"):
+        tubes.read_masks(*place, [3])
+    with pytest.raises(InputError, match="missing"):
+        tubes.read_masks(str(tmp_path), 1, 0, 10, [0])
 
 
 def write_clip(path, frames):

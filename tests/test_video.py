@@ -94,6 +94,30 @@ def test_damaged_bytes_are_refused(noisy_clip):
         video.decode_gops(gop, b"\x01nonsense", [0])
 
 
+def test_damage_leaves_no_trace_in_what_is_decoded_next(noisy_clip):
+    path, info = noisy_clip
+    data, whole = Path(path).read_bytes(), video.decode_file(path)
+    gop = data[info.gop_offsets[1] : info.gop_offsets[2]]
+    for cut in (30, len(gop) // 4, len(gop) // 2):
+        damaged = bytearray(gop)
+        damaged[cut:] = b"\xff" * len(damaged[cut:])
+        with pytest.raises(VideoError):
+            video.decode_gops(bytes(damaged), info.header, [11])
+        np.testing.assert_array_equal(video.decode_gops(gop, info.header, [4, 0]), whole[[16, 12]])
+
+
+def test_planes_are_those_of_the_decoded_picture(noisy_clip):
+    path, info = noisy_clip
+    data = Path(path).read_bytes()[info.gop_offsets[0] : info.gop_offsets[-1]]
+    with av.open(path) as container:
+        frames = [frame.to_ndarray() for frame in container.decode(video=0)]
+    decoded = video.decode_planes(data, info.header, [30, 7, 30])
+    for number, planes in zip([30, 7, 30], decoded, strict=True):
+        packed = np.concatenate([planes.y.ravel(), planes.u.ravel(), planes.v.ravel()])
+        np.testing.assert_array_equal(packed, frames[number].ravel())
+        assert planes.matrix == 6
+
+
 @pytest.mark.parametrize(
     "frames",
     [
