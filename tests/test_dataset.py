@@ -5,7 +5,6 @@ import numpy as np
 import pytest
 import torch
 from moving_squares import (
-    FRAMES,
     frame_number,
     make_index,
     numbered,

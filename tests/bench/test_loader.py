@@ -1,0 +1,292 @@
+"""Cost of a pair of frames or clips on one core: ours beside decord on long GOPs, in one interleaved run; and stalls.
+
+Run by `make bench`, or alone with `-m bench -s`. `PREVITS_BENCH_VIDEOS`, `PREVITS_BENCH_PAIRS` and
+`PREVITS_BENCH_ROUNDS` say how much to measure, `PREVITS_BENCH_WORKERS` how many loaders feed the synthetic training
+step; figures go to `loader.json` in the folder `PREVITS_BENCH_OUT` too.
+"""
+
+import contextlib
+import itertools
+import json
+import os
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import cv2
+import numpy as np
+import pytest
+import torch
+from PIL import Image, ImageFilter
+from torchvision import transforms
+from torchvision.transforms import functional as pil
+
+from previts import augment, dataset, index, records, sampling, shards, storage, tubes, video
+from previts.crawls import CrawlItem
+from previts.experiment import Experiment, FilterConfig, VideoConfig
+from previts.masks import encode_rle
+
+SHORT_SIDE, FPS, FRAMES = 256, 25, 250
+VIDEOS = int(os.environ.get("PREVITS_BENCH_VIDEOS", "12"))
+PAIRS = int(os.environ.get("PREVITS_BENCH_PAIRS", "24"))  # of each variant and round
+ROUNDS = int(os.environ.get("PREVITS_BENCH_ROUNDS", "3"))
+WORKERS = int(os.environ.get("PREVITS_BENCH_WORKERS", "1"))
+STEP_PAIRS = 8  # batch of the synthetic training step
+
+IMAGE = Experiment()
+TWO_CLIPS = replace(
+    IMAGE,
+    model=replace(IMAGE.model, encoder="s3dg"),
+    sampling=replace(IMAGE.sampling, clip_frames=16, clip_stride=2),
+)
+THREE_CLIPS = replace(
+    TWO_CLIPS,
+    sampling=replace(TWO_CLIPS.sampling, clip_stride=1),
+    objective=replace(TWO_CLIPS.objective, speed_weight=1.0),
+)
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """The same videos in two stores: shards with an index, and files of one GOP with a folder of mask pictures each."""
+
+    index: index.Index
+    files: list[Path]
+    masks: list[Path]
+
+
+@contextlib.contextmanager
+def one_thread() -> Iterator[None]:
+    before = cv2.getNumThreads(), torch.get_num_threads()
+    cv2.setNumThreads(1)
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        cv2.setNumThreads(before[0])
+        torch.set_num_threads(before[1])
+
+
+def ten_seconds(source: Path) -> list[np.ndarray]:
+    """Return 10 s at 25 frames a second and 256 px; a shorter video runs forwards and backwards, so nothing jumps."""
+    frames = video.decode_file(str(source))
+    scale = SHORT_SIDE / min(frames.shape[1:3])
+    height, width = (round(side * scale / 2) * 2 for side in frames.shape[1:3])
+    there_and_back = [*range(len(frames)), *range(len(frames) - 2, 0, -1)]
+    chosen = [there_and_back[number % len(there_and_back)] for number in range(FRAMES)]
+    return [cv2.resize(frames[number], (width, height), interpolation=cv2.INTER_CUBIC) for number in chosen]
+
+
+def encode(pictures: list[np.ndarray], target: Path, crf: int, preset: str) -> None:
+    """Write a video as x264 does by itself: B-frames, and a key frame every 250 or where the scene changes."""
+    with av.open(str(target), "w") as container:
+        stream = container.add_stream("libx264", rate=FPS, options={"crf": str(crf), "preset": preset})
+        stream.height, stream.width = pictures[0].shape[:2]
+        stream.pix_fmt = "yuv420p"
+        stream.codec_context.time_base = Fraction(1, FPS)
+        for number, picture in enumerate(pictures):
+            frame = av.VideoFrame.from_ndarray(picture, "rgb24")
+            frame.pts, frame.time_base = number, Fraction(1, FPS)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+
+
+def moving_masks(number: int, height: int, width: int) -> list[np.ndarray]:
+    """Return masks of an object that wanders and has a ragged edge, as salient regions have."""
+    coarse = np.random.default_rng(number).random((height // 6 + 1, width // 6 + 1)).astype(np.float32)
+    ragged = cv2.resize(coarse, (width, height)) / 3
+    rows, columns = np.mgrid[:height, :width]
+    masks = []
+    for frame in range(FRAMES):
+        middle = (
+            height * (0.5 + 0.15 * np.sin(frame / 20 + number)),
+            width * (0.5 + 0.2 * np.cos(frame / 30 + number)),
+        )
+        far = ((rows - middle[0]) / (0.28 * height)) ** 2 + ((columns - middle[1]) / (0.2 * width)) ** 2
+        masks.append(far + np.roll(ragged, frame, 1) < 1.2)
+    return masks
+
+
+@pytest.fixture(scope="module")
+def corpus(real_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Corpus:
+    pytest.importorskip("decord", reason="decord, the reader to compare with, is not installed (extra dev)")
+    folder = tmp_path_factory.mktemp("loader")
+    for name in ("source", "long", "masks"):
+        (folder / name).mkdir()
+    sources = sorted((real_data / "crawl").glob("*.mp4"))
+    sources = [sources[number * len(sources) // VIDEOS] for number in range(min(VIDEOS, len(sources)))]
+    for source in sources:
+        encode(ten_seconds(source), folder / "source" / source.name, 8, "veryfast")
+        # both stores are made of the same decoded pictures
+        encode(
+            list(video.decode_file(str(folder / "source" / source.name))), folder / "long" / source.name, 23, "medium"
+        )
+    items = [CrawlItem(path.stem, str(folder / "source" / path.name), None, None, "", "train") for path in sources]
+    videos_uri, tubes_uri, uri = (str(folder / name) for name in ("videos", "tubes", "index"))
+    rows = shards.build_shard(items, 0, videos_uri, VideoConfig(), workers=1)
+    assert [(row.error, row.num_frames) for row in rows] == [("", FRAMES)] * len(rows)
+    blobs: list[bytes] = []
+    tracked: list[tubes.TubeRecord] = []
+    for number, row in enumerate(rows):
+        masks = moving_masks(number, row.height, row.width)
+        (folder / "masks" / row.video_id).mkdir()
+        for frame, mask in enumerate(masks):
+            Image.fromarray(mask.astype(np.uint8) * 255).save(folder / "masks" / row.video_id / f"{frame:05d}.png")
+        tube = tubes.Tube(row.height, row.width, [encode_rle(mask) for mask in masks], list(range(FRAMES)))
+        place = (sum(map(len, blobs)), len(tube.to_bytes()))
+        figures = (tube.mean_area(), *place, tube.lost_frame(), tube.border_share(), None)
+        tracked.append(tubes.TubeRecord(row.video_id, "tracked", FRAMES, tube.spans(), *figures))
+        blobs.append(tube.to_bytes())
+    storage.write_bytes(storage.join(tubes_uri, tubes.blob_name(0)), b"".join(blobs))
+    records.write_records(storage.join(tubes_uri, shards.table_name(0)), tubes.TubeRecord, tracked)
+    index.write_index(uri, index.join_shard(videos_uri, tubes_uri, 0), FilterConfig())
+    table = records.read_table(storage.join(uri, index.TABLE), index.IndexRecord)
+    made = index.Index(uri, videos_uri, tubes_uri, table)
+    ids = [row.video_id for row in made]
+    return Corpus(made, [folder / "long" / f"{name}.mp4" for name in ids], [folder / "masks" / name for name in ids])
+
+
+def ours(corpus: Corpus, experiment: Experiment, *, augmented: bool) -> Callable[[int], None]:
+    """Return what makes a batch of `PAIRS` pairs, with the colours of the training device or without."""
+    pairs = dataset.PairDataset(corpus.index, experiment)
+    schedule = dataset.Schedule(len(pairs), PAIRS, 1000, 0)
+
+    def run(number: int) -> None:
+        batch = next(dataset.batches(pairs, schedule, number))
+        assert not batch.damaged
+        for side in (batch.query, batch.key, batch.other):
+            if augmented and side is not None:
+                augment.augment(side.clips, side.matrices, side.masks, side.draws)
+
+    return run
+
+
+def wanted_frames(corpus: Corpus, experiment: Experiment, number: int) -> tuple[int, list[list[int]]]:
+    """Return a video and the frames of its clips, drawn as ours are."""
+    generator = np.random.default_rng([number, 11])
+    chosen = int(generator.integers(len(corpus.files)))
+    task = experiment.objective.speed_weight > 0
+    pair = sampling.sample_pair(corpus.index[chosen], experiment.sampling, generator, speed_task=task)
+    speeds = sampling.draw_speeds(experiment.sampling, generator) if task else sampling.Speeds(1, 1)
+    starts = [(pair.query, speeds.pair), (pair.key, speeds.pair), (pair.other, speeds.other)]
+    return chosen, [
+        sampling.clip_indices(start, FRAMES, experiment.sampling, speed) for start, speed in starts if start is not None
+    ]
+
+
+def decord_frames(corpus: Corpus) -> Callable[[int], None]:
+    """Return the usual recipe: decord, then torchvision's transforms on PIL pictures, masks from PNG files."""
+    import decord
+
+    jitter, grey = transforms.ColorJitter(0.4, 0.4, 0.4, 0.4), transforms.RandomGrayscale(0.2)
+    finish = transforms.Compose([transforms.ToTensor(), transforms.Normalize(augment.MEAN, augment.STD)])
+
+    def view(picture: np.ndarray, mask: Image.Image) -> None:
+        image = Image.fromarray(picture)
+        crop = transforms.RandomResizedCrop.get_params(image, [0.4, 1.0], [3 / 4, 4 / 3])
+        image = pil.resized_crop(image, *crop, [224, 224], transforms.InterpolationMode.BILINEAR)
+        mask = pil.resized_crop(mask, *crop, [224, 224], transforms.InterpolationMode.NEAREST)
+        image = grey(jitter(image))
+        if np.random.random() < 0.5:
+            image = image.filter(ImageFilter.GaussianBlur(np.random.uniform(0.1, 2.0)))
+        if np.random.random() < 0.5:
+            image, mask = pil.hflip(image), pil.hflip(mask)
+        finish(image), pil.to_tensor(mask)
+
+    def run(number: int) -> None:
+        for place in range(PAIRS):
+            chosen, clips = wanted_frames(corpus, IMAGE, number * PAIRS + place)
+            frames = [clip[0] for clip in clips]
+            reader = decord.VideoReader(str(corpus.files[chosen]), num_threads=1)
+            pictures = reader.get_batch(frames).asnumpy()
+            for frame, picture in zip(frames, pictures, strict=True):
+                view(picture, Image.open(corpus.masks[chosen] / f"{frame:05d}.png"))
+
+    return run
+
+
+def decord_clips(corpus: Corpus, experiment: Experiment) -> Callable[[int], None]:
+    """Return the least that reading clips by decord takes: the frames, and one crop of each; no masks, no colours."""
+    import decord
+
+    size = experiment.augment.size
+
+    def run(number: int) -> None:
+        for place in range(PAIRS):
+            chosen, clips = wanted_frames(corpus, experiment, number * PAIRS + place)
+            wanted = sorted(set(itertools.chain(*clips)))
+            reader = decord.VideoReader(str(corpus.files[chosen]), num_threads=1)
+            pictures = dict(zip(wanted, reader.get_batch(wanted).asnumpy(), strict=True))
+            for clip in clips:
+                height, width = pictures[clip[0]].shape[:2]
+                crop = sampling.sample_crop(None, height, width, experiment.sampling, np.random.default_rng(number))
+                left, top, right, bottom = crop
+                np.stack([cv2.resize(pictures[frame][top:bottom, left:right], (size, size)) for frame in clip])
+
+    return run
+
+
+def stall(corpus: Corpus, experiment: Experiment, step_seconds: float) -> float:
+    """Return the share of the time that a training step of `step_seconds` waits for its batch, `WORKERS` loading."""
+    pairs = dataset.PairDataset(corpus.index, experiment)
+    coming = dataset.batches(pairs, dataset.Schedule(len(pairs), STEP_PAIRS, 1000, 0), 0, workers=WORKERS)
+    waited, begun = 0.0, 0.0
+    for number in range(28):
+        if number == 8:  # workers have started and prefetched
+            waited, begun = 0.0, time.perf_counter()
+        before = time.perf_counter()
+        next(coming)
+        waited += time.perf_counter() - before
+        time.sleep(step_seconds)  # as a GPU that computes: no CPU is taken
+    return waited / (time.perf_counter() - begun)
+
+
+@pytest.mark.bench
+def test_a_pair_costs_less_than_by_decord(corpus: Corpus):
+    tasks = {
+        "frames": {
+            "ours": ours(corpus, IMAGE, augmented=False),
+            "ours + augmentation": ours(corpus, IMAGE, augmented=True),
+            "decord": decord_frames(corpus),
+        },
+        "2 x 16": {"ours": ours(corpus, TWO_CLIPS, augmented=False), "decord": decord_clips(corpus, TWO_CLIPS)},
+        "3 x 16": {"ours": ours(corpus, THREE_CLIPS, augmented=False), "decord": decord_clips(corpus, THREE_CLIPS)},
+    }
+    seconds: dict[str, dict[str, list[float]]] = {task: {name: [] for name in runs} for task, runs in tasks.items()}
+    with one_thread():
+        for number in range(ROUNDS + 1):
+            for task, runs in tasks.items():
+                for name in list(runs)[:: 1 if number % 2 else -1]:
+                    before = time.process_time()
+                    runs[name](number)
+                    if number:  # the first round warms up
+                        seconds[task][name].append((time.process_time() - before) / PAIRS)
+    stored = sum(row.size for row in corpus.index) / len(corpus.index) / 1024
+    long = sum(path.stat().st_size for path in corpus.files) / len(corpus.files) / 1024
+    figures: dict[str, dict[str, float]] = {}
+    print(f"\n{len(corpus.index)} videos of 10 s, {PAIRS} pairs, {ROUNDS} rounds, one thread: CPU-ms a pair (median),")
+    print("and decord's time over ours in the same round: median, least")
+    for task, of_task in seconds.items():
+        for name, row in of_task.items():
+            ratios = np.array(of_task["decord"]) / np.array(row)
+            line = {"ms": 1e3 * float(np.median(row)), "faster": float(np.median(ratios)), "least": float(min(ratios))}
+            figures[f"{task}, {name}"] = line
+            print(f"{task:8}{name:22}" + "".join(f"{value:10.2f}" for value in line.values()))
+    print(f"KiB a video: ours {stored:.0f}, one GOP {long:.0f}, ratio {stored / long:.2f}")
+    figures["store"] = {"ours_kib": stored, "long_kib": long, "ratio": stored / long}
+    for task, experiment in (("frames", IMAGE), ("2 x 16", TWO_CLIPS), ("3 x 16", THREE_CLIPS)):
+        # from a step as long as the loaders need for its pairs, to one that leaves them time
+        alone = figures[f"{task}, ours"]["ms"] / 1e3 * STEP_PAIRS / WORKERS
+        shares = {f"step_{ratio}": stall(corpus, experiment, ratio * alone) for ratio in (1, 1.5, 2, 3)}
+        figures[f"{task}, stall"] = {"alone_ms": 1e3 * alone, **shares}
+        told = ", ".join(f"{share:.1%} at {name.removeprefix('step_')}x" for name, share in shares.items())
+        print(
+            f"{task:8}waits of a step of {STEP_PAIRS} pairs, {WORKERS} workers that need {1e3 * alone:.0f} ms: {told}"
+        )
+    if target := os.environ.get("PREVITS_BENCH_OUT"):
+        Path(target).mkdir(parents=True, exist_ok=True)
+        (Path(target) / "loader.json").write_text(json.dumps(figures, indent=1))
+    print(json.dumps(figures, indent=1))
