@@ -1,7 +1,7 @@
 """How a tube lies in bytes, so that the masks of a few frames can be read without the rest.
 
-The store below PreViTS section 3.2: a loader wants the masks of 1 or 16 frames of 250. Bytes in, bytes out: nothing here
-reads a file, and nothing knows what a tube is for.
+The store below PreViTS section 3.2: a loader wants the masks of 1 or 16 frames of 250. Bytes in, bytes out: nothing
+here reads a file, and nothing knows what a tube is for.
 """
 
 import struct
