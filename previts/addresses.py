@@ -20,7 +20,7 @@ FORMATS = {
     "videos": 1,
     "saliency_model": 2,
     "saliency": 2,
-    "tubes": 2,
+    "tubes": 3,
     "index": 2,
     "checkpoints": 2,
     "results": 1,

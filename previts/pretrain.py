@@ -204,9 +204,11 @@ def prepare(batch: Batch, device: torch.device) -> Pairs:
     """Bring a batch to the training device, and augment it there."""
 
     def side(of: Side) -> Clips:
-        clips, matrices, masks = (value.to(device, non_blocking=True) for value in (of.clips, of.matrices, of.masks))
-        clips, masks = augment(clips, matrices, masks, of.draws)
-        flags = (value.to(device, non_blocking=True) for value in (of.masked, of.usable))
+        clips, masks, *flags = (
+            value.to(device, non_blocking=True) for value in (of.clips, of.masks, of.masked, of.usable)
+        )
+        # Matrices and draws stay on the CPU: what is to be done with which clip is known without asking the device.
+        clips, masks = augment(clips, of.matrices, masks, of.draws)
         return Clips(clips.transpose(1, 2), masks, *flags)
 
     other = None if batch.other is None else side(batch.other)
