@@ -4,7 +4,7 @@ PreViTS sections 3.1 and 3.3, equations 1 to 6: on MoCo for images, on RSPNet, w
 clips. An image is a clip of one frame. It neither reads data nor touches an optimiser.
 
 What a step costs: the query is encoded once and serves all terms; the key, its foreground and the clip of the other
-speed share one forward pass of the momentum encoder, without gradients.
+speed each take a forward pass of the momentum encoder, without gradients.
 
 Several processes, or several parts of a batch one after another, compute what one would: batch normalisation sees
 `batch_norm_groups` groups whatever their number, and the keys of a group are those of other pairs than its queries
@@ -223,8 +223,7 @@ class MoCo(nn.Module):
         self._follow()
         embedded = []
         for number, rows in enumerate(self.rows(len(pairs.key.usable), parts)):
-            self.count_statistics(self.encoder_k, number, parts)
-            embedded.append(self._embed_part(pairs, rows))
+            embedded.append(self._embed_part(pairs, rows, number, parts))
         usable_B = pairs.key.usable if pairs.other is None else pairs.key.usable & pairs.other.usable
         flags = (usable_B, pairs.key.masked, pairs.query.usable, pairs.query.masked)
         embedded_BE = torch.cat(embedded)
@@ -247,20 +246,27 @@ class MoCo(nn.Module):
             masked=masked_N,
         )
 
-    def _embed_part(self, pairs: Pairs, rows: slice) -> Tensor:
+    def _embed_part(self, pairs: Pairs, rows: slice, part: int, parts: int) -> Tensor:
         """Return all embeddings of some keys side by side, in the order of the fields of `Keys`."""
-        clips = [pairs.key.clips[rows]]
-        if self.experiment.objective.attention_weight:
-            # Of a normalised clip, so that what is hidden has the mean colour.
-            clips.append(clips[0] * pairs.key.mask[rows, None])
+        attentive = bool(self.experiment.objective.attention_weight)
+        passes = 1 + attentive + (pairs.other is not None)
+
+        def clips() -> Iterator[Tensor]:
+            yield pairs.key.clips[rows]
+            if attentive:
+                # Of a normalised clip, so that what is hidden has the mean colour.
+                yield pairs.key.clips[rows] * pairs.key.mask[rows, None]
+            if pairs.other is not None:
+                yield pairs.other.clips[rows]
+
+        pooled = []
+        # One after another: a pass of all together holds several times the maps, and takes no less time.
+        for number, clips_BCTHW in enumerate(clips()):
+            self.count_statistics(self.encoder_k, part * passes + number, parts * passes)
+            pooled.append(self._maps(self.encoder_k, clips_BCTHW).flatten(2).mean(2))
+        embedded = [F.normalize(self.head_k(pooled_BC), dim=1) for pooled_BC in pooled]
         if pairs.other is not None:
-            clips.append(pairs.other.clips[rows])
-        # One pass for all. Batch normalisation sees them apart: its groups are runs of clips.
-        pooled = self._maps(self.encoder_k, torch.cat(clips)).flatten(2).mean(2)
-        embedded = list(F.normalize(self.head_k(pooled), dim=1).chunk(len(clips)))
-        if pairs.other is not None:
-            motion = F.normalize(self.speed_head_k(pooled), dim=1).chunk(len(clips))
-            embedded += [motion[0], motion[-1]]
+            embedded += [F.normalize(self.speed_head_k(pooled_BC), dim=1) for pooled_BC in (pooled[0], pooled[-1])]
         return torch.cat(embedded, dim=1)
 
     def rows(self, size: int, parts: int) -> list[slice]:

@@ -111,6 +111,7 @@ def train(
         model.start_from(
             layouts.read_encoder(experiment.model.weights, experiment.model.encoder, experiment.model.width)
         )
+    torch.backends.cudnn.benchmark = True  # all batches are of one size
     if conduct.compile:
         model.compile_encoders()
     learner = _shared(model.train())
