@@ -2,6 +2,10 @@ import os
 from pathlib import Path
 
 import pytest
+import torch
+
+# Small networks hardly gain by a second thread, and where the cores are shared, two threads wait for each other.
+torch.set_num_threads(1)
 
 MLFLOW_VARIABLES = (
     "MLFLOW_TRACKING_URI", "MLFLOW_RUN_ID", "MLFLOW_HTTP_REQUEST_MAX_RETRIES", "MLFLOW_HTTP_REQUEST_TIMEOUT",

@@ -1,6 +1,7 @@
 """Cost of a pair of frames or clips on one core: ours beside decord on long GOPs, in one interleaved run; and stalls.
 
-Run by `make bench`, or alone with `-m bench -s`. `PREVITS_BENCH_VIDEOS`, `PREVITS_BENCH_PAIRS` and
+Run by `make bench`, or alone with `-m bench -s`, once `.venv/bin/pip install decord` has brought the reader to compare
+with (it has no wheel for every machine, so no extra names it). `PREVITS_BENCH_VIDEOS`, `PREVITS_BENCH_PAIRS` and
 `PREVITS_BENCH_ROUNDS` say how much to measure, `PREVITS_BENCH_WORKERS` how many loaders feed the synthetic training
 step; figures go to `loader.json` in the folder `PREVITS_BENCH_OUT` too.
 """
@@ -112,7 +113,7 @@ def moving_masks(number: int, height: int, width: int) -> list[np.ndarray]:
 
 @pytest.fixture(scope="module")
 def corpus(real_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Corpus:
-    pytest.importorskip("decord", reason="decord, the reader to compare with, is not installed (extra dev)")
+    pytest.importorskip("decord", reason="decord, the reader to compare with, is not installed : .venv/bin/pip install decord")
     folder = tmp_path_factory.mktemp("loader")
     for name in ("source", "long", "masks"):
         (folder / name).mkdir()
