@@ -114,7 +114,7 @@ def moving_masks(number: int, height: int, width: int) -> list[np.ndarray]:
 @pytest.fixture(scope="module")
 def corpus(real_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Corpus:
     pytest.importorskip(
-        "decord", reason="decord, the reader to compare with, is not installed : .venv/bin/pip install decord"
+        "decord", reason="decord, the reader to compare with, is not here: .venv/bin/pip install decord"
     )
     folder = tmp_path_factory.mktemp("loader")
     for name in ("source", "long", "masks"):
