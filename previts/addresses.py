@@ -6,7 +6,6 @@ Nothing is computed here.
 
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict
 from typing import Any
 
 from previts import storage
@@ -28,10 +27,6 @@ FORMATS = {
 }
 
 
-# The part of an experiment that training reads; the rest has decided the index.
-LEARNED = ("sampling", "augment", "model", "objective", "optim", "seed")
-
-
 def checkpoint_address(plan: Plan, index: str, root: str) -> str:
     """Return where the checkpoint of a plan on an index lies; equal plans share one."""
     experiment = plan.experiment
@@ -43,16 +38,20 @@ def checkpoint_address(plan: Plan, index: str, root: str) -> str:
 
 def checkpoint_decided(plan: Plan, index: str) -> dict[str, Any]:
     """Return what decides a checkpoint: the corpus, and the part of the experiment that training reads."""
-    decided = {"index": finished(index, "index"), **_learned(plan), "format": FORMATS["checkpoints"]}
-    if weights := plan.experiment.model.weights:
-        decided["weights"] = storage.identity(weights)
+    decided = {"index": finished(index, "index"), **plan.experiment.learned(), "format": FORMATS["checkpoints"]}
+    if weights := _weights(plan):
+        decided["weights"] = weights
     return decided
 
 
-def _learned(plan: Plan) -> dict[str, Any]:
-    experiment = {name: value for name, value in asdict(plan.experiment).items() if name in LEARNED}
-    del experiment["model"]["weights"]  # what they are decides, not where they lie
-    return experiment
+def _weights(plan: Plan) -> str | None:
+    """Return the identity of the weights that training starts from, if any."""
+    if not plan.experiment.model.weights:
+        return None
+    try:
+        return storage.identity(plan.experiment.model.weights)
+    except InputError as error:
+        raise InputError(f"model.weights: {error}") from None
 
 
 def check_launch(launcher: str, processes: int) -> None:
@@ -122,7 +121,7 @@ def check_lineage(row: str, plan: Plan, index: str) -> None:
 def check_row(row: str, plan: Plan, checkpoint: str) -> None:
     """Raise an InputError if a checkpoint was not pretrained as a row says."""
     manifest = storage.read_manifest(checkpoint)
-    wanted = storage.plain(_learned(plan))
+    wanted = storage.plain({**plan.experiment.learned(), "weights": _weights(plan)})
     if differing := [name for name, value in wanted.items() if manifest.decided.get(name) != value]:
         raise InputError(
             f"{checkpoint} is of row {manifest.info.get('row')} under profile {manifest.info.get('profile')}, not what "

@@ -2,7 +2,7 @@
 
 PreViTS section 4.1: "standard data augmentation ... random Gaussian blur, and random color jitter". The random numbers
 are drawn on the CPU, one row a clip (`draw`), and applied on any device (`augment`), so a clip looks the same whatever
-the device, the batch it is in and the number of processes. Cropping is not done here (`sampling.py`).
+the device, the batch it is in and the number of processes, but for rounding. Cropping is not done here (`sampling.py`).
 
 Shape suffixes: B clips, T frames, C channels, S pixels of a side, R = 3 S / 2 rows of an I420 picture (S of luma, then
 the two chroma planes one after the other), P numbers of a draw.

@@ -1,6 +1,6 @@
 """The folder of a pretraining: states to resume from, the log, and in the end the model.
 
-    experiment.json | log.jsonl | step-XXXXXXXX.pt (the last two) | model.pt and encoder.pt (once finished)
+    log.jsonl | pictures/ | step-XXXXXXXX.pt (the last two) | experiment.json, model.pt and encoder.pt (once finished)
 
 Every .pt has a .sha256 beside it, written after it: without one, or with another, it is as if the file were not there.
 Files are loaded with `weights_only=True`, so a file from elsewhere cannot run code. No training happens here.
@@ -23,7 +23,6 @@ from previts.experiment import Experiment
 from previts.moco import MoCo
 from previts.tensors import ENCODER
 
-KEPT_STEPS = 2
 MODEL, LOG, EXPERIMENT = "model.pt", "log.jsonl", "experiment.json"
 _STEP = re.compile(r"step-(\d{8})\.pt")
 
@@ -71,8 +70,8 @@ class Saver:
     writing is raised by the next call.
     """
 
-    def __init__(self, uri: str) -> None:
-        self.uri = uri
+    def __init__(self, uri: str, restored: int = 0) -> None:
+        self.uri, self._last = uri, restored
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self._writing: Future[None] | None = None
 
@@ -84,11 +83,23 @@ class Saver:
         if kind is None:
             self.wait()
 
-    def save(self, step: int, model: MoCo, optimizer: torch.optim.Optimizer) -> None:
-        """Write the state after `step` steps, then delete all but the newest two."""
+    def save(
+        self, step: int, model: MoCo, optimizer: torch.optim.Optimizer, damaged: dict[str, str] | None = None
+    ) -> None:
+        """Write the state after `step` steps, then delete all but this and the one saved or restored before.
+
+        Raises:
+            FloatingPointError: If a weight is not finite; nothing is written.
+        """
         self.wait()
+        norms = torch.stack(torch._foreach_norm([parameter.detach() for parameter in model.parameters()]))
+        if not torch.isfinite(norms).all():
+            raise FloatingPointError(
+                f"the weights after step {step} are not finite; lower optim.lr, or set optim.clip_norm"
+            )
         state = {
             "step": step,
+            "damaged": dict(damaged or {}),
             "experiment": model.experiment.to_json(),
             "model": _copied(model.state_dict()),
             "optimizer": _copied(optimizer.state_dict()),
@@ -103,8 +114,13 @@ class Saver:
 
     def _write(self, step: int, state: dict[str, Any]) -> None:
         _write(_step_uri(self.uri, step), state)
-        for old in steps(self.uri)[:-KEPT_STEPS]:
-            _delete(_step_uri(self.uri, old))
+        for old in steps(self.uri):
+            if old not in (
+                self._last,
+                step,
+            ):  # also one of a higher number: it was not sound, or step would be above it
+                _delete(_step_uri(self.uri, old))
+        self._last = step
 
 
 def _copied(value: Any) -> Any:
@@ -116,8 +132,13 @@ def _copied(value: Any) -> Any:
     return [_copied(item) for item in value] if isinstance(value, list) else value
 
 
-def restore(uri: str, model: MoCo, optimizer: torch.optim.Optimizer, device: torch.device) -> int:
-    """Load the newest sound state of a folder into model and optimiser; return how many steps it has behind it, or 0.
+def restore(
+    uri: str, model: MoCo, optimizer: torch.optim.Optimizer, device: torch.device
+) -> tuple[int, dict[str, str]]:
+    """Load the newest sound state of a folder into model and optimiser.
+
+    Returns:
+        How many steps it has behind it, or 0, and the damaged clips met so far.
 
     Raises:
         InputError: If the folder belongs to another experiment.
@@ -126,14 +147,14 @@ def restore(uri: str, model: MoCo, optimizer: torch.optim.Optimizer, device: tor
         state = _read(_step_uri(uri, step), device)
         if state is None:
             continue
-        if state["experiment"] != model.experiment.to_json():
+        if Experiment.from_json(state["experiment"]).learned() != model.experiment.learned():
             raise InputError(
                 f"{uri} holds checkpoints of another experiment; give an empty folder or the same experiment"
             )
         model.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])
-        return int(state["step"])
-    return 0
+        return int(state["step"]), dict(state["damaged"])
+    return 0, {}
 
 
 def finish(uri: str, experiment: Experiment) -> None:

@@ -18,9 +18,10 @@ from previts.addresses import check_method, finished
 from previts.errors import InputError
 from previts.experiment import Experiment
 from previts.storage import plain
+from previts.workers import STARTED_BY
 
 # Process id of an embedded engine that started this process as one of its steps.
-ENGINE = "PREVITS_ENGINE_PID"
+ENGINE = STARTED_BY
 # What object stores raise; the types share no ancestor with each other or with OSError.
 STORE_ERRORS = (
     ("botocore.exceptions", "BotoCoreError"),

@@ -10,6 +10,7 @@ rows of an I420 picture (`crops.py`).
 
 import math
 import os
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -30,7 +31,7 @@ from previts.video import VideoError
 
 Role = Literal["query", "key", "other"]
 # What a random number is for, the last number of its counter.
-_ORDER, _KEY_ORDER, _PAIR, _CROP, _AUGMENT, _SPEED = range(6)
+_ORDER, _KEY_ORDER, _PAIR, _CROP, _AUGMENT, _SPEED = range(1, 7)  # not 0: a counter may be followed by zeros unseen
 _ROLES: dict[Role, int] = {"query": 0, "key": 1, "other": 2}
 
 _UNKNOWN_MATRIX = 2  # H.264's code
@@ -190,9 +191,9 @@ class PairDataset(Dataset[Item]):
         wanted = sorted(set().union(*frames.values()))
         try:
             planes = dict(zip(wanted, shards.read_planes(self.index.videos_uri, video, wanted), strict=True))
-        except VideoError as error:
+            masks = self._read_masks(video, pair, frames) if pair.constrained else {}
+        except (VideoError, tubes.DamagedTubeError) as error:
             return [_stand_in(video.video_id, config.clip_frames, size, draws[role], str(error)) for role in roles]
-        masks = self._read_masks(video, pair, frames) if pair.constrained else {}
         made = []
         for role in roles:
             mask_frames = self._mask_frames(pair, role, frames[role], video.num_frames)
@@ -331,7 +332,7 @@ def batches(
     workers: int = 0,
     pin_memory: bool = False,
 ) -> Iterator[Batch]:
-    """Return the batches of a process from `first_step` to the end of the run.
+    """Yield the batches of a process from `first_step` to the end of the run.
 
     `workers` processes prepare them ahead, 0 prepares them when asked; the batches are the same.
     """
@@ -345,7 +346,16 @@ def batches(
         pin_memory=pin_memory,
         prefetch_factor=3 if workers else None,
     )
-    return iter(loader)
+    iterator = iter(loader)
+    while True:
+        try:
+            batch = next(iterator)
+        except StopIteration:
+            return
+        except InputError as error:
+            # torch puts the traceback of a worker into the message.
+            raise InputError(str(error).strip().rpartition("previts.errors.InputError: ")[2]) from None
+        yield batch
 
 
 def default_workers(device: torch.device, processes: int) -> int:
@@ -358,16 +368,19 @@ def default_workers(device: torch.device, processes: int) -> int:
 class Damaged:
     """The damaged clips met so far, and the point at which there are too many."""
 
-    def __init__(self, videos: int) -> None:
-        self.reasons: dict[str, str] = {}
+    def __init__(self, videos: int, reasons: dict[str, str] | None = None) -> None:
+        self.reasons = dict(reasons or {})
         self.allowed = max(min(DAMAGED_VIDEOS, videos // 8), math.floor(DAMAGED_FRACTION * videos))
 
     def count(self, damaged: list[tuple[str, str]]) -> None:
-        """Add the damaged clips of a batch.
+        """Add the damaged clips of a batch, and say which ones are new.
 
         Raises:
             InputError: If more than `allowed` videos are damaged.
         """
+        for video_id, reason in damaged:
+            if video_id not in self.reasons:
+                print(f"skipped: {video_id}: {reason}", file=sys.stderr)
         self.reasons.update(damaged)
         if len(self.reasons) > self.allowed:
             listed = "; ".join(f"{video_id}: {reason}" for video_id, reason in list(self.reasons.items())[:3])

@@ -86,12 +86,14 @@ def gather(tensor: Tensor) -> Tensor:
 
 
 def average_(tensors: list[Tensor]) -> None:
-    """Replace each tensor by its mean over the processes."""
+    """Replace each tensor by its mean over the processes; they travel as one."""
     if world_size() == 1:
         return
-    for tensor in tensors:
-        dist.all_reduce(tensor)
-        tensor.div_(world_size())
+    flat = torch.cat([tensor.flatten() for tensor in tensors])
+    dist.all_reduce(flat)
+    flat.div_(world_size())
+    for tensor, mean in zip(tensors, torch.split(flat, [tensor.numel() for tensor in tensors]), strict=True):
+        tensor.copy_(mean.view_as(tensor))
 
 
 def any_of(*flags: bool) -> list[bool]:
@@ -101,6 +103,15 @@ def any_of(*flags: bool) -> list[bool]:
     shared = torch.tensor(flags, dtype=torch.uint8)
     dist.all_reduce(shared, op=dist.ReduceOp.MAX)
     return [bool(flag) for flag in shared]
+
+
+def gather_lists(items: list[tuple[str, str]]) -> list[tuple[str, str]]:
+    """Return the items of all processes, in the order of ranks."""
+    if world_size() == 1:
+        return items
+    found: list[list[tuple[str, str]]] = [[] for _ in range(world_size())]
+    dist.all_gather_object(found, items)
+    return [item for part in found for item in part]
 
 
 def barrier() -> None:

@@ -10,7 +10,7 @@ import dataclasses
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from previts import fields
 from previts.errors import InputError
@@ -276,8 +276,9 @@ class ObjectiveConfig:
         _require("objective.key_updates", self.key_updates, "1 or more", self.key_updates >= 1)
         _require("objective.speed_weight", self.speed_weight, "0 or more", self.speed_weight >= 0)
         _require("objective.speed_margin", self.speed_margin, "more than 0", self.speed_margin > 0)
-        needs_other = self.speed_weight > 0 or (self.positives, self.enqueued) == ("key", "key")
-        _require("objective.positives", self.positives, "key, as enqueued, where there is no speed loss", needs_other)
+        for name in ("positives", "enqueued"):
+            holds = self.speed_weight > 0 or getattr(self, name) == "key"
+            _require(f"objective.{name}", getattr(self, name), "key where there is no speed loss", holds)
         _require("objective.attention_weight", self.attention_weight, "0 or more", self.attention_weight >= 0)
         _require("objective.batch_norm_groups", self.batch_norm_groups, "1 or more", self.batch_norm_groups >= 1)
 
@@ -323,6 +324,7 @@ class Experiment:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        _require("seed", self.seed, "0 or more", self.seed >= 0)
         batch, groups = self.optim.batch_size, self.objective.batch_norm_groups
         _require(
             "optim.batch_size", batch, f"a multiple of objective.batch_norm_groups = {groups}", batch % groups == 0
@@ -353,6 +355,16 @@ class Experiment:
                 f"objective.batch_norm_groups = {groups} must be a multiple of the number of processes, {processes}: "
                 "each process holds whole groups; change the number of processes, or the field"
             )
+
+    def learned(self) -> dict[str, Any]:
+        """Return the part that training reads, as plain data; the rest has decided the index.
+
+        Without `model.weights`: what these are decides, not where they lie.
+        """
+        whole = dataclasses.asdict(self)
+        part = {name: whole[name] for name in ("sampling", "augment", "model", "objective", "optim", "seed")}
+        del part["model"]["weights"]
+        return part
 
     def to_json(self) -> str:
         """Return the experiment as an indented JSON document."""

@@ -300,10 +300,14 @@ class MoCo(nn.Module):
 
     @torch.no_grad()
     def enqueue(self, keys: Keys) -> None:
-        """Replace the oldest keys of the ring by new ones; call it after the backward pass, which needs them."""
+        """Replace the oldest keys of the ring by new ones; call it after the backward pass, which needs them.
+
+        The place of a key that could not be read keeps what it has.
+        """
         new_ND = keys.key if self.experiment.objective.enqueued == "key" else keys.other
         places = (self.pointer + torch.arange(len(new_ND), device=new_ND.device)) % len(self.queue)
-        self.queue.index_copy_(0, places, new_ND.to(self.queue.dtype))
+        new_ND = torch.where(keys.usable[:, None], new_ND.to(self.queue.dtype), self.queue[places])
+        self.queue.index_copy_(0, places, new_ND)
         self.pointer.add_(len(new_ND)).remainder_(len(self.queue))
 
     @torch.no_grad()

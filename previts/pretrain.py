@@ -24,7 +24,7 @@ from previts.dataset import Batch, Damaged, PairDataset, Schedule, Side, batches
 from previts.errors import InputError
 from previts.experiment import Experiment
 from previts.index import Index
-from previts.moco import Clips, MoCo, Pairs, figure_names
+from previts.moco import Clips, MoCo, Pairs, Step, figure_names
 from previts.models import layouts
 from previts.optim import build_optimizer, learning_rate, set_learning_rate
 from previts.progress import progress
@@ -33,10 +33,10 @@ from previts.watch import RunLog, Watch
 TERMINATED = 143  # what a shell reports for SIGTERM
 
 
-def _whole_number(variable: str) -> int | None:
+def _whole_number(variable: str, least: int = 0) -> int | None:
     text = os.environ.get(variable, "")
-    if text and not text.isdecimal():
-        raise InputError(f"{variable} must be a whole number, got {text!r}")
+    if text and not (text.isdecimal() and int(text) >= least):
+        raise InputError(f"{variable} must be a whole number from {least}, got {text!r}")
     return int(text) if text else None
 
 
@@ -57,10 +57,10 @@ class Conduct:
     """
 
     workers: int | None = field(default_factory=lambda: _whole_number("PREVITS_WORKERS"))
-    accumulate: int = field(default_factory=lambda: _whole_number("PREVITS_ACCUMULATE") or 1)
+    accumulate: int = field(default_factory=lambda: _whole_number("PREVITS_ACCUMULATE", 1) or 1)
     compile: bool = field(default_factory=lambda: bool(_whole_number("PREVITS_COMPILE")))
     checkpoint_steps: int = 2000
-    checkpoint_seconds: float = field(default_factory=lambda: _whole_number("PREVITS_CHECKPOINT_SECONDS") or 600)
+    checkpoint_seconds: float = field(default_factory=lambda: _whole_number("PREVITS_CHECKPOINT_SECONDS", 1) or 600)
     log_steps: int | None = None
     pictures: int = 12
     stop_after: int | None = None
@@ -101,12 +101,12 @@ def train(
     # What is learnt from, and when.
     dataset = PairDataset(index, experiment)
     schedule = Schedule(len(dataset), experiment.optim.batch_size, experiment.optim.epochs, experiment.seed)
-    damaged = Damaged(len(dataset))
 
     # What learns.
     model = build_model(experiment, device)
     optimizer = build_optimizer(model.parameters(), experiment.optim)
-    first = checkpoint.restore(uri, model, optimizer, device)
+    first, found = checkpoint.restore(uri, model, optimizer, device)
+    damaged = Damaged(len(dataset), found)
     if not first and experiment.model.weights:
         model.start_from(
             layouts.read_encoder(experiment.model.weights, experiment.model.encoder, experiment.model.width)
@@ -132,49 +132,62 @@ def train(
     )
     watch = Watch(uri, first, schedule, experiment, run, log_steps=conduct.log_steps, pictures=conduct.pictures)
     saved_at, saved = time.monotonic(), first
-    with _sigterm() as terminated, checkpoint.Saver(uri) as saver:
+    with _sigterm() as terminated, checkpoint.Saver(uri, first) as saver:
         for step in _shown(first, last, watch):
             waited = time.perf_counter()
             batch = next(coming)
             watch.waited += time.perf_counter() - waited
-            damaged.count(batch.damaged)
+            stopping, due, lacking = distributed.any_of(
+                terminated.is_set(),
+                distributed.is_main() and time.monotonic() - saved_at >= conduct.checkpoint_seconds,
+                bool(batch.damaged),
+            )
+            if lacking:
+                damaged.count(distributed.gather_lists(batch.damaged))
+                watch.damaged = len(damaged.reasons)
 
-            pairs = prepare(batch, device)
             set_learning_rate(optimizer, learning_rate(step, schedule.steps_per_epoch, experiment.optim))
-            keys = model.encode_keys(pairs, len(parts))
-            figures: Tensor | int = 0
-            for number, rows in enumerate(parts):
-                model.count_statistics(model.encoder_q, number, len(parts))
-                query = Clips(*(value[rows] for value in pairs.query))
-                # Gradients travel once a step, with those of the last part.
-                with _unshared(learner) if number + 1 < len(parts) else contextlib.nullcontext():
-                    result = learner(query, keys, rows.start)
-                    result.loss.backward()
-                figures = figures + result.figures
-                watch.look(step, rows, pairs, result)
-            if experiment.optim.clip_norm:
-                torch.nn.utils.clip_grad_norm_(model.parameters(), experiment.optim.clip_norm)
-            optimizer.step()
-            optimizer.zero_grad()
-            model.enqueue(keys)
-            assert isinstance(figures, Tensor)
+            pairs = prepare(batch, device)
+            figures, seen = _learn(model, learner, optimizer, pairs, parts)
+            watch.look(step, pairs, seen)
             watch.add(step, figures, batch.query.video_ids)
 
-            due = time.monotonic() - saved_at >= conduct.checkpoint_seconds
-            stop, due = distributed.any_of(terminated.is_set(), due and distributed.is_main())
-            if stop or due or step + 1 == last or (step + 1) % conduct.checkpoint_steps == 0:
+            if stopping or due or step + 1 == last or (step + 1) % conduct.checkpoint_steps == 0:
                 watch.drain()
-                model.average_statistics()
                 if distributed.is_main():
                     watch.write()
-                    saver.save(step + 1, model, optimizer)
+                    saver.save(step + 1, model, optimizer, damaged.reasons)
                 saved_at, saved = time.monotonic(), step + 1
-            if stop or step + 1 == last:
+            if stopping or step + 1 == last:
                 saver.wait()
                 distributed.barrier()  # a process that ends takes the others with it: not before the state is there
-            if stop:
+            if stopping:
                 raise SystemExit(TERMINATED)
     return _summary(watch.lines, saved, index, experiment, len(damaged.reasons))
+
+
+def _learn(
+    model: MoCo, learner: torch.nn.Module, optimizer: torch.optim.Optimizer, pairs: Pairs, parts: list[slice]
+) -> tuple[Tensor, Step]:
+    """Take one step; return its figures, and what its first part gave."""
+    keys = model.encode_keys(pairs, len(parts))
+    results: list[Step] = []
+    for number, rows in enumerate(parts):
+        model.count_statistics(model.encoder_q, number, len(parts))
+        query = Clips(*(value[rows] for value in pairs.query))
+        # Gradients travel once a step, with those of the last part.
+        with _unshared(learner) if number + 1 < len(parts) else contextlib.nullcontext():
+            result: Step = learner(query, keys, rows.start)
+            result.loss.backward()  # type: ignore[no-untyped-call]
+        results.append(result._replace(loss=result.loss.detach()))
+    if clip_norm := model.experiment.optim.clip_norm:
+        torch.nn.utils.clip_grad_norm_(model.parameters(), clip_norm)
+    optimizer.step()
+    optimizer.zero_grad()
+    model.enqueue(keys)
+    # In every step, not only before a save: how often a run is saved must not change a bit of it.
+    model.average_statistics()
+    return torch.stack([result.figures for result in results]).sum(0), results[0]
 
 
 def build_model(experiment: Experiment, device: torch.device) -> MoCo:

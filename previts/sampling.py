@@ -1,8 +1,7 @@
 """Which frames of a video become query, key and the third clip of the speed task, and which region of them is cropped.
 
 PreViTS sections 3.1 (three segments, two speeds) and 3.2 (temporal and spatial constraint) and the ablations of tables
-6a and 6b. Pure: it draws from the
-generator it is given and touches neither pixels nor files.
+6a and 6b. Pure: it draws from the generator it is given and touches neither pixels nor files.
 
 A video of which too little could be tracked still gives a pair, drawn without constraints and flagged.
 """

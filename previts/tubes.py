@@ -194,6 +194,10 @@ def read_shard(tubes_uri: str, shard: int) -> list[TubeRecord]:
     return records.read_records(storage.join(tubes_uri, shards.table_name(shard)), TubeRecord)
 
 
+class DamagedTubeError(InputError):
+    """The bytes of one tube are not what was written."""
+
+
 def read_tube(tubes_uri: str, shard: int, offset: int, size: int) -> Tube:
     """Return one tube by one range read.
 
@@ -223,7 +227,7 @@ def _read(tubes_uri: str, shard: int, offset: int, size: int, unpack: Callable[[
             "and run `previts track` again"
         ) from None
     except packing.DamagedError as error:
-        raise InputError(
+        raise DamagedTubeError(
             f"{uri}, bytes {offset} to {offset + size}: {error}; "
             f"delete {shards.table_name(shard)} and {storage.MANIFEST} beside it and run `previts track` again"
         ) from None

@@ -22,6 +22,7 @@ from torch import Tensor
 from previts import cells, checkpoint, distributed, storage
 from previts.augment import MEAN, STD
 from previts.dataset import Schedule
+from previts.errors import InputError
 from previts.experiment import Experiment
 from previts.moco import Pairs, Step, figure_names
 from previts.optim import learning_rate
@@ -49,6 +50,7 @@ class Watch:
         lines: What has been written down so far, those of earlier calls included.
         latest: The last line of this call.
         waited: Seconds that training waited for data since the last line; the loop adds to it.
+        damaged: Videos that could not be read so far; the loop sets it.
     """
 
     def __init__(
@@ -68,7 +70,7 @@ class Watch:
         self.picture_every = max(1, schedule.total_steps // pictures) if pictures else 0
         self.lines = checkpoint.read_log(uri, first)
         self.latest: dict[str, float] = {}
-        self.waited = 0.0
+        self.waited, self.damaged = 0.0, 0
         self._since, self._logged, self._written = time.perf_counter(), first, time.monotonic()
         self._pending: tuple[int, Tensor, torch.cuda.Event | None, list[str]] | None = None
 
@@ -120,6 +122,7 @@ class Watch:
             "pairs_per_second": round(pairs / seconds, 3),
             "data_wait": round(min(1.0, self.waited / seconds), 4),
             "memory_gib": round(peak_memory() / 2**30, 3),
+            "damaged_clips": self.damaged,
         }
         self._since, self._logged, self.waited = now, step + 1, 0.0
         self.lines.append(self.latest)
@@ -133,16 +136,20 @@ class Watch:
         checkpoint.write_log(self.uri, self.lines)
         self._written = time.monotonic()
 
-    def look(self, step: int, rows: slice, pairs: Pairs, result: Step) -> None:
+    def look(self, step: int, pairs: Pairs, result: Step) -> None:
         """Make a picture of a step's first part where one is due: the first step, and at even distances from there."""
-        due = self.picture_every and step % self.picture_every == 0 and rows.start == 0
+        due = self.picture_every and step % self.picture_every == 0
         if not (due and distributed.is_main() and len(result.cam)):
             return
         buffer = io.BytesIO()
         Image.fromarray(picture(pairs, result)).save(buffer, "PNG")
         name = f"step-{step + 1:08d}.png"
         uri = storage.join(self.uri, PICTURES, name)
-        storage.write_bytes(uri, buffer.getvalue())
+        try:
+            storage.write_bytes(uri, buffer.getvalue())
+        except (InputError, OSError) as error:  # no picture is worth a training
+            print(f"no picture of step {step + 1}: {error}", file=sys.stderr)
+            return
         if self.run is None:
             return
         if path := storage.local_path(uri):

@@ -16,6 +16,7 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 COUNT = "PREVITS_WORKERS"
+STARTED_BY = "PREVITS_ENGINE_PID"  # the process with which a step ends, so that no orphan works beside the next run
 WHOLE = "PREVITS_CORES"  # of a machine whose steps otherwise share it, for a step that nothing runs beside
 
 

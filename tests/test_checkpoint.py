@@ -1,4 +1,5 @@
 import os
+from dataclasses import replace
 
 import pytest
 import torch
@@ -31,15 +32,15 @@ def fresh():
 
 
 def save(uri, step, model, optimizer):
-    with checkpoint.Saver(uri) as saver:
-        saver.save(step, model, optimizer)
+    with checkpoint.Saver(uri, max(checkpoint.steps(uri), default=0)) as saver:
+        saver.save(step, model, optimizer, {"v7": "no picture"})
 
 
 def test_a_state_comes_back_whole(trained, tmp_path):
     uri = str(tmp_path)
     save(uri, 7, *trained)
     model, optimizer = fresh()
-    assert checkpoint.restore(uri, model, optimizer, CPU) == 7
+    assert checkpoint.restore(uri, model, optimizer, CPU) == (7, {"v7": "no picture"})
     for name, value in trained[0].state_dict().items():
         assert torch.equal(model.state_dict()[name], value), name
     momenta = [state["momentum_buffer"] for state in optimizer.state_dict()["state"].values()]
@@ -94,11 +95,40 @@ def test_a_damaged_state_is_passed_over(trained, tmp_path, damage):
             path.write_bytes(data[:-100])
         case "no checksum":
             (tmp_path / "step-00000002.pt.sha256").unlink()
-    assert checkpoint.restore(str(tmp_path), *fresh(), CPU) == 1
+    assert checkpoint.restore(str(tmp_path), *fresh(), CPU)[0] == 1
 
 
 def test_nothing_to_restore_is_step_0(tmp_path):
-    assert checkpoint.restore(str(tmp_path / "nothing"), *fresh(), CPU) == 0
+    assert checkpoint.restore(str(tmp_path / "nothing"), *fresh(), CPU) == (0, {})
+
+
+def test_states_that_were_not_sound_take_no_place(trained, tmp_path):
+    for step in (20, 23):
+        save(str(tmp_path), step, *trained)
+        (tmp_path / f"step-{step:08d}.pt.sha256").unlink()
+    with checkpoint.Saver(str(tmp_path), checkpoint.restore(str(tmp_path), *fresh(), CPU)[0]) as saver:
+        for step in (5, 10):
+            saver.save(step, *trained)
+    assert checkpoint.steps(str(tmp_path)) == [5, 10]
+
+
+def test_weights_that_are_not_finite_are_never_saved(trained, tmp_path):
+    with torch.no_grad():
+        trained[0].encoder_q.layer4[0].conv1.weight[0, 0] = float("nan")
+    with pytest.raises(FloatingPointError, match="after step 4 are not finite"):
+        save(str(tmp_path), 4, *trained)
+    assert checkpoint.steps(str(tmp_path)) == []
+
+
+def test_what_training_does_not_read_may_change(trained, tmp_path):
+    save(str(tmp_path), 1, *trained)
+    experiment = small_experiment()
+    moved = replace(
+        experiment, fit=replace(experiment.fit, seed=5), model=replace(experiment.model, weights="gs://other/place.pt")
+    )
+    model = MoCo(moved)
+    optimizer = build_optimizer(model.parameters(), model.experiment.optim)
+    assert checkpoint.restore(str(tmp_path), model, optimizer, CPU)[0] == 1
 
 
 def test_states_of_another_experiment_are_refused(trained, tmp_path):

@@ -14,7 +14,7 @@ from moving_squares import (
     square,
 )
 
-from previts import augment, dataset, shards
+from previts import augment, dataset, shards, tubes
 from previts.errors import InputError
 
 VIDEOS = 10
@@ -257,6 +257,29 @@ def test_a_batch_of_damaged_clips_is_grey(broken):
     assert images.isfinite().all()
     assert (grey - 108 / 219).abs().max() < 1e-6
     assert [video_id for video_id, _ in batch.damaged] == ["v001"]
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_damaged_tube_is_skipped_and_named(index, tmp_path, workers):
+    copy = str(tmp_path / "tubes")
+    shutil.copytree(index.tubes_uri, copy)
+    record = index[2]
+    with open(f"{copy}/{tubes.blob_name(record.shard)}", "r+b") as file:
+        file.seek(record.tube_offset)
+        file.write(b"\xff" * record.tube_size)
+    pairs = dataset.PairDataset(replace(index, tubes_uri=copy), small_experiment())
+    batch = all_batches(pairs, schedule(batch=10), workers=workers)[0]
+    assert [video_id for video_id, _ in batch.damaged] == ["v002"]
+    assert "tubes" in batch.damaged[0][1]
+
+
+def test_what_a_worker_cannot_go_on_without_is_told_without_its_traceback(index, tmp_path):
+    shutil.copytree(index.tubes_uri, tmp_path / "tubes")
+    pairs = dataset.PairDataset(replace(index, tubes_uri=str(tmp_path / "tubes")), small_experiment())
+    for shard in range(2):
+        (tmp_path / "tubes" / tubes.blob_name(shard)).unlink()
+    with pytest.raises(InputError, match=r"^[^\n]*\.tubes is missing; [^\n]*$"):
+        all_batches(pairs, schedule(batch=10), workers=1)
 
 
 def test_too_many_damaged_clips_stop_with_their_cause():

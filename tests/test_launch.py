@@ -1,3 +1,7 @@
+import signal
+import subprocess
+import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,6 +21,46 @@ with cli.readable_errors(), distributed.process_group():
         if step == 3 and distributed.rank() == 1:
             {end}
 """
+
+
+# Goes on until it is asked to stop, and then takes its time.
+PATIENT = """
+import os, signal, sys, time
+
+asked = []
+signal.signal(signal.SIGTERM, lambda number, frame: asked.append(number))
+open(sys.argv[1] + os.environ["RANK"], "w").close()
+while not asked:
+    time.sleep(0.05)
+time.sleep(1)
+open(sys.argv[1] + os.environ["RANK"] + ".saved", "w").close()
+sys.exit(143)
+"""
+STARTER = """
+import sys
+from dataclasses import replace
+from previts import launch
+
+app = launch.training_app(2, [])
+arguments = app.roles[0].args
+del arguments[arguments.index("previts") - 1 :]
+launch.run_locally(replace(app, roles=[replace(app.roles[0], args=[*arguments, *sys.argv[1:]])]))
+"""
+
+
+@pytest.mark.slow
+def test_sigterm_reaches_the_processes_and_waits_for_them(tmp_path):
+    (tmp_path / "patient.py").write_text(PATIENT)
+    mark = tmp_path / "rank"
+    starter = [sys.executable, "-c", STARTER, str(tmp_path / "patient.py"), str(mark)]
+    process = subprocess.Popen(starter, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 90
+    while not all(Path(f"{mark}{rank}").exists() for rank in range(2)) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(60) == 143, process.stderr.read()
+    assert all(Path(f"{mark}{rank}.saved").exists() for rank in range(2))
+    assert "Traceback" not in process.stderr.read()
 
 
 def run(tmp_path: Path, end: str) -> None:

@@ -161,10 +161,20 @@ def test_the_key_encoder_moves_once_a_step_and_takes_no_gradient(kind):
             assert new.grad is None
 
 
-def keys_of(values):
+def keys_of(values, usable=None):
     none = values[:, :0]
-    sure = torch.ones(len(values), dtype=torch.bool)
+    sure = torch.ones(len(values), dtype=torch.bool) if usable is None else usable
     return Keys(values, none, 100 + values, none, none, sure, sure)
+
+
+def test_keys_that_could_not_be_read_are_no_negatives():
+    model = make()
+    before = model.queue.clone()
+    usable = torch.tensor([True, False, True, True, True, True, True, False])
+    model.enqueue(keys_of(torch.full((8, 32), 3.0), usable))
+    assert (model.queue[:8][usable] == 3).all()
+    assert torch.equal(model.queue[[1, 7]], before[[1, 7]])
+    assert model.pointer == 8
 
 
 def test_the_ring_wraps_and_keeps_the_newest_keys():

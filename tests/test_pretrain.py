@@ -98,6 +98,7 @@ def test_the_log_has_every_figure(index, tmp_path):
     assert set(line) == {
         *("step", "epoch", "lr", "loss", "loss_contrastive", "loss_attention", "positive_similarity"),
         *("queue_similarity", "attention_iou", "pairs_per_second", "data_wait", "memory_gib"),
+        "damaged_clips",
     }
     assert line["loss"] == pytest.approx(line["loss_contrastive"] + 3 * line["loss_attention"], abs=1e-4)
     assert 0.1 < line["memory_gib"] < 20

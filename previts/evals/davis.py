@@ -180,8 +180,8 @@ def follow(model: MoCo, sequence: Sequence480p, config: EvaluationConfig) -> Fol
     load = partial(features.load_whole, size=size)
     frames_TCSS = np.concatenate(list(features.batches(sequence.frames, load, config.batch_size)))
     # A video model sees the clip around each frame, the first and last frame standing for those before and after.
-    length = model.experiment.sampling.clip_frames
-    places_TL = np.arange(1, len(frames_TCSS))[:, None] + np.arange(length) - length // 2
+    length, stride = model.experiment.sampling.clip_frames, model.experiment.sampling.clip_stride
+    places_TL = np.arange(1, len(frames_TCSS))[:, None] + (np.arange(length) - length // 2) * stride
     places_TL = places_TL.clip(0, len(frames_TCSS) - 1)
     key_LCSS = features.normalised(frames_TCSS[:1].repeat(length, 0), device)
     key_mask_LSS = torch.from_numpy(squashed_TSS[:1].repeat(length, 0)).to(device)
