@@ -114,12 +114,9 @@ class Saver:
 
     def _write(self, step: int, state: dict[str, Any]) -> None:
         _write(_step_uri(self.uri, step), state)
-        for old in steps(self.uri):
-            if old not in (
-                self._last,
-                step,
-            ):  # also one of a higher number: it was not sound, or step would be above it
-                _delete(_step_uri(self.uri, old))
+        # Those of a higher number too: they were not sound, or training would have gone on from them.
+        for old in {*steps(self.uri)} - {self._last, step}:
+            _delete(_step_uri(self.uri, old))
         self._last = step
 
 

@@ -17,6 +17,7 @@ from previts import paper, stages, storage
 from previts.addresses import check_method, finished
 from previts.errors import InputError
 from previts.experiment import Experiment
+from previts.profiles import PROFILES
 from previts.storage import plain
 from previts.workers import STARTED_BY
 
@@ -68,7 +69,7 @@ def show(row: tyro.conf.Positional[str] = "", profile: str = "paper", set: Seque
             reported = item.reported.get("voc07/map", "-")
             lines.append(f"{item.name:<22} {item.title:<42} {' '.join(item.benchmarks):<24} {reported}")
         lines.append(f"\ntables: {' '.join(paper.TABLES)} (a table's name stands for all its rows)")
-        lines += [f"profile {item.name}: {item.title}" for item in paper.PROFILES.values()]
+        lines += [f"profile {item.name}: {item.title}" for item in PROFILES.values()]
         return "\n".join(lines)
     found = paper.find_row(row)
     plan = plain(paper.resolve(row, profile, set))

@@ -13,8 +13,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from previts.decoder import Planes
 from previts.sampling import Crop
-from previts.video import Planes
 
 GREY = (124, 128)  # luma and chroma
 

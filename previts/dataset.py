@@ -13,7 +13,6 @@ import os
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Literal, NamedTuple
 
 import cv2
@@ -27,11 +26,10 @@ from previts import augment, crops, sampling, shards, storage, tubes
 from previts.errors import InputError
 from previts.experiment import Experiment
 from previts.index import Index, IndexRecord
+from previts.schedule import Purpose, Schedule, generator
 from previts.video import VideoError
 
 Role = Literal["query", "key", "other"]
-# What a random number is for, the last number of its counter.
-_ORDER, _KEY_ORDER, _PAIR, _CROP, _AUGMENT, _SPEED = range(1, 7)  # not 0: a counter may be followed by zeros unseen
 _ROLES: dict[Role, int] = {"query": 0, "key": 1, "other": 2}
 
 _UNKNOWN_MATRIX = 2  # H.264's code
@@ -39,62 +37,6 @@ _UNKNOWN_MATRIX = 2  # H.264's code
 # A few clips may be damaged; more than this share of the videos, and more than this many (of a small corpus, more than
 # an eighth), is a broken corpus.
 DAMAGED_FRACTION, DAMAGED_VIDEOS = 0.01, 8
-
-
-def _generator(*counter: int) -> np.random.Generator:
-    return np.random.default_rng(counter)
-
-
-@lru_cache(maxsize=2)
-def _order(seed: int, epoch: int, videos: int, repeats: int) -> NDArray[np.int64]:
-    """Return the samples of an epoch in their order; every step of it takes a piece."""
-    rounds = [
-        _generator(seed, epoch, repeat, _ORDER).permutation(videos) + repeat * videos for repeat in range(repeats)
-    ]
-    order = np.concatenate(rounds)
-    order.setflags(write=False)
-    return order
-
-
-@dataclass(frozen=True)
-class Schedule:
-    """Which samples each step takes. An epoch has `max(1, videos // batch_size)` steps.
-
-    A sample is a video, numbered from 0 within those learnt from. With fewer videos than a batch needs, videos come
-    several times in a batch, as samples `video + videos * repeat`, each with draws of its own.
-    """
-
-    videos: int
-    batch_size: int
-    epochs: int
-    seed: int
-
-    @property
-    def steps_per_epoch(self) -> int:
-        """The steps of one epoch."""
-        return max(1, self.videos // self.batch_size)
-
-    @property
-    def total_steps(self) -> int:
-        """The steps of the whole run."""
-        return self.epochs * self.steps_per_epoch
-
-    def epoch(self, step: int) -> int:
-        """Return the epoch that a step belongs to, from 0."""
-        return step // self.steps_per_epoch
-
-    def samples(self, step: int) -> NDArray[np.int64]:
-        """Return the samples of a step, (N,): row n is the query of pair n."""
-        epoch, place = divmod(step, self.steps_per_epoch)
-        order = _order(self.seed, epoch, self.videos, math.ceil(self.batch_size / self.videos))
-        return order[place * self.batch_size : (place + 1) * self.batch_size]
-
-    def key_order(self, step: int) -> NDArray[np.int64]:
-        """Return which pair the key of each row belongs to, (N,): a permutation of the rows of a step.
-
-        Keys are thus batch-normalised among other samples than their queries, and no image has to travel for that.
-        """
-        return _generator(self.seed, step, _KEY_ORDER).permutation(self.batch_size)
 
 
 class Sample(NamedTuple):
@@ -182,28 +124,32 @@ class PairDataset(Dataset[Item]):
         """Return clips of a sample. Where one of them is damaged, all are grey with `error` set."""
         config, seed, size = self.experiment.sampling, self.experiment.seed, self.experiment.augment.size
         video = self.index[self.numbers[sample % len(self.numbers)]]
-        pair = sampling.sample_pair(video, config, _generator(seed, epoch, sample, _PAIR), speed_task=self.speed_task)
+        pair = sampling.sample_pair(
+            video, config, generator(seed, epoch, sample, Purpose.PAIR), speed_task=self.speed_task
+        )
         frames = self._frames(pair, epoch, sample, video.num_frames, roles)
         draws = {
-            role: augment.draw(self.experiment.augment, _generator(seed, epoch, sample, _AUGMENT, _ROLES[role]))
+            role: augment.draw(self.experiment.augment, generator(seed, epoch, sample, Purpose.AUGMENT, _ROLES[role]))
             for role in roles
         }
+        mask_frames = {role: self._mask_frames(pair, role, taken, video.num_frames) for role, taken in frames.items()}
         wanted = sorted(set().union(*frames.values()))
         try:
             planes = dict(zip(wanted, shards.read_planes(self.index.videos_uri, video, wanted), strict=True))
-            masks = self._read_masks(video, pair, frames) if pair.constrained else {}
+            masks = self._read_masks(video, mask_frames) if pair.constrained else {}
         except (VideoError, tubes.DamagedTubeError) as error:
             return [_stand_in(video.video_id, config.clip_frames, size, draws[role], str(error)) for role in roles]
         made = []
         for role in roles:
-            mask_frames = self._mask_frames(pair, role, frames[role], video.num_frames)
-            reference = masks[mask_frames[len(mask_frames) // 2]] if pair.constrained else None
-            numbers = _generator(seed, epoch, sample, _CROP, _ROLES[role])
+            reference = masks[mask_frames[role][config.clip_frames // 2]] if pair.constrained else None
+            numbers = generator(seed, epoch, sample, Purpose.CROP, _ROLES[role])
             crop = crops.even_crop(sampling.sample_crop(reference, video.height, video.width, config, numbers))
             pictures = [planes[frame] for frame in frames[role]]
             clip_TRS = crops.crop_pictures(pictures, crop, size)
             mask_TSS = (
-                crops.crop_masks([masks[frame] for frame in mask_frames], crop, size) if pair.constrained else None
+                crops.crop_masks([masks[frame] for frame in mask_frames[role]], crop, size)
+                if pair.constrained
+                else None
             )
             # Without a mask the key is its own foreground; the pair takes no part in the attention loss.
             masked = mask_TSS is not None and bool(mask_TSS.any())
@@ -223,7 +169,7 @@ class PairDataset(Dataset[Item]):
         config, seed = self.experiment.sampling, self.experiment.seed
         speeds = sampling.Speeds(1, 1)
         if self.speed_task:
-            speeds = sampling.draw_speeds(config, _generator(seed, epoch, sample, _SPEED))
+            speeds = sampling.draw_speeds(config, generator(seed, epoch, sample, Purpose.SPEED))
         return {
             role: sampling.clip_indices(
                 _start(pair, role), num_frames, config, speeds.other if role == "other" else speeds.pair
@@ -239,16 +185,8 @@ class PairDataset(Dataset[Item]):
         reference = _start(pair, role) + sampling.reference_offset(config, self.speed_task)
         return [reference % num_frames] * len(frames)
 
-    def _read_masks(
-        self, video: IndexRecord, pair: sampling.Pair, frames: dict[Role, list[int]]
-    ) -> dict[int, NDArray[np.bool_]]:
-        wanted = sorted(
-            {
-                frame
-                for role, taken in frames.items()
-                for frame in self._mask_frames(pair, role, taken, video.num_frames)
-            }
-        )
+    def _read_masks(self, video: IndexRecord, frames: dict[Role, list[int]]) -> dict[int, NDArray[np.bool_]]:
+        wanted = sorted(set().union(*frames.values()))
         masks = tubes.read_masks(self.index.tubes_uri, video.shard, video.tube_offset, video.tube_size, wanted)
         return dict(zip(wanted, masks, strict=True))
 
@@ -346,16 +284,11 @@ def batches(
         pin_memory=pin_memory,
         prefetch_factor=3 if workers else None,
     )
-    iterator = iter(loader)
-    while True:
-        try:
-            batch = next(iterator)
-        except StopIteration:
-            return
-        except InputError as error:
-            # torch puts the traceback of a worker into the message.
-            raise InputError(str(error).strip().rpartition("previts.errors.InputError: ")[2]) from None
-        yield batch
+    try:
+        yield from loader
+    except InputError as error:
+        # torch puts the traceback of a worker into the message.
+        raise InputError(str(error).strip().rpartition("previts.errors.InputError: ")[2]) from None
 
 
 def default_workers(device: torch.device, processes: int) -> int:
@@ -386,5 +319,6 @@ class Damaged:
             listed = "; ".join(f"{video_id}: {reason}" for video_id, reason in list(self.reasons.items())[:3])
             raise InputError(
                 f"{len(self.reasons)} clips of the corpus are damaged, {self.allowed} are tolerated ({listed}); "
-                f"delete the tables of their shards and {storage.MANIFEST} there and run `previts download` again"
+                f"delete the tables of their shards and {storage.MANIFEST} there and run `previts download`, or "
+                "for tubes `previts track`, again"
             )

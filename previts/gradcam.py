@@ -47,7 +47,7 @@ def channel_weights_by_autograd(activations_BCTHW: Tensor, score_B: Tensor) -> T
     """Return the gradient of each score summed over the grid, (B, C), for any model between maps and score.
 
     The general form of equation 3, by a backward pass whose result can be differentiated again. `channel_weights` is
-    the same for models of a mean and a head, at a fraction of the cost.
+    the same for models of a mean and a head.
     """
     (gradient_BCTHW,) = torch.autograd.grad(score_B.sum(), activations_BCTHW, create_graph=True)
     return gradient_BCTHW.flatten(2).sum(2)

@@ -262,7 +262,7 @@ class MoCo(nn.Module):
         pooled = []
         # One after another: a pass of all together holds several times the maps, and takes no less time.
         for number, clips_BCTHW in enumerate(clips()):
-            self.count_statistics(self.encoder_k, part * passes + number, parts * passes)
+            self.begin_part(self.encoder_k, part * passes + number, parts * passes)
             pooled.append(self._maps(self.encoder_k, clips_BCTHW).flatten(2).mean(2))
         embedded = [F.normalize(self.head_k(pooled_BC), dim=1) for pooled_BC in pooled]
         if pairs.other is not None:
@@ -284,11 +284,11 @@ class MoCo(nn.Module):
         return [slice(start, start + size // parts) for start in range(0, size, size // parts)]
 
     @staticmethod
-    def count_statistics(encoder: nn.Module, part: int, parts: int) -> None:
+    def begin_part(encoder: nn.Module, part: int, parts: int) -> None:
         """Tell the batch normalisation of an encoder which of several parts of a batch comes next."""
         for module in encoder.modules():
             if isinstance(module, GroupedBatchNorm):
-                module.count_part(part, parts)
+                module.begin_part(part, parts)
 
     @torch.no_grad()
     def _follow(self) -> None:

@@ -20,7 +20,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from previts import checkpoint, distributed
 from previts.augment import augment
-from previts.dataset import Batch, Damaged, PairDataset, Schedule, Side, batches, default_workers
+from previts.dataset import Batch, Damaged, PairDataset, Side, batches, default_workers
 from previts.errors import InputError
 from previts.experiment import Experiment
 from previts.index import Index
@@ -28,6 +28,7 @@ from previts.moco import Clips, MoCo, Pairs, Step, figure_names
 from previts.models import layouts
 from previts.optim import build_optimizer, learning_rate, set_learning_rate
 from previts.progress import progress
+from previts.schedule import Schedule
 from previts.watch import RunLog, Watch
 
 TERMINATED = 143  # what a shell reports for SIGTERM
@@ -131,6 +132,7 @@ def train(
         pin_memory=device.type == "cuda",
     )
     watch = Watch(uri, first, schedule, experiment, run, log_steps=conduct.log_steps, pictures=conduct.pictures)
+    watch.damaged = len(damaged.reasons)
     saved_at, saved = time.monotonic(), first
     with _sigterm() as terminated, checkpoint.Saver(uri, first) as saver:
         for step in _shown(first, last, watch):
@@ -173,7 +175,7 @@ def _learn(
     keys = model.encode_keys(pairs, len(parts))
     results: list[Step] = []
     for number, rows in enumerate(parts):
-        model.count_statistics(model.encoder_q, number, len(parts))
+        model.begin_part(model.encoder_q, number, len(parts))
         query = Clips(*(value[rows] for value in pairs.query))
         # Gradients travel once a step, with those of the last part.
         with _unshared(learner) if number + 1 < len(parts) else contextlib.nullcontext():

@@ -20,13 +20,14 @@ from typing import Literal, Protocol, TypeVar
 
 import numpy as np
 
-from previts import fetch, records, storage, video
+from previts import decoder, fetch, records, storage
 from previts.crawls import CrawlItem
+from previts.decoder import Planes
 from previts.errors import InputError
 from previts.fetch import DEFAULT_LIMITS, Limits
 from previts.progress import progress
 from previts.sandbox import Normaliser
-from previts.video import ClipInfo, Pixels, Planes, VideoConfig, VideoError
+from previts.video import ClipInfo, Pixels, VideoConfig, VideoError
 
 Picture = TypeVar("Picture")
 
@@ -35,7 +36,7 @@ Picture = TypeVar("Picture")
 class VideoRecord:
     """One video of a crawl: its clip's place in the tar of its shard, or why it has none.
 
-    `offset` and `size` are of the clip in the tar, `gop_offsets` are relative to `offset`; see `video.ClipInfo`. A
+    `offset` and `size` are of the clip in the tar, `gop_offsets` are relative to `offset`; see `gops.ClipInfo`. A
     failed video has `error`, and `retryable` where another day may bring it.
     """
 
@@ -298,13 +299,13 @@ def read_frames(videos_uri: str, record: Clip, frames: Sequence[int]) -> Pixels:
         VideoError: If the bytes are damaged.
         InputError: If the tar is missing.
     """
-    pictures: list[Pixels] = _read(videos_uri, record, frames, video.decode_gops)
+    pictures: list[Pixels] = _read(videos_uri, record, frames, decoder.decode_gops)
     return np.stack(pictures)
 
 
 def read_planes(videos_uri: str, record: Clip, frames: Sequence[int]) -> list[Planes]:
     """Return frames of a clip as `read_frames` does, one by one and in the colours that they are stored in."""
-    return _read(videos_uri, record, frames, video.decode_planes)
+    return _read(videos_uri, record, frames, decoder.decode_planes)
 
 
 def _read(

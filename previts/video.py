@@ -1,11 +1,11 @@
-"""Videos in, normalised clips out, and single frames of a clip from the bytes of its GOPs.
+"""Videos in, normalised clips out.
 
 PreViTS section 4.1 trains on VGG-Sound and Kinetics; the paper gives neither size nor rate of what it stored. The
 loader asks for two short clips of a ten second video, so every video becomes H.264 in short closed GOPs whose byte
-offsets are known. The only file that imports the decoder. It never reads a network or an object store.
+offsets are known. With `decoder.py` the only file that imports PyAV. It never reads a network or an object store.
 
 Clips hold one slice a frame, no B-frames and no audio: a GOP is a run of bytes that decodes by itself, and its frames
-are told apart by their slices alone (`decode_gops`).
+are told apart by their slices alone (`decoder.py`).
 """
 
 import contextlib
@@ -13,10 +13,9 @@ import errno
 import itertools
 import math
 import os
-import threading
-from collections.abc import Iterable, Iterator, Sequence, Set
+from collections.abc import Iterable, Iterator
 from fractions import Fraction
-from typing import Any, NamedTuple
+from typing import Any
 
 import av
 import numpy as np
@@ -24,15 +23,13 @@ from av.stream import Disposition
 from av.video.reformatter import ColorRange, Interpolation, VideoReformatter
 
 from previts.canvas import Pixels, make_canvas
+from previts.decoder import pixels, rgb
 from previts.errors import VideoError
 from previts.experiment import VideoConfig
-from previts.gops import ClipInfo, FrameBytes, frames_to_decode, split_frames
+from previts.gops import ClipInfo, split_frames
 from previts.window import MAX_FRAMES, Window, check_complete, constant_rate, make_window
 
-__all__ = [
-    "ClipInfo", "Pixels", "Planes", "VideoConfig", "VideoError",
-    "decode_file", "decode_gops", "decode_planes", "encode_clip", "inspect_clip", "normalise",
-]  # fmt: skip
+__all__ = ["ClipInfo", "Pixels", "VideoConfig", "VideoError", "decode_file", "encode_clip", "inspect_clip", "normalise"]
 
 # What a crawl may contain. Playlists (hls, concat, dash, sdp) are left out: they make the decoder open other files.
 CONTAINERS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,flv,asf,ogg,gif,ivf,m4v,mpegvideo,mxf,nut,dv,rm"
@@ -45,8 +42,6 @@ SECONDS_UNKNOWN = -(1 << 63)
 _MATRIX = {1: 1, 4: 4, 5: 5, 6: 5, 7: 7, 9: 9}
 _MATRIX_TAG = {1: 1, 4: 4, 5: 6, 7: 7, 9: 9}
 _SD_MATRIX = 5
-KEPT_DECODERS = 16  # by header, of which there is one for each size and rate of clips
-_DECODERS = threading.local()
 PRESET = "veryfast"  # 0.9 dB below medium at equal crf and bytes, for less than half of the CPU time
 
 
@@ -227,7 +222,7 @@ class _Shaper:
             dst_color_range=ColorRange.MPEG,
             threads=1,
         )
-        return self.canvas.turn(_pixels(scaled))
+        return self.canvas.turn(pixels(scaled))
 
 
 def encode_clip(
@@ -249,15 +244,11 @@ def _planes(frame: Pixels) -> Pixels:
     if frame.ndim != 3 or frame.shape[2] != 3 or frame.dtype != np.uint8 or frame.shape[0] % 2 or frame.shape[1] % 2:
         raise ValueError(f"a frame must be [even height, even width, 3] uint8, got {frame.shape} {frame.dtype}")
     picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), "rgb24")
-    return _pixels(
+    return pixels(
         VideoReformatter().reformat(
             picture, format="yuv420p", dst_colorspace=_SD_MATRIX, dst_color_range=ColorRange.MPEG, threads=1
         )
     )
-
-
-def _pixels(frame: Any) -> Pixels:
-    return np.asarray(frame.to_ndarray(), dtype=np.uint8)
 
 
 def _encode(pictures: Iterable[Pixels], rate: Fraction, matrix: int, target: str, gop: int, crf: int) -> None:
@@ -341,98 +332,6 @@ def inspect_clip(path: str) -> ClipInfo:
     return ClipInfo(context.width, context.height, len(starts), float(rate), header, keys, offsets)
 
 
-class Planes(NamedTuple):
-    """A frame as yuv420p in limited range: views of the decoder's own memory, chroma at half of the luma's sides.
-
-    `matrix` is H.264's code of its colour matrix.
-    """
-
-    y: Pixels
-    u: Pixels
-    v: Pixels
-    matrix: int
-
-
-def decode_gops(data: bytes, header: bytes, wanted: Sequence[int]) -> list[Pixels]:
-    """Decode single frames from the bytes of whole GOPs that follow each other.
-
-    Args:
-        data: The bytes [gop_offsets[a], gop_offsets[b]) of a clip.
-        header: `ClipInfo.header` of the clip.
-        wanted: Numbers of frames relative to the first frame in `data`, in any order, repeats allowed.
-
-    Returns:
-        Per wanted number a frame [height, width, 3] uint8 RGB; repeats share one array.
-
-    Raises:
-        VideoError: If the bytes are damaged or hold too few frames.
-    """
-    reformatter = VideoReformatter()
-    found = {number: _rgb(reformatter, frame) for number, frame in _decode_wanted(data, header, set(wanted))}
-    return [found[number] for number in wanted]
-
-
-def decode_planes(data: bytes, header: bytes, wanted: Sequence[int]) -> list[Planes]:
-    """Decode single frames as `decode_gops` does, but leave them in the colours that they are stored in."""
-    found = {number: _planes_of(frame) for number, frame in _decode_wanted(data, header, set(wanted))}
-    return [found[number] for number in wanted]
-
-
-def _decode_wanted(data: bytes, header: bytes, wanted: Set[int]) -> Iterator[tuple[int, Any]]:
-    """Yield (number, frame) of the wanted frames; of each GOP only what they need is decoded."""
-    units: list[FrameBytes] = []
-    numbers: list[int] = []
-    for first, here in frames_to_decode(split_frames(data), wanted):
-        units += here
-        numbers += range(first, first + len(here))
-    frames: list[Any] = []
-    try:
-        with _decoder(header) as context:
-            for start, stop, _ in units:
-                frames += context.decode(av.Packet(data[start:stop]))
-            frames += context.decode(None)
-    except av.FFmpegError as error:
-        raise VideoError(f"damaged: {error.strerror or error}") from error
-    # Without B-frames a packet is a frame, so the two lists run side by side.
-    if len(frames) != len(units) or any(frame.is_corrupt for frame in frames):
-        raise VideoError(f"damaged: {len(frames)} of {len(units)} frames could be decoded")
-    return ((number, frame) for number, frame in zip(numbers, frames, strict=True) if number in wanted)
-
-
-@contextlib.contextmanager
-def _decoder(header: bytes) -> Iterator[Any]:
-    """Lend a decoder of this thread; making one takes a third of the time that a frame does, so some are kept.
-
-    One that met damage is not kept: nothing of it may show in the next clip.
-    """
-    kept: dict[bytes, Any] = _DECODERS.__dict__.setdefault("kept", {})
-    context: Any = kept.pop(header, None)
-    if context is None:
-        context = av.CodecContext.create("h264", "r")
-        context.extradata = header
-        context.thread_count = 1
-        context.options = {"err_detect": "explode+bitstream+buffer+careful"}
-    yield context
-    context.flush_buffers()
-    kept[header] = context
-    if len(kept) > KEPT_DECODERS:
-        del kept[next(iter(kept))]
-
-
-def _planes_of(frame: Any) -> Planes:
-    if frame.format.name != "yuv420p":
-        raise VideoError(f"not a normalised clip: its pictures are {frame.format.name}, expected yuv420p")
-    y, u, v = (
-        np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)[: plane.height, : plane.width]
-        for plane in frame.planes
-    )
-    return Planes(y, u, v, int(frame.colorspace))
-
-
-def _rgb(reformatter: VideoReformatter, frame: Any) -> Pixels:
-    return _pixels(reformatter.reformat(frame, format="rgb24", threads=1))
-
-
 def decode_file(path: str) -> Pixels:
     """Return all frames of a normalised clip, [time, height, width, 3] uint8 RGB.
 
@@ -443,7 +342,7 @@ def decode_file(path: str) -> Pixels:
     try:
         container, stream = _open(path)
         with container:
-            frames = [_rgb(reformatter, frame) for frame in container.decode(stream)]
+            frames = [rgb(reformatter, frame) for frame in container.decode(stream)]
     except av.FFmpegError as error:
         raise VideoError(f"not a readable video: {error.strerror or error}") from error
     if not frames:

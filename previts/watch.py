@@ -21,11 +21,11 @@ from torch import Tensor
 
 from previts import cells, checkpoint, distributed, storage
 from previts.augment import MEAN, STD
-from previts.dataset import Schedule
 from previts.errors import InputError
 from previts.experiment import Experiment
 from previts.moco import Pairs, Step, figure_names
 from previts.optim import learning_rate
+from previts.schedule import Schedule
 
 PICTURES = "pictures"  # folder below that of the checkpoints, and of the run's artifacts
 SHOWN = 6  # pairs of a picture

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torchvision.transforms.v2 import functional as oracle
 
-from previts import augment, crops, video
+from previts import augment, crops, decoder, video
 from previts.experiment import AugmentConfig, VideoConfig
 
 CONFIG = AugmentConfig(size=32)
@@ -81,13 +81,13 @@ def test_colours_are_those_of_the_decoder(tmp_path, matrix):
         container.mux(stream.encode(None))
     info = video.normalise(str(source), target, VideoConfig(crf=10), None, None)
     data = (tmp_path / "clip.mp4").read_bytes()[info.gop_offsets[0] : info.gop_offsets[-1]]
-    (planes,) = video.decode_planes(data, info.header, [2])
+    (planes,) = decoder.decode_planes(data, info.header, [2])
     assert planes.matrix == {1: 1, 5: 6}[matrix]
     clip = torch.from_numpy(crops.crop_pictures([planes], (0, 0, 64, 64), 64))[None]
     ours, wrong = (
         augment.to_rgb(clip, torch.tensor([code]))[0, 0] * 255 for code in (planes.matrix, 7 - planes.matrix)
     )
-    theirs = video.decode_gops(data, info.header, [2])[0].transpose(2, 0, 1).astype(np.float32)
+    theirs = decoder.decode_gops(data, info.header, [2])[0].transpose(2, 0, 1).astype(np.float32)
     assert np.abs(ours.numpy() - theirs).mean() < 2
     assert np.abs(wrong.numpy() - theirs).mean() > 3
 

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from previts import crops
-from previts.video import Planes
+from previts.decoder import Planes
 
 HEIGHT, WIDTH = 60, 100
 

@@ -16,6 +16,7 @@ from moving_squares import (
 
 from previts import augment, dataset, shards, tubes
 from previts.errors import InputError
+from previts.schedule import Schedule
 
 VIDEOS = 10
 
@@ -32,7 +33,7 @@ def counted(tmp_path_factory):
 
 
 def schedule(videos=VIDEOS, batch=4, epochs=3, seed=0):
-    return dataset.Schedule(videos, batch, epochs, seed)
+    return Schedule(videos, batch, epochs, seed)
 
 
 def all_batches(pairs, plan, first=0, **options):

@@ -316,7 +316,7 @@ def test_a_batch_in_parts_is_the_batch_at_once(kind):
     parts = parted.rows(8, 2)
     split_keys, figures = parted.encode_keys(batch, 2), 0
     for number, rows in enumerate(parts):
-        parted.count_statistics(parted.encoder_q, number, 2)
+        parted.begin_part(parted.encoder_q, number, 2)
         part = parted(Clips(*(value[rows] for value in batch.query)), split_keys, rows.start)
         part.loss.backward()
         figures = figures + part.figures

@@ -2,6 +2,7 @@ import pytest
 
 from previts import paper, storage
 from previts.errors import InputError
+from previts.profiles import PROFILES
 
 
 def test_rows_that_mean_the_same_experiment_have_one_identity():
@@ -47,7 +48,7 @@ def test_as_released_changes_what_the_released_code_changes(row, base):
     assert fields == both | ({"objective.positives", "objective.enqueued"} if "video" in row else set())
 
 
-@pytest.mark.parametrize("profile", list(paper.PROFILES))
+@pytest.mark.parametrize("profile", list(PROFILES))
 def test_a_profile_keeps_what_tells_rows_apart(profile: str):
     by_paper = {name: storage.fingerprint(paper.resolve(name, "paper", [])) for name in paper.ROWS}
     by_profile = {name: storage.fingerprint(paper.resolve(name, profile, [])) for name in paper.ROWS}
@@ -57,7 +58,7 @@ def test_a_profile_keeps_what_tells_rows_apart(profile: str):
 
 
 def test_a_profile_shares_the_videos_of_all_rows():
-    for profile in paper.PROFILES:
+    for profile in PROFILES:
         stored = {paper.resolve(name, profile, []).experiment.video for name in paper.ROWS}
         assert len(stored) == 1
 

@@ -18,6 +18,7 @@ from previts import checkpoint, dataset, distributed, pretrain
 from previts.errors import InputError
 from previts.moco import Clips, MoCo, Pairs, figure_names
 from previts.optim import build_optimizer
+from previts.schedule import Schedule
 
 CPU = torch.device("cpu")
 EVERY_STEP = pretrain.Conduct(workers=0, log_steps=1)
@@ -167,7 +168,7 @@ def test_the_loss_falls_on_one_batch(index):
     torch.manual_seed(0)
     model = MoCo(experiment).train()
     optimizer = build_optimizer(model.parameters(), experiment.optim)
-    plan = dataset.Schedule(10, 8, 1, 0)
+    plan = Schedule(10, 8, 1, 0)
     batch = next(dataset.batches(dataset.PairDataset(index, experiment), plan, 0))
     pairs = pretrain.prepare(batch, CPU)
     figures = []

@@ -11,7 +11,7 @@ import pytest
 from av.stream import Disposition
 from strange_videos import CONFIG, numbered, shown, write_source, write_tone
 
-from previts import video
+from previts import decoder, video
 from previts.errors import VideoError
 
 
@@ -36,7 +36,7 @@ def test_any_run_of_gops_decodes_to_the_frames_of_the_whole_file(noisy_clip):
     for first, stop in itertools.combinations(range(len(bounds)), 2):
         piece = data[info.gop_offsets[first] : info.gop_offsets[stop]]
         wanted = range(bounds[stop] - bounds[first])
-        decoded = video.decode_gops(piece, info.header, wanted)
+        decoded = decoder.decode_gops(piece, info.header, wanted)
         np.testing.assert_array_equal(np.stack(decoded), whole[bounds[first] : bounds[stop]])
 
 
@@ -44,9 +44,9 @@ def test_frames_may_be_wanted_in_any_order_and_twice(noisy_clip):
     path, info = noisy_clip
     data, whole = Path(path).read_bytes(), video.decode_file(path)
     wanted = random.Random(0).choices(range(info.num_frames), k=25)
-    decoded = video.decode_gops(data[info.gop_offsets[0] : info.gop_offsets[-1]], info.header, wanted)
+    decoded = decoder.decode_gops(data[info.gop_offsets[0] : info.gop_offsets[-1]], info.header, wanted)
     np.testing.assert_array_equal(np.stack(decoded), whole[wanted])
-    assert video.decode_gops(data[info.gop_offsets[0] : info.gop_offsets[-1]], info.header, []) == []
+    assert decoder.decode_gops(data[info.gop_offsets[0] : info.gop_offsets[-1]], info.header, []) == []
 
 
 def test_a_clip_has_closed_gops_of_twelve_and_frames_in_display_order(noisy_clip):
@@ -87,11 +87,11 @@ def test_damaged_bytes_are_refused(noisy_clip):
     shifted = Path(path).read_bytes()[info.gop_offsets[1] + 1 : info.gop_offsets[2] + 1]
     for damaged in (b"", gop[:-10], gop[: len(gop) // 2], bytes(len(gop)), shifted, gop[4:]):
         with pytest.raises(VideoError):
-            video.decode_gops(damaged, info.header, [0, 11])
+            decoder.decode_gops(damaged, info.header, [0, 11])
     with pytest.raises(VideoError, match="hold 12"):
-        video.decode_gops(gop, info.header, [12])
+        decoder.decode_gops(gop, info.header, [12])
     with pytest.raises(VideoError):
-        video.decode_gops(gop, b"\x01nonsense", [0])
+        decoder.decode_gops(gop, b"\x01nonsense", [0])
 
 
 def test_damage_leaves_no_trace_in_what_is_decoded_next(noisy_clip):
@@ -102,8 +102,8 @@ def test_damage_leaves_no_trace_in_what_is_decoded_next(noisy_clip):
         damaged = bytearray(gop)
         damaged[cut:] = b"\xff" * len(damaged[cut:])
         with pytest.raises(VideoError):
-            video.decode_gops(bytes(damaged), info.header, [11])
-        np.testing.assert_array_equal(video.decode_gops(gop, info.header, [4, 0]), whole[[16, 12]])
+            decoder.decode_gops(bytes(damaged), info.header, [11])
+        np.testing.assert_array_equal(decoder.decode_gops(gop, info.header, [4, 0]), whole[[16, 12]])
 
 
 def test_planes_are_those_of_the_decoded_picture(noisy_clip):
@@ -111,7 +111,7 @@ def test_planes_are_those_of_the_decoded_picture(noisy_clip):
     data = Path(path).read_bytes()[info.gop_offsets[0] : info.gop_offsets[-1]]
     with av.open(path) as container:
         frames = [frame.to_ndarray() for frame in container.decode(video=0)]
-    decoded = video.decode_planes(data, info.header, [30, 7, 30])
+    decoded = decoder.decode_planes(data, info.header, [30, 7, 30])
     for number, planes in zip([30, 7, 30], decoded, strict=True):
         packed = np.concatenate([planes.y.ravel(), planes.u.ravel(), planes.v.ravel()])
         np.testing.assert_array_equal(packed, frames[number].ravel())
@@ -270,4 +270,4 @@ def test_real_videos(real_data, tmp_path):
         assert info.fps <= 25
         last = data[info.gop_offsets[-2] : info.gop_offsets[-1]]
         wanted = range(info.num_frames - info.gop_frames[-1])
-        np.testing.assert_array_equal(video.decode_gops(last, info.header, wanted), whole[info.gop_frames[-1] :])
+        np.testing.assert_array_equal(decoder.decode_gops(last, info.header, wanted), whole[info.gop_frames[-1] :])

@@ -24,7 +24,7 @@ class GroupedBatchNorm(_BatchNorm):
         self.group_size = group_size
         self.whole_momentum = momentum
 
-    def count_part(self, part: int, parts: int) -> None:
+    def begin_part(self, part: int, parts: int) -> None:
         """Let the running statistics move, from now on, as far as one of several parts of a batch counts.
 
         After the last part they have moved as by the whole batch at once: part i of n moves them by a share of

@@ -6,12 +6,11 @@ with (it has no wheel for every machine, so no extra names it). `PREVITS_BENCH_V
 step; figures go to `loader.json` in the folder `PREVITS_BENCH_OUT` too.
 """
 
-import contextlib
 import itertools
 import json
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
@@ -20,7 +19,7 @@ import av
 import cv2
 import numpy as np
 import pytest
-import torch
+from one_core import one_thread
 from PIL import Image, ImageFilter
 from torchvision import transforms
 from torchvision.transforms import functional as pil
@@ -29,6 +28,7 @@ from previts import augment, dataset, index, records, sampling, shards, storage,
 from previts.crawls import CrawlItem
 from previts.experiment import Experiment, FilterConfig, VideoConfig
 from previts.masks import encode_rle
+from previts.schedule import Schedule
 
 SHORT_SIDE, FPS, FRAMES = 256, 25, 250
 VIDEOS = int(os.environ.get("PREVITS_BENCH_VIDEOS", "12"))
@@ -57,18 +57,6 @@ class Corpus:
     index: index.Index
     files: list[Path]
     masks: list[Path]
-
-
-@contextlib.contextmanager
-def one_thread() -> Iterator[None]:
-    before = cv2.getNumThreads(), torch.get_num_threads()
-    cv2.setNumThreads(1)
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        cv2.setNumThreads(before[0])
-        torch.set_num_threads(before[1])
 
 
 def ten_seconds(source: Path) -> list[np.ndarray]:
@@ -155,7 +143,7 @@ def corpus(real_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Corpus:
 def ours(corpus: Corpus, experiment: Experiment, *, augmented: bool) -> Callable[[int], None]:
     """Return what makes a batch of `PAIRS` pairs, with the colours of the training device or without."""
     pairs = dataset.PairDataset(corpus.index, experiment)
-    schedule = dataset.Schedule(len(pairs), PAIRS, 1000, 0)
+    schedule = Schedule(len(pairs), PAIRS, 1000, 0)
 
     def run(number: int) -> None:
         batch = next(dataset.batches(pairs, schedule, number))
@@ -235,7 +223,7 @@ def decord_clips(corpus: Corpus, experiment: Experiment) -> Callable[[int], None
 def stall(corpus: Corpus, experiment: Experiment, step_seconds: float) -> float:
     """Return the share of the time that a training step of `step_seconds` waits for its batch, `WORKERS` loading."""
     pairs = dataset.PairDataset(corpus.index, experiment)
-    coming = dataset.batches(pairs, dataset.Schedule(len(pairs), STEP_PAIRS, 1000, 0), 0, workers=WORKERS)
+    coming = dataset.batches(pairs, Schedule(len(pairs), STEP_PAIRS, 1000, 0), 0, workers=WORKERS)
     waited, begun = 0.0, 0.0
     for number in range(28):
         if number == 8:  # workers have started and prefetched

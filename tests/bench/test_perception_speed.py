@@ -4,26 +4,24 @@ Run by `make bench`, or alone with `-m bench -s`. `PREVITS_BENCH_MODEL` names th
 which then takes part; `PREVITS_BENCH_VIDEOS` and `PREVITS_BENCH_ROUNDS` say how long to measure.
 """
 
-import contextlib
 import json
 import os
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 import pytest
-import torch
+from one_core import one_thread
 from scipy.sparse import csr_matrix
 from scipy.sparse.csgraph import shortest_path
 from scipy.spatial.distance import cdist
 from skimage.color import rgb2lab
 from skimage.filters import threshold_otsu
 from skimage.segmentation import slic
-from threadpoolctl import threadpool_limits
 
 from previts import shards, tubes, video
 from previts.crawls import CrawlItem
@@ -126,19 +124,6 @@ def variants() -> dict[str, Predict]:
         found["network"] = load_predictor(model, SaliencyConfig(method="deepusps", crf=False))
         found["network + CRF"] = load_predictor(model, SaliencyConfig(method="deepusps", crf=True))
     return found
-
-
-@contextlib.contextmanager
-def one_thread() -> Iterator[None]:
-    before = cv2.getNumThreads(), torch.get_num_threads()
-    cv2.setNumThreads(1)
-    torch.set_num_threads(1)
-    try:
-        with threadpool_limits(1):
-            yield
-    finally:
-        cv2.setNumThreads(before[0])
-        torch.set_num_threads(before[1])
 
 
 def ten_seconds(source: Path, target: Path) -> None:
