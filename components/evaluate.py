@@ -16,12 +16,13 @@ def evaluate(
     metrics: dsl.Output[dsl.Metrics],
     profile: str = "paper",
     set: list[str] = [],
+    processes: int = 1,
 ) -> str:
-    """See `previts.stages.evaluate`."""
-    from previts import addresses, cli, stages, storage
+    """See `previts.stages.evaluate`, which a process of its own runs, and `previts.flow.measure`."""
+    from previts import addresses, cli, flow, storage
 
     with cli.readable_errors(), open(summary.path, "w") as page:
-        uri = stages.evaluate(row, benchmark, checkpoint, data, root, profile, set)
+        uri = flow.measure(row, benchmark, checkpoint, data, root, profile, set, int(processes))
         page.write(addresses.describe(uri))
         metrics.metadata.update(storage.read_manifest(uri).counts)
     return uri

@@ -56,6 +56,15 @@ def pairs(
         return flow.pairs(rows, benchmarks, checkpoints, index, root, profile, set)
 
 
+@dsl.component(base_image=DATA_IMAGE, install_kfp_package=False)
+def settle(report: str) -> None:
+    """See `previts.flow.settle`."""
+    from previts import cli, flow
+
+    with cli.readable_errors():
+        flow.settle(report)
+
+
 @dsl.component(base_image=TRAIN_IMAGE, install_kfp_package=False)
 def close(root: str, status: dsl.PipelineTaskFinalStatus, summary: dsl.Output[dsl.Markdown]) -> None:
     """See `previts.flow.close`."""

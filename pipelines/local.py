@@ -16,7 +16,6 @@ from collections.abc import Sequence
 from previts import flow, paper, stages, storage, workers
 from previts.cli import ENGINE
 from previts.errors import InputError
-from previts.evals.protocol import BENCHMARKS
 
 # What the engine prints of itself: executor chatter, the inputs of a step as JSON, rules, blank lines.
 CHATTER = re.compile(
@@ -34,12 +33,13 @@ def run_local(
     crawl: str = "",
     data: str = "",
     rows: Sequence[str] = paper.ARMS,
-    benchmarks: Sequence[str] = BENCHMARKS,
+    benchmarks: Sequence[str] = (),
     profile: str = "demo",
     set: Sequence[str] = (),
     parts: int = 2,
     launcher: str = "local",
     processes: int = 1,
+    evaluation_processes: int = 1,
 ) -> None:
     """Run the whole pipeline on this machine; the same command again goes on where it stopped.
 
@@ -47,14 +47,16 @@ def run_local(
         root: Folder or bucket prefix under which every result lies.
         crawl: CSV or Parquet manifest, native VGG-Sound or Kinetics CSV, or a folder of videos; by default a small
             synthetic world that is made first.
-        data: Folder of the labelled sets: voc/, imagenet/, in9/, davis/; by default those of the synthetic world.
+        data: Folder of the labelled sets: voc/, imagenet/, coco/, in9/, davis/, ucf101/ and so on; by default those of
+            the synthetic world.
         rows: Rows or tables of the paper to pretrain and compare (`previts show` lists them).
-        benchmarks: What to evaluate each row on.
+        benchmarks: What to evaluate each row on; by default what the paper has for it.
         profile: Size of the run: paper or demo.
         set: One-off changes, such as sampling.min_overlap=0.2.
         parts: Workers that share the videos; the engine runs two at a time.
         launcher: Where the training program runs.
         processes: Training processes, one a GPU.
+        evaluation_processes: Processes of each evaluation that trains, one a GPU.
     """
     started = time.monotonic()
     root = storage.absolute(root)
@@ -82,6 +84,7 @@ def run_local(
         "parts": parts,
         "launcher": launcher,
         "processes": processes,
+        "evaluation_processes": evaluation_processes,
     }
     log = os.path.join(storage.local_path(root) or ".", LOG)
     os.makedirs(os.path.dirname(log) or ".", exist_ok=True)

@@ -9,7 +9,7 @@ from kfp import dsl
 from components.download import download
 from components.evaluate import evaluate
 from components.fit_saliency import fit_saliency
-from components.flow import close, one, pairs, plan, share
+from components.flow import close, one, pairs, plan, settle, share
 from components.index import index
 from components.pretrain import pretrain
 from components.report import report
@@ -47,6 +47,7 @@ def learn(
     set: list[str],
     launcher: str,
     processes: int,
+    evaluation_processes: int,
 ) -> str:
     """Pretrain each row, evaluate each checkpoint on each benchmark, and compare."""
     with dsl.ParallelFor(rows) as row:
@@ -55,7 +56,7 @@ def learn(
         )
     checkpoints = dsl.Collected(trained.outputs["Output"])
     todo = pairs(
-        rows=rows, benchmarks=benchmarks, checkpoints=checkpoints, index=index, root=root, profile=profile, set=set
+        rows=shown, benchmarks=benchmarks, checkpoints=checkpoints, index=index, root=root, profile=profile, set=set
     )
     with dsl.ParallelFor(todo.output) as pair:
         measured = evaluate(
@@ -66,9 +67,12 @@ def learn(
             root=root,
             profile=profile,
             set=set,
+            processes=evaluation_processes,
         )
     results = dsl.Collected(measured.outputs["Output"])
-    return report(rows=shown, index=index, results=results, root=root, profile=profile, set=set).outputs["Output"]
+    page = report(rows=shown, index=index, results=results, root=root, profile=profile, set=set).outputs["Output"]
+    settle(report=page)
+    return page
 
 
 @dsl.pipeline(
@@ -80,26 +84,28 @@ def previts_full(
     root: str,
     data: str,
     rows: list[str] = ["1/vgg/moco", "1/vgg/sampling", "1/vgg/previts"],
-    benchmarks: list[str] = ["voc07", "in1k", "in9", "davis"],
+    benchmarks: list[str] = [],
     profile: str = "paper",
     set: list[str] = [],
     parts: int = 8,
     launcher: str = "local",
     processes: int = 1,
+    evaluation_processes: int = 1,
 ) -> None:
     """Run the whole flow.
 
     Args:
         crawl: A CSV or Parquet manifest of videos, the CSV of VGG-Sound or Kinetics, or a folder.
         root: Folder or bucket prefix under which every result lies; the same root again goes on where it stopped.
-        data: Folder of the labelled sets: voc/, imagenet/, in9/, davis/.
+        data: Folder of the labelled sets: voc/, imagenet/, coco/, in9/, davis/, ucf101/ and so on.
         rows: Rows or tables of the paper to pretrain and compare.
-        benchmarks: What to evaluate each row on.
+        benchmarks: What to evaluate each row on; by default what the paper has for it.
         profile: Size of the run: paper or demo.
         set: One-off changes, such as sampling.min_overlap=0.2.
         parts: Workers that share the videos.
         launcher: Where the training program runs.
         processes: Training processes, one a GPU.
+        evaluation_processes: Processes of each evaluation that trains, one a GPU.
     """
     with dsl.ExitHandler(close(root=root)):
         distinct = plan(
@@ -128,4 +134,5 @@ def previts_full(
             set=set,
             launcher=launcher,
             processes=processes,
+            evaluation_processes=evaluation_processes,
         )

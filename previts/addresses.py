@@ -6,12 +6,14 @@ Nothing is computed here.
 
 import sys
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 
 from previts import storage
 from previts.errors import InputError
-from previts.evals.protocol import BENCHMARKS, CLASS_MAP, FOLDERS, IMAGES
+from previts.evals.protocol import BENCHMARKS, CLASS_MAP
 from previts.experiment import Plan
+from previts.paper import NEED_WEIGHTS
 
 # Raise one of these when what a stage writes, or how, changes: results of the older form are then made anew.
 FORMATS = {
@@ -22,7 +24,7 @@ FORMATS = {
     "tubes": 3,
     "index": 2,
     "checkpoints": 2,
-    "results": 1,
+    "results": 2,
     "report": 1,
 }
 
@@ -58,19 +60,30 @@ def check_launch(launcher: str, processes: int) -> None:
     """Raise an InputError if there is no such place to train at, or no process."""
     if launcher != "local":
         raise InputError(f"there is no launcher {launcher!r}; allowed: local")
+    check_processes(processes)
+
+
+def check_processes(processes: int) -> None:
+    """Raise an InputError if there is no process."""
     if processes < 1:
         raise InputError(f"processes must be 1 or more, got {processes}")
 
 
 def check_fit(row: str, plan: Plan, benchmarks: Sequence[str]) -> None:
     """Raise an InputError if a row's model cannot be measured by a benchmark."""
-    unfit = [name for name in benchmarks if name in IMAGES] if plan.experiment.model.encoder == "s3dg" else []
-    if unfit:
-        able = [name for name in BENCHMARKS if name not in IMAGES]
+    kind = "clips" if plan.experiment.model.encoder == "s3dg" else "images"
+    able = [name for name, benchmark in BENCHMARKS.items() if getattr(benchmark, kind)]
+    if unfit := [name for name in benchmarks if name not in able]:
         raise InputError(
-            f"row {row} is of the video model, and {', '.join(unfit)} needs an image model; "
-            f"benchmarks of the video model: {', '.join(able)}"
+            f"row {row} is of the model of {kind}, which {', '.join(unfit)} cannot measure; "
+            f"benchmarks of that model: {', '.join(able)}"
         )
+
+
+def check_start(row: str, plan: Plan) -> None:
+    """Raise an InputError if a row is about given weights and none are."""
+    if row in NEED_WEIGHTS and not plan.experiment.model.weights:
+        raise InputError(f"row {row} is measured from given weights; name them by --set {row}:model.weights=URI")
 
 
 def check_method(method: str, model: str) -> None:
@@ -133,17 +146,38 @@ def data_folders(benchmark: str, data: str) -> list[str]:
     """Return the folders of the labelled sets that a benchmark reads.
 
     Raises:
-        InputError: If the benchmark's own folder is not there.
+        InputError: If one is not there.
     """
-    folder = storage.join(data, FOLDERS[benchmark])
-    if not storage.exists(folder):
-        raise InputError(
-            f"benchmark {benchmark} needs its labelled set at {folder}, and there is nothing; "
-            "put it there in its authors' layout, or leave the benchmark out"
-        )
-    if benchmark == "in9" and storage.exists(storage.join(folder, CLASS_MAP)):
-        return [folder, storage.join(data, FOLDERS["in1k"])]
-    return [folder]
+    folders = [storage.join(data, name) for name in BENCHMARKS[benchmark].folders]
+    if benchmark == "in9" and storage.exists(storage.join(folders[0], CLASS_MAP)):
+        folders.append(storage.join(data, BENCHMARKS["in1k"].folders[0]))
+    for folder in folders:
+        if not storage.exists(folder):
+            raise InputError(
+                f"benchmark {benchmark} needs a labelled set at {folder}, and there is nothing; "
+                "put it there in its authors' layout, or leave the benchmark out"
+            )
+    return folders
+
+
+def result_decided(benchmark: str, checkpoint: str, data: str, plan: Plan) -> dict[str, Any]:
+    """Return what decides a result: the checkpoint, the labelled sets, and the settings that the benchmark reads."""
+    settings = asdict(plan.evaluation)
+    sections = {name for other in BENCHMARKS.values() for name in other.sections}
+    unread = sections.difference(BENCHMARKS[benchmark].sections)
+    return {
+        "checkpoint": finished(checkpoint, "checkpoints"),
+        "benchmark": benchmark,
+        "data": [storage.identity(folder) for folder in data_folders(benchmark, data)],
+        "evaluation": {name: value for name, value in settings.items() if name not in unread},
+        "format": FORMATS["results"],
+    }
+
+
+def result_address(benchmark: str, checkpoint: str, data: str, plan: Plan, root: str) -> str:
+    """Return where the result of a benchmark on a checkpoint lies."""
+    decided = result_decided(benchmark, checkpoint, data, plan)
+    return storage.address(root, "results", f"{benchmark}-{decided['checkpoint']}", decided)
 
 
 def finished(uri: str, stage: str) -> str:

@@ -6,11 +6,8 @@ Every .pt has a .sha256 beside it, written after it: without one, or with anothe
 Files are loaded with `weights_only=True`, so a file from elsewhere cannot run code. No training happens here.
 """
 
-import hashlib
-import io
 import json
 import re
-import sys
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
@@ -21,37 +18,10 @@ from previts import storage
 from previts.errors import InputError
 from previts.experiment import Experiment
 from previts.moco import MoCo
-from previts.tensors import ENCODER
+from previts.tensors import ENCODER, delete_checked, read_checked, write_checked
 
 MODEL, LOG, EXPERIMENT = "model.pt", "log.jsonl", "experiment.json"
 _STEP = re.compile(r"step-(\d{8})\.pt")
-
-
-def _write(uri: str, state: dict[str, Any]) -> None:
-    buffer = io.BytesIO()
-    torch.save(state, buffer)
-    data = buffer.getvalue()
-    storage.write_bytes(uri, data)
-    storage.write_bytes(uri + ".sha256", hashlib.sha256(data).hexdigest().encode() + b"\n")
-
-
-def _read(uri: str, device: torch.device | str) -> dict[str, Any] | None:
-    """Return what a .pt file holds, or None where it is missing, incomplete or damaged."""
-    try:
-        expected = storage.read_bytes(uri + ".sha256").decode().strip()
-        data = storage.read_bytes(uri)
-    except FileNotFoundError:
-        return None
-    if hashlib.sha256(data).hexdigest() != expected:
-        print(f"{uri} is damaged (its checksum differs): ignored", file=sys.stderr)
-        return None
-    state: dict[str, Any] = torch.load(io.BytesIO(data), map_location=device, weights_only=True)
-    return state
-
-
-def _delete(uri: str) -> None:
-    for name in (uri + ".sha256", uri):  # the checksum first: what is left of a kill in between is not a checkpoint
-        storage.delete(name)
 
 
 def steps(uri: str) -> list[int]:
@@ -113,10 +83,10 @@ class Saver:
         self._writing = None
 
     def _write(self, step: int, state: dict[str, Any]) -> None:
-        _write(_step_uri(self.uri, step), state)
+        write_checked(_step_uri(self.uri, step), state)
         # Those of a higher number too: they were not sound, or training would have gone on from them.
         for old in {*steps(self.uri)} - {self._last, step}:
-            _delete(_step_uri(self.uri, old))
+            delete_checked(_step_uri(self.uri, old))
         self._last = step
 
 
@@ -141,7 +111,7 @@ def restore(
         InputError: If the folder belongs to another experiment.
     """
     for step in reversed(steps(uri)):
-        state = _read(_step_uri(uri, step), device)
+        state = read_checked(_step_uri(uri, step), device)
         if state is None:
             continue
         if Experiment.from_json(state["experiment"]).learned() != model.experiment.learned():
@@ -163,16 +133,16 @@ def finish(uri: str, experiment: Experiment) -> None:
         InputError: If there is neither a sound state nor a finished model.
     """
     storage.write_bytes(storage.join(uri, EXPERIMENT), experiment.to_json().encode() + b"\n")
-    sound = (_read(_step_uri(uri, step), "cpu") for step in reversed(steps(uri)))
+    sound = (read_checked(_step_uri(uri, step), "cpu") for step in reversed(steps(uri)))
     state = next((state for state in sound if state is not None), None)
     if state is not None:
         weights: dict[str, Tensor] = state["model"]
-        _write(storage.join(uri, ENCODER), encoder_state(weights))
-        _write(storage.join(uri, MODEL), {key: state[key] for key in ("step", "experiment", "model")})
+        write_checked(storage.join(uri, ENCODER), encoder_state(weights))
+        write_checked(storage.join(uri, MODEL), {key: state[key] for key in ("step", "experiment", "model")})
     elif finished_steps(uri) is None:
         raise InputError(f"{uri} has no sound checkpoint to finish; run `previts pretrain` again")
     for step in steps(uri):
-        _delete(_step_uri(uri, step))
+        delete_checked(_step_uri(uri, step))
 
 
 def encoder_state(weights: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -183,7 +153,7 @@ def encoder_state(weights: dict[str, Tensor]) -> dict[str, Tensor]:
 
 def finished_steps(uri: str) -> int | None:
     """Return the number of steps of the finished model of a folder, or None if there is none."""
-    state = _read(storage.join(uri, MODEL), "cpu")
+    state = read_checked(storage.join(uri, MODEL), "cpu")
     return None if state is None else int(state["step"])
 
 
@@ -193,7 +163,7 @@ def load_model(uri: str, device: torch.device | str) -> MoCo:
     Raises:
         InputError: If there is none, or it is damaged.
     """
-    state = _read(storage.join(uri, MODEL), device)
+    state = read_checked(storage.join(uri, MODEL), device)
     if state is None:
         raise InputError(
             f"{uri} has no sound {MODEL}; delete {storage.MANIFEST} there, if there is one, "

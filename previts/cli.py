@@ -17,6 +17,7 @@ from previts import paper, stages, storage
 from previts.addresses import check_method, finished
 from previts.errors import InputError
 from previts.experiment import Experiment
+from previts.fields import flatten
 from previts.profiles import PROFILES
 from previts.storage import plain
 from previts.workers import STARTED_BY
@@ -74,11 +75,10 @@ def show(row: tyro.conf.Positional[str] = "", profile: str = "paper", set: Seque
     found = paper.find_row(row)
     plan = plain(paper.resolve(row, profile, set))
     lines = [f"{found.name}: {found.title} (profile {profile})", f"evaluated on: {', '.join(found.benchmarks)}"]
-    for section, values in {**plan["experiment"], "evaluation": plan["evaluation"]}.items():
-        fields = values.items() if isinstance(values, dict) else [("", values)]
-        lines += [
-            f"  {f'{section}.{name}'.rstrip('.'):<34} {'(empty)' if value == '' else value}" for name, value in fields
-        ]
+    lines += [
+        f"  {path:<34} {'(empty)' if value == '' else value}"
+        for path, value in flatten({**plan["experiment"], "evaluation": plan["evaluation"]}).items()
+    ]
     lines.append("reported by the paper:")
     lines += [f"  {metric:<34} {value}" for metric, value in found.reported.items()] or ["  nothing"]
     return "\n".join(lines)

@@ -5,9 +5,12 @@ Started by torchrun (one process a GPU); with one process every function is the 
 
 import contextlib
 import os
+import signal
+import threading
 import time
 from collections.abc import Iterator
 from datetime import timedelta
+from types import FrameType
 
 import torch
 from torch import Tensor
@@ -117,3 +120,21 @@ def gather_lists(items: list[tuple[str, str]]) -> list[tuple[str, str]]:
 def barrier() -> None:
     """Wait for all processes."""
     any_of(False)
+
+
+@contextlib.contextmanager
+def sigterm() -> Iterator[threading.Event]:
+    """Yield a flag that SIGTERM sets instead of ending the process; only a main thread can ask for that."""
+    flag = threading.Event()
+
+    def note(number: int, frame: FrameType | None) -> None:
+        flag.set()
+
+    if threading.current_thread() is not threading.main_thread():
+        yield flag
+        return
+    before = signal.signal(signal.SIGTERM, note)
+    try:
+        yield flag
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -14,11 +14,8 @@ from typing import Any, Literal
 
 from previts import fields
 from previts.errors import InputError
-
-
-def _require(name: str, value: object, allowed: str, holds: bool) -> None:
-    if not holds:
-        raise InputError(f"{name} must be {allowed}, got {value}")
+from previts.evaluation import EvaluationConfig
+from previts.fields import require
 
 
 @dataclass(frozen=True)
@@ -32,11 +29,11 @@ class VideoConfig:
     videos_per_shard: int = 64  # not stated; unit of work and of resume
 
     def __post_init__(self) -> None:
-        _require("video.max_short_side", self.max_short_side, "16 or more", self.max_short_side >= 16)
-        _require("video.max_fps", self.max_fps, "more than 0", self.max_fps > 0)
-        _require("video.gop", self.gop, "1 or more", self.gop >= 1)
-        _require("video.crf", self.crf, "from 0 to 51", 0 <= self.crf <= 51)
-        _require("video.videos_per_shard", self.videos_per_shard, "1 or more", self.videos_per_shard >= 1)
+        require("video.max_short_side", self.max_short_side, "16 or more", self.max_short_side >= 16)
+        require("video.max_fps", self.max_fps, "more than 0", self.max_fps > 0)
+        require("video.gop", self.gop, "1 or more", self.gop >= 1)
+        require("video.crf", self.crf, "from 0 to 51", 0 <= self.crf <= 51)
+        require("video.videos_per_shard", self.videos_per_shard, "1 or more", self.videos_per_shard >= 1)
 
 
 @dataclass(frozen=True)
@@ -77,20 +74,20 @@ class FitConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        _require("fit.width", self.width, "in (0, 1]", 0 < self.width <= 1)
-        _require("fit.frames", self.frames, "2 or more", self.frames >= 2)
-        _require("fit.size", self.size, "a multiple of 8 from 32", self.size >= 32 and self.size % 8 == 0)
-        _require("fit.rounds", self.rounds, "from 1 to 3", 1 <= self.rounds <= 3)
-        _require("fit.round_epochs", self.round_epochs, "1 or more", self.round_epochs >= 1)
-        _require("fit.round_lr", self.round_lr, "more than 0", min(self.round_lr) > 0)
-        _require("fit.fusion_epochs", self.fusion_epochs, "1 or more", self.fusion_epochs >= 1)
-        _require("fit.fusion_lr", self.fusion_lr, "more than 0", self.fusion_lr > 0)
-        _require("fit.batch_size", self.batch_size, "2 or more", self.batch_size >= 2)
-        _require("fit.round_beta2", self.round_beta2, "more than 0", self.round_beta2 > 0)
-        _require("fit.fusion_beta2", self.fusion_beta2, "more than 0", self.fusion_beta2 > 0)
-        _require("fit.history_momentum", self.history_momentum, "in [0, 1)", 0 <= self.history_momentum < 1)
+        require("fit.width", self.width, "in (0, 1]", 0 < self.width <= 1)
+        require("fit.frames", self.frames, "2 or more", self.frames >= 2)
+        require("fit.size", self.size, "a multiple of 8 from 32", self.size >= 32 and self.size % 8 == 0)
+        require("fit.rounds", self.rounds, "from 1 to 3", 1 <= self.rounds <= 3)
+        require("fit.round_epochs", self.round_epochs, "1 or more", self.round_epochs >= 1)
+        require("fit.round_lr", self.round_lr, "more than 0", min(self.round_lr) > 0)
+        require("fit.fusion_epochs", self.fusion_epochs, "1 or more", self.fusion_epochs >= 1)
+        require("fit.fusion_lr", self.fusion_lr, "more than 0", self.fusion_lr > 0)
+        require("fit.batch_size", self.batch_size, "2 or more", self.batch_size >= 2)
+        require("fit.round_beta2", self.round_beta2, "more than 0", self.round_beta2 > 0)
+        require("fit.fusion_beta2", self.fusion_beta2, "more than 0", self.fusion_beta2 > 0)
+        require("fit.history_momentum", self.history_momentum, "in [0, 1)", 0 <= self.history_momentum < 1)
         for name in ("flip_probability", "recolour_probability"):
-            _require(f"fit.{name}", getattr(self, name), "from 0 to 1", 0 <= getattr(self, name) <= 1)
+            require(f"fit.{name}", getattr(self, name), "from 0 to 1", 0 <= getattr(self, name) <= 1)
 
 
 # The handcrafted maps that Deep-USPS learns from, each of which may also be used as it is.
@@ -110,9 +107,9 @@ class SaliencyConfig:
     agreement: bool = True  # compare the handcrafted priors on the first key frame, for the quality of the crawl
 
     def __post_init__(self) -> None:
-        _require("saliency.every", self.every, "1 or more", self.every >= 1)
-        _require("saliency.threshold", self.threshold, "in [0, 1)", 0 <= self.threshold < 1)
-        _require("saliency.min_score", self.min_score, "in [0, 1)", 0 <= self.min_score < 1)
+        require("saliency.every", self.every, "1 or more", self.every >= 1)
+        require("saliency.threshold", self.threshold, "in [0, 1)", 0 <= self.threshold < 1)
+        require("saliency.min_score", self.min_score, "in [0, 1)", 0 <= self.min_score < 1)
 
 
 @dataclass(frozen=True)
@@ -131,10 +128,10 @@ class TrackConfig:
     min_area: float = 0.01  # not stated; share of the frame below which a region is dropped (never under 10 px)
 
     def __post_init__(self) -> None:
-        _require("track.iou_threshold", self.iou_threshold, "from 0 to 1", 0 <= self.iou_threshold <= 1)
-        _require("track.max_age", self.max_age, "0 or more", self.max_age >= 0)
-        _require("track.min_hits", self.min_hits, "0 or more", self.min_hits >= 0)
-        _require("track.min_area", self.min_area, "in [0, 1)", 0 <= self.min_area < 1)
+        require("track.iou_threshold", self.iou_threshold, "from 0 to 1", 0 <= self.iou_threshold <= 1)
+        require("track.max_age", self.max_age, "0 or more", self.max_age >= 0)
+        require("track.min_hits", self.min_hits, "0 or more", self.min_hits >= 0)
+        require("track.min_area", self.min_area, "in [0, 1)", 0 <= self.min_area < 1)
 
 
 @dataclass(frozen=True)
@@ -147,10 +144,10 @@ class FilterConfig:
     min_agreement: float = 0.0  # of the handcrafted priors on the first key frame
 
     def __post_init__(self) -> None:
-        _require("filter.min_tube_seconds", self.min_tube_seconds, "0 or more", self.min_tube_seconds >= 0)
-        _require("filter.min_area", self.min_area, "from 0 to filter.max_area", 0 <= self.min_area <= self.max_area)
-        _require("filter.max_area", self.max_area, "in (0, 1]", 0 < self.max_area <= 1)
-        _require("filter.min_agreement", self.min_agreement, "from 0 to 1", 0 <= self.min_agreement <= 1)
+        require("filter.min_tube_seconds", self.min_tube_seconds, "0 or more", self.min_tube_seconds >= 0)
+        require("filter.min_area", self.min_area, "from 0 to filter.max_area", 0 <= self.min_area <= self.max_area)
+        require("filter.max_area", self.max_area, "in (0, 1]", 0 < self.max_area <= 1)
+        require("filter.min_agreement", self.min_agreement, "from 0 to 1", 0 <= self.min_agreement <= 1)
 
 
 @dataclass(frozen=True)
@@ -180,27 +177,25 @@ class SamplingConfig:
     data_fraction: float = 1.0  # appendix A, figure 1
 
     def __post_init__(self) -> None:
-        _require("sampling.min_overlap", self.min_overlap, "in [0, 1)", 0 <= self.min_overlap < 1)
-        _require("sampling.gap_seconds", self.gap_seconds, "0 or more", self.gap_seconds >= 0)
-        _require(
+        require("sampling.min_overlap", self.min_overlap, "in [0, 1)", 0 <= self.min_overlap < 1)
+        require("sampling.gap_seconds", self.gap_seconds, "0 or more", self.gap_seconds >= 0)
+        require(
             "sampling.crop_scale",
             self.crop_scale,
             "0 < low <= high <= 1",
             0 < self.crop_scale[0] <= self.crop_scale[1] <= 1,
         )
-        _require(
-            "sampling.crop_ratio", self.crop_ratio, "0 < low <= high", 0 < self.crop_ratio[0] <= self.crop_ratio[1]
-        )
-        _require("sampling.crop_attempts", self.crop_attempts, "1 or more", self.crop_attempts >= 1)
-        _require("sampling.clip_frames", self.clip_frames, "1 or more", self.clip_frames >= 1)
-        _require("sampling.clip_stride", self.clip_stride, "1 or more", self.clip_stride >= 1)
-        _require(
+        require("sampling.crop_ratio", self.crop_ratio, "0 < low <= high", 0 < self.crop_ratio[0] <= self.crop_ratio[1])
+        require("sampling.crop_attempts", self.crop_attempts, "1 or more", self.crop_attempts >= 1)
+        require("sampling.clip_frames", self.clip_frames, "1 or more", self.clip_frames >= 1)
+        require("sampling.clip_stride", self.clip_stride, "1 or more", self.clip_stride >= 1)
+        require(
             "sampling.speeds",
             self.speeds,
             "two different numbers from 1",
             min(self.speeds) >= 1 and self.speeds[0] != self.speeds[1],
         )
-        _require("sampling.data_fraction", self.data_fraction, "in (0, 1]", 0 < self.data_fraction <= 1)
+        require("sampling.data_fraction", self.data_fraction, "in (0, 1]", 0 < self.data_fraction <= 1)
 
 
 @dataclass(frozen=True)
@@ -217,13 +212,13 @@ class AugmentConfig:
     blur_sigma: tuple[float, float] = (0.1, 2.0)  # not stated; MoCo v2
 
     def __post_init__(self) -> None:
-        _require("augment.size", self.size, "an even number from 32", self.size >= 32 and self.size % 2 == 0)
+        require("augment.size", self.size, "an even number from 32", self.size >= 32 and self.size % 2 == 0)
         for name in ("flip_probability", "grey_probability", "jitter_probability", "blur_probability"):
-            _require(f"augment.{name}", getattr(self, name), "from 0 to 1", 0 <= getattr(self, name) <= 1)
-        _require(
+            require(f"augment.{name}", getattr(self, name), "from 0 to 1", 0 <= getattr(self, name) <= 1)
+        require(
             "augment.jitter", self.jitter, "0 or more, hue at most 0.5", min(self.jitter) >= 0 and self.jitter[3] <= 0.5
         )
-        _require("augment.blur_sigma", self.blur_sigma, "0 < low <= high", 0 < self.blur_sigma[0] <= self.blur_sigma[1])
+        require("augment.blur_sigma", self.blur_sigma, "0 < low <= high", 0 < self.blur_sigma[0] <= self.blur_sigma[1])
 
 
 @dataclass(frozen=True)
@@ -241,10 +236,10 @@ class ModelConfig:
     embedding_dim: int = 128  # not stated; MoCo
 
     def __post_init__(self) -> None:
-        _require("model.bn_momentum", self.bn_momentum, "from 0 to 1", 0 <= self.bn_momentum <= 1)
+        require("model.bn_momentum", self.bn_momentum, "from 0 to 1", 0 <= self.bn_momentum <= 1)
         shrinkable = self.encoder == "s3dg" or self.width == 1
-        _require("model.width", self.width, "in (0, 1], and 1 but for s3dg", 0 < self.width <= 1 and shrinkable)
-        _require("model.embedding_dim", self.embedding_dim, "1 or more", self.embedding_dim >= 1)
+        require("model.width", self.width, "in (0, 1], and 1 but for s3dg", 0 < self.width <= 1 and shrinkable)
+        require("model.embedding_dim", self.embedding_dim, "1 or more", self.embedding_dim >= 1)
 
 
 @dataclass(frozen=True)
@@ -270,17 +265,17 @@ class ObjectiveConfig:
     batch_norm_groups: int = 16  # batch-norm statistics are taken over this many parts of a batch: the paper's 16 GPUs
 
     def __post_init__(self) -> None:
-        _require("objective.temperature", self.temperature, "more than 0", self.temperature > 0)
-        _require("objective.queue_size", self.queue_size, "1 or more", self.queue_size >= 1)
-        _require("objective.key_momentum", self.key_momentum, "from 0 to 1", 0 <= self.key_momentum <= 1)
-        _require("objective.key_updates", self.key_updates, "1 or more", self.key_updates >= 1)
-        _require("objective.speed_weight", self.speed_weight, "0 or more", self.speed_weight >= 0)
-        _require("objective.speed_margin", self.speed_margin, "more than 0", self.speed_margin > 0)
+        require("objective.temperature", self.temperature, "more than 0", self.temperature > 0)
+        require("objective.queue_size", self.queue_size, "1 or more", self.queue_size >= 1)
+        require("objective.key_momentum", self.key_momentum, "from 0 to 1", 0 <= self.key_momentum <= 1)
+        require("objective.key_updates", self.key_updates, "1 or more", self.key_updates >= 1)
+        require("objective.speed_weight", self.speed_weight, "0 or more", self.speed_weight >= 0)
+        require("objective.speed_margin", self.speed_margin, "more than 0", self.speed_margin > 0)
         for name in ("positives", "enqueued"):
             holds = self.speed_weight > 0 or getattr(self, name) == "key"
-            _require(f"objective.{name}", getattr(self, name), "key where there is no speed loss", holds)
-        _require("objective.attention_weight", self.attention_weight, "0 or more", self.attention_weight >= 0)
-        _require("objective.batch_norm_groups", self.batch_norm_groups, "1 or more", self.batch_norm_groups >= 1)
+            require(f"objective.{name}", getattr(self, name), "key where there is no speed loss", holds)
+        require("objective.attention_weight", self.attention_weight, "0 or more", self.attention_weight >= 0)
+        require("objective.batch_norm_groups", self.batch_norm_groups, "1 or more", self.batch_norm_groups >= 1)
 
 
 @dataclass(frozen=True)
@@ -290,7 +285,7 @@ class OptimConfig:
     lr: float = 0.03
     momentum: float = 0.9  # not stated; MoCo
     weight_decay: float = 1e-4  # not stated; MoCo
-    epochs: int = 200
+    epochs: int = 200  # 0: the encoder stays as it starts
     batch_size: int = 256  # over all processes
     lr_update: Literal["epoch", "step"] = "epoch"  # not stated; MoCo and the released code move it once an epoch
     final_lr_fraction: float = 0.001  # not stated; released code, the cosine ends at lr / 1000
@@ -298,13 +293,13 @@ class OptimConfig:
     precision: Literal["float32", "bfloat16"] = "bfloat16"  # not stated; on a CPU always float32
 
     def __post_init__(self) -> None:
-        _require("optim.lr", self.lr, "more than 0", self.lr > 0)
-        _require("optim.final_lr_fraction", self.final_lr_fraction, "from 0 to 1", 0 <= self.final_lr_fraction <= 1)
-        _require("optim.clip_norm", self.clip_norm, "0 or more", self.clip_norm >= 0)
-        _require("optim.momentum", self.momentum, "in [0, 1)", 0 <= self.momentum < 1)
-        _require("optim.weight_decay", self.weight_decay, "0 or more", self.weight_decay >= 0)
-        _require("optim.epochs", self.epochs, "1 or more", self.epochs >= 1)
-        _require("optim.batch_size", self.batch_size, "2 or more", self.batch_size >= 2)
+        require("optim.lr", self.lr, "more than 0", self.lr > 0)
+        require("optim.final_lr_fraction", self.final_lr_fraction, "from 0 to 1", 0 <= self.final_lr_fraction <= 1)
+        require("optim.clip_norm", self.clip_norm, "0 or more", self.clip_norm >= 0)
+        require("optim.momentum", self.momentum, "in [0, 1)", 0 <= self.momentum < 1)
+        require("optim.weight_decay", self.weight_decay, "0 or more", self.weight_decay >= 0)
+        require("optim.epochs", self.epochs, "0 or more", self.epochs >= 0)
+        require("optim.batch_size", self.batch_size, "2 or more", self.batch_size >= 2)
 
 
 @dataclass(frozen=True)
@@ -324,12 +319,10 @@ class Experiment:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        _require("seed", self.seed, "0 or more", self.seed >= 0)
+        require("seed", self.seed, "0 or more", self.seed >= 0)
         batch, groups = self.optim.batch_size, self.objective.batch_norm_groups
-        _require(
-            "optim.batch_size", batch, f"a multiple of objective.batch_norm_groups = {groups}", batch % groups == 0
-        )
-        _require(
+        require("optim.batch_size", batch, f"a multiple of objective.batch_norm_groups = {groups}", batch % groups == 0)
+        require(
             "objective.queue_size",
             self.objective.queue_size,
             f"optim.batch_size = {batch} or more",
@@ -337,13 +330,13 @@ class Experiment:
         )
         frames, encoder = self.sampling.clip_frames, self.model.encoder
         if encoder == "s3dg":
-            _require("sampling.clip_frames", frames, "a multiple of 8 for s3dg", frames % 8 == 0)
+            require("sampling.clip_frames", frames, "a multiple of 8 for s3dg", frames % 8 == 0)
         else:
-            _require("sampling.clip_frames", frames, f"1 for the image encoder {encoder}", frames == 1)
+            require("sampling.clip_frames", frames, f"1 for the image encoder {encoder}", frames == 1)
             speed = self.objective.speed_weight
-            _require("objective.speed_weight", speed, f"0 for the image encoder {encoder}", speed == 0)
+            require("objective.speed_weight", speed, f"0 for the image encoder {encoder}", speed == 0)
         masked = self.sampling.constraint == "tracking" or self.objective.attention_weight == 0
-        _require(
+        require(
             "sampling.constraint", self.sampling.constraint, "tracking where objective.attention_weight > 0", masked
         )
 
@@ -378,32 +371,6 @@ class Experiment:
             InputError: If a field is unknown or has the wrong type.
         """
         return fields.from_plain(Experiment, json.loads(text), "")
-
-
-@dataclass(frozen=True)
-class EvaluationConfig:
-    """How frozen encoders are probed; protocols of the benchmarks' authors, shrunk only by a profile."""
-
-    resize: int = 256
-    crop: int = 224
-    batch_size: int = 256
-    average_precision: Literal["area", "11-point"] = "area"  # not stated; VirTex
-    linear_lr: float = 30.0  # MoCo's linear classification
-    linear_epochs: int = 100  # more for cached features of a small set, see evals/linear.py
-    linear_schedule: Literal["steps", "cosine"] = "steps"  # not stated; MoCo
-    # "fresh": MoCo's random crops, encoded in every epoch; "cached": one centre crop an image, encoded once
-    linear_views: Literal["cached", "fresh"] = "fresh"
-    davis_threshold: float = 0.5  # not stated; of the attention map scaled to [0, 1]
-    limit: int = 0  # at most this many images of a split and frames of a sequence, for a smoke run; 0 = all
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        _require("evaluation.crop", self.crop, "from 32 to evaluation.resize", 32 <= self.crop <= self.resize)
-        _require("evaluation.batch_size", self.batch_size, "1 or more", self.batch_size >= 1)
-        _require("evaluation.linear_lr", self.linear_lr, "more than 0", self.linear_lr > 0)
-        _require("evaluation.linear_epochs", self.linear_epochs, "1 or more", self.linear_epochs >= 1)
-        _require("evaluation.davis_threshold", self.davis_threshold, "in (0, 1]", 0 < self.davis_threshold <= 1)
-        _require("evaluation.limit", self.limit, "0 or more", self.limit >= 0)
 
 
 @dataclass(frozen=True)

@@ -8,12 +8,18 @@ import difflib
 import json
 import math
 import typing
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, TypeVar
 
 from previts.errors import InputError
 
 Config = TypeVar("Config")
+
+
+def require(name: str, value: object, allowed: str, holds: bool) -> None:
+    """Raise an InputError that names a field, what was allowed and its value, unless `holds`."""
+    if not holds:
+        raise InputError(f"{name} must be {allowed}, got {value}")
 
 
 def assign(config: type, values: dict[str, Any], keys: list[str], text: str, path: str, known: Sequence[str]) -> None:
@@ -103,3 +109,14 @@ def from_plain(config: type[Config], values: Any, path: str) -> Config:
             for name, hint in hints.items()
         }
     )
+
+
+def flatten(values: Mapping[str, object], prefix: str = "") -> dict[str, object]:
+    """Return nested settings as `{"optim.lr": 0.03, ...}`."""
+    found: dict[str, object] = {}
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            found |= flatten(value, f"{prefix}{key}.")
+        else:
+            found[prefix + key] = value
+    return found

@@ -3,12 +3,15 @@
 The pipeline's loops are flat: rows to pretrain, then pairs of checkpoint and benchmark to evaluate.
 """
 
+import collections
+import signal
+import subprocess
 import sys
 from collections.abc import Sequence
 
 from previts import addresses, crawls, paper, storage
 from previts.errors import InputError
-from previts.evals.protocol import BENCHMARKS
+from previts.evals import protocol
 
 
 def distinct_rows(
@@ -25,17 +28,16 @@ def distinct_rows(
     Raises:
         InputError: For a choice that does not exist or cannot be carried out; nothing is read or written to find that.
     """
-    if not benchmarks:
-        raise InputError(f"no benchmarks were given; allowed: {', '.join(BENCHMARKS)}")
     if parts < 1:
         raise InputError(f"parts must be 1 or more, got {parts}")
-    paper.check_benchmarks(benchmarks)
+    protocol.check(benchmarks)
     addresses.check_launch(launcher, processes)
     distinct: dict[str, str] = {}
     for row in paper.expand(rows):
         resolved = paper.resolve(row.name, profile, set)
         resolved.experiment.check_processes(processes)
-        addresses.check_fit(row.name, resolved, benchmarks)
+        addresses.check_start(row.name, resolved)
+        addresses.check_fit(row.name, resolved, benchmarks or row.benchmarks)
         addresses.check_perception(row.name, resolved, paper.resolve(None, profile, set))
         distinct.setdefault(storage.fingerprint(resolved), row.name)
     return list(distinct.values())
@@ -59,7 +61,8 @@ def plan(
     """
     distinct = distinct_rows(rows, benchmarks, profile, set, parts, launcher, processes)
     crawls.read_crawl(crawl)
-    for benchmark in benchmarks:
+    wanted = benchmarks or [name for row in paper.expand(rows) for name in row.benchmarks]
+    for benchmark in dict.fromkeys(wanted):
         addresses.data_folders(benchmark, data)
     return distinct
 
@@ -85,21 +88,95 @@ def pairs(
     profile: str,
     set: Sequence[str],
 ) -> list[dict[str, str]]:
-    """Return what to evaluate: every benchmark on the checkpoint of every row, found by the row's own address.
+    """Return what to evaluate: benchmarks on the checkpoint of every row, found by the row's own address.
 
-    The order in which a loop's outputs are collected decides nothing.
+    Without benchmarks, each checkpoint is measured by those of all rows that share it. The order in which a loop's
+    outputs are collected decides nothing.
 
     Raises:
         InputError: If the checkpoint of a row is not among those that were pretrained.
     """
     made = {storage.absolute(checkpoint) for checkpoint in checkpoints}
-    found = []
-    for row in rows:
-        checkpoint = addresses.checkpoint_address(paper.resolve(row, profile, set), index, root)
+    first: dict[str, str] = {}
+    wanted: dict[tuple[str, str], None] = {}
+    for row in paper.expand(rows):
+        checkpoint = addresses.checkpoint_address(paper.resolve(row.name, profile, set), index, root)
         if checkpoint not in made:
-            raise InputError(f"row {row} has no checkpoint at {checkpoint}; pretrained were {sorted(made)}")
-        found += [{"row": row, "benchmark": benchmark, "checkpoint": checkpoint} for benchmark in benchmarks]
-    return found
+            raise InputError(f"row {row.name} has no checkpoint at {checkpoint}; pretrained were {sorted(made)}")
+        first.setdefault(checkpoint, row.name)
+        wanted |= dict.fromkeys((checkpoint, benchmark) for benchmark in benchmarks or row.benchmarks)
+    return [
+        {"row": first[checkpoint], "benchmark": benchmark, "checkpoint": checkpoint} for checkpoint, benchmark in wanted
+    ]
+
+
+def measure(
+    row: str,
+    benchmark: str,
+    checkpoint: str,
+    data: str,
+    root: str,
+    profile: str,
+    set: Sequence[str],
+    processes: int = 1,
+) -> str:
+    """Evaluate in a process of its own, and return the URI of the result or, where there is none, of why.
+
+    So one benchmark that fails, or is killed for its memory, does not lose the others: the report shows its reason, and
+    another run tries it again.
+
+    Raises:
+        SystemExit: If it was told to stop.
+    """
+    command = [sys.executable, "-m", "previts", "evaluate", "--row", row, "--benchmark", benchmark]
+    command += ["--checkpoint", checkpoint, "--data", data, "--root", root, "--profile", profile]
+    command += ["--processes", str(processes), "--set", *set]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, errors="replace")
+    signal.signal(signal.SIGTERM, lambda number, frame: process.terminate())
+    assert process.stdout
+    assert process.stderr
+    last: collections.deque[str] = collections.deque(maxlen=1)
+    said: list[str] = []
+    for line in process.stderr:
+        print(line.rstrip(), file=sys.stderr, flush=True)
+        if line.strip():
+            last.append(line.strip())
+        if said or line.startswith("previts: "):
+            said.append(line.removeprefix("previts: ").strip())
+    uri, code = process.stdout.read().strip(), process.wait()
+    if code == 0:
+        return uri
+    if code in (130, 143, -signal.SIGTERM):
+        raise SystemExit(143)
+    reason = " ".join(said) or (last[0] if last else "it said nothing")
+    if code < 0:
+        killed = signal.Signals(-code).name
+        hint = ", often for want of memory" if killed == "SIGKILL" else ""
+        reason = f"the process was killed by {killed}{hint}"
+    fingerprint = addresses.finished(checkpoint, "checkpoints")
+    decided = {"checkpoint": fingerprint, "benchmark": benchmark, "error": reason}
+    failed = storage.address(root, "results", f"failed-{benchmark}-{fingerprint}", decided)
+    document = {"row": row, "benchmark": benchmark, "checkpoint": fingerprint, "status": "failed", "error": reason}
+    storage.write_json(storage.join(failed, "result.json"), document)
+    storage.commit(failed, decided, inputs={"checkpoint": checkpoint, "data": data}, info={"failed": reason})
+    return failed
+
+
+def settle(report: str) -> None:
+    """Raise an InputError if an evaluation that a report shows has failed."""
+    inputs = storage.read_manifest(report).inputs
+    results = [storage.read_manifest(uri) for name, uri in inputs.items() if name.startswith("result")]
+    failed = [
+        f"  {result.decided['benchmark']} of {result.inputs['checkpoint']}: {result.info['failed']}"
+        for result in results
+        if "failed" in result.info
+    ]
+    if failed:
+        lines = "\n".join(failed)
+        raise InputError(
+            f"{len(failed)} of {len(results)} evaluations failed:\n{lines}\nThe report at {report} has the others; "
+            "the same run again tries these anew"
+        )
 
 
 def close(root: str, state: str, error: str) -> str:

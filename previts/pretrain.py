@@ -6,13 +6,10 @@ sound state in its folder: nothing is random but what is drawn from counters. It
 
 import contextlib
 import os
-import signal
-import threading
 import time
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from types import FrameType
 
 import torch
 from torch import Tensor
@@ -134,7 +131,9 @@ def train(
     watch = Watch(uri, first, schedule, experiment, run, log_steps=conduct.log_steps, pictures=conduct.pictures)
     watch.damaged = len(damaged.reasons)
     saved_at, saved = time.monotonic(), first
-    with _sigterm() as terminated, checkpoint.Saver(uri, first) as saver:
+    with distributed.sigterm() as terminated, checkpoint.Saver(uri, first) as saver:
+        if not last and distributed.is_main():
+            saver.save(0, model, optimizer)
         for step in _shown(first, last, watch):
             waited = time.perf_counter()
             batch = next(coming)
@@ -256,21 +255,3 @@ def _summary(
         "damaged_clips": damaged,
         **{name: value for name, value in last.items() if name in wanted},
     }
-
-
-@contextlib.contextmanager
-def _sigterm() -> Iterator[threading.Event]:
-    """Yield a flag that SIGTERM sets instead of ending the process; only a main thread can ask for that."""
-    flag = threading.Event()
-
-    def note(number: int, frame: FrameType | None) -> None:
-        flag.set()
-
-    if threading.current_thread() is not threading.main_thread():
-        yield flag
-        return
-    before = signal.signal(signal.SIGTERM, note)
-    try:
-        yield flag
-    finally:
-        signal.signal(signal.SIGTERM, before)

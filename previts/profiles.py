@@ -6,7 +6,8 @@ A profile shrinks a plan and keeps what tells the rows apart. Its numbers are ou
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from previts.experiment import EvaluationConfig, Plan
+from previts.evaluation import ActionsConfig, EvaluationConfig, LinearConfig
+from previts.experiment import Plan
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,13 @@ def _demo(plan: Plan) -> Plan:
                 clip_norm=4.0 if video else row.optim.clip_norm,
             ),
         ),
-        EvaluationConfig(resize=128, crop=112, batch_size=64, linear_epochs=30, linear_views="cached"),
+        EvaluationConfig(
+            resize=128,
+            crop=112,
+            batch_size=64,
+            linear=LinearConfig(epochs=30, views="cached"),
+            actions=ActionsConfig(epochs=8, lr=0.02, batch_size=8, frames=16, size=64, test_clips=2),
+        ),
     )
 
 

@@ -190,17 +190,6 @@ def reporting(run: RunLog | None) -> Iterator[None]:
         run.finish("FINISHED")
 
 
-def flatten(values: Mapping[str, object], prefix: str = "") -> dict[str, object]:
-    """Return nested settings as `{"optim.lr": 0.03, ...}`."""
-    found: dict[str, object] = {}
-    for key, value in values.items():
-        if isinstance(value, Mapping):
-            found |= flatten(value, f"{prefix}{key}.")
-        else:
-            found[prefix + key] = value
-    return found
-
-
 def _start(root: str, identity: Identity) -> RunLog:
     for text in (identity.group, identity.fingerprint):
         if "'" in text or '"' in text:

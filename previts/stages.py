@@ -13,23 +13,27 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 
-from previts import paper, storage
+from previts import fields, paper, storage
 from previts.addresses import (
     FORMATS,
     check_fit,
     check_launch,
     check_lineage,
     check_method,
+    check_processes,
     check_row,
+    check_start,
     checkpoint_address,
     checkpoint_decided,
-    data_folders,
     done,
     finished,
     made,
     part_done,
+    result_address,
+    result_decided,
 )
 from previts.errors import InputError
+from previts.evals import protocol
 
 
 def world(root: str, seed: int = 0) -> str:
@@ -347,6 +351,7 @@ def pretrain(
     check_launch(launcher, processes)
     plan = paper.resolve(row, profile, set)
     plan.experiment.check_processes(processes)
+    check_start(row, plan)
     check_lineage(row, plan, index)
     uri = checkpoint_address(plan, index, root)
     if done(uri):
@@ -365,7 +370,7 @@ def pretrain(
         from previts import launch
 
         arguments = ["--row", row, "--index", index, "--root", root, "--profile", profile, "--set", *set]
-        launch.run_locally(launch.training_app(processes, arguments))
+        launch.run_locally(launch.training_app("pretrain", processes, arguments))
         storage.read_manifest(uri)
         return uri
     from previts import checkpoint, runlog
@@ -380,7 +385,7 @@ def pretrain(
                 group=storage.fingerprint_of(index, "index"),
                 name=f"{row} ({profile})",
                 fingerprint=storage.fingerprint_of(uri, "checkpoints"),
-                params={"row": row, "profile": profile, **runlog.flatten(asdict(plan.experiment))},
+                params={"row": row, "profile": profile, **fields.flatten(asdict(plan.experiment))},
             )
         with runlog.reporting(run):
             summary = program.train(plan.experiment, corpus.read_index(index), uri, device=device, run=run)
@@ -402,46 +407,60 @@ def evaluate(
     root: str,
     profile: str = "paper",
     set: Sequence[str] = (),
+    processes: int = 1,
 ) -> str:
-    """Measure one checkpoint on one benchmark.
+    """Measure one checkpoint on one benchmark; what trains resumes where an earlier call was stopped.
 
     Args:
         row: Name of the row that the checkpoint is of.
-        benchmark: voc07, in1k, in9 or davis.
+        benchmark: voc07, in1k, voc_det, coco, in9, grounding, davis, ucf101, hmdb51, jhmdb or minikinetics.
         checkpoint: URI that `pretrain` returned.
-        data: Folder of the labelled sets, each in its authors' layout: voc/, imagenet/, in9/, davis/.
+        data: Folder of the labelled sets, each in its authors' layout: voc/, imagenet/, in9/, davis/ and so on.
         root: Folder or bucket prefix under which every result lies.
         profile: Size of the run: paper or demo.
         set: One-off changes, such as evaluation.limit=100.
+        processes: Processes, one a GPU, that share a benchmark that trains; more than one run under torchrun.
 
     Returns:
         URI of the result, for `report`.
     """
-    paper.check_benchmarks([benchmark])
+    protocol.check([benchmark])
+    check_processes(processes)
     plan = paper.resolve(row, profile, set)
     check_fit(row, plan, [benchmark])
-    config = plan.evaluation
-    fingerprint = finished(checkpoint, "checkpoints")
+    decided = result_decided(benchmark, checkpoint, data, plan)
     check_row(row, plan, checkpoint)
-    decided = {
-        "checkpoint": fingerprint,
-        "benchmark": benchmark,
-        "data": [storage.identity(folder) for folder in data_folders(benchmark, data)],
-        "evaluation": asdict(config),
-        "format": FORMATS["results"],
-    }
-    uri = storage.address(root, "results", f"{benchmark}-{fingerprint}", decided)
+    uri = result_address(benchmark, checkpoint, data, plan, root)
     if done(uri):
+        return uri
+    from previts import distributed
+
+    if processes > 1 and protocol.BENCHMARKS[benchmark].shared and not distributed.is_launched():
+        from previts import launch
+
+        arguments = ["--row", row, "--benchmark", benchmark, "--checkpoint", checkpoint, "--data", data]
+        arguments += ["--root", root, "--profile", profile, "--set", *set]
+        launch.run_locally(launch.training_app("evaluate", processes, arguments))
+        storage.read_manifest(uri)
         return uri
     from previts import evals, runlog
     from previts.checkpoint import load_model
-    from previts.distributed import best_device
 
     started = time.monotonic()
-    model = load_model(checkpoint, best_device())
-    outcome = evals.evaluate(benchmark, model, data, config)
+    work = storage.join(uri, "work")
+    classifier = ""
+    if benchmark == "jhmdb":
+        tuned = result_address("ucf101", checkpoint, data, plan, root)
+        classifier = storage.join(tuned, "classifier.pt") if storage.is_committed(tuned) else ""
+    with distributed.process_group() as device:
+        outcome = evals.evaluate(benchmark, load_model(checkpoint, device), data, plan.evaluation, work, classifier)
+        if not distributed.is_main():
+            return uri
     for name, figure in outcome.figures.items():
         storage.write_bytes(storage.join(uri, "figures", name), figure)
+    for name, file in outcome.files.items():
+        storage.write_bytes(storage.join(uri, name), file)
+    fingerprint = decided["checkpoint"]
     result = {
         "row": row,
         "benchmark": benchmark,
@@ -456,6 +475,7 @@ def evaluate(
     storage.write_json(storage.join(uri, "result.json"), result)
     runlog.log_result(root, fingerprint, outcome.metrics)
     storage.commit(uri, decided, inputs={"checkpoint": checkpoint, "data": data}, counts=outcome.metrics)
+    storage.delete_folder(work)
     return made(uri)
 
 

@@ -114,6 +114,13 @@ def delete(uri: str) -> None:
         fs.rm_file(path)
 
 
+def delete_folder(uri: str) -> None:
+    """Delete whatever lies below `uri`; nothing there is fine."""
+    fs, path = open_fs(uri)
+    if fs.exists(path):
+        fs.rm(path, recursive=True)
+
+
 def upload(path: str, uri: str) -> None:
     """Put a file of this machine's disk to `uri`, whole or not at all."""
     fs, target = open_fs(uri)

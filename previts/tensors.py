@@ -1,8 +1,12 @@
-"""Files of tensors that may come from elsewhere: read without running what they hold, and named when they cannot be."""
+"""Files of tensors: those that may come from elsewhere, and our own, which bear a checksum.
+
+All are read with `weights_only=True`, so none can run what it holds, and are named when they cannot be read.
+"""
 
 import hashlib
 import io
 import pickle
+import sys
 import zipfile
 from typing import Any
 
@@ -58,3 +62,32 @@ def reason(error: Exception) -> str:
     silent = isinstance(error, pickle.UnpicklingError | KeyError)
     text = "" if silent else str(error).partition("\n")[0].partition(". ")[0]
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def write_checked(uri: str, state: dict[str, Any]) -> None:
+    """Write a .pt file, then its SHA-256 beside it, without which it is as if the file were not there."""
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    data = buffer.getvalue()
+    storage.write_bytes(uri, data)
+    storage.write_bytes(uri + ".sha256", hashlib.sha256(data).hexdigest().encode() + b"\n")
+
+
+def read_checked(uri: str, device: torch.device | str) -> dict[str, Any] | None:
+    """Return what `write_checked` wrote, or None where it is missing, incomplete or damaged."""
+    try:
+        expected = storage.read_bytes(uri + ".sha256").decode().strip()
+        data = storage.read_bytes(uri)
+    except FileNotFoundError:
+        return None
+    if hashlib.sha256(data).hexdigest() != expected:
+        print(f"{uri} is damaged (its checksum differs): ignored", file=sys.stderr)
+        return None
+    state: dict[str, Any] = torch.load(io.BytesIO(data), map_location=device, weights_only=True)
+    return state
+
+
+def delete_checked(uri: str) -> None:
+    """Delete a file and its checksum, that first: what is left of a kill in between is not believed."""
+    for name in (uri + ".sha256", uri):
+        storage.delete(name)

@@ -10,11 +10,12 @@ from PIL import Image
 from previts import evals
 from previts.errors import InputError
 from previts.evals import backgrounds, features
-from previts.experiment import EvaluationConfig, Experiment, ModelConfig, ObjectiveConfig, OptimConfig
+from previts.evaluation import EvaluationConfig, LinearConfig
+from previts.experiment import Experiment, ModelConfig, ObjectiveConfig, OptimConfig
 from previts.moco import MoCo
 
 SIDE = 64
-SMALL = EvaluationConfig(resize=SIDE, crop=SIDE, batch_size=16, linear_views="cached")
+SMALL = EvaluationConfig(resize=SIDE, crop=SIDE, batch_size=16, linear=LinearConfig(views="cached"))
 CLASSES = ("00_dog", "01_bird", "02_vehicle")
 COLOURS = ((220, 20, 20), (20, 220, 20), (20, 20, 220))
 GREY = (128, 128, 128)

@@ -14,7 +14,6 @@ from kfp import compiler
 
 from pipelines.previts_full import previts_full
 from previts import cli, paper, stages
-from previts.evals.protocol import BENCHMARKS
 
 VERBS = ["download", "fit_saliency", "saliency", "track", "index", "pretrain", "evaluate", "report"]
 COMMITTED = Path(__file__).parents[1] / "pipelines" / "previts_full.yaml"
@@ -76,9 +75,10 @@ def test_the_committed_pipeline_names_no_place_of_a_machine():
 def test_the_pipeline_offers_every_choice_of_a_run():
     inputs = yaml.safe_load(COMMITTED.read_text().split("---\n")[0])["root"]["inputDefinitions"]["parameters"]
     expected = {"crawl", "root", "data", "rows", "benchmarks", "profile", "set", "parts", "launcher", "processes"}
+    expected.add("evaluation_processes")
     assert set(inputs) == expected
     assert inputs["rows"]["defaultValue"] == list(paper.ARMS)
-    assert inputs["benchmarks"]["defaultValue"] == list(BENCHMARKS)
+    assert inputs["benchmarks"]["defaultValue"] == []
 
 
 def test_compiling_loads_nothing_heavy():

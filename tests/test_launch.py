@@ -41,7 +41,7 @@ import sys
 from dataclasses import replace
 from previts import launch
 
-app = launch.training_app(2, [])
+app = launch.training_app("pretrain", 2, [])
 arguments = app.roles[0].args
 del arguments[arguments.index("previts") - 1 :]
 launch.run_locally(replace(app, roles=[replace(app.roles[0], args=[*arguments, *sys.argv[1:]])]))
@@ -67,7 +67,7 @@ def run(tmp_path: Path, end: str) -> None:
     """Run two processes that meet again and again, the second of which ends in some way."""
     program = tmp_path / "program.py"
     program.write_text(PROGRAM.format(end=end))
-    app = launch.training_app(2, [])
+    app = launch.training_app("pretrain", 2, [])
     arguments = app.roles[0].args
     del arguments[arguments.index("previts") - 1 :]
     launch.run_locally(replace(app, roles=[replace(app.roles[0], args=[*arguments, str(program)])]))

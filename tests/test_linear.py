@@ -1,6 +1,7 @@
 import io
 import warnings
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -13,11 +14,12 @@ from torchvision.transforms import CenterCrop, Compose, InterpolationMode, Resiz
 
 from previts import evals
 from previts.errors import InputError
-from previts.evals import features, linear
-from previts.experiment import EvaluationConfig, Experiment, ModelConfig, ObjectiveConfig, OptimConfig
+from previts.evals import features, linear, training
+from previts.evaluation import EvaluationConfig, LinearConfig
+from previts.experiment import Experiment, ModelConfig, ObjectiveConfig, OptimConfig
 from previts.moco import MoCo
 
-SMALL = EvaluationConfig(resize=64, crop=64, batch_size=8, linear_epochs=20, linear_views="cached")
+SMALL = EvaluationConfig(resize=64, crop=64, batch_size=8, linear=LinearConfig(epochs=20, views="cached"))
 COLOURS = {"cat": (200, 30, 30), "dog": (30, 200, 30), "train": (30, 30, 200)}
 
 
@@ -166,11 +168,17 @@ def test_voc_layout_errors_name_the_file(model: MoCo, tmp_path: Path):
         evals.evaluate("voc07", model, str(tmp_path), SMALL)
 
 
+def fit(train: np.ndarray, labels: np.ndarray, num_classes: int, config: EvaluationConfig, folder: str = ""):
+    coming = partial(linear.cached_views, train, labels, config)
+    epoch_steps = training.steps_an_epoch(len(labels), config.batch_size)
+    sizes = (train.shape[1], num_classes)
+    return linear.fit_softmax(coming, sizes, epoch_steps, config, torch.device("cpu"), folder, "test")
+
+
 def test_softmax_finds_a_planted_answer_and_nothing_in_noise():
     for answer, low, high in ((True, 99.0, 100.0), (False, 10.0, 30.0)):
         train, train_classes, test, test_classes = planted(answer)
-        views = linear.cached_views(train, train_classes, SMALL)
-        head = linear.fit_softmax(views, 5, SMALL, torch.device("cpu"), "planted")
+        head = fit(train, train_classes, 5, SMALL)
         accuracy = 100 * (head.scores(test).argmax(1) == test_classes).mean()
         assert low <= accuracy <= high
 
@@ -179,24 +187,24 @@ def test_softmax_comes_to_the_loss_of_scikit_learns_optimum():
     generator = np.random.default_rng(5)
     train = generator.normal(size=(400, 6)).astype(np.float32)
     labels = (train[:, :3] + generator.normal(size=(400, 3))).argmax(1)  # not separable
-    config = EvaluationConfig(batch_size=100, linear_lr=1.0, linear_epochs=300)
-    head = linear.fit_softmax(linear.cached_views(train, labels, config), 3, config, torch.device("cpu"), "optimum")
+    head = fit(train, labels, 3, EvaluationConfig(batch_size=100, linear=LinearConfig("virtex", epochs=300)))
     loss = torch.nn.functional.cross_entropy(torch.from_numpy(head.scores(train)), torch.from_numpy(labels))
     oracle = LogisticRegression(C=1e6, max_iter=1000).fit(train, labels).predict_log_proba(train)
     assert float(loss) == pytest.approx(-oracle[np.arange(400), labels].mean(), rel=0.01)
 
 
-def test_learning_rate_follows_mocos_schedules():
-    steps = [linear.learning_rate(EvaluationConfig(), epoch) for epoch in (0, 59, 60, 79, 80, 99)]
+def test_learning_rate_follows_the_recipes():
+    steps = [linear.learning_rate(EvaluationConfig(), step, 10) for step in (0, 599, 600, 799, 800, 999)]
     assert steps == pytest.approx([30, 30, 3, 3, 0.3, 0.3])
-    cosine = [linear.learning_rate(EvaluationConfig(linear_schedule="cosine"), epoch) for epoch in (0, 50, 75)]
-    assert cosine == pytest.approx([30, 15, 15 * (1 - 2**-0.5)])
+    virtex = EvaluationConfig(linear=LinearConfig("virtex"))
+    cosine = [linear.learning_rate(virtex, step, 10) for step in (0, 500, 750)]
+    assert cosine == pytest.approx([0.3, 0.15, 0.15 * (1 - 2**-0.5)])
 
 
 @pytest.mark.parametrize("views", ["cached", "fresh"])
 def test_imagenet_end_to_end(model: MoCo, tmp_path: Path, views: str):
     write_imagenet(tmp_path)
-    config = replace(SMALL, linear_views=views)
+    config = replace(SMALL, linear=replace(SMALL.linear, views=views))
     before = features.weights_digest(model)
     outcome = evals.evaluate("in1k", model, str(tmp_path), config)
     assert outcome.metrics["in1k/top1"] > 90

@@ -1,7 +1,8 @@
 import pytest
 
-from previts import paper, storage
+from previts import addresses, paper, storage
 from previts.errors import InputError
+from previts.evals import protocol
 from previts.profiles import PROFILES
 
 
@@ -19,7 +20,8 @@ def test_all_other_rows_differ():
     # Table 2's three arms; of table 6, at 50 epochs, the model and its four kinds of variants, and training without it.
     videos = 3 + (1 + 2 + 3 + 3 + 1 + 1)
     released = 2
-    assert len(distinct) == images + videos + released
+    untrained = 2  # the image model and the video model, from whatever weights
+    assert len(distinct) == images + videos + released + untrained
 
 
 def test_the_video_model_is_that_of_section_4_1():
@@ -74,12 +76,22 @@ def test_unknown_names_are_answered_with_the_closest():
     with pytest.raises(InputError, match="allowed: paper, demo"):
         paper.resolve("1/vgg/previts", "laptop", [])
     with pytest.raises(InputError, match="did you mean 'davis'"):
-        paper.check_benchmarks(["davs"])
+        protocol.check(["davs"])
     with pytest.raises(InputError, match="no rows"):
         paper.expand([])
 
 
 def test_every_reported_metric_belongs_to_a_benchmark_of_its_row():
     for row in paper.ROWS.values():
-        known = {*row.benchmarks, "ucf101"}  # which is reported and cannot be measured yet
-        assert {metric.split("/")[0] for metric in row.reported} <= known
+        assert {metric.split("/")[0] for metric in row.reported} <= set(row.benchmarks)
+        addresses.check_fit(row.name, paper.resolve(row.name, "paper", []), row.benchmarks)
+
+
+def test_an_assignment_may_be_for_one_row_or_table():
+    changes = ["seed=1", "6b:seed=2", "6b/mu=0.2:seed=3"]
+    seeds = [
+        paper.resolve(row, "demo", changes).experiment.seed for row in (None, "6a/gap=zero", "6b/mu=0.0", "6b/mu=0.2")
+    ]
+    assert seeds == [1, 1, 2, 3]
+    with pytest.raises(InputError, match="did you mean '6b/mu=0.2'"):
+        paper.resolve(None, "demo", ["6b/mu=0.21:seed=3"])

@@ -28,7 +28,7 @@ SMALL = [
     "optim.epochs=1",
     "evaluation.crop=64",
     "evaluation.resize=72",
-    "evaluation.linear_epochs=2",
+    "evaluation.linear.epochs=2",
 ]
 BENCHMARKS = ["voc07", "davis"]
 

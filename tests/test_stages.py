@@ -23,7 +23,7 @@ SMALL = [
     "optim.epochs=1",
     "evaluation.crop=64",
     "evaluation.resize=72",
-    "evaluation.linear_epochs=3",
+    "evaluation.linear.epochs=3",
 ]
 
 

@@ -3,13 +3,16 @@
 PreViTS section 4. An evaluation reads a finished model and a labelled dataset; it never changes the model's weights.
 """
 
-import difflib
-from typing import TYPE_CHECKING
+import json
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
-from previts import storage
+import numpy as np
+
+from previts import distributed, storage
 from previts.errors import InputError
-from previts.evals.protocol import BENCHMARKS, FOLDERS, Outcome
-from previts.experiment import EvaluationConfig
+from previts.evals.protocol import BENCHMARKS, Outcome, check
+from previts.evaluation import EvaluationConfig
 
 if TYPE_CHECKING:
     from previts.moco import MoCo
@@ -17,33 +20,76 @@ if TYPE_CHECKING:
 __all__ = ["BENCHMARKS", "EvaluationConfig", "Outcome", "evaluate"]
 
 
-def evaluate(benchmark: str, model: "MoCo", datasets_uri: str, config: EvaluationConfig) -> Outcome:
+def evaluate(
+    benchmark: str, model: "MoCo", datasets_uri: str, config: EvaluationConfig, folder: str = "", classifier: str = ""
+) -> Outcome:
     """Run one benchmark on a model, on the device where the model is.
+
+    With `config.runs` above 1 it is repeated with the following seeds: numbers are their means, and the protocol has
+    every run's and the standard deviations.
 
     Args:
         benchmark: One of `BENCHMARKS`.
         model: From `checkpoint.load_model`; put into eval mode, its weights are left as they are.
-        datasets_uri: Folder that holds `voc`, `imagenet`, `in9` and `davis` in their official layouts.
+        datasets_uri: Folder that holds the labelled sets in their official layouts, named as `BENCHMARKS` says.
         config: Settings of all benchmarks.
+        folder: URI for what an evaluation that was stopped goes on from, of no use afterwards; "" keeps nothing.
+        classifier: URI of the classifier that ucf101 left for this model, from which jhmdb starts; made anew where "".
 
     Raises:
         InputError: If the benchmark is unknown, or a file of its layout is missing or damaged.
     """
+    check([benchmark])
+    model.eval()
+    if config.runs == 1:
+        return _once(benchmark, model, datasets_uri, config, folder, classifier)
+    outcomes = []
+    for number in range(config.runs):
+        place = storage.join(folder, f"run-{number}") if folder else ""
+        outcome = _stored(place) if folder else None
+        if outcome is None:
+            mine = replace(config, runs=1, seed=config.seed + number)
+            outcome = _once(benchmark, model, datasets_uri, mine, place, classifier)
+            if distributed.is_main() and folder:
+                document = {"metrics": outcome.metrics, "protocol": outcome.protocol}
+                storage.write_json(storage.join(place, "outcome.json"), document)
+        outcomes.append(outcome)
+    numbers = {name: [outcome.metrics[name] for outcome in outcomes] for name in outcomes[0].metrics}
+    return Outcome(
+        metrics={name: float(np.mean(values)) for name, values in numbers.items()},
+        protocol={
+            **outcomes[0].protocol,
+            "runs": config.runs,
+            "standard_deviation": {name: float(np.std(values, ddof=1)) for name, values in numbers.items()},
+            "by_run": numbers,
+        },
+        figures=next((outcome.figures for outcome in outcomes if outcome.figures), {}),
+    )
+
+
+def _stored(place: str) -> Outcome | None:
+    """Return what an earlier call left of one run, without its figures."""
+    try:
+        document: Any = json.loads(storage.read_bytes(storage.join(place, "outcome.json")))
+    except FileNotFoundError:
+        return None
+    return Outcome(document["metrics"], document["protocol"])
+
+
+def _once(
+    benchmark: str, model: "MoCo", datasets_uri: str, config: EvaluationConfig, folder: str, classifier: str
+) -> Outcome:
     # Imported here: the names above are wanted by the command line, which must not wait for torch and scikit-learn.
     from previts.evals import backgrounds, davis, linear
 
-    if benchmark not in FOLDERS:
-        close = difflib.get_close_matches(benchmark, BENCHMARKS, n=1)
-        hint = f"; did you mean {close[0]!r}?" if close else ""
-        raise InputError(f"unknown benchmark {benchmark!r}, expected one of {', '.join(BENCHMARKS)}{hint}")
-    data_uri = storage.join(datasets_uri, FOLDERS[benchmark])
-    model.eval()
+    data_uri = storage.join(datasets_uri, BENCHMARKS[benchmark].folders[0])
     match benchmark:
         case "voc07":
             return linear.voc07(model, data_uri, config)
         case "in1k":
-            return linear.imagenet(model, data_uri, config)
+            return linear.imagenet(model, data_uri, config, folder)
+        case "in9":
+            return backgrounds.challenge(model, data_uri, storage.join(datasets_uri, "imagenet"), config, folder)
         case "davis":
             return davis.track(model, data_uri, config)
-        case _:
-            return backgrounds.challenge(model, data_uri, storage.join(datasets_uri, FOLDERS["in1k"]), config)
+    raise InputError(f"benchmark {benchmark} cannot be run yet")

@@ -16,7 +16,7 @@ from previts import storage
 from previts.errors import InputError
 from previts.evals import features, linear, metrics
 from previts.evals.protocol import CLASS_MAP, Outcome
-from previts.experiment import EvaluationConfig
+from previts.evaluation import EvaluationConfig
 from previts.moco import MoCo
 
 VARIANTS = ("original", "mixed_same", "mixed_rand", "mixed_next", "only_fg", "no_fg", "only_bg_b", "only_bg_t")
@@ -24,7 +24,7 @@ VARIANTS = ("original", "mixed_same", "mixed_rand", "mixed_next", "only_fg", "no
 TRAIN_FOLDERS = ("train/original", "original/train")
 
 
-def challenge(model: MoCo, data_uri: str, imagenet_uri: str, config: EvaluationConfig) -> Outcome:
+def challenge(model: MoCo, data_uri: str, imagenet_uri: str, config: EvaluationConfig, folder: str) -> Outcome:
     """Score the eight variants: `in9/original` and so on in percent, and `in9/bg_gap` = mixed_same - mixed_rand.
 
     With `in_to_in9.json` beside the variants the classifier is the paper's, trained on ImageNet-1k; without it, one
@@ -34,7 +34,8 @@ def challenge(model: MoCo, data_uri: str, imagenet_uri: str, config: EvaluationC
         model: In eval mode.
         data_uri: Folder with `{variant}/val/<class>/<image>`.
         imagenet_uri: Folder with `train/<class>/<image>`; read only where `in_to_in9.json` is there.
-        config: Uses resize, crop, batch_size, linear_*, limit, seed.
+        config: Uses resize, crop, batch_size, linear, limit, seed.
+        folder: URI for states to go on from after a stop.
 
     Raises:
         InputError: If a variant or the training images are missing, or the class map does not fit them.
@@ -57,7 +58,7 @@ def challenge(model: MoCo, data_uri: str, imagenet_uri: str, config: EvaluationC
         train = features.limited(features.read_image_folder(storage.join(imagenet_uri, "train")), config.limit)
         to_in9_C = read_class_map(map_uri, len(train.classes), len(classes))
         centre = partial(features.load_centre, resize=config.resize, crop=config.crop)
-        head = linear.train_head(model, train, centre, config, "ImageNet")
+        head = linear.train_head(model, train, centre, config, folder, "ImageNet")
         view = "one centre crop an image"
         kind, what = "in1k head", f"argmax over all {len(to_in9_C)} classes of ImageNet, then {CLASS_MAP}; -1 is wrong"
     else:
@@ -66,7 +67,7 @@ def challenge(model: MoCo, data_uri: str, imagenet_uri: str, config: EvaluationC
         to_in9_C = np.arange(len(classes))
         # The published images are cut to one size already, so they go in whole, in training as in the test.
         view = "the whole image"
-        head = linear.train_head(model, train, whole, config, "ImageNet-9")
+        head = linear.train_head(model, train, whole, config, folder, "ImageNet-9")
         kind, what = "in9 head", "Paper: trains on ImageNet-1k; here on ImageNet-9's own training images"
     accuracy = {}
     for name, images in variants.items():

@@ -22,7 +22,7 @@ from previts import storage
 from previts.errors import InputError
 from previts.evals import features, metrics
 from previts.evals.protocol import Outcome
-from previts.experiment import EvaluationConfig
+from previts.evaluation import EvaluationConfig
 from previts.moco import MoCo
 from previts.progress import progress
 
@@ -70,7 +70,7 @@ def track(model: MoCo, data_uri: str, config: EvaluationConfig) -> Outcome:
     Args:
         model: In eval mode.
         data_uri: Folder with `ImageSets/480p/val.txt`, `JPEGImages/480p` and `Annotations/480p`.
-        config: Uses crop, batch_size, davis_threshold, limit.
+        config: Uses crop, batch_size, davis, limit.
 
     Raises:
         InputError: If a file of the layout is missing or damaged, or a first mask is empty.
@@ -82,7 +82,7 @@ def track(model: MoCo, data_uri: str, config: EvaluationConfig) -> Outcome:
     uncovered, grid = 0, (0, 0)
     for sequence in progress(sequences, "DAVIS-2016", unit="sequence"):
         followed = follow(model, sequence, config)
-        scores.append(_score(followed, config.davis_threshold))
+        scores.append(_score(followed, config.davis.threshold))
         uncovered += int((~followed.truth_cells[:-1].any(axis=(1, 2))).sum())
         grid = followed.truth_cells.shape[1:]
         shown.add(sequence, followed)
@@ -105,7 +105,7 @@ def track(model: MoCo, data_uri: str, config: EvaluationConfig) -> Outcome:
             "each frame scaled to [0, 1]",
             "upsampled": "map enlarged bilinearly to the frame, against the object's pixels",
             "static": "the cells of the first mask, repeated for every frame",
-            "threshold": config.davis_threshold,
+            "threshold": config.davis.threshold,
             "input": f"whole frames squashed to {config.crop} x {config.crop}; key is frame 0 times its mask"
             + (f", as a clip of {length} equal frames; queries are the clips around each frame" if length > 1 else ""),
             "frames": "first and last of a sequence are not scored (DAVIS-2016)",

@@ -8,9 +8,10 @@ Shape suffixes: B N images, C channels, D features, H W pixels, h w cells of the
 
 import hashlib
 import io
+import itertools
 import os
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TypeVar
@@ -29,6 +30,7 @@ from previts.moco import MoCo
 from previts.progress import progress
 
 Item = TypeVar("Item")
+Value = TypeVar("Value")
 Pixels = NDArray[np.uint8]
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
@@ -159,19 +161,27 @@ def _chw(image: Image.Image) -> Pixels:
     return np.ascontiguousarray(np.asarray(image, dtype=np.uint8).transpose(2, 0, 1))
 
 
-def batches(items: Sequence[Item], load: Callable[[Item], Pixels], batch_size: int) -> Iterator[Pixels]:
-    """Yield what `load` makes of the items, stacked in order; while one batch is used, the next is loaded."""
-    pending: deque[Future[Pixels]] = deque()
+def loaded(groups: Iterable[Sequence[Item]], load: Callable[[Item], Value], ahead: int = 2) -> Iterator[list[Value]]:
+    """Yield what `load` makes of each group's items, in order; threads load the next groups while one is used."""
+    pending: deque[list[Future[Value]]] = deque()
+    coming = iter(groups)
     with ThreadPoolExecutor(THREADS) as pool:
         try:
-            for start in range(0, len(items), batch_size):
-                ahead = items[start + len(pending) : start + 2 * batch_size]
-                pending.extend(pool.submit(load, item) for item in ahead)
-                size = min(batch_size, len(items) - start)
-                yield np.stack([pending.popleft().result() for _ in range(size)])
+            while True:
+                for group in itertools.islice(coming, ahead - len(pending)):
+                    pending.append([pool.submit(load, item) for item in group])
+                if not pending:
+                    return
+                yield [future.result() for future in pending.popleft()]
         finally:
-            for future in pending:
+            for future in itertools.chain(*pending):
                 future.cancel()
+
+
+def batches(items: Sequence[Item], load: Callable[[Item], Pixels], batch_size: int) -> Iterator[Pixels]:
+    """Yield what `load` makes of the items, stacked in order; while one batch is used, the next is loaded."""
+    groups = (items[start : start + batch_size] for start in range(0, len(items), batch_size))
+    return map(np.stack, loaded(groups, load))
 
 
 def device_of(model: MoCo) -> torch.device:

@@ -18,14 +18,14 @@ import torch
 from numpy.typing import NDArray
 from sklearn.model_selection import StratifiedKFold
 from sklearn.svm import LinearSVC
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from previts import storage
 from previts.errors import InputError
-from previts.evals import features, metrics
+from previts.evals import features, metrics, training
 from previts.evals.protocol import Outcome
-from previts.experiment import EvaluationConfig
+from previts.evaluation import EvaluationConfig
 from previts.moco import MoCo
 from previts.progress import progress
 
@@ -37,7 +37,8 @@ COSTS = (0.01, 0.1, 1.0, 10.0)
 FOLDS = 3
 POSITIVE_WEIGHT = 2.0
 MAX_ITERATIONS = 2000
-# not stated: MoCo's linear classification
+# MoCo's linear classification, and VirTex's
+RATES = {"moco": 30.0, "virtex": 0.3}
 MOMENTUM, INITIAL_DEVIATION = 0.9, 0.01
 STEPS, STEP_FACTOR = (0.6, 0.8), 0.1  # epochs 60 and 80 of 100
 # A hundred epochs of a small set are a hundred steps, far from where the recipe ends on ImageNet (500,000): the result
@@ -55,7 +56,7 @@ def voc07(model: MoCo, data_uri: str, config: EvaluationConfig) -> Outcome:
     Args:
         model: In eval mode.
         data_uri: Folder with `VOCdevkit/VOC2007/{ImageSets/Main,JPEGImages}`.
-        config: Uses resize, crop, batch_size, average_precision, limit, seed.
+        config: Uses resize, crop, batch_size, svm, limit, seed.
 
     Raises:
         InputError: If a file of the layout is missing or damaged.
@@ -73,7 +74,7 @@ def voc07(model: MoCo, data_uri: str, config: EvaluationConfig) -> Outcome:
         split_features[split] = features.extract(model, uris, load, config.batch_size, f"VOC07 {split}")
     result = probe_voc(
         split_features["trainval"], split_labels["trainval"], split_features["test"], split_labels["test"],
-        method=config.average_precision, seed=config.seed,
+        method=config.svm.average_precision, seed=config.seed,
     )  # fmt: skip
     scored = {name: round(value, 2) for name, value in zip(classes, result.precision, strict=True) if value >= 0}
     if not scored:
@@ -82,7 +83,7 @@ def voc07(model: MoCo, data_uri: str, config: EvaluationConfig) -> Outcome:
         metrics={"voc07/map": float(np.mean([value for value in result.precision if value >= 0]))},
         protocol={
             "classifier": "one-vs-all LinearSVC, squared hinge, on unit-length pooled features of one centre crop",
-            "average_precision": config.average_precision,
+            "average_precision": config.svm.average_precision,
             "difficult": "negative in training, left out of the test",
             "costs": dict(zip(classes, result.cost, strict=True)),
             "average_precision_by_class": scored,
@@ -193,13 +194,14 @@ def _average_precision(method: str, truth_N: NDArray[np.bool_], scores_N: NDArra
     return metrics.average_precision(truth_N, scores_N)
 
 
-def imagenet(model: MoCo, data_uri: str, config: EvaluationConfig) -> Outcome:
+def imagenet(model: MoCo, data_uri: str, config: EvaluationConfig, folder: str) -> Outcome:
     """Train softmax regression on the features of ImageNet train and score val: `in1k/top1`, `in1k/top5` in percent.
 
     Args:
         model: In eval mode.
         data_uri: Folder with `{train,val}/<class>/<image>`.
-        config: Uses resize, crop, batch_size, linear_*, limit, seed.
+        config: Uses resize, crop, batch_size, linear, limit, seed.
+        folder: URI for states to go on from after a stop.
 
     Raises:
         InputError: If a split is missing, or val has a class that train has not.
@@ -208,7 +210,7 @@ def imagenet(model: MoCo, data_uri: str, config: EvaluationConfig) -> Outcome:
     train = features.limited(features.read_image_folder(storage.join(data_uri, "train")), config.limit)
     val = features.limited(features.read_image_folder(storage.join(data_uri, "val"), train.classes), config.limit)
     load = partial(features.load_centre, resize=config.resize, crop=config.crop)
-    head = train_head(model, train, load, config, "ImageNet")
+    head = train_head(model, train, load, config, folder, "ImageNet")
     val_ND = features.extract(model, val.uris, load, config.batch_size, "ImageNet val")
     scores_NC, labels_N = head.scores(val_ND), np.array(val.labels)
     return Outcome(
@@ -224,13 +226,13 @@ def imagenet(model: MoCo, data_uri: str, config: EvaluationConfig) -> Outcome:
 
 def head_protocol(config: EvaluationConfig, head: "Head", view: str) -> dict[str, Any]:
     """Return how a classifier was trained, for an outcome's protocol; `view` is what its `load` makes of an image."""
-    cached = config.linear_views == "cached"
+    cached = config.linear.views == "cached"
     return {
         "classifier": "softmax regression on pooled features, SGD",
         # Paper: follows MoCo, whose crops are drawn anew in each epoch; "cached" is a departure, for its cost.
         "views": f"{view}, encoded once" if cached else "random crops and flips, encoded every epoch",
-        "learning_rate": config.linear_lr,
-        "schedule": config.linear_schedule,
+        "recipe": config.linear.recipe,
+        "learning_rate": RATES[config.linear.recipe],
         "epochs": head.epochs,
         "batch_size": config.batch_size,
     }
@@ -258,87 +260,109 @@ def train_head(
     train: features.LabelledImages,
     load: Callable[[str], features.Pixels],
     config: EvaluationConfig,
+    folder: str,
     what: str,
 ) -> Head:
     """Return a linear classifier of the training images, on the device of the model; the encoder is only read.
 
-    `load` turns an image's URI into what the encoder sees; "fresh" views draw a random crop of it instead.
+    Args:
+        model: In eval mode.
+        train: What to learn from.
+        load: Turns an image's URI into what the encoder sees; "fresh" views draw a random crop of it instead.
+        config: Uses linear, batch_size, crop, seed.
+        folder: URI for states to go on from after a stop.
+        what: Said on the progress line.
     """
-    device, labels_N, num_classes = features.device_of(model), np.array(train.labels), len(train.classes)
-    if config.linear_views == "fresh":
-        return fit_softmax(fresh_views(model, train.uris, labels_N, config), num_classes, config, device, what)
-    train_ND = features.extract(model, train.uris, load, config.batch_size, f"{what} train")
-    steps_an_epoch = math.ceil(len(labels_N) / config.batch_size)
-    config = replace(config, linear_epochs=max(config.linear_epochs, math.ceil(LEAST_STEPS / steps_an_epoch)))
-    return fit_softmax(cached_views(train_ND, labels_N, config), num_classes, config, device, what)
+    labels_N = np.array(train.labels)
+    epoch_steps = training.steps_an_epoch(len(labels_N), config.batch_size)
+    if config.linear.views == "fresh":
+        coming = partial(fresh_views, model, train.uris, labels_N, config)
+        channels = model.encoder.channels
+    else:
+        train_ND = features.extract(model, train.uris, load, config.batch_size, f"{what} train")
+        epochs = max(config.linear.epochs, math.ceil(LEAST_STEPS / epoch_steps))
+        config = replace(config, linear=replace(config.linear, epochs=epochs))
+        coming = partial(cached_views, train_ND, labels_N, config)
+        channels = train_ND.shape[1]
+    sizes = (channels, len(train.classes))
+    return fit_softmax(coming, sizes, epoch_steps, config, features.device_of(model), folder, what)
 
 
-Views = Iterator[tuple[int, Tensor, Tensor]]  # epoch, features_BD, labels_B
+Batch = tuple[Tensor, Tensor]  # features_BD, labels_B
 
 
-def cached_views(features_ND: Features, labels_N: Labels, config: EvaluationConfig) -> Views:
-    """Yield the batches of all epochs from features that are there, in a new order each epoch."""
-    for epoch in range(config.linear_epochs):
-        order_N = np.random.default_rng((config.seed, epoch)).permutation(len(labels_N))
-        for start in range(0, len(order_N), config.batch_size):
-            chosen = order_N[start : start + config.batch_size]
-            yield epoch, torch.from_numpy(features_ND[chosen]), torch.from_numpy(labels_N[chosen])
+def cached_views(features_ND: Features, labels_N: Labels, config: EvaluationConfig, first: int) -> Iterator[Batch]:
+    """Yield this process's share of the batches from step `first` on, of features that are there."""
+    for _, chosen in training.shares(len(labels_N), config.batch_size, config.seed, first):
+        yield torch.from_numpy(features_ND[chosen]), torch.from_numpy(labels_N[chosen])
 
 
-def fresh_views(model: MoCo, uris: Sequence[str], labels_N: Labels, config: EvaluationConfig) -> Views:
-    """Yield the batches of all epochs from random crops that go through the frozen encoder each time (MoCo)."""
+def fresh_views(
+    model: MoCo, uris: Sequence[str], labels_N: Labels, config: EvaluationConfig, first: int
+) -> Iterator[Batch]:
+    """Yield this process's share of the batches from step `first` on, of random crops that are encoded now (MoCo)."""
+
+    def load(item: tuple[int, int]) -> tuple[features.Pixels, int]:
+        epoch, number = item
+        generator = np.random.default_rng((config.seed, epoch, number))
+        return features.random_crop(features.open_image(uris[number]), config.crop, generator), int(labels_N[number])
+
     device = features.device_of(model)
-    for epoch in range(config.linear_epochs):
-
-        def load(number: int, epoch: int = epoch) -> features.Pixels:
-            generator = np.random.default_rng((config.seed, epoch, number))
-            return features.random_crop(features.open_image(uris[number]), config.crop, generator)
-
-        order_N = np.random.default_rng((config.seed, epoch)).permutation(len(labels_N))
-        done = 0
-        for images in features.batches(order_N.tolist(), load, config.batch_size):
-            chosen = order_N[done : done + len(images)]
-            done += len(images)
-            yield (
-                epoch,
-                features.pooled_features(model, features.normalised(images, device)),
-                torch.from_numpy(labels_N[chosen]),
-            )
+    shares = training.shares(len(labels_N), config.batch_size, config.seed, first)
+    groups = ([(epoch, number) for number in chosen] for epoch, chosen in shares)
+    for loaded in features.loaded(groups, load):
+        images, labels = zip(*loaded, strict=True)
+        yield (
+            features.pooled_features(model, features.normalised(np.stack(images), device)),
+            torch.tensor(labels),
+        )
 
 
-def fit_softmax(views: Views, num_classes: int, config: EvaluationConfig, device: torch.device, what: str) -> Head:
-    """Return the classifier that SGD with momentum reaches on the views (MoCo: lr 30, no weight decay).
+def fit_softmax(
+    coming: Callable[[int], Iterator[Batch]],
+    sizes: tuple[int, int],
+    epoch_steps: int,
+    config: EvaluationConfig,
+    device: torch.device,
+    folder: str,
+    what: str,
+) -> Head:
+    """Return the classifier that SGD with momentum and no weight decay reaches.
+
+    Args:
+        coming: Given the first step, yields this process's share of the batches from there on.
+        sizes: Numbers of features and of classes.
+        epoch_steps: Batches in an epoch.
+        config: Uses linear, seed.
+        device: Where to train.
+        folder: URI for states to go on from after a stop.
+        what: Said on the progress line.
 
     Raises:
-        ValueError: If the loss stops being finite.
+        FloatingPointError: If the loss is not finite.
     """
-    generator = torch.Generator().manual_seed(config.seed)
-    weight_CD = bias_C = torch.empty(0)
-    optimizer: torch.optim.SGD | None = None
-    current = -1
-    with progress(range(config.linear_epochs), f"{what} head", unit="epoch") as shown:
-        for epoch, features_BD, labels_B in views:
-            if optimizer is None:
-                start = torch.randn(num_classes, features_BD.shape[1], generator=generator) * INITIAL_DEVIATION
-                weight_CD = start.to(device).requires_grad_()
-                bias_C = torch.zeros(num_classes, device=device, requires_grad=True)
-                optimizer = torch.optim.SGD([weight_CD, bias_C], lr=config.linear_lr, momentum=MOMENTUM)
-            if epoch != current:
-                current = epoch
-                shown.update(1)
-                optimizer.param_groups[0]["lr"] = learning_rate(config, epoch)
-            loss = F.cross_entropy(F.linear(features_BD.to(device), weight_CD, bias_C), labels_B.to(device))
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()  # type: ignore[no-untyped-call]
-            optimizer.step()
-        if not (torch.isfinite(weight_CD).all() and torch.isfinite(bias_C).all()):
-            raise ValueError(f"the linear classifier diverged, {config.linear_lr = }; features are not finite or huge")
-    return Head(weight_CD.detach(), bias_C.detach(), config.linear_epochs)
+    head = nn.Linear(*sizes)
+    with torch.no_grad():
+        head.weight.normal_(0, INITIAL_DEVIATION, generator=torch.Generator().manual_seed(config.seed))
+        head.bias.zero_()
+    head = head.to(device)
+    training.train(
+        head,
+        torch.optim.SGD(head.parameters(), lr=RATES[config.linear.recipe], momentum=MOMENTUM),
+        steps=config.linear.epochs * epoch_steps,
+        batches=coming,
+        loss_of=lambda learner, batch: F.cross_entropy(learner(batch[0].to(device)), batch[1].to(device)),
+        rate_at=lambda step: learning_rate(config, step, epoch_steps),
+        folder=folder,
+        what=f"{what} head",
+    )
+    return Head(head.weight.detach(), head.bias.detach(), config.linear.epochs)
 
 
-def learning_rate(config: EvaluationConfig, epoch: int) -> float:
-    """Return the rate of an epoch: tenfold lower after 60% and 80% of the epochs, or MoCo's cosine, once an epoch."""
-    if config.linear_schedule == "cosine":
-        return config.linear_lr * 0.5 * (1 + float(np.cos(np.pi * epoch / config.linear_epochs)))
-    passed = sum(epoch >= round(step * config.linear_epochs) for step in STEPS)
-    return float(config.linear_lr * STEP_FACTOR**passed)
+def learning_rate(config: EvaluationConfig, step: int, epoch_steps: int) -> float:
+    """Return the rate of a step: MoCo's steps once an epoch, or VirTex's cosine in every step."""
+    rate, epochs = RATES[config.linear.recipe], config.linear.epochs
+    if config.linear.recipe == "virtex":
+        return rate * 0.5 * (1 + math.cos(math.pi * step / (epochs * epoch_steps)))
+    passed = sum(step // epoch_steps >= round(drop * epochs) for drop in STEPS)
+    return float(rate * STEP_FACTOR**passed)

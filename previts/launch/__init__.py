@@ -23,19 +23,20 @@ AGENT_GIVES_UP = re.compile(r"failed \(exitcode: -?\d+\)")
 ROOT_CAUSE = re.compile(r"Root Cause.*?rank\s*: (?P<rank>\d+).*?exitcode\s*: (?P<code>-?\d+)", re.DOTALL)
 
 
-def training_app(processes: int, arguments: Sequence[str]) -> AppDef:
-    """Return the training program, `previts pretrain`, as `processes` workers of one torchrun node.
+def training_app(verb: str, processes: int, arguments: Sequence[str]) -> AppDef:
+    """Return a program that trains, `previts pretrain` or `previts evaluate`, as workers of one torchrun node.
 
     Args:
+        verb: Which of the two.
         processes: Worker processes, one a GPU.
-        arguments: Command-line arguments of `previts pretrain`.
+        arguments: Its command-line arguments.
     """
     torchrun = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
     role = Role(
-        name="pretrain",
+        name=verb,
         image=os.getcwd(),
         entrypoint=sys.executable,
-        args=[*torchrun, "-m", "previts", "pretrain", *arguments],
+        args=[*torchrun, "-m", "previts", verb, *arguments],
         num_replicas=1,
         env={
             **{name: os.environ[name] for name in os.environ if name.startswith(("PREVITS_", "MLFLOW_", "OMP_"))},
@@ -43,7 +44,7 @@ def training_app(processes: int, arguments: Sequence[str]) -> AppDef:
         },
         resource=Resource(cpu=processes, gpu=0, memMB=-1),
     )
-    return AppDef(name="previts-pretrain", roles=[role])
+    return AppDef(name=f"previts-{verb}", roles=[role])
 
 
 def run_locally(app: AppDef) -> None:

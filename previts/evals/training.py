@@ -1,0 +1,160 @@
+"""Training on labelled sets: one loop from the first missing step to the last, on one process or on many.
+
+PreViTS sections 4.2 to 4.4 (fine-tuning). What a batch holds and what is lost on it is the caller's; a step must depend
+on its number alone, so that a run that was stopped goes on as if it had not been.
+"""
+
+import itertools
+import math
+import re
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
+from typing import TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from previts import distributed, storage
+from previts.pretrain import TERMINATED, Conduct
+from previts.progress import progress
+from previts.tensors import delete_checked, read_checked, write_checked
+
+CHECKED_EVERY = 20  # steps between looks at the loss, each of which waits for the device
+Batch = TypeVar("Batch")
+_STATE = re.compile(r"state-(\d{8})\.pt")
+
+
+def train(
+    module: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    *,
+    steps: int,
+    batches: Callable[[int], Iterator[Batch]],
+    loss_of: Callable[[nn.Module, Batch], Tensor],
+    rate_at: Callable[[int], float],
+    folder: str,
+    what: str,
+    unit: str = "step",
+) -> None:
+    """Train `module` in place, from the newest sound state of `folder`; the last step is saved there too.
+
+    Args:
+        module: On its device; in training mode as the caller wants it.
+        optimizer: Of its parameters; each group may have a `lr_scale`.
+        steps: How many.
+        batches: Given the first step, yields this process's share of the batch of every step from there on.
+        loss_of: The mean loss of such a share; what it calls is handed to it, for with several processes that is a
+            wrapper of `module`.
+        rate_at: The learning rate of a step.
+        folder: URI for the states; "" keeps none.
+        what: Said on the progress line.
+        unit: What a step is called there.
+
+    Raises:
+        FloatingPointError: If the loss is not finite.
+        SystemExit: With code 143 after SIGTERM, once the step is finished and saved.
+    """
+    device = next(module.parameters()).device
+    first = _restore(folder, module, optimizer, device) if folder else 0
+    learner = _shared(module)
+    every = Conduct().checkpoint_seconds
+    saved_at = time.monotonic()
+    shown_at_all = distributed.is_main() and first < steps
+    bar = progress(range(first, steps), what, unit=unit, total=steps - first) if shown_at_all else nullcontext()
+    coming = batches(first) if first < steps else iter(())
+    with distributed.sigterm() as terminated, bar as shown:
+        for step in range(first, steps):
+            batch = next(coming)
+            for group in optimizer.param_groups:
+                group["lr"] = rate_at(step) * group.get("lr_scale", 1.0)
+            loss = loss_of(learner, batch)
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+            last = step + 1 == steps
+            if shown is not None:
+                shown.update(1)
+            if last or step % CHECKED_EVERY == 0:
+                value = float(loss.detach())
+                if not torch.isfinite(loss.detach()):
+                    raise FloatingPointError(f"{what}: the loss of step {step} is {value}; try a lower learning rate")
+                if shown is not None:
+                    shown.set_postfix({"loss": f"{value:.3f}"}, refresh=False)
+            due = distributed.is_main() and time.monotonic() - saved_at >= every
+            stopping, saving = distributed.any_of(terminated.is_set(), due)
+            if stopping or saving or last:
+                if distributed.is_main() and folder:
+                    _save(folder, step + 1, module, optimizer)
+                saved_at = time.monotonic()
+                distributed.barrier()  # a process that ends takes the others with it: not before the state is there
+            if stopping and not last:
+                raise SystemExit(TERMINATED)
+
+
+def steps_an_epoch(count: int, batch_size: int) -> int:
+    """Return how many batches `count` items make; the last may be smaller."""
+    return math.ceil(count / batch_size)
+
+
+def shares(count: int, batch_size: int, seed: int, first: int) -> Iterator[tuple[int, list[int]]]:
+    """Yield the epoch and this process's part of the numbers below `count` of every step from `first` on, without end.
+
+    Each epoch has an order of its own. A last batch that the processes cannot share evenly is filled up from the first.
+    """
+    world, epoch_steps, current = distributed.world_size(), steps_an_epoch(count, batch_size), -1
+    order = np.arange(count)
+    for step in itertools.count(first):
+        epoch, place = divmod(step, epoch_steps)
+        if epoch != current:
+            current, order = epoch, np.random.default_rng((seed, epoch)).permutation(count)
+        chosen = order[place * batch_size : (place + 1) * batch_size]
+        if lacking := -len(chosen) % world:
+            chosen = np.concatenate([chosen, np.resize(order, lacking)])
+        yield epoch, chosen[distributed.rank() :: world].tolist()
+
+
+def _shared(module: nn.Module) -> nn.Module:
+    """Return a module whose gradients are averaged over the processes."""
+    if distributed.world_size() == 1:
+        return module
+    with warnings.catch_warnings():
+        # torch 2.15 has a new name for it that older ones, which run here too, do not know.
+        warnings.filterwarnings("ignore", message="`broadcast_buffers` is deprecated")
+        return DistributedDataParallel(module, broadcast_buffers=False, gradient_as_bucket_view=True)
+
+
+def _states(folder: str) -> list[int]:
+    return sorted(int(match[1]) for name in storage.names(folder) if (match := _STATE.fullmatch(name)))
+
+
+def _state_uri(folder: str, step: int) -> str:
+    return storage.join(folder, f"state-{step:08d}.pt")
+
+
+def _save(folder: str, step: int, module: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    older = _states(folder)
+    write_checked(_state_uri(folder, step), {"module": module.state_dict(), "optimizer": optimizer.state_dict()})
+    for old in older:
+        if old != step:
+            delete_checked(_state_uri(folder, old))
+
+
+def _restore(folder: str, module: nn.Module, optimizer: torch.optim.Optimizer, device: torch.device) -> int:
+    """Load the newest sound state into module and optimiser and return its step, or 0."""
+    for step in reversed(_states(folder)):
+        state = read_checked(_state_uri(folder, step), device)
+        if state is not None:
+            module.load_state_dict(state["module"])
+            optimizer.load_state_dict(state["optimizer"])
+            return step
+    return 0
+
+
+def sweep(folder: str) -> None:
+    """Delete the states of a folder: what they were for is finished."""
+    for step in _states(folder):
+        delete_checked(_state_uri(folder, step))

@@ -1,0 +1,99 @@
+"""How a finished encoder is evaluated: the protocols of the benchmarks' authors, shrunk only by a profile.
+
+PreViTS sections 4.2 to 4.5; each section below is read by the benchmarks that `evals/protocol.py` names for it, and
+decides their results alone. Plain data: imports nothing heavy.
+"""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from previts.fields import require
+
+
+@dataclass(frozen=True)
+class SvmConfig:
+    """Support vector machines on frozen features: VOC 2007 (section 4.2)."""
+
+    average_precision: Literal["area", "11-point"] = "area"  # not stated; VirTex
+
+
+@dataclass(frozen=True)
+class LinearConfig:
+    """Softmax regression on frozen features: ImageNet-1k, and the head of the Backgrounds Challenge (section 4.2).
+
+    Paper: follows VirTex and CAST, and those two differ. "moco", which CAST takes too: rate 30, a tenth after 60 % and
+    80 % of the epochs; "virtex": rate 0.3 on a cosine that moves in every step. Neither has weight decay.
+    """
+
+    recipe: Literal["moco", "virtex"] = "moco"
+    epochs: int = 100  # more for cached features of a small set, see evals/linear.py
+    # "fresh": random crops, encoded in every epoch; "cached": one centre crop an image, encoded once
+    views: Literal["cached", "fresh"] = "fresh"
+
+    def __post_init__(self) -> None:
+        require("evaluation.linear.epochs", self.epochs, "1 or more", self.epochs >= 1)
+
+
+@dataclass(frozen=True)
+class DavisConfig:
+    """Attention as a tracker: DAVIS-2016 (section 4.5)."""
+
+    threshold: float = 0.5  # not stated; of the attention map scaled to [0, 1]
+
+    def __post_init__(self) -> None:
+        require("evaluation.davis.threshold", self.threshold, "in (0, 1]", 0 < self.threshold <= 1)
+
+
+@dataclass(frozen=True)
+class ActionsConfig:
+    """Fine-tuning on labelled clips: UCF-101, HMDB-51, JHMDB and mini-Kinetics (sections 4.3 and 4.4)."""
+
+    split: Literal["1", "2", "3", "all"] = "1"  # not stated; released code: 1. "all": the mean of the three
+    epochs: int = 50
+    lr: float = 0.05  # RSPNet fine-tunes with 0.005
+    batch_size: int = 32  # not stated, over all processes; released code: 8 GPUs of 4 clips
+    frames: int = 64  # not stated; released code, consecutive ones at 25 a second
+    size: int = 224  # pixels, height and width
+    test_clips: int = 10  # not stated; released code: evenly spaced, their logits averaged
+
+    def __post_init__(self) -> None:
+        require("evaluation.actions.epochs", self.epochs, "1 or more", self.epochs >= 1)
+        require("evaluation.actions.lr", self.lr, "more than 0", self.lr > 0)
+        require("evaluation.actions.batch_size", self.batch_size, "1 or more", self.batch_size >= 1)
+        require("evaluation.actions.frames", self.frames, "a multiple of 8", self.frames > 0 and self.frames % 8 == 0)
+        require("evaluation.actions.size", self.size, "32 or more", self.size >= 32)
+        require("evaluation.actions.test_clips", self.test_clips, "1 or more", self.test_clips >= 1)
+
+
+@dataclass(frozen=True)
+class DetectionConfig:
+    """Fine-tuning of detectors: VOC with a C4 body, COCO with an FPN (section 4.2)."""
+
+    batch_size: int = 16  # not stated, over all processes; MoCo: 8 GPUs of 2 images
+
+    def __post_init__(self) -> None:
+        require("evaluation.detection.batch_size", self.batch_size, "1 or more", self.batch_size >= 1)
+
+
+@dataclass(frozen=True)
+class EvaluationConfig:
+    """What all benchmarks share, and a section for each family of them."""
+
+    resize: int = 256  # of images that are classified: their short side, and the centre that is cut out
+    crop: int = 224
+    batch_size: int = 256
+    svm: SvmConfig = field(default_factory=SvmConfig)
+    linear: LinearConfig = field(default_factory=LinearConfig)
+    davis: DavisConfig = field(default_factory=DavisConfig)
+    actions: ActionsConfig = field(default_factory=ActionsConfig)
+    detection: DetectionConfig = field(default_factory=DetectionConfig)
+    runs: int = 1  # repetitions with other seeds; numbers are their means, the protocol has the deviations
+    limit: int = 0  # at most this many images or clips of a split and frames of a sequence, for a smoke run; 0 = all
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        require("evaluation.crop", self.crop, "from 32 to evaluation.resize", 32 <= self.crop <= self.resize)
+        require("evaluation.batch_size", self.batch_size, "1 or more", self.batch_size >= 1)
+        require("evaluation.runs", self.runs, "1 or more", self.runs >= 1)
+        require("evaluation.limit", self.limit, "0 or more", self.limit >= 0)
+        require("evaluation.seed", self.seed, "0 or more", self.seed >= 0)
