@@ -89,9 +89,9 @@ def test_every_reported_metric_belongs_to_a_benchmark_of_its_row():
 
 def test_an_assignment_may_be_for_one_row_or_table():
     changes = ["seed=1", "6b:seed=2", "6b/mu=0.2:seed=3"]
-    seeds = [
-        paper.resolve(row, "demo", changes).experiment.seed for row in (None, "6a/gap=zero", "6b/mu=0.0", "6b/mu=0.2")
-    ]
-    assert seeds == [1, 1, 2, 3]
-    with pytest.raises(InputError, match="did you mean '6b/mu=0.2'"):
+    rows = (None, "6a/gap=zero", "6b/mu=0.0", "6b/mu=0.2")
+    assert [paper.resolve(row, "demo", changes).experiment.seed for row in rows] == [1, 1, 2, 3]
+    uri = "gs://bucket/a=b/weights.pt"
+    assert paper.resolve(None, "demo", [f"model.weights={uri}"]).experiment.model.weights == uri
+    with pytest.raises(InputError, match="did you mean '6b/mu=0"):
         paper.resolve(None, "demo", ["6b/mu=0.21:seed=3"])

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from previts import distributed, storage
+from previts import storage
 from previts.errors import InputError
 from previts.evals.protocol import BENCHMARKS, Outcome, check
 from previts.evaluation import EvaluationConfig
@@ -40,6 +40,9 @@ def evaluate(
         InputError: If the benchmark is unknown, or a file of its layout is missing or damaged.
     """
     check([benchmark])
+    # Imported here and below: the names above are wanted by the command line, which must not wait for torch.
+    from previts import distributed
+
     model.eval()
     if config.runs == 1:
         return _once(benchmark, model, datasets_uri, config, folder, classifier)
@@ -79,7 +82,6 @@ def _stored(place: str) -> Outcome | None:
 def _once(
     benchmark: str, model: "MoCo", datasets_uri: str, config: EvaluationConfig, folder: str, classifier: str
 ) -> Outcome:
-    # Imported here: the names above are wanted by the command line, which must not wait for torch and scikit-learn.
     from previts.evals import backgrounds, davis, linear
 
     data_uri = storage.join(datasets_uri, BENCHMARKS[benchmark].folders[0])
