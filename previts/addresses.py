@@ -34,6 +34,7 @@ def checkpoint_address(plan: Plan, index: str, root: str) -> str:
     experiment = plan.experiment
     arm = "moco" if experiment.sampling.constraint == "none" else "sampling"
     arm = "previts" if experiment.objective.attention_weight else arm
+    arm = "frozen" if experiment.model.frozen else arm
     label = f"{experiment.model.encoder}-{arm}"
     return storage.address(root, "checkpoints", label, checkpoint_decided(plan, index))
 
@@ -71,12 +72,12 @@ def check_processes(processes: int) -> None:
 
 def check_fit(row: str, plan: Plan, benchmarks: Sequence[str]) -> None:
     """Raise an InputError if a row's model cannot be measured by a benchmark."""
-    kind = "clips" if plan.experiment.model.encoder == "s3dg" else "images"
-    able = [name for name, benchmark in BENCHMARKS.items() if getattr(benchmark, kind)]
+    video = plan.experiment.model.encoder == "s3dg"
+    able = [name for name, benchmark in BENCHMARKS.items() if (benchmark.clips if video else benchmark.images)]
     if unfit := [name for name in benchmarks if name not in able]:
         raise InputError(
-            f"row {row} is of the model of {kind}, which {', '.join(unfit)} cannot measure; "
-            f"benchmarks of that model: {', '.join(able)}"
+            f"row {row} is of the {'video' if video else 'image'} model, and {', '.join(unfit)} cannot measure that; "
+            f"benchmarks of this model: {', '.join(able)}"
         )
 
 

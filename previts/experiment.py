@@ -232,6 +232,7 @@ class ModelConfig:
     bn_momentum: float = 0.0
     # URI of weights that both encoders start from: a checkpoint of ours, MoCo's, RSPNet's or torchvision's; "": random
     weights: str = ""
+    frozen: bool = False  # the encoder stays as it starts: what others, or nobody, trained
     head: Literal["linear", "mlp"] = "linear"  # not stated; MoCo v1 and the released code
     embedding_dim: int = 128  # not stated; MoCo
 
@@ -285,7 +286,7 @@ class OptimConfig:
     lr: float = 0.03
     momentum: float = 0.9  # not stated; MoCo
     weight_decay: float = 1e-4  # not stated; MoCo
-    epochs: int = 200  # 0: the encoder stays as it starts
+    epochs: int = 200
     batch_size: int = 256  # over all processes
     lr_update: Literal["epoch", "step"] = "epoch"  # not stated; MoCo and the released code move it once an epoch
     final_lr_fraction: float = 0.001  # not stated; released code, the cosine ends at lr / 1000
@@ -298,7 +299,7 @@ class OptimConfig:
         require("optim.clip_norm", self.clip_norm, "0 or more", self.clip_norm >= 0)
         require("optim.momentum", self.momentum, "in [0, 1)", 0 <= self.momentum < 1)
         require("optim.weight_decay", self.weight_decay, "0 or more", self.weight_decay >= 0)
-        require("optim.epochs", self.epochs, "0 or more", self.epochs >= 0)
+        require("optim.epochs", self.epochs, "1 or more", self.epochs >= 1)
         require("optim.batch_size", self.batch_size, "2 or more", self.batch_size >= 2)
 
 

@@ -48,8 +48,8 @@ VIDEO_ABLATION = replace(VIDEO_PREVITS, optim=replace(VIDEO_PREVITS.optim, epoch
 RSPNET_ABLATION = replace(RSPNET, optim=VIDEO_ABLATION.optim)
 
 # Encoders that are measured as they start: from random weights, or from those that `model.weights` names.
-UNTRAINED = replace(MOCO, optim=replace(MOCO.optim, epochs=0))
-VIDEO_UNTRAINED = replace(RSPNET, optim=replace(RSPNET.optim, epochs=0))
+UNTRAINED = replace(MOCO, model=replace(MOCO.model, frozen=True))
+VIDEO_UNTRAINED = replace(RSPNET, model=replace(RSPNET.model, frozen=True))
 
 TRANSFER = ("voc07", "in1k", "voc_det", "coco")  # table 1
 IMAGES = (*TRANSFER, "in9", "davis", "grounding")

@@ -117,7 +117,9 @@ def train(
     parts = model.rows(share, conduct.accumulate)
 
     # From the first step that is missing to the last.
-    last = schedule.total_steps if conduct.stop_after is None else min(schedule.total_steps, first + conduct.stop_after)
+    last = 0 if experiment.model.frozen else schedule.total_steps
+    if conduct.stop_after is not None:
+        last = min(last, first + conduct.stop_after)
     workers = default_workers(device, distributed.world_size()) if conduct.workers is None else conduct.workers
     coming = batches(
         dataset,

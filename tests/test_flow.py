@@ -48,8 +48,10 @@ def test_rows_of_one_experiment_are_pretrained_once(place):
         ({"rows": ["7/x"]}, "there is no row"),
         ({"rows": []}, "no rows"),
         ({"benchmarks": ["voc"]}, "did you mean 'voc07'"),
-        ({"benchmarks": []}, "no benchmarks"),
-        ({"benchmarks": ["in9"]}, "needs its labelled set at .*in9"),
+        ({"benchmarks": []}, "needs a labelled set at .*imagenet"),  # what the paper has for the rows
+        ({"benchmarks": ["in9"]}, "needs a labelled set at .*in9"),
+        ({"benchmarks": ["ucf101"]}, "of the image model, and ucf101 cannot measure that"),
+        ({"rows": ["1"]}, "--set 1/supervised:model.weights=URI"),
         ({"profile": "tiny"}, "there is no profile"),
         ({"set": ["optim.lr=quick"]}, "optim.lr must be a number"),
         ({"parts": 0}, "parts must be 1 or more"),

@@ -7,8 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+import torchvision
 
-from previts import demo, flow, masks, paper, shards, stages, storage, tubes, video
+from previts import demo, flow, masks, paper, shards, stages, storage, tensors, tubes, video
 from previts import index as corpus
 from previts.errors import InputError
 
@@ -298,3 +300,59 @@ def test_the_saliency_counts_its_key_frames(made):
     frames = [row.num_frames for shard in range(3) for row in shards.read_shard(made["videos"], shard)]
     counts = storage.read_manifest(made["saliency"]).counts
     assert counts == {"shards": 3, "key_frames": sum(-(-number // 4) for number in frames)}
+
+
+def test_rows_that_are_not_trained_measure_their_start(made, tmp_path):
+    index, root, data = made["index"], made["root"], made["data"]
+    random = stages.pretrain("1/random", index, root, "demo", SMALL)
+    assert storage.read_manifest(random).counts["steps"] == 0
+    assert storage.is_committed(stages.evaluate("1/random", "davis", random, data, root, "demo", SMALL))
+    with pytest.raises(InputError, match=r"--set 1/supervised:model\.weights=URI"):
+        stages.pretrain("1/supervised", index, root, "demo", SMALL)
+    weights = str(tmp_path / "torchvision.pt")
+    network = torchvision.models.resnet18()
+    torch.save(network.state_dict(), weights)
+    chosen = [*SMALL, f"1/supervised:model.weights={weights}"]
+    given = stages.pretrain("1/supervised", index, root, "demo", chosen)
+    encoder = tensors.read_checked(storage.join(given, tensors.ENCODER), "cpu")
+    assert all(torch.equal(encoder[name], value) for name, value in network.state_dict().items() if "fc." not in name)
+    assert stages.pretrain("1/random", index, root, "demo", chosen) == random
+
+
+def test_a_failed_benchmark_is_a_result_with_its_reason_and_is_tried_again(made, tmp_path, capfd):
+    os.system(f"cp -a {made['data']}/voc/. {tmp_path}/voc")
+    os.system(f"cp -a {made['data']}/davis/. {tmp_path}/davis")
+    picture = next((tmp_path / "voc" / "VOCdevkit" / "VOC2007" / "JPEGImages").iterdir())
+    sound = picture.read_bytes()
+    picture.write_bytes(sound[:100])
+    root, data = made["root"], str(tmp_path)
+    place = ("1/vgg/previts", "voc07", made["checkpoint"], data, root, "demo", SMALL)
+    failed = flow.measure(*place)
+    with pytest.raises(InputError, match="cannot be read as an image"):
+        stages.evaluate(*place)
+    other = flow.measure("1/vgg/previts", "davis", made["checkpoint"], data, root, "demo", SMALL)
+    assert "VOC07 trainval" in capfd.readouterr().err  # what the process says is passed on
+    report = stages.report(["1/vgg/previts"], made["index"], [failed, other], root, "demo", SMALL)
+    page = storage.read_bytes(storage.join(report, "report.md")).decode()
+    assert f"{picture.name} cannot be read as an image" in page
+    assert storage.read_manifest(report).counts["measured"] > 0
+    with pytest.raises(InputError, match=r"1 of 2 evaluations failed:\n  voc07 of .*cannot be read as an image"):
+        flow.settle(report)
+    picture.write_bytes(sound)
+    mended = flow.measure(*place)
+    assert storage.read_manifest(mended).counts["voc07/map"] >= 0
+    flow.settle(stages.report(["1/vgg/previts"], made["index"], [mended, other], root, "demo", SMALL))
+
+
+def test_a_benchmark_may_be_repeated_with_other_seeds(made):
+    chosen = [*SMALL, "evaluation.runs=3", "evaluation.linear.recipe=virtex"]
+    uri = stages.evaluate("1/vgg/previts", "in1k", made["checkpoint"], made["data"], made["root"], "demo", chosen)
+    result = storage.read_json(storage.join(uri, "result.json"))
+    by_run = result["protocol"]["by_run"]["in1k/top1"]
+    assert len(by_run) == 3
+    assert result["metrics"]["in1k/top1"] == pytest.approx(np.mean(by_run))
+    assert result["protocol"]["standard_deviation"]["in1k/top1"] == pytest.approx(np.std(by_run, ddof=1))
+    assert "work" not in storage.names(uri)
+    alone = [*SMALL, "evaluation.seed=2", "evaluation.linear.recipe=virtex"]
+    uri = stages.evaluate("1/vgg/previts", "in1k", made["checkpoint"], made["data"], made["root"], "demo", alone)
+    assert storage.read_json(storage.join(uri, "result.json"))["metrics"]["in1k/top1"] == by_run[2]
