@@ -25,7 +25,7 @@ FORMATS = {
     "index": 2,
     "checkpoints": 2,
     "results": 2,
-    "report": 1,
+    "report": 2,
 }
 
 

@@ -7,7 +7,7 @@ The page is one file that asks nothing of the network.
 import csv
 import io
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 
@@ -85,6 +85,7 @@ def build_report(
     target_uri: str,
     rows: Sequence[ReportRow],
     *,
+    cited: Mapping[str, Mapping[str, Mapping[str, float]]] | None = None,
     profile: str = "",
     index: str = "",
     created: str = "",
@@ -95,6 +96,7 @@ def build_report(
         results: URIs of folders that `previts evaluate` wrote.
         target_uri: The folder for the three files.
         rows: The arms in the order of the paper; several may share a checkpoint.
+        cited: By table and title, numbers of others that the paper quotes.
         profile: The size at which everything ran; empty if unknown.
         index: The corpus to show first; those of the checkpoints are shown in any case.
         created: The date that the page should bear; the report never asks the clock, so that it can be repeated.
@@ -106,7 +108,7 @@ def build_report(
         raise InputError("a report needs at least one row; give the rows of the paper that were trained")
     found = read_results(results)
     checkpoints = read_checkpoints(rows)
-    tables = make_tables(rows, found, checkpoints)
+    tables = make_tables(rows, found, checkpoints, cited or {})
     indexes = [storage.absolute(index)] if index else []
     indexes += [
         item.manifest.inputs["index"] for item in checkpoints if item.manifest and "index" in item.manifest.inputs
@@ -245,6 +247,10 @@ def _markdown(page: Page) -> str:
             _md_row(["---"] * (len(heads) + 1)),
         ]
         lines += [_md_row([_md(row.title), *(_md_cell(cell, numbers) for cell in cells)]) for row, cells in table.rows]
+        for title, values in table.cited:
+            quoted = zip(table.metrics, values, strict=True)
+            cells = ["" if value is None else f"paper {metric.show(value)}" for metric, value in quoted]
+            lines += [_md_row([_md(title), *cells])]
         lines += [
             "",
             "Measured (difference to the first arm), then what the paper reports. Bold: best of the column.",

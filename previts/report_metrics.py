@@ -34,6 +34,15 @@ METRICS = (
     Metric("voc07/map", "mAP", "percent", "higher", 1),
     Metric("in1k/top1", "Top-1", "percent", "higher", 1),
     Metric("in1k/top5", "Top-5", "percent", "higher", 1),
+    Metric("voc_det/ap", "AP", "percent", "higher", 1),
+    Metric("voc_det/ap50", "AP50", "percent", "higher", 1),
+    Metric("voc_det/ap75", "AP75", "percent", "higher", 1),
+    Metric("coco/box_ap", "box AP", "percent", "higher", 1),
+    Metric("coco/box_ap50", "box AP50", "percent", "higher", 1),
+    Metric("coco/box_ap75", "box AP75", "percent", "higher", 1),
+    Metric("coco/mask_ap", "mask AP", "percent", "higher", 1),
+    Metric("coco/mask_ap50", "mask AP50", "percent", "higher", 1),
+    Metric("coco/mask_ap75", "mask AP75", "percent", "higher", 1),
     Metric("in9/original", "Original", "percent", "higher", 1),
     Metric("in9/mixed_same", "Mixed-Same", "percent", "higher", 1),
     Metric("in9/mixed_rand", "Mixed-Rand", "percent", "higher", 1),
@@ -45,6 +54,9 @@ METRICS = (
     Metric("davis/j_mean", "J mean", "fraction", "higher"),
     Metric("davis/j_recall", "J recall", "fraction", "higher"),
     Metric("davis/j_decay", "J decay", "fraction", "lower"),
+    Metric("grounding/energy", "energy on object", "fraction", "higher"),
+    Metric("grounding/pointing", "pointing game", "fraction", "higher"),
+    Metric("grounding/told_apart", "told apart", "fraction", "higher"),
 )
 
 
@@ -66,11 +78,37 @@ TITLES = {
         "Does the encoder look at the object or at what is behind it? Mixed: the object on another background. FG, BG: "
         "only the object, only the background. Accuracy on the background alone should be low.",
     ),
+    "voc_det": (
+        "VOC detection",
+        "Faster R-CNN, fine-tuned, %",
+        "Where are the objects of 20 classes? The encoder is fine-tuned in a Faster R-CNN; average precision of boxes.",
+    ),
+    "coco": (
+        "COCO instances",
+        "Mask R-CNN, fine-tuned, %",
+        "Where are the objects, pixel by pixel? The encoder is fine-tuned in a Mask R-CNN; average precision.",
+    ),
+    "grounding": (
+        "Two keys",
+        "attention on COCO, 0 to 1",
+        "Does attention tell two objects of one picture apart? Share of attention on the object that is the key, how "
+        "often its strongest cell lies there (pointing), and how often both keys draw more of it to their own object.",
+    ),
     "davis": (
         "DAVIS 2016",
         "attention as a tracker, 0 to 1",
         "Does attention follow the object of the first frame? J is the overlap of attended cells and object: its "
         "mean, the share of frames above one half (recall), and how much is lost from first to last quarter (decay).",
     ),
+}
+# The tables whose arms the paper measures in several places, and where else it tells of a benchmark.
+SPLIT = ("1", "2")
+PLACES = {
+    "in9": "4, images",
+    "jhmdb": "4, videos",
+    "minikinetics": "of appendix A",
+    "davis": "5",
+    "grounding": "for figure 6",
+    "hmdb51": "beyond the paper",
 }
 KNOWN = {metric.key: metric for metric in METRICS}

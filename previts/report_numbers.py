@@ -5,11 +5,11 @@ and nothing is read or written.
 """
 
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 from previts.report_inputs import Checkpoint, ReportRow, Result, is_finite, short
-from previts.report_metrics import KNOWN, METRICS, TITLES, Metric
+from previts.report_metrics import KNOWN, METRICS, PLACES, SPLIT, TITLES, Metric
 
 
 @dataclass(frozen=True)
@@ -30,6 +30,11 @@ class Cell:
         return self.row.reported.get(self.metric.key)
 
     @property
+    def told(self) -> bool:
+        """Whether anybody has something to say here: a number, a failure or the paper."""
+        return self.status != "missing" or self.paper is not None
+
+    @property
     def verdict(self) -> str:
         """Whether the difference to the first arm is for the better."""
         if not self.metric.better or not self.delta or float(f"{self.delta:.{self.metric.digits}f}") == 0:
@@ -39,12 +44,16 @@ class Cell:
 
 @dataclass(frozen=True)
 class Table:
-    """A table of the paper: cells by row, columns grouped by benchmark; `extra` holds numbers that the paper lacks."""
+    """A table of the paper: cells by row, columns grouped by benchmark.
+
+    `extra` holds numbers that the paper lacks, `cited` the lines of others' work that it quotes.
+    """
 
     name: str
     metrics: list[Metric]
     rows: list[tuple[ReportRow, list[Cell]]]
     extra: list[tuple[Metric, list[Cell]]]
+    cited: list[tuple[str, list[float | None]]] = field(default_factory=list)
 
     @property
     def groups(self) -> list[tuple[str, int]]:
@@ -70,14 +79,50 @@ class Note:
     where: list[str]
 
 
-def make_tables(rows: Sequence[ReportRow], results: list[Result], checkpoints: list[Checkpoint]) -> list[Table]:
-    """Return one table for each table of the paper: the first part of the rows' names."""
+def make_tables(
+    rows: Sequence[ReportRow],
+    results: list[Result],
+    checkpoints: list[Checkpoint],
+    cited: Mapping[str, Mapping[str, Mapping[str, float]]],
+) -> list[Table]:
+    """Return the tables of the paper that the rows are of: by the first part of their names, then by benchmark.
+
+    Args:
+        rows: The arms in order.
+        results: What was measured.
+        checkpoints: Those of the rows.
+        cited: By table and title, the numbers of others that the paper quotes.
+    """
     by_cell = {(result.checkpoint, result.benchmark): result for result in results}
     state = {item.fingerprint: item for item in checkpoints}
     grouped: dict[str, list[ReportRow]] = {}
     for row in rows:
         grouped.setdefault(row.name.split("/")[0] if "/" in row.name else "", []).append(row)
-    return [_table(name, members, by_cell, state) for name, members in grouped.items()]
+    found = []
+    for name, members in grouped.items():
+        for table in _split(_table(name, members, by_cell, state)):
+            lines = [
+                (title, [numbers.get(metric.key) for metric in table.metrics])
+                for title, numbers in cited.get(table.name, {}).items()
+            ]
+            found.append(replace(table, cited=lines))
+    return found
+
+
+def _split(table: Table) -> list[Table]:
+    """Return a table of several benchmarks as the paper prints it: in parts, each with the rows that it tells of."""
+    if table.name not in SPLIT:
+        return [table]
+    parts = []
+    for name in dict.fromkeys([table.name, *(PLACES.get(metric.benchmark, table.name) for metric in table.metrics)]):
+        chosen = [n for n, metric in enumerate(table.metrics) if PLACES.get(metric.benchmark, table.name) == name]
+        rows = [(row, [cells[n] for n in chosen]) for row, cells in table.rows]
+        told = [(row, cells) for row, cells in rows if any(cell.told for cell in cells)]
+        main = name == table.name
+        if chosen or main:
+            metrics = [table.metrics[n] for n in chosen]
+            parts.append(Table(name, metrics, rows if main else told or rows, table.extra if main else []))
+    return parts
 
 
 def _table(

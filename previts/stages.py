@@ -526,7 +526,7 @@ def report(
             )
             for row, uri in zip(shown, trained, strict=True)
         ]
-        counts = pages.build_report(list(results), uri, lines, profile=profile, index=index)
+        counts = pages.build_report(list(results), uri, lines, cited=paper.CITED, profile=profile, index=index)
         runlog.log_report(root, group=storage.fingerprint_of(index, "index"), report=uri)
         inputs = {"index": index, **{f"result{number}": result for number, result in enumerate(results)}}
         storage.commit(uri, decided, inputs=inputs, counts=counts)

@@ -258,11 +258,10 @@ class Reader(HTMLParser):
             self.rows[-1][-1] += data
 
     def row(self, start: str) -> list[str]:
-        return next(
-            cells
-            for cells in ([" ".join(cell.split()) for cell in row] for row in self.rows)
-            if cells and cells[0].startswith(start)
-        )
+        """Return title and cells of the first row of that title, from all parts of its table."""
+        rows = [[" ".join(cell.split()) for cell in row] for row in self.rows]
+        title = next(cells[0] for cells in rows if cells and cells[0].startswith(start))
+        return [title, *(cell for cells in rows if cells and cells[0] == title for cell in cells[1:])]
 
 
 @pytest.fixture(scope="module")
@@ -393,7 +392,7 @@ def test_markdown_tables_are_rectangular(world: World) -> None:
                 widths.append([])
             widths[-1].append(len(re.findall(r"(?<!\\)\|", line)))
         previous = line
-    assert len(widths) == 5  # two tables of the paper, the crawl, its tubes, what differs
+    assert len(widths) == 7  # table 1 in three parts, table 6b, the crawl, its tubes, what differs
     assert all(len(set(width)) == 1 for width in widths)
     assert "31.2 / paper 68.3" in world.markdown
     assert "**34.5** (+3.2) / paper 73.0" in world.markdown
@@ -483,3 +482,16 @@ def test_what_a_filter_left_out_is_told_by_reason(tmp_path: Path) -> None:
     assert page.row("Videos with a tube")[1:] == ["1", "", "17 % 0 without"]
     assert "tube_iou" not in counts
     assert "exact mask" not in page.text
+
+
+def test_lines_that_the_paper_quotes_stand_in_their_table(world: World, tmp_path: Path) -> None:
+    rows = [report.ReportRow("3/mine", "Mine", str(tmp_path / "none"), "nothing", {"voc07/map": 91.8})]
+    cited = {"3": {"Theirs": {"voc07/map": 87.9}}, "4": {"Elsewhere": {"voc07/map": 1.0}}}
+    report.build_report(world.results, str(tmp_path), rows, cited=cited)
+    markdown = (tmp_path / "report.md").read_text()
+    assert "| Theirs | paper 87.9 |" in markdown
+    assert "Elsewhere" not in markdown
+    assert re.search(r"\| Mine \| failed \(\d\) / paper 91\.8 \|", markdown)
+    page = Reader((tmp_path / "report.html").read_text())
+    assert page.row("Theirs")[1:2] == ["87.9"]
+    assert "87.9" not in (tmp_path / "report.csv").read_text()  # which has what was measured
