@@ -82,7 +82,7 @@ def _stored(place: str) -> Outcome | None:
 def _once(
     benchmark: str, model: "MoCo", datasets_uri: str, config: EvaluationConfig, folder: str, classifier: str
 ) -> Outcome:
-    from previts.evals import backgrounds, davis, linear
+    from previts.evals import backgrounds, davis, grounding, linear
 
     data_uri = storage.join(datasets_uri, BENCHMARKS[benchmark].folders[0])
     match benchmark:
@@ -92,6 +92,8 @@ def _once(
             return linear.imagenet(model, data_uri, config, folder)
         case "in9":
             return backgrounds.challenge(model, data_uri, storage.join(datasets_uri, "imagenet"), config, folder)
+        case "grounding":
+            return grounding.localise(model, data_uri, config)
         case "davis":
             return davis.track(model, data_uri, config)
     raise InputError(f"benchmark {benchmark} cannot be run yet")

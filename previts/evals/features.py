@@ -235,11 +235,15 @@ def attention(model: MoCo, query_BTCHW: Tensor, key_TCHW: Tensor, key_mask_THW: 
     return model.attend(query_BTCHW.transpose(1, 2), key_TCHW.transpose(0, 1)[None], key_mask_THW[None])
 
 
+def cell_shares(model: MoCo, masks_THW: NDArray[np.bool_], grid: tuple[int, int]) -> NDArray[np.float32]:
+    """Return the share of each cell of the map's grid that the object covers, T x h x w, pooled as in pretraining."""
+    pooled = pool_masks(torch.from_numpy(masks_THW)[:, None], (1, *grid), model.experiment.objective.mask_pooling)
+    return np.asarray(pooled[:, 0].numpy())
+
+
 def covered_cells(model: MoCo, masks_THW: NDArray[np.bool_], grid: tuple[int, int]) -> NDArray[np.bool_]:
-    """Return the cells of the map's grid that count as object, T x h x w: more than half, pooled as in pretraining."""
-    masks_T1HW = torch.from_numpy(masks_THW)[:, None]
-    pooled = pool_masks(masks_T1HW, (1, *grid), model.experiment.objective.mask_pooling)
-    return np.asarray(pooled[:, 0].numpy() > 0.5)
+    """Return the cells of the map's grid that count as object, T x h x w: more than half."""
+    return cell_shares(model, masks_THW, grid) > 0.5
 
 
 def weights_digest(model: MoCo) -> str:
