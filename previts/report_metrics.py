@@ -34,6 +34,15 @@ METRICS = (
     Metric("voc07/map", "mAP", "percent", "higher", 1),
     Metric("in1k/top1", "Top-1", "percent", "higher", 1),
     Metric("in1k/top5", "Top-5", "percent", "higher", 1),
+    Metric("voc_det/ap", "AP", "percent", "higher", 1),
+    Metric("voc_det/ap50", "AP50", "percent", "higher", 1),
+    Metric("voc_det/ap75", "AP75", "percent", "higher", 1),
+    Metric("coco/box_ap", "box AP", "percent", "higher", 1),
+    Metric("coco/box_ap50", "box AP50", "percent", "higher", 1),
+    Metric("coco/box_ap75", "box AP75", "percent", "higher", 1),
+    Metric("coco/mask_ap", "mask AP", "percent", "higher", 1),
+    Metric("coco/mask_ap50", "mask AP50", "percent", "higher", 1),
+    Metric("coco/mask_ap75", "mask AP75", "percent", "higher", 1),
     Metric("in9/original", "Original", "percent", "higher", 1),
     Metric("in9/mixed_same", "Mixed-Same", "percent", "higher", 1),
     Metric("in9/mixed_rand", "Mixed-Rand", "percent", "higher", 1),
@@ -59,6 +68,18 @@ TITLES = {
         "ImageNet-1k",
         "linear classifier, %",
         "Which of 1,000 classes is shown? A linear classifier on frozen features; accuracy.",
+    ),
+    "voc_det": (
+        "VOC detection",
+        "Faster R-CNN (C4), average precision in %",
+        "Where are the objects of 20 classes? A detector trained from the encoder's weights; the mean over overlaps of "
+        "0.5 to 0.95, and at 0.5 and 0.75 alone.",
+    ),
+    "coco": (
+        "COCO",
+        "Mask R-CNN (FPN), average precision in %",
+        "Which pixels belong to which object? A detector trained from the encoder's weights; boxes and masks, the mean "
+        "over overlaps of 0.5 to 0.95, and at 0.5 and 0.75 alone.",
     ),
     "in9": (
         "Backgrounds Challenge",
