@@ -3,6 +3,9 @@ import math
 import os
 import shutil
 import signal
+import socket
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -321,10 +324,42 @@ def test_squares_are_found_after_some_training(model: MoCo, tmp_path: Path):
     config = replace(
         SMALL, limit=0, detection=replace(SMALL.detection, lr=0.02, batch_size=4, voc_steps=60, voc_sides=(64, 64))
     )
-    outcome = evals.evaluate("voc_det", model, str(tmp_path), config)
-    assert outcome.metrics["voc_det/ap50"] > 50
-    untrained = replace(config, detection=replace(config.detection, voc_steps=1))
-    assert evals.evaluate("voc_det", model, str(tmp_path), untrained).metrics["voc_det/ap50"] < 20
+    assert evals.evaluate("voc_det", model, str(tmp_path), config).metrics["voc_det/ap50"] > 50
+
+
+TOGETHER = """
+import json, sys
+sys.path.insert(0, sys.argv[1])
+from dataclasses import replace
+from previts import distributed, evals
+from test_detection import SMALL, build
+
+with distributed.process_group():
+    config = replace(SMALL, limit=5, detection=replace(SMALL.detection, coco_steps=2, coco_sides=(64, 64)))
+    print(json.dumps(evals.evaluate("coco", build(), sys.argv[2], config, sys.argv[3]).metrics))
+"""
+
+
+@pytest.mark.slow
+def test_two_processes_share_training_and_test(world: Path, tmp_path: Path):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    shared = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    shared |= {"WORLD_SIZE": "2", "OMP_NUM_THREADS": "1"}
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", TOGETHER, str(Path(__file__).parent), str(world), str(tmp_path)],
+            env={**shared, "RANK": str(rank), "LOCAL_RANK": str(rank)}, stdout=subprocess.PIPE, text=True,
+        )
+        for rank in range(2)
+    ]  # fmt: skip
+    said = [process.communicate(timeout=300)[0] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0]
+    numbers = [json.loads(text.splitlines()[-1]) for text in said]
+    # Each returns the measure of all images; only one writes states.
+    assert numbers[0] == numbers[1]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["state-00000002.pt", "state-00000002.pt.sha256"]
 
 
 # --- layouts ---
