@@ -25,9 +25,8 @@ from previts.moco import MoCo
 from previts.models.resnet import Encoder
 from previts.progress import progress
 
-MOMENTUM, WEIGHT_DECAY = 0.9, 1e-4
-DROP = 0.1
-# The rate grows from a thousandth over so many steps, or a tenth of them where there are few.
+# not stated: detectron2
+MOMENTUM, WEIGHT_DECAY, DROP = 0.9, 1e-4, 0.1
 WARM_UP_FROM = 1e-3
 
 
@@ -38,7 +37,7 @@ class Course:
     Attributes:
         steps: How many.
         drops: Shares of the steps.
-        warm_up: Steps.
+        warm_up: Steps over which the rate grows from a thousandth; a tenth of all where these are few.
         sides: Range of the short sides of images, in pixels.
         masks: Whether masks are trained too.
     """
@@ -74,7 +73,8 @@ def voc(model: MoCo, data_uri: str, config: EvaluationConfig, folder: str) -> Ou
     Raises:
         InputError: If a file of the layout is missing or damaged, or there is nothing to train on or to test on.
     """
-    settings, before = config.detection, features.weights_digest(model)
+    encoder, settings, before = _encoder(model), config.detection, features.weights_digest(model)
+    device = features.device_of(model)
     roots = {year: storage.join(data_uri, "VOCdevkit", year) for year in ("VOC2007", "VOC2012")}
     classes = linear.voc_classes(roots["VOC2007"])
     if not storage.names(roots["VOC2012"]):
@@ -91,8 +91,9 @@ def voc(model: MoCo, data_uri: str, config: EvaluationConfig, folder: str) -> Ou
         raise InputError(f"no image of the test list of {roots['VOC2007']} has an object that can be scored")
     # not stated: MoCo
     course = Course(settings.voc_steps, (3 / 4, 11 / 12), 100, settings.voc_sides, masks=False)
-    detector = _trained(model, lambda: detectors.c4(_encoder(model), len(classes), settings), usable, course, config,
-                        folder, "VOC det.")  # fmt: skip
+    detector = _trained(
+        lambda: detectors.c4(encoder, len(classes), settings), device, usable, course, config, folder, "VOC det."
+    )
     found = _detected(detector, test, settings.voc_sides[1], "VOC07 test")
     precision_CK = detection_scores.voc_average_precision(
         [picture.objects for picture in test], found, len(classes), settings.average_precision
@@ -134,7 +135,8 @@ def coco(model: MoCo, data_uri: str, config: EvaluationConfig, folder: str) -> O
     Raises:
         InputError: If a file of the layout is missing or damaged, or there is nothing to train on or to test on.
     """
-    settings, before = config.detection, features.weights_digest(model)
+    encoder, settings, before = _encoder(model), config.detection, features.weights_digest(model)
+    device = features.device_of(model)
     train = detection_sets.read_coco(data_uri, "train", config.limit)
     val = detection_sets.read_coco(data_uri, "val", config.limit)
     if train.categories != val.categories:
@@ -146,8 +148,9 @@ def coco(model: MoCo, data_uri: str, config: EvaluationConfig, folder: str) -> O
     # not stated: detectron2's schedules
     steps = settings.coco_steps * (2 if settings.coco_schedule == "2x" else 1)
     course = Course(steps, (2 / 3, 8 / 9), 1000, settings.coco_sides, masks=True)
-    detector = _trained(model, lambda: detectors.fpn(_encoder(model), len(train.categories), settings), usable, course,
-                        config, folder, "COCO")  # fmt: skip
+    detector = _trained(
+        lambda: detectors.fpn(encoder, len(train.categories), settings), device, usable, course, config, folder, "COCO"
+    )
     found = _detected(detector, val.pictures, settings.coco_sides[1], "COCO val")
     numbers = detection_scores.coco_average_precision(val.document, val.image_ids, found, list(val.categories))
     return Outcome(
@@ -206,26 +209,26 @@ def _figures(test: Sequence[Picture], found: Sequence[Found], names: Sequence[st
 
 
 def _trained(
-    model: MoCo,
     build: Callable[[], nn.Module],
+    device: torch.device,
     pictures: Sequence[Picture],
     course: Course,
     config: EvaluationConfig,
     folder: str,
     what: str,
 ) -> nn.Module:
-    """Return a trained detector, on the device of the model, in eval mode.
+    """Return a trained detector in eval mode.
 
     Args:
-        model: Only its device is used.
         build: Makes the detector; what is random in it follows the seed.
+        device: Where to train.
         pictures: To train on, with all their objects.
         course: How long and at which sizes.
         config: Uses detection, seed.
         folder: URI for states to go on from after a stop.
         what: Said on the progress line.
     """
-    settings, device = config.detection, features.device_of(model)
+    settings = config.detection
     with _seeded(device, config.seed):
         detector = build()
     detector = detectors.placed(detector, device).train()
