@@ -11,12 +11,15 @@ import time
 from collections.abc import Iterator
 from datetime import timedelta
 from types import FrameType
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 from torch import distributed as dist
 
 from previts.errors import InputError
+
+Item = TypeVar("Item")
 
 LOST_SECONDS = 2.0  # torchrun looks at its processes ten times a second
 
@@ -108,11 +111,11 @@ def any_of(*flags: bool) -> list[bool]:
     return [bool(flag) for flag in shared]
 
 
-def gather_lists(items: list[tuple[str, str]]) -> list[tuple[str, str]]:
+def gather_lists(items: list[Item]) -> list[Item]:
     """Return the items of all processes, in the order of ranks."""
     if world_size() == 1:
         return items
-    found: list[list[tuple[str, str]]] = [[] for _ in range(world_size())]
+    found: list[list[Item]] = [[] for _ in range(world_size())]
     dist.all_gather_object(found, items)
     return [item for part in found for item in part]
 

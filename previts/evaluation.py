@@ -9,6 +9,8 @@ from typing import Literal
 
 from previts.fields import require
 
+SIDE_STEP = 32  # pixels, between the sizes at which a detector is trained
+
 
 @dataclass(frozen=True)
 class SvmConfig:
@@ -67,12 +69,40 @@ class ActionsConfig:
 
 @dataclass(frozen=True)
 class DetectionConfig:
-    """Fine-tuning of detectors: VOC with a C4 body, COCO with an FPN (section 4.2)."""
+    """Fine-tuning of detectors: VOC with a C4 body, COCO with an FPN (section 4.2).
 
-    batch_size: int = 16  # not stated, over all processes; MoCo: 8 GPUs of 2 images
+    Not stated: all of it. From MoCo's detection (VOC), VirTex's (COCO) and the defaults of detectron2, which both use.
+    """
+
+    lr: float = 0.02
+    batch_size: int = 16  # over all processes; MoCo: 8 GPUs of 2 images
+    voc_steps: int = 24_000  # a tenth of the rate from 3/4 on, a hundredth from 11/12 on
+    # Paper: table 1 seems to mix them: its supervised row is that of MoCo's 1x, its random row that of MoCo's 2x.
+    coco_schedule: Literal["1x", "2x"] = "1x"
+    coco_steps: int = 90_000  # of 1x, 2x has twice as many; a tenth from 2/3 on, a hundredth from 8/9 on
+    # Pixels, short side of an image: drawn from a range in steps of 32 to train on, the larger end to test on
+    voc_sides: tuple[int, int] = (480, 800)
+    coco_sides: tuple[int, int] = (640, 800)
+    proposals: int = (
+        1000  # regions of an image that a detector looks at in a test; for training, see evals/detectors.py
+    )
+    regions: int = 512  # of an image, drawn from the proposals, that its heads train on
+    cells: int = 14  # height and width of a region's map before layer4 (C4)
+    precise_bn: int = 200  # batches from which the statistics of batch normalisation are taken anew; 0: as trained
+    average_precision: Literal["11-point", "area"] = "11-point"  # of VOC, at each of the ten overlaps
+    difficult: bool = False  # whether VOC's difficult objects are trained on, as detectron2 does; none are scored
 
     def __post_init__(self) -> None:
-        require("evaluation.detection.batch_size", self.batch_size, "1 or more", self.batch_size >= 1)
+        require("evaluation.detection.lr", self.lr, "more than 0", self.lr > 0)
+        for name in ("batch_size", "voc_steps", "coco_steps", "proposals", "regions"):
+            value = getattr(self, name)
+            require(f"evaluation.detection.{name}", value, "1 or more", value >= 1)
+        for name in ("voc_sides", "coco_sides"):
+            low, high = sides = getattr(self, name)
+            allowed = "two sizes of 32 or more, the smaller first, a multiple of 32 apart"
+            require(f"evaluation.detection.{name}", sides, allowed, 32 <= low <= high and (high - low) % SIDE_STEP == 0)
+        require("evaluation.detection.cells", self.cells, "2 or more", self.cells >= 2)
+        require("evaluation.detection.precise_bn", self.precise_bn, "0 or more", self.precise_bn >= 0)
 
 
 @dataclass(frozen=True)

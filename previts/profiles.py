@@ -6,7 +6,7 @@ A profile shrinks a plan and keeps what tells the rows apart. Its numbers are ou
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from previts.evaluation import ActionsConfig, EvaluationConfig, LinearConfig
+from previts.evaluation import ActionsConfig, DetectionConfig, EvaluationConfig, LinearConfig
 from previts.experiment import Plan
 
 
@@ -79,6 +79,17 @@ def _demo(plan: Plan) -> Plan:
             crop=112,
             batch_size=64,
             linear=LinearConfig(epochs=30, views="cached"),
+            detection=DetectionConfig(
+                batch_size=2,
+                voc_steps=30,
+                coco_steps=20,
+                voc_sides=(128, 160),
+                coco_sides=(128, 160),
+                proposals=16,
+                regions=16,
+                cells=7,
+                precise_bn=4,
+            ),
             actions=ActionsConfig(epochs=8, lr=0.02, batch_size=8, frames=16, size=64, test_clips=2),
         ),
     )

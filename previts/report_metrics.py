@@ -72,6 +72,18 @@ TITLES = {
         "linear classifier, %",
         "Which of 1,000 classes is shown? A linear classifier on frozen features; accuracy.",
     ),
+    "voc_det": (
+        "VOC detection",
+        "Faster R-CNN (C4), average precision in %",
+        "Where are the objects of 20 classes? A detector trained from the encoder's weights; the mean over overlaps of "
+        "0.5 to 0.95, and at 0.5 and 0.75 alone.",
+    ),
+    "coco": (
+        "COCO",
+        "Mask R-CNN (FPN), average precision in %",
+        "Which pixels belong to which object? A detector trained from the encoder's weights; boxes and masks, the mean "
+        "over overlaps of 0.5 to 0.95, and at 0.5 and 0.75 alone.",
+    ),
     "in9": (
         "Backgrounds Challenge",
         "ImageNet-9 with foreground or background exchanged, accuracy in %",

@@ -82,7 +82,7 @@ def _stored(place: str) -> Outcome | None:
 def _once(
     benchmark: str, model: "MoCo", datasets_uri: str, config: EvaluationConfig, folder: str, classifier: str
 ) -> Outcome:
-    from previts.evals import backgrounds, davis, grounding, linear
+    from previts.evals import backgrounds, davis, detection, grounding, linear
 
     data_uri = storage.join(datasets_uri, BENCHMARKS[benchmark].folders[0])
     match benchmark:
@@ -90,6 +90,10 @@ def _once(
             return linear.voc07(model, data_uri, config)
         case "in1k":
             return linear.imagenet(model, data_uri, config, folder)
+        case "voc_det":
+            return detection.voc(model, data_uri, config, folder)
+        case "coco":
+            return detection.coco(model, data_uri, config, folder)
         case "in9":
             return backgrounds.challenge(model, data_uri, storage.join(datasets_uri, "imagenet"), config, folder)
         case "grounding":

@@ -62,7 +62,7 @@ def voc07(model: MoCo, data_uri: str, config: EvaluationConfig) -> Outcome:
         InputError: If a file of the layout is missing or damaged.
     """
     root = storage.join(data_uri, "VOCdevkit", "VOC2007")
-    classes = _voc_classes(root)
+    classes = voc_classes(root)
     before = features.weights_digest(model)
     split_features, split_labels = {}, {}
     load = partial(features.load_centre, resize=config.resize, crop=config.crop)
@@ -94,7 +94,12 @@ def voc07(model: MoCo, data_uri: str, config: EvaluationConfig) -> Outcome:
     )
 
 
-def _voc_classes(root: str) -> list[str]:
+def voc_classes(root: str) -> list[str]:
+    """Return the classes of which VOC 2007 has lists, sorted.
+
+    Raises:
+        InputError: If there is none, or one without a list of the test images.
+    """
     folder = storage.join(root, "ImageSets", "Main")
     names = set(storage.names(folder))
     classes = sorted(name.removesuffix("_trainval.txt") for name in names if name.endswith("_trainval.txt"))

@@ -1,0 +1,314 @@
+"""Detectors that are trained from an encoder and tested: VOC 2007 and COCO 2017.
+
+PreViTS section 4.2, table 1 (VOC det., COCO). All layers are trained; the model itself is only read, which a digest of
+its weights, taken before and after, shows.
+"""
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from previts import distributed, storage
+from previts.errors import InputError
+from previts.evals import detection_images, detection_scores, detection_sets, detectors, features, linear, training
+from previts.evals.detection_images import Sample
+from previts.evals.detection_scores import OVERLAPS, Found
+from previts.evals.detection_sets import Picture
+from previts.evals.protocol import Outcome
+from previts.evaluation import EvaluationConfig
+from previts.moco import MoCo
+from previts.models.resnet import Encoder
+from previts.progress import progress
+
+# not stated: detectron2
+MOMENTUM, WEIGHT_DECAY, DROP = 0.9, 1e-4, 0.1
+WARM_UP_FROM = 1e-3
+
+
+@dataclass(frozen=True)
+class Course:
+    """How long a detector is trained: its steps, after which shares of them the rate drops, and the warm-up.
+
+    Attributes:
+        steps: How many.
+        drops: Shares of the steps.
+        warm_up: Steps over which the rate grows from a thousandth; a tenth of all where these are few.
+        sides: Range of the short sides of images, in pixels.
+        masks: Whether masks are trained too.
+    """
+
+    steps: int
+    drops: tuple[float, float]
+    warm_up: int
+    sides: tuple[int, int]
+    masks: bool
+
+    def factor(self, step: int) -> float:
+        """Return what the rate is multiplied with in a step."""
+        passed = sum(step >= round(drop * self.steps) for drop in self.drops)
+        warm_up = min(self.warm_up, self.steps // 10)
+        grown = WARM_UP_FROM + (1 - WARM_UP_FROM) * step / warm_up if step < warm_up else 1.0
+        return float(DROP**passed * grown)
+
+
+Batch = tuple[int, list[Sample]]  # the step, and this process's images of it
+
+
+def voc(model: MoCo, data_uri: str, config: EvaluationConfig, folder: str) -> Outcome:
+    """Train Faster R-CNN (C4) on VOC trainval and test it on VOC 2007 test: `voc_det/ap`, `ap50`, `ap75` in percent.
+
+    Trains on trainval of 2007, and of 2012 where that is there.
+
+    Args:
+        model: In eval mode.
+        data_uri: Folder with `VOCdevkit/VOC2007` and perhaps `VOCdevkit/VOC2012`.
+        config: Uses detection, limit, seed.
+        folder: URI for states to go on from after a stop.
+
+    Raises:
+        InputError: If a file of the layout is missing or damaged, or there is nothing to train on or to test on.
+    """
+    encoder, settings, before = _encoder(model), config.detection, features.weights_digest(model)
+    device = features.device_of(model)
+    roots = {year: storage.join(data_uri, "VOCdevkit", year) for year in ("VOC2007", "VOC2012")}
+    classes = linear.voc_classes(roots["VOC2007"])
+    if not storage.names(roots["VOC2012"]):
+        del roots["VOC2012"]
+    train = [
+        picture
+        for root in roots.values()
+        for picture in detection_sets.read_voc(root, "trainval", classes, config.limit)
+    ]
+    train = [train[number] for number in features.evenly(len(train), config.limit)]
+    test = detection_sets.read_voc(roots["VOC2007"], "test", classes, config.limit)
+    usable = _usable(train, data_uri, ignored=not settings.difficult)
+    if all(picture.objects.ignored.all() for picture in test):
+        raise InputError(f"no image of the test list of {roots['VOC2007']} has an object that can be scored")
+    # not stated: MoCo
+    course = Course(settings.voc_steps, (3 / 4, 11 / 12), 100, settings.voc_sides, masks=False)
+    detector = _trained(
+        lambda: detectors.c4(encoder, len(classes), settings), device, usable, course, config, folder, "VOC det."
+    )
+    found = _detected(detector, test, settings.voc_sides[1], "VOC07 test")
+    precision_CK = detection_scores.voc_average_precision(
+        [picture.objects for picture in test], found, len(classes), settings.average_precision
+    )
+    scored = ~np.isnan(precision_CK[:, 0])
+    mean_K = precision_CK[scored].mean(axis=0)
+    return Outcome(
+        metrics={
+            "voc_det/ap": float(mean_K.mean()),
+            "voc_det/ap50": float(mean_K[OVERLAPS.index(0.5)]),
+            "voc_det/ap75": float(mean_K[OVERLAPS.index(0.75)]),
+        },
+        protocol={
+            "detector": "Faster R-CNN on layer3 (C4), layer4 and one more normalisation as its head",
+            "train": [f"{year} trainval" for year in roots],
+            "test": "VOC2007 test",
+            "difficult": f"{'trained on' if settings.difficult else 'left out of training'}, not scored",
+            "average_precision": f"{settings.average_precision}, mean over overlaps of 0.5 to 0.95",
+            "ap50_by_class": {
+                name: round(float(precision_CK[number, 0]), 2) for number, name in enumerate(classes) if scored[number]
+            },
+            "classes_without_positives": [name for number, name in enumerate(classes) if not scored[number]],
+            **_told(course, config, detector, train, usable, test),
+            **features.unchanged(model, before),
+        },
+        figures=_figures(test, found, classes),
+    )
+
+
+def coco(model: MoCo, data_uri: str, config: EvaluationConfig, folder: str) -> Outcome:
+    """Train Mask R-CNN (FPN) on COCO train2017 and test it on val2017: `coco/{box,mask}_ap`, `ap50`, `ap75` in percent.
+
+    Args:
+        model: In eval mode.
+        data_uri: Folder with `annotations/instances_{train,val}2017.json`, `train2017` and `val2017`.
+        config: Uses detection, limit, seed.
+        folder: URI for states to go on from after a stop.
+
+    Raises:
+        InputError: If a file of the layout is missing or damaged, or there is nothing to train on or to test on.
+    """
+    encoder, settings, before = _encoder(model), config.detection, features.weights_digest(model)
+    device = features.device_of(model)
+    train = detection_sets.read_coco(data_uri, "train", config.limit)
+    val = detection_sets.read_coco(data_uri, "val", config.limit)
+    if train.categories != val.categories:
+        raise InputError(f"the annotations of train2017 and val2017 below {data_uri} must have the same categories")
+    # What has only crowds is nothing to train on.
+    usable = _usable(train.pictures, data_uri, ignored=True)
+    if all(picture.objects.ignored.all() for picture in val.pictures):
+        raise InputError(f"no image of val2017 below {data_uri} has an object that can be scored")
+    # not stated: detectron2's schedules
+    steps = settings.coco_steps * (2 if settings.coco_schedule == "2x" else 1)
+    course = Course(steps, (2 / 3, 8 / 9), 1000, settings.coco_sides, masks=True)
+    detector = _trained(
+        lambda: detectors.fpn(encoder, len(train.categories), settings), device, usable, course, config, folder, "COCO"
+    )
+    found = _detected(detector, val.pictures, settings.coco_sides[1], "COCO val")
+    numbers = detection_scores.coco_average_precision(val.document, val.image_ids, found, list(val.categories))
+    return Outcome(
+        metrics={f"coco/{name}": value for name, value in numbers.items()},
+        protocol={
+            "detector": "Mask R-CNN with a feature pyramid (FPN)",
+            "schedule": settings.coco_schedule,
+            "train": ["train2017"],
+            "test": "val2017",
+            "crowds": "left out of training, ignored where they are found (pycocotools)",
+            **_told(course, config, detector, train.pictures, usable, val.pictures),
+            **features.unchanged(model, before),
+        },
+        figures=_figures(val.pictures, found, list(train.categories.values())),
+    )
+
+
+def _encoder(model: MoCo) -> Encoder:
+    encoder = model.encoder
+    if not isinstance(encoder, Encoder):
+        raise InputError("detection takes image models: model.encoder must be resnet50 or resnet18")
+    return encoder
+
+
+def _usable(pictures: Sequence[Picture], data_uri: str, *, ignored: bool) -> list[Picture]:
+    """Return the pictures with objects to train on; those without are left out (detectron2)."""
+    kept = [picture.without(ignored) for picture in pictures]
+    kept = [picture for picture in kept if len(picture.objects.labels)]
+    if not kept:
+        raise InputError(f"no image of the training lists below {data_uri} has an object to train on")
+    return kept
+
+
+def _told(
+    course: Course, config: EvaluationConfig, detector: nn.Module, train: Sequence[Picture], usable: Sequence[Picture],
+    test: Sequence[Picture],
+) -> dict[str, Any]:  # fmt: skip
+    """Return what both benchmarks say of how they were run."""
+    shared = any(isinstance(norm, nn.SyncBatchNorm) for norm in detectors.normalisations(detector))
+    settings = config.detection
+    return {
+        "images": {"train": len(train), "train_with_objects": len(usable), "test": len(test)},
+        "steps": course.steps,
+        "batch_size": settings.batch_size,
+        "learning_rate": settings.lr,
+        "short_sides": {"train": list(course.sides), "test": course.sides[1]},
+        "proposals": settings.proposals,
+        "regions": settings.regions,
+        "batch_norm": "trained, over all processes" if shared else "trained, each process over its own images",
+        "precise_bn_batches": settings.precise_bn,
+    }
+
+
+def _figures(test: Sequence[Picture], found: Sequence[Found], names: Sequence[str]) -> dict[str, bytes]:
+    return {"detections.png": detection_images.contact_sheet(test, found, names)} if distributed.is_main() else {}
+
+
+def _trained(
+    build: Callable[[], nn.Module],
+    device: torch.device,
+    pictures: Sequence[Picture],
+    course: Course,
+    config: EvaluationConfig,
+    folder: str,
+    what: str,
+) -> nn.Module:
+    """Return a trained detector in eval mode.
+
+    Args:
+        build: Makes the detector; what is random in it follows the seed.
+        device: Where to train.
+        pictures: To train on, with all their objects.
+        course: How long and at which sizes.
+        config: Uses detection, seed.
+        folder: URI for states to go on from after a stop.
+        what: Said on the progress line.
+    """
+    settings = config.detection
+    with _seeded(device, config.seed):
+        detector = build()
+    detector = detectors.placed(detector, device).train()
+
+    def batches(first: int) -> Iterator[Batch]:
+        return _batches(pictures, course, config, first)
+
+    def loss_of(learner: nn.Module, batch: Batch) -> Tensor:
+        step, samples = batch
+        images = [image.to(device).float() / 255 for image, _ in samples]
+        targets = [{name: value.to(device) for name, value in target.items()} for _, target in samples]
+        # Which anchors and regions are trained on is drawn from torch's own generator.
+        with _seeded(device, config.seed, step, distributed.rank()):
+            losses: dict[str, Tensor] = learner(images, targets)
+        return torch.stack(list(losses.values())).sum()
+
+    groups = detectors.parameter_groups(detector, WEIGHT_DECAY)
+    training.train(
+        detector,
+        torch.optim.SGD(groups, lr=settings.lr, momentum=MOMENTUM),
+        steps=course.steps,
+        batches=batches,
+        loss_of=loss_of,
+        rate_at=lambda step: settings.lr * course.factor(step),
+        folder=folder,
+        what=what,
+    )
+    if settings.precise_bn:
+        detectors.forget_statistics(detector)
+        coming = batches(course.steps)
+        numbers = range(settings.precise_bn)
+        with torch.no_grad(), progress(numbers, f"{what} statistics", unit="batch", total=len(numbers)) as shown:
+            for _ in shown:
+                loss_of(detector, next(coming))
+    statistics = [value for name, value in detector.named_buffers() if "running_" in name]
+    distributed.average_(statistics)  # of processes that normalised over their own images
+    return detector.eval()
+
+
+def _batches(pictures: Sequence[Picture], course: Course, config: EvaluationConfig, first: int) -> Iterator[Batch]:
+    """Yield this process's share of the batches from step `first` on, without end."""
+
+    def load(item: tuple[int, int]) -> Sample:
+        epoch, number = item
+        generator = np.random.default_rng((config.seed, epoch, number))
+        return detection_images.training_sample(pictures[number], course.sides, generator, masks=course.masks)
+
+    shares = training.shares(len(pictures), config.detection.batch_size, config.seed, first)
+    groups = ([(epoch, number) for number in chosen] for epoch, chosen in shares)
+    return enumerate(features.loaded(groups, load), first)
+
+
+@torch.no_grad()
+def _detected(detector: nn.Module, pictures: Sequence[Picture], side: int, what: str) -> list[Found]:
+    """Return what a detector finds in each picture; the processes share them, and each returns all.
+
+    Args:
+        detector: In eval mode.
+        pictures: To look at.
+        side: Short side of the images in pixels.
+        what: Said on the progress line.
+    """
+    device = next(detector.parameters()).device
+    mine = list(range(distributed.rank(), len(pictures), distributed.world_size()))
+
+    def load(number: int) -> Tensor:
+        return detection_images.resized(detection_images.open_picture(pictures[number]), side)
+
+    found = []
+    images = features.loaded(([number] for number in mine), load, ahead=features.THREADS)
+    for number, (image,) in progress(zip(mine, images, strict=True), what, unit="image", total=len(mine)):
+        detected = detector([image.to(device).float() / 255])[0]
+        found.append((number, detection_images.found_in(pictures[number], detected, (image.shape[2], image.shape[1]))))
+    return [seen for _, seen in sorted(distributed.gather_lists(found), key=lambda item: item[0])]
+
+
+@contextlib.contextmanager
+def _seeded(device: torch.device, *numbers: int) -> Iterator[None]:
+    """Seed torch's generators by some numbers for the time of the block."""
+    seed = int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> np.uint64(1))
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        torch.manual_seed(seed)
+        yield
