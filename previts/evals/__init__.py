@@ -82,7 +82,7 @@ def _stored(place: str) -> Outcome | None:
 def _once(
     benchmark: str, model: "MoCo", datasets_uri: str, config: EvaluationConfig, folder: str, classifier: str
 ) -> Outcome:
-    from previts.evals import backgrounds, davis, linear
+    from previts.evals import actions, backgrounds, davis, linear
 
     data_uri = storage.join(datasets_uri, BENCHMARKS[benchmark].folders[0])
     match benchmark:
@@ -94,4 +94,8 @@ def _once(
             return backgrounds.challenge(model, data_uri, storage.join(datasets_uri, "imagenet"), config, folder)
         case "davis":
             return davis.track(model, data_uri, config)
+        case "ucf101":
+            return actions.ucf101(model, data_uri, config, folder)
+        case "hmdb51":
+            return actions.hmdb51(model, data_uri, config, folder)
     raise InputError(f"benchmark {benchmark} cannot be run yet")
