@@ -42,6 +42,18 @@ METRICS = (
     Metric("in9/no_fg", "No-FG", "percent", "", 1),
     Metric("in9/only_bg_b", "Only-BG-B", "percent", "lower", 1),
     Metric("in9/only_bg_t", "Only-BG-T", "percent", "lower", 1),
+    Metric("jhmdb/original", "Original", "percent", "higher", 1),
+    Metric("jhmdb/mixed_same", "Mixed-Same", "percent", "higher", 1),
+    Metric("jhmdb/mixed_rand", "Mixed-Rand", "percent", "higher", 1),
+    Metric("jhmdb/mixed_next", "Mixed-Next", "percent", "higher", 1),
+    Metric("jhmdb/only_fg", "Only-FG", "percent", "higher", 1),
+    Metric("jhmdb/no_fg", "No-FG", "percent", "", 1),
+    Metric("jhmdb/only_bg_b", "Only-BG-B", "percent", "lower", 1),
+    Metric("jhmdb/only_bg_t", "Only-BG-T", "percent", "lower", 1),
+    Metric("jhmdb/cam_energy", "Energy on person", "fraction", "higher"),
+    Metric("jhmdb/cam_pointing", "Pointing at person", "fraction", "higher"),
+    Metric("minikinetics/original", "Original", "percent", "higher", 1),
+    Metric("minikinetics/no_fg", "No-FG", "percent", "", 1),
     Metric("davis/j_mean", "J mean", "fraction", "higher"),
     Metric("davis/j_recall", "J recall", "fraction", "higher"),
     Metric("davis/j_decay", "J decay", "fraction", "lower"),
@@ -65,6 +77,19 @@ TITLES = {
         "ImageNet-9 with foreground or background exchanged, accuracy in %",
         "Does the encoder look at the object or at what is behind it? Mixed: the object on another background. FG, BG: "
         "only the object, only the background. Accuracy on the background alone should be low.",
+    ),
+    "jhmdb": (
+        "Video Backgrounds Challenge, JHMDB",
+        "actions with person or background exchanged, accuracy in %; attention from 0 to 1",
+        "Does a classifier of actions look at the person or at what is behind? Mixed: the person on another background. "
+        "FG, BG: only the person, only the background. Accuracy on the background alone should be low. The last two say "
+        "how much of the attention to the right class lies on the person, and how often its peak does.",
+    ),
+    "minikinetics": (
+        "Video Backgrounds Challenge, mini-Kinetics",
+        "actions with and without persons, accuracy in %",
+        "Does a classifier of actions miss the persons once they are black? The more it loses, the less it read from "
+        "the background.",
     ),
     "davis": (
         "DAVIS 2016",

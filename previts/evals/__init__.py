@@ -82,7 +82,7 @@ def _stored(place: str) -> Outcome | None:
 def _once(
     benchmark: str, model: "MoCo", datasets_uri: str, config: EvaluationConfig, folder: str, classifier: str
 ) -> Outcome:
-    from previts.evals import actions, backgrounds, davis, linear
+    from previts.evals import actions, backgrounds, davis, linear, video_backgrounds
 
     data_uri = storage.join(datasets_uri, BENCHMARKS[benchmark].folders[0])
     match benchmark:
@@ -98,4 +98,9 @@ def _once(
             return actions.ucf101(model, data_uri, config, folder)
         case "hmdb51":
             return actions.hmdb51(model, data_uri, config, folder)
+        case "jhmdb":
+            ucf101_uri = storage.join(datasets_uri, "ucf101")
+            return video_backgrounds.jhmdb(model, data_uri, ucf101_uri, config, folder, classifier)
+        case "minikinetics":
+            return video_backgrounds.minikinetics(model, data_uri, config, folder)
     raise InputError(f"benchmark {benchmark} cannot be run yet")
