@@ -81,9 +81,9 @@ TITLES = {
     "jhmdb": (
         "Video Backgrounds Challenge, JHMDB",
         "actions with person or background exchanged, accuracy in %; attention from 0 to 1",
-        "Does a classifier of actions look at the person or at what is behind? Mixed: the person on another background. "
-        "FG, BG: only the person, only the background. Accuracy on the background alone should be low. The last two say "
-        "how much of the attention to the right class lies on the person, and how often its peak does.",
+        "Does a classifier of actions look at the person or at what is behind? Mixed: the person on another "
+        "background. FG, BG: only the person, only the background. Accuracy on the background alone should be low. "
+        "The last two: how much of the attention to the right class lies on the person, and how often its peak does.",
     ),
     "minikinetics": (
         "Video Backgrounds Challenge, mini-Kinetics",

@@ -22,6 +22,7 @@ from previts.errors import InputError
 from previts.evals import clips, features
 from previts.footage import Footage, steady
 from previts.masks import Mask
+from previts.progress import progress
 from previts.variants import MIXED, Oddities, Pixels, oddities, only_bg_t, partners, vary_clip
 
 FRAMES, MASKS, SPLITS = "Rename_Images", "puppet_mask", "splits"
@@ -227,10 +228,19 @@ def _masks_of(clip: PuppetClip, frames_THWC: Pixels, numbers: Sequence[int]) -> 
 
 
 def count_oddities(part: PuppetClips) -> Oddities:
-    """Read all masks of a part; return how many frames there are, without a person, and spanned by the person's box."""
-    groups = ([clip] for clip in part.clips)
-    each = features.loaded(groups, lambda clip: oddities(read_masks(clip)), ahead=features.THREADS)
-    return sum((found[0] for found in each), Oddities())
+    """Read all masks of a part; return how many frames there are, without a person, and spanned by the person's box.
+
+    Raises:
+        InputError: If a file of masks is damaged, or does not fit its frames.
+    """
+
+    def count(clip: PuppetClip) -> Oddities:
+        _masks_of(clip, read_frames(clip, [0]), [0])
+        return oddities(read_masks(clip))
+
+    each = features.loaded(([clip] for clip in part.clips), count, ahead=features.THREADS)
+    shown = progress(each, "puppet masks", unit="clip", total=len(part.clips))
+    return sum((found for [found] in shown), Oddities())
 
 
 def manifest(rows: Iterable[tuple[str, str, PuppetClips]], seed: int) -> bytes:

@@ -35,7 +35,6 @@ MANIFEST = "manifest.csv"
 Part = Callable[[str], clips.LabelledClips]  # the training or the test clips in a variant
 _TRAINED_ON = {
     "original": "the original training clips; one classifier scores all variants",
-    # Paper: "robustness"; a classifier that was trained without backgrounds says nothing of it.
     "variant": "the training clips of each variant, a classifier for each; not to be compared with the other kind",
 }
 
@@ -210,7 +209,8 @@ def _grounding(
         clip_BCTSS = classifiers.normalised(torch.from_numpy(clip_TCSS)[None], device)
         label_B = torch.tensor([test.labels[number]], device=device)
         cam_Bthw = classifiers.class_attention(made, clip_BCTSS, label_B).float().cpu().numpy()
-        share_Bthw = covered(_middle(puppets.mask_footage(by_uri[uri]), config), cam_Bthw.shape[1:])[None]
+        _, t, h, w = cam_Bthw.shape
+        share_Bthw = covered(_middle(puppets.mask_footage(by_uri[uri]), config), (t, h, w))[None]
         energy, hit = metrics.energy_in_mask(cam_Bthw, share_Bthw), metrics.pointing(cam_Bthw, share_Bthw)
         scores_RX[row] = torch.tensor([energy[0], hit[0], share_Bthw.mean()], dtype=torch.float64)
     gathered_NX = distributed.gather(scores_RX).view(world, len(scores_RX), -1).transpose(0, 1).flatten(0, 1)[:count]
@@ -224,7 +224,7 @@ def _middle(footage: Footage, config: EvaluationConfig) -> clips.Pixels:
     return np.asarray(spaced.frames[spaced.places[0]])
 
 
-def covered(masks_TCSS: clips.Pixels, grid: tuple[int, ...]) -> NDArray[np.float32]:
+def covered(masks_TCSS: clips.Pixels, grid: tuple[int, int, int]) -> NDArray[np.float32]:
     """Return the share of each cell of a map that the object covers, thw in [0, 1].
 
     Args:
