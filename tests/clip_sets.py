@@ -1,0 +1,59 @@
+"""Small labelled sets of videos whose class can be seen: the layouts are the originals', the videos coloured noise."""
+
+from pathlib import Path
+
+import numpy as np
+
+from previts.demo.files import write_avi
+from previts.evals.clips import Pixels
+
+WIDTH, HEIGHT = 64, 48
+COLOURS = {"Blue": (40, 60, 210), "Green": (40, 200, 60), "Red": (210, 50, 40)}
+
+
+def coloured(colour: tuple[int, int, int], frames: int, seed: int) -> list[Pixels]:
+    """Frames of one colour with coarse noise that moves."""
+    generator = np.random.default_rng(seed)
+    noise = generator.integers(-40, 40, (frames, HEIGHT // 8, WIDTH // 8, 3)).repeat(8, 1).repeat(8, 2)
+    return list(np.clip(np.array(colour) + noise, 0, 255).astype(np.uint8))
+
+
+def numbered(frames: int) -> list[Pixels]:
+    """Frames that tell their number in six bands from top to bottom, white for 1."""
+    bits = (np.arange(frames)[:, None] >> np.arange(6)) & 1
+    rows = (230 * bits + 12).repeat(HEIGHT // 6, axis=1)
+    return list(np.broadcast_to(rows[:, :, None, None], (frames, HEIGHT, WIDTH, 3)).astype(np.uint8))
+
+
+def write_ucf101(root: Path, videos: int = 4, frames: int = 20) -> Path:
+    """UCF-101 with a class for each colour; of each class the last video is to test on, in all splits."""
+    lists = root / "ucfTrainTestlist"
+    lists.mkdir(parents=True)
+    (lists / "classInd.txt").write_text("".join(f"{n} {name}\n" for n, name in enumerate(COLOURS, start=1)))
+    train, test = [], []
+    for number, (name, colour) in enumerate(COLOURS.items(), start=1):
+        for video in range(videos):
+            path = f"{name}/v_{name}_g{video + 1:02d}_c01.avi"
+            write_avi(str(root / "UCF-101" / path), coloured(colour, frames, 100 * number + video), 25.0)
+            (test if video == videos - 1 else train).append(path if video == videos - 1 else f"{path} {number}")
+    for split in (1, 2, 3):
+        (lists / f"trainlist{split:02d}.txt").write_text("\n".join(train) + "\n")
+        (lists / f"testlist{split:02d}.txt").write_text("\r\n".join(test) + "\r\n")
+    return root
+
+
+def write_hmdb51(root: Path, folder: str = "videos", frames: int = 20) -> Path:
+    """HMDB-51 with a class for each colour: two videos to train on, one to test on, one in neither."""
+    lists = root / "testTrainMulti_7030_splits"
+    lists.mkdir(parents=True)
+    for number, (name, colour) in enumerate(COLOURS.items()):
+        name = name.lower()
+        names = [f"#{video}_(a)[b]_{name}_u_nm_np1_fr_goo_{video}.avi" for video in range(4)]
+        for video, file in enumerate(names):
+            write_avi(str(root / folder / name / file), coloured(colour, frames, 100 * number + video), 30.0)
+        for split in (1, 2, 3):
+            marks = [(video + split) % 4 for video in range(4)]
+            marked = {0: 0, 1: 1, 2: 1, 3: 2}
+            lines = [f"{file} {marked[mark]} \n" for file, mark in zip(names, marks, strict=True)]
+            (lists / f"{name}_test_split{split}.txt").write_text("".join(lines))
+    return root
