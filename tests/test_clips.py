@@ -85,9 +85,7 @@ def test_another_rate_takes_the_nearest_frame_in_time():
 
 
 def test_uneven_times_are_kept():
-    footage = Footage(
-        np.array([0.0, 0.04, 0.5, 0.54]), 4 / 0.58, lambda asked: np.zeros((len(asked), 2, 2, 3), np.uint8)
-    )
+    footage = Footage(np.array([0.0, 0.04, 0.5, 0.54]), 4 / 0.58, made_of([0] * 4).read)
     numbers = footage.nearest(25.0)
     assert numbers.tolist() == [0] + [1] * 6 + [2] * 6 + [3]
 
@@ -208,7 +206,7 @@ def test_hmdb51_lists_are_read_as_published(tmp_path: Path, folder: str):
 
 
 def test_what_is_wrong_with_hmdb51_is_named(tmp_path: Path):
-    with pytest.raises(InputError, match="there is no .*<class>_test_split1.txt"):
+    with pytest.raises(InputError, match=r"there is no .*<class>_test_split1.txt"):
         clips.read_hmdb51(str(tmp_path), "1")
     root = clip_sets.write_hmdb51(tmp_path, frames=2)
     path = root / "testTrainMulti_7030_splits" / "green_test_split1.txt"
