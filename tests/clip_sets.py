@@ -1,11 +1,18 @@
 """Small labelled sets of videos whose class can be seen: the layouts are the originals', the videos coloured noise."""
 
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import torch
 
 from previts.demo.files import write_avi
-from previts.evals.clips import Pixels
+from previts.evals.clips import LabelledClips, Pixels
+from previts.evaluation import ActionsConfig, EvaluationConfig
+from previts.experiment import Experiment, ModelConfig, ObjectiveConfig, OptimConfig, SamplingConfig
+from previts.footage import Footage, steady
+from previts.moco import MoCo
 
 WIDTH, HEIGHT = 64, 48
 COLOURS = {"Blue": (40, 60, 210), "Green": (40, 200, 60), "Red": (210, 50, 40)}
@@ -57,3 +64,43 @@ def write_hmdb51(root: Path, folder: str = "videos", frames: int = 20) -> Path:
             lines = [f"{file} {marked[mark]} \n" for file, mark in zip(names, marks, strict=True)]
             (lists / f"{name}_test_split{split}.txt").write_text("".join(lines))
     return root
+
+
+def planted(kind: str, count: int, seed: int, frames: int = 12) -> LabelledClips:
+    """Videos in memory whose class is told by their "colour" (three classes), or by their "motion": up or down."""
+    classes = tuple(COLOURS) if kind == "colour" else ("Down", "Up")
+    labels = tuple(number % len(classes) for number in range(count))
+
+    def open_planted(uri: str) -> Footage:
+        number = int(uri)
+        if kind == "colour":
+            pictures = np.stack(coloured(list(COLOURS.values())[labels[number]], frames, 1000 * seed + number))
+        else:
+            pictures = moving(4 if labels[number] else -4, frames, 1000 * seed + number)
+        return steady(frames, 25.0, lambda numbers: pictures[list(numbers)])
+
+    return LabelledClips(classes, tuple(map(str, range(count))), labels, open_planted)
+
+
+def moving(step: int, frames: int, seed: int) -> Pixels:
+    """A grey texture that moves up by `step` pixels a frame, and begins anew at the other side."""
+    texture = np.random.default_rng(seed).integers(0, 256, (HEIGHT // 8, WIDTH // 8, 1)).repeat(8, 0).repeat(8, 1)
+    return np.stack([np.roll(texture, -step * number, 0) for number in range(frames)]).repeat(3, 3).astype(np.uint8)
+
+
+def small_model(seed: int = 0) -> MoCo:
+    """A video model of a few channels, untrained."""
+    torch.manual_seed(seed)
+    experiment = Experiment(
+        model=ModelConfig(encoder="s3dg", width=0.08, embedding_dim=16, bn_momentum=0.2),
+        sampling=SamplingConfig(clip_frames=8),
+        objective=ObjectiveConfig(queue_size=16, batch_norm_groups=2),
+        optim=OptimConfig(batch_size=8),
+    )
+    return MoCo(experiment).eval()
+
+
+def small_settings(**changes: Any) -> EvaluationConfig:
+    """Fine-tuning in seconds."""
+    settings = ActionsConfig(epochs=2, lr=0.02, batch_size=4, frames=8, size=64, test_clips=2)
+    return EvaluationConfig(actions=replace(settings, **changes))
