@@ -135,9 +135,7 @@ def read_hmdb51(uri: str, split: str) -> tuple[LabelledClips, LabelledClips]:
             parts[part][1].append(label)
     for part, name in (("1", "training"), ("2", "testing")):
         if not parts[part][0]:
-            raise InputError(
-                f"the lists of split {split} in {uri} name no video for {name} (a line that ends in {part})"
-            )
+            raise InputError(f"the lists of split {split} in {uri} name no video for {name}, marked {part}")
     train, test = (LabelledClips(classes, tuple(names), tuple(labels)) for names, labels in parts.values())
     return train, test
 
