@@ -69,7 +69,7 @@ def small_model() -> MoCo:
 
     torch.manual_seed(0)
     experiment = Experiment(
-        model=ModelConfig(encoder="s3dg", width=0.08, embedding_dim=16, bn_momentum=0.2),
+        model=ModelConfig(encoder="s3dg", width=0.16, embedding_dim=16, bn_momentum=0.2),
         sampling=SamplingConfig(clip_frames=8),
         objective=ObjectiveConfig(queue_size=16, batch_norm_groups=2),
         optim=OptimConfig(batch_size=8),

@@ -15,7 +15,7 @@ from previts.evals import clips, minikinetics
 from previts.evaluation import ActionsConfig, BackgroundsConfig, EvaluationConfig
 from previts.moco import MoCo
 
-FAST = ActionsConfig(epochs=25, lr=0.05, batch_size=4, frames=8, size=64, test_clips=1)
+FAST = ActionsConfig(epochs=20, lr=0.02, batch_size=4, frames=8, size=64, test_clips=1)
 
 
 def write_minikinetics(root: Path, told_by: str = "person", train: int = 4, val: int = 3, frames: int = 10) -> Path:
