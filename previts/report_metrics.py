@@ -57,6 +57,10 @@ METRICS = (
     Metric("davis/j_mean", "J mean", "fraction", "higher"),
     Metric("davis/j_recall", "J recall", "fraction", "higher"),
     Metric("davis/j_decay", "J decay", "fraction", "lower"),
+    Metric("ucf101/top1", "Top-1", "percent", "higher", 1),
+    Metric("ucf101/top5", "Top-5", "percent", "higher", 1),
+    Metric("hmdb51/top1", "Top-1", "percent", "higher", 1),
+    Metric("hmdb51/top5", "Top-5", "percent", "higher", 1),
 )
 
 
@@ -96,6 +100,16 @@ TITLES = {
         "attention as a tracker, 0 to 1",
         "Does attention follow the object of the first frame? J is the overlap of attended cells and object: its "
         "mean, the share of frames above one half (recall), and how much is lost from first to last quarter (decay).",
+    ),
+    "ucf101": (
+        "UCF-101",
+        "fine-tuned, %",
+        "Which of 101 actions does a video show? The whole encoder is trained further on labelled videos; accuracy.",
+    ),
+    "hmdb51": (
+        "HMDB-51",
+        "fine-tuned, %",
+        "Which of 51 actions does a video show? Fine-tuned and measured as on UCF-101.",
     ),
 }
 KNOWN = {metric.key: metric for metric in METRICS}

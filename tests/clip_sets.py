@@ -102,5 +102,5 @@ def small_model(seed: int = 0) -> MoCo:
 
 def small_settings(**changes: Any) -> EvaluationConfig:
     """Fine-tuning in seconds."""
-    settings = ActionsConfig(epochs=2, lr=0.02, batch_size=4, frames=8, size=64, test_clips=2)
+    settings = ActionsConfig(epochs=2, lr=0.05, batch_size=8, frames=8, size=64, test_clips=2)
     return EvaluationConfig(actions=replace(settings, **changes))

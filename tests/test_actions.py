@@ -53,7 +53,7 @@ def normalised(clip_TCHW: np.ndarray) -> Tensor:
 def test_what_is_planted_is_found(model: MoCo):
     before = features.weights_digest(model)
     train, test = clip_sets.planted("colour", 24, 0), clip_sets.planted("colour", 24, 1)
-    config = clip_sets.small_settings(epochs=6)
+    config = clip_sets.small_settings(epochs=10)
     assert accuracy(classifiers.train_classifier(model, train, config, "", "colour"), test) == 100
     labels = tuple(np.random.default_rng(0).permutation(train.labels).tolist())
     shuffled = classifiers.train_classifier(model, replace(train, labels=labels), config, "", "shuffled")
@@ -64,12 +64,9 @@ def test_what_is_planted_is_found(model: MoCo):
 @pytest.mark.slow
 def test_motion_is_found_where_no_frame_tells_the_class(model: MoCo):
     train, test = clip_sets.planted("motion", 24, 0), clip_sets.planted("motion", 24, 1)
-    made = classifiers.train_classifier(model, train, clip_sets.small_settings(epochs=20, lr=0.1), "", "motion")
+    made = classifiers.train_classifier(model, train, clip_sets.small_settings(epochs=15, lr=0.1), "", "motion")
     assert accuracy(made, test) >= 75
-    frozen = replace(test, open=lambda uri: still(test.open(uri)))
-    assert np.ptp(classifiers.test_classifier(made, frozen, clip_sets.small_settings(), "still").argmax(1)) == 0 or (
-        accuracy(made, frozen) < 75
-    )
+    assert accuracy(made, replace(test, open=lambda uri: still(test.open(uri)))) < 75
 
 
 def still(footage: Footage) -> Footage:
@@ -120,7 +117,7 @@ def test_the_rate_is_a_cosine_of_the_epoch():
 
 @pytest.mark.slow
 def test_a_stopped_run_ends_as_if_it_had_not_been(model: MoCo, tmp_path: Path):
-    data, config = clip_sets.planted("colour", 9, 0), clip_sets.small_settings(epochs=3)
+    data, config = clip_sets.planted("colour", 9, 0), clip_sets.small_settings(epochs=3, batch_size=3)
     straight = classifiers.train_classifier(model, data, config, "", "straight")
     opened = []
 
@@ -177,25 +174,24 @@ def test_two_processes_are_one_that_normalises_over_two_groups(model: MoCo, tmp_
     made = classifiers.new_classifier(model, data.classes, 0).train()
     for module in made.modules():
         if isinstance(module, GroupedBatchNorm):
-            module.group_size = 2
-    optimizer = torch.optim.SGD(made.parameters(), lr=0.02, momentum=0.9, weight_decay=1e-4)
-    order = np.random.default_rng((0, 0)).permutation(8)
-    for rows in (order[:4], order[4:]):
-        batch, labels = [], []
-        for number in [*rows[::2], *rows[1::2]]:
-            generator = np.random.default_rng((0, 0, number))
-            batch.append(normalised(clips.training_clip(data.open(str(number)), 8, 64, generator)))
-            labels.append(data.labels[number])
-        optimizer.zero_grad()
-        F.cross_entropy(made(torch.stack(batch)), torch.tensor(labels)).backward()
-        optimizer.step()
+            module.group_size = 4
+    before = {name: value.clone() for name, value in made.state_dict().items()}
+    rows = np.random.default_rng((0, 0)).permutation(8)
+    batch, labels = [], []
+    for number in [*rows[::2], *rows[1::2]]:
+        generator = np.random.default_rng((0, 0, number))
+        batch.append(normalised(clips.training_clip(data.open(str(number)), 8, 64, generator)))
+        labels.append(data.labels[number])
+    F.cross_entropy(made(torch.stack(batch)), torch.tensor(labels)).backward()
+    torch.optim.SGD(made.parameters(), lr=0.05, momentum=0.9, weight_decay=1e-4).step()
     for process in several:
         assert process.wait(120) == 0, process.stderr and process.stderr.read()
     (first, scores), (second, same) = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in (0, 1))
     assert_equal(first, second)
     assert torch.equal(scores, same)
     for name, value in made.state_dict().items():
-        torch.testing.assert_close(first[name], value, rtol=2e-3, atol=2e-4, msg=name)
+        step, own = first[name] - before[name], value - before[name]
+        assert (step - own).abs().max() <= 0.01 * own.abs().max() + 1e-6, name
     made.load_state_dict(first)
     alone = classifiers.test_classifier(made, clip_sets.planted("colour", 5, 1), config, "one")
     np.testing.assert_allclose(scores, alone, atol=1e-5)
@@ -233,36 +229,38 @@ def test_a_classifier_comes_back_from_its_file(model: MoCo, tuned: Classifier, t
 
 
 def test_a_batch_of_nothing_to_normalise_is_refused(model: MoCo):
-    config = clip_sets.small_settings(size=32)
-    with pytest.raises(InputError, match="evaluation.actions.batch_size = 4 from 5 videos"):
+    config = clip_sets.small_settings(size=32, batch_size=4)
+    with pytest.raises(InputError, match=r"evaluation.actions.batch_size = 4 from 5 videos"):
         classifiers.train_classifier(model, clip_sets.planted("colour", 5, 0), config, "", "x")
 
 
 @pytest.mark.slow
-def test_ucf101_and_hmdb51_from_their_files(model: MoCo, tmp_path: Path):
-    clip_sets.write_ucf101(tmp_path / "ucf101", videos=4)
-    clip_sets.write_hmdb51(tmp_path / "hmdb51")
-    config = clip_sets.small_settings(epochs=12, split="all")
-    outcome = evals.evaluate("ucf101", model, str(tmp_path), config, str(tmp_path / "work"))
+def test_ucf101_from_its_files(model: MoCo, tmp_path: Path):
+    clip_sets.write_ucf101(tmp_path / "ucf101", videos=5)
+    outcome = evals.evaluate("ucf101", model, str(tmp_path), clip_sets.small_settings(epochs=25))
     assert outcome.metrics == {"ucf101/top1": 100.0, "ucf101/top5": 100.0}
-    protocol = outcome.protocol
-    assert protocol["videos"] == {split: {"train": 9, "test": 3} for split in ("1", "2", "3")}
-    assert list(protocol["by_split"]) == ["1", "2", "3"]
-    assert protocol["weights_before"] == protocol["weights_after"]
+    assert outcome.protocol["videos"] == {"1": {"train": 12, "test": 3}}
+    assert outcome.protocol["weights_before"] == outcome.protocol["weights_after"]
     path = tmp_path / "classifier.pt"
     path.write_bytes(outcome.files["classifier.pt"])
     made = classifiers.load_classifier(str(path), model)
     assert made.classes == ("Blue", "Green", "Red")
     assert accuracy(made, clips.read_ucf101(str(tmp_path / "ucf101"), "1")[1]) == 100
     figure = np.load(io.BytesIO(outcome.figures["class_attention.npz"]), allow_pickle=False)
-    assert figure["names"].tolist() == [f"v_{name}_g04_c01.avi" for name in ("Blue", "Green", "Red")]
+    assert figure["names"].tolist() == [f"v_{name}_g05_c01.avi" for name in ("Blue", "Green", "Red")]
     assert figure["predicted"].tolist() == figure["classes"].tolist() == ["Blue", "Green", "Red"]
     assert figure["frames"].shape == (3, 4, 64, 64, 3)
     assert figure["cams"].shape == (3, 4, 2, 2)
-    config = clip_sets.small_settings(epochs=12)
-    outcome = evals.evaluate("hmdb51", model, str(tmp_path), config)
-    assert outcome.metrics["hmdb51/top1"] >= 66
-    assert outcome.protocol["videos"] == {"1": {"train": 6, "test": 3}}
+
+
+@pytest.mark.slow
+def test_all_splits_are_averaged(model: MoCo, tmp_path: Path):
+    clip_sets.write_hmdb51(tmp_path / "hmdb51", frames=8)
+    outcome = evals.evaluate("hmdb51", model, str(tmp_path), clip_sets.small_settings(epochs=1, split="all"))
+    assert outcome.protocol["videos"] == {split: {"train": 6, "test": 3} for split in ("1", "2", "3")}
+    for name, value in outcome.metrics.items():
+        assert value == pytest.approx(np.mean([found[name] for found in outcome.protocol["by_split"].values()]))
+    assert outcome.metrics.keys() == {"hmdb51/top1", "hmdb51/top5"}
 
 
 @pytest.mark.slow
