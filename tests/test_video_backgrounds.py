@@ -159,7 +159,7 @@ def test_what_is_wrong_is_told_before_anything_is_trained(model: MoCo, tmp_path:
     with pytest.raises(InputError, match="is alone in its class, and mixed_same"):
         evals.evaluate("jhmdb", model, str(tmp_path), BRIEF)
     puppet_clips.write_jhmdb(tmp_path / "other" / "jhmdb")
-    with pytest.raises(InputError, match=r"classifier: .*nowhere\.pt"):
+    with pytest.raises(InputError, match=r"classifier names .*nowhere\.pt"):
         evals.evaluate("jhmdb", model, str(tmp_path / "other"), BRIEF, "", str(tmp_path / "nowhere.pt"))
     with pytest.raises(InputError, match=r"ucf101/ucfTrainTestlist/classInd\.txt is missing"):
         evals.evaluate("jhmdb", model, str(tmp_path / "other"), BRIEF)
