@@ -63,6 +63,7 @@ def only_bg_t(image_HWC: Pixels, mask_HW: Mask) -> Pixels:
     result = only_bg_b(image_HWC, mask_HW)
     strips = {"above": y0 * width, "below": (height - y1) * width, "left": x0 * height, "right": (width - x1) * height}
     side = max(strips, key=lambda name: strips[name])
+    # not stated: the first tile begins at the box's first row or column, and keeps its place along the strip.
     rows, columns = np.arange(y1 - y0), np.arange(x1 - x0)
     match side if strips[side] else "none":
         case "above":

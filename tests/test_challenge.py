@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from previts import challenge, evals, variants
+from previts import challenge, evals, masks, variants
 from previts.errors import InputError
 from previts.evaluation import EvaluationConfig, LinearConfig
 from previts.experiment import Experiment, ModelConfig, ObjectiveConfig, OptimConfig
@@ -97,6 +97,7 @@ def model() -> MoCo:
     return MoCo(experiment).eval()
 
 
+@pytest.mark.slow
 def test_the_benchmark_reads_what_was_written_and_collapses_where_backgrounds_are_lost(model: MoCo, tmp_path: Path):
     write_images(tmp_path, count=6, train=tmp_path / "in9" / "train" / "original")
     write(tmp_path, "in9")
@@ -202,3 +203,20 @@ def test_what_is_wrong_with_the_files_is_named(tmp_path: Path):
     with pytest.raises(InputError, match="expected a folder for each class"):
         challenge.write(str(tmp_path / "nowhere"), str(masks), str(tmp_path / "out"), 0)
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.slow
+def test_real_variants_that_others_made_are_met(real_data: Path, tmp_path: Path):
+    """Real images whose variants were made by another program; only where tiles begin is left open by the recipe."""
+    theirs = real_data / "in9"
+    challenge.write(str(theirs / "original" / "val"), str(theirs / "fg_mask" / "val"), str(tmp_path), 0)
+    for mask_path in sorted((theirs / "fg_mask" / "val").rglob("*.png")):
+        name = mask_path.relative_to(theirs / "fg_mask" / "val").with_suffix(".jpg")
+        x0, y0, x1, y1 = masks.box(pixels(mask_path) > 0).astype(int)
+        for variant in ("only_fg", "no_fg", "only_bg_b", "only_bg_t"):
+            one, other = (pixels(root / variant / "val" / name).astype(float) for root in (theirs, tmp_path))
+            apart = np.abs(one - other).mean(2)
+            if variant == "only_bg_t":
+                # Eight pixels on: JPEG codes blocks, and those that the box cuts hold some of the tiles.
+                apart[max(0, y0 - 8) : y1 + 8, max(0, x0 - 8) : x1 + 8] = 0
+            assert apart.mean() < 2, (variant, name)
