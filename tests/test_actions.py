@@ -17,6 +17,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from previts import evals, storage
+from previts.demo.clips import write_ucf101
+from previts.demo.config import TINY
 from previts.errors import InputError
 from previts.evals import actions, clips, features, metrics, training
 from previts.evals import classifier as classifiers
@@ -261,6 +263,15 @@ def test_all_splits_are_averaged(model: MoCo, tmp_path: Path):
     for name, value in outcome.metrics.items():
         assert value == pytest.approx(np.mean([found[name] for found in outcome.protocol["by_split"].values()]))
     assert outcome.metrics.keys() == {"hmdb51/top1", "hmdb51/top5"}
+
+
+def test_the_demo_world_goes_through(model: MoCo, tmp_path: Path):
+    write_ucf101(str(tmp_path / "ucf101"), TINY)
+    outcome = evals.evaluate("ucf101", model, str(tmp_path), clip_sets.small_settings(epochs=1), str(tmp_path / "work"))
+    assert outcome.protocol["videos"] == {"1": {"train": 4, "test": 2}}
+    assert outcome.protocol["classes"] == 2
+    assert outcome.metrics["ucf101/top1"] in (0, 50, 100)
+    assert storage.names(str(tmp_path / "work" / "split-1"))
 
 
 @pytest.mark.slow
