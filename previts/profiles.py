@@ -79,7 +79,7 @@ def _demo(plan: Plan) -> Plan:
             crop=112,
             batch_size=64,
             linear=LinearConfig(epochs=30, views="cached"),
-            actions=ActionsConfig(epochs=8, lr=0.02, batch_size=8, frames=16, size=64, test_clips=2),
+            actions=ActionsConfig(epochs=40, batch_size=8, frames=16, size=64, test_clips=2),
         ),
     )
 
