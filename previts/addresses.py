@@ -17,7 +17,7 @@ from previts.paper import NEED_WEIGHTS
 
 # Raise one of these when what a stage writes, or how, changes: results of the older form are then made anew.
 FORMATS = {
-    "world": 1,
+    "world": 2,
     "videos": 1,
     "saliency_model": 2,
     "saliency": 2,

@@ -50,6 +50,7 @@ The verbs in order; each prints the URI that the next one takes, and does nothin
   world         a small synthetic world to try all of it on
   look          one video, any file or a stored one: its saliency and its tube as pictures
   quality       an index: how good its tubes look without labels, and what a filter would keep
+  variants      images with masks: objects and backgrounds taken apart, as the Backgrounds Challenge does
 
 The whole flow in one command: `python -m pipelines run-local --help`.
 Set PREVITS_TRACEBACK=1 to see where an error came from.
@@ -157,6 +158,24 @@ def quality(index: tyro.conf.Positional[str], out: str = "", worst: int = 5) -> 
     return measures.describe(videos, worst) + (f"\n\nEvery video: {out}" if out else "")
 
 
+def variants(
+    images: tyro.conf.Positional[str], masks: tyro.conf.Positional[str], out: tyro.conf.Positional[str], seed: int = 0
+) -> str:
+    """Take objects and backgrounds of images apart, as the Backgrounds Challenge does: eight variants of each image.
+
+    Args:
+        images: Folder of <class>/<image>.
+        masks: Folder of <class>/<image>.png, of the images' sizes; what is not 0 is object.
+        out: Folder for <variant>/val/<class>/<image>, fg_mask/val and manifest.csv.
+        seed: Decides which backgrounds the mixed variants take.
+    """
+    from previts import challenge
+
+    if seed < 0:
+        raise InputError(f"seed must be 0 or more, got {seed}")
+    return challenge.write(images, masks, out, seed)
+
+
 VERBS: dict[str, Callable[..., str]] = {
     "download": stages.download,
     "fit_saliency": stages.fit_saliency,
@@ -167,7 +186,13 @@ VERBS: dict[str, Callable[..., str]] = {
     "evaluate": stages.evaluate,
     "report": stages.report,
 }
-TOOLS: dict[str, Callable[..., str]] = {"show": show, "world": stages.world, "look": look, "quality": quality}
+TOOLS: dict[str, Callable[..., str]] = {
+    "show": show,
+    "world": stages.world,
+    "look": look,
+    "quality": quality,
+    "variants": variants,
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

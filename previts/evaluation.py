@@ -68,6 +68,15 @@ class ActionsConfig:
 
 
 @dataclass(frozen=True)
+class BackgroundsConfig:
+    """The Video Backgrounds Challenge: JHMDB and mini-Kinetics (section 4.4)."""
+
+    # not stated: "original" trains on clips as they are and scores all variants, as Xiao et al. do with images;
+    # "variant" trains on each variant anew, as the released configuration can be read. Their numbers have other names.
+    train_on: Literal["original", "variant"] = "original"
+
+
+@dataclass(frozen=True)
 class DetectionConfig:
     """Fine-tuning of detectors: VOC with a C4 body, COCO with an FPN (section 4.2).
 
@@ -116,6 +125,7 @@ class EvaluationConfig:
     linear: LinearConfig = field(default_factory=LinearConfig)
     davis: DavisConfig = field(default_factory=DavisConfig)
     actions: ActionsConfig = field(default_factory=ActionsConfig)
+    backgrounds: BackgroundsConfig = field(default_factory=BackgroundsConfig)
     detection: DetectionConfig = field(default_factory=DetectionConfig)
     runs: int = 1  # repetitions with other seeds; numbers are their means, the protocol has the deviations
     limit: int = 0  # at most this many images or clips of a split and frames of a sequence, for a smoke run; 0 = all

@@ -90,7 +90,7 @@ def _demo(plan: Plan) -> Plan:
                 cells=7,
                 precise_bn=4,
             ),
-            actions=ActionsConfig(epochs=8, lr=0.02, batch_size=8, frames=16, size=64, test_clips=2),
+            actions=ActionsConfig(epochs=40, batch_size=8, frames=16, size=64, test_clips=2),
         ),
     )
 

@@ -18,7 +18,14 @@ from previts import report_pictures as pictures
 from previts import storage
 from previts.errors import InputError
 from previts.report_corpus import Corpus, read_corpus
-from previts.report_evidence import Attention, Source, read_attention, read_provenance
+from previts.report_evidence import (
+    Attention,
+    ClassAttention,
+    Source,
+    read_attention,
+    read_class_attention,
+    read_provenance,
+)
 from previts.report_inputs import (
     Checkpoint,
     ReportRow,
@@ -73,6 +80,7 @@ class Page:
     checkpoints: list[Checkpoint]
     panels: list[Panel]
     attention: Attention
+    class_attention: ClassAttention
     corpora: list[Corpus]
     common: dict[str, str]
     differing: dict[str, list[str]]
@@ -132,6 +140,7 @@ def build_report(
         checkpoints=checkpoints,
         panels=_panels(checkpoints),
         attention=read_attention(found, checkpoints),
+        class_attention=read_class_attention(found, checkpoints),
         corpora=corpora,
         common=_common(checkpoints),
         differing=_differing(checkpoints),

@@ -1,11 +1,12 @@
 """What the numbers of a report rest on: attention on labelled frames, and the chain of folders.
 
-Stands for figure 4 of PreViTS. What cannot be read is said in words; nothing is computed anew.
+Stands for figures 4 and 5 of PreViTS. What cannot be read is said in words; nothing is computed anew.
 """
 
 import io
 import re
 import zipfile
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -25,6 +26,10 @@ ATTENTION_STRIPS, ATTENTION_SEQUENCES = 48, 6  # over all arms; each strip takes
 
 
 ATTENTION_FIGURE = "attention.npz"
+ATTENTION_ARRAYS = ("names", "frames", "cams", "masks", "key_frames", "key_masks")
+CLASS_FIGURE = "class_attention.npz"
+CLASS_ARRAYS = ("names", "classes", "predicted", "frames", "cams")
+Figure = dict[str, NDArray[Any]]
 
 
 STAGES = ("videos", "saliency_model", "saliency", "tubes", "index", "checkpoints", "results")
@@ -47,6 +52,23 @@ class Attention:
 
 
 @dataclass(frozen=True)
+class ClassScene:
+    """One test video and its class: a strip per arm, with what the classifier of the arm took it for."""
+
+    name: str
+    label: str
+    strips: list[tuple[str, str, str]]
+
+
+@dataclass(frozen=True)
+class ClassAttention:
+    """Where the classifiers of all arms look in the same test videos; `cause` says why something is not shown."""
+
+    scenes: list[ClassScene]
+    cause: str
+
+
+@dataclass(frozen=True)
 class Source:
     """A finished folder that the report rests on, and the folders it was made of: (name, URI, anchor or "")."""
 
@@ -58,30 +80,63 @@ class Source:
 
 def read_attention(results: list[Result], checkpoints: list[Checkpoint]) -> Attention:
     """Return the attention of every arm on the same labelled sequences."""
-    order = {item.fingerprint: number for number, item in enumerate(checkpoints)}
-    mine = [item for item in results if ATTENTION_FIGURE in item.figures and item.checkpoint in order]
-    if not mine:
+    found, causes = _read_figures(results, checkpoints, ATTENTION_FIGURE, ATTENTION_ARRAYS)
+    if not found and not causes:
         return Attention([], "No result brings attention maps; they come with the benchmark davis.")
-    figures, causes = [], []
+    figures = [(title, figure) for title, _, figure in found]
+    names, remark = _shown([str(name) for _, figure in figures for name in figure["names"]], len(figures))
+    return Attention([_scene(name, figures) for name in names], " ".join([*causes, *remark]))
+
+
+def read_class_attention(results: list[Result], checkpoints: list[Checkpoint]) -> ClassAttention:
+    """Return where the classifiers of every arm look in the same test videos; nothing where none was trained."""
+    figures, causes = _read_figures(results, checkpoints, CLASS_FIGURE, CLASS_ARRAYS)
+    keys = [f"{benchmark}/{name}" for _, benchmark, figure in figures for name in figure["names"]]
+    arms = max(Counter(benchmark for _, benchmark, _ in figures).values(), default=0)
+    shown, remark = _shown(keys, arms)
+    return ClassAttention([_class_scene(key, figures) for key in shown], " ".join([*causes, *remark]))
+
+
+def _read_figures(
+    results: list[Result], checkpoints: list[Checkpoint], name: str, arrays: tuple[str, ...]
+) -> tuple[list[tuple[str, str, Figure]], list[str]]:
+    """Return (arm, benchmark, arrays) of all results with a figure, in the order of the arms, and what went wrong."""
+    order = {item.fingerprint: number for number, item in enumerate(checkpoints)}
+    mine = [item for item in results if name in item.figures and item.checkpoint in order]
+    found: list[tuple[str, str, Figure]] = []
+    causes = []
     for result in sorted(mine, key=lambda item: order[item.checkpoint]):
         title = checkpoints[order[result.checkpoint]].title
         try:
-            figures.append((title, _read_figure(join(result.uri, "figures", ATTENTION_FIGURE))))
+            with np.load(
+                io.BytesIO(storage.read_bytes(join(result.uri, "figures", name))), allow_pickle=False
+            ) as archive:
+                found.append((title, result.benchmark, {array: archive[array] for array in arrays}))
         except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
             causes.append(f"{title}: the attention maps cannot be read ({type(error).__name__}: {short(error, 120)}).")
-    names = list(dict.fromkeys(str(name) for _, figure in figures for name in figure["names"]))
-    shown = names[: max(1, min(ATTENTION_SEQUENCES, ATTENTION_STRIPS // max(1, len(figures))))]
-    if len(shown) < len(names):
-        causes.append(f"{len(shown)} of {len(names)} sequences are shown, to keep the page small.")
-    return Attention([_scene(name, figures) for name in shown], " ".join(causes))
+    return found, causes
 
 
-def _read_figure(uri: str) -> dict[str, NDArray[Any]]:
-    with np.load(io.BytesIO(storage.read_bytes(uri)), allow_pickle=False) as archive:
-        return {name: archive[name] for name in ("names", "frames", "cams", "masks", "key_frames", "key_masks")}
+def _shown(names: list[str], arms: int) -> tuple[list[str], list[str]]:
+    """Return the different names for which the page has room, and a remark if these are not all."""
+    every = list(dict.fromkeys(names))
+    shown = every[: max(1, min(ATTENTION_SEQUENCES, ATTENTION_STRIPS // max(1, arms)))]
+    less = len(shown) < len(every)
+    return shown, [f"{len(shown)} of {len(every)} sequences are shown, to keep the page small."] if less else []
 
 
-def _scene(name: str, figures: list[tuple[str, dict[str, NDArray[Any]]]]) -> Scene:
+def _class_scene(key: str, figures: list[tuple[str, str, Figure]]) -> ClassScene:
+    benchmark, name = key.split("/", 1)
+    label, strips = "", []
+    for title, own, figure in figures:
+        for number in np.flatnonzero(figure["names"].astype(str) == name)[:1] if own == benchmark else ():
+            label = short(figure["classes"][number], 80)
+            strip = pictures.class_strip(figure["frames"][number], figure["cams"][number].astype(np.float32))
+            strips.append((title, pictures.data_uri(strip), short(figure["predicted"][number], 80)))
+    return ClassScene(short(name, 80), label, strips)
+
+
+def _scene(name: str, figures: list[tuple[str, Figure]]) -> Scene:
     strips = []
     for title, figure in figures:
         for number in np.flatnonzero(figure["names"].astype(str) == name)[:1]:

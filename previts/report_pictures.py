@@ -1,7 +1,7 @@
 """Pictures of the report: curves, histograms, strips of frames with their tube, attention beside the ground truth.
 
-Stands for figures 1, 4 and 6 of PreViTS. Arrays in, bytes or SVG text out; reads and writes no file, and no text that
-comes from data is ever drawn into a picture.
+Stands for figures 1, 4, 5 and 6 of PreViTS. Arrays in, bytes or SVG text out; reads and writes no file, and no text
+that comes from data is ever drawn into a picture.
 
 Shape suffixes: T frames, H W pixels, h w cells of the attention grid, C colour channels (RGB).
 """
@@ -67,6 +67,12 @@ def attention_strip(
     strip = [cells.outline(key, key_mask_HW, cells.WHITE)]
     for frame, cam, mask in zip(frames_THWC, cams_Thw, masks_THW, strict=True):
         strip.append(cells.outline(cells.heat_over(cells.resize(frame), cam), mask, cells.WHITE))
+    return cells.row_of_cells(strip)
+
+
+def class_strip(frames_THWC: Array, cams_Thw: NDArray[np.float32]) -> Array:
+    """Return frames side by side under the attention that a class gets, each on its own scale."""
+    strip = [cells.heat_over(cells.resize(frame), cam) for frame, cam in zip(frames_THWC, cams_Thw, strict=True)]
     return cells.row_of_cells(strip)
 
 

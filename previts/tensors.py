@@ -17,7 +17,7 @@ from previts.errors import InputError
 
 ENCODER = "encoder.pt"  # in a finished folder of `pretrain`
 # What torch.load and load_state_dict raise for files that are cut short, damaged, or hold more than tensors.
-DAMAGED = (pickle.UnpicklingError, RuntimeError, ValueError, EOFError, KeyError, AttributeError, zipfile.BadZipFile)
+DAMAGED = (pickle.UnpicklingError, RuntimeError, ValueError, EOFError, LookupError, AttributeError, zipfile.BadZipFile)
 
 
 def weights_path(uri: str, field: str) -> str:

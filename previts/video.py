@@ -2,7 +2,8 @@
 
 PreViTS section 4.1 trains on VGG-Sound and Kinetics; the paper gives neither size nor rate of what it stored. The
 loader asks for two short clips of a ten second video, so every video becomes H.264 in short closed GOPs whose byte
-offsets are known. With `decoder.py` the only file that imports PyAV. It never reads a network or an object store.
+offsets are known. With `decoder.py` and `footage.py` the only file that imports PyAV. It never reads a network or an
+object store.
 
 Clips hold one slice a frame, no B-frames and no audio: a GOP is a run of bytes that decodes by itself, and its frames
 are told apart by their slices alone (`decoder.py`).

@@ -9,10 +9,11 @@ from PIL import Image
 
 from previts import evals
 from previts.errors import InputError
-from previts.evals import backgrounds, features
+from previts.evals import features
 from previts.evaluation import EvaluationConfig, LinearConfig
 from previts.experiment import Experiment, ModelConfig, ObjectiveConfig, OptimConfig
 from previts.moco import MoCo
+from previts.variants import VARIANTS
 
 SIDE = 64
 SMALL = EvaluationConfig(resize=SIDE, crop=SIDE, batch_size=16, linear=LinearConfig(views="cached"))
@@ -73,7 +74,7 @@ def write_in9(root: Path, told_by: str, per_class: int = 6, train: str = "train/
 def test_a_world_told_by_backgrounds_collapses_without_them(model: MoCo, tmp_path: Path):
     outcome = evals.evaluate("in9", model, str(write_in9(tmp_path, "background")), SMALL)
     found = {name.removeprefix("in9/"): value for name, value in outcome.metrics.items()}
-    assert sorted(found) == sorted((*backgrounds.VARIANTS, "bg_gap"))
+    assert sorted(found) == sorted((*VARIANTS, "bg_gap"))
     assert min(found["original"], found["mixed_same"], found["only_bg_t"]) > 90
     assert found["mixed_rand"] < 45  # every third background is the right one
     assert found["mixed_next"] < 10
@@ -157,4 +158,4 @@ def test_images_of_the_crops_size_go_in_as_they_are(tmp_path: Path):
 def test_real_variants(model: MoCo, real_data: Path):
     outcome = evals.evaluate("in9", model, str(real_data), replace(SMALL, limit=10))
     assert len(outcome.protocol["classes"]) == 5
-    assert all(0 <= outcome.metrics[f"in9/{name}"] <= 100 for name in backgrounds.VARIANTS)
+    assert all(0 <= outcome.metrics[f"in9/{name}"] <= 100 for name in VARIANTS)

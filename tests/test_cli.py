@@ -77,6 +77,7 @@ MISTAKES = {
         "pretrain --row 1/vgg/previts --index {0}/i --root {0}/r --processes 0",
         ["processes must be 1 or more"],
     ),
+    "no pictures": ("variants {0}/empty {0}/empty {0}/out", ["empty/<class>/<image>.jpg", "a folder for each class"]),
     "look at nothing": ("look {0}/gone.mp4", ["gone.mp4: there is no such file", "--index"]),
     "look at a web page": ("look {0}/bad/page.mp4 --out {0}/o", ["page.mp4: a web page, not a video"]),
     "look with a model that is not named": (

@@ -10,7 +10,7 @@ import pytest
 from scipy.io import loadmat
 from torchvision.datasets import ImageFolder, VOCDetection
 
-from previts import crawls, masks, video
+from previts import crawls, masks, variants, video
 from previts.demo import TINY, WorldConfig, in9, make_world, pictures, read_masks
 from previts.demo.backgrounds import FAMILIES, paint
 from previts.demo.casting import Shot, compose
@@ -274,7 +274,7 @@ def test_imagenet_and_in9_are_image_folders_of_nine_classes(world):
         folder = ImageFolder(str(datasets / "imagenet" / split))
         assert folder.classes == sorted(pictures.WNIDS.values())
         assert np.bincount(folder.targets).tolist() == [count] * 9
-    for variant in (*in9.VARIANTS, "fg_mask"):
+    for variant in (*variants.VARIANTS, "fg_mask"):
         folder = ImageFolder(str(datasets / "in9" / variant / "val"))
         assert folder.classes[:2] == ["00_dog", "01_bird"]
         assert folder.classes[8] == "08_fish"
@@ -290,22 +290,22 @@ def test_in9_variants_are_what_their_names_say():
     mask[7, 3] = False  # the box reaches beyond the shape
     inside = np.zeros_like(mask)
     inside[7:10, 3:6] = True
-    assert (in9.only_fg(image, mask)[mask] == image[mask]).all()
-    assert not in9.only_fg(image, mask)[~mask].any()
-    assert (in9.no_fg(image, mask)[~mask] == image[~mask]).all()
-    assert not in9.no_fg(image, mask)[mask].any()
-    assert (in9.only_bg_b(image, mask)[~inside] == image[~inside]).all()
-    assert not in9.only_bg_b(image, mask)[inside].any()
-    tiled = in9.only_bg_t(image, mask)
+    assert (variants.only_fg(image, mask)[mask] == image[mask]).all()
+    assert not variants.only_fg(image, mask)[~mask].any()
+    assert (variants.no_fg(image, mask)[~mask] == image[~mask]).all()
+    assert not variants.no_fg(image, mask)[mask].any()
+    assert (variants.only_bg_b(image, mask)[~inside] == image[~inside]).all()
+    assert not variants.only_bg_b(image, mask)[inside].any()
+    tiled = variants.only_bg_t(image, mask)
     assert (tiled[~inside] == image[~inside]).all()
     assert (tiled[7:10, 3:6] == image[0:3, 3:6]).all()  # the strip above (7 rows of 10) is the largest
     for turns in (1, 2, 3):  # whichever side the strip is on, it comes from the picture
-        turned = in9.only_bg_t(np.rot90(image, turns), np.rot90(mask, turns))
+        turned = variants.only_bg_t(np.rot90(image, turns), np.rot90(mask, turns))
         assert {tuple(pixel) for pixel in turned.reshape(-1, 3)} <= {tuple(pixel) for pixel in image[~inside]}
-    assert not in9.only_bg_t(image, np.ones_like(mask)).any()  # the box is the whole picture
+    assert not variants.only_bg_t(image, np.ones_like(mask)).any()  # the box is the whole picture
     other = np.full_like(image, 7)
-    assert (in9.mixed(image, mask, other)[mask] == image[mask]).all()
-    assert (in9.mixed(image, mask, other)[~mask] == 7).all()
+    assert (variants.mixed(image, mask, other)[mask] == image[mask]).all()
+    assert (variants.mixed(image, mask, other)[~mask] == 7).all()
 
 
 def test_in9_files_hold_the_variants_and_mix_the_classes_that_they_should(world):

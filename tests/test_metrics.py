@@ -116,3 +116,29 @@ def test_sequences_count_the_same_whatever_their_length():
         metrics.mean_score([])
     with pytest.raises(ValueError, match="at least one"):
         metrics.sequence_score(np.zeros(0))
+
+
+def test_energy_and_pointing_equal_a_literal_loop():
+    generator = np.random.default_rng(3)
+    cams, masks = generator.random((5, 4, 3)), generator.random((5, 4, 3)) < 0.4
+    cams[3] = 0
+    for cam, mask, energy, hit in zip(
+        cams, masks, metrics.energy_in_mask(cams, masks), metrics.pointing(cams, masks), strict=True
+    ):
+        cells = [(float(cam[y, x]), bool(mask[y, x])) for y in range(4) for x in range(3)]
+        whole = sum(value for value, _ in cells)
+        assert energy == pytest.approx(sum(value for value, inside in cells if inside) / whole if whole else 0)
+        assert hit == (max(cells)[1] if whole else 0)
+    assert metrics.energy_in_mask(cams, np.ones_like(masks)).tolist() == pytest.approx([1, 1, 1, 0, 1])
+    # Clips count as a whole.
+    clip = metrics.energy_in_mask(cams[None], masks[None])
+    assert clip.tolist() == pytest.approx([float((cams * masks).sum() / cams.sum())])
+
+
+def test_shares_of_cells_weigh_and_equal_cells_share_the_hit():
+    cam, share = np.array([[[2.0, 2.0, 1.0]]]), np.array([[[0.5, 0.25, 1.0]]])
+    assert metrics.energy_in_mask(cam, share).tolist() == pytest.approx([(1 + 0.5 + 1) / 5])
+    assert metrics.pointing(cam, share).tolist() == [0.5]  # one of the two strongest cells is covered by half
+    for measure in (metrics.energy_in_mask, metrics.pointing):
+        with pytest.raises(ValueError, match="share a grid"):
+            measure(cam, share[..., :2])

@@ -146,6 +146,7 @@ def make_result(
     *,
     error: str = "",
     figure: bytes = b"",
+    name: str = "attention.npz",
 ) -> str:
     fingerprint = storage.read_manifest(checkpoint).fingerprint
     uri = str(root / "results" / f"{benchmark}-{fingerprint}-r{len(list((root / 'results').glob('*')))}")
@@ -153,11 +154,11 @@ def make_result(
         "benchmark": benchmark, "checkpoint": fingerprint, "status": "failed" if error else "ok", "error": error,
         "metrics": metrics, "protocol": {"limit": 0, "costs": [0.1, 1.0], "rows": [{"name": EVIL}] * 50},
         "seconds": 12.3,
-        "figures": ["attention.npz"] if figure else [],
+        "figures": [name] if figure else [],
     }  # fmt: skip
     storage.write_json(storage.join(uri, "result.json"), document)
     if figure:
-        storage.write_bytes(storage.join(uri, "figures", "attention.npz"), figure)
+        storage.write_bytes(storage.join(uri, "figures", name), figure)
     storage.commit(
         uri,
         {},
@@ -435,6 +436,43 @@ def test_unreadable_pictures_are_said_in_words(world: World, tmp_path: Path) -> 
     text = Reader((tmp_path / "out" / "report.html").read_text()).text
     assert text.count("This strip cannot be drawn") == 2
     assert "the attention maps cannot be read" in text
+
+
+def class_figure(predicted: str) -> bytes:
+    """Two videos, of which the first is the class "Hop" and its left half speaks for it; two frames of each."""
+    file = io.BytesIO()
+    frames, cams = np.full((2, 2, 64, 64, 3), 120, np.uint8), np.zeros((2, 2, 2, 2), np.float16)
+    cams[0, :, :, 0] = 1
+    names, classes = np.array(["a.avi", EVIL]), np.array(["Hop", "Spin"])
+    np.savez_compressed(
+        file, names=names, classes=classes, predicted=np.array([predicted, EVIL]), frames=frames, cams=cams
+    )
+    return file.getvalue()
+
+
+def test_where_classifiers_look_is_shown_beside_what_they_say(tmp_path: Path) -> None:
+    corpus = make_corpus(tmp_path, ["a", "b"])
+    first, second, third = (make_checkpoint(tmp_path, name, corpus, 3.0) for name in ("fff", "ggg", "hhh"))
+    results = [
+        make_result(tmp_path, "ucf101", uri, {"ucf101/top1": 50.0}, figure=figure, name="class_attention.npz")
+        for uri, figure in ((first, class_figure("Hop")), (second, class_figure("Swing")), (third, b"no zip"))
+    ]
+    rows = [
+        report.ReportRow(f"row-{name}", f"arm {name}", uri, name, {})
+        for name, uri in (("fff", first), ("ggg", second), ("hhh", third))
+    ]
+    report.build_report(results, str(tmp_path / "out"), rows, profile="demo")
+    html = (tmp_path / "out" / "report.html").read_text()
+    text = " ".join(Reader(html).text.split())
+    assert EVIL not in html
+    section = text[text.index("What speaks for the class") :]
+    section = section[: section.index("Corpus and tubes")]
+    hop, spin = section.index("Hop a.avi"), section.index("Spin")
+    assert "arm fff right arm ggg taken for Swing" in section[hop:spin]
+    assert f"arm fff taken for {EVIL}" in section[spin:]
+    assert "arm hhh: the attention maps cannot be read" in section
+    report.build_report([], str(tmp_path / "none"), rows, profile="demo")
+    assert "What speaks for the class" not in (tmp_path / "none" / "report.html").read_text()
 
 
 def test_wrong_input_is_refused(world: World, tmp_path: Path) -> None:

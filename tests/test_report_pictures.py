@@ -50,3 +50,14 @@ def test_histogram_has_a_bar_for_each_bin_with_values() -> None:
     heights = [max(bar[1::2]) - min(bar[1::2]) for bar in bars]
     tall = [height / max(heights) for height in heights if height > 0.01]
     assert tall == pytest.approx([1, 0.5, 0.5], abs=1e-3)
+
+
+def test_a_class_strip_is_bright_where_the_class_is_seen() -> None:
+    frames, cams = np.full((2, 64, 64, 3), 100, np.uint8), np.zeros((2, 2, 2), np.float32)
+    cams[:, :, 0] = 1
+    strip = report_pictures.class_strip(frames, cams).astype(int)
+    height, width = cells.fit(64, 64)
+    assert strip.shape == (height, 2 * width + cells.GAP, 3)
+    for left in (0, width + cells.GAP):
+        half = strip[:, left : left + width]
+        assert half[:, : width // 4, 0].mean() > half[:, -width // 4 :, 0].mean() + 50

@@ -1,19 +1,21 @@
-"""Labelled clips of the demo world in the official layouts of DAVIS, UCF-101 and JHMDB.
+"""Labelled clips of the demo world in the official layouts of DAVIS, UCF-101, JHMDB and mini-Kinetics.
 
 Paper sections 4.2, 4.4 and 4.6 evaluate on these; the clips are drawn, the folders and files are the originals'.
 Never trains or evaluates anything.
 """
 
 import io
+import re
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.io import savemat
 
+from previts import masks as mask_tools
 from previts import storage
 from previts.demo.casting import Shot, compose, family_for, generator, kind_of
 from previts.demo.config import WorldConfig
-from previts.demo.files import write_avi, write_jpeg, write_mask, write_png, write_text
+from previts.demo.files import write_avi, write_jpeg, write_mask, write_mp4, write_png, write_text
 from previts.demo.kinds import CLASSES
 from previts.demo.motion import ACTIONS, Action
 from previts.demo.scene import Frame, Mask, render
@@ -122,6 +124,29 @@ def write_jhmdb(uri: str, config: WorldConfig) -> int:
             # 1: training, 2: testing.
             lines = [f"demo_{action}_f_nm_np1_{n}.avi {2 if (n + split) % 2 else 1}" for n in range(config.jhmdb_clips)]
             write_text(storage.join(uri, "splits", f"{action}_test_split{split}.txt"), lines)
+    return len(jobs)
+
+
+def write_minikinetics(uri: str, config: WorldConfig) -> int:
+    """Write `videos/<class>/<id>.mp4`, `boxes/<class>/<id>.csv`, `train.csv` and `val.csv`; return the clips.
+
+    The object stands for the person whom a detector would have found: `evals/minikinetics.py` says what a box file is.
+    """
+    counts = {"train": config.minikinetics_train, "val": config.minikinetics_val}
+    jobs = [(split, action, n) for split, count in counts.items() for action in _acts(config) for n in range(count)]
+    lists = {split: ["label,youtube_id,time_start,time_end,split"] for split in counts}
+    seconds = config.minikinetics_frames / _FPS
+    for split, action, number in progress(jobs, "world: minikinetics", unit="clip", total=len(jobs)):
+        # Kinetics names its classes in small letters, with spaces.
+        label, clip = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", NAMES[action]).lower(), f"{split}_{action}_{number:04d}"
+        frames = _action_film(config, f"minikinetics/{split}", action, number, config.minikinetics_frames)
+        write_mp4(storage.join(uri, "videos", label, f"{clip}.mp4"), (frame.image for frame in frames), _FPS)
+        boxes = ((place, mask_tools.box(frame.masks[0])) for place, frame in enumerate(frames))
+        rows = [f"{place},{','.join(f'{side:g}' for side in box)}" for place, box in boxes if box is not None]
+        write_text(storage.join(uri, "boxes", label, f"{clip}.csv"), ["frame,x0,y0,x1,y1", *rows])
+        lists[split].append(f"{label},{clip},0,{seconds:g},{split}")
+    for split, lines in lists.items():
+        write_text(storage.join(uri, f"{split}.csv"), lines)
     return len(jobs)
 
 

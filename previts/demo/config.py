@@ -34,6 +34,9 @@ class WorldConfig:
     ucf_frames: int = 40
     jhmdb_clips: int = 4
     jhmdb_frames: int = 20
+    minikinetics_train: int = 3
+    minikinetics_val: int = 2
+    minikinetics_frames: int = 24
 
     def __post_init__(self) -> None:
         if not 0 <= self.background_correlation <= 1:
@@ -44,9 +47,11 @@ class WorldConfig:
             raise ValueError(f"action_classes must be in [2, 8], got {self.action_classes = }")
         if min(self.videos, self.in9_val, self.davis_sequences, self.voc_images) < 1 or self.in9_val < 2:
             raise ValueError(f"a world needs a video, a sequence and two pictures a class, got {self}")
-        if self.ucf_clips < 3 or self.jhmdb_clips < 2:
+        # Two of JHMDB's are tested on: mixed_same takes the background of the other one.
+        if min(self.ucf_clips, self.jhmdb_clips) < 3 or min(self.minikinetics_train, self.minikinetics_val) < 1:
             raise ValueError(
-                f"an action class needs clips to train and to test on, got {self.ucf_clips = }, {self.jhmdb_clips = }"
+                f"an action class needs clips to train and to test on, got {self.ucf_clips = }, {self.jhmdb_clips = }, "
+                f"{self.minikinetics_train = }, {self.minikinetics_val = }"
             )
 
 
@@ -67,6 +72,9 @@ TINY = WorldConfig(
     action_classes=2,
     ucf_clips=3,
     ucf_frames=8,
-    jhmdb_clips=2,
+    jhmdb_clips=3,
     jhmdb_frames=6,
+    minikinetics_train=1,
+    minikinetics_val=1,
+    minikinetics_frames=6,
 )

@@ -95,6 +95,7 @@ def make_world(uri: str, config: WorldConfig) -> dict[str, int]:
             "davis_sequences": clips.write_davis(storage.join(datasets, "davis"), config),
             "ucf101_clips": clips.write_ucf101(storage.join(datasets, "ucf101"), config),
             "jhmdb_clips": clips.write_jhmdb(storage.join(datasets, "jhmdb"), config),
+            "minikinetics_clips": clips.write_minikinetics(storage.join(datasets, "minikinetics"), config),
         }
         write_png(storage.join(uri, "preview.png"), contact_sheet(config, plans))
         storage.write_json(storage.join(uri, "scenes.json"), [_facts(plan) for plan in plans])

@@ -54,8 +54,7 @@ def evaluate(
             mine = replace(config, runs=1, seed=config.seed + number)
             outcome = _once(benchmark, model, datasets_uri, mine, place, classifier)
             if distributed.is_main() and folder:
-                document = {"metrics": outcome.metrics, "protocol": outcome.protocol}
-                storage.write_json(storage.join(place, "outcome.json"), document)
+                _store(place, outcome)
         outcomes.append(outcome)
     numbers = {name: [outcome.metrics[name] for outcome in outcomes] for name in outcomes[0].metrics}
     return Outcome(
@@ -66,23 +65,37 @@ def evaluate(
             "standard_deviation": {name: float(np.std(values, ddof=1)) for name, values in numbers.items()},
             "by_run": numbers,
         },
-        figures=next((outcome.figures for outcome in outcomes if outcome.figures), {}),
+        figures=outcomes[0].figures,
+        files=outcomes[0].files,
     )
 
 
+def _store(place: str, outcome: Outcome) -> None:
+    """Leave the outcome of one run for a later call; it is believed once its numbers are there."""
+    for kind, files in (("figures", outcome.figures), ("files", outcome.files)):
+        for name, data in files.items():
+            storage.write_bytes(storage.join(place, kind, name), data)
+    document = {"metrics": outcome.metrics, "protocol": outcome.protocol}
+    storage.write_json(storage.join(place, "outcome.json"), document)
+
+
 def _stored(place: str) -> Outcome | None:
-    """Return what an earlier call left of one run, without its figures."""
+    """Return what an earlier call left of one run."""
     try:
         document: Any = json.loads(storage.read_bytes(storage.join(place, "outcome.json")))
     except FileNotFoundError:
         return None
-    return Outcome(document["metrics"], document["protocol"])
+    figures, files = (
+        {name: storage.read_bytes(storage.join(place, kind, name)) for name in storage.names(storage.join(place, kind))}
+        for kind in ("figures", "files")
+    )
+    return Outcome(document["metrics"], document["protocol"], figures, files)
 
 
 def _once(
     benchmark: str, model: "MoCo", datasets_uri: str, config: EvaluationConfig, folder: str, classifier: str
 ) -> Outcome:
-    from previts.evals import backgrounds, davis, detection, grounding, linear
+    from previts.evals import actions, backgrounds, davis, detection, grounding, linear, video_backgrounds
 
     data_uri = storage.join(datasets_uri, BENCHMARKS[benchmark].folders[0])
     match benchmark:
@@ -100,4 +113,13 @@ def _once(
             return grounding.localise(model, data_uri, config)
         case "davis":
             return davis.track(model, data_uri, config)
-    raise InputError(f"benchmark {benchmark} cannot be run yet")
+        case "ucf101":
+            return actions.ucf101(model, data_uri, config, folder)
+        case "hmdb51":
+            return actions.hmdb51(model, data_uri, config, folder)
+        case "jhmdb":
+            ucf101_uri = storage.join(datasets_uri, "ucf101")
+            return video_backgrounds.jhmdb(model, data_uri, ucf101_uri, config, folder, classifier)
+        case "minikinetics":
+            return video_backgrounds.minikinetics(model, data_uri, config, folder)
+    raise AssertionError(f"no code for {benchmark}")

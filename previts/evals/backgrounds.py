@@ -1,7 +1,7 @@
 """The image Backgrounds Challenge: how a classifier fares when foreground or background is exchanged or taken away.
 
 PreViTS section 4.4, table 4 (Xiao et al. 2020, ImageNet-9). The encoder is frozen; only a linear classifier is trained.
-The variants are read as they were published, never made here.
+The variants are read as they were published or as `previts variants` writes them, never made here.
 
 Shape suffixes: N images, C classes.
 """
@@ -18,8 +18,8 @@ from previts.evals import features, linear, metrics
 from previts.evals.protocol import CLASS_MAP, Outcome
 from previts.evaluation import EvaluationConfig
 from previts.moco import MoCo
+from previts.variants import VARIANTS
 
-VARIANTS = ("original", "mixed_same", "mixed_rand", "mixed_next", "only_fg", "no_fg", "only_bg_b", "only_bg_t")
 # Where ImageNet-9's training images lie; the archive unpacks to the second.
 TRAIN_FOLDERS = ("train/original", "original/train")
 

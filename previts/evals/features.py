@@ -140,21 +140,23 @@ def random_crop(image: Image.Image, size: int, generator: np.random.Generator) -
     A generator that is seeded by epoch and image makes the crop independent of the order in which threads run.
     """
     image = image.convert("RGB")
-    width, height = image.size
-    box = None
+    box = random_box(*image.size, 0.08, generator)
+    crop = image.resize((size, size), Image.Resampling.BILINEAR, box=box)
+    return _chw(crop.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if generator.random() < 0.5 else crop)
+
+
+def random_box(width: int, height: int, least_area: float, generator: np.random.Generator) -> tuple[int, int, int, int]:
+    """Return left, top, right and bottom of a random part of `least_area` to all of the area, at 3:4 to 4:3."""
     for _ in range(CROP_ATTEMPTS):
-        area = width * height * generator.uniform(0.08, 1.0)
+        area = width * height * generator.uniform(least_area, 1.0)
         ratio = np.exp(generator.uniform(np.log(3 / 4), np.log(4 / 3)))
         w, h = round((area * ratio) ** 0.5), round((area / ratio) ** 0.5)
         if 0 < w <= width and 0 < h <= height:
             left, top = int(generator.integers(width - w + 1)), int(generator.integers(height - h + 1))
-            box = (left, top, left + w, top + h)
-            break
-    if box is None:  # an extreme shape: the largest centre part within the ratios
-        w, h = min(width, round(height * 4 / 3)), min(height, round(width * 4 / 3))
-        box = ((width - w) // 2, (height - h) // 2, (width - w) // 2 + w, (height - h) // 2 + h)
-    crop = image.resize((size, size), Image.Resampling.BILINEAR, box=box)
-    return _chw(crop.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if generator.random() < 0.5 else crop)
+            return left, top, left + w, top + h
+    # an extreme shape: the largest centre part within the ratios
+    w, h = min(width, round(height * 4 / 3)), min(height, round(width * 4 / 3))
+    return (width - w) // 2, (height - h) // 2, (width - w) // 2 + w, (height - h) // 2 + h
 
 
 def _chw(image: Image.Image) -> Pixels:

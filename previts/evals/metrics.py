@@ -1,4 +1,4 @@
-"""The numbers of the benchmarks, from plain arrays: average precision, accuracy, region similarity.
+"""The numbers of the benchmarks, from plain arrays: average precision, accuracy, region similarity, pointing.
 
 PreViTS tables 1, 4 and 5. Pure numpy and scikit-learn: no models, no files, no randomness.
 
@@ -54,6 +54,47 @@ def top_k_accuracy(scores_NC: Array, labels_N: NDArray[np.integer], k: int) -> f
 def mapped_accuracy(scores_NC: Array, labels_N: NDArray[np.integer], mapping_C: NDArray[np.integer]) -> float:
     """Return the percentage of images whose best class, renamed by `mapping_C`, is their label; -1 is never right."""
     return 100.0 * float((mapping_C[np.argmax(scores_NC, axis=1)] == labels_N).mean())
+
+
+def energy_in_mask(cam_NHW: Array, mask_NHW: NDArray[np.bool_] | Array) -> NDArray[np.float64]:
+    """Return the share of each map's sum that lies inside its mask, N in [0, 1]; 0 for a map of zeros.
+
+    Args:
+        cam_NHW: Maps, not negative; of clips too (NTHW), whose cells then count together.
+        mask_NHW: On the same grid: bool, or the share of each cell that the object covers.
+
+    Raises:
+        ValueError: If the two shapes differ.
+    """
+    _same_grid(cam_NHW, mask_NHW)
+    cells = tuple(range(1, cam_NHW.ndim))
+    whole_N = cam_NHW.sum(cells, dtype=np.float64)
+    inside_N = (cam_NHW * mask_NHW).sum(cells, dtype=np.float64)
+    return np.asarray(np.divide(inside_N, whole_N, out=np.zeros_like(whole_N), where=whole_N > 0))
+
+
+def pointing(cam_NHW: Array, mask_NHW: NDArray[np.bool_] | Array) -> NDArray[np.float64]:
+    """Return whether the strongest cell of each map lies in its mask, N: 1 or 0 (the pointing game, Zhang et al. 2018).
+
+    Of equally strong cells the share that lies in the mask counts, so that their order does not; 0 for a map of zeros.
+
+    Args:
+        cam_NHW: Maps, not negative; of clips too (NTHW).
+        mask_NHW: On the same grid: bool, or the share of each cell that the object covers, of which half is needed.
+
+    Raises:
+        ValueError: If the two shapes differ.
+    """
+    _same_grid(cam_NHW, mask_NHW)
+    cam_NX, mask_NX = cam_NHW.reshape(len(cam_NHW), -1), mask_NHW.reshape(len(mask_NHW), -1) >= 0.5
+    strongest_NX = (cam_NX == cam_NX.max(axis=1, keepdims=True)) & (cam_NX > 0)
+    hits_N = (strongest_NX & mask_NX).sum(axis=1)
+    return np.asarray(hits_N / np.maximum(strongest_NX.sum(axis=1), 1))
+
+
+def _same_grid(cam_NHW: Array, mask_NHW: NDArray[np.bool_] | Array) -> None:
+    if cam_NHW.shape != mask_NHW.shape:
+        raise ValueError(f"map and mask must share a grid, got {cam_NHW.shape = }, {mask_NHW.shape = }")
 
 
 def jaccard(predicted_THW: NDArray[np.bool_], truth_THW: NDArray[np.bool_]) -> NDArray[np.float64]:

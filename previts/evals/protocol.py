@@ -41,8 +41,8 @@ BENCHMARKS = {
     "grounding": Benchmark(("coco",), ()),
     "ucf101": Benchmark(("ucf101",), ("actions",), images=False, clips=True, shared=True),
     "hmdb51": Benchmark(("hmdb51",), ("actions",), images=False, clips=True, shared=True),
-    "jhmdb": Benchmark(("jhmdb", "ucf101"), ("actions",), images=False, clips=True, shared=True),
-    "minikinetics": Benchmark(("minikinetics",), ("actions",), images=False, clips=True, shared=True),
+    "jhmdb": Benchmark(("jhmdb", "ucf101"), ("actions", "backgrounds"), images=False, clips=True, shared=True),
+    "minikinetics": Benchmark(("minikinetics",), ("actions", "backgrounds"), images=False, clips=True, shared=True),
 }
 # Beside the variants of the Backgrounds Challenge: which of the 1000 ImageNet classes is which of the nine.
 CLASS_MAP = "in_to_in9.json"

@@ -39,6 +39,7 @@ def train(
     folder: str,
     what: str,
     unit: str = "step",
+    before_saving: Callable[[], None] = lambda: None,
 ) -> None:
     """Train `module` in place, from the newest sound state of `folder`; the last step is saved there too.
 
@@ -53,6 +54,7 @@ def train(
         folder: URI for the states; "" keeps none.
         what: Said on the progress line.
         unit: What a step is called there.
+        before_saving: Called by every process before a state is saved, and after the last step.
 
     Raises:
         FloatingPointError: If the loss is not finite.
@@ -87,6 +89,7 @@ def train(
             due = distributed.is_main() and time.monotonic() - saved_at >= every
             stopping, saving = distributed.any_of(terminated.is_set(), due)
             if stopping or saving or last:
+                before_saving()
                 if distributed.is_main() and folder:
                     _save(folder, step + 1, module, optimizer)
                 saved_at = time.monotonic()

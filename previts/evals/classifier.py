@@ -1,0 +1,272 @@
+"""Classifiers of clips: a pretrained encoder with a new linear layer, all of it trained on labelled videos.
+
+PreViTS sections 4.3, 4.4 and 4.7. What the paper leaves open follows RSPNet's code, which it built on. The model that
+the encoder comes from is copied, never changed. Which videos there are is decided elsewhere.
+
+Shape suffixes: B clips, N videos, C classes or channels, T H W frames and pixels, t h w cells, S pixels of a side.
+"""
+
+import io
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from previts import distributed, tensors
+from previts.augment import normalise
+from previts.errors import InputError
+from previts.evals import clips, features, training
+from previts.evaluation import ActionsConfig, EvaluationConfig
+from previts.experiment import ModelConfig
+from previts.gradcam import attention_map
+from previts.moco import MoCo
+from previts.models.encoders import build_encoder, last_maps
+from previts.models.norm import GroupedBatchNorm
+from previts.progress import progress
+
+MOMENTUM, WEIGHT_DECAY = 0.9, 1e-4  # not stated; RSPNet's code, all weights alike
+Scores = NDArray[np.float32]
+Batch = tuple[Tensor, Tensor]  # uint8 clips BTCSS, labels B
+
+
+class Classifier(nn.Module):
+    """An encoder and a linear layer on its pooled features, without dropout.
+
+    Batch normalisation is over the clips of a process, not over the groups of pretraining.
+
+    Args:
+        encoder: What the encoder is.
+        classes: Names, in the order of the logits.
+    """
+
+    def __init__(self, encoder: ModelConfig, classes: Sequence[str]) -> None:
+        super().__init__()
+        self.classes = tuple(classes)
+        self.settings = encoder
+        self.encoder = build_encoder(encoder.encoder, None, encoder.width)
+        if encoder.bn_momentum:
+            for module in self.modules():
+                if isinstance(module, GroupedBatchNorm):
+                    module.whole_momentum = module.momentum = encoder.bn_momentum
+        self.head = nn.Linear(self.encoder.channels, len(self.classes))
+
+    def maps(self, clips_BCTHW: Tensor) -> Tensor:
+        """Return the last maps of normalised clips, (B, C, t, h, w); computed in bfloat16 on a GPU."""
+        with torch.autocast("cuda", torch.bfloat16, enabled=clips_BCTHW.is_cuda):
+            maps = last_maps(self.encoder, clips_BCTHW)
+        return maps.to(self.head.weight.dtype)
+
+    def forward(self, clips_BCTHW: Tensor) -> Tensor:
+        """Return the logits of normalised clips, (B, C)."""
+        logits: Tensor = self.head(self.maps(clips_BCTHW).mean((2, 3, 4)))
+        return logits
+
+
+def new_classifier(start: MoCo | Classifier, classes: Sequence[str], seed: int) -> Classifier:
+    """Return a classifier with a copy of the encoder of `start`, on its device, and a new linear layer.
+
+    Args:
+        start: A pretrained model, whose projection heads are dropped, or a classifier of other classes.
+        classes: Names of the new classes.
+        seed: Draws the new layer.
+    """
+    settings = start.experiment.model if isinstance(start, MoCo) else start.settings
+    made = Classifier(settings, classes)
+    made.encoder.load_state_dict(start.encoder.state_dict())
+    with torch.no_grad():
+        # not stated; as torch draws a linear layer, but from a generator of its own
+        generator, bound = torch.Generator().manual_seed(seed), made.encoder.channels**-0.5
+        made.head.weight.uniform_(-bound, bound, generator=generator)
+        made.head.bias.uniform_(-bound, bound, generator=generator)
+    return made.to(device_of(start))
+
+
+def device_of(start: MoCo | Classifier) -> torch.device:
+    """Return the device where the encoder is."""
+    device: torch.device = next(start.encoder.parameters()).device
+    return device
+
+
+def train_classifier(
+    start: MoCo | Classifier, data: clips.LabelledClips, config: EvaluationConfig, folder: str, what: str
+) -> Classifier:
+    """Return a classifier of the videos of `data`; every process of a group must call this.
+
+    Args:
+        start: What the encoder is copied from; it is left as it is.
+        data: What to learn from.
+        config: Uses actions, seed.
+        folder: URI for states to go on from after a stop; "" keeps none.
+        what: Said on the progress line.
+
+    Raises:
+        InputError: If a video is missing or damaged, or a step would hold too little for batch normalisation.
+        FloatingPointError: If the loss is not finite.
+    """
+    made = new_classifier(start, data.classes, config.seed)
+    fine_tune(made, data, config, folder, what)
+    return made
+
+
+def fine_tune(
+    classifier: Classifier, data: clips.LabelledClips, config: EvaluationConfig, folder: str, what: str
+) -> None:
+    """Train all layers of a classifier in place; see `train_classifier`."""
+    settings, count = config.actions, len(data.uris)
+    epoch_steps = training.steps_an_epoch(count, settings.batch_size)
+    _check_batches(settings, count, epoch_steps)
+    device = device_of(classifier)
+
+    def loss_of(learner: nn.Module, batch: Batch) -> Tensor:
+        clips_BTCSS, labels_B = batch
+        return F.cross_entropy(learner(normalised(clips_BTCSS, device)), labels_B.to(device))
+
+    def average_statistics() -> None:
+        distributed.average_([value for name, value in classifier.named_buffers() if "running_" in name])
+
+    classifier.train()
+    training.train(
+        classifier,
+        torch.optim.SGD(classifier.parameters(), lr=settings.lr, momentum=MOMENTUM, weight_decay=WEIGHT_DECAY),
+        steps=settings.epochs * epoch_steps,
+        batches=lambda first: _batches(data, config, first),
+        loss_of=loss_of,
+        rate_at=lambda step: learning_rate(settings, step // epoch_steps),
+        folder=folder,
+        what=f"{what} fine-tuning",
+        # Statistics move linearly, so averaging them now and then changes nothing of their mean in the end.
+        before_saving=average_statistics,
+    )
+    classifier.eval()
+
+
+def learning_rate(settings: ActionsConfig, epoch: int) -> float:
+    """Return the rate of an epoch: a cosine that moves once an epoch (not stated; RSPNet's code)."""
+    return settings.lr * 0.5 * (1 + math.cos(math.pi * epoch / settings.epochs))
+
+
+def normalised(clips_BTCSS: Tensor, device: torch.device) -> Tensor:
+    """Return uint8 clips as an encoder takes them: float, (B, C, T, S, S), on the device."""
+    return normalise(clips_BTCSS.to(device, non_blocking=True).float() / 255).transpose(1, 2)
+
+
+def _check_batches(settings: ActionsConfig, count: int, epoch_steps: int) -> None:
+    smallest = count - (epoch_steps - 1) * settings.batch_size
+    share = -(-smallest // distributed.world_size())
+    cells = (settings.frames // 8) * (settings.size // 32) ** 2
+    if share * cells < 2:
+        raise InputError(
+            f"the last of each epoch's batches of evaluation.actions.batch_size = {settings.batch_size} from {count} "
+            f"videos is one clip of one cell, over which nothing can be normalised; change it, or take a size of 64"
+        )
+
+
+def _batches(data: clips.LabelledClips, config: EvaluationConfig, first: int) -> Iterator[Batch]:
+    """Yield this process's share of the batches from step `first` on; a clip depends on seed, epoch and number only."""
+    settings = config.actions
+
+    def load(item: tuple[int, int]) -> tuple[clips.Pixels, int]:
+        epoch, number = item
+        generator = np.random.default_rng((config.seed, epoch, number))
+        footage = data.open(data.uris[number])
+        return clips.training_clip(footage, settings.frames, settings.size, generator), data.labels[number]
+
+    shares = training.shares(len(data.uris), settings.batch_size, config.seed, first)
+    for loaded in features.loaded(([(epoch, number) for number in chosen] for epoch, chosen in shares), load):
+        pictures, labels = zip(*loaded, strict=True)
+        yield torch.from_numpy(np.stack(pictures)), torch.tensor(labels)
+
+
+@torch.no_grad()
+def test_classifier(classifier: Classifier, data: clips.LabelledClips, config: EvaluationConfig, what: str) -> Scores:
+    """Return the logits of the videos, N x C: the mean over evenly spaced clips of each.
+
+    Processes share the videos, and all get the whole; every process of a group must call this.
+
+    Args:
+        classifier: Put into eval mode.
+        data: What to classify; its classes may be others than the classifier's.
+        config: Uses actions.
+        what: Said on the progress line.
+
+    Raises:
+        InputError: If a video is missing or damaged.
+    """
+    settings, device = config.actions, device_of(classifier)
+    world, count = distributed.world_size(), len(data.uris)
+    mine = range(distributed.rank(), count, world)
+    together = max(1, settings.batch_size // settings.test_clips)
+
+    def load(number: int) -> clips.SpacedClips:
+        footage = data.open(data.uris[number])
+        return clips.evenly_spaced_clips(footage, settings.frames, settings.size, settings.test_clips)
+
+    classifier.eval()
+    logits_RC = torch.zeros(-(-count // world), len(classifier.classes), device=device)
+    done = 0
+    with progress(range(len(mine)), f"{what} testing", unit="video") as shown:
+        groups = (mine[start : start + together] for start in range(0, len(mine), together))
+        for loaded in features.loaded(groups, load):
+            clips_BTCSS = torch.cat([_spread(item, device) for item in loaded])
+            parts = [classifier(normalised(part, device)) for part in torch.split(clips_BTCSS, settings.batch_size)]
+            means = torch.cat(parts).view(len(loaded), settings.test_clips, -1).mean(1)
+            logits_RC[done : done + len(loaded)] = means
+            done += len(loaded)
+            shown.update(len(loaded))
+    # Process r has the videos r, r + world, and so on.
+    gathered = distributed.gather(logits_RC).view(world, len(logits_RC), -1).transpose(0, 1).flatten(0, 1)
+    return np.asarray(gathered[:count].cpu().numpy())
+
+
+def _spread(item: clips.SpacedClips, device: torch.device) -> Tensor:
+    """Return the clips of a video, (K, T, C, S, S); each frame travels once."""
+    spread: Tensor = torch.from_numpy(item.frames).to(device)[torch.from_numpy(item.places).to(device)]
+    return spread
+
+
+@torch.no_grad()
+def class_attention(classifier: Classifier, clips_BCTHW: Tensor, classes_B: Tensor) -> Tensor:
+    """Return where each clip speaks for a class, (B, t, h, w), not negative: Grad-CAM of its logit.
+
+    A logit is linear in the mean of the last maps, so its gradient is the class's row of the last layer in every cell.
+
+    Args:
+        classifier: In eval mode.
+        clips_BCTHW: Normalised.
+        classes_B: The number of a class for each clip.
+    """
+    return attention_map(classifier.maps(clips_BCTHW), classifier.head.weight[classes_B], "relu")
+
+
+def classifier_bytes(classifier: Classifier) -> bytes:
+    """Return a classifier as a file that `load_classifier` reads: its classes, what its encoder is, its state."""
+    buffer = io.BytesIO()
+    state = {name: value.cpu() for name, value in classifier.state_dict().items()}
+    torch.save({"classes": list(classifier.classes), "encoder": asdict(classifier.settings), "state": state}, buffer)
+    return buffer.getvalue()
+
+
+def load_classifier(uri: str, model: MoCo) -> Classifier:
+    """Return a classifier that was left for `model`, on the model's device and in eval mode.
+
+    Raises:
+        InputError: If there is no such file, it is no classifier, or its encoder is another than the model's.
+    """
+    found: Any = tensors.load(uri, "classifier")[0]
+    if not isinstance(found, dict) or not {"classes", "encoder", "state"} <= found.keys():
+        raise InputError(f"classifier: {uri} holds no classifier of clips; expected the file that ucf101 leaves")
+    settings = model.experiment.model
+    made = Classifier(settings, found["classes"])
+    try:
+        made.load_state_dict(found["state"])
+    except tensors.DAMAGED:
+        raise InputError(
+            f"classifier: {uri} has an encoder of {found['encoder']}, the checkpoint one of {asdict(settings)}"
+        ) from None
+    return made.to(device_of(model)).eval()
