@@ -106,21 +106,12 @@ TITLES = {
         "Does the encoder look at the object or at what is behind it? Mixed: the object on another background. FG, BG: "
         "only the object, only the background. Accuracy on the background alone should be low.",
     ),
-    "voc_det": (
-        "VOC detection",
-        "Faster R-CNN, fine-tuned, %",
-        "Where are the objects of 20 classes? The encoder is fine-tuned in a Faster R-CNN; average precision of boxes.",
-    ),
-    "coco": (
-        "COCO instances",
-        "Mask R-CNN, fine-tuned, %",
-        "Where are the objects, pixel by pixel? The encoder is fine-tuned in a Mask R-CNN; average precision.",
-    ),
     "grounding": (
         "Two keys",
         "attention on COCO, 0 to 1",
         "Does attention tell two objects of one picture apart? Share of attention on the object that is the key, how "
         "often its strongest cell lies there (pointing), and how often both keys draw more of it to their own object.",
+    ),
     "jhmdb": (
         "Video Backgrounds Challenge, JHMDB",
         "actions with person or background exchanged, accuracy in %; attention from 0 to 1",

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from previts import demo, evals
@@ -58,7 +59,7 @@ def test_scenes_are_the_pictures_with_two_large_objects_apart(tmp_path: Path) ->
     expected = np.zeros((2, 96, 96), bool)
     expected[0, :, :48] = expected[1, :, 48:] = True
     assert np.array_equal(scenes[0].masks, expected)
-    with pytest.raises(InputError, match="no picture of .*val2017 has two objects"):
+    with pytest.raises(InputError, match=r"no picture of .*val2017 has two objects"):
         grounding.read_scenes(str(write(tmp_path / "crowds", [pair], crowd=True)))
 
 
@@ -82,8 +83,6 @@ def test_a_key_gives_the_map_that_davis_would_give(model: MoCo, tmp_path: Path) 
     cam, shares = grounding.attend(model, image, scene.masks)
     clip = features.normalised(image[None], features.device_of(model))
     for number in range(2):
-        import torch
-
         mask = torch.from_numpy(scene.masks[number][None])
         expected = model.attend(clip[None].transpose(1, 2), clip.transpose(0, 1)[None], mask[None])
         assert np.allclose(cam[number], expected[0, 0].detach().numpy(), atol=1e-6)

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from previts import storage
-from previts.errors import InputError
 from previts.evals.protocol import BENCHMARKS, Outcome, check
 from previts.evaluation import EvaluationConfig
 

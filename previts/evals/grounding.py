@@ -7,6 +7,7 @@ Shape suffixes: K keys, C channels, H W pixels of a picture, S pixels of the squ
 """
 
 import io
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -138,13 +139,13 @@ def read_scenes(data_uri: str) -> list[Scene]:
 def _scene(picture: detection_sets.Picture, names: Sequence[str]) -> Scene | None:
     """Return a picture with its two largest objects that are apart, or None."""
     width, height = picture.size
-    boxes_N4 = picture.objects.boxes_N4
+    boxes_N4 = picture.objects.boxes
     areas_N = (boxes_N4[:, 2:] - boxes_N4[:, :2]).prod(axis=1) / (width * height)
     first: tuple[int, Masks] | None = None
     for number in np.argsort(-areas_N, kind="stable"):
         if areas_N[number] < LEAST_AREA:
             break
-        if picture.objects.ignored_N[number]:  # a crowd
+        if picture.objects.ignored[number]:  # a crowd
             continue
         mask_HW = detection_images.shape_mask(picture.shapes[number], picture.size, picture.size, picture.uri) > 0
         if mask_HW.mean() < LEAST_AREA:
@@ -152,7 +153,7 @@ def _scene(picture: detection_sets.Picture, names: Sequence[str]) -> Scene | Non
         if first is None:
             first = (int(number), mask_HW)
         elif (mask_HW & first[1]).sum() <= MOST_OVERLAP * min(mask_HW.sum(), first[1].sum()):
-            labels = (picture.objects.labels_N[first[0]], picture.objects.labels_N[number])
+            labels = (picture.objects.labels[first[0]], picture.objects.labels_N[number])
             return Scene(picture.uri, tuple(names[label - 1] for label in labels), np.stack([first[1], mask_HW]))
     return None
 
