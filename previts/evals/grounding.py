@@ -153,7 +153,7 @@ def _scene(picture: detection_sets.Picture, names: Sequence[str]) -> Scene | Non
         if first is None:
             first = (int(number), mask_HW)
         elif (mask_HW & first[1]).sum() <= MOST_OVERLAP * min(mask_HW.sum(), first[1].sum()):
-            labels = (picture.objects.labels[first[0]], picture.objects.labels_N[number])
+            labels = (picture.objects.labels[first[0]], picture.objects.labels[number])
             return Scene(picture.uri, tuple(names[label - 1] for label in labels), np.stack([first[1], mask_HW]))
     return None
 
