@@ -8,6 +8,7 @@ Files are loaded with `weights_only=True`, so a file from elsewhere cannot run c
 
 import json
 import re
+import sys
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
@@ -22,6 +23,7 @@ from previts.tensors import ENCODER, delete_checked, read_checked, write_checked
 
 MODEL, LOG, EXPERIMENT = "model.pt", "log.jsonl", "experiment.json"
 _STEP = re.compile(r"step-(\d{8})\.pt")
+_LEFT = re.compile(_STEP.pattern + r".*\.tmp")  # of a process that was killed while it wrote
 
 
 def steps(uri: str) -> list[int]:
@@ -44,6 +46,7 @@ class Saver:
         self.uri, self._last = uri, restored
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self._writing: Future[None] | None = None
+        self._failed = False
 
     def __enter__(self) -> "Saver":
         return self
@@ -58,10 +61,20 @@ class Saver:
     ) -> None:
         """Write the state after `step` steps, then delete all but this and the one saved or restored before.
 
+        That the state before could not be written is told, and raised only if the one before that could not either: a
+        store that serves again takes this one.
+
         Raises:
             FloatingPointError: If a weight is not finite; nothing is written.
         """
-        self.wait()
+        try:
+            self.wait()
+            self._failed = False
+        except Exception as error:  # object stores raise types of their own
+            if self._failed:
+                raise
+            self._failed = True
+            print(f"a state could not be written, the next one is tried: {error}", file=sys.stderr)
         norms = torch.stack(torch._foreach_norm([parameter.detach() for parameter in model.parameters()]))
         if not torch.isfinite(norms).all():
             raise FloatingPointError(
@@ -78,11 +91,14 @@ class Saver:
 
     def wait(self) -> None:
         """Return once everything is written."""
-        if self._writing is not None:
-            self._writing.result()
-        self._writing = None
+        writing, self._writing = self._writing, None
+        if writing is not None:
+            writing.result()
 
     def _write(self, step: int, state: dict[str, Any]) -> None:
+        for name in storage.names(self.uri):
+            if _LEFT.fullmatch(name):
+                storage.delete(storage.join(self.uri, name))
         write_checked(_step_uri(self.uri, step), state)
         # Those of a higher number too: they were not sound, or training would have gone on from them.
         for old in {*steps(self.uri)} - {self._last, step}:
@@ -124,23 +140,29 @@ def restore(
     return 0, {}
 
 
-def finish(uri: str, experiment: Experiment) -> None:
+def finish(uri: str, experiment: Experiment, trained: int | None = None) -> None:
     """Turn the newest state of a folder into the finished model, and delete the states; a second call does nothing.
+
+    `trained` is the step that this state must be of: a damaged last state must not make an older one the result.
 
     `encoder.pt` is the bare encoder: `torchvision.models.resnet50().load_state_dict(..., strict=False)` takes it.
 
     Raises:
-        InputError: If there is neither a sound state nor a finished model.
+        InputError: If there is neither a sound state, of step `trained`, nor a finished model.
     """
     storage.write_bytes(storage.join(uri, EXPERIMENT), experiment.to_json().encode() + b"\n")
     sound = (read_checked(_step_uri(uri, step), "cpu") for step in reversed(steps(uri)))
-    state = next((state for state in sound if state is not None), None)
+    state = next((state for state in sound if state is not None and trained in (None, state["step"])), None)
     if state is not None:
         weights: dict[str, Tensor] = state["model"]
         write_checked(storage.join(uri, ENCODER), encoder_state(weights))
         write_checked(storage.join(uri, MODEL), {key: state[key] for key in ("step", "experiment", "model")})
     elif finished_steps(uri) is None:
-        raise InputError(f"{uri} has no sound checkpoint to finish; run `previts pretrain` again")
+        last = "" if trained is None else f" of step {trained}"
+        raise InputError(
+            f"{uri} has no sound checkpoint{last} to finish: it is damaged, or another run works on this folder; "
+            "once none does, run `previts pretrain` again"
+        )
     for step in steps(uri):
         delete_checked(_step_uri(uri, step))
 
@@ -177,11 +199,20 @@ def load_model(uri: str, device: torch.device | str) -> MoCo:
 def read_log(uri: str, steps: int) -> list[dict[str, float]]:
     """Return the lines of a folder's log up to the first `steps` steps: what is left of them after a kill."""
     try:
-        text = storage.read_bytes(storage.join(uri, LOG)).decode()
+        text = storage.read_bytes(storage.join(uri, LOG)).decode(errors="replace")
     except FileNotFoundError:
         return []
-    lines: list[dict[str, float]] = [json.loads(line) for line in text.splitlines()]
+    lines = [line for line in map(_line, text.splitlines()) if line is not None]
     return [line for line in lines if line["step"] <= steps]
+
+
+def _line(text: str) -> dict[str, float] | None:
+    """Return a line of the log, or None where it is damaged: a record to look at is no reason not to go on."""
+    try:
+        line = json.loads(text)
+    except ValueError:
+        return None
+    return line if isinstance(line, dict) and isinstance(line.get("step"), int) else None
 
 
 def write_log(uri: str, lines: list[dict[str, float]]) -> None:

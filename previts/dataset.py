@@ -9,8 +9,12 @@ rows of an I420 picture (`crops.py`).
 """
 
 import math
+import multiprocessing.forkserver
 import os
+import shutil
+import signal
 import sys
+import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
@@ -37,6 +41,9 @@ _UNKNOWN_MATRIX = 2  # H.264's code
 # A few clips may be damaged; more than this share of the videos, and more than this many (of a small corpus, more than
 # an eighth), is a broken corpus.
 DAMAGED_FRACTION, DAMAGED_VIDEOS = 0.01, 8
+
+SHARED = "/dev/shm"  # through which loader workers hand over batches; 64 MB in a container that is given no more
+PREFETCHED = 3  # batches of each worker
 
 
 class Sample(NamedTuple):
@@ -258,6 +265,19 @@ class _Collate:
 
 def _start_worker(_: int) -> None:
     cv2.setNumThreads(1)
+    # Whoever tells a whole process group to end tells this worker too: it goes on until training has saved its state.
+    signal.signal(signal.SIGTERM, lambda *_: signal.signal(signal.SIGTERM, signal.SIG_DFL))
+
+
+def _start_server() -> None:
+    """Start what forks the workers, deaf to SIGTERM: with its end theirs would come."""
+    if threading.current_thread() is not threading.main_thread():
+        return
+    before = signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    try:
+        multiprocessing.forkserver.ensure_running()
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def batches(
@@ -282,10 +302,14 @@ def batches(
         multiprocessing_context="forkserver" if workers else None,  # object-store clients do not survive a fork
         worker_init_fn=_start_worker,
         pin_memory=pin_memory,
-        prefetch_factor=3 if workers else None,
+        prefetch_factor=PREFETCHED if workers else None,
     )
+    if workers:
+        _start_server()
     try:
         yield from loader
+    except OSError as error:  # of a worker, whose whole traceback is in it
+        raise OSError(str(error).strip().rpartition("\n")[2]) from None
     except InputError as error:
         # torch puts the traceback of a worker into the message.
         raise InputError(str(error).strip().rpartition("previts.errors.InputError: ")[2]) from None
@@ -296,6 +320,36 @@ def default_workers(device: torch.device, processes: int) -> int:
     if device.type == "cpu":
         return 0
     return max(1, min(12, len(os.sched_getaffinity(0)) // processes - 1))
+
+
+def fitting_workers(experiment: Experiment, workers: int, chosen: bool) -> int:
+    """Return how many workers can hand over what they prepare ahead: without shared memory torch waits for ever.
+
+    Args:
+        experiment: What a batch holds.
+        workers: Of each training process.
+        chosen: Whether a person wants so many, who then has to know that they do not fit.
+
+    Raises:
+        InputError: If they do not, and a person wants them.
+    """
+    if not workers or not os.path.isdir(SHARED):
+        return workers
+    size, roles = experiment.augment.size, 2 + (experiment.objective.speed_weight > 0)
+    clip = experiment.sampling.clip_frames * size * size * 5 // 2  # an I420 picture and a mask of each frame
+    needed = experiment.optim.batch_size * roles * clip * PREFETCHED * workers  # of all processes
+    free = shutil.disk_usage(SHARED).free
+    if needed <= free:
+        return workers
+    fitting = workers * free // needed
+    if chosen:
+        raise InputError(
+            f"{workers} loader workers a process prepare {needed >> 20} MiB ahead, and {SHARED} has {free >> 20} MiB: "
+            f"set PREVITS_WORKERS={fitting}, or give the container more (docker run --shm-size, a volume of "
+            "Kubernetes with medium: Memory)"
+        )
+    print(f"{fitting} loader workers instead of {workers}: {SHARED} has only {free >> 20} MiB", file=sys.stderr)
+    return fitting
 
 
 class Damaged:

@@ -64,9 +64,10 @@ def _parse(hint: Any, text: str, path: str) -> Any:
     if typing.get_origin(hint) is Literal or hint is str:
         return _checked(hint, text, path)
     try:
-        return _checked(hint, json.loads(text), path)
-    except json.JSONDecodeError:
-        raise InputError(f"{path} must be {_describe(hint)}, got {text!r}") from None
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        raise InputError(f"{path} must be {_describe(hint)}, got {text[:80]!r}") from None
+    return _checked(hint, value, path)
 
 
 def _checked(hint: Any, value: Any, path: str) -> Any:
@@ -76,11 +77,18 @@ def _checked(hint: Any, value: Any, path: str) -> Any:
         return value
     if typing.get_origin(hint) is tuple and isinstance(value, list | tuple) and len(value) == len(arguments):
         return tuple(_checked(argument, item, path) for argument, item in zip(arguments, value, strict=True))
-    if hint is float and isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
+    if hint is float and isinstance(value, int | float) and not isinstance(value, bool) and _is_finite(value):
         return float(value)
     if hint in (int, str, bool) and type(value) is hint:
         return value
     raise InputError(f"{path} must be {_describe(hint)}, got {value!r}")
+
+
+def _is_finite(value: float) -> bool:
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # a whole number that no float can hold
+        return False
 
 
 def _describe(hint: Any) -> str:

@@ -17,7 +17,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from previts import checkpoint, distributed
 from previts.augment import augment
-from previts.dataset import Batch, Damaged, PairDataset, Side, batches, default_workers
+from previts.dataset import Batch, Damaged, PairDataset, Side, batches, default_workers, fitting_workers
 from previts.errors import InputError
 from previts.experiment import Experiment
 from previts.index import Index
@@ -121,6 +121,7 @@ def train(
     if conduct.stop_after is not None:
         last = min(last, first + conduct.stop_after)
     workers = default_workers(device, distributed.world_size()) if conduct.workers is None else conduct.workers
+    workers = fitting_workers(experiment, workers, chosen=conduct.workers is not None)
     coming = batches(
         dataset,
         schedule,

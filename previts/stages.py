@@ -390,7 +390,7 @@ def pretrain(
         with runlog.reporting(run):
             summary = program.train(plan.experiment, corpus.read_index(index), uri, device=device, run=run)
             if distributed.is_main():
-                checkpoint.finish(uri, plan.experiment)
+                checkpoint.finish(uri, plan.experiment, int(summary["steps"]))
                 decided = checkpoint_decided(plan, index)
                 storage.commit(
                     uri, decided, inputs={"index": index}, counts=summary, info={"row": row, "profile": profile}

@@ -6,6 +6,7 @@ Nothing here knows what a stage computes.
 Identity is what was decided (configuration, inputs, format version), never where it ran or under which path.
 """
 
+import contextlib
 import hashlib
 import json
 import math
@@ -100,11 +101,16 @@ def write_bytes(uri: str, data: bytes) -> None:
         fs.pipe_file(path, data)
         return
     temporary = _temporary(path)
-    with open(temporary, "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
+    try:
+        with open(temporary, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        with contextlib.suppress(FileNotFoundError):
+            os.remove(temporary)
+        raise
 
 
 def delete(uri: str) -> None:

@@ -21,7 +21,6 @@ from torch import Tensor
 
 from previts import cells, checkpoint, distributed, storage
 from previts.augment import MEAN, STD
-from previts.errors import InputError
 from previts.experiment import Experiment
 from previts.moco import Pairs, Step, figure_names
 from previts.optim import learning_rate
@@ -133,8 +132,11 @@ class Watch:
 
     def write(self) -> None:
         """Write the lines so far; on resuming, those after the restored state are dropped."""
-        checkpoint.write_log(self.uri, self.lines)
         self._written = time.monotonic()
+        try:
+            checkpoint.write_log(self.uri, self.lines)
+        except Exception as error:  # object stores raise types of their own; no log is worth a training
+            print(f"the log could not be written, with the next lines it is tried again: {error}", file=sys.stderr)
 
     def look(self, step: int, pairs: Pairs, result: Step) -> None:
         """Make a picture of a step's first part where one is due: the first step, and at even distances from there."""
@@ -147,7 +149,7 @@ class Watch:
         uri = storage.join(self.uri, PICTURES, name)
         try:
             storage.write_bytes(uri, buffer.getvalue())
-        except (InputError, OSError) as error:  # no picture is worth a training
+        except Exception as error:  # object stores raise types of their own; no picture is worth a training
             print(f"no picture of step {step + 1}: {error}", file=sys.stderr)
             return
         if self.run is None:

@@ -177,3 +177,46 @@ def test_the_log_is_cut_at_the_restored_step(tmp_path):
     checkpoint.write_log(str(tmp_path), lines)
     assert checkpoint.read_log(str(tmp_path), 3) == lines[:3]
     assert checkpoint.read_log(str(tmp_path / "nothing"), 3) == []
+
+
+def test_a_damaged_log_loses_its_lines_and_nothing_else(tmp_path):
+    (tmp_path / "log.jsonl").write_bytes(b'{"step": 1, "loss": 2.0}\n\n\xff\xfe\nnull\n{"loss": 1}\n{"step": 2, "lo')
+    assert checkpoint.read_log(str(tmp_path), 9) == [{"step": 1, "loss": 2.0}]
+
+
+def test_an_older_state_is_not_made_the_result(trained, tmp_path):
+    for step in (2, 3):
+        save(str(tmp_path), step, *trained)
+    (tmp_path / "step-00000003.pt.sha256").write_bytes(b"\xff")
+    with pytest.raises(InputError, match="no sound checkpoint of step 3 to finish: it is damaged, or another run"):
+        checkpoint.finish(str(tmp_path), small_experiment(), 3)
+    assert checkpoint.steps(str(tmp_path)) == [2, 3]
+    save(str(tmp_path), 3, *trained)
+    checkpoint.finish(str(tmp_path), small_experiment(), 3)
+    assert checkpoint.finished_steps(str(tmp_path)) == 3
+
+
+def test_a_store_that_fails_once_loses_one_state_only(trained, tmp_path, capsys):
+    folder = tmp_path / "states"
+    with checkpoint.Saver(str(folder)) as saver:
+        folder.write_text("a file where the folder should be")
+        saver.save(1, *trained)
+        with pytest.raises(InputError):
+            saver._writing.result()
+        folder.unlink()
+        saver.save(2, *trained)
+    assert "the next one is tried" in capsys.readouterr().err
+    assert checkpoint.steps(str(folder)) == [2]
+    (tmp_path / "full").write_text("a file")
+    saver = checkpoint.Saver(str(tmp_path / "full"))
+    for step in (1, 2):
+        saver.save(step, *trained)
+    with pytest.raises(InputError):
+        saver.save(3, *trained)
+
+
+def test_what_a_killed_write_left_is_cleared_away(trained, tmp_path):
+    left = tmp_path / "step-00000007.pt.0123abcd.tmp"
+    left.write_bytes(b"half a state")
+    save(str(tmp_path), 8, *trained)
+    assert not left.exists()

@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections import namedtuple
 from dataclasses import replace
 from pathlib import Path
 
@@ -226,7 +227,7 @@ with distributed.process_group():
 """
 
 
-DEFAULTS = (("EPOCHS", "500"), ("SAVE", "2000"), ("STOP", "None"))
+DEFAULTS = (("EPOCHS", "500"), ("SAVE", "2000"), ("STOP", "None"), ("WORKERS", "0"))
 
 
 def start(program, *arguments, **environment):
@@ -236,8 +237,8 @@ sys.path.insert(0, sys.argv[1])
 torch.set_num_threads(1)
 import moving_squares
 from previts import distributed, pretrain
-EPOCHS, SAVE, STOP = EVERY
-CONDUCT = pretrain.Conduct(workers=0, log_steps=1, checkpoint_steps=SAVE, stop_after=STOP)
+EPOCHS, SAVE, STOP, WORKERS = EVERY
+CONDUCT = pretrain.Conduct(workers=WORKERS, log_steps=1, checkpoint_steps=SAVE, stop_after=STOP)
 """
     head = head.replace("EVERY", ", ".join(environment.pop(*both) for both in DEFAULTS))
     return subprocess.Popen(
@@ -245,6 +246,7 @@ CONDUCT = pretrain.Conduct(workers=0, log_steps=1, checkpoint_steps=SAVE, stop_a
         env={**os.environ, "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1", **environment},
         stderr=subprocess.PIPE,
         text=True,
+        start_new_session=True,
     )
 
 
@@ -342,6 +344,32 @@ def test_sigterm_finishes_the_step_saves_and_exits_143(index, tmp_path):
     (saved,) = checkpoint.steps(str(tmp_path))
     assert 0 < saved < 500
     assert [line["step"] for line in log(tmp_path)] == list(range(1, saved + 1))
+
+
+@pytest.mark.slow
+def test_sigterm_to_the_whole_group_finishes_the_step_that_needs_a_worker(index, tmp_path):
+    process = start(TRAIN, "small_experiment", Path(index.uri).parent, tmp_path, WORKERS="1")
+    for line in process.stderr:
+        if "pretrain" in line:
+            break
+    time.sleep(2.0)
+    os.killpg(process.pid, signal.SIGTERM)
+    assert process.wait(60) == 143, process.stderr.read()
+    assert len(checkpoint.steps(str(tmp_path))) == 1
+
+
+def test_workers_must_fit_into_shared_memory(monkeypatch, capsys):
+    experiment, free = small_experiment(), 1 << 20
+    usage = namedtuple("Usage", "free")
+    monkeypatch.setattr("previts.dataset.shutil.disk_usage", lambda _: usage(free))
+    assert dataset.fitting_workers(experiment, 0, chosen=True) == 0
+    batch = experiment.optim.batch_size * 2 * experiment.augment.size**2 * 5 // 2
+    fitting = free // (3 * batch)
+    assert dataset.fitting_workers(experiment, fitting, chosen=True) == fitting
+    with pytest.raises(InputError, match=f"set PREVITS_WORKERS={fitting}"):
+        dataset.fitting_workers(experiment, fitting + 1, chosen=True)
+    assert dataset.fitting_workers(experiment, fitting + 1, chosen=False) == fitting
+    assert "has only 1 MiB" in capsys.readouterr().err
 
 
 # How often a run is killed in the next test; ten times on request, because each start takes seconds.
