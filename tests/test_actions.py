@@ -65,10 +65,10 @@ def test_what_is_planted_is_found(model: MoCo):
 
 @pytest.mark.slow
 def test_motion_is_found_where_no_frame_tells_the_class(model: MoCo):
-    train, test = clip_sets.planted("motion", 24, 0), clip_sets.planted("motion", 24, 1)
-    made = classifiers.train_classifier(model, train, clip_sets.small_settings(epochs=15, lr=0.1), "", "motion")
-    assert accuracy(made, test) >= 75
-    assert accuracy(made, replace(test, open=lambda uri: still(test.open(uri)))) < 75
+    train, test = clip_sets.planted("motion", 24, 0), clip_sets.planted("motion", 48, 1)
+    made = classifiers.train_classifier(model, train, clip_sets.small_settings(epochs=36), "", "motion")
+    assert accuracy(made, test) >= 75  # by chance four times in ten thousand
+    assert accuracy(made, replace(test, open=lambda uri: still(test.open(uri)))) < 65
 
 
 def still(footage: Footage) -> Footage:
