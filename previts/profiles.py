@@ -63,10 +63,16 @@ def _demo(plan: Plan) -> Plan:
             model=replace(row.model, encoder="s3dg", width=0.25, bn_momentum=0.1)
             if video
             else replace(row.model, encoder="resnet18"),
-            objective=replace(row.objective, queue_size=64, key_momentum=0.99, batch_norm_groups=2),
+            objective=replace(
+                row.objective,
+                queue_size=64,
+                # In so few steps keys that follow quickly would all become alike under the attention term.
+                key_momentum=0.99 if video else row.objective.key_momentum,
+                batch_norm_groups=2,
+            ),
             optim=replace(
                 row.optim,
-                lr=row.optim.lr / 6,
+                lr=row.optim.lr / (6 if video else 2),
                 epochs=row.optim.epochs // 5,
                 batch_size=32,
                 # The first gradients of S3D-g are a hundred times later ones; taken whole, they make its weights so

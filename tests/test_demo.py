@@ -414,6 +414,7 @@ def test_jhmdb_frames_masks_and_splits(world):
         ({"action_classes": 9}, "action_classes"),
         ({"in9_val": 1}, "two pictures"),
         ({"ucf_clips": 2}, "ucf_clips"),
+        ({"jhmdb_clips": 3}, "jhmdb_clips = 3"),
     ],
 )
 def test_sizes_that_make_no_world_are_refused(change, message):

@@ -180,7 +180,7 @@ def test_masks_and_frames_that_do_not_fit_are_named(root: Path, tmp_path: Path):
 def test_the_demo_worlds_jhmdb_is_read_with_its_exact_masks(tmp_path: Path):
     demo_clips.write_jhmdb(str(tmp_path), TINY)
     train, test = jhmdb.read_jhmdb(str(tmp_path), "1")
-    assert (len(train.clips), len(test.clips)) == (TINY.action_classes, 2 * TINY.action_classes)
+    assert len(train.clips) == len(test.clips) == 2 * TINY.action_classes
     assert jhmdb.count_oddities(test).empty == 0
     clip = test.clips[0]
     films = demo_clips._action_film(TINY, "jhmdb", clip.class_name, int(clip.name.rsplit("_", 1)[1]), TINY.jhmdb_frames)

@@ -10,7 +10,7 @@ import pytest
 import torch
 import torchvision
 
-from previts import demo, flow, masks, paper, shards, stages, storage, tensors, tubes, video
+from previts import addresses, demo, flow, masks, paper, shards, stages, storage, tensors, tubes, video
 from previts import index as corpus
 from previts.errors import InputError
 
@@ -356,3 +356,29 @@ def test_a_benchmark_may_be_repeated_with_other_seeds(made):
     alone = [*SMALL, "evaluation.seed=2", "evaluation.linear.recipe=virtex"]
     uri = stages.evaluate("1/vgg/previts", "in1k", made["checkpoint"], made["data"], made["root"], "demo", alone)
     assert storage.read_json(storage.join(uri, "result.json"))["metrics"]["in1k/top1"] == by_run[2]
+
+
+@pytest.mark.slow
+def test_jhmdb_starts_from_the_classifier_that_ucf101_left(made):
+    small = [*SMALL, "evaluation.actions.epochs=1", "evaluation.actions.frames=8", "evaluation.actions.test_clips=1"]
+    row, at = "2/random", (made["data"], made["root"], "demo")
+    checkpoint = stages.pretrain(row, made["index"], made["root"], "demo", small)
+    stages.evaluate(row, "ucf101", checkpoint, *at, small)
+    uri = stages.evaluate(row, "jhmdb", checkpoint, *at, small)
+    result = storage.read_json(storage.join(uri, "result.json"))
+    assert result["protocol"]["start"] == "the classifier that ucf101 left"
+    assert {name.partition("/")[0] for name in result["metrics"]} == {"jhmdb"}
+    assert storage.read_bytes(storage.join(uri, "manifest.csv")).startswith(b"seed,split,part,variant,")
+    assert storage.names(storage.join(uri, "work")) == []
+    # How backgrounds are tested is nothing to ucf101, whose classifier is found whatever it says.
+    plain, other = (
+        paper.resolve(row, "demo", [*small, f"evaluation.backgrounds.train_on={value}"])
+        for value in ("original", "variant")
+    )
+    for benchmark, same in (("ucf101", True), ("jhmdb", False), ("minikinetics", False)):
+        places = [addresses.result_address(benchmark, checkpoint, made["data"], plan, "r") for plan in (plain, other)]
+        assert (places[0] == places[1]) == same
+    uri = stages.evaluate(row, "minikinetics", checkpoint, *at, [*small, "evaluation.backgrounds.train_on=variant"])
+    assert set(storage.read_json(storage.join(uri, "result.json"))["metrics"]) == {
+        "minikinetics_by_variant/original", "minikinetics_by_variant/no_fg",
+    }  # fmt: skip

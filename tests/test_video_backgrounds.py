@@ -108,6 +108,19 @@ def test_cells_are_covered_by_the_mean_of_their_pixels():
         assert found[t, y, x] == pytest.approx(block.mean() / 255, abs=1e-6)
 
 
+def test_short_videos_are_classified_once_and_give_the_same(model: MoCo, root: Path):
+    _, test = jhmdb.read_jhmdb(str(root / "jhmdb"), "1")
+    for frames, once in ((8, False), (16, True)):
+        config = EvaluationConfig(actions=replace(FAST, test_clips=3, frames=frames))
+        fewer = video_backgrounds._once_where_all_are_short(test, config)
+        assert (fewer == replace(config, actions=replace(config.actions, test_clips=1))) == once
+        assert (fewer == config) != once
+    videos = clips.limited(jhmdb.varied(test, "original", 0), 2)
+    made = classifier.new_classifier(model, test.classes, seed=3)
+    logits = [classifier.test_classifier(made, videos, settings, "short") for settings in (config, fewer)]
+    np.testing.assert_allclose(*logits, atol=1e-5)
+
+
 @pytest.mark.slow
 def test_without_a_classifier_one_is_trained_on_ucf101_and_a_stopped_call_goes_on(model: MoCo, tmp_path: Path):
     """All on the demo world, from one end to the other."""
