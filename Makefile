@@ -19,7 +19,7 @@ $(VENV)/installed: requirements.lock pyproject.toml
 
 MODEL ?= image
 ARMS_image :=
-ARMS_video := --rows 2/vgg/rspnet 2/vgg/sampling 2/vgg/previts --benchmarks davis
+ARMS_video := --rows 2/vgg/rspnet 2/vgg/sampling 2/vgg/previts
 
 demo: $(VENV)/installed ## the whole pipeline on a small synthetic world; ends in demo/report.html (MODEL=video: the video model)
 	@test -n "$(filter image video,$(MODEL))" || { echo "MODEL must be image or video, got '$(MODEL)'"; exit 1; }
