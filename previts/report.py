@@ -24,7 +24,9 @@ from previts.report_evidence import (
     Source,
     read_attention,
     read_class_attention,
+    read_keys,
     read_provenance,
+    read_sheets,
 )
 from previts.report_inputs import (
     Checkpoint,
@@ -80,7 +82,9 @@ class Page:
     checkpoints: list[Checkpoint]
     panels: list[Panel]
     attention: Attention
+    keys: Attention
     class_attention: ClassAttention
+    sheets: list[tuple[str, str, str]]
     corpora: list[Corpus]
     common: dict[str, str]
     differing: dict[str, list[str]]
@@ -140,7 +144,9 @@ def build_report(
         checkpoints=checkpoints,
         panels=_panels(checkpoints),
         attention=read_attention(found, checkpoints),
+        keys=read_keys(found, checkpoints),
         class_attention=read_class_attention(found, checkpoints),
+        sheets=read_sheets(found, checkpoints),
         corpora=corpora,
         common=_common(checkpoints),
         differing=_differing(checkpoints),

@@ -3,6 +3,7 @@
 Stands for figures 4 and 5 of PreViTS. What cannot be read is said in words; nothing is computed anew.
 """
 
+import contextlib
 import io
 import re
 import zipfile
@@ -13,6 +14,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from previts import report_pictures as pictures
 from previts import storage
@@ -27,7 +29,9 @@ ATTENTION_STRIPS, ATTENTION_SEQUENCES = 48, 6  # over all arms; each strip takes
 
 ATTENTION_FIGURE = "attention.npz"
 ATTENTION_ARRAYS = ("names", "frames", "cams", "masks", "key_frames", "key_masks")
+KEYS_FIGURE = "keys.npz"
 CLASS_FIGURE = "class_attention.npz"
+SHEET_FIGURE, SHEET_WIDTH = "detections.png", 900
 CLASS_ARRAYS = ("names", "classes", "predicted", "frames", "cams")
 Figure = dict[str, NDArray[Any]]
 
@@ -80,9 +84,36 @@ class Source:
 
 def read_attention(results: list[Result], checkpoints: list[Checkpoint]) -> Attention:
     """Return the attention of every arm on the same labelled sequences."""
-    found, causes = _read_figures(results, checkpoints, ATTENTION_FIGURE, ATTENTION_ARRAYS)
-    if not found and not causes:
+    attention = _read_scenes(results, checkpoints, ATTENTION_FIGURE)
+    if not attention.scenes and not attention.cause:
         return Attention([], "No result brings attention maps; they come with the benchmark davis.")
+    return attention
+
+
+def read_keys(results: list[Result], checkpoints: list[Checkpoint]) -> Attention:
+    """Return the attention of every arm on the same pictures with two keys each; nothing where that was not run."""
+    return _read_scenes(results, checkpoints, KEYS_FIGURE)
+
+
+def read_sheets(results: list[Result], checkpoints: list[Checkpoint]) -> list[tuple[str, str, str]]:
+    """Return what detectors found, as (benchmark, arm, picture); a picture that cannot be read is left out."""
+    order = {item.fingerprint: number for number, item in enumerate(checkpoints)}
+    mine = [item for item in results if SHEET_FIGURE in item.figures and item.checkpoint in order]
+    found = []
+    for result in sorted(mine, key=lambda item: (item.benchmark, order[item.checkpoint])):
+        with contextlib.suppress(OSError, ValueError):
+            sheet = Image.open(io.BytesIO(storage.read_bytes(join(result.uri, "figures", SHEET_FIGURE)))).convert("RGB")
+            sheet.thumbnail((SHEET_WIDTH, SHEET_WIDTH))
+            found.append(
+                (result.benchmark, checkpoints[order[result.checkpoint]].title, pictures.data_uri(np.asarray(sheet)))
+            )
+    return found
+
+
+def _read_scenes(results: list[Result], checkpoints: list[Checkpoint], name: str) -> Attention:
+    found, causes = _read_figures(results, checkpoints, name, ATTENTION_ARRAYS)
+    if not found:
+        return Attention([], " ".join(causes))
     figures = [(title, figure) for title, _, figure in found]
     names, remark = _shown([str(name) for _, figure in figures for name in figure["names"]], len(figures))
     return Attention([_scene(name, figures) for name in names], " ".join([*causes, *remark]))

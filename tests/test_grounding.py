@@ -97,7 +97,7 @@ def test_the_benchmark_on_the_synthetic_world(model: MoCo, tmp_path: Path) -> No
     assert all(0 <= value <= 1 for value in outcome.metrics.values())
     assert set(outcome.metrics) == {"grounding/energy", "grounding/pointing", "grounding/told_apart"}
     assert features.weights_digest(model) == before
-    figure = np.load(io.BytesIO(outcome.figures["attention.npz"]))
+    figure = np.load(io.BytesIO(outcome.figures["keys.npz"]))
     assert len(figure["names"]) == 2 * min(6, outcome.protocol["pictures_scored"])
     assert figure["cams"].shape[1:] == (1, 3, 3)
     assert figure["frames"].shape[1:] == (1, *figure["key_frames"].shape[1:])

@@ -475,6 +475,28 @@ def test_where_classifiers_look_is_shown_beside_what_they_say(tmp_path: Path) ->
     assert "What speaks for the class" not in (tmp_path / "none" / "report.html").read_text()
 
 
+def test_keys_and_detections_have_sections_of_their_own(tmp_path: Path) -> None:
+    corpus = make_corpus(tmp_path, ["a", "b"])
+    checkpoint = make_checkpoint(tmp_path, "iii", corpus, 3.0)
+    sheet = io.BytesIO()
+    Image.new("RGB", (2000, 400), "navy").save(sheet, "PNG")
+    results = [
+        make_result(
+            tmp_path, "grounding", checkpoint, {}, figure=attention_figure(0.8, ("7.jpg, key 1: dog",)), name="keys.npz"
+        ),
+        make_result(tmp_path, "coco", checkpoint, {}, figure=sheet.getvalue(), name="detections.png"),
+        make_result(tmp_path, "voc_det", checkpoint, {}, figure=b"no picture", name="detections.png"),
+    ]
+    rows = [report.ReportRow("1/arm", "An arm", checkpoint, "iii", {})]
+    report.build_report(results, str(tmp_path / "out"), rows, profile="demo")
+    html = (tmp_path / "out" / "report.html").read_text()
+    keys, detections = html.index('id="keys"'), html.index('id="detections"')
+    assert "7.jpg, key 1: dog" in html[keys:detections]
+    assert "7.jpg" not in html[:keys]
+    (code,) = re.findall(r'class="sheet" src="data:image/webp;base64,([^"]*)"', html)
+    assert Image.open(io.BytesIO(base64.b64decode(code))).size == (900, 180)
+
+
 def test_wrong_input_is_refused(world: World, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="at least one row"):
         report.build_report([], str(tmp_path), [])

@@ -89,7 +89,7 @@ def localise(model: MoCo, data_uri: str, config: EvaluationConfig) -> Outcome:
             "mean_area_of_an_object": float(np.mean([scene.masks.mean(axis=(1, 2)) for scene in chosen])),
             **features.unchanged(model, before),
         },
-        figures={"attention.npz": figure.npz()},
+        figures={"keys.npz": figure.npz()},
     )
 
 
