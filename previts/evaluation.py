@@ -99,7 +99,7 @@ class DetectionConfig:
     cells: int = 14  # height and width of a region's map before layer4 (C4)
     precise_bn: int = 200  # batches from which the statistics of batch normalisation are taken anew; 0: as trained
     average_precision: Literal["11-point", "area"] = "11-point"  # of VOC, at each of the ten overlaps
-    difficult: bool = False  # whether VOC's difficult objects are trained on, as detectron2 does; none are scored
+    difficult: bool = True  # whether VOC's difficult objects are trained on, as detectron2 does; none are scored
 
     def __post_init__(self) -> None:
         require("evaluation.detection.lr", self.lr, "more than 0", self.lr > 0)
