@@ -48,7 +48,7 @@ def localise(model: MoCo, data_uri: str, config: EvaluationConfig) -> Outcome:
 
     `grounding/energy` is the share of attention on the key's object, `grounding/pointing` how often the strongest cell
     lies on it, `grounding/told_apart` how often each of the two keys draws more attention to its own object, for its
-    area, than to the other; by chance one half squared, 0.25.
+    area, than to the other: 0.25 for maps that have nothing to do with the keys, 0 for maps that are always the same.
 
     Args:
         model: In eval mode.
