@@ -1,4 +1,4 @@
-"""Launchers of the training program: one torchx `AppDef`, run on this machine or as a PyTorchJob of a Kubernetes cluster.
+"""Launchers of the training program: one torchx `AppDef`, run on this machine or as a PyTorchJob of a cluster.
 
 `app` describes the program; `local` runs it by torchx's `local_cwd`; `options` and `pytorchjob` say what a cluster is
 asked for, without asking; `cluster`, `watch` and `diagnosis` talk to its API server; `launcher` waits for the end;

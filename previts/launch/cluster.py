@@ -36,16 +36,16 @@ class Cluster:
     def get(self, name: str) -> Manifest | None:
         """Return a job, or None where there is none."""
         try:
-            return self._ask("GET", self._jobs(name))
+            return self._ask("GET", self._path(name))
         except ApiException as error:
             if error.status == NOT_FOUND:
                 return None
             raise
 
-    def list(self, name: str = "") -> tuple[list[Manifest], str]:
+    def jobs(self, name: str = "") -> tuple[list[Manifest], str]:
         """Return the jobs that previts made, or the one of a name, and the version of this list."""
         query = [("fieldSelector", f"metadata.name={name}")] if name else [("labelSelector", f"{LABEL}=previts")]
-        found = self._ask("GET", self._jobs(), query)
+        found = self._ask("GET", self._path(), query)
         return found["items"], found["metadata"]["resourceVersion"]
 
     def watch(self, name: str, version: str, seconds: float) -> Iterator[tuple[str, Manifest]]:
@@ -56,7 +56,7 @@ class Cluster:
         """
         query = [("watch", "true"), ("fieldSelector", f"metadata.name={name}"), ("resourceVersion", version)]
         query.append(("timeoutSeconds", str(max(1, round(seconds)))))
-        response = self._raw("GET", self._jobs(), query, seconds + CONNECT_SECONDS + ANSWER_SECONDS)
+        response = self._raw("GET", self._path(), query, seconds + CONNECT_SECONDS + ANSWER_SECONDS)
         try:
             for line in _lines(response):
                 event = json.loads(line)
@@ -69,12 +69,12 @@ class Cluster:
     def create(self, job: Manifest, dry_run: bool = False) -> Manifest:
         """Create a job; a dry run goes through every check of the server, unknown fields included."""
         query = [("fieldValidation", "Strict"), *([("dryRun", "All")] if dry_run else [])]
-        return self._ask("POST", self._jobs(), query, job)
+        return self._ask("POST", self._path(), query, job)
 
     def annotate(self, name: str, annotations: dict[str, str]) -> None:
         """Set annotations of a job; one that is gone is none of this call's business."""
         try:
-            self._ask("PATCH", self._jobs(name), [], {"metadata": {"annotations": annotations}})
+            self._ask("PATCH", self._path(name), [], {"metadata": {"annotations": annotations}})
         except ApiException as error:
             if error.status != NOT_FOUND:
                 raise
@@ -84,7 +84,7 @@ class Cluster:
         meant = {key: value for key, value in (("uid", uid), ("resourceVersion", version)) if value}
         body = {"kind": "DeleteOptions", "apiVersion": "v1", "propagationPolicy": "Foreground", "preconditions": meant}
         try:
-            self._ask("DELETE", self._jobs(name), [], body)
+            self._ask("DELETE", self._path(name), [], body)
         except ApiException as error:
             if error.status in (NOT_FOUND, CONFLICT):
                 return False
@@ -143,7 +143,7 @@ class Cluster:
         answer = self._ask("POST", "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews", [], body)
         return bool(answer["status"].get("allowed"))
 
-    def _jobs(self, name: str = "") -> str:
+    def _path(self, name: str = "") -> str:
         return f"/apis/{GROUP}/{VERSION}/namespaces/{self.namespace}/{PLURAL}" + (f"/{name}" if name else "")
 
     def _ask(self, method: str, path: str, query: list[tuple[str, str]] | None = None, body: Any = None) -> Manifest:

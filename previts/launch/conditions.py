@@ -20,7 +20,8 @@ STATES = {
 
 def condition(job: Mapping[str, Any]) -> Mapping[str, Any]:
     """Return the condition that holds, or an empty one: `type`, `reason`, `message`."""
-    holding = {item["type"]: item for item in job.get("status", {}).get("conditions", []) if item["status"] == "True"}
+    said = job.get("status", {}).get("conditions", [])
+    holding: dict[str, Mapping[str, Any]] = {item["type"]: item for item in said if item["status"] == "True"}
     for kind in ORDER:
         if kind in holding:
             return holding[kind]

@@ -1,7 +1,7 @@
 """Run the training program as a PyTorchJob, and wait for what it is to write.
 
-The job and this process end together: told to stop, it deletes the job; killed without a word, the job goes with the
-pipeline's run that owns it, or by the reaper once nobody renews its lease. Begun again meanwhile, it takes the job over.
+The job and this process end together: told to stop, it deletes the job; once it was killed without a word, the job goes
+with the pipeline's run that owns it, or by the reaper as nobody renews its lease. Begun again meanwhile, it takes over.
 """
 
 import contextlib
@@ -9,11 +9,10 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from types import FrameType
-from typing import Any
 
 import urllib3
 from kubernetes.client.exceptions import ApiException
@@ -77,11 +76,12 @@ def run_on_cluster(app: AppDef, options: JobOptions, is_finished: Callable[[], b
                 return
             if not end.taken:
                 raise JobFailedError(end.page)
+            if attempt == options.resubmissions:
+                raise JobFailedError(
+                    f"{end.page}\nNodes were taken {attempt + 1} times; the same command goes on where it stopped, and "
+                    "--job resubmissions=... allows more."
+                )
             print(f"{end.page}\nIts node was taken: attempt {attempt + 1} is over.", file=sys.stderr)
-    raise JobFailedError(
-        f"{end.page}\nNodes were taken {options.resubmissions + 1} times; the same command goes on where it stopped, "
-        "and --job resubmissions=... allows more."
-    )
 
 
 def _attend(cluster: Cluster, job: Manifest, options: JobOptions, is_finished: Callable[[], bool]) -> _End | None:
@@ -92,10 +92,10 @@ def _attend(cluster: Cluster, job: Manifest, options: JobOptions, is_finished: C
     print(f"PyTorchJob {cluster.namespace}/{name} {'goes on' if adopted else 'is submitted'}", file=sys.stderr)
     uid = found["metadata"]["uid"]
     log = LogFollower(cluster, diagnosis.replicas(found)[0])
-    last = None
+    last: Manifest | None = None
     try:
-        for last in _watched(cluster, name, uid, options):
-            pass
+        for seen in _watched(cluster, name, uid, options):
+            last = seen
     except BaseException:
         log.stop(drain=0)
         raise
@@ -151,7 +151,7 @@ def _last_lines(cluster: Cluster, pod: str) -> str:
         return ""
 
 
-def _lease(options: JobOptions) -> Mapping[str, Any]:
+def _lease(options: JobOptions) -> dict[str, str]:
     """Return the annotation until when a job may go on without word from its launcher."""
     if not options.lease_seconds:
         return {}

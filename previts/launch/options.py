@@ -1,8 +1,8 @@
 """What a cluster needs to know of a training job beside the program: never part of an experiment's identity.
 
 Read from `key=value` texts, the one form that a shell, a pipeline's parameter (a list of texts) and torchx's `-cfg` can
-all write. What is not text, number or yes/no is JSON in Kubernetes' own words, as KFP's `TaskConfig` has it. Nothing here
-imports torchx or kubernetes, so a run's options can be checked before it starts, in a container that has neither.
+all write. What is not text, number or yes/no is JSON in Kubernetes' own words. Nothing here imports torchx or
+kubernetes, so a run's options can be checked before it starts, in a container that has neither.
 """
 
 import dataclasses
@@ -10,7 +10,7 @@ import difflib
 import json
 import re
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -128,7 +128,7 @@ def parse(name: str, text: str) -> Any:
             value = json.loads(text)
         except json.JSONDecodeError:
             _require(name, text, KINDS[kind], False)
-    fits = type(value) is kind and (kind is not int or value >= 0)
+    fits = type(value) is kind and not (isinstance(value, int) and value < 0)
     _require(name, value, KINDS[kind], fits)
     if kind is list:
         inner = str if name.endswith("secrets") else dict
@@ -142,13 +142,3 @@ def kinds() -> dict[str, type]:
     return {
         item.name: typing.get_origin(hints[item.name]) or hints[item.name] for item in dataclasses.fields(JobOptions)
     }
-
-
-def written(values: Mapping[str, Any]) -> list[str]:
-    """Return options as the texts that `read_options` takes; those that are None or empty are left out.
-
-    The other direction, for settings that a program holds: those of a KFP task are `written(vars(task_config))`.
-    """
-    return [
-        f"{name}={value if isinstance(value, str) else json.dumps(value)}" for name, value in values.items() if value
-    ]

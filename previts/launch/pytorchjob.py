@@ -1,8 +1,8 @@
 """An `AppDef` and the options of a cluster as a PyTorchJob (kubeflow.org/v1): no question is asked, nothing is sent.
 
 Two forms. Rigid: a Master and Workers, which start together and end together. On spot nodes: Workers alone, elastic in
-name, with as many at most as at least, because the batch, batch normalisation and the learning rate are those of a fixed
-size; a node that was taken is waited for.
+name, with as many at most as at least, because the batch, batch normalisation and the learning rate are those of a
+fixed size; a node that was taken is waited for.
 """
 
 import re
@@ -73,7 +73,7 @@ def materialise(app: AppDef, options: JobOptions, owner: Mapping[str, Any] | Non
 
 
 def _target(app: AppDef) -> str:
-    return app.metadata.get(TARGET, "")
+    return str(app.metadata.get(TARGET, ""))
 
 
 def job_name(app: AppDef) -> str:
@@ -169,7 +169,7 @@ def _may_be_shown(name: str) -> bool:
 
 
 def _resources(role: Role, options: JobOptions) -> Manifest:
-    """Return requests and limits: the options' own, and the GPUs (and by torchx's words CPUs and memory) of the role."""
+    """Return requests and limits: the options' own, else the CPUs and memory of the role, and its GPUs."""
     requests, limits = dict(options.resources.get("requests", {})), dict(options.resources.get("limits", {}))
     if role.resource.cpu > 0 and not (requests.get("cpu") or limits.get("cpu")):
         requests["cpu"] = str(role.resource.cpu)

@@ -1,11 +1,13 @@
-"""Delete jobs whose launcher died without a word: `python -m previts.launch.reaper`, run by a CronJob every few minutes.
+"""Delete jobs whose launcher died without a word: `python -m previts.launch.reaper`, by a CronJob.
 
 A launcher renews the lease of its job; a job without a lease belongs to nobody who waits, and is left alone.
 """
 
 import sys
 from datetime import UTC, datetime, timedelta
+from functools import partial
 
+from previts.errors import InputError
 from previts.launch import conditions
 from previts.launch.cluster import Cluster, connect, patiently
 from previts.launch.pytorchjob import LEASE
@@ -16,10 +18,10 @@ SLACK = timedelta(minutes=1)  # clocks of two pods differ
 def reap(cluster: Cluster, now: datetime) -> list[str]:
     """Delete the jobs whose lease has run out, and return their names.
 
-    A job that is over stays for a look until its time to live has passed. One whose lease is renewed at this very moment
-    stays too: it is deleted only as it was seen.
+    A job that is over stays for a look until its time to live has passed. One whose lease is renewed at this very
+    moment stays too: it is deleted only as it was seen.
     """
-    found, _ = patiently(cluster.list)
+    found, _ = patiently(cluster.jobs)
     deleted = []
     for job in found:
         metadata = job["metadata"]
@@ -28,21 +30,21 @@ def reap(cluster: Cluster, now: datetime) -> list[str]:
             continue
         if datetime.fromisoformat(until) + SLACK > now:
             continue
-        if patiently(lambda seen=metadata: cluster.delete(seen["name"], seen["uid"], seen["resourceVersion"])):
+        seen = (metadata["name"], metadata["uid"], metadata["resourceVersion"])
+        if patiently(partial(cluster.delete, *seen)):
             deleted.append(metadata["name"])
     return deleted
 
 
 def main() -> None:
     """Reap once, in the namespace of this pod or of the kubeconfig."""
-    from previts.cli import readable_errors
-
-    with readable_errors():
+    try:
         cluster = connect()
         deleted = reap(cluster, datetime.now(UTC))
-        names = ", ".join(deleted) if deleted else "none"
-        print(f"namespace {cluster.namespace}: jobs deleted because nobody waits for them any more: {names}")
-        sys.exit(0)
+    except InputError as error:
+        sys.exit(f"previts: {error}")
+    names = ", ".join(deleted) or "none"
+    print(f"namespace {cluster.namespace}: jobs deleted because nobody waits for them any more: {names}")
 
 
 if __name__ == "__main__":

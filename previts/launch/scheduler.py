@@ -31,7 +31,7 @@ PHASES = {
 }
 
 
-class PyTorchJobScheduler(Scheduler[Mapping[str, Any]]):
+class PyTorchJobScheduler(Scheduler[Mapping[str, Any]]):  # type: ignore[misc]
     """Makes a PyTorchJob of an `AppDef` of one role; an app's id is `namespace:name`."""
 
     def __init__(self, session_name: str) -> None:
@@ -106,7 +106,7 @@ class PyTorchJobScheduler(Scheduler[Mapping[str, Any]]):
     def list(self, cfg: Mapping[str, Any] | None = None) -> list[ListAppResponse]:
         """Return the jobs that previts made, in the namespace that `cfg` names or that of the kubeconfig."""
         cluster = connect(str((cfg or {}).get("namespace") or ""))
-        jobs, _ = patiently(cluster.list)
+        jobs, _ = patiently(cluster.jobs)
         return [
             ListAppResponse(
                 app_id=f"{cluster.namespace}:{job['metadata']['name']}",

@@ -2,6 +2,7 @@
 
 import sys
 import time
+from functools import partial
 
 from kubernetes.client.exceptions import ApiException
 
@@ -30,12 +31,13 @@ def preflight(cluster: Cluster, job: Manifest) -> None:
     name = job["metadata"]["name"]
     if PLURAL not in patiently(cluster.kinds, FIRST_PATIENCE):
         raise InputError(
-            f"this cluster has no PyTorchJob ({GROUP}/v1); install the Kubeflow training operator, or use --launcher local"
+            f"this cluster has no PyTorchJob ({GROUP}/v1); install the Kubeflow training operator, or train on one "
+            "machine by --launcher local"
         )
     missing = [
         f"  {verb} {resource}{'/' + subresource if subresource else ''}{'.' + group if group else ''}"
         for verb, resource, group, subresource in RIGHTS
-        if not patiently(lambda right=(verb, resource, group, subresource): cluster.may(*right))
+        if not patiently(partial(cluster.may, verb, resource, group, subresource))
     ]
     if missing:
         raise InputError(

@@ -31,7 +31,7 @@ def changes(cluster: Cluster, name: str, uid: str, pulse: float = PULSE_SECONDS)
     while True:
         try:
             if not version:
-                found, version = patiently(lambda: cluster.list(name))
+                found, version = patiently(lambda: cluster.jobs(name))
                 job = next((item for item in found if item["metadata"]["uid"] == uid), None)
             yield job
             if job is None:

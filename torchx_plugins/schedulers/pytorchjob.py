@@ -4,7 +4,7 @@ from torchx.plugins import register
 from torchx.schedulers.api import Scheduler
 
 
-@register.scheduler()
+@register.scheduler()  # type: ignore[untyped-decorator]
 def pytorchjob(session_name: str, **kwargs: object) -> Scheduler:
     """Return the scheduler of PyTorchJobs; what it needs loads only where it is used."""
     from previts.launch.scheduler import PyTorchJobScheduler
