@@ -62,7 +62,7 @@ def run_on_cluster(app: AppDef, options: JobOptions, is_finished: Callable[[], b
     here = surroundings(cluster)
     options = replace(options, namespace=cluster.namespace, service_account=options.service_account or here.account)
     image = options.image or here.image
-    app = replace(app, roles=[replace(role, image=image, entrypoint="python") for role in app.roles])
+    app = replace(app, roles=[replace(role, image=image) for role in app.roles])
     job = materialise(app, options, here.owner)
     with _told_by_sigterm():
         submit.preflight(cluster, job)

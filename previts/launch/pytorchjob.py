@@ -6,6 +6,7 @@ fixed size; a node that was taken is waited for.
 """
 
 import re
+import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -23,7 +24,7 @@ LABEL = "app.kubernetes.io/managed-by"
 SPEC_HASH, LEASE, TARGET_NOTE = "previts/spec-hash", "previts/lease-until", "previts/target"
 NAME_LENGTH = 40  # leaves room for the names of pods and of their services, 63 at most
 PORT = 23456
-HERE = (STARTED_BY, WHOLE)  # about processes and cores of the machine that launches
+HERE = (STARTED_BY, WHOLE, "OMP_NUM_THREADS")  # about the machine that launches
 # A job's specification can be read by more people than a secret can.
 SECRET = re.compile(r"(PASSWORD|TOKEN|SECRET|KEY)$")
 
@@ -79,7 +80,7 @@ def _target(app: AppDef) -> str:
 def job_name(app: AppDef) -> str:
     """Return the one name of a job (DNS-1035): of what it writes, so that no two ever write the same at once."""
     role = app.roles[0]
-    decided = _target(app) or [role.name, role.entrypoint, role.args]
+    decided = _target(app) or [role.name, role.args]
     label = re.sub(r"[^a-z0-9]+", "-", app.name.lower()).strip("-")
     label = label if label[:1].isalpha() else f"job-{label}"
     return f"{label[: NAME_LENGTH - 13].rstrip('-')}-{storage.fingerprint({'job': decided})}"
@@ -140,7 +141,8 @@ def _pod(role: Role, options: JobOptions, env: Mapping[str, str]) -> Manifest:
     container: Manifest = {
         "name": CONTAINER,
         "image": role.image,
-        "command": [role.entrypoint],
+        # The path of an interpreter is one of the machine that launches.
+        "command": ["python" if role.entrypoint == sys.executable else role.entrypoint],
         "args": list(role.args),
         "env": [
             *({"name": key, "value": value} for key, value in sorted(variables.items()) if _may_be_shown(key)),
