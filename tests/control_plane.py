@@ -1,4 +1,4 @@
-"""A real Kubernetes API server for tests, with etcd behind it; what a cluster would have beside it is played by the test.
+"""A real Kubernetes API server for tests, with etcd behind it; what a cluster has beside it is played by the test.
 
 The folder that KUBEBUILDER_ASSETS names holds both programs, as envtest has it; else they are built once from pinned Go
 modules (`tests/controlplane/`) into ~/.cache/previts-envtest. There is no kubelet, scheduler, controller or operator.

@@ -2,8 +2,12 @@
 
 import json
 import os
+import subprocess
+import sys
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,6 +17,9 @@ import torchvision
 from previts import demo, flow, masks, paper, shards, stages, storage, tensors, tubes, video
 from previts import index as corpus
 from previts.errors import InputError
+from previts.launch import app
+from previts.launch.options import JobOptions
+from previts.launch.pytorchjob import materialise
 
 SMALL = [
     "video.videos_per_shard=3",
@@ -273,6 +280,57 @@ def test_two_processes_under_torchrun_train_one_checkpoint(made):
     assert storage.read_manifest(two).counts["steps"] == storage.read_manifest(one).counts["steps"]
     with pytest.raises(InputError, match=r"batch_norm_groups = 1 must be a multiple of the number of processes, 2"):
         stages.pretrain("1/vgg/previts", made["index"], made["root"], "demo", [*SMALL, "seed=2"], processes=2)
+
+
+def as_the_operator_sets(job: dict[str, Any], node: int) -> dict[str, str]:
+    """The environment that the training operator gives to a pod of a PyTorchJob, all pods being on this machine."""
+    spec = job["spec"]
+    nodes = str(sum(item["replicas"] for item in spec["pytorchReplicaSpecs"].values()))
+    if elastic := spec.get("elasticPolicy"):
+        assert elastic["rdzvHost"] == f"{job['metadata']['name']}-worker-0"
+        return {
+            "PET_RDZV_ENDPOINT": f"localhost:{elastic['rdzvPort']}",
+            "PET_RDZV_BACKEND": elastic["rdzvBackend"],
+            "PET_RDZV_ID": elastic["rdzvId"],
+            "PET_RDZV_CONF": ",".join(f"{item['key']}={item['value']}" for item in elastic["rdzvConf"]),
+            "PET_NPROC_PER_NODE": spec["nprocPerNode"],
+            "PET_MAX_RESTARTS": str(elastic["maxRestarts"]),
+            "PET_NNODES": f"{elastic['minReplicas']}:{elastic['maxReplicas']}",
+        }
+    shared = {"MASTER_ADDR": "localhost", "MASTER_PORT": "23457", "WORLD_SIZE": nodes, "RANK": str(node)}
+    static = {"PET_MASTER_ADDR": "localhost", "PET_MASTER_PORT": "23457", "PET_NODE_RANK": str(node)}
+    return {**shared, **static, "PET_NNODES": nodes, "PET_NPROC_PER_NODE": spec["nprocPerNode"]}
+
+
+@pytest.mark.slow
+def test_torchx_and_the_pods_of_a_job_train_the_same_weights_as_the_local_launcher(made, tmp_path):
+    changed = [*SMALL, "objective.batch_norm_groups=2", "optim.epochs=3", "seed=3"]
+    local = stages.pretrain("1/vgg/previts", made["index"], made["root"], "demo", changed, processes=2)
+    weights = tensors.read_checked(storage.join(local, "model.pt"), "cpu")["model"]
+    row = ["--row", "1/vgg/previts", "--index", made["index"], "--profile", "demo"]
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+
+    def ways() -> Iterator[tuple[str, list[subprocess.Popen[bytes]]]]:
+        root = str(tmp_path / "torchx")
+        torchx = [sys.executable, "-m", "torchx.cli.main", "run", "-s", "local_cwd", "--workspace", "", "--wait"]
+        torchx += [f"{app.__file__}:train", "--verb", "pretrain", "--processes", "2", "--"]
+        yield root, [subprocess.Popen([*torchx, *row, "--root", root, "--set", *changed], env=environment)]
+        for form, options in (("rigid", JobOptions()), ("spot", JobOptions(spot=True))):
+            root = str(tmp_path / form)
+            arguments = [*row, "--root", root, "--set", *changed]
+            job = materialise(app.training_app("pretrain", 1, arguments, nodes=2, image="x"), options)
+            replica = next(iter(job["spec"]["pytorchReplicaSpecs"].values()))
+            (container,) = replica["template"]["spec"]["containers"]
+            command = [*container["command"], *container["args"]]
+            given = {item["name"]: item["value"] for item in container["env"] if item["name"] != "MASTER_ADDR"}
+            places = [{**environment, **given, **as_the_operator_sets(job, node)} for node in range(2)]
+            yield root, [subprocess.Popen(command, env=place) for place in places]
+
+    for root, processes in ways():
+        assert [process.wait(300) for process in processes] == [0] * len(processes)
+        found = tensors.read_checked(local.replace(made["root"], root) + "/model.pt", "cpu")["model"]
+        assert found.keys() == weights.keys()
+        assert all(torch.equal(found[name], weights[name]) for name in weights), root
 
 
 def test_a_row_of_supervised_tracking_is_not_trained_on_other_tubes(made):

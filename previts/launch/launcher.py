@@ -24,10 +24,11 @@ from previts.launch.cluster import Cluster, connect, patiently
 from previts.launch.options import JobOptions
 from previts.launch.pytorchjob import LEASE, Manifest, materialise
 from previts.launch.surroundings import surroundings
-from previts.launch.watch import PULSE_SECONDS, LogFollower, changes
+from previts.launch.watch import LogFollower, changes
 
 MARKER_SECONDS = 30.0  # stores may show a file some seconds after it was written
 TAIL_LINES = 20
+RENEWALS = 4  # of a lease before it runs out
 
 
 class _Told(BaseException):
@@ -127,7 +128,7 @@ def _watched(cluster: Cluster, name: str, uid: str, options: JobOptions) -> Iter
         said = note
         if conditions.is_over(job):
             return
-        if options.lease_seconds and time.monotonic() - renewed > max(PULSE_SECONDS, options.lease_seconds / 4):
+        if options.lease_seconds and time.monotonic() - renewed > options.lease_seconds / RENEWALS:
             patiently(lambda: cluster.annotate(name, _lease(options)))
             renewed = time.monotonic()
 
