@@ -29,9 +29,11 @@ class Operator:
         self._thread.start()
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self._over.set()
         self._thread.join()
+        if kind is not None:
+            return
         assert not self.faults
         assert not self.scripts, "a job that was expected did not come"
 

@@ -456,7 +456,7 @@ def test_a_job_vanishes_with_what_owns_the_pod_that_launched_it():
 
 
 def test_torchx_submits_lists_describes_reads_and_cancels(place):
-    with place.operator(finish(place)) as operator, get_runner() as runner:
+    with place.operator(finish(place), runs) as operator, get_runner() as runner:
         cfg = {"image": "registry/train:1", "namespace": place.namespace}
         handle = runner.run(place.app(), scheduler="pytorchjob", cfg=cfg, workspace="")
         assert handle.endswith(f"/{place.namespace}:{place.name()}")
@@ -468,6 +468,8 @@ def test_torchx_submits_lists_describes_reads_and_cancels(place):
         assert [replica.state for replica in status.roles[0].replicas] == [AppState.SUCCEEDED, AppState.RUNNING]
         (listed,) = runner.list("pytorchjob", {"namespace": place.namespace})
         assert (listed.name, listed.state) == (place.name(), AppState.SUCCEEDED)
+        runner.run(place.app(), scheduler="pytorchjob", cfg=cfg, workspace="")  # the one that is over makes way
+        until(lambda: runner.status(handle).state == AppState.RUNNING)
         runner.cancel(handle)
         until(lambda: runner.status(handle) is None)
 

@@ -64,7 +64,7 @@ class Cluster:
                     raise ApiException(status=event["object"].get("code"), reason=event["object"].get("message"))
                 yield event["type"], event["object"]
         finally:
-            response.release_conn()
+            response.close()  # not handed back: what is left of this answer would begin the next
 
     def create(self, job: Manifest, dry_run: bool = False) -> Manifest:
         """Create a job; a dry run goes through every check of the server, unknown fields included."""
@@ -105,7 +105,7 @@ class Cluster:
         """Return what was said about a job and its pods, those included that are gone."""
         try:
             found = self._ask("GET", f"/api/v1/namespaces/{self.namespace}/events")["items"]
-        except ApiException:  # they only make a diagnosis better
+        except (ApiException, urllib3.exceptions.HTTPError, OSError):  # they only make a diagnosis better
             return []
         return [item for item in found if item["involvedObject"].get("name", "").startswith(name)]
 
@@ -120,7 +120,7 @@ class Cluster:
         try:
             yield from _lines(response)
         finally:
-            response.release_conn()
+            response.close()  # not handed back: what is left of this answer would begin the next
 
     def kinds(self) -> list[str]:
         """Return the plural names of what the server knows of kubeflow.org/v1."""
@@ -170,7 +170,7 @@ class Cluster:
 
 def _lines(response: urllib3.HTTPResponse) -> Iterator[str]:
     rest = b""
-    for block in response.stream(1 << 16, decode_content=False):
+    while block := response.read1(1 << 16):  # what there is, without waiting for more
         *lines, rest = (rest + block).split(b"\n")
         yield from (line.decode(errors="replace") for line in lines if line)
     if rest:
@@ -193,8 +193,9 @@ def connect(namespace: str = "") -> Cluster:
             with open(NAMESPACE_FILE) as file:
                 here = file.read().strip()
         else:
-            config.load_kube_config(client_configuration=settings)
-            here = config.list_kube_config_contexts()[1]["context"].get("namespace", "default")
+            file_name = os.environ.get("KUBECONFIG")  # the library looks only once, when it is loaded
+            config.load_kube_config(file_name, client_configuration=settings)
+            here = config.list_kube_config_contexts(file_name)[1]["context"].get("namespace", "default")
     except (config.ConfigException, OSError) as error:
         raise InputError(
             f"launcher pytorchjob found no Kubernetes cluster: {error}; run it in a pod with a service account, or "

@@ -91,6 +91,8 @@ def _attend(cluster: Cluster, job: Manifest, options: JobOptions, is_finished: C
     job["metadata"]["annotations"].update(_lease(options))
     found, adopted = submit.submit(cluster, job)
     print(f"PyTorchJob {cluster.namespace}/{name} {'goes on' if adopted else 'is submitted'}", file=sys.stderr)
+    if adopted:  # its lease is that of a launcher that is no more
+        patiently(lambda: cluster.annotate(name, _lease(options)))
     uid = found["metadata"]["uid"]
     log = LogFollower(cluster, diagnosis.replicas(found)[0])
     last: Manifest | None = None
@@ -121,7 +123,7 @@ def _watched(cluster: Cluster, name: str, uid: str, options: JobOptions) -> Iter
         state = conditions.name(job) or "submitted"
         note = state
         if state not in ("Running", "Succeeded", "Failed"):
-            reason = diagnosis.waiting_for(cluster.pods(name), cluster.events(name))
+            reason = diagnosis.waiting_for(patiently(lambda: cluster.pods(name)), cluster.events(name))
             note = f"{state}, {reason}" if reason else state
         if note != said:
             print(f"PyTorchJob {name}: {note}", file=sys.stderr)

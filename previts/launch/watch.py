@@ -63,10 +63,10 @@ class LogFollower:
         self._thread = threading.Thread(target=self._follow, name=f"log of {pod}", daemon=True)
         self._thread.start()
 
-    def stop(self, drain: float = DRAIN_SECONDS) -> None:
+    def stop(self, drain: float | None = None) -> None:
         """End, after passing on what is still to come for some seconds."""
         self._stopped.set()
-        self._thread.join(drain)
+        self._thread.join(DRAIN_SECONDS if drain is None else drain)
 
     def _follow(self) -> None:
         last, pause = "", 1.0
