@@ -1,9 +1,12 @@
 """Plays what a cluster has beside its API server, by a script: operator, scheduler, nodes and garbage collector."""
 
+import os
+import subprocess
 import threading
 import urllib.error
 from collections.abc import Callable
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 from control_plane import ControlPlane, Kubelet
@@ -150,3 +153,37 @@ def open_node(plane: ControlPlane, kubelet: Kubelet) -> None:
         "daemonEndpoints": {"kubeletEndpoint": {"Port": kubelet.port}},
     }
     plane.request("PATCH", f"/api/v1/nodes/{NODE}/status", {"status": status})
+
+
+def environment(job: dict[str, Any], node: int) -> dict[str, str]:
+    """The environment that the training operator gives to a pod of a PyTorchJob, all pods being on this machine."""
+    spec = job["spec"]
+    nodes = str(sum(item["replicas"] for item in spec["pytorchReplicaSpecs"].values()))
+    if elastic := spec.get("elasticPolicy"):
+        assert elastic["rdzvHost"] == f"{job['metadata']['name']}-worker-0"
+        return {
+            "PET_RDZV_ENDPOINT": f"localhost:{elastic['rdzvPort']}",
+            "PET_RDZV_BACKEND": elastic["rdzvBackend"],
+            "PET_RDZV_ID": elastic["rdzvId"],
+            "PET_RDZV_CONF": ",".join(f"{item['key']}={item['value']}" for item in elastic["rdzvConf"]),
+            "PET_NPROC_PER_NODE": spec["nprocPerNode"],
+            "PET_MAX_RESTARTS": str(elastic["maxRestarts"]),
+            "PET_NNODES": f"{elastic['minReplicas']}:{elastic['maxReplicas']}",
+        }
+    shared = {"MASTER_ADDR": "localhost", "MASTER_PORT": "23457", "WORLD_SIZE": nodes, "RANK": str(node)}
+    static = {"PET_MASTER_ADDR": "localhost", "PET_MASTER_PORT": "23457", "PET_NODE_RANK": str(node)}
+    return {**shared, **static, "PET_NNODES": nodes, "PET_NPROC_PER_NODE": spec["nprocPerNode"]}
+
+
+def run_pods(job: dict[str, Any]) -> list[subprocess.Popen[bytes]]:
+    """Run what the containers of a job would, on this machine, in the environment that they would have."""
+    specs = job["spec"]["pytorchReplicaSpecs"]
+    here = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+    processes = []
+    for replica in specs.values():
+        (container,) = replica["template"]["spec"]["containers"]
+        given = {item["name"]: item["value"] for item in container["env"] if item["name"] != "MASTER_ADDR"}
+        for _ in range(replica["replicas"]):
+            place = {**here, **given, **environment(job, len(processes))}
+            processes.append(subprocess.Popen([*container["command"], *container["args"]], env=place))
+    return processes

@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -15,12 +15,12 @@ from typing import Any
 import control_plane
 import pytest
 from control_plane import ControlPlane, Kubelet
-from operator_by_hand import Operator, Script, open_namespace, open_node
+from operator_by_hand import Operator, Script, open_namespace
 from torchx.runner import get_runner
 from torchx.specs import AppState
 
 from previts.errors import InputError
-from previts.launch import launcher, submit, watch
+from previts.launch import conditions, launcher, submit, watch
 from previts.launch.app import training_app
 from previts.launch.cluster import connect
 from previts.launch.launcher import JobFailedError, run_on_cluster
@@ -32,20 +32,6 @@ from previts.launch.watch import changes
 
 pytestmark = pytest.mark.slow
 numbers = itertools.count()
-
-
-@pytest.fixture(scope="module")
-def plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane]:
-    with control_plane.running(tmp_path_factory.mktemp("control-plane")) as plane:
-        yield plane
-
-
-@pytest.fixture(scope="module")
-def kubelet(plane: ControlPlane) -> Iterator[Kubelet]:
-    kubelet = Kubelet(plane.folder / "certificates")
-    open_node(plane, kubelet)
-    yield kubelet
-    kubelet.close()
 
 
 @dataclass
@@ -431,7 +417,7 @@ def test_leases_are_renewed_and_jobs_without_a_launcher_reaped(place, monkeypatc
         place.plane.request("DELETE", f"{place.path()}/{place.name()}")
         until(lambda: not operator.jobs())
         place.create(old)
-        until(lambda: operator.job(place.name()).get("status"))
+        until(lambda: conditions.name(operator.job(place.name())) == "Running")
         assert reap(cluster, datetime.now(UTC)) == [place.name()]
         until(lambda: not operator.jobs())
         place.create()  # nobody's

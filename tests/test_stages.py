@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 import torchvision
+from operator_by_hand import Operator, open_namespace, run_pods
 
 from previts import demo, flow, masks, paper, shards, stages, storage, tensors, tubes, video
 from previts import index as corpus
@@ -282,26 +283,6 @@ def test_two_processes_under_torchrun_train_one_checkpoint(made):
         stages.pretrain("1/vgg/previts", made["index"], made["root"], "demo", [*SMALL, "seed=2"], processes=2)
 
 
-def as_the_operator_sets(job: dict[str, Any], node: int) -> dict[str, str]:
-    """The environment that the training operator gives to a pod of a PyTorchJob, all pods being on this machine."""
-    spec = job["spec"]
-    nodes = str(sum(item["replicas"] for item in spec["pytorchReplicaSpecs"].values()))
-    if elastic := spec.get("elasticPolicy"):
-        assert elastic["rdzvHost"] == f"{job['metadata']['name']}-worker-0"
-        return {
-            "PET_RDZV_ENDPOINT": f"localhost:{elastic['rdzvPort']}",
-            "PET_RDZV_BACKEND": elastic["rdzvBackend"],
-            "PET_RDZV_ID": elastic["rdzvId"],
-            "PET_RDZV_CONF": ",".join(f"{item['key']}={item['value']}" for item in elastic["rdzvConf"]),
-            "PET_NPROC_PER_NODE": spec["nprocPerNode"],
-            "PET_MAX_RESTARTS": str(elastic["maxRestarts"]),
-            "PET_NNODES": f"{elastic['minReplicas']}:{elastic['maxReplicas']}",
-        }
-    shared = {"MASTER_ADDR": "localhost", "MASTER_PORT": "23457", "WORLD_SIZE": nodes, "RANK": str(node)}
-    static = {"PET_MASTER_ADDR": "localhost", "PET_MASTER_PORT": "23457", "PET_NODE_RANK": str(node)}
-    return {**shared, **static, "PET_NNODES": nodes, "PET_NPROC_PER_NODE": spec["nprocPerNode"]}
-
-
 @pytest.mark.slow
 def test_torchx_and_the_pods_of_a_job_train_the_same_weights_as_the_local_launcher(made, tmp_path):
     changed = [*SMALL, "objective.batch_norm_groups=2", "optim.epochs=3", "seed=3"]
@@ -318,19 +299,39 @@ def test_torchx_and_the_pods_of_a_job_train_the_same_weights_as_the_local_launch
         for form, options in (("rigid", JobOptions()), ("spot", JobOptions(spot=True))):
             root = str(tmp_path / form)
             arguments = [*row, "--root", root, "--set", *changed]
-            job = materialise(app.training_app("pretrain", 1, arguments, nodes=2, image="x"), options)
-            replica = next(iter(job["spec"]["pytorchReplicaSpecs"].values()))
-            (container,) = replica["template"]["spec"]["containers"]
-            command = [*container["command"], *container["args"]]
-            given = {item["name"]: item["value"] for item in container["env"] if item["name"] != "MASTER_ADDR"}
-            places = [{**environment, **given, **as_the_operator_sets(job, node)} for node in range(2)]
-            yield root, [subprocess.Popen(command, env=place) for place in places]
+            yield root, run_pods(materialise(app.training_app("pretrain", 1, arguments, nodes=2, image="x"), options))
 
     for root, processes in ways():
         assert [process.wait(300) for process in processes] == [0] * len(processes)
         found = tensors.read_checked(local.replace(made["root"], root) + "/model.pt", "cpu")["model"]
         assert found.keys() == weights.keys()
         assert all(torch.equal(found[name], weights[name]) for name in weights), root
+
+
+@pytest.mark.slow
+def test_a_cluster_trains_the_same_weights_as_this_machine(made, tmp_path, plane, kubelet, monkeypatch, capfd):
+    changed = [*SMALL, "objective.batch_norm_groups=2", "optim.epochs=3", "seed=3"]
+    local = stages.pretrain("1/vgg/previts", made["index"], made["root"], "demo", changed, processes=2)
+    weights = tensors.read_checked(storage.join(local, "model.pt"), "cpu")["model"]
+    open_namespace(plane, "training")
+    monkeypatch.setenv("KUBECONFIG", plane.kubeconfig("launcher", "training"))
+
+    def script(operator: Operator, job: dict[str, Any]) -> None:
+        operator.condition(job, "Created")
+        processes = run_pods(job)
+        operator.condition(job, "Running")
+        codes = [process.wait(300) for process in processes]
+        operator.condition(job, "Failed" if any(codes) else "Succeeded")
+
+    where = {"launcher": "pytorchjob", "processes": 2, "job": ["image=x", "processes_per_node=1", "accelerator="]}
+    arguments = ("1/vgg/previts", made["index"], str(tmp_path), "demo", changed)
+    with Operator(plane, kubelet, "training", script):
+        trained = stages.pretrain(*arguments, **where)
+    found = tensors.read_checked(storage.join(trained, "model.pt"), "cpu")["model"]
+    assert all(torch.equal(found[name], weights[name]) for name in weights)
+    capfd.readouterr()
+    assert stages.pretrain(*arguments, **where) == trained  # and no cluster is asked
+    assert "already there" in capfd.readouterr().err
 
 
 def test_a_row_of_supervised_tracking_is_not_trained_on_other_tubes(made):
