@@ -202,7 +202,7 @@ def test_resubmission_has_a_limit(place):
         operator.event(f"{job['metadata']['name']}-worker-0", "TaintManagerEviction", "marked for deletion")
         operator.ended(job, "master-0", 1)
 
-    with pytest.raises(JobFailedError, match="Nodes were taken 2 times; the same command goes on"):
+    with pytest.raises(JobFailedError, match=r"nodes were taken from PyTorchJob .* 2 times; the same command goes on"):
         place.run(fail(act), fail(act), resubmissions=1)
 
 

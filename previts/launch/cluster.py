@@ -22,6 +22,7 @@ Result = TypeVar("Result")
 NAMESPACE_FILE = "/var/run/secrets/kubernetes.io/serviceaccount/namespace"
 JOB_LABEL = "training.kubeflow.org/job-name"  # the operator's, on the pods of a job
 CONNECT_SECONDS, ANSWER_SECONDS = 5, 60
+FOLLOW_SECONDS = 300  # of silence, in which the other side may have gone without a word
 PATIENCE_SECONDS = 600.0  # an API server that is upgraded is away for minutes, and the job goes on without it
 GONE, CONFLICT, NOT_FOUND = 410, 409, 404
 
@@ -116,7 +117,7 @@ class Cluster:
         query += [("tailLines", str(tail))] if tail else []
         query += [("sinceSeconds", str(since_seconds))] if since_seconds else []
         path = f"/api/v1/namespaces/{self.namespace}/pods/{pod}/log"
-        response = self._raw("GET", path, query, None if follow else ANSWER_SECONDS)
+        response = self._raw("GET", path, query, FOLLOW_SECONDS if follow else ANSWER_SECONDS)
         try:
             yield from _lines(response)
         finally:
@@ -151,7 +152,7 @@ class Cluster:
         return answer
 
     def _raw(
-        self, method: str, path: str, query: list[tuple[str, str]], seconds: float | None, body: Any = None
+        self, method: str, path: str, query: list[tuple[str, str]], seconds: float, body: Any = None
     ) -> urllib3.HTTPResponse:
         kind = "application/merge-patch+json" if method == "PATCH" else "application/json"
         response: urllib3.HTTPResponse = self.api.call_api(

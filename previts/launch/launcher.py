@@ -20,13 +20,14 @@ from torchx.specs import AppDef
 
 from previts.errors import InputError
 from previts.launch import conditions, diagnosis, submit
-from previts.launch.cluster import Cluster, connect, patiently
+from previts.launch.cluster import Cluster, connect, patiently, reason_of
 from previts.launch.options import JobOptions
 from previts.launch.pytorchjob import LEASE, Manifest, materialise
 from previts.launch.surroundings import surroundings
 from previts.launch.watch import LogFollower, changes
 
 MARKER_SECONDS = 30.0  # stores may show a file some seconds after it was written
+FAREWELL_SECONDS = 10.0  # a pod that is told to stop is killed half a minute later
 TAIL_LINES = 20
 RENEWALS = 4  # of a lease before it runs out
 
@@ -67,22 +68,31 @@ def run_on_cluster(app: AppDef, options: JobOptions, is_finished: Callable[[], b
     job = materialise(app, options, here.owner)
     with _told_by_sigterm():
         submit.preflight(cluster, job)
-        for attempt in range(options.resubmissions + 1):
-            try:
-                end = _attend(cluster, job, options, is_finished)
-            except (_Told, KeyboardInterrupt):
-                _delete(cluster, job)
-                raise
-            if end is None:
-                return
-            if not end.taken:
-                raise JobFailedError(end.page)
-            if attempt == options.resubmissions:
-                raise JobFailedError(
-                    f"{end.page}\nNodes were taken {attempt + 1} times; the same command goes on where it stopped, and "
-                    "--job resubmissions=... allows more."
-                )
-            print(f"{end.page}\nIts node was taken: attempt {attempt + 1} is over.", file=sys.stderr)
+        try:
+            _run(cluster, job, options, is_finished)
+        except (_Told, KeyboardInterrupt):
+            _delete(cluster, job)
+            raise
+        except ApiException as error:
+            raise InputError(
+                f"the API server does not let PyTorchJob {cluster.namespace}/{job['metadata']['name']} be watched any "
+                f"more: {reason_of(error)}; the same command takes the job over"
+            ) from error
+
+
+def _run(cluster: Cluster, job: Manifest, options: JobOptions, is_finished: Callable[[], bool]) -> None:
+    """Have a job done, begun again where its nodes are taken."""
+    for attempt in range(options.resubmissions + 1):
+        end = _attend(cluster, job, options, is_finished)
+        if end is None:
+            return
+        if not end.taken:
+            raise JobFailedError(end.page)
+        print(f"{end.page}\nIts node was taken: attempt {attempt + 1} is over.", file=sys.stderr)
+    raise JobFailedError(
+        f"nodes were taken from PyTorchJob {job['metadata']['name']} {options.resubmissions + 1} times; the same command "
+        "goes on where it stopped, and --job resubmissions=... allows more"
+    )
 
 
 def _attend(cluster: Cluster, job: Manifest, options: JobOptions, is_finished: Callable[[], bool]) -> _End | None:
@@ -172,12 +182,15 @@ def _wait_for(is_finished: Callable[[], bool], seconds: float) -> bool:
 
 
 def _delete(cluster: Cluster, job: Manifest) -> None:
-    """Delete a job that this process waited for, for all that is known of it."""
+    """Delete a job that this process waited for; it may be there although no answer said so."""
     name = job["metadata"]["name"]
     print(f"told to stop: PyTorchJob {cluster.namespace}/{name} is deleted", file=sys.stderr)
-    found = patiently(lambda: cluster.get(name), patience=20)
-    if found and submit.is_same(found, job):
-        patiently(lambda: cluster.delete(name, found["metadata"]["uid"]), patience=20)
+    try:
+        found = patiently(lambda: cluster.get(name), FAREWELL_SECONDS)
+        if found and submit.is_same(found, job):
+            patiently(lambda: cluster.delete(name, found["metadata"]["uid"]), FAREWELL_SECONDS)
+    except (ApiException, OSError) as error:
+        print(f"it could not be ({error}); without a renewed lease the reaper will delete it", file=sys.stderr)
 
 
 @contextlib.contextmanager
