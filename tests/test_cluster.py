@@ -15,12 +15,13 @@ from typing import Any
 import control_plane
 import pytest
 from control_plane import ControlPlane, Kubelet
+from kubernetes.config import incluster_config
 from operator_by_hand import Operator, Script, open_namespace
 from torchx.runner import get_runner
 from torchx.specs import AppState
 
 from previts.errors import InputError
-from previts.launch import conditions, launcher, submit, watch
+from previts.launch import cluster, conditions, launcher, submit, watch
 from previts.launch.app import training_app
 from previts.launch.cluster import connect
 from previts.launch.launcher import JobFailedError, run_on_cluster
@@ -266,9 +267,9 @@ def test_a_job_that_is_over_makes_way(place):
 def test_a_watch_goes_on_after_the_server_has_forgotten_where_it_was(place):
     made = place.create()
     name, uid = made["metadata"]["name"], made["metadata"]["uid"]
-    cluster = connect()
-    _, version = cluster.jobs(name)
-    seen = changes(cluster, name, uid, pulse=1)
+    server = connect()
+    _, version = server.jobs(name)
+    seen = changes(server, name, uid, pulse=1)
     assert next(seen)["metadata"]["uid"] == uid
     other = {"metadata": {"annotations": {"other": "change"}}}
     for _ in range(3):  # of something else, while nothing happens to the job
@@ -276,7 +277,7 @@ def test_a_watch_goes_on_after_the_server_has_forgotten_where_it_was(place):
         other["metadata"]["annotations"]["other"] += "."
     place.plane.compact()
     with pytest.raises(Exception, match=r"too old|compacted") as gone:
-        list(cluster.watch(name, str(int(version) - 1), 1))
+        list(server.watch(name, str(int(version) - 1), 1))
     assert gone.value.status == 410
     with place.operator(runs):
         assert until(lambda: next(seen).get("status"))["conditions"]
@@ -399,7 +400,7 @@ def test_a_machine_without_a_cluster_says_so(monkeypatch, tmp_path):
 
 def test_leases_are_renewed_and_jobs_without_a_launcher_reaped(place, monkeypatch):
     old = {LEASE: "2020-01-01T00:00:00+00:00"}
-    cluster = connect()
+    server = connect()
 
     def script(operator: Operator, job: dict[str, Any]) -> None:
         # As if its launcher had said nothing for long, and then it does.
@@ -408,7 +409,7 @@ def test_leases_are_renewed_and_jobs_without_a_launcher_reaped(place, monkeypatc
             time.sleep(0.5)
             operator.condition(job, "Running", message)
         until(lambda: not operator.job(place.name())["metadata"]["annotations"][LEASE].startswith("2020"))
-        assert reap(cluster, datetime.now(UTC)) == []
+        assert reap(server, datetime.now(UTC)) == []
         finish(place)(operator, job)
 
     monkeypatch.setattr(launcher, "RENEWALS", 1000)
@@ -418,11 +419,35 @@ def test_leases_are_renewed_and_jobs_without_a_launcher_reaped(place, monkeypatc
         until(lambda: not operator.jobs())
         place.create(old)
         until(lambda: conditions.name(operator.job(place.name())) == "Running")
-        assert reap(cluster, datetime.now(UTC)) == [place.name()]
+        assert reap(server, datetime.now(UTC)) == [place.name()]
         until(lambda: not operator.jobs())
         place.create()  # nobody's
-        assert reap(cluster, datetime.now(UTC)) == []
+        assert reap(server, datetime.now(UTC)) == []
         operator.scripts.clear()
+
+
+def test_a_pod_of_a_pipeline_hands_on_its_image_its_account_and_its_owner(place, tmp_path, monkeypatch):
+    owner = {"apiVersion": "argoproj.io/v1alpha1", "kind": "Workflow", "name": "run-1", "uid": "the-uid"}
+    spec = {"serviceAccountName": "runner", "containers": [{"name": "main", "image": "registry/train:7"}]}
+    step = {"metadata": {"name": "step-1", "ownerReferences": [{**owner, "controller": True}]}, "spec": spec}
+    place.plane.request("POST", f"/api/v1/namespaces/{place.namespace}/pods", step)
+    # What a pod finds in its own file system, and in its environment.
+    (tmp_path / "token").write_text("launcher-token")
+    (tmp_path / "namespace").write_text(place.namespace)
+    monkeypatch.setattr(incluster_config, "SERVICE_TOKEN_FILENAME", str(tmp_path / "token"))
+    certificate = place.plane.folder / "certificates" / "apiserver.crt"
+    monkeypatch.setattr(incluster_config, "SERVICE_CERT_FILENAME", str(certificate))
+    monkeypatch.setattr(cluster, "NAMESPACE_FILE", str(tmp_path / "namespace"))
+    monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "127.0.0.1")
+    monkeypatch.setenv("KUBERNETES_SERVICE_PORT", str(place.plane.port))
+    monkeypatch.setenv("HOSTNAME", "step-1")
+    with place.operator(finish(place)) as operator:
+        app = training_app("pretrain", 8, [], 2, gpus=8, target=str(place.marker.parent))
+        run_on_cluster(app, JobOptions(), place.marker.exists)
+    (job,) = operator.seen
+    assert job["metadata"]["ownerReferences"] == [owner]
+    pod = job["spec"]["pytorchReplicaSpecs"]["Worker"]["template"]["spec"]
+    assert (pod["serviceAccountName"], pod["containers"][0]["image"]) == ("runner", "registry/train:7")
 
 
 def test_a_job_vanishes_with_what_owns_the_pod_that_launched_it():

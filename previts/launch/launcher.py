@@ -90,8 +90,8 @@ def _run(cluster: Cluster, job: Manifest, options: JobOptions, is_finished: Call
             raise JobFailedError(end.page)
         print(f"{end.page}\nIts node was taken: attempt {attempt + 1} is over.", file=sys.stderr)
     raise JobFailedError(
-        f"nodes were taken from PyTorchJob {job['metadata']['name']} {options.resubmissions + 1} times; the same command "
-        "goes on where it stopped, and --job resubmissions=... allows more"
+        f"nodes were taken from PyTorchJob {job['metadata']['name']} {options.resubmissions + 1} times; the same "
+        "command goes on where it stopped, and --job resubmissions=... allows more"
     )
 
 
