@@ -15,6 +15,7 @@ from previts.launch.submit import RIGHTS
 
 Script = Callable[["Operator", dict[str, Any]], None]
 NODE = "node-1"
+REAPER_RIGHTS = [(verb, "pytorchjobs", "kubeflow.org", "") for verb in ("list", "delete")]
 NOW = "2026-11-27T10:00:{:02}Z"
 
 
@@ -65,14 +66,18 @@ class Operator:
             "training.kubeflow.org/replica-type": kind,
             "training.kubeflow.org/replica-index": index,
         }
+        template = next(iter(job["spec"]["pytorchReplicaSpecs"].values()))["template"]
         body = {
             "apiVersion": "v1",
             "kind": "Pod",
             "metadata": {"name": name, "labels": labels},
-            "spec": {"nodeName": NODE, "containers": [{"name": "pytorch", "image": "x"}]},
+            "spec": {**template["spec"], "nodeName": NODE},
         }
-        with suppress(urllib.error.HTTPError):
+        try:
             self.plane.request("POST", self._path("pods"), body)
+        except urllib.error.HTTPError as refusal:
+            if refusal.code != 409:
+                raise AssertionError(refusal.read()) from refusal
         self.plane.request("PATCH", f"{self._path('pods')}/{name}/status", {"status": {"phase": phase, **status}})
 
     def ended(self, job: dict[str, Any], replica: str, code: int, second: int = 0, reason: str = "Error") -> None:
@@ -129,20 +134,23 @@ class Operator:
 
 
 def open_namespace(plane: ControlPlane, name: str) -> None:
-    """Make a namespace in which the user `launcher` has the rights that a launcher needs, and no other."""
-    plane.request("POST", "/api/v1/namespaces", {"metadata": {"name": name}})
-    rules = [
-        {"apiGroups": [group], "resources": [f"{resource}/{below}" if below else resource], "verbs": [verb]}
-        for verb, resource, group, below in RIGHTS
-    ]
-    roles = f"/apis/rbac.authorization.k8s.io/v1/namespaces/{name}"
-    plane.request("POST", f"{roles}/roles", {"metadata": {"name": "launcher"}, "rules": rules})
-    binding = {
-        "metadata": {"name": "launcher"},
-        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "launcher"},
-        "subjects": [{"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": "launcher"}],
-    }
-    plane.request("POST", f"{roles}/rolebindings", binding)
+    """Make a restricted namespace in which the users `launcher` and `reaper` have the rights that they need alone."""
+    labels = {"pod-security.kubernetes.io/enforce": "restricted"}
+    plane.request("POST", "/api/v1/namespaces", {"metadata": {"name": name, "labels": labels}})
+    group = "rbac.authorization.k8s.io"
+    for user, rights in (("launcher", RIGHTS), ("reaper", REAPER_RIGHTS)):
+        rules = [
+            {"apiGroups": [owner], "resources": [f"{resource}/{below}" if below else resource], "verbs": [verb]}
+            for verb, resource, owner, below in rights
+        ]
+        roles = f"/apis/{group}/v1/namespaces/{name}"
+        plane.request("POST", f"{roles}/roles", {"metadata": {"name": user}, "rules": rules})
+        binding = {
+            "metadata": {"name": user},
+            "roleRef": {"apiGroup": group, "kind": "Role", "name": user},
+            "subjects": [{"apiGroup": group, "kind": "User", "name": user}],
+        }
+        plane.request("POST", f"{roles}/rolebindings", binding)
 
 
 def open_node(plane: ControlPlane, kubelet: Kubelet) -> None:

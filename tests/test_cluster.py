@@ -26,13 +26,18 @@ from previts.launch.app import training_app
 from previts.launch.cluster import connect
 from previts.launch.launcher import JobFailedError, run_on_cluster
 from previts.launch.options import JobOptions
-from previts.launch.pytorchjob import LABEL, LEASE, SPEC_HASH, job_name, materialise
+from previts.launch.pytorchjob import CONFINED, LABEL, LEASE, SPEC_HASH, job_name, materialise
 from previts.launch.reaper import reap
 from previts.launch.surroundings import inherited
 from previts.launch.watch import changes
 
 pytestmark = pytest.mark.slow
 numbers = itertools.count()
+CONTAINER = {"name": "main", "image": "registry/train:7", "securityContext": CONFINED}
+RESTRICTED = {
+    "containers": [CONTAINER],
+    "securityContext": {"runAsNonRoot": True, "runAsUser": 1, "seccompProfile": {"type": "RuntimeDefault"}},
+}
 
 
 @dataclass
@@ -258,7 +263,7 @@ def test_a_job_that_is_over_makes_way(place):
         operator.condition(job, "Failed")
 
     with place.operator(failed) as operator:
-        made = place.create()
+        made = place.create(shm="1Gi")
         until(lambda: operator.job(place.name()).get("status"))
     operator = place.run(waits, finish(place))
     assert operator.seen[0]["metadata"]["uid"] == made["metadata"]["uid"] != operator.seen[1]["metadata"]["uid"]
@@ -400,7 +405,9 @@ def test_a_machine_without_a_cluster_says_so(monkeypatch, tmp_path):
 
 def test_leases_are_renewed_and_jobs_without_a_launcher_reaped(place, monkeypatch):
     old = {LEASE: "2020-01-01T00:00:00+00:00"}
+    monkeypatch.setenv("KUBECONFIG", place.plane.kubeconfig("reaper", place.namespace))
     server = connect()
+    monkeypatch.setenv("KUBECONFIG", place.plane.kubeconfig("launcher", place.namespace))
 
     def script(operator: Operator, job: dict[str, Any]) -> None:
         # As if its launcher had said nothing for long, and then it does.
@@ -428,7 +435,7 @@ def test_leases_are_renewed_and_jobs_without_a_launcher_reaped(place, monkeypatc
 
 def test_a_pod_of_a_pipeline_hands_on_its_image_its_account_and_its_owner(place, tmp_path, monkeypatch):
     owner = {"apiVersion": "argoproj.io/v1alpha1", "kind": "Workflow", "name": "run-1", "uid": "the-uid"}
-    spec = {"serviceAccountName": "runner", "containers": [{"name": "main", "image": "registry/train:7"}]}
+    spec = {**RESTRICTED, "serviceAccountName": "runner"}
     step = {"metadata": {"name": "step-1", "ownerReferences": [{**owner, "controller": True}]}, "spec": spec}
     place.plane.request("POST", f"/api/v1/namespaces/{place.namespace}/pods", step)
     # What a pod finds in its own file system, and in its environment.
@@ -444,7 +451,12 @@ def test_a_pod_of_a_pipeline_hands_on_its_image_its_account_and_its_owner(place,
     with place.operator(finish(place)) as operator:
         app = training_app("pretrain", 8, [], 2, gpus=8, target=str(place.marker.parent))
         run_on_cluster(app, JobOptions(), place.marker.exists)
-    (job,) = operator.seen
+        monkeypatch.setenv("PREVITS_TRAIN_IMAGE", "registry/train:8")
+        operator.scripts.append(finish(place))
+        place.marker.unlink()
+        run_on_cluster(app, JobOptions(), place.marker.exists)
+    job, other = operator.seen
+    assert other["spec"]["pytorchReplicaSpecs"]["Worker"]["template"]["spec"]["containers"][0]["image"][-1] == "8"
     assert job["metadata"]["ownerReferences"] == [owner]
     pod = job["spec"]["pytorchReplicaSpecs"]["Worker"]["template"]["spec"]
     assert (pod["serviceAccountName"], pod["containers"][0]["image"]) == ("runner", "registry/train:7")

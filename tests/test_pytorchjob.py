@@ -119,6 +119,13 @@ def test_spot_nodes_are_workers_alone_of_a_fixed_number():
     assert job["spec"]["pytorchReplicaSpecs"]["Worker"]["restartPolicy"] == "OnFailure"
 
 
+def test_only_spot_jobs_go_to_nodes_that_are_taken_back():
+    for spot in (False, True):
+        job = materialise(app(), JobOptions(spot=spot))
+        pod = job["spec"]["pytorchReplicaSpecs"]["Worker"]["template"]["spec"]
+        assert ("cloud.google.com/gke-spot" in [item["key"] for item in pod["tolerations"]]) == spot
+
+
 def test_the_options_reach_their_places():
     job = materialise(app(), EVERYTHING)
     assert job["metadata"]["namespace"] == "team"

@@ -5,6 +5,7 @@ with the pipeline's run that owns it, or by the reaper as nobody renews its leas
 """
 
 import contextlib
+import os
 import signal
 import sys
 import threading
@@ -26,6 +27,7 @@ from previts.launch.pytorchjob import LEASE, Manifest, materialise
 from previts.launch.surroundings import surroundings
 from previts.launch.watch import LogFollower, changes
 
+IMAGE = "PREVITS_TRAIN_IMAGE"  # of the pods, where the one that launches has a smaller one
 MARKER_SECONDS = 30.0  # stores may show a file some seconds after it was written
 FAREWELL_SECONDS = 10.0  # a pod that is told to stop is killed half a minute later
 TAIL_LINES = 20
@@ -63,7 +65,7 @@ def run_on_cluster(app: AppDef, options: JobOptions, is_finished: Callable[[], b
     cluster = connect(options.namespace)
     here = surroundings(cluster)
     options = replace(options, namespace=cluster.namespace, service_account=options.service_account or here.account)
-    image = options.image or here.image
+    image = options.image or os.environ.get(IMAGE) or here.image
     app = replace(app, roles=[replace(role, image=image) for role in app.roles])
     job = materialise(app, options, here.owner)
     with _told_by_sigterm():

@@ -33,7 +33,7 @@ KINDS = {
 class JobOptions:
     """Settings of a PyTorchJob; each has a default that asks the cluster for nothing special."""
 
-    image: str = field(default="", metadata={"help": "container image; by default that of the pod that launches"})
+    image: str = field(default="", metadata={"help": "by default PREVITS_TRAIN_IMAGE, else that of the pod"})
     namespace: str = field(default="", metadata={"help": "by default that of the pod or the kubeconfig"})
     service_account: str = field(default="", metadata={"help": "whose rights the training has, such as a bucket's"})
     processes_per_node: int = field(default=8, metadata={"help": "at most so many processes, and GPUs, a node"})
@@ -47,6 +47,7 @@ class JobOptions:
     )
     affinity: Json = field(default_factory=dict, metadata={"help": "affinity of the pods"})
     env: list[Json] = field(default_factory=list, metadata={"help": "further environment variables"})
+    user: int = field(default=65532, metadata={"help": "whom the pods run as; 0: whom the image says, even root"})
     secrets: list[str] = field(default_factory=list, metadata={"help": "secrets whose keys become the environment"})
     pull_secrets: list[str] = field(default_factory=list, metadata={"help": "secrets that open the image's registry"})
     volumes: list[Json] = field(default_factory=list, metadata={"help": "volumes of the pods"})

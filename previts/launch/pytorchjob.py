@@ -25,10 +25,14 @@ SPEC_HASH, LEASE, TARGET_NOTE = "previts/spec-hash", "previts/lease-until", "pre
 NAME_LENGTH = 40  # leaves room for the names of pods and of their services, 63 at most
 PORT = 23456
 HERE = (STARTED_BY, WHOLE, "OMP_NUM_THREADS")  # about the machine that launches
+# Taints of nodes that are sold cheaply and taken back; a cluster that has none of these loses nothing.
+SPOT_TOLERATIONS = [{"key": "cloud.google.com/gke-spot", "operator": "Equal", "value": "true", "effect": "NoSchedule"}]
 # A job's specification can be read by more people than a secret can.
 SECRET = re.compile(r"(PASSWORD|TOKEN|SECRET|KEY)$")
 
 Manifest = dict[str, Any]
+
+CONFINED: Manifest = {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}
 
 
 def materialise(app: AppDef, options: JobOptions, owner: Mapping[str, Any] | None = None) -> Manifest:
@@ -127,8 +131,11 @@ def _elastic(name: str, nodes: int, pod: Manifest, options: JobOptions) -> Manif
 
 
 def _replicas(count: int, pod: Manifest, restart: str) -> Manifest:
-    # A mesh's sidecar never ends, so neither would the pod.
-    metadata = {"annotations": {"sidecar.istio.io/inject": "false"}, "labels": {LABEL: "previts"}}
+    annotations = {
+        "sidecar.istio.io/inject": "false",  # a mesh's sidecar never ends, so neither would the pod
+        "cluster-autoscaler.kubernetes.io/safe-to-evict": "false",  # one that is moved throws all back
+    }
+    metadata = {"annotations": annotations, "labels": {LABEL: "previts"}}
     return {"replicas": count, "restartPolicy": restart, "template": {"metadata": metadata, "spec": pod}}
 
 
@@ -150,20 +157,37 @@ def _pod(role: Role, options: JobOptions, env: Mapping[str, str]) -> Manifest:
         ],
         "envFrom": [{"secretRef": {"name": secret}} for secret in options.secrets],
         "resources": _resources(role, options),
+        "securityContext": CONFINED if options.user else {},
         "volumeMounts": [*mounts, *options.volume_mounts],
     }
     pod: Manifest = {
         "containers": [{key: value for key, value in container.items() if value}],
         "volumes": [*memory, *options.volumes],
+        "securityContext": _as_user(options.user) if options.user else {},
         "terminationGracePeriodSeconds": options.grace_seconds,
         "nodeSelector": options.node_selector,
-        "tolerations": options.tolerations if role.resource.gpu else [],
+        "tolerations": [
+            *(options.tolerations if role.resource.gpu else []),
+            *(SPOT_TOLERATIONS if options.spot else []),
+        ],
         "affinity": options.affinity,
         "serviceAccountName": options.service_account,
         "priorityClassName": options.priority_class,
         "imagePullSecrets": [{"name": secret} for secret in options.pull_secrets],
     }
     return {key: value for key, value in pod.items() if value}
+
+
+def _as_user(user: int) -> Manifest:
+    """Return what a restricted namespace asks of a pod; its volumes belong to the same number."""
+    return {
+        "runAsNonRoot": True,
+        "runAsUser": user,
+        "runAsGroup": user,
+        "fsGroup": user,
+        "fsGroupChangePolicy": "OnRootMismatch",
+        "seccompProfile": {"type": "RuntimeDefault"},
+    }
 
 
 def _may_be_shown(name: str) -> bool:

@@ -74,15 +74,16 @@ def submit(cluster: Cluster, job: Manifest) -> tuple[Manifest, bool]:
         if found["metadata"].get("deletionTimestamp"):
             wait_until_gone(cluster, found)
             continue
-        if not is_same(found, job):
-            raise InputError(
-                f"PyTorchJob {name} is there already in namespace {cluster.namespace} and is not the same: it was made "
-                "by another, or with another image or other --job settings. Wait for its end, give the same settings, "
-                f"or delete it: kubectl -n {cluster.namespace} delete pytorchjob {name}"
-            )
-        if not conditions.is_over(found):
+        if conditions.is_over(found) and SPEC_HASH in found["metadata"].get("annotations", {}):
+            remove(cluster, found)  # whatever its settings were: they may be what was mended
+            continue
+        if is_same(found, job):
             return found, True
-        remove(cluster, found)
+        raise InputError(
+            f"PyTorchJob {name} is there already in namespace {cluster.namespace} and is not the same: it was made by "
+            "another, or with another image or other --job settings. Wait for its end, give the same settings, or "
+            f"delete it: kubectl -n {cluster.namespace} delete pytorchjob {name}"
+        )
 
 
 def is_same(found: Manifest, job: Manifest) -> bool:
