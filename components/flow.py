@@ -16,12 +16,13 @@ def plan(
     parts: int,
     launcher: str,
     processes: int,
+    job: list[str],
 ) -> list[str]:
     """See `previts.flow.plan`."""
     from previts import cli, flow
 
     with cli.readable_errors():
-        return flow.plan(crawl, data, rows, benchmarks, profile, set, int(parts), launcher, int(processes))
+        return flow.plan(crawl, data, rows, benchmarks, profile, set, int(parts), launcher, int(processes), job)
 
 
 @dsl.component(base_image=DATA_IMAGE, install_kfp_package=False)

@@ -16,12 +16,13 @@ def pretrain(
     set: list[str] = [],
     launcher: str = "local",
     processes: int = 1,
+    job: list[str] = [],
 ) -> str:
     """See `previts.stages.pretrain`."""
     from previts import addresses, cli, stages, storage
 
     with cli.readable_errors(), open(summary.path, "w") as page:
-        uri = stages.pretrain(row, index, root, profile, set, launcher, int(processes))
+        uri = stages.pretrain(row, index, root, profile, set, launcher, int(processes), job)
         page.write(addresses.describe(uri))
         metrics.metadata.update(storage.read_manifest(uri).counts)
     return uri

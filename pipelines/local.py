@@ -39,6 +39,7 @@ def run_local(
     parts: int = 2,
     launcher: str = "local",
     processes: int = 1,
+    job: Sequence[str] = (),
     evaluation_processes: int = 1,
 ) -> None:
     """Run the whole pipeline on this machine; the same command again goes on where it stopped.
@@ -54,19 +55,20 @@ def run_local(
         profile: Size of the run: paper or demo.
         set: One-off changes, such as sampling.min_overlap=0.2.
         parts: Workers that share the videos; the engine runs two at a time.
-        launcher: Where the training program runs.
+        launcher: Where the training program runs: local, on this machine, or pytorchjob, on a Kubernetes cluster.
         processes: Training processes, one a GPU.
+        job: Settings of a PyTorchJob, such as spot=true, queue=research or namespace=team.
         evaluation_processes: Processes of each evaluation that trains, one a GPU.
     """
     started = time.monotonic()
     root = storage.absolute(root)
     # A typing error should not cost an hour, nor leave a folder behind.
-    flow.distinct_rows(rows, benchmarks, profile, set, parts, launcher, processes)
+    flow.distinct_rows(rows, benchmarks, profile, set, parts, launcher, processes, job)
     if not crawl or not data:
         made = stages.world(root)
         crawl, data = crawl or storage.join(made, "crawl.csv"), data or storage.join(made, "datasets")
     crawl, data = storage.absolute(crawl), storage.absolute(data)
-    flow.plan(crawl, data, rows, benchmarks, profile, set, parts, launcher, processes)
+    flow.plan(crawl, data, rows, benchmarks, profile, set, parts, launcher, processes, job)
     storage.check_writable(root)
     # The engine runs two steps at once; each may use its share of the cores.
     os.environ.setdefault(workers.WHOLE, str(workers.available()))
@@ -84,6 +86,7 @@ def run_local(
         "parts": parts,
         "launcher": launcher,
         "processes": processes,
+        "job": list(job),
         "evaluation_processes": evaluation_processes,
     }
     log = os.path.join(storage.local_path(root) or ".", LOG)

@@ -47,12 +47,13 @@ def learn(
     set: list[str],
     launcher: str,
     processes: int,
+    job: list[str],
     evaluation_processes: int,
 ) -> str:
     """Pretrain each row, evaluate each checkpoint on each benchmark, and compare."""
     with dsl.ParallelFor(rows) as row:
         trained = pretrain(
-            row=row, index=index, root=root, profile=profile, set=set, launcher=launcher, processes=processes
+            row=row, index=index, root=root, profile=profile, set=set, launcher=launcher, processes=processes, job=job
         )
     checkpoints = dsl.Collected(trained.outputs["Output"])
     todo = pairs(
@@ -90,6 +91,7 @@ def previts_full(
     parts: int = 8,
     launcher: str = "local",
     processes: int = 1,
+    job: list[str] = [],
     evaluation_processes: int = 1,
 ) -> None:
     """Run the whole flow.
@@ -103,8 +105,9 @@ def previts_full(
         profile: Size of the run: paper or demo.
         set: One-off changes, such as sampling.min_overlap=0.2.
         parts: Workers that share the videos.
-        launcher: Where the training program runs.
+        launcher: Where the training program runs: local, in its step's own pod, or pytorchjob.
         processes: Training processes, one a GPU.
+        job: Settings of a PyTorchJob, such as spot=true, queue=research or namespace=team.
         evaluation_processes: Processes of each evaluation that trains, one a GPU.
     """
     with dsl.ExitHandler(close(root=root)):
@@ -118,6 +121,7 @@ def previts_full(
             parts=parts,
             launcher=launcher,
             processes=processes,
+            job=job,
         )
         videos = fetch(crawl=crawl, root=root, profile=profile, set=set, parts=parts).after(distinct).output
         model = fit_saliency(videos=videos, root=root, profile=profile, set=set).outputs["Output"]
@@ -134,5 +138,6 @@ def previts_full(
             set=set,
             launcher=launcher,
             processes=processes,
+            job=job,
             evaluation_processes=evaluation_processes,
         )

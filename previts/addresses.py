@@ -13,8 +13,10 @@ from previts import storage
 from previts.errors import InputError
 from previts.evals.protocol import BENCHMARKS, CLASS_MAP
 from previts.experiment import Plan
+from previts.launch.options import read_options
 from previts.paper import NEED_WEIGHTS
 
+LAUNCHERS = ("local", "pytorchjob")
 # Raise one of these when what a stage writes, or how, changes: results of the older form are then made anew.
 FORMATS = {
     "world": 2,
@@ -57,11 +59,16 @@ def _weights(plan: Plan) -> str | None:
         raise InputError(f"model.weights: {error}") from None
 
 
-def check_launch(launcher: str, processes: int) -> None:
-    """Raise an InputError if there is no such place to train at, or no process."""
-    if launcher != "local":
-        raise InputError(f"there is no launcher {launcher!r}; allowed: local")
+def check_launch(launcher: str, processes: int, job: Sequence[str] = ()) -> None:
+    """Raise an InputError if there is no such place to train at, no process, or a setting of a job that cannot be."""
+    if launcher not in LAUNCHERS:
+        raise InputError(f"there is no launcher {launcher!r}; allowed: {', '.join(LAUNCHERS)}")
     check_processes(processes)
+    options = read_options(job)
+    if launcher == "pytorchjob":
+        options.nodes(processes)
+    elif job:
+        raise InputError(f"job settings ({', '.join(job)}) are those of launcher pytorchjob, not of {launcher}")
 
 
 def check_processes(processes: int) -> None:

@@ -17,16 +17,12 @@ import torch
 from torch import Tensor
 from torch import distributed as dist
 
+from previts import workers
 from previts.errors import InputError
 
 Item = TypeVar("Item")
 
 LOST_SECONDS = 2.0  # torchrun looks at its processes ten times a second
-
-
-def is_launched() -> bool:
-    """Return whether torchrun started this process."""
-    return "TORCHELASTIC_RUN_ID" in os.environ or ("RANK" in os.environ and "WORLD_SIZE" in os.environ)
 
 
 def best_device() -> torch.device:
@@ -44,7 +40,7 @@ def process_group() -> Iterator[torch.device]:
         InputError: If this machine has fewer GPUs than processes.
         ConnectionError: If another process was lost in the middle of the block.
     """
-    if not is_launched() or int(os.environ["WORLD_SIZE"]) == 1:
+    if not workers.is_launched() or int(os.environ["WORLD_SIZE"]) == 1:
         yield best_device()
         return
     if torch.cuda.is_available():

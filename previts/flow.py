@@ -22,6 +22,7 @@ def distinct_rows(
     parts: int,
     launcher: str,
     processes: int,
+    job: Sequence[str] = (),
 ) -> list[str]:
     """Return the rows to pretrain: of rows that mean the same experiment, the first.
 
@@ -31,7 +32,7 @@ def distinct_rows(
     if parts < 1:
         raise InputError(f"parts must be 1 or more, got {parts}")
     protocol.check(benchmarks)
-    addresses.check_launch(launcher, processes)
+    addresses.check_launch(launcher, processes, job)
     distinct: dict[str, str] = {}
     for row in paper.expand(rows):
         resolved = paper.resolve(row.name, profile, set)
@@ -53,13 +54,14 @@ def plan(
     parts: int,
     launcher: str = "local",
     processes: int = 1,
+    job: Sequence[str] = (),
 ) -> list[str]:
     """Check a run's choices and inputs before it costs anything, and return the rows to pretrain.
 
     Raises:
         InputError: For a choice that cannot be carried out, a broken crawl, or a labelled set that is not there.
     """
-    distinct = distinct_rows(rows, benchmarks, profile, set, parts, launcher, processes)
+    distinct = distinct_rows(rows, benchmarks, profile, set, parts, launcher, processes, job)
     crawls.read_crawl(crawl)
     wanted = benchmarks or [name for row in paper.expand(rows) for name in row.benchmarks]
     for benchmark in dict.fromkeys(wanted):

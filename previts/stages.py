@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 
-from previts import fields, paper, storage
+from previts import fields, paper, storage, workers
 from previts.addresses import (
     FORMATS,
     check_fit,
@@ -329,6 +329,7 @@ def pretrain(
     set: Sequence[str] = (),
     launcher: str = "local",
     processes: int = 1,
+    job: Sequence[str] = (),
 ) -> str:
     """Pretrain the encoder of one row of the paper's tables on an index; resumes where an earlier call was stopped.
 
@@ -342,13 +343,14 @@ def pretrain(
         root: Folder or bucket prefix under which every result lies.
         profile: Size of the run: paper or demo.
         set: One-off changes, such as sampling.min_overlap=0.2.
-        launcher: Where the training program runs: local, on this machine.
+        launcher: Where the training program runs: local, on this machine, or pytorchjob, on a Kubernetes cluster.
         processes: Training processes, one a GPU; more than one run under torchrun.
+        job: Settings of a PyTorchJob, such as spot=true queue=research shm=32Gi (`torchx runopts pytorchjob`).
 
     Returns:
         URI of the checkpoint, for `evaluate`.
     """
-    check_launch(launcher, processes)
+    check_launch(launcher, processes, job)
     plan = paper.resolve(row, profile, set)
     plan.experiment.check_processes(processes)
     check_start(row, plan)
@@ -364,16 +366,10 @@ def pretrain(
             f"no video of {index} has a tube, so there is nothing that row {row} could constrain or attend to; "
             "look at the videos, or pretrain a row without tracking such as 1/vgg/moco"
         )
-    from previts import distributed
-
-    if processes > 1 and not distributed.is_launched():
-        from previts import launch
-
+    if (processes > 1 or launcher != "local") and not workers.is_launched():
         arguments = ["--row", row, "--index", index, "--root", root, "--profile", profile, "--set", *set]
-        launch.run_locally(launch.training_app("pretrain", processes, arguments))
-        storage.read_manifest(uri)
-        return uri
-    from previts import checkpoint, runlog
+        return _launch("pretrain", uri, arguments, launcher, processes, job)
+    from previts import checkpoint, distributed, runlog
     from previts import index as corpus
     from previts import pretrain as program
 
@@ -433,17 +429,11 @@ def evaluate(
     uri = result_address(benchmark, checkpoint, data, plan, root)
     if done(uri):
         return uri
-    from previts import distributed
-
-    if processes > 1 and protocol.BENCHMARKS[benchmark].shared and not distributed.is_launched():
-        from previts import launch
-
+    if processes > 1 and protocol.BENCHMARKS[benchmark].shared and not workers.is_launched():
         arguments = ["--row", row, "--benchmark", benchmark, "--checkpoint", checkpoint, "--data", data]
         arguments += ["--root", root, "--profile", profile, "--set", *set]
-        launch.run_locally(launch.training_app("evaluate", processes, arguments))
-        storage.read_manifest(uri)
-        return uri
-    from previts import evals, runlog
+        return _launch("evaluate", uri, arguments, "local", processes)
+    from previts import distributed, evals, runlog
     from previts.checkpoint import load_model
 
     started = time.monotonic()
@@ -532,6 +522,29 @@ def report(
         storage.commit(uri, decided, inputs=inputs, counts=counts)
     storage.write_bytes(page, storage.read_bytes(storage.join(uri, "report.html")))
     print(f"The report is at {page}", file=sys.stderr)
+    return uri
+
+
+def _launch(
+    verb: str, uri: str, arguments: Sequence[str], launcher: str, processes: int, job: Sequence[str] = ()
+) -> str:
+    """Have a verb done by several processes, and return what they made."""
+    from previts.launch.app import training_app
+
+    match launcher:
+        case "pytorchjob":
+            from previts.launch.launcher import run_on_cluster
+            from previts.launch.options import read_options
+
+            options = read_options(job)
+            nodes, each = options.nodes(processes)
+            app = training_app(verb, each, arguments, nodes, gpus=each if options.accelerator else 0, target=uri)
+            run_on_cluster(app, options, is_finished=lambda: storage.is_committed(uri))
+        case _:
+            from previts.launch.local import run_locally
+
+            run_locally(training_app(verb, processes, arguments))
+    storage.read_manifest(uri)
     return uri
 
 

@@ -20,6 +20,11 @@ STARTED_BY = "PREVITS_ENGINE_PID"  # the process with which a step ends, so that
 WHOLE = "PREVITS_CORES"  # of a machine whose steps otherwise share it, for a step that nothing runs beside
 
 
+def is_launched() -> bool:
+    """Return whether torchrun started this process, as one of those that train together."""
+    return "TORCHELASTIC_RUN_ID" in os.environ or ("RANK" in os.environ and "WORLD_SIZE" in os.environ)
+
+
 class Run(Protocol):
     """Apply a function of a module to each item and yield the results in the order of the items."""
 

@@ -1,8 +1,13 @@
 import os
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 import torch
+
+if TYPE_CHECKING:
+    from control_plane import ControlPlane, Kubelet
 
 # Small networks hardly gain by a second thread, and where the cores are shared, two threads wait for each other.
 torch.set_num_threads(1)
@@ -38,3 +43,24 @@ def mlflow_tables(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("tables") / "mlflow.db"
     MlflowClient(f"sqlite:///{path}").search_experiments()
     return path
+
+
+@pytest.fixture(scope="session")
+def plane(tmp_path_factory: pytest.TempPathFactory) -> "Iterator[ControlPlane]":
+    """A Kubernetes API server with PyTorchJob installed."""
+    import control_plane
+
+    with control_plane.running(tmp_path_factory.mktemp("control-plane")) as plane:
+        yield plane
+
+
+@pytest.fixture(scope="session")
+def kubelet(plane: "ControlPlane") -> "Iterator[Kubelet]":
+    """The one node of that cluster, which has the logs of pods."""
+    from control_plane import Kubelet
+    from operator_by_hand import open_node
+
+    kubelet = Kubelet(plane.folder / "certificates")
+    open_node(plane, kubelet)
+    yield kubelet
+    kubelet.close()

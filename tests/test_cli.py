@@ -66,7 +66,7 @@ MISTAKES = {
     "impossible part": ("download --crawl {0}/bad.csv --root {0}/r --part 3 --parts 2", ["part must be in [0, parts)"]),
     "unknown launcher": (
         "pretrain --row 1/vgg/previts --index {0}/i --root {0}/r --launcher moon",
-        ["'moon'", "allowed: local"],
+        ["'moon'", "allowed: local, pytorchjob"],
     ),
     "negative seed": ("world --root {0}/r --seed -1", ["seed must be 0 or more"]),
     "impossible share": (

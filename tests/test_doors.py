@@ -75,6 +75,7 @@ def test_the_committed_pipeline_names_no_place_of_a_machine():
 def test_the_pipeline_offers_every_choice_of_a_run():
     inputs = yaml.safe_load(COMMITTED.read_text().split("---\n")[0])["root"]["inputDefinitions"]["parameters"]
     expected = {"crawl", "root", "data", "rows", "benchmarks", "profile", "set", "parts", "launcher", "processes"}
+    expected |= {"job"}
     expected.add("evaluation_processes")
     assert set(inputs) == expected
     assert inputs["rows"]["defaultValue"] == list(paper.ARMS)

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from previts import launch
 from previts.errors import InputError
+from previts.launch.app import training_app
+from previts.launch.local import run_locally
 
 PROGRAM = """
 import os, signal, sys
@@ -39,12 +40,13 @@ sys.exit(143)
 STARTER = """
 import sys
 from dataclasses import replace
-from previts import launch
+from previts.launch.app import training_app
+from previts.launch.local import run_locally
 
-app = launch.training_app("pretrain", 2, [])
+app = training_app("pretrain", 2, [])
 arguments = app.roles[0].args
 del arguments[arguments.index("previts") - 1 :]
-launch.run_locally(replace(app, roles=[replace(app.roles[0], args=[*arguments, *sys.argv[1:]])]))
+run_locally(replace(app, roles=[replace(app.roles[0], args=[*arguments, *sys.argv[1:]])]))
 """
 
 
@@ -67,10 +69,10 @@ def run(tmp_path: Path, end: str) -> None:
     """Run two processes that meet again and again, the second of which ends in some way."""
     program = tmp_path / "program.py"
     program.write_text(PROGRAM.format(end=end))
-    app = launch.training_app("pretrain", 2, [])
+    app = training_app("pretrain", 2, [])
     arguments = app.roles[0].args
     del arguments[arguments.index("previts") - 1 :]
-    launch.run_locally(replace(app, roles=[replace(app.roles[0], args=[*arguments, str(program)])]))
+    run_locally(replace(app, roles=[replace(app.roles[0], args=[*arguments, str(program)])]))
 
 
 @pytest.mark.slow

@@ -2,17 +2,25 @@
 
 import json
 import os
+import subprocess
+import sys
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 import torchvision
+from operator_by_hand import Operator, open_namespace, run_pods
 
 from previts import addresses, demo, flow, masks, paper, shards, stages, storage, tensors, tubes, video
 from previts import index as corpus
 from previts.errors import InputError
+from previts.launch import app
+from previts.launch.options import JobOptions
+from previts.launch.pytorchjob import materialise
 
 SMALL = [
     "video.videos_per_shard=3",
@@ -273,6 +281,57 @@ def test_two_processes_under_torchrun_train_one_checkpoint(made):
     assert storage.read_manifest(two).counts["steps"] == storage.read_manifest(one).counts["steps"]
     with pytest.raises(InputError, match=r"batch_norm_groups = 1 must be a multiple of the number of processes, 2"):
         stages.pretrain("1/vgg/previts", made["index"], made["root"], "demo", [*SMALL, "seed=2"], processes=2)
+
+
+@pytest.mark.slow
+def test_torchx_and_the_pods_of_a_job_train_the_same_weights_as_the_local_launcher(made, tmp_path):
+    changed = [*SMALL, "objective.batch_norm_groups=2", "optim.epochs=3", "seed=3"]
+    local = stages.pretrain("1/vgg/previts", made["index"], made["root"], "demo", changed, processes=2)
+    weights = tensors.read_checked(storage.join(local, "model.pt"), "cpu")["model"]
+    row = ["--row", "1/vgg/previts", "--index", made["index"], "--profile", "demo"]
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+
+    def ways() -> Iterator[tuple[str, list[subprocess.Popen[bytes]]]]:
+        root = str(tmp_path / "torchx")
+        torchx = [sys.executable, "-m", "torchx.cli.main", "run", "-s", "local_cwd", "--workspace", "", "--wait"]
+        torchx += [f"{app.__file__}:train", "--verb", "pretrain", "--processes", "2", "--"]
+        yield root, [subprocess.Popen([*torchx, *row, "--root", root, "--set", *changed], env=environment)]
+        for form, options in (("rigid", JobOptions()), ("spot", JobOptions(spot=True))):
+            root = str(tmp_path / form)
+            arguments = [*row, "--root", root, "--set", *changed]
+            yield root, run_pods(materialise(app.training_app("pretrain", 1, arguments, nodes=2, image="x"), options))
+
+    for root, processes in ways():
+        assert [process.wait(300) for process in processes] == [0] * len(processes)
+        found = tensors.read_checked(local.replace(made["root"], root) + "/model.pt", "cpu")["model"]
+        assert found.keys() == weights.keys()
+        assert all(torch.equal(found[name], weights[name]) for name in weights), root
+
+
+@pytest.mark.slow
+def test_a_cluster_trains_the_same_weights_as_this_machine(made, tmp_path, plane, kubelet, monkeypatch, capfd):
+    changed = [*SMALL, "objective.batch_norm_groups=2", "optim.epochs=3", "seed=3"]
+    local = stages.pretrain("1/vgg/previts", made["index"], made["root"], "demo", changed, processes=2)
+    weights = tensors.read_checked(storage.join(local, "model.pt"), "cpu")["model"]
+    open_namespace(plane, "training")
+    monkeypatch.setenv("KUBECONFIG", plane.kubeconfig("launcher", "training"))
+
+    def script(operator: Operator, job: dict[str, Any]) -> None:
+        operator.condition(job, "Created")
+        processes = run_pods(job)
+        operator.condition(job, "Running")
+        codes = [process.wait(300) for process in processes]
+        operator.condition(job, "Failed" if any(codes) else "Succeeded")
+
+    where = {"launcher": "pytorchjob", "processes": 2, "job": ["image=x", "processes_per_node=1", "accelerator="]}
+    arguments = ("1/vgg/previts", made["index"], str(tmp_path), "demo", changed)
+    with Operator(plane, kubelet, "training", script):
+        trained = stages.pretrain(*arguments, **where)
+    found = tensors.read_checked(storage.join(trained, "model.pt"), "cpu")["model"]
+    assert all(torch.equal(found[name], weights[name]) for name in weights)
+    capfd.readouterr()
+    assert stages.pretrain(*arguments, **where) == trained  # and no cluster is asked
+    assert "already there" in capfd.readouterr().err
 
 
 def test_a_row_of_supervised_tracking_is_not_trained_on_other_tubes(made):

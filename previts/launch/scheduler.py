@@ -1,0 +1,176 @@
+"""A scheduler of torchx that makes PyTorchJobs: `torchx run -s pytorchjob -cfg image=...,namespace=... COMPONENT ...`.
+
+It submits and looks, and does not wait: a job begun here has no lease, and lives without the process that submitted it.
+"""
+
+import dataclasses
+import json
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from datetime import datetime
+from typing import Any
+
+import yaml
+from torchx.schedulers.api import DescribeAppResponse, ListAppResponse, Scheduler, Stream
+from torchx.specs import AppDef, AppDryRunInfo, ReplicaStatus, Role, RoleStatus, runopts
+from torchx.specs import AppState as State
+
+from previts.errors import InputError
+from previts.launch import conditions, diagnosis, options, submit
+from previts.launch.cluster import Cluster, connect, patiently
+from previts.launch.options import JobOptions
+from previts.launch.pytorchjob import Manifest, materialise
+from previts.launch.surroundings import surroundings
+
+PHASES = {
+    "Pending": State.PENDING,
+    "Running": State.RUNNING,
+    "Succeeded": State.SUCCEEDED,
+    "Failed": State.FAILED,
+}
+
+
+class PyTorchJobScheduler(Scheduler[Mapping[str, Any]]):  # type: ignore[misc]
+    """Makes a PyTorchJob of an `AppDef` of one role; an app's id is `namespace:name`."""
+
+    def __init__(self, session_name: str) -> None:
+        super().__init__("pytorchjob", session_name)
+
+    def _run_opts(self) -> runopts:
+        """Offer every job option; what is JSON elsewhere is JSON text here."""
+        opts = runopts()
+        kinds = options.kinds()
+        for item in dataclasses.fields(JobOptions):
+            kind = kinds[item.name]
+            structured = kind in (dict, list)
+            default = json.dumps(getattr(JobOptions(), item.name)) if structured else item.default
+            opts.add(item.name, type_=str if structured else kind, help=item.metadata["help"], default=default)
+        return opts
+
+    def _submit_dryrun(self, app: AppDef, cfg: Mapping[str, Any]) -> AppDryRunInfo[Manifest]:
+        chosen = read_cfg(cfg)
+        image = chosen.image
+        if image:
+            app = replace(app, roles=[replace(role, image=image) for role in app.roles])
+        return AppDryRunInfo(materialise(app, chosen), lambda job: str(yaml.safe_dump(job, sort_keys=False)))
+
+    def schedule(self, dryrun_info: AppDryRunInfo[Manifest]) -> str:
+        """Submit a job that a dry run made; a running one that is the same is taken as submitted."""
+        job = dryrun_info.request
+        cluster = connect(job["metadata"].get("namespace", ""))
+        if owner := surroundings(cluster).owner:
+            job["metadata"]["ownerReferences"] = [dict(owner)]
+        job["metadata"]["namespace"] = cluster.namespace
+        submit.preflight(cluster, job)
+        submit.submit(cluster, job)
+        return f"{cluster.namespace}:{job['metadata']['name']}"
+
+    def describe(self, app_id: str) -> DescribeAppResponse | None:
+        """Return how a job and its replicas are, or None where there is none."""
+        cluster, name = _place(app_id)
+        job = patiently(lambda: cluster.get(name))
+        if job is None:
+            return None
+        pods = patiently(lambda: cluster.pods(name))
+        condition = conditions.condition(job)
+        specs = job["spec"]["pytorchReplicaSpecs"]
+        replicas = sum(spec.get("replicas", 1) for spec in specs.values())
+        container = next(iter(specs.values()))["template"]["spec"]["containers"][0]
+        role = Role(
+            name=_role_of(name), image=container["image"], num_replicas=replicas, args=container.get("args", [])
+        )
+        names = diagnosis.replicas(job)
+        statuses = [
+            ReplicaStatus(
+                id=names.index(pod["metadata"]["name"]),
+                state=PHASES.get(pod.get("status", {}).get("phase", ""), State.UNKNOWN),
+                role=role.name,
+                hostname=pod.get("status", {}).get("podIP", ""),
+            )
+            for pod in pods
+            if pod["metadata"]["name"] in names
+        ]
+        message = str(condition.get("message", ""))
+        if conditions.name(job) == "Failed":
+            finding = diagnosis.diagnose(job, pods, cluster.events(name))
+            message = f"{finding.where} {finding.what}"
+        return DescribeAppResponse(
+            app_id=app_id,
+            state=conditions.state(job),
+            msg=message,
+            roles=[role],
+            roles_statuses=[RoleStatus(role.name, sorted(statuses, key=lambda status: status.id))],
+        )
+
+    def list(self, cfg: Mapping[str, Any] | None = None) -> list[ListAppResponse]:
+        """Return the jobs that previts made, in the namespace that `cfg` names or that of the kubeconfig."""
+        cluster = connect(str((cfg or {}).get("namespace") or ""))
+        jobs, _ = patiently(cluster.jobs)
+        return [
+            ListAppResponse(
+                app_id=f"{cluster.namespace}:{job['metadata']['name']}",
+                state=conditions.state(job),
+                name=job["metadata"]["name"],
+            )
+            for job in jobs
+        ]
+
+    def log_iter(
+        self,
+        app_id: str,
+        role_name: str,
+        k: int = 0,
+        regex: str | None = None,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        should_tail: bool = False,
+        streams: Stream | None = None,
+    ) -> Iterable[str]:
+        """Yield the lines of one replica's log, with their ends; a container's two streams are one."""
+        cluster, name = _place(app_id)
+        job = patiently(lambda: cluster.get(name))
+        if job is None:
+            raise InputError(f"there is no PyTorchJob {app_id}; `torchx list -s pytorchjob` shows those that are")
+        names = diagnosis.replicas(job)
+        if not 0 <= k < len(names):
+            raise InputError(f"PyTorchJob {app_id} has the replicas 0 to {len(names) - 1}, and no {k}")
+        for line in cluster.log(names[k], follow=should_tail):
+            stamp, _, text = line.partition(" ")
+            moment = datetime.fromisoformat(f"{stamp[:19]}+00:00")
+            if (since and moment < _aware(since)) or (until and moment > _aware(until)):
+                continue
+            if regex is None or re.search(regex, text):
+                yield text + "\n"
+
+    def _cancel_existing(self, app_id: str) -> None:
+        cluster, name = _place(app_id)
+        patiently(lambda: cluster.delete(name))
+
+
+def read_cfg(cfg: Mapping[str, Any]) -> JobOptions:
+    """Return the job options of a torchx configuration."""
+    kinds = options.kinds()
+    values = {name: value for name, value in cfg.items() if name in kinds and value is not None}
+    return JobOptions(
+        **{
+            name: options.parse(name, value) if kinds[name] in (dict, list) and isinstance(value, str) else value
+            for name, value in values.items()
+        }
+    )
+
+
+def _place(app_id: str) -> tuple[Cluster, str]:
+    """Return the cluster and the name of an app's id."""
+    namespace, _, name = app_id.rpartition(":")
+    return connect(namespace), name
+
+
+def _role_of(name: str) -> str:
+    """Return a role's name; a PyTorchJob does not keep it."""
+    return name.rpartition("-")[0] or name
+
+
+def _aware(moment: datetime) -> datetime:
+    """Return a time with its zone; one without is of this machine."""
+    return moment if moment.tzinfo else moment.astimezone()
