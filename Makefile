@@ -43,7 +43,7 @@ lint: $(VENV)/installed ## ruff, mypy --strict, import-linter
 bench: $(VENV)/installed ## measure speed (tests/bench)
 	$(BIN)/python -m pytest tests/bench -m bench -s
 
-compile: $(VENV)/installed ## write pipelines/previts_full.yaml anew
+compile: $(VENV)/installed ## write pipelines/*.yaml anew
 	$(BIN)/python -m pipelines compile
 
 mlflow: $(VENV)/installed ## browse the runs of the demo at http://127.0.0.1:5000

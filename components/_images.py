@@ -1,7 +1,7 @@
 """The container images of the components, named in one place.
 
-A cluster's registry, tag and digests come from the environment when the pipeline is compiled; `make push` writes them to
-`images/pushed.env`. So does the launcher: a step that only starts a training job and waits runs in a small image.
+A cluster's registry, tag and digests come from the environment when the pipeline is compiled (`make push` writes them
+to `images/pushed.env`), and so does the launcher: a step that only starts a training job and waits has a small image.
 """
 
 import os
