@@ -179,6 +179,10 @@ def _check_choices(values: dict[str, Any]) -> None:
 def _client(host: str, namespace: str) -> Any:
     import kfp
 
+    token = None
+    if path := os.environ.get(kfp.client.KF_PIPELINES_SA_TOKEN_ENV):  # else the library reads it in a pod only
+        with open(path) as file:
+            token = file.read().strip()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of what a future version of the library will look like
-        return kfp.Client(host or None, namespace=namespace)
+        return kfp.Client(host or None, namespace=namespace, existing_token=token)

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shlex
 import subprocess
 import sys
 import threading
@@ -20,6 +21,7 @@ NEEDED = ["root=gs://bucket/previts", "data=gs://bucket/datasets"]
 DIGESTS = {
     f"PREVITS_{name}_DIGEST": f"sha256:{name[0].lower() * 64}" for name in ("DATA", "TRAIN", "LAUNCHER", "MLFLOW")
 }
+NOW = "2026-01-01T00:00:00Z"
 ENVIRONMENT = {"PATH": "/usr/bin:/bin", "PYTHONPATH": str(ROOT)}
 
 
@@ -38,11 +40,15 @@ class Api:
                 return {"experiments": [{"experiment_id": "e1", "display_name": "previts", "namespace": "previts"}]}
             case "GET", "recurringruns":
                 return {"recurringRuns": self.schedules}
+            case "GET", "r1":
+                return self.runs[-1]
+            case "GET", "s1":
+                return self.schedules[-1]
             case "POST", "runs":
-                self.runs.append(body)
-                return {**body, "run_id": "r1"}
+                self.runs.append({**body, "run_id": "r1", "created_at": NOW})
+                return self.runs[-1]
             case "POST", "recurringruns":
-                self.schedules.append({**body, "recurring_run_id": "s1"})
+                self.schedules.append({**body, "recurring_run_id": "s1", "created_at": NOW})
                 return self.schedules[-1]
         return None
 
@@ -149,3 +155,31 @@ def test_with_a_launcher_the_training_step_only_waits(tmp_path: Path):
     assert "image: previts/previts-launcher:0.1.0" in waits
     assert "accelerator" not in waits
     assert "cpuLimit: 1.0" in waits
+
+
+def test_the_lines_of_the_readme_are_those_of_the_kfp_command(tmp_path: Path, api: tuple[Api, str]):
+    played, host = api
+    text = (ROOT / "README.md").read_text().replace("\\\n", " ")
+    lines = [shlex.split(line) for line in re.findall(r"^kfp (.*create .*)$", text, re.MULTILINE)]
+    assert [line[:2] for line in lines] == [["run", "create"], ["recurring-run", "create"]]
+    for line in lines:
+        command = [
+            sys.executable,
+            "-c",
+            "from kfp.cli.__main__ import main; main()",
+            "--endpoint",
+            host,
+            "--namespace",
+            "previts",
+            *line,
+        ]
+        done = subprocess.run(
+            command, capture_output=True, text=True, check=False, cwd=ROOT, env={**ENVIRONMENT, "HOME": str(tmp_path)}
+        )
+        assert done.returncode == 0, done.stderr
+    assert played.runs[0]["runtime_config"]["parameters"]["crawl"] == "gs://bucket/crawl.csv"
+    (made,) = played.schedules
+    assert made["trigger"]["cron_schedule"]["cron"] == "0 0 3 * * *"
+    assert int(made["max_concurrency"]) == 1
+    assert made["no_catchup"]
+    assert int(made["runtime_config"]["parameters"]["parts"]) == 32
