@@ -6,7 +6,7 @@ engine takes an output of a sibling task, named inside a loop, for the loop's it
 
 from kfp import dsl
 
-from components._images import LAUNCHER
+from components._images import LAUNCHER, TRAIN_IMAGE
 from components.download import download
 from components.evaluate import evaluate
 from components.fit_saliency import fit_saliency
@@ -69,8 +69,8 @@ def learn(
         if LAUNCHER == "local":
             place(trained, "pretrain", cpu="8", memory="64Gi", scratch="32Gi", hours=14 * 24, retries=5)
             with_gpus(trained, training_gpus, gpu_nodes)
-        else:  # it only waits for a job elsewhere
-            place(trained, "pretrain", hours=14 * 24, retries=5)
+        else:  # it only waits for a job, whose image is another
+            place(trained, "pretrain", hours=14 * 24, retries=5).set_env_variable("PREVITS_TRAIN_IMAGE", TRAIN_IMAGE)
     checkpoints = dsl.Collected(trained.outputs["Output"])
     todo = pairs(
         rows=shown, benchmarks=benchmarks, checkpoints=checkpoints, index=index, root=root, profile=profile, set=set

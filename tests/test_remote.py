@@ -153,6 +153,7 @@ def test_with_a_launcher_the_training_step_only_waits(tmp_path: Path):
     text = (tmp_path / "previts_full.yaml").read_text()
     (waits,) = [part for part in text.split("\n    exec-") if part.startswith("pretrain:") and "container:" in part]
     assert "image: previts/previts-launcher:0.1.0" in waits
+    assert "value: previts/previts-train:0.1.0" in waits
     assert "accelerator" not in waits
     assert "cpuLimit: 1.0" in waits
 
