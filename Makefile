@@ -3,9 +3,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 IMAGES := data train launcher mlflow
-EXTRAS_data := --extra data --extra youtube
-EXTRAS_train := --extra train --extra launch
-EXTRAS_launcher := --extra launch
+# KFP's own package begins each step.
+EXTRAS_data := --extra pipelines --extra data --extra youtube
+EXTRAS_train := --extra pipelines --extra train --extra launch
+EXTRAS_launcher := --extra pipelines --extra launch
 EXTRAS_mlflow := --extra mlflow
 
 .DEFAULT_GOAL := help

@@ -44,6 +44,11 @@ def test_an_image_lists_what_its_extras_ask_for_at_the_versions_of_the_lock(imag
     assert set().union(always, *map(asked, extras(image))) <= set(listed), "run `make lock`"
 
 
+def test_the_images_of_steps_have_the_package_that_begins_a_step():
+    steps = {image for image in IMAGES if "kfp" in pins((ROOT / "images" / f"{image}.txt").read_text())}
+    assert steps == {"data", "train", "launcher"}
+
+
 def test_only_the_training_image_has_torch():
     assert [image for image in IMAGES if "torch" in pins((ROOT / "images" / f"{image}.txt").read_text())] == ["train"]
 
