@@ -2,6 +2,13 @@ PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 
+IMAGES := data train launcher mlflow
+# KFP's own package begins each step.
+EXTRAS_data := --extra pipelines --extra data --extra youtube
+EXTRAS_train := --extra pipelines --extra train --extra launch
+EXTRAS_launcher := --extra pipelines --extra launch
+EXTRAS_mlflow := --extra mlflow
+
 .DEFAULT_GOAL := help
 
 help: ## show this help
@@ -37,14 +44,37 @@ lint: $(VENV)/installed ## ruff, mypy --strict, import-linter
 bench: $(VENV)/installed ## measure speed (tests/bench)
 	$(BIN)/python -m pytest tests/bench -m bench -s
 
-compile: $(VENV)/installed ## write pipelines/previts_full.yaml anew
+compile: $(VENV)/installed ## write pipelines/*.yaml anew
 	$(BIN)/python -m pipelines compile
 
 mlflow: $(VENV)/installed ## browse the runs of the demo at http://127.0.0.1:5000
 	$(BIN)/mlflow server --backend-store-uri sqlite:///demo/mlflow.db --port 5000
 
-lock: $(VENV)/installed ## pin every package anew, with hashes
+lock: $(VENV)/installed ## pin every package anew, with hashes, and list those of each image
 	$(BIN)/uv pip compile pyproject.toml --all-extras --generate-hashes --no-emit-index-url --python-version 3.11 \
 		--custom-compile-command "make lock" -o requirements.lock
+	set -e; $(foreach image,$(IMAGES),$(BIN)/uv pip compile pyproject.toml $(EXTRAS_$(image)) --quiet --no-header \
+		--no-annotate --no-emit-index-url --python-version 3.11 -c requirements.lock -o images/$(image).txt;)
 
-.PHONY: help demo test lint bench compile mlflow lock
+# The images, with Docker or Podman: the base by digest and the registry are the builder's choice.
+ENGINE ?= docker
+BASE ?= docker.io/library/python:3.11-slim
+REGISTRY ?= previts
+TAG ?= 0.1.0
+
+images: ## build the container images (BASE=python:3.11-slim@sha256:..., ENGINE=podman)
+	for image in $(IMAGES); do \
+		$(ENGINE) build -f images/Dockerfile -t $(REGISTRY)/previts-$$image:$(TAG) --build-arg BASE=$(BASE) \
+			--build-arg IMAGE=$$image --build-arg VERSION=$(TAG) --build-arg REVISION=`git rev-parse HEAD` . || exit 1; \
+	done
+
+push: images ## push the images to REGISTRY; their digests go to images/pushed.env
+	@test $(REGISTRY) != previts || { echo "say where: make push REGISTRY=europe-docker.pkg.dev/PROJECT/previts"; exit 1; }
+	echo "PREVITS_REGISTRY=$(REGISTRY) PREVITS_TAG=$(TAG)" > images/pushed.env
+	for image in $(IMAGES); do \
+		$(ENGINE) push $(REGISTRY)/previts-$$image:$(TAG) || exit 1; \
+		digest=`$(ENGINE) image inspect --format '{{index .RepoDigests 0}}' $(REGISTRY)/previts-$$image:$(TAG)` || exit 1; \
+		echo "PREVITS_`echo $$image | tr a-z A-Z`_DIGEST=$${digest#*@}" >> images/pushed.env; \
+	done
+
+.PHONY: help demo test lint bench compile mlflow lock images push

@@ -1,12 +1,24 @@
 """The container images of the components, named in one place.
 
-A cluster's registry and digest come from the environment when the pipeline is compiled.
+A cluster's registry, tag and digests come from the environment when the pipeline is compiled (`make push` writes them
+to `images/pushed.env`), and so does the launcher: a step that only starts a training job and waits has a small image.
 """
 
 import os
 
 REGISTRY = os.environ.get("PREVITS_REGISTRY", "previts")
 TAG = os.environ.get("PREVITS_TAG", "0.1.0")
+LAUNCHER = os.environ.get("PREVITS_LAUNCHER", "local")
 
-DATA_IMAGE = f"{REGISTRY}/previts-data:{TAG}"
-TRAIN_IMAGE = f"{REGISTRY}/previts-train:{TAG}"
+
+def _name(image: str) -> str:
+    digest = os.environ.get(f"PREVITS_{image.upper()}_DIGEST", "")
+    return f"{REGISTRY}/previts-{image}@{digest}" if digest else f"{REGISTRY}/previts-{image}:{TAG}"
+
+
+DATA_IMAGE = _name("data")
+TRAIN_IMAGE = _name("train")
+LAUNCHER_IMAGE = _name("launcher")
+MLFLOW_IMAGE = _name("mlflow")
+PRETRAIN_IMAGE = TRAIN_IMAGE if LAUNCHER == "local" else LAUNCHER_IMAGE
+IMAGES = (DATA_IMAGE, TRAIN_IMAGE, LAUNCHER_IMAGE, MLFLOW_IMAGE)

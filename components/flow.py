@@ -26,6 +26,15 @@ def plan(
 
 
 @dsl.component(base_image=DATA_IMAGE, install_kfp_package=False)
+def unprocessed(crawls: str, root: str) -> str:
+    """See `previts.flow.unprocessed`."""
+    from previts import cli, flow
+
+    with cli.readable_errors():
+        return flow.unprocessed(crawls, root)
+
+
+@dsl.component(base_image=DATA_IMAGE, install_kfp_package=False)
 def share(parts: int) -> list[int]:
     """Return the numbers of the workers that share the videos."""
     return list(range(int(parts)))

@@ -2,10 +2,10 @@
 
 from kfp import dsl
 
-from components._images import TRAIN_IMAGE
+from components._images import PRETRAIN_IMAGE
 
 
-@dsl.component(base_image=TRAIN_IMAGE, install_kfp_package=False)
+@dsl.component(base_image=PRETRAIN_IMAGE, install_kfp_package=False)
 def pretrain(
     row: str,
     index: str,

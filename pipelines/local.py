@@ -113,11 +113,16 @@ def _run(arguments: dict[str, object], screen: "_Screen") -> str:
 
     # The engine's indented print nests once more with every parallel step and never ends.
     logging_utils.indented_print = contextlib.nullcontext
+    # A person is told at once what failed, and repeats the command when it is mended.
+    for component in previts_full.pipeline_spec.components.values():
+        for task in component.dag.tasks.values():
+            task.ClearField("retry_policy")
     engine = tempfile.mkdtemp(prefix="previts-engine-")
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # so that the folder goes too
     try:
         with contextlib.redirect_stdout(screen), warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="You may be attemping")
+            warnings.filterwarnings("ignore", message=".*no effect in the current local runner")  # for clusters
             kfp.local.init(
                 runner=kfp.local.SubprocessRunner(use_venv=False), pipeline_root=engine, workspace_root=engine + "-work"
             )

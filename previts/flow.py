@@ -69,6 +69,29 @@ def plan(
     return distinct
 
 
+def unprocessed(prefix: str, root: str) -> str:
+    """Return the first manifest below a prefix, by name, that no report under a root rests on; empty if there is none.
+
+    A manifest is known by its address: one that is corrected later is given a new name.
+
+    Raises:
+        InputError: If there is no manifest at all.
+    """
+    prefix = storage.absolute(prefix)
+    names = [name for name in storage.names(prefix) if name.lower().endswith((".csv", ".parquet", ".pq"))]
+    if not names:
+        raise InputError(f"there is no manifest below {prefix}; expected .csv or .parquet files")
+    reports = storage.join(storage.absolute(root), "report")
+    processed = set()
+    for name in storage.names(reports):
+        report = storage.join(reports, name)
+        if storage.is_committed(report):
+            processed.add(storage.absolute(storage.ancestor(report, "index", "videos", "crawl")))
+    waiting = [uri for name in names if (uri := storage.join(prefix, name)) not in processed]
+    print(f"{len(waiting)} of {len(names)} manifests are waiting", file=sys.stderr)
+    return waiting[0] if waiting else ""
+
+
 def one(uris: Sequence[str]) -> str:
     """Return the one URI that all parts of a fan-out made.
 

@@ -12,11 +12,12 @@ import pytest
 import yaml
 from kfp import compiler
 
-from pipelines.previts_full import previts_full
+from pipelines.previts_full import previts_full, previts_scheduled
 from previts import cli, paper, stages
 
 VERBS = ["download", "fit_saliency", "saliency", "track", "index", "pretrain", "evaluate", "report"]
 COMMITTED = Path(__file__).parents[1] / "pipelines" / "previts_full.yaml"
+SCHEDULED = COMMITTED.with_name("previts_scheduled.yaml")
 EMPTY = inspect.Parameter.empty
 
 
@@ -59,13 +60,18 @@ def test_the_command_line_asks_for_the_parameters_of_its_verb(verb: str, capsys:
 
 
 def test_the_committed_pipeline_is_what_the_code_compiles_to(tmp_path: Path):
-    compiler.Compiler().compile(previts_full, str(tmp_path / "fresh.yaml"))
-    assert (tmp_path / "fresh.yaml").read_text() == COMMITTED.read_text(), "run `make compile`"
+    for pipeline, committed in ((previts_full, COMMITTED), (previts_scheduled, SCHEDULED)):
+        compiler.Compiler().compile(pipeline, str(tmp_path / committed.name))
+        assert (tmp_path / committed.name).read_text() == committed.read_text(), "run `make compile`"
 
 
 def test_the_committed_pipeline_names_no_place_of_a_machine():
     text = COMMITTED.read_text()
-    assert not [word for word in ("/home/", "/work", "/tmp/", "/root/", "file://", ".venv") if word in text]
+    assert not [
+        word
+        for word in ("/home/", "/work", "/tmp/", "/root/", "file://", ".venv")
+        if word in text + SCHEDULED.read_text()
+    ]
     (pipeline,) = [document for document in yaml.safe_load_all(text) if "root" in document]
     images = {item["container"]["image"] for item in pipeline["deploymentSpec"]["executors"].values()}
     assert images == {"previts/previts-data:0.1.0", "previts/previts-train:0.1.0"}
@@ -76,8 +82,12 @@ def test_the_pipeline_offers_every_choice_of_a_run():
     inputs = yaml.safe_load(COMMITTED.read_text().split("---\n")[0])["root"]["inputDefinitions"]["parameters"]
     expected = {"crawl", "root", "data", "rows", "benchmarks", "profile", "set", "parts", "launcher", "processes"}
     expected |= {"job"}
-    expected.add("evaluation_processes")
+    expected |= {"evaluation_processes", "perception_gpus", "training_gpus", "evaluation_gpus", "gpu_nodes"}
     assert set(inputs) == expected
+    scheduled = yaml.safe_load(SCHEDULED.read_text().split("---\n")[0])["root"]["inputDefinitions"]["parameters"]
+    assert set(scheduled) == expected - {"crawl"} | {"crawls"}
+    defaults = {name: item["defaultValue"] for name, item in inputs.items() if "defaultValue" in item}
+    assert {name: item["defaultValue"] for name, item in scheduled.items() if "defaultValue" in item} == defaults
     assert inputs["rows"]["defaultValue"] == list(paper.ARMS)
     assert inputs["benchmarks"]["defaultValue"] == []
 

@@ -108,3 +108,33 @@ def test_supervised_tracking_has_a_run_of_its_own(place):
     assert planned(place, rows=["6d/none", "6d/supervised"], set=chosen) == ["6d/none", "6d/supervised"]
     with pytest.raises(InputError, match="row 6d/unsupervised is tracking without labels"):
         planned(place, rows=["6d"], set=chosen)
+
+
+def reported(root, crawl):
+    """A report that rests on a crawl, as far as its manifests tell."""
+    videos, index, report = (str(root / stage / f"x-{len(crawl):012x}") for stage in ("videos", "index", "report"))
+    storage.commit(videos, {}, inputs={"crawl": crawl})
+    storage.commit(index, {}, inputs={"videos": videos})
+    storage.commit(report, {}, inputs={"index": index})
+
+
+def test_the_next_crawl_is_the_first_that_no_report_rests_on(tmp_path):
+    crawls, root = tmp_path / "crawls", tmp_path / "root"
+    crawls.mkdir()
+    with pytest.raises(InputError, match="no manifest below"):
+        flow.unprocessed(str(crawls), str(root))
+    for name in ("2026-02.csv", "2026-1.parquet", "notes.txt"):
+        (crawls / name).touch()
+    assert flow.unprocessed(str(crawls), str(root)) == str(crawls / "2026-02.csv")
+    reported(root, str(crawls / "2026-02.csv"))
+    (root / "report" / "unfinished-000000000000").mkdir()
+    assert flow.unprocessed(str(crawls), str(root)) == str(crawls / "2026-1.parquet")
+    reported(root, str(crawls / "2026-1.parquet"))
+    assert flow.unprocessed(str(crawls), str(root)) == ""
+
+
+def test_a_crawl_beside_its_results_is_known_too(tmp_path):
+    (tmp_path / "crawls").mkdir()
+    (tmp_path / "crawls" / "a.csv").touch()
+    reported(tmp_path, str(tmp_path / "crawls" / "a.csv"))
+    assert flow.unprocessed(str(tmp_path / "crawls"), str(tmp_path)) == ""

@@ -1,0 +1,111 @@
+#!/usr/bin/env bash
+# From an empty project to a cluster for the gke overlay: network, bucket, registry, cluster, node pools, identities.
+# Run it again after a failure: what is there already stays. `cluster.sh delete` takes all of it away but the bucket.
+#
+#   PROJECT=my-project k8s/overlays/gke/cluster.sh
+set -euo pipefail
+: "${PROJECT:?set PROJECT to the id of a Google Cloud project}"
+ZONE=${ZONE:-europe-west4-a}
+REGION=${ZONE%-*}
+NAME=previts
+BUCKET=gs://$PROJECT-previts
+CONTROL_PLANE=172.16.0.32/28
+NODES=previts-nodes@$PROJECT.iam.gserviceaccount.com
+HERE=$(cd "$(dirname "$0")" && pwd)
+
+google() { gcloud --project "$PROJECT" --quiet "$@"; }
+
+# Make a thing unless it is there: `ensure NOUN... -- NAME... -- options of create`.
+ensure() {
+  local noun=() which=() part=0
+  while [ $# -gt 0 ]; do
+    case $1 in --) part=$((part + 1)); shift; [ "$part" -lt 2 ] || break; continue ;; esac
+    if [ "$part" -eq 0 ]; then noun+=("$1"); else which+=("$1"); fi
+    shift
+  done
+  google "${noun[@]}" describe "${which[@]}" > /dev/null 2>&1 || google "${noun[@]}" create "${which[@]}" "$@"
+}
+
+if [ "${1:-}" = delete ]; then
+  google container clusters delete "$NAME" --zone "$ZONE" || true
+  google compute routers delete "$NAME" --region "$REGION" || true
+  google dns record-sets delete '*.googleapis.com.' --zone "$NAME" --type CNAME || true
+  google dns record-sets delete private.googleapis.com. --zone "$NAME" --type A || true
+  google dns managed-zones delete "$NAME" || true
+  google compute networks subnets delete "$NAME" --region "$REGION" || true
+  google compute networks delete "$NAME" || true
+  google iam workload-identity-pools delete "$NAME" --location global || true
+  google iam service-accounts delete "$NODES" || true
+  echo "Left: $BUCKET and the images (gcloud artifacts repositories delete $NAME --location $REGION)."
+  exit
+fi
+
+google services enable artifactregistry.googleapis.com container.googleapis.com dns.googleapis.com \
+  iam.googleapis.com iamcredentials.googleapis.com storage.googleapis.com sts.googleapis.com
+NUMBER=$(google projects describe "$PROJECT" --format 'value(projectNumber)')
+
+# Nodes without addresses of their own: Google by its private address, the rest of the world by NAT.
+ensure compute networks -- "$NAME" -- --subnet-mode custom
+ensure compute networks subnets -- "$NAME" --region "$REGION" -- --network "$NAME" --range 10.10.0.0/20 \
+  --secondary-range pods=10.16.0.0/14,services=10.12.0.0/20 --enable-private-ip-google-access
+ensure compute routers -- "$NAME" --region "$REGION" -- --network "$NAME"
+ensure compute routers nats -- "$NAME" --router "$NAME" --region "$REGION" -- --auto-allocate-nat-external-ips \
+  --nat-all-subnet-ip-ranges
+ensure dns managed-zones -- "$NAME" -- --dns-name googleapis.com. --visibility private --networks "$NAME" \
+  --description "Google's services by their private address"
+ensure dns record-sets -- private.googleapis.com. --zone "$NAME" --type A -- --ttl 300 \
+  --rrdatas 199.36.153.8,199.36.153.9,199.36.153.10,199.36.153.11
+ensure dns record-sets -- '*.googleapis.com.' --zone "$NAME" --type CNAME -- --ttl 300 \
+  --rrdatas private.googleapis.com.
+
+google storage buckets describe "$BUCKET" > /dev/null 2>&1 || google storage buckets create "$BUCKET" \
+  --location "$REGION" --uniform-bucket-level-access --public-access-prevention
+ensure artifacts repositories -- "$NAME" --location "$REGION" -- --repository-format docker
+
+# Nodes may write logs and pull images, nothing else.
+google iam service-accounts describe "$NODES" > /dev/null 2>&1 || google iam service-accounts create previts-nodes
+for role in roles/container.defaultNodeServiceAccount roles/artifactregistry.reader; do
+  google projects add-iam-policy-binding "$PROJECT" --member "serviceAccount:$NODES" --role "$role" \
+    --condition None > /dev/null
+done
+
+# Dataplane V2 enforces the network policies.
+ensure container clusters -- "$NAME" --zone "$ZONE" -- --release-channel regular --network "$NAME" \
+  --subnetwork "$NAME" --cluster-secondary-range-name pods --services-secondary-range-name services \
+  --enable-ip-alias --enable-private-nodes --master-ipv4-cidr "$CONTROL_PLANE" --enable-dataplane-v2 \
+  --workload-pool "$PROJECT.svc.id.goog" --enable-shielded-nodes --service-account "$NODES" \
+  --machine-type e2-standard-4 --num-nodes 2 --disk-size 100
+
+# pool NAME MACHINE MOST options...: from no node to MOST, as pods ask for them. GKE taints nodes with GPUs by itself.
+pool() {
+  local name=$1 machine=$2 most=$3
+  shift 3
+  ensure container node-pools -- "$name" --cluster "$NAME" --zone "$ZONE" -- --machine-type "$machine" --num-nodes 0 \
+    --enable-autoscaling --min-nodes 0 --max-nodes "$most" --service-account "$NODES" --shielded-secure-boot \
+    --workload-metadata GKE_METADATA "$@"
+}
+SPOT=(--spot --node-taints cloud.google.com/gke-spot=true:NoSchedule)
+pool cpu n2d-standard-32 16 --disk-size 300
+pool cpu-spot n2d-standard-32 16 --disk-size 300 "${SPOT[@]}"
+pool l4 g2-standard-16 8 --disk-size 200 --accelerator type=nvidia-l4,count=1,gpu-driver-version=latest
+pool a100 a2-highgpu-8g 2 --disk-size 300 --accelerator type=nvidia-tesla-a100,count=8,gpu-driver-version=latest
+pool a100-spot a2-highgpu-8g 2 --disk-size 300 "${SPOT[@]}" \
+  --accelerator type=nvidia-tesla-a100,count=8,gpu-driver-version=latest
+
+# The bucket for those who need it: by the metadata server, and of the download step by its Kubernetes token.
+POOLS=principal://iam.googleapis.com/projects/$NUMBER/locations/global/workloadIdentityPools
+ISSUER=https://container.googleapis.com/v1/projects/$PROJECT/locations/$ZONE/clusters/$NAME
+ensure iam workload-identity-pools -- "$NAME" --location global --
+google iam workload-identity-pools providers describe cluster --workload-identity-pool "$NAME" --location global \
+  > /dev/null 2>&1 || google iam workload-identity-pools providers create-oidc cluster --workload-identity-pool "$NAME" \
+  --location global --issuer-uri "$ISSUER" --allowed-audiences "$ISSUER" \
+  --attribute-mapping google.subject=assertion.sub
+for member in "$POOLS/$PROJECT.svc.id.goog/subject/ns/previts/sa/"{previts-steps,previts-training,mlflow} \
+  "$POOLS/$NAME/subject/system:serviceaccount:previts:previts-steps"; do
+  google storage buckets add-iam-policy-binding "$BUCKET" --member "$member" --role roles/storage.objectUser > /dev/null
+done
+
+sed -i "s/PROJECT_NUMBER/$NUMBER/" "$HERE/credentials.json"
+sed -i "s|artifacts: .*|artifacts: $BUCKET/mlflow|; s|control-plane: .*|control-plane: $CONTROL_PLANE|" "$HERE/settings.yaml"
+gcloud container clusters get-credentials "$NAME" --zone "$ZONE" --project "$PROJECT"
+echo "Images go to $REGION-docker.pkg.dev/$PROJECT/$NAME, results to $BUCKET."
