@@ -106,3 +106,16 @@ def test_supervised_tracking_has_a_run_of_its_own(place):
     assert planned(place, rows=["6d/none", "6d/supervised"], set=chosen) == ["6d/none", "6d/supervised"]
     with pytest.raises(InputError, match="row 6d/unsupervised is tracking without labels"):
         planned(place, rows=["6d"], set=chosen)
+
+
+def test_rows_of_one_checkpoint_are_measured_in_one_way(place):
+    rows = ["1/k400/moco", "1/vgg/moco"]
+    assert planned(place, rows=rows) == ["1/k400/moco"]
+    with pytest.raises(InputError, match="rows 1/k400/moco and 1/vgg/moco share a checkpoint, which is measured once"):
+        planned(place, rows=rows, set=["1/vgg/moco:evaluation.linear.recipe=virtex"])
+
+
+def test_weights_that_are_not_there_are_told_before_anything_is_fetched(place):
+    missing = [f"1/supervised:model.weights={place / 'nope.pt'}"]
+    with pytest.raises(InputError, match=r"model\.weights: .*nope\.pt"):
+        planned(place, rows=["1/random", "1/supervised"], benchmarks=["voc07"], set=missing)
