@@ -49,6 +49,11 @@ def checkpoint_decided(plan: Plan, index: str) -> dict[str, Any]:
     return decided
 
 
+def check_weights(plan: Plan) -> None:
+    """Raise an InputError if the weights that training starts from are not there."""
+    _weights(plan)
+
+
 def _weights(plan: Plan) -> str | None:
     """Return the identity of the weights that training starts from, if any."""
     if not plan.experiment.model.weights:

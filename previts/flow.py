@@ -7,11 +7,13 @@ import collections
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Sequence
 
 from previts import addresses, crawls, paper, storage
 from previts.errors import InputError
 from previts.evals import protocol
+from previts.evaluation import EvaluationConfig
 
 
 def distinct_rows(
@@ -33,15 +35,22 @@ def distinct_rows(
         raise InputError(f"parts must be 1 or more, got {parts}")
     protocol.check(benchmarks)
     addresses.check_launch(launcher, processes, job)
-    distinct: dict[str, str] = {}
+    distinct: dict[str, tuple[str, EvaluationConfig]] = {}
     for row in paper.expand(rows):
         resolved = paper.resolve(row.name, profile, set)
         resolved.experiment.check_processes(processes)
         addresses.check_start(row.name, resolved)
         addresses.check_fit(row.name, resolved, benchmarks or row.benchmarks)
         addresses.check_perception(row.name, resolved, paper.resolve(None, profile, set))
-        distinct.setdefault(storage.fingerprint(resolved), row.name)
-    return list(distinct.values())
+        # What decides a checkpoint: two steps must not train one at the same time.
+        trained = {**resolved.experiment.learned(), "weights": resolved.experiment.model.weights}
+        first, measured = distinct.setdefault(storage.fingerprint(trained), (row.name, resolved.evaluation))
+        if measured != resolved.evaluation:
+            raise InputError(
+                f"rows {first} and {row.name} share a checkpoint, which is measured once: give evaluation settings to "
+                "both or to none, or run one row at a time"
+            )
+    return [name for name, _ in distinct.values()]
 
 
 def plan(
@@ -62,6 +71,8 @@ def plan(
         InputError: For a choice that cannot be carried out, a broken crawl, or a labelled set that is not there.
     """
     distinct = distinct_rows(rows, benchmarks, profile, set, parts, launcher, processes, job)
+    for row in distinct:
+        addresses.check_weights(paper.resolve(row, profile, set))
     crawls.read_crawl(crawl)
     wanted = benchmarks or [name for row in paper.expand(rows) for name in row.benchmarks]
     for benchmark in dict.fromkeys(wanted):
@@ -156,19 +167,24 @@ def measure(
     command = [sys.executable, "-m", "previts", "evaluate", "--row", row, "--benchmark", benchmark]
     command += ["--checkpoint", checkpoint, "--data", data, "--root", root, "--profile", profile]
     command += ["--processes", str(processes), "--set", *set]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, errors="replace")
-    signal.signal(signal.SIGTERM, lambda number, frame: process.terminate())
-    assert process.stdout
-    assert process.stderr
     last: collections.deque[str] = collections.deque(maxlen=1)
     said: list[str] = []
-    for line in process.stderr:
-        print(line.rstrip(), file=sys.stderr, flush=True)
-        if line.strip():
-            last.append(line.strip())
-        if said or line.startswith("previts: "):
-            said.append(line.removeprefix("previts: ").strip())
-    uri, code = process.stdout.read().strip(), process.wait()
+    # A file, not a pipe: a library that prints much there must not wait for a reader.
+    with tempfile.TemporaryFile("w+", errors="replace") as printed:
+        process = subprocess.Popen(command, stdout=printed, stderr=subprocess.PIPE, text=True, errors="replace")
+        signal.signal(signal.SIGTERM, lambda number, frame: process.terminate())
+        assert process.stderr
+        for line in process.stderr:
+            print(line.rstrip(), file=sys.stderr, flush=True)
+            if line.strip():
+                last.append(line.strip())
+            if line.startswith("previts: "):
+                said = [line.removeprefix("previts: ").strip()]  # of several processes, the last tells of all
+            elif said:
+                said.append(line.strip())
+        code = process.wait()
+        printed.seek(0)
+        uri = (printed.read().strip().splitlines() or [""])[-1]
     if code == 0:
         return uri
     if code in (130, 143, -signal.SIGTERM):

@@ -93,7 +93,12 @@ def make_tables(
         checkpoints: Those of the rows.
         cited: By table and title, the numbers of others that the paper quotes.
     """
-    by_cell = {(result.checkpoint, result.benchmark): result for result in results}
+    # What was measured in another way has names, and so columns, of its own.
+    by_cell = {
+        (result.checkpoint, name): replace(result, benchmark=name)
+        for result in results
+        for name in dict.fromkeys(key.split("/")[0] for key in result.metrics) or [result.benchmark]
+    }
     state = {item.fingerprint: item for item in checkpoints}
     grouped: dict[str, list[ReportRow]] = {}
     for row in rows:

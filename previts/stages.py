@@ -427,7 +427,9 @@ def evaluate(
     decided = result_decided(benchmark, checkpoint, data, plan)
     check_row(row, plan, checkpoint)
     uri = result_address(benchmark, checkpoint, data, plan, root)
+    work = storage.join(uri, "work")
     if done(uri):
+        storage.delete_folder(work)  # of a call that was killed after it had finished
         return uri
     if processes > 1 and protocol.BENCHMARKS[benchmark].shared and not workers.is_launched():
         arguments = ["--row", row, "--benchmark", benchmark, "--checkpoint", checkpoint, "--data", data]
@@ -437,7 +439,6 @@ def evaluate(
     from previts.checkpoint import load_model
 
     started = time.monotonic()
-    work = storage.join(uri, "work")
     classifier = ""
     if benchmark == "jhmdb":
         tuned = result_address("ucf101", checkpoint, data, plan, root)

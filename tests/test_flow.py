@@ -138,3 +138,16 @@ def test_a_crawl_beside_its_results_is_known_too(tmp_path):
     (tmp_path / "crawls" / "a.csv").touch()
     reported(tmp_path, str(tmp_path / "crawls" / "a.csv"))
     assert flow.unprocessed(str(tmp_path / "crawls"), str(tmp_path)) == ""
+
+
+def test_rows_of_one_checkpoint_are_measured_in_one_way(place):
+    rows = ["1/k400/moco", "1/vgg/moco"]
+    assert planned(place, rows=rows) == ["1/k400/moco"]
+    with pytest.raises(InputError, match="rows 1/k400/moco and 1/vgg/moco share a checkpoint, which is measured once"):
+        planned(place, rows=rows, set=["1/vgg/moco:evaluation.linear.recipe=virtex"])
+
+
+def test_weights_that_are_not_there_are_told_before_anything_is_fetched(place):
+    missing = [f"1/supervised:model.weights={place / 'nope.pt'}"]
+    with pytest.raises(InputError, match=r"model\.weights: .*nope\.pt"):
+        planned(place, rows=["1/random", "1/supervised"], benchmarks=["voc07"], set=missing)

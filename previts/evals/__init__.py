@@ -51,7 +51,8 @@ def evaluate(
         outcome = _stored(place) if folder else None
         if outcome is None:
             mine = replace(config, runs=1, seed=config.seed + number)
-            outcome = _once(benchmark, model, datasets_uri, mine, place, classifier)
+            # The classifier follows the first seed: others start from one of their own, whatever else lies in the root.
+            outcome = _once(benchmark, model, datasets_uri, mine, place, "" if number else classifier)
             if distributed.is_main() and folder:
                 _store(place, outcome)
         outcomes.append(outcome)

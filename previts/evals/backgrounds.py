@@ -108,7 +108,10 @@ def read_class_map(uri: str, num_imagenet: int, num_classes: int) -> NDArray[np.
         InputError: If the map is not `{"0": class, ...}` over exactly the classes that are there: the numbers would
             then mean other classes.
     """
-    document: Any = storage.read_json(uri)
+    try:
+        document: Any = storage.read_json(uri)
+    except ValueError as error:
+        raise InputError(f"{uri} is not JSON ({error}); replace it by the original file") from None
     if not isinstance(document, dict) or sorted(document) != sorted(str(number) for number in range(num_imagenet)):
         found = f"{len(document)} entries" if isinstance(document, dict) else type(document).__name__
         raise InputError(

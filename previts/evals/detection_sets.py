@@ -132,6 +132,16 @@ def _objects(boxes: Sequence[tuple[float, ...]], labels: Sequence[int], ignored:
     )
 
 
+_NUMBER = (int, float)
+_COCO: dict[str, dict[str, Any]] = {
+    "images": {"id": int, "file_name": str, "width": _NUMBER, "height": _NUMBER},
+    "annotations": {
+        "id": int, "image_id": int, "category_id": int, "bbox": list, "segmentation": (list, dict), "area": _NUMBER,
+    },
+    "categories": {"id": int, "name": str},
+}  # fmt: skip
+
+
 @dataclass(frozen=True)
 class CocoSplit:
     """A split of COCO: its images, their numbers, and the annotation file as plain data."""
@@ -169,17 +179,16 @@ def read_coco(data_uri: str, split: str, limit: int) -> CocoSplit:
         raise InputError(f"{uri} is not JSON ({error}); replace it by the original file") from None
     if not isinstance(document, dict):
         raise InputError(f"{uri} must hold an object with images, annotations and categories")
-    for field, keys in (
-        ("images", ("id", "file_name", "width", "height")),
-        ("annotations", ("id", "image_id", "category_id", "bbox", "segmentation", "area")),
-        ("categories", ("id", "name")),
-    ):
+    for field, keys in _COCO.items():
         items = document.get(field)
         if not isinstance(items, list) or not (items or field == "annotations"):
             raise InputError(f"{uri}: {field} must be a list with something in it")
         for place, item in enumerate(items):
-            if lacking := [key for key in keys if key not in item]:
+            if lacking := [key for key in keys if not isinstance(item, dict) or key not in item]:
                 raise InputError(f"{uri}: {field}[{place}] must have the fields {', '.join(keys)}, lacks {lacking}")
+            for key, kind in keys.items():
+                if not isinstance(item[key], kind):
+                    raise InputError(f"{uri}: {key} of {field}[{place}] cannot be {item[key]!r}; see COCO's format")
     return _coco_split(uri, storage.join(data_uri, f"{split}2017"), document, limit)
 
 

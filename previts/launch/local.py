@@ -6,7 +6,7 @@ import re
 import signal
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from types import FrameType
 
@@ -18,6 +18,8 @@ from previts.errors import InputError
 from previts.workers import STARTED_BY
 
 AGENT_GIVES_UP = re.compile(r"failed \(exitcode: -?\d+\)")
+# The last line of a traceback, as torch marks those of its processes.
+LAST_WORDS = re.compile(r"\[rank(\d+)\]: ([\w.]+(?:Error|Exception)\b.*)")
 ROOT_CAUSE = re.compile(r"Root Cause.*?rank\s*: (?P<rank>\d+).*?exitcode\s*: (?P<code>-?\d+)", re.DOTALL)
 
 
@@ -31,6 +33,7 @@ def run_locally(app: AppDef) -> None:
         SystemExit: With code 143 after SIGTERM.
     """
     causes: list[str] = []
+    words: dict[int, str] = {}
     account: list[str] = []  # torchrun's own of a failure, its traceback included: only the cause is passed on
     ends_with_us = {STARTED_BY: str(os.getpid())}
     app = replace(app, roles=[replace(role, env={**role.env, **ends_with_us}) for role in app.roles])
@@ -43,12 +46,14 @@ def run_locally(app: AppDef) -> None:
                 continue
             if line.startswith("previts: process "):
                 causes.append(line.removeprefix("previts: ").rstrip())
+            if match := LAST_WORDS.match(line):
+                words[int(match[1])] = match[2].rstrip()
             print(line.rstrip(), file=sys.stderr)
         status = runner.wait(handle, wait_interval=1)
     if terminated.is_set():
         raise SystemExit(128 + signal.SIGTERM)
     if status is None or status.state != AppState.SUCCEEDED:
-        raise InputError(f"{app.name} failed: {_cause(causes, ''.join(account))}")
+        raise InputError(f"{app.name} failed: {_cause(causes, ''.join(account), words)}")
 
 
 def _pass_on_sigterm() -> threading.Event:
@@ -70,7 +75,7 @@ def _pass_on_sigterm() -> threading.Event:
     return terminated
 
 
-def _cause(causes: Sequence[str], account: str) -> str:
+def _cause(causes: Sequence[str], account: str, words: Mapping[int, str]) -> str:
     """Return which process failed first and why, from torchrun's account and from what the processes said."""
     first = ROOT_CAUSE.search(account)
     if first is None:
@@ -82,4 +87,4 @@ def _cause(causes: Sequence[str], account: str) -> str:
         name = signal.Signals(-code).name
         hint = "; often a machine or container without memory left" if name == "SIGKILL" else ""
         return f"process {rank} was killed by {name}{hint}. The same command goes on where it stopped"
-    return f"process {rank} ended with exit code {code}; see above"
+    return f"process {rank} ended with exit code {code}: {words.get(rank, 'see above')}"
