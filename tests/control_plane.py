@@ -1,13 +1,11 @@
 """A real Kubernetes API server for tests, with etcd behind it; what a cluster has beside it is played by the test.
 
-The folder that KUBEBUILDER_ASSETS names holds both programs, as envtest has it; else they are built once from pinned Go
-modules (`tests/controlplane/`) into ~/.cache/previts-envtest. There is no kubelet, scheduler, controller or operator.
+The folder that KUBEBUILDER_ASSETS names holds both programs, as envtest has it; `tests/controlplane/build.sh` builds them
+from pinned Go modules. There is no kubelet, scheduler, controller or operator.
 """
 
-import hashlib
 import json
 import os
-import shutil
 import signal
 import socket
 import ssl
@@ -28,29 +26,18 @@ import yaml
 
 SOURCE = Path(__file__).parent / "controlplane"
 CRD = Path(__file__).parent / "data" / "pytorchjobs.kubeflow.org.yaml"
-BUILD_SECONDS = 3600
 USERS = {"admin": "system:masters", "launcher": "", "reaper": "", "stranger": ""}
 CRDS = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
 
 
 def programs() -> Path:
-    """Return the folder of etcd and kube-apiserver, built if need be; skip where they cannot be had."""
-    if given := os.environ.get("KUBEBUILDER_ASSETS"):
-        folder = Path(given)
-        if not all((folder / name).exists() for name in ("etcd", "kube-apiserver")):
-            pytest.skip(f"KUBEBUILDER_ASSETS={given} holds no etcd and kube-apiserver")
-        return folder
-    pinned = hashlib.sha256((SOURCE / "go.sum").read_bytes()).hexdigest()[:12]
-    folder = Path.home() / ".cache" / "previts-envtest" / pinned
-    if not (folder / "kube-apiserver").exists():
-        if not shutil.which("go"):
-            pytest.skip("no Kubernetes API server: KUBEBUILDER_ASSETS is not set, and there is no Go to build one")
-        build = [str(SOURCE / "build.sh"), str(folder)]
-        try:
-            subprocess.run(build, check=True, capture_output=True, text=True, timeout=BUILD_SECONDS)
-        except (subprocess.SubprocessError, OSError) as error:
-            said = str(getattr(error, "stderr", "") or error).strip().splitlines()[-1:]
-            pytest.skip(f"no Kubernetes API server: KUBEBUILDER_ASSETS is not set, and {build[0]} failed: {said}")
+    """Return the folder of etcd and kube-apiserver; skip where none is named."""
+    given = os.environ.get("KUBEBUILDER_ASSETS")
+    if not given:
+        pytest.skip(f"KUBEBUILDER_ASSETS names no Kubernetes API server; {SOURCE / 'build.sh'} FOLDER builds one")
+    folder = Path(given)
+    if not all((folder / name).exists() for name in ("etcd", "kube-apiserver")):
+        pytest.skip(f"KUBEBUILDER_ASSETS={given} holds no etcd and kube-apiserver")
     return folder
 
 
