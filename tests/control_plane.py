@@ -1,7 +1,7 @@
 """A real Kubernetes API server for tests, with etcd behind it; what a cluster has beside it is played by the test.
 
-The folder that KUBEBUILDER_ASSETS names holds both programs, as envtest has it; `tests/controlplane/build.sh` builds them
-from pinned Go modules. There is no kubelet, scheduler, controller or operator.
+The folder that KUBEBUILDER_ASSETS names holds both programs, as envtest has it; `tests/controlplane/build.sh` builds
+them from pinned Go modules. There is no kubelet, scheduler, controller or operator.
 """
 
 import json
