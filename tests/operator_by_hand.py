@@ -3,6 +3,8 @@
 import os
 import subprocess
 import threading
+import time
+import traceback
 import urllib.error
 from collections.abc import Callable
 from contextlib import suppress
@@ -11,6 +13,7 @@ from typing import Any
 
 from control_plane import ControlPlane, Kubelet
 
+from previts.launch import conditions
 from previts.launch.submit import RIGHTS
 
 Script = Callable[["Operator", dict[str, Any]], None]
@@ -123,14 +126,16 @@ class Operator:
             self.plane.request("PATCH", f"{self._path('jobs')}/{metadata['name']}", {"metadata": {"finalizers": None}})
         elif metadata["uid"] not in [seen["metadata"]["uid"] for seen in self.seen]:
             self.seen.append(job)
-            if self.scripts:
+            if self.scripts and not conditions.is_over(job):
                 threading.Thread(target=self._play, args=(self.scripts.pop(0), job), daemon=True).start()
 
     def _play(self, script: Script, job: dict[str, Any]) -> None:
         try:
             script(self, job)
         except Exception as fault:
+            traceback.print_exc()
             self.faults.append(fault)
+            self.plane.request("DELETE", f"{self._path('jobs')}/{job['metadata']['name']}")  # nobody waits any longer
 
 
 def open_namespace(plane: ControlPlane, name: str) -> None:
@@ -151,6 +156,12 @@ def open_namespace(plane: ControlPlane, name: str) -> None:
             "subjects": [{"apiGroup": group, "kind": "User", "name": user}],
         }
         plane.request("POST", f"{roles}/rolebindings", binding)
+        verb, resource, owner, _ = rights[0]
+        attributes = {"namespace": name, "verb": verb, "resource": resource, "group": owner}
+        review = {"spec": {"user": user, "resourceAttributes": attributes}}
+        reviews = "/apis/authorization.k8s.io/v1/subjectaccessreviews"
+        while not plane.request("POST", reviews, review)["status"]["allowed"]:  # roles are read in the background
+            time.sleep(0.05)
 
 
 def open_node(plane: ControlPlane, kubelet: Kubelet) -> None:

@@ -30,7 +30,12 @@ def event(replica: str, reason: str, message: str = "") -> dict[str, Any]:
     return {"involvedObject": about, "reason": reason, "message": message, "lastTimestamp": "2026-11-27T10:30:00Z"}
 
 
-DISRUPTED = {"type": "DisruptionTarget", "status": "True", "reason": "DeletionByTaintManager"}
+DISRUPTED = {
+    "type": "DisruptionTarget",
+    "status": "True",
+    "reason": "DeletionByTaintManager",
+    "lastTransitionTime": None,
+}
 
 
 @pytest.mark.parametrize(

@@ -24,7 +24,7 @@ JOB_LABEL = "training.kubeflow.org/job-name"  # the operator's, on the pods of a
 CONNECT_SECONDS, ANSWER_SECONDS = 5, 60
 FOLLOW_SECONDS = 300  # of silence, in which the other side may have gone without a word
 PATIENCE_SECONDS = 600.0  # an API server that is upgraded is away for minutes, and the job goes on without it
-GONE, CONFLICT, NOT_FOUND = 410, 409, 404
+UNAUTHORISED, FORBIDDEN, NOT_FOUND, CONFLICT, GONE = 401, 403, 404, 409, 410
 
 
 @dataclass(frozen=True)
@@ -206,15 +206,27 @@ def connect(namespace: str = "") -> Cluster:
     return Cluster(client.ApiClient(settings), namespace or here)
 
 
-def is_passing(error: Exception) -> bool:
-    """Return whether the same question may be answered later: the server is away, starts or is busy."""
+def is_passing(error: Exception, allowed: bool = False) -> bool:
+    """Return whether the same question may be answered later: the server is away, starts or is busy.
+
+    Args:
+        error: What the question met.
+        allowed: Whether this account is known to have the right. A server that has just started refuses everyone until
+            it has read its roles.
+    """
     if isinstance(error, ApiException):
-        return error.status in (None, 0, 429) or error.status >= 500
+        starts = allowed and error.status in (UNAUTHORISED, FORBIDDEN)
+        return starts or error.status in (None, 0, 429) or error.status >= 500
     return isinstance(error, urllib3.exceptions.HTTPError | ConnectionError | TimeoutError | json.JSONDecodeError)
 
 
-def patiently(ask: Callable[[], Result], patience: float = PATIENCE_SECONDS) -> Result:
+def patiently(ask: Callable[[], Result], patience: float = PATIENCE_SECONDS, allowed: bool = False) -> Result:
     """Ask again and again while the server is away.
+
+    Args:
+        ask: The question.
+        patience: For how many seconds.
+        allowed: Whether this account is known to have the right, so that a refusal will pass too.
 
     Raises:
         ConnectionError: If it stays away.
@@ -224,10 +236,10 @@ def patiently(ask: Callable[[], Result], patience: float = PATIENCE_SECONDS) -> 
         try:
             return ask()
         except (ApiException, urllib3.exceptions.HTTPError, OSError, json.JSONDecodeError) as error:
-            if not is_passing(error):
+            if not is_passing(error, allowed):
                 raise
             if time.monotonic() - started + pause > patience:
-                raise ConnectionError(f"the API server has been away for {patience:.0f} s: {error}") from error
+                raise ConnectionError(f"the API server has not answered for {patience:.0f} s: {error}") from error
         time.sleep(pause)
         pause = min(2 * pause, 15.0)
 

@@ -124,7 +124,7 @@ def _of_pod(pod: Manifest) -> list[Finding]:
     found = []
     for item in status.get("conditions", []):
         if item["type"] == "DisruptionTarget" and item["status"] == "True":
-            found.append(_taken(item.get("lastTransitionTime", ""), where, name, item))
+            found.append(_taken(item.get("lastTransitionTime") or "", where, name, item))
     if status.get("phase") == "Failed" and status.get("reason") in TAKEN:
         found.append(_taken("", where, name, status))
     for container in status.get("containerStatuses", []):
@@ -132,7 +132,7 @@ def _of_pod(pod: Manifest) -> list[Finding]:
             continue
         for state in (container.get("lastState", {}), container.get("state", {})):
             if (end := state.get("terminated")) and end.get("exitCode"):
-                found.append(Finding(end.get("finishedAt", ""), where, _end(end), pod=name))
+                found.append(Finding(end.get("finishedAt") or "", where, _end(end), pod=name))
     return found
 
 

@@ -104,7 +104,7 @@ def _attend(cluster: Cluster, job: Manifest, options: JobOptions, is_finished: C
     found, adopted = submit.submit(cluster, job)
     print(f"PyTorchJob {cluster.namespace}/{name} {'goes on' if adopted else 'is submitted'}", file=sys.stderr)
     if adopted:  # its lease is that of a launcher that is no more
-        patiently(lambda: cluster.annotate(name, _lease(options)))
+        patiently(lambda: cluster.annotate(name, _lease(options)), allowed=True)
     uid = found["metadata"]["uid"]
     log = LogFollower(cluster, diagnosis.replicas(found)[0])
     last: Manifest | None = None
@@ -135,7 +135,7 @@ def _watched(cluster: Cluster, name: str, uid: str, options: JobOptions) -> Iter
         state = conditions.name(job) or "submitted"
         note = state
         if state not in ("Running", "Succeeded", "Failed"):
-            reason = diagnosis.waiting_for(patiently(lambda: cluster.pods(name)), cluster.events(name))
+            reason = diagnosis.waiting_for(patiently(lambda: cluster.pods(name), allowed=True), cluster.events(name))
             note = f"{state}, {reason}" if reason else state
         if note != said:
             print(f"PyTorchJob {name}: {note}", file=sys.stderr)
@@ -143,14 +143,14 @@ def _watched(cluster: Cluster, name: str, uid: str, options: JobOptions) -> Iter
         if conditions.is_over(job):
             return
         if options.lease_seconds and time.monotonic() - renewed > options.lease_seconds / RENEWALS:
-            patiently(lambda: cluster.annotate(name, _lease(options)))
+            patiently(lambda: cluster.annotate(name, _lease(options)), allowed=True)
             renewed = time.monotonic()
 
 
 def _account(cluster: Cluster, job: Manifest) -> _End:
     """Return why a job has not done its work."""
     name = job["metadata"]["name"]
-    pods = patiently(lambda: cluster.pods(name))
+    pods = patiently(lambda: cluster.pods(name), allowed=True)
     said = {pod["metadata"]["name"]: _last_lines(cluster, pod["metadata"]["name"]) for pod in pods}
     if conditions.name(job) == "Succeeded":
         finding = diagnosis.Finding("", "the job", "says that it succeeded, and has not finished what it was to write")
@@ -188,9 +188,9 @@ def _delete(cluster: Cluster, job: Manifest) -> None:
     name = job["metadata"]["name"]
     print(f"told to stop: PyTorchJob {cluster.namespace}/{name} is deleted", file=sys.stderr)
     try:
-        found = patiently(lambda: cluster.get(name), FAREWELL_SECONDS)
+        found = patiently(lambda: cluster.get(name), FAREWELL_SECONDS, allowed=True)
         if found and submit.is_same(found, job):
-            patiently(lambda: cluster.delete(name, found["metadata"]["uid"]), FAREWELL_SECONDS)
+            patiently(lambda: cluster.delete(name, found["metadata"]["uid"]), FAREWELL_SECONDS, allowed=True)
     except (ApiException, OSError) as error:
         print(f"it could not be ({error}); without a renewed lease the reaper will delete it", file=sys.stderr)
 

@@ -95,7 +95,7 @@ def is_same(found: Manifest, job: Manifest) -> bool:
 def remove(cluster: Cluster, job: Manifest) -> None:
     """Delete a job and wait until it and its pods are gone."""
     name, uid = job["metadata"]["name"], job["metadata"]["uid"]
-    patiently(lambda: cluster.delete(name, uid))
+    patiently(lambda: cluster.delete(name, uid), allowed=True)
     wait_until_gone(cluster, job)
 
 
@@ -108,7 +108,7 @@ def wait_until_gone(cluster: Cluster, job: Manifest) -> None:
     name, uid = job["metadata"]["name"], job["metadata"]["uid"]
     deadline = time.monotonic() + GONE_SECONDS
     told = False
-    while (found := patiently(lambda: cluster.get(name))) and found["metadata"]["uid"] == uid:
+    while (found := patiently(lambda: cluster.get(name), allowed=True)) and found["metadata"]["uid"] == uid:
         if time.monotonic() > deadline:
             raise InputError(
                 f"PyTorchJob {name} is being deleted and does not go; look at its pods and finalizers: "

@@ -31,7 +31,7 @@ def changes(cluster: Cluster, name: str, uid: str, pulse: float = PULSE_SECONDS)
     while True:
         try:
             if not version:
-                found, version = patiently(lambda: cluster.jobs(name))
+                found, version = patiently(lambda: cluster.jobs(name), allowed=True)
                 job = next((item for item in found if item["metadata"]["uid"] == uid), None)
             yield job
             if job is None:
@@ -44,7 +44,7 @@ def changes(cluster: Cluster, name: str, uid: str, pulse: float = PULSE_SECONDS)
                     return
             away = 0.0
         except (ApiException, urllib3.exceptions.HTTPError, OSError, json.JSONDecodeError) as error:
-            if not is_passing(error) and getattr(error, "status", None) != GONE:
+            if not is_passing(error, allowed=True) and getattr(error, "status", None) != GONE:
                 raise
             version = ""
             away = away or time.monotonic()
@@ -81,7 +81,7 @@ class LogFollower:
                         self._say(text)
             except (ApiException, urllib3.exceptions.HTTPError, OSError) as error:
                 # Not there yet, not started yet, between two lives, or its server restarts.
-                if not is_passing(error) and getattr(error, "status", None) not in (400, NOT_FOUND):
+                if not is_passing(error, allowed=True) and getattr(error, "status", None) not in (400, NOT_FOUND):
                     print(f"the log of {self._pod} cannot be read: {error}", file=sys.stderr)
                     return
             if over:
