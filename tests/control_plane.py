@@ -28,7 +28,7 @@ import yaml
 
 SOURCE = Path(__file__).parent / "controlplane"
 CRD = Path(__file__).parent / "data" / "pytorchjobs.kubeflow.org.yaml"
-BUILD_SECONDS = 3600
+BUILD_SECONDS = 2700
 USERS = {"admin": "system:masters", "launcher": "", "reaper": "", "stranger": ""}
 CRDS = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
 
