@@ -1,3 +1,4 @@
+import itertools
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,6 +9,7 @@ import torch
 
 if TYPE_CHECKING:
     from control_plane import ControlPlane, Kubelet
+    from launching import Place
 
 # Small networks hardly gain by a second thread, and where the cores are shared, two threads wait for each other.
 torch.set_num_threads(1)
@@ -15,6 +17,8 @@ torch.set_num_threads(1)
 MLFLOW_VARIABLES = (
     "MLFLOW_TRACKING_URI", "MLFLOW_RUN_ID", "MLFLOW_HTTP_REQUEST_MAX_RETRIES", "MLFLOW_HTTP_REQUEST_TIMEOUT",
 )  # fmt: skip
+
+namespaces = itertools.count()
 
 
 @pytest.fixture(scope="session")
@@ -64,3 +68,19 @@ def kubelet(plane: "ControlPlane") -> "Iterator[Kubelet]":
     open_node(plane, kubelet)
     yield kubelet
     kubelet.close()
+
+
+@pytest.fixture
+def place(plane: "ControlPlane", kubelet: "Kubelet", tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> "Place":
+    """A namespace of that cluster, in which the user `launcher` may launch."""
+    from launching import Place
+    from operator_by_hand import open_namespace
+
+    from previts.launch import launcher, watch
+
+    namespace = f"team-{next(namespaces)}"
+    open_namespace(plane, namespace)
+    monkeypatch.setenv("KUBECONFIG", plane.kubeconfig("launcher", namespace))
+    monkeypatch.setattr(launcher, "MARKER_SECONDS", 1.0)
+    monkeypatch.setattr(watch, "DRAIN_SECONDS", 2.0)
+    return Place(plane, kubelet, namespace, tmp_path / "checkpoint" / "manifest.json")

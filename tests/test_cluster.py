@@ -1,139 +1,31 @@
-"""The launcher against a real Kubernetes API server; operator, nodes and garbage collector are played by a script."""
+"""A launch against a real Kubernetes API server: what is asked for beforehand, and how it ends."""
 
-import itertools
-import os
-import signal
-import subprocess
-import sys
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import control_plane
 import pytest
-from control_plane import ControlPlane, Kubelet
 from kubernetes.config import incluster_config
-from operator_by_hand import Operator, Script, open_namespace
-from torchx.runner import get_runner
-from torchx.specs import AppState
+from launching import fail, finish, until
+from operator_by_hand import Operator
 
 from previts.errors import InputError
-from previts.launch import cluster, conditions, launcher, submit, watch
+from previts.launch import cluster, submit
 from previts.launch.app import training_app
 from previts.launch.cluster import connect
 from previts.launch.launcher import JobFailedError, run_on_cluster
 from previts.launch.options import JobOptions
-from previts.launch.pytorchjob import CONFINED, LABEL, LEASE, SPEC_HASH, job_name, materialise
-from previts.launch.reaper import reap
+from previts.launch.pytorchjob import CONFINED, LABEL, LEASE, materialise
 from previts.launch.surroundings import inherited
-from previts.launch.watch import changes
 
 pytestmark = pytest.mark.slow
-numbers = itertools.count()
 CONTAINER = {"name": "main", "image": "registry/train:7", "securityContext": CONFINED}
 RESTRICTED = {
     "containers": [CONTAINER],
     "securityContext": {"runAsNonRoot": True, "runAsUser": 1, "seccompProfile": {"type": "RuntimeDefault"}},
 }
-
-
-@dataclass
-class Place:
-    """A namespace of a test's own, and a folder that training would write to."""
-
-    plane: ControlPlane
-    kubelet: Kubelet
-    namespace: str
-    marker: Path
-
-    def app(self, *arguments: str) -> Any:
-        target = str(self.marker.parent)
-        return training_app("pretrain", 8, arguments, 2, image="registry/train:1", gpus=8, target=target)
-
-    def name(self) -> str:
-        return job_name(self.app())
-
-    def run(self, *scripts: Script, **options: Any) -> Operator:
-        """Launch, and answer each job with the next script."""
-        with self.operator(*scripts) as operator:
-            run_on_cluster(self.app(), JobOptions(image="registry/train:1", **options), self.marker.exists)
-        return operator
-
-    def operator(self, *scripts: Script) -> Operator:
-        return Operator(self.plane, self.kubelet, self.namespace, *scripts)
-
-    def create(self, annotations: dict[str, str] | None = None, **options: Any) -> dict[str, Any]:
-        """Make a job as another would."""
-        job = materialise(self.app(), JobOptions(image="registry/train:1", namespace=self.namespace, **options))
-        job["metadata"]["annotations"].update(annotations or {})
-        return self.plane.request("POST", self.path(), job)
-
-    def path(self) -> str:
-        return f"/apis/kubeflow.org/v1/namespaces/{self.namespace}/pytorchjobs"
-
-
-@pytest.fixture
-def place(plane: ControlPlane, kubelet: Kubelet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
-    namespace = f"team-{next(numbers)}"
-    open_namespace(plane, namespace)
-    monkeypatch.setenv("KUBECONFIG", plane.kubeconfig("launcher", namespace))
-    monkeypatch.setattr(launcher, "MARKER_SECONDS", 1.0)
-    monkeypatch.setattr(watch, "DRAIN_SECONDS", 2.0)
-    return Place(plane, kubelet, namespace, tmp_path / "checkpoint" / "manifest.json")
-
-
-def finish(place: Place) -> Script:
-    """Return a script in which all goes well."""
-
-    def script(operator: Operator, job: dict[str, Any]) -> None:
-        operator.condition(job, "Created")
-        operator.say(job, "master-0", "step 1: loss 2.5", "step 2: loss 2.4")
-        operator.pod(job, "master-0")
-        operator.pod(job, "worker-0")
-        operator.condition(job, "Running")
-        time.sleep(1.5)
-        place.marker.parent.mkdir(parents=True, exist_ok=True)
-        place.marker.touch()
-        operator.kubelet.over.add(f"{job['metadata']['name']}-master-0")
-        operator.ended(job, "master-0", 0)
-        operator.condition(job, "Succeeded")
-
-    return script
-
-
-def fail(act: Callable[[Operator, dict[str, Any]], None]) -> Script:
-    """Return a script in which something happens to a job that runs, and it fails."""
-
-    def script(operator: Operator, job: dict[str, Any]) -> None:
-        operator.condition(job, "Created")
-        operator.pod(job, "master-0")
-        operator.pod(job, "worker-0")
-        operator.condition(job, "Running")
-        act(operator, job)
-        operator.condition(job, "Failed", "PyTorchJob has failed because 1 Worker replica(s) failed.")
-
-    return script
-
-
-def waits(operator: Operator, job: dict[str, Any]) -> None:
-    operator.condition(job, "Created")
-
-
-def runs(operator: Operator, job: dict[str, Any]) -> None:
-    operator.condition(job, "Created")
-    operator.condition(job, "Running")
-
-
-def until(holds: Callable[[], Any], seconds: float = 60) -> Any:
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        if found := holds():
-            return found
-        time.sleep(0.1)
-    raise AssertionError("it did not come to that")
 
 
 def test_a_job_runs_and_its_work_is_believed_once_it_is_there(place, capfd):
@@ -238,113 +130,6 @@ def test_a_job_that_someone_deletes_is_missed(place):
         place.run(script)
 
 
-def test_a_job_that_does_the_same_is_taken_over(place, capfd):
-    made = place.create({LEASE: "2020-01-01T00:00:00+00:00"}, service_account="default")
-    operator = place.run(finish(place), service_account="default")
-    assert [job["metadata"]["uid"] for job in operator.seen] == [made["metadata"]["uid"]]
-    assert "goes on" in capfd.readouterr().err
-    # its new launcher's lease
-    renewed = operator.job(place.name())["metadata"]["annotations"][LEASE]
-    assert datetime.fromisoformat(renewed) > datetime.now(UTC)
-
-
-def test_a_job_of_the_same_name_that_does_another_thing_is_left_alone(place):
-    made = place.create(shm="1Gi")
-    with pytest.raises(InputError, match=r"is there already in namespace .* and is not the same"):
-        place.run()
-    place.plane.request("PATCH", f"{place.path()}/{place.name()}", {"metadata": {"annotations": {SPEC_HASH: None}}})
-    with pytest.raises(InputError, match="is not the same: it was made by another"):
-        place.run()
-    assert place.plane.request("GET", f"{place.path()}/{place.name()}")["metadata"]["uid"] == made["metadata"]["uid"]
-
-
-def test_a_job_that_is_over_makes_way(place):
-    def failed(operator: Operator, job: dict[str, Any]) -> None:
-        operator.condition(job, "Failed")
-
-    with place.operator(failed) as operator:
-        made = place.create(shm="1Gi")
-        until(lambda: operator.job(place.name()).get("status"))
-    operator = place.run(finish(place))
-    assert operator.seen[-1]["metadata"]["uid"] != made["metadata"]["uid"]
-    assert operator.job(place.name())["metadata"]["uid"] == operator.seen[-1]["metadata"]["uid"]
-
-
-def test_a_watch_goes_on_after_the_server_has_forgotten_where_it_was(place):
-    made = place.create()
-    name, uid = made["metadata"]["name"], made["metadata"]["uid"]
-    server = connect()
-    _, version = server.jobs(name)
-    seen = changes(server, name, uid, pulse=1)
-    assert next(seen)["metadata"]["uid"] == uid
-    other = {"metadata": {"annotations": {"other": "change"}}}
-    for _ in range(3):  # of something else, while nothing happens to the job
-        place.plane.request("PATCH", f"/api/v1/namespaces/{place.namespace}", other)
-        other["metadata"]["annotations"]["other"] += "."
-    place.plane.compact()
-    with pytest.raises(Exception, match=r"too old|compacted") as gone:
-        list(server.watch(name, str(int(version) - 1), 1))
-    assert gone.value.status == 410
-    with place.operator(runs):
-        assert until(lambda: next(seen).get("status"))["conditions"]
-    place.plane.request("DELETE", f"{place.path()}/{name}")
-    assert list(seen)[-1] is None
-
-
-def test_an_api_server_that_dies_and_comes_back_costs_nothing(place, capfd):
-    def script(operator: Operator, job: dict[str, Any]) -> None:
-        operator.condition(job, "Created")
-        operator.condition(job, "Running")
-        operator.plane.kill()
-        time.sleep(2)
-        operator.plane.start()
-        operator.plane.compact()
-        finish(place)(operator, job)
-
-    operator = place.run(script)
-    assert len(operator.seen) == 1
-    assert "step 2" in capfd.readouterr().err
-
-
-STARTER = """
-import sys
-from previts import cli
-from previts.launch.app import training_app
-from previts.launch.launcher import run_on_cluster
-from previts.launch.options import JobOptions
-
-with cli.readable_errors():
-    app = training_app("pretrain", 8, [], 2, gpus=8, target=sys.argv[1])
-    run_on_cluster(app, JobOptions(image="registry/train:1"), lambda: False)
-"""
-
-
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_told_to_stop_it_deletes_the_job(place, number):
-    with place.operator(runs) as operator:
-        starter = [sys.executable, "-c", STARTER, str(place.marker.parent)]
-        process = subprocess.Popen(starter, stderr=subprocess.PIPE, text=True)
-        until(lambda: operator.seen and operator.job(place.name()).get("status"))
-        time.sleep(1)
-        process.send_signal(number)
-        said = process.communicate(timeout=60)[1]
-        assert process.returncode == 128 + number, said
-        assert "Traceback" not in said
-        until(lambda: not operator.jobs())
-
-
-def test_the_job_of_a_launcher_that_was_killed_is_taken_over_by_the_next(place):
-    with place.operator(runs) as operator:
-        starter = [sys.executable, "-c", STARTER, str(place.marker.parent)]
-        process = subprocess.Popen(starter, stderr=subprocess.DEVNULL)
-        until(lambda: operator.seen and operator.job(place.name()).get("status"))
-        process.kill()
-        process.wait()
-    (killed,) = operator.seen
-    operator = place.run(finish(place))
-    assert [job["metadata"]["uid"] for job in operator.seen] == [killed["metadata"]["uid"]]
-
-
 def test_rights_that_are_lacking_are_listed_before_anything_is_made(place, monkeypatch):
     monkeypatch.setenv("KUBECONFIG", place.plane.kubeconfig("stranger", place.namespace))
     with pytest.raises(InputError) as denied:
@@ -404,34 +189,13 @@ def test_a_machine_without_a_cluster_says_so(monkeypatch, tmp_path):
         connect()
 
 
-def test_leases_are_renewed_and_jobs_without_a_launcher_reaped(place, monkeypatch):
-    old = {LEASE: "2020-01-01T00:00:00+00:00"}
-    monkeypatch.setenv("KUBECONFIG", place.plane.kubeconfig("reaper", place.namespace))
-    server = connect()
-    monkeypatch.setenv("KUBECONFIG", place.plane.kubeconfig("launcher", place.namespace))
-
-    def script(operator: Operator, job: dict[str, Any]) -> None:
-        # As if its launcher had said nothing for long, and then it does.
-        operator.plane.request("PATCH", f"{place.path()}/{place.name()}", {"metadata": {"annotations": old}})
-        for message in "abcdef":
-            time.sleep(0.5)
-            operator.condition(job, "Running", message)
-        until(lambda: not operator.job(place.name())["metadata"]["annotations"][LEASE].startswith("2020"))
-        assert reap(server, datetime.now(UTC)) == []
-        finish(place)(operator, job)
-
-    monkeypatch.setattr(launcher, "RENEWALS", 1000)
-    place.run(script)
-    with place.operator(runs, runs, waits) as operator:
-        place.plane.request("DELETE", f"{place.path()}/{place.name()}")
-        until(lambda: not operator.jobs())
-        place.create(old)
-        until(lambda: conditions.name(operator.job(place.name())) == "Running")
-        assert reap(server, datetime.now(UTC)) == [place.name()]
-        until(lambda: not operator.jobs())
-        place.create()  # nobody's
-        assert reap(server, datetime.now(UTC)) == []
-        operator.scripts.clear()
+def test_credentials_that_nobody_knows_are_told(place, monkeypatch):
+    config = Path(place.plane.kubeconfig("launcher", place.namespace))
+    other = config.with_name("unknown")
+    other.write_text(config.read_text().replace("launcher-token", "unknown-token"))
+    monkeypatch.setenv("KUBECONFIG", str(other))
+    with pytest.raises(InputError, match=r"refuses .*Unauthorized; look at this account's credentials"):
+        place.run()
 
 
 def test_a_pod_of_a_pipeline_hands_on_its_image_its_account_and_its_owner(place, tmp_path, monkeypatch):
@@ -477,30 +241,3 @@ def test_a_job_vanishes_with_what_owns_the_pod_that_launched_it():
     assert found.owner == {"apiVersion": "argoproj.io/v1alpha1", "kind": "Workflow", "name": "run", "uid": "1"}
     del pod["metadata"]["ownerReferences"]
     assert inherited(pod).owner == {"apiVersion": "v1", "kind": "Pod", "name": "step", "uid": "2"}
-
-
-def test_torchx_submits_lists_describes_reads_and_cancels(place):
-    with place.operator(finish(place), runs) as operator, get_runner() as runner:
-        cfg = {"image": "registry/train:1", "namespace": place.namespace}
-        handle = runner.run(place.app(), scheduler="pytorchjob", cfg=cfg, workspace="")
-        assert handle.endswith(f"/{place.namespace}:{place.name()}")
-        assert LEASE not in operator.job(place.name())["metadata"]["annotations"]  # nobody waits
-        until(lambda: runner.status(handle).state == AppState.SUCCEEDED)
-        lines = list(runner.log_lines(handle, "pretrain", 0, regex="loss"))
-        assert lines[:2] == ["step 1: loss 2.5\n", "step 2: loss 2.4\n"]
-        status = runner.status(handle)
-        assert [replica.state for replica in status.roles[0].replicas] == [AppState.SUCCEEDED, AppState.RUNNING]
-        (listed,) = runner.list("pytorchjob", {"namespace": place.namespace})
-        assert (listed.name, listed.state) == (place.name(), AppState.SUCCEEDED)
-        runner.run(place.app(), scheduler="pytorchjob", cfg=cfg, workspace="")  # the one that is over makes way
-        until(lambda: runner.status(handle).state == AppState.RUNNING)
-        runner.cancel(handle)
-        until(lambda: runner.status(handle) is None)
-
-
-def test_torchx_finds_the_scheduler_beside_its_own():
-    command = [sys.executable, "-m", "torchx.cli.main", "runopts", "pytorchjob"]
-    run = subprocess.run(
-        command, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": os.getcwd()}, check=True
-    )
-    assert "lease_seconds" in run.stdout

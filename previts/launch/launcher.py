@@ -69,16 +69,16 @@ def run_on_cluster(app: AppDef, options: JobOptions, is_finished: Callable[[], b
     app = replace(app, roles=[replace(role, image=image) for role in app.roles])
     job = materialise(app, options, here.owner)
     with _told_by_sigterm():
-        submit.preflight(cluster, job)
         try:
+            submit.preflight(cluster, job)
             _run(cluster, job, options, is_finished)
         except (_Told, KeyboardInterrupt):
             _delete(cluster, job)
             raise
         except ApiException as error:
             raise InputError(
-                f"the API server does not let PyTorchJob {cluster.namespace}/{job['metadata']['name']} be watched any "
-                f"more: {reason_of(error)}; the same command takes the job over"
+                f"the API server refuses PyTorchJob {cluster.namespace}/{job['metadata']['name']}: {reason_of(error)}; "
+                "look at this account's credentials and rights. The same command takes over a job that runs"
             ) from error
 
 
