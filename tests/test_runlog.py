@@ -13,7 +13,7 @@ import requests
 from mlflow.tracking import MlflowClient
 from mlflow_runs import client_of, free_port, open_arm, runs_of
 
-from previts import runlog, runstore
+from previts import fields, runlog, runstore
 from previts.errors import InputError
 
 pytestmark = pytest.mark.usefixtures("mlflow_environment")
@@ -119,7 +119,7 @@ def test_names_with_quotes_are_refused(tmp_path: Path):
 
 def test_flatten_names_settings_by_their_path():
     nested = {"seed": 0, "optim": {"lr": 0.03, "deep": {"on": True}}, "sizes": (1, 2)}
-    assert runlog.flatten(nested) == {"seed": 0, "optim.lr": 0.03, "optim.deep.on": True, "sizes": (1, 2)}
+    assert fields.flatten(nested) == {"seed": 0, "optim.lr": 0.03, "optim.deep.on": True, "sizes": (1, 2)}
 
 
 def test_many_params_and_metrics_are_sent_in_parts(root: Path):
