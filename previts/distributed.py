@@ -8,20 +8,23 @@ import os
 import signal
 import threading
 import time
+import warnings
 from collections.abc import Iterator
 from datetime import timedelta
 from types import FrameType
 from typing import TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch import distributed as dist
+from torch.nn.parallel import DistributedDataParallel
 
 from previts import workers
 from previts.errors import InputError
 
 Item = TypeVar("Item")
 
+TERMINATED = 143  # what a shell reports for SIGTERM
 LOST_SECONDS = 2.0  # torchrun looks at its processes ten times a second
 
 
@@ -76,6 +79,16 @@ def world_size() -> int:
 def is_main() -> bool:
     """Return whether this process is the one that writes."""
     return rank() == 0
+
+
+def shared(module: nn.Module) -> nn.Module:
+    """Return a module whose gradients are averaged over the processes; its buffers stay its own."""
+    if world_size() == 1:
+        return module
+    with warnings.catch_warnings():
+        # torch 2.15 has a new name for it that older ones, which run here too, do not know.
+        warnings.filterwarnings("ignore", message="`broadcast_buffers` is deprecated")
+        return DistributedDataParallel(module, broadcast_buffers=False, gradient_as_bucket_view=True)
 
 
 def gather(tensor: Tensor) -> Tensor:

@@ -7,7 +7,6 @@ sound state in its folder: nothing is random but what is drawn from counters. It
 import contextlib
 import os
 import time
-import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -27,8 +26,6 @@ from previts.optim import build_optimizer, learning_rate, set_learning_rate
 from previts.progress import progress
 from previts.schedule import Schedule
 from previts.watch import RunLog, Watch
-
-TERMINATED = 143  # what a shell reports for SIGTERM
 
 
 def _whole_number(variable: str, least: int = 0) -> int | None:
@@ -112,7 +109,7 @@ def train(
     torch.backends.cudnn.benchmark = True  # all batches are of one size
     if conduct.compile:
         model.compile_encoders()
-    learner = _shared(model.train())
+    learner = distributed.shared(model.train())  # queue and statistics are kept equal by the model itself
     share = experiment.optim.batch_size // distributed.world_size()
     parts = model.rows(share, conduct.accumulate)
 
@@ -166,7 +163,7 @@ def train(
                 saver.wait()
                 distributed.barrier()  # a process that ends takes the others with it: not before the state is there
             if stopping:
-                raise SystemExit(TERMINATED)
+                raise SystemExit(distributed.TERMINATED)
     return _summary(watch.lines, saved, index, experiment, len(damaged.reasons))
 
 
@@ -200,17 +197,6 @@ def build_model(experiment: Experiment, device: torch.device) -> MoCo:
         torch.manual_seed(experiment.seed)
         model = MoCo(experiment)
     return model.to(device)
-
-
-def _shared(model: MoCo) -> torch.nn.Module:
-    """Return a model whose gradients are averaged over the processes."""
-    if distributed.world_size() == 1:
-        return model
-    with warnings.catch_warnings():
-        # torch 2.15 has a new name for it that older ones, which run here too, do not know.
-        warnings.filterwarnings("ignore", message="`broadcast_buffers` is deprecated")
-        # Queue and statistics are kept equal by the model itself.
-        return DistributedDataParallel(model, broadcast_buffers=False, gradient_as_bucket_view=True)
 
 
 def _unshared(learner: torch.nn.Module) -> contextlib.AbstractContextManager[None]:

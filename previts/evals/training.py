@@ -8,7 +8,6 @@ import itertools
 import math
 import re
 import time
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from typing import TypeVar
@@ -16,10 +15,9 @@ from typing import TypeVar
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
 
 from previts import distributed, storage
-from previts.pretrain import TERMINATED, Conduct
+from previts.pretrain import Conduct
 from previts.progress import progress
 from previts.tensors import delete_checked, read_checked, write_checked
 
@@ -62,7 +60,7 @@ def train(
     """
     device = next(module.parameters()).device
     first = _restore(folder, module, optimizer, device) if folder else 0
-    learner = _shared(module)
+    learner = distributed.shared(module)
     every = Conduct().checkpoint_seconds
     saved_at = time.monotonic()
     shown_at_all = distributed.is_main() and first < steps
@@ -95,7 +93,7 @@ def train(
                 saved_at = time.monotonic()
                 distributed.barrier()  # a process that ends takes the others with it: not before the state is there
             if stopping and not last:
-                raise SystemExit(TERMINATED)
+                raise SystemExit(distributed.TERMINATED)
 
 
 def steps_an_epoch(count: int, batch_size: int) -> int:
@@ -118,16 +116,6 @@ def shares(count: int, batch_size: int, seed: int, first: int) -> Iterator[tuple
         if lacking := -len(chosen) % world:
             chosen = np.concatenate([chosen, np.resize(order, lacking)])
         yield epoch, chosen[distributed.rank() :: world].tolist()
-
-
-def _shared(module: nn.Module) -> nn.Module:
-    """Return a module whose gradients are averaged over the processes."""
-    if distributed.world_size() == 1:
-        return module
-    with warnings.catch_warnings():
-        # torch 2.15 has a new name for it that older ones, which run here too, do not know.
-        warnings.filterwarnings("ignore", message="`broadcast_buffers` is deprecated")
-        return DistributedDataParallel(module, broadcast_buffers=False, gradient_as_bucket_view=True)
 
 
 def _states(folder: str) -> list[int]:

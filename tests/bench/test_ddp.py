@@ -48,7 +48,7 @@ def work(kind: str, batch: int, pixels: int, steps: int, together: int, folder: 
         experiment = sized_experiment(kind, size)
         model = pretrain.build_model(experiment, device)
         optimizer = build_optimizer(model.parameters(), experiment.optim)
-        learner = pretrain._shared(model.train())
+        learner = distributed.shared(model.train())
         order = torch.randperm(size.batch, generator=torch.Generator().manual_seed(0)).to(device)
         pairs = synthetic_pairs(experiment, device, batch=batch, order=order)
         loss = torch.zeros(())
