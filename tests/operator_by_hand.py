@@ -2,6 +2,7 @@
 
 import os
 import subprocess
+import sys
 import threading
 import time
 import traceback
@@ -197,7 +198,8 @@ def environment(job: dict[str, Any], node: int) -> dict[str, str]:
 def run_pods(job: dict[str, Any]) -> list[subprocess.Popen[bytes]]:
     """Run what the containers of a job would, on this machine, in the environment that they would have."""
     specs = job["spec"]["pytorchReplicaSpecs"]
-    here = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"  # "python", as in the image, is this one
+    here = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1]), "PATH": path}
     processes = []
     for replica in specs.values():
         (container,) = replica["template"]["spec"]["containers"]
