@@ -92,7 +92,7 @@ def figure_names(objective: ObjectiveConfig) -> tuple[str, ...]:
     """Return the names of the figures of a step, the loss first."""
     names = ["loss", "loss_contrastive", "positive_similarity", "queue_similarity"]
     if objective.attention_weight:
-        names += ["loss_attention", "attention_iou"]
+        names += ["loss_attention", "attention_iou", "masked_share"]
     if objective.speed_weight:
         names += ["loss_speed", "speed_accuracy"]
     return tuple(names)
@@ -195,7 +195,7 @@ class MoCo(nn.Module):
             values = attention_distance(cam_BTHW, mask_BTHW), attention_iou(cam_BTHW, mask_BTHW)
             attention, iou = (mean_over(value, mine.masked, keys.masked.sum()) * scale for value in values)
             loss = loss + objective.attention_weight * attention
-            figures += [attention, iou]
+            figures += [attention, iou, mine.masked.sum() * scale / len(keys.masked)]
         if objective.speed_weight:
             motion_BD = F.normalize(self.speed_head_q(pooled_BC), dim=1)
             speed = usable(relative_speed(motion_BD, mine.speed_key, mine.speed_other, objective.speed_margin))

@@ -110,7 +110,7 @@ class Watch:
         distributed.average_([figures])
         if not distributed.is_main():
             return
-        now, config = time.perf_counter(), self.experiment
+        now, config, is_first = time.perf_counter(), self.experiment, not self.latest
         seconds = max(now - self._since, 1e-9)
         pairs = (step + 1 - self._logged) * config.optim.batch_size
         self.latest = {
@@ -125,6 +125,12 @@ class Watch:
         }
         self._since, self._logged, self.waited = now, step + 1, 0.0
         self.lines.append(self.latest)
+        if is_first and self.latest.get("masked_share") == 0:
+            print(
+                f"no pair of step {step + 1} has both masks, so nothing is learnt from attention: if masked_share stays 0 "
+                "in the log, look at the tubes (previts look), or shorten the clips (sampling.clip_frames, clip_stride)",
+                file=sys.stderr,
+            )
         if self.run is not None:
             self.run.metrics({name: value for name, value in self.latest.items() if name != "step"}, step + 1)
         if time.monotonic() - self._written > 15:

@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 from components import _images
+from previts.launch import submit
 
 ROOT = Path(__file__).parents[1]
 OVERLAYS = ["local", "gke", "kueue"]
@@ -80,6 +81,20 @@ def test_no_account_may_do_everything_or_reach_out_of_the_namespace(overlay: lis
     accounts = {item["metadata"]["name"] for item in of_kind(overlay, "ServiceAccount")}
     assert {subject["name"] for item in of_kind(overlay, "RoleBinding") for subject in item["subjects"]} <= accounts
     assert {pod["serviceAccountName"] for pod in pods(overlay)} <= accounts
+
+
+def test_a_step_may_do_what_the_launcher_asks_for_and_nothing_more_to_jobs(overlay: list[Document]):
+    (role,) = [item for item in of_kind(overlay, "Role") if item["metadata"]["name"] == "previts-steps"]
+    granted = {
+        (verb, resource.partition("/")[0], group, resource.partition("/")[2])
+        for rule in role["rules"]
+        for verb in rule["verbs"]
+        for resource in rule["resources"]
+        for group in rule["apiGroups"]
+    }
+    assert set(submit.RIGHTS) <= granted
+    jobs = {right for right in granted if right[1] == "pytorchjobs"}
+    assert jobs == {right for right in submit.RIGHTS if right[1] == "pytorchjobs"}
 
 
 def test_only_the_reaper_holds_a_token(overlay: list[Document]):

@@ -262,7 +262,7 @@ def test_a_batch_without_masks_is_the_plain_model(kind):
     step.loss.backward()
     assert all(torch.isfinite(p.grad).all() for p in model.parameters() if p.requires_grad)
     figures = named(model, step)
-    assert figures["loss_attention"] == 0
+    assert figures["loss_attention"] == figures["masked_share"] == 0
     assert figures["loss"] == pytest.approx(figures["loss_contrastive"] + figures.get("loss_speed", 0), rel=1e-6)
     torch.testing.assert_close(step_of(plain, pairs(kind=kind))[0].figures[1], step.figures[1])
 
@@ -280,6 +280,7 @@ def test_attention_is_averaged_over_the_pairs_with_both_masks():
         only[row] = True
         alone.append(attention(pairs(masked=only)))
     together = attention(pairs(masked=both))
+    assert named(model, step_of(model, pairs(masked=both))[0])["masked_share"] == 5 / 8
     assert together == pytest.approx(sum(alone) / len(alone), rel=1e-4)
     # a key without a mask counts as little as a query without one
     batch = pairs()

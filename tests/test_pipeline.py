@@ -1,6 +1,8 @@
 """The compiled DAG on the embedded engine: each pair on its own checkpoint, nothing twice, killed and resumed."""
 
+import html
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -118,6 +120,33 @@ def test_a_run_killed_in_each_stage_ends_in_the_same_report(world: Path, finishe
     assert names[0] == names[1]
     tables = [next((root / "report").glob("*/report.csv")).read_text() for root in (tmp_path, finished)]
     assert tables[0] == tables[1]
+
+
+@pytest.mark.slow
+def test_a_benchmark_that_fails_loses_no_other_and_is_tried_again(world: Path, finished: Path, tmp_path: Path):
+    root, mended = tmp_path / "root", tmp_path / "world"
+    shutil.copytree(finished, root)
+    shutil.rmtree(root / "results")
+    shutil.copytree(world, mended)
+    mask = next((mended / "datasets" / "davis" / "Annotations").rglob("*.png"))
+    sound = mask.read_bytes()
+    mask.write_bytes(sound[:20])
+    row = paper.ARMS[0]
+    place = ["--crawl", str(world / "crawl.csv"), "--data", str(mended / "datasets"), "--rows", row]
+    run = subprocess.run(command(world, root, *place), capture_output=True, text=True, timeout=600, check=False)
+    assert run.returncode == 2, run.stderr
+    last = run.stderr[run.stderr.index("previts: the run stopped") :]
+    assert "1 of 2 evaluations failed" in last and mask.name in last
+    found = results(root)
+    assert {pair: result["status"] for pair, result in found.items()} == {(row, "voc07"): "ok", (row, "davis"): "failed"}
+    reason = str(found[row, "davis"]["error"])
+    assert reason in html.unescape((root / "report.html").read_text())
+    mask.write_bytes(sound)
+    run = subprocess.run(command(world, root, *place), capture_output=True, text=True, timeout=600, check=False)
+    assert run.returncode == 0, run.stderr
+    made = [line for line in run.stderr.splitlines() if "made:" in line and "/results/" in line]
+    assert len(made) == 1 and "/davis-" in made[0]
+    assert reason not in html.unescape((root / "report.html").read_text())
 
 
 def test_a_mistake_is_answered_before_anything_is_started(world: Path, tmp_path: Path):

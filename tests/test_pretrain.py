@@ -99,8 +99,8 @@ def test_the_log_has_every_figure(index, tmp_path):
     (line,) = log(tmp_path)
     assert set(line) == {
         *("step", "epoch", "lr", "loss", "loss_contrastive", "loss_attention", "positive_similarity"),
-        *("queue_similarity", "attention_iou", "pairs_per_second", "data_wait", "memory_gib"),
-        "damaged_clips",
+        *("queue_similarity", "attention_iou", "masked_share", "pairs_per_second", "data_wait"),
+        *("memory_gib", "damaged_clips"),
     }
     assert line["loss"] == pytest.approx(line["loss_contrastive"] + 3 * line["loss_attention"], abs=1e-4)
     assert 0.1 < line["memory_gib"] < 20
@@ -112,6 +112,17 @@ def test_the_log_of_a_video_model_tells_of_speed_too(index, tmp_path):
     parts = line["loss_contrastive"] + 3 * line["loss_attention"] + line["loss_speed"]
     assert line["loss"] == pytest.approx(parts, abs=1e-4)
     assert line["speed_accuracy"] in {n / 8 for n in range(9)}
+
+
+def test_a_run_whose_clips_fit_into_no_tube_says_that_attention_learns_nothing(index, tmp_path, capsys):
+    experiment, once = small_video_experiment(), replace(EVERY_STEP, stop_after=1)
+    pretrain.train(experiment, index, str(tmp_path / "fits"), device=CPU, conduct=once)
+    assert log(tmp_path / "fits")[0]["masked_share"] > 0
+    assert "both masks" not in capsys.readouterr().err
+    experiment = replace(experiment, sampling=replace(experiment.sampling, clip_stride=50))
+    pretrain.train(experiment, index, str(tmp_path / "long"), device=CPU, conduct=once)
+    assert log(tmp_path / "long")[0]["masked_share"] == 0
+    assert "no pair of step 1 has both masks" in capsys.readouterr().err
 
 
 def test_pictures_are_made_at_even_distances_and_sent_to_the_run_log(index, tmp_path):
