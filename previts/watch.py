@@ -127,8 +127,8 @@ class Watch:
         self.lines.append(self.latest)
         if is_first and self.latest.get("masked_share") == 0:
             print(
-                f"no pair of step {step + 1} has both masks, so nothing is learnt from attention: if masked_share stays 0 "
-                "in the log, look at the tubes (previts look), or shorten the clips (sampling.clip_frames, clip_stride)",
+                f"no pair of step {step + 1} has both masks: nothing is learnt from attention. If masked_share stays 0 "
+                "in the log: are there tubes (previts look), are clips no longer than they (sampling.clip_stride)?",
                 file=sys.stderr,
             )
         if self.run is not None:
