@@ -25,12 +25,11 @@ from previts.launch.cluster import Cluster, connect, patiently, reason_of
 from previts.launch.options import JobOptions
 from previts.launch.pytorchjob import LEASE, Manifest, materialise
 from previts.launch.surroundings import surroundings
-from previts.launch.watch import LogFollower, changes
+from previts.launch.watch import TAIL_LINES, LogFollower, changes
 
 IMAGE = "PREVITS_TRAIN_IMAGE"  # of the pods, where the one that launches has a smaller one
 MARKER_SECONDS = 30.0  # stores may show a file some seconds after it was written
 FAREWELL_SECONDS = 10.0  # a pod that is told to stop is killed half a minute later
-TAIL_LINES = 20
 RENEWALS = 4  # of a lease before it runs out
 
 
@@ -161,7 +160,7 @@ def _account(cluster: Cluster, job: Manifest) -> _End:
 
 def _last_lines(cluster: Cluster, pod: str) -> str:
     try:
-        return "\n".join(line.partition(" ")[2] for line in cluster.log(pod, tail=TAIL_LINES))
+        return "\n".join(text for _, text in cluster.log(pod, tail=TAIL_LINES))
     except (ApiException, urllib3.exceptions.HTTPError, OSError):  # its node may be gone, and its log with it
         return ""
 
