@@ -116,6 +116,19 @@ def test_told_to_stop_it_deletes_the_job(place, number):
         until(lambda: not operator.jobs())
 
 
+def test_launchers_that_begin_at_once_share_one_job(place):
+    starter = [sys.executable, "-c", STARTER.replace("lambda: False", "Path(sys.argv[1], 'manifest.json').exists")]
+    starter[-1] = f"from pathlib import Path\n{starter[-1]}"
+    with place.operator(finish(place)) as operator:
+        processes = [
+            subprocess.Popen([*starter, str(place.marker.parent)], stderr=subprocess.PIPE, text=True) for _ in range(3)
+        ]
+        said = [process.communicate(timeout=60)[1] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0, 0], said
+    assert len(operator.seen) == 1
+    assert sum("is submitted" in text for text in said) == 1
+
+
 def test_told_to_stop_it_leaves_a_job_that_another_waits_for(place, capfd):
     lively = {LEASE: (datetime.now(UTC) + timedelta(minutes=14)).isoformat(), LAUNCHER: "another"}
     with place.operator(runs) as operator:
