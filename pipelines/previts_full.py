@@ -68,10 +68,11 @@ def learn(
             row=row, index=index, root=root, profile=profile, set=set, launcher=launcher, processes=processes, job=job
         )
         if LAUNCHER == "local":
-            place(trained, "pretrain", cpu="8", memory="64Gi", scratch="32Gi", hours=14 * 24, retries=5)
+            place(trained, "pretrain", cpu="8", memory="48Gi", scratch="32Gi", hours=14 * 24, retries=5)
             with_gpus(trained, training_gpus, gpu_nodes)
-        else:  # it only waits for a job, whose image is another
-            place(trained, "pretrain", hours=14 * 24, retries=5).set_env_variable("PREVITS_TRAIN_IMAGE", TRAIN_IMAGE)
+        else:  # it only waits for a job, whose image is another, and which ends where this step's node is taken
+            waits = place(trained, "pretrain", hours=14 * 24, retries=5, spot=False)
+            waits.set_env_variable("PREVITS_TRAIN_IMAGE", TRAIN_IMAGE)
     checkpoints = dsl.Collected(trained.outputs["Output"])
     todo = pairs(
         rows=shown, benchmarks=benchmarks, checkpoints=checkpoints, index=index, root=root, profile=profile, set=set

@@ -17,6 +17,7 @@ from previts.errors import InputError
 
 TYPES = {"LIST": list, "STRUCT": dict, "NUMBER_INTEGER": int}
 KINDS = {list: "a JSON list", dict: "a JSON object", int: "a whole number"}
+KUBEFLOW = "kubeflow"  # the namespace of the API
 
 
 def submit(
@@ -186,4 +187,6 @@ def _client(host: str, namespace: str) -> Any:
             token = file.read().strip()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of what a future version of the library will look like
-        return kfp.Client(host or None, namespace=namespace, existing_token=token)
+        # Where no host is named, the library takes the namespace of the runs for that of the API.
+        named = host or os.environ.get(kfp.client.client.KF_PIPELINES_ENDPOINT_ENV)
+        return kfp.Client(host or None, namespace=namespace if named else KUBEFLOW, existing_token=token)

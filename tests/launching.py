@@ -78,7 +78,7 @@ def fail(act: Callable[[Operator, dict[str, Any]], None]) -> Script:
         operator.pod(job, "worker-0")
         operator.condition(job, "Running")
         act(operator, job)
-        operator.condition(job, "Failed", "PyTorchJob has failed because 1 Worker replica(s) failed.")
+        operator.failed(job, "PyTorchJob has failed because 1 Worker replica(s) failed.")
 
     return script
 

@@ -9,6 +9,7 @@ import traceback
 import urllib.error
 from collections.abc import Callable
 from contextlib import suppress
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +62,18 @@ class Operator:
         held.append({"type": kind, "status": "True", "reason": f"PyTorchJob{kind}", "message": message})
         self.plane.request("PATCH", f"{self._path('jobs')}/{name}/status", {"status": {"conditions": held}})
 
+    def failed(self, job: dict[str, Any], message: str) -> None:
+        """Let a job fail as the operator does: past a limit of restarts, all its pods go first."""
+        if "backoffLimit" in job["spec"]["runPolicy"]:
+            self.remove_pods(job)
+        self.condition(job, "Failed", message)
+
+    def remove_pods(self, job: dict[str, Any]) -> None:
+        grace = {"kind": "DeleteOptions", "apiVersion": "v1", "gracePeriodSeconds": 0}
+        for pod in self.plane.request("GET", self._path("pods"))["items"]:
+            if pod["metadata"]["name"].startswith(job["metadata"]["name"]):
+                self.plane.request("DELETE", f"{self._path('pods')}/{pod['metadata']['name']}", grace)
+
     def pod(self, job: dict[str, Any], replica: str, phase: str = "Running", **status: Any) -> None:
         """Make a pod of a job, or change how it is."""
         name = f"{job['metadata']['name']}-{replica}"
@@ -99,7 +112,7 @@ class Operator:
             "involvedObject": {"kind": kind, "name": about, "namespace": self.namespace},
             "reason": reason,
             "message": message,
-            "lastTimestamp": NOW.format(1),
+            "lastTimestamp": f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}",
         }
         self.plane.request("POST", self._path("events"), body)
 
@@ -120,10 +133,7 @@ class Operator:
     def _look_at(self, job: dict[str, Any]) -> None:
         metadata = job["metadata"]
         if metadata.get("deletionTimestamp"):
-            grace = {"kind": "DeleteOptions", "apiVersion": "v1", "gracePeriodSeconds": 0}
-            for pod in self.plane.request("GET", self._path("pods"))["items"]:
-                if pod["metadata"]["name"].startswith(metadata["name"]):
-                    self.plane.request("DELETE", f"{self._path('pods')}/{pod['metadata']['name']}", grace)
+            self.remove_pods(job)
             self.plane.request("PATCH", f"{self._path('jobs')}/{metadata['name']}", {"metadata": {"finalizers": None}})
         elif metadata["uid"] not in [seen["metadata"]["uid"] for seen in self.seen]:
             self.seen.append(job)

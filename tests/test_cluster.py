@@ -7,14 +7,15 @@ from typing import Any
 
 import control_plane
 import pytest
+from kubernetes.client.exceptions import ApiException
 from kubernetes.config import incluster_config
 from launching import fail, finish, until
-from operator_by_hand import Operator
+from operator_by_hand import NOW, Operator
 
 from previts.errors import InputError
 from previts.launch import cluster, submit
 from previts.launch.app import training_app
-from previts.launch.cluster import connect
+from previts.launch.cluster import connect, reason_of
 from previts.launch.launcher import JobFailedError, run_on_cluster
 from previts.launch.options import JobOptions
 from previts.launch.pytorchjob import CONFINED, LABEL, LEASE, materialise
@@ -95,6 +96,36 @@ def test_a_job_whose_node_was_taken_is_begun_again(place, capfd):
     assert "attempt 1 is over" in said
 
 
+def test_a_job_that_was_restarted_too_often_is_explained_by_what_was_seen_of_its_pods(place):
+    def act(operator: Operator, job: dict[str, Any]) -> None:
+        operator.say(job, "worker-0", "previts: process 0: no such shard")
+        operator.pod(job, "worker-0")
+        end = {"exitCode": 2, "reason": "Error", "finishedAt": NOW.format(5), "startedAt": NOW.format(0)}
+        container = {"name": "pytorch", "image": "x", "imageID": "", "ready": True, "restartCount": 3}
+        again = {**container, "state": {"running": {"startedAt": NOW.format(6)}}, "lastState": {"terminated": end}}
+        operator.pod(job, "worker-0", containerStatuses=[again])
+        operator.condition(job, "Running", "still")
+        time.sleep(1)
+
+    with pytest.raises(JobFailedError) as failure:
+        place.run(fail(act), spot=True)
+    page = str(failure.value)
+    assert "**worker-0: ended with exit code 2**" in page
+    assert page.endswith("```\nprevits: process 0: no such shard\n```\n")
+
+
+def test_what_was_said_of_an_earlier_job_of_the_same_name_explains_nothing(place):
+    def taken(operator: Operator, job: dict[str, Any]) -> None:
+        operator.event(f"{job['metadata']['name']}-worker-0", "TaintManagerEviction", "marked for deletion")
+        time.sleep(1.1)  # the times of events are whole seconds
+
+    def broken(operator: Operator, job: dict[str, Any]) -> None:
+        operator.ended(job, "master-0", 1)
+
+    with pytest.raises(JobFailedError, match=r"\*\*master-0: ended with exit code 1\*\*"):
+        place.run(fail(taken), fail(broken))
+
+
 def test_resubmission_has_a_limit(place):
     def act(operator: Operator, job: dict[str, Any]) -> None:
         operator.event(f"{job['metadata']['name']}-worker-0", "TaintManagerEviction", "marked for deletion")
@@ -167,6 +198,27 @@ def test_a_quota_that_is_used_up_is_named(place):
         place.run()
 
 
+def test_a_quota_that_is_used_up_does_not_keep_a_launcher_from_its_own_job(place):
+    made = place.create(service_account="default")
+    hard = {"count/pytorchjobs.kubeflow.org": "1"}
+    quotas = f"/api/v1/namespaces/{place.namespace}/resourcequotas"
+    place.plane.request("POST", quotas, {"metadata": {"name": "jobs"}, "spec": {"hard": hard}})
+    place.plane.request("PATCH", f"{quotas}/jobs/status", {"status": {"hard": hard, "used": hard}})
+    other = materialise(place.app(), JobOptions(namespace=place.namespace))
+    other["metadata"]["name"] = "other"
+
+    def refused() -> bool:
+        try:
+            connect().create(other, dry_run=True)
+        except ApiException as error:
+            return "exceeded quota" in reason_of(error)
+        return False
+
+    until(refused)
+    operator = place.run(finish(place), service_account="default")
+    assert [job["metadata"]["uid"] for job in operator.seen] == [made["metadata"]["uid"]]
+
+
 def test_a_setting_that_the_server_does_not_know_is_refused_before_anything_is_made(place):
     with pytest.raises(InputError, match=r"refuses PyTorchJob .*unknown field .*valu"):
         place.run(env=[{"name": "A", "valu": "b"}])
@@ -201,7 +253,9 @@ def test_credentials_that_nobody_knows_are_told(place, monkeypatch):
 def test_a_pod_of_a_pipeline_hands_on_its_image_its_account_and_its_owner(place, tmp_path, monkeypatch):
     owner = {"apiVersion": "argoproj.io/v1alpha1", "kind": "Workflow", "name": "run-1", "uid": "the-uid"}
     spec = {**RESTRICTED, "serviceAccountName": "runner"}
-    step = {"metadata": {"name": "step-1", "ownerReferences": [{**owner, "controller": True}]}, "spec": spec}
+    # KFP's for a step with labels that is begun again; a host has no name that long.
+    name = "previts-full-x7k2p-metadata-1-2-retry-system-container-impl-1234567890"
+    step = {"metadata": {"name": name, "ownerReferences": [{**owner, "controller": True}]}, "spec": spec}
     place.plane.request("POST", f"/api/v1/namespaces/{place.namespace}/pods", step)
     # What a pod finds in its own file system, and in its environment.
     (tmp_path / "token").write_text("launcher-token")
@@ -212,7 +266,8 @@ def test_a_pod_of_a_pipeline_hands_on_its_image_its_account_and_its_owner(place,
     monkeypatch.setattr(cluster, "NAMESPACE_FILE", str(tmp_path / "namespace"))
     monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "127.0.0.1")
     monkeypatch.setenv("KUBERNETES_SERVICE_PORT", str(place.plane.port))
-    monkeypatch.setenv("HOSTNAME", "step-1")
+    monkeypatch.setenv("HOSTNAME", name[:63])
+    monkeypatch.setenv("KFP_POD_NAME", name)
     with place.operator(finish(place)) as operator:
         app = training_app("pretrain", 8, [], 2, gpus=8, target=str(place.marker.parent))
         run_on_cluster(app, JobOptions(), place.marker.exists)

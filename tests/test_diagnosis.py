@@ -126,3 +126,10 @@ def test_only_a_condition_that_holds_counts(held, name):
 
 def test_a_finding_without_a_pod_has_no_last_lines():
     assert "Last lines" not in to_markdown(JOB, Finding("", "the job", "gave up"), [], {"job-master-0": "words"})
+
+
+def test_a_replica_whose_wait_for_the_first_ended_is_told():
+    end = {"exitCode": 1, "finishedAt": "2026-11-27T10:00:00Z", "reason": "Error"}
+    waited = pod("worker-0", initContainerStatuses=[{"name": "init-pytorch", "state": {"terminated": end}}])
+    finding = diagnose(JOB, [waited], [])
+    assert finding.what.startswith("ended with exit code 1 in its init container init-pytorch, which waits for")

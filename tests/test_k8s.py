@@ -161,6 +161,30 @@ def test_no_step_is_cached_and_only_those_are_repeated_for_which_that_is_of_use(
     )
 
 
+def test_a_step_may_be_begun_again_until_its_last_attempt_has_had_its_time():
+    # Argo counts a step's longest duration from its first start, and ends what still runs then.
+    for path in (ROOT / "pipelines").glob("*.yaml"):
+        pipeline, _ = yaml.safe_load_all(path.read_text())
+        for item in [pipeline["root"], *pipeline["components"].values()]:
+            for name, task in item.get("dag", {}).get("tasks", {}).items():
+                if policy := task.get("retryPolicy"):
+                    executor = pipeline["components"][task["componentRef"]["name"]]["executorLabel"]
+                    attempts = policy["maxRetryCount"] + 1
+                    hours = int(steps()[executor]["activeDeadlineSeconds"]) / 3600
+                    assert int(policy["backoffMaxDuration"].rstrip("s")) / 3600 > attempts * hours, name
+
+
+def test_a_step_with_gpus_fits_the_smallest_node_that_has_some():
+    script = (ROOT / "k8s" / "overlays" / "gke" / "cluster.sh").read_text()
+    assert "pool l4 g2-standard-16 " in script
+    pipeline = yaml.safe_load((ROOT / "pipelines" / "previts_full.yaml").read_text().split("\n---\n")[0])
+    for executor in pipeline["deploymentSpec"]["executors"].values():
+        resources = executor["container"]["resources"]
+        if "accelerator" in resources:  # 16 cores and 64 GiB, of which GKE keeps some 6 for the node
+            assert resources["cpuRequest"] <= 15
+            assert resources["memoryRequest"] * 1e9 <= 57 * 2**30
+
+
 def test_what_a_step_reads_from_its_namespace_is_there(gke: list[Document]):
     names = {item["configMapName"] for step in steps().values() for item in step.get("configMapAsEnv", [])}
     assert names == {"previts-steps", "previts-google"}

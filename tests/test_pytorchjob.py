@@ -86,7 +86,8 @@ def test_sixteen_gpus_are_a_master_and_a_worker_that_end_together():
     assert {name: item["replicas"] for name, item in replicas.items()} == {"Master": 1, "Worker": 1}
     assert {item["restartPolicy"] for item in replicas.values()} == {"Never"}
     assert job["spec"]["nprocPerNode"] == "8"
-    policy = {"cleanPodPolicy": "Running", "backoffLimit": 0, "ttlSecondsAfterFinished": 86400}
+    # No limit of restarts: past one, the operator deletes the pods before anyone can see why they failed.
+    policy = {"cleanPodPolicy": "Running", "ttlSecondsAfterFinished": 86400}
     assert job["spec"]["runPolicy"] == {**policy, "activeDeadlineSeconds": 604800}
     pod = replicas["Worker"]["template"]["spec"]
     (container,) = pod["containers"]
@@ -117,6 +118,9 @@ def test_spot_nodes_are_workers_alone_of_a_fixed_number():
     )
     assert (elastic["rdzvBackend"], elastic["rdzvHost"]) == ("c10d", f"{job['metadata']['name']}-worker-0")
     assert job["spec"]["pytorchReplicaSpecs"]["Worker"]["restartPolicy"] == "OnFailure"
+    assert job["spec"]["runPolicy"]["backoffLimit"] == 3
+    # Both for those that meet and for those that look for the place where they meet, which has a node of its own.
+    assert {item["key"] for item in elastic["rdzvConf"]} == {"join_timeout", "read_timeout"}
 
 
 def test_only_spot_jobs_go_to_nodes_that_are_taken_back():
@@ -165,15 +169,17 @@ def test_the_hash_follows_what_runs_and_not_the_names_of_runs(monkeypatch):
 
 
 def test_the_environment_is_passed_on_without_secrets_and_without_what_is_about_this_machine(monkeypatch):
-    for name in ("MLFLOW_TRACKING_URI", "PREVITS_WORKERS", "MLFLOW_TRACKING_PASSWORD", "PREVITS_ENGINE_PID", "HOME_X"):
+    passed_on = {"MLFLOW_TRACKING_URI", "PREVITS_WORKERS", "AWS_ENDPOINT_URL", "AWS_DEFAULT_REGION"}
+    kept = {"MLFLOW_TRACKING_PASSWORD", "PREVITS_ENGINE_PID", "HOME_X", "AWS_SECRET_ACCESS_KEY"}
+    for name in passed_on | kept:
         monkeypatch.setenv(name, "x")
     job = materialise(app(), JobOptions())
     env = {
         item["name"]
         for item in job["spec"]["pytorchReplicaSpecs"]["Master"]["template"]["spec"]["containers"][0]["env"]
     }
-    assert {"MLFLOW_TRACKING_URI", "PREVITS_WORKERS"} <= env
-    assert not env & {"MLFLOW_TRACKING_PASSWORD", "PREVITS_ENGINE_PID", "HOME_X"}
+    assert passed_on <= env
+    assert not env & kept
 
 
 def test_a_mount_of_shared_memory_replaces_ours():

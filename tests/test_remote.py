@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from pipelines import remote
 from previts.errors import InputError
@@ -23,6 +24,16 @@ DIGESTS = {
 }
 NOW = "2026-01-01T00:00:00Z"
 ENVIRONMENT = {"PATH": "/usr/bin:/bin", "PYTHONPATH": str(ROOT)}
+
+
+def refused(body: dict[str, Any]) -> bool:
+    """Whether the API would refuse the parameters: each must be there or optional, and of the very type declared."""
+    declared = body["pipeline_spec"]["pipeline_spec"]["root"]["inputDefinitions"]["parameters"]
+    given = body["runtime_config"]["parameters"]
+    types = {"STRING": str, "NUMBER_INTEGER": int, "LIST": list, "STRUCT": dict}
+    fits = all(type(given[name]) is types[spec["parameterType"]] for name, spec in declared.items() if name in given)
+    needed = {name for name, spec in declared.items() if not spec.get("isOptional")}
+    return not (fits and needed <= set(given) <= set(declared))
 
 
 class Api:
@@ -44,6 +55,8 @@ class Api:
                 return self.runs[-1]
             case "GET", "s1":
                 return self.schedules[-1]
+            case "POST", ("runs" | "recurringruns") if refused(body):
+                return None
             case "POST", "runs":
                 self.runs.append({**body, "run_id": "r1", "created_at": NOW})
                 return self.runs[-1]
@@ -120,6 +133,7 @@ def test_a_schedule_runs_one_at_a_time_and_is_made_once(api: tuple[Api, str], ca
     assert made["trigger"]["cron_schedule"]["cron"] == "0 0 3 * * 1"
     assert int(made["max_concurrency"]) == 1
     assert made["no_catchup"]
+    assert made["mode"] == "ENABLE"
     assert made["runtime_config"]["parameters"]["crawls"] == "gs://bucket/crawls"
     with pytest.raises(InputError, match="kfp recurring-run delete s1"):
         remote.schedule(given, host=host, production=False)
@@ -156,6 +170,10 @@ def test_with_a_launcher_the_training_step_only_waits(tmp_path: Path):
     assert "value: previts/previts-train:0.1.0" in waits
     assert "accelerator" not in waits
     assert "cpuLimit: 1.0" in waits
+    settings = list(yaml.safe_load_all(text))[1]["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
+    # Its job would end with it, sixteen GPUs for one core.
+    keys = {name: [item["key"] for item in step.get("tolerations", [])] for name, step in settings.items()}
+    assert [name for name in keys if "cloud.google.com/gke-spot" not in keys[name]] == ["exec-pretrain"]
 
 
 def test_the_lines_of_the_readme_are_those_of_the_kfp_command(tmp_path: Path, api: tuple[Api, str]):
@@ -183,4 +201,5 @@ def test_the_lines_of_the_readme_are_those_of_the_kfp_command(tmp_path: Path, ap
     assert made["trigger"]["cron_schedule"]["cron"] == "0 0 3 * * *"
     assert int(made["max_concurrency"]) == 1
     assert made["no_catchup"]
-    assert int(made["runtime_config"]["parameters"]["parts"]) == 32
+    assert made["mode"] == "ENABLE"
+    assert played.runs[0]["runtime_config"]["parameters"]["parts"] == 32

@@ -4,7 +4,7 @@ import signal
 import subprocess
 import sys
 import time
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -14,7 +14,7 @@ from operator_by_hand import Operator
 from previts.errors import InputError
 from previts.launch import conditions, launcher
 from previts.launch.cluster import connect
-from previts.launch.pytorchjob import LEASE, SPEC_HASH
+from previts.launch.pytorchjob import LAUNCHER, LEASE, SPEC_HASH
 from previts.launch.reaper import reap
 from previts.launch.watch import changes
 
@@ -116,6 +116,39 @@ def test_told_to_stop_it_deletes_the_job(place, number):
         until(lambda: not operator.jobs())
 
 
+def test_launchers_that_begin_at_once_share_one_job(place):
+    starter = [sys.executable, "-c", STARTER.replace("lambda: False", "Path(sys.argv[1], 'manifest.json').exists")]
+    starter[-1] = f"from pathlib import Path\n{starter[-1]}"
+    with place.operator(finish(place)) as operator:
+        processes = [
+            subprocess.Popen([*starter, str(place.marker.parent)], stderr=subprocess.PIPE, text=True) for _ in range(3)
+        ]
+        said = [process.communicate(timeout=60)[1] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0, 0], said
+    assert len(operator.seen) == 1
+    assert sum("is submitted" in text for text in said) == 1
+
+
+def test_told_to_stop_it_leaves_a_job_that_another_waits_for(place, capfd):
+    lively = {LEASE: (datetime.now(UTC) + timedelta(minutes=14)).isoformat(), LAUNCHER: "another"}
+    with place.operator(runs) as operator:
+        made = place.create(lively)
+        until(lambda: operator.job(place.name()).get("status"))
+        starter = [sys.executable, "-c", STARTER, str(place.marker.parent)]
+        process = subprocess.Popen(starter, stderr=subprocess.PIPE, text=True)
+        for line in process.stderr:
+            if "Running" in line:
+                break
+        process.send_signal(signal.SIGTERM)
+        said = process.communicate(timeout=60)[1]
+        assert process.returncode == 128 + signal.SIGTERM, said
+        assert "is another's, and goes on" in said
+        left = operator.job(place.name())
+    assert left["metadata"]["uid"] == made["metadata"]["uid"]
+    assert "deletionTimestamp" not in left["metadata"]
+    assert lively.items() <= left["metadata"]["annotations"].items()
+
+
 def test_the_job_of_a_launcher_that_was_killed_is_taken_over_by_the_next(place):
     with place.operator(runs) as operator:
         starter = [sys.executable, "-c", STARTER, str(place.marker.parent)]
@@ -153,6 +186,9 @@ def test_leases_are_renewed_and_jobs_without_a_launcher_reaped(place, monkeypatc
         until(lambda: conditions.name(operator.job(place.name())) == "Running")
         assert reap(server, datetime.now(UTC)) == [place.name()]
         until(lambda: not operator.jobs())
-        place.create()  # nobody's
+        made = place.create()  # nobody's
+        assert reap(server, datetime.now(UTC)) == []
+        typed = {"metadata": {"annotations": {LEASE: "tomorrow"}}}
+        operator.plane.request("PATCH", f"{place.path()}/{made['metadata']['name']}", typed)
         assert reap(server, datetime.now(UTC)) == []
         operator.scripts.clear()

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from torchx.specs import AppDef, Resource, Role
 
-PASSED_ON = ("PREVITS_", "MLFLOW_", "OMP_")
+PASSED_ON = ("PREVITS_", "MLFLOW_", "OMP_", "AWS_ENDPOINT_URL", "AWS_DEFAULT_REGION", "AWS_REGION")
 TARGET = "target"  # where the program writes: what tells one job from another
 
 

@@ -5,9 +5,11 @@ What is asked waits through a server that restarts; what a person can mend becom
 
 import json
 import os
+import re
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, TypeVar
 
 import urllib3
@@ -25,6 +27,7 @@ CONNECT_SECONDS, ANSWER_SECONDS = 5, 60
 FOLLOW_SECONDS = 300  # of silence, in which the other side may have gone without a word
 PATIENCE_SECONDS = 600.0  # an API server that is upgraded is away for minutes, and the job goes on without it
 UNAUTHORISED, FORBIDDEN, NOT_FOUND, CONFLICT, GONE = 401, 403, 404, 409, 410
+STAMPED = re.compile(r"(?P<second>\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(\.\d+)?(?P<zone>Z|[+-]\d\d:\d\d) ")
 
 
 @dataclass(frozen=True)
@@ -110,8 +113,8 @@ class Cluster:
             return []
         return [item for item in found if item["involvedObject"].get("name", "").startswith(name)]
 
-    def log(self, pod: str, follow: bool = False, tail: int = 0, since_seconds: int = 0) -> Iterator[str]:
-        """Yield the lines of a pod's log, each after its time and a space."""
+    def log(self, pod: str, follow: bool = False, tail: int = 0, since_seconds: int = 0) -> Iterator[tuple[str, str]]:
+        """Yield the lines of a pod's log, each with its time; what the kubelet says among them itself has none."""
         query = [("timestamps", "true"), ("container", "pytorch")]
         query += [("follow", "true")] if follow else []
         query += [("tailLines", str(tail))] if tail else []
@@ -119,7 +122,9 @@ class Cluster:
         path = f"/api/v1/namespaces/{self.namespace}/pods/{pod}/log"
         response = self._raw("GET", path, query, FOLLOW_SECONDS if follow else ANSWER_SECONDS)
         try:
-            yield from _lines(response)
+            for line in _lines(response):
+                match = STAMPED.match(line)
+                yield (match[0].rstrip(), line[match.end() :]) if match else ("", line)
         finally:
             response.close()  # not handed back: what is left of this answer would begin the next
 
@@ -169,13 +174,25 @@ class Cluster:
         return response
 
 
+def moment_of(stamp: str) -> datetime:
+    """Return the time, to the second, that stands before a line of a log."""
+    match = STAMPED.match(f"{stamp} ")
+    assert match, stamp
+    return datetime.fromisoformat(match["second"] + match["zone"])
+
+
 def _lines(response: urllib3.HTTPResponse) -> Iterator[str]:
-    rest = b""
+    parts: list[bytes] = []  # of a line that has not ended: one without an end must not be copied with every block
     while block := response.read1(1 << 16):  # what there is, without waiting for more
-        *lines, rest = (rest + block).split(b"\n")
-        yield from (line.decode(errors="replace") for line in lines if line)
-    if rest:
-        yield rest.decode(errors="replace")
+        *lines, rest = block.split(b"\n")
+        for line in lines:
+            whole = b"".join([*parts, line])
+            parts = []
+            if whole:
+                yield whole.decode(errors="replace")
+        parts.append(rest)
+    if whole := b"".join(parts):
+        yield whole.decode(errors="replace")
 
 
 def connect(namespace: str = "") -> Cluster:

@@ -23,6 +23,7 @@ STUCK = ("ImagePullBackOff", "ErrImagePull", "InvalidImageName", "CreateContaine
          "CrashLoopBackOff", "RunContainerError")  # fmt: skip
 LOST_PEER = "another process was lost"  # what training says of a neighbour that vanished
 INDEX, ROLE = "training.kubeflow.org/replica-index", "training.kubeflow.org/replica-type"
+SECOND = len("2026-01-01T00:00:00")  # of times with and without fractions, all of them UTC
 
 
 @dataclass(frozen=True)
@@ -48,8 +49,8 @@ def diagnose(
         said: The last lines of each pod's log.
     """
     found = [finding for pod in pods for finding in _of_pod(pod)]
-    found += [finding for event in events if (finding := _of_event(event))]
-    found.sort(key=lambda finding: finding.when)
+    found += [finding for event in events if (finding := _of_event(event)) and not _is_older(finding, job)]
+    found.sort(key=lambda finding: finding.when[:SECOND])
     if taken := [finding for finding in found if finding.taken]:
         return taken[0]
     said = said or {}
@@ -62,6 +63,11 @@ def diagnose(
         return found[0]
     condition = conditions.condition(job)
     return Finding("", "the job", str(condition.get("message") or condition.get("reason") or "gave no reason"))
+
+
+def _is_older(finding: Finding, job: Mapping[str, Any]) -> bool:
+    """Return whether something happened to an earlier job of the same name: events outlive what they are about."""
+    return "" < finding.when[:SECOND] < str(job["metadata"].get("creationTimestamp", ""))[:SECOND]
 
 
 def replicas(job: Mapping[str, Any]) -> list[str]:
@@ -133,6 +139,10 @@ def _of_pod(pod: Manifest) -> list[Finding]:
         for state in (container.get("lastState", {}), container.get("state", {})):
             if (end := state.get("terminated")) and end.get("exitCode"):
                 found.append(Finding(end.get("finishedAt") or "", where, _end(end), pod=name))
+    for container in status.get("initContainerStatuses", []):
+        if (end := container.get("state", {}).get("terminated")) and end.get("exitCode"):
+            what = f"{_end(end)} in its init container {container['name']}, which waits for the first replica"
+            found.append(Finding(end.get("finishedAt") or "", where, what, pod=name))
     return found
 
 

@@ -10,6 +10,7 @@ import signal
 import sys
 import threading
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -23,14 +24,13 @@ from previts.errors import InputError
 from previts.launch import conditions, diagnosis, submit
 from previts.launch.cluster import Cluster, connect, patiently, reason_of
 from previts.launch.options import JobOptions
-from previts.launch.pytorchjob import LEASE, Manifest, materialise
+from previts.launch.pytorchjob import LAUNCHER, LEASE, Manifest, lease_until, materialise
 from previts.launch.surroundings import surroundings
-from previts.launch.watch import LogFollower, changes
+from previts.launch.watch import TAIL_LINES, LogFollower, changes
 
 IMAGE = "PREVITS_TRAIN_IMAGE"  # of the pods, where the one that launches has a smaller one
 MARKER_SECONDS = 30.0  # stores may show a file some seconds after it was written
 FAREWELL_SECONDS = 10.0  # a pod that is told to stop is killed half a minute later
-TAIL_LINES = 20
 RENEWALS = 4  # of a lease before it runs out
 
 
@@ -68,6 +68,7 @@ def run_on_cluster(app: AppDef, options: JobOptions, is_finished: Callable[[], b
     image = options.image or os.environ.get(IMAGE) or here.image
     app = replace(app, roles=[replace(role, image=image) for role in app.roles])
     job = materialise(app, options, here.owner)
+    job["metadata"]["annotations"][LAUNCHER] = uuid.uuid4().hex
     with _told_by_sigterm():
         try:
             submit.preflight(cluster, job)
@@ -100,16 +101,14 @@ def _run(cluster: Cluster, job: Manifest, options: JobOptions, is_finished: Call
 def _attend(cluster: Cluster, job: Manifest, options: JobOptions, is_finished: Callable[[], bool]) -> _End | None:
     """Submit a job and wait for its end; return how it failed, or None if its work is done."""
     name = job["metadata"]["name"]
-    job["metadata"]["annotations"].update(_lease(options))
+    job["metadata"]["annotations"].update(_lease(job, options))
     found, adopted = submit.submit(cluster, job)
     print(f"PyTorchJob {cluster.namespace}/{name} {'goes on' if adopted else 'is submitted'}", file=sys.stderr)
-    if adopted:  # its lease is that of a launcher that is no more
-        patiently(lambda: cluster.annotate(name, _lease(options)), allowed=True)
-    uid = found["metadata"]["uid"]
     log = LogFollower(cluster, diagnosis.replicas(found)[0])
     last: Manifest | None = None
+    pods: dict[str, Manifest] = {}
     try:
-        for seen in _watched(cluster, name, uid, options):
+        for seen in _watched(cluster, found, job, options, pods):
             last = seen
     except BaseException:
         log.stop(drain=0)
@@ -122,36 +121,65 @@ def _attend(cluster: Cluster, job: Manifest, options: JobOptions, is_finished: C
             f"PyTorchJob {cluster.namespace}/{name} was deleted by someone else while it ran; the same command goes on "
             "where it stopped"
         )
-    return _account(cluster, last)
+    return _account(cluster, last, pods, log)
 
 
-def _watched(cluster: Cluster, name: str, uid: str, options: JobOptions) -> Iterator[Manifest | None]:
-    """Yield a job until its end, say what changes, and renew its lease; None if it was deleted."""
-    said, renewed = "", time.monotonic()
-    for job in changes(cluster, name, uid):
+def _watched(
+    cluster: Cluster, found: Manifest, ours: Manifest, options: JobOptions, pods: dict[str, Manifest]
+) -> Iterator[Manifest | None]:
+    """Yield a job until its end, say what changes, and keep its lease; None if it was deleted.
+
+    Args:
+        cluster: Where it is.
+        found: The job as it is there.
+        ours: The same as this launcher wanted it.
+        options: How long a lease is.
+        pods: Gets each pod as it was last seen.
+    """
+    name, said = found["metadata"]["name"], ""
+    for job in changes(cluster, name, found["metadata"]["uid"]):
         yield job
         if job is None:
             return
-        state = conditions.name(job) or "submitted"
-        note = state
-        if state not in ("Running", "Succeeded", "Failed"):
-            reason = diagnosis.waiting_for(patiently(lambda: cluster.pods(name), allowed=True), cluster.events(name))
+        note = state = conditions.name(job) or "submitted"
+        if not conditions.is_over(job):
+            here = patiently(lambda: cluster.pods(name), allowed=True)
+            pods.update((pod["metadata"]["name"], pod) for pod in here)
+            reason = diagnosis.waiting_for(here, cluster.events(name)) if state != "Running" else ""
             note = f"{state}, {reason}" if reason else state
         if note != said:
             print(f"PyTorchJob {name}: {note}", file=sys.stderr)
         said = note
         if conditions.is_over(job):
             return
-        if options.lease_seconds and time.monotonic() - renewed > options.lease_seconds / RENEWALS:
-            patiently(lambda: cluster.annotate(name, _lease(options)), allowed=True)
-            renewed = time.monotonic()
+        if _is_due(job, ours, options):
+            patiently(lambda: cluster.annotate(name, _lease(ours, options)), allowed=True)
 
 
-def _account(cluster: Cluster, job: Manifest) -> _End:
-    """Return why a job has not done its work."""
+def _is_due(job: Manifest, ours: Manifest, options: JobOptions) -> bool:
+    """Return whether a lease is to be written: ours anew, or another's that has not been for so long that it died.
+
+    A job without one belongs to nobody who waits, and lives by itself also while somebody looks.
+    """
+    until = lease_until(job)
+    if until is None or not options.lease_seconds:
+        return False
+    share = 1 - 1 / RENEWALS if _is_ours(job, ours) else 0.5
+    return until < datetime.now(UTC) + timedelta(seconds=share * options.lease_seconds)
+
+
+def _is_ours(job: Manifest, ours: Manifest) -> bool:
+    """Return whether a job is this launcher's: made or taken over by it, and by nobody since."""
+    return bool(job["metadata"].get("annotations", {}).get(LAUNCHER) == ours["metadata"]["annotations"][LAUNCHER])
+
+
+def _account(cluster: Cluster, job: Manifest, seen: dict[str, Manifest], log: LogFollower) -> _End:
+    """Return why a job has not done its work; of pods that the operator deleted, what was last seen of them tells."""
     name = job["metadata"]["name"]
-    pods = patiently(lambda: cluster.pods(name), allowed=True)
-    said = {pod["metadata"]["name"]: _last_lines(cluster, pod["metadata"]["name"]) for pod in pods}
+    here = {pod["metadata"]["name"]: pod for pod in patiently(lambda: cluster.pods(name), allowed=True)}
+    pods = list({**seen, **here}.values())
+    said = {pod: _last_lines(cluster, pod) for pod in here}
+    said[log.pod] = said.get(log.pod) or "\n".join(log.tail)
     if conditions.name(job) == "Succeeded":
         finding = diagnosis.Finding("", "the job", "says that it succeeded, and has not finished what it was to write")
         return _End(diagnosis.to_markdown(job, finding, pods, said), taken=False)
@@ -161,17 +189,18 @@ def _account(cluster: Cluster, job: Manifest) -> _End:
 
 def _last_lines(cluster: Cluster, pod: str) -> str:
     try:
-        return "\n".join(line.partition(" ")[2] for line in cluster.log(pod, tail=TAIL_LINES))
+        return "\n".join(text for _, text in cluster.log(pod, tail=TAIL_LINES))
     except (ApiException, urllib3.exceptions.HTTPError, OSError):  # its node may be gone, and its log with it
         return ""
 
 
-def _lease(options: JobOptions) -> dict[str, str]:
-    """Return the annotation until when a job may go on without word from its launcher."""
+def _lease(ours: Manifest, options: JobOptions) -> dict[str, str]:
+    """Return the annotations that say who waits for a job, and until when it may go on without another word."""
+    launcher = {LAUNCHER: str(ours["metadata"]["annotations"][LAUNCHER])}
     if not options.lease_seconds:
-        return {}
+        return launcher
     until = datetime.now(UTC) + timedelta(seconds=options.lease_seconds)
-    return {LEASE: until.isoformat(timespec="seconds")}
+    return {**launcher, LEASE: until.isoformat(timespec="seconds")}
 
 
 def _wait_for(is_finished: Callable[[], bool], seconds: float) -> bool:
@@ -184,13 +213,15 @@ def _wait_for(is_finished: Callable[[], bool], seconds: float) -> bool:
 
 
 def _delete(cluster: Cluster, job: Manifest) -> None:
-    """Delete a job that this process waited for; it may be there although no answer said so."""
+    """Delete the job of this launcher, which may be there although no answer said so; not one of another's."""
     name = job["metadata"]["name"]
-    print(f"told to stop: PyTorchJob {cluster.namespace}/{name} is deleted", file=sys.stderr)
     try:
         found = patiently(lambda: cluster.get(name), FAREWELL_SECONDS, allowed=True)
-        if found and submit.is_same(found, job):
+        if found and _is_ours(found, job):
+            print(f"told to stop: PyTorchJob {cluster.namespace}/{name} is deleted", file=sys.stderr)
             patiently(lambda: cluster.delete(name, found["metadata"]["uid"]), FAREWELL_SECONDS, allowed=True)
+        elif found:
+            print(f"told to stop: PyTorchJob {cluster.namespace}/{name} is another's, and goes on", file=sys.stderr)
     except (ApiException, OSError) as error:
         print(f"it could not be ({error}); without a renewed lease the reaper will delete it", file=sys.stderr)
 

@@ -8,6 +8,8 @@ fixed size; a node that was taken is waited for.
 import re
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
+from datetime import UTC, datetime
 from typing import Any
 
 from torchx.specs import AppDef, Role, macros
@@ -21,9 +23,11 @@ from previts.workers import STARTED_BY, WHOLE
 GROUP, VERSION, PLURAL, KIND = "kubeflow.org", "v1", "pytorchjobs", "PyTorchJob"
 CONTAINER = "pytorch"  # the operator looks for a container of this name
 LABEL = "app.kubernetes.io/managed-by"
-SPEC_HASH, LEASE, TARGET_NOTE = "previts/spec-hash", "previts/lease-until", "previts/target"
+SPEC_HASH, TARGET_NOTE = "previts/spec-hash", "previts/target"
+LEASE, LAUNCHER = "previts/lease-until", "previts/launcher"  # until when a job may go on without word from whom
 NAME_LENGTH = 40  # leaves room for the names of pods and of their services, 63 at most
 PORT = 23456
+JOIN_SECONDS = 3600
 HERE = (STARTED_BY, WHOLE, "OMP_NUM_THREADS")  # about the machine that launches
 # Taints of nodes that are sold cheaply and taken back; a cluster that has none of these loses nothing.
 SPOT_TOLERATIONS = [{"key": "cloud.google.com/gke-spot", "operator": "Equal", "value": "true", "effect": "NoSchedule"}]
@@ -59,9 +63,10 @@ def materialise(app: AppDef, options: JobOptions, owner: Mapping[str, Any] | Non
     spec["nprocPerNode"] = str(max(1, role.resource.gpu))
     policy: Manifest = {
         "cleanPodPolicy": "Running",  # else survivors of a failure keep their GPUs
-        "backoffLimit": options.restarts if options.spot else 0,
         "ttlSecondsAfterFinished": options.ttl_seconds,
     }
+    if options.spot:  # the rigid form must have none: past it the operator deletes all pods, and what they could tell
+        policy["backoffLimit"] = options.restarts
     if options.deadline_seconds:
         policy["activeDeadlineSeconds"] = options.deadline_seconds
     spec["runPolicy"] = policy
@@ -105,6 +110,14 @@ def _without_env(template: Mapping[str, Any]) -> Manifest:
     return {**template, "spec": {**pod, "containers": containers}}
 
 
+def lease_until(job: Mapping[str, Any]) -> datetime | None:
+    """Return until when a job may go on without word from its launcher; None if nobody said so in words of ours."""
+    with suppress(ValueError):
+        until = datetime.fromisoformat(job["metadata"].get("annotations", {}).get(LEASE, ""))
+        return until if until.tzinfo else until.replace(tzinfo=UTC)
+    return None
+
+
 def _rigid(nodes: int, pod: Manifest) -> Manifest:
     """Return the form in which a lost node fails the job: a node alone has nothing to go on with."""
     replicas = {"Master": _replicas(1, pod, "Never")}
@@ -121,8 +134,8 @@ def _elastic(name: str, nodes: int, pod: Manifest, options: JobOptions) -> Manif
             "rdzvHost": f"{name}-worker-0",
             "rdzvPort": PORT,
             "rdzvId": name,
-            # Spot nodes come one by one; those that are there wait for the last.
-            "rdzvConf": [{"key": "join_timeout", "value": "3600"}],
+            # Spot nodes come one by one; those that are there wait for the last, and for the first, where they meet.
+            "rdzvConf": [{"key": key, "value": str(JOIN_SECONDS)} for key in ("join_timeout", "read_timeout")],
             "minReplicas": nodes,
             "maxReplicas": nodes,
             "maxRestarts": options.restarts,

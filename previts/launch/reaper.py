@@ -10,7 +10,7 @@ from functools import partial
 from previts.errors import InputError
 from previts.launch import conditions
 from previts.launch.cluster import Cluster, connect, patiently
-from previts.launch.pytorchjob import LEASE
+from previts.launch.pytorchjob import lease_until
 
 SLACK = timedelta(minutes=1)  # clocks of two pods differ
 
@@ -25,10 +25,8 @@ def reap(cluster: Cluster, now: datetime) -> list[str]:
     deleted = []
     for job in found:
         metadata = job["metadata"]
-        until = metadata.get("annotations", {}).get(LEASE)
-        if not until or conditions.is_over(job) or metadata.get("deletionTimestamp"):
-            continue
-        if datetime.fromisoformat(until) + SLACK > now:
+        until = lease_until(job)
+        if until is None or until + SLACK > now or conditions.is_over(job) or metadata.get("deletionTimestamp"):
             continue
         seen = (metadata["name"], metadata["uid"], metadata["resourceVersion"])
         if patiently(partial(cluster.delete, *seen)):

@@ -18,7 +18,7 @@ from torchx.specs import AppState as State
 
 from previts.errors import InputError
 from previts.launch import conditions, diagnosis, options, submit
-from previts.launch.cluster import Cluster, connect, patiently
+from previts.launch.cluster import Cluster, connect, moment_of, patiently
 from previts.launch.options import JobOptions
 from previts.launch.pytorchjob import Manifest, materialise
 from previts.launch.surroundings import surroundings
@@ -135,10 +135,10 @@ class PyTorchJobScheduler(Scheduler[Mapping[str, Any]]):  # type: ignore[misc]
         names = diagnosis.replicas(job)
         if not 0 <= k < len(names):
             raise InputError(f"PyTorchJob {app_id} has the replicas 0 to {len(names) - 1}, and no {k}")
-        for line in cluster.log(names[k], follow=should_tail):
-            stamp, _, text = line.partition(" ")
-            moment = datetime.fromisoformat(f"{stamp[:19]}+00:00")
-            if (since and moment < _aware(since)) or (until and moment > _aware(until)):
+        for stamp, text in cluster.log(names[k], follow=should_tail):
+            if stamp and since and moment_of(stamp) < _aware(since):
+                continue
+            if stamp and until and moment_of(stamp) > _aware(until):
                 continue
             if regex is None or re.search(regex, text):
                 yield text + "\n"

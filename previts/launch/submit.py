@@ -45,10 +45,12 @@ def preflight(cluster: Cluster, job: Manifest) -> None:
             + "\n".join(missing)
             + "\nAsk for a role with them, or give --job namespace=... of one that has it."
         )
+    if patiently(lambda: cluster.get(name)):
+        return  # `submit` looks at it; what is left of a quota does not matter to one that goes on
     try:
         patiently(lambda: cluster.create(job, dry_run=True))
     except ApiException as error:
-        if error.status != CONFLICT:  # one of the same name is there already: `submit` looks at it
+        if error.status != CONFLICT:  # it came in between, or a quota was being counted
             raise _refused(name, error) from None
 
 
@@ -63,13 +65,14 @@ def submit(cluster: Cluster, job: Manifest) -> tuple[Manifest, bool]:
     """
     name = job["metadata"]["name"]
     while True:
-        try:
-            return patiently(lambda: cluster.create(job)), False
-        except ApiException as error:
-            if error.status != CONFLICT:
-                raise _refused(name, error) from None
-        found = patiently(lambda: cluster.get(name))
+        found = patiently(lambda: cluster.get(name))  # first: with a quota that is used up, the server says no more
         if found is None:
+            try:
+                return patiently(lambda: cluster.create(job)), False
+            except ApiException as error:
+                if error.status != CONFLICT:
+                    raise _refused(name, error) from None
+            time.sleep(0.2)  # it came in between, or others were counted for a quota at the same time
             continue
         if found["metadata"].get("deletionTimestamp"):
             wait_until_gone(cluster, found)

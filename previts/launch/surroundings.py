@@ -10,6 +10,7 @@ from kubernetes.client.exceptions import ApiException
 from previts.launch.cluster import Cluster, patiently
 
 MAIN = "main"  # the container of a step of KFP; others beside it are the engine's
+POD_NAMES = ("KFP_POD_NAME", "HOSTNAME")  # the second is cut off after 63 characters, and steps have longer names
 
 
 @dataclass(frozen=True)
@@ -25,8 +26,9 @@ def surroundings(cluster: Cluster) -> Surroundings:
     """Return what the pod that this is hands on; a pod that may not look at itself hands on nothing."""
     if not os.environ.get("KUBERNETES_SERVICE_HOST"):
         return Surroundings()
+    name = next((os.environ[name] for name in POD_NAMES if os.environ.get(name)), "")
     try:
-        pod = patiently(lambda: cluster.pod(os.environ.get("HOSTNAME", "")))
+        pod = patiently(lambda: cluster.pod(name))
     except ApiException:
         return Surroundings()
     return inherited(pod)

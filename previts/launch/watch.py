@@ -1,5 +1,6 @@
 """Follow one job: its changes, and the log of its first replica, through servers that restart."""
 
+import collections
 import json
 import sys
 import threading
@@ -10,11 +11,12 @@ from datetime import UTC, datetime
 import urllib3
 from kubernetes.client.exceptions import ApiException
 
-from previts.launch.cluster import GONE, NOT_FOUND, PATIENCE_SECONDS, Cluster, is_passing, patiently
+from previts.launch.cluster import GONE, NOT_FOUND, PATIENCE_SECONDS, Cluster, is_passing, moment_of, patiently
 from previts.launch.pytorchjob import Manifest
 
 PULSE_SECONDS = 20.0
 DRAIN_SECONDS = 5.0
+TAIL_LINES = 20
 
 
 def changes(cluster: Cluster, name: str, uid: str, pulse: float = PULSE_SECONDS) -> Iterator[Manifest | None]:
@@ -26,7 +28,7 @@ def changes(cluster: Cluster, name: str, uid: str, pulse: float = PULSE_SECONDS)
     Raises:
         ConnectionError: If the server stays away for ten minutes.
     """
-    version, away = "", 0.0
+    version, away, pause = "", 0.0, 0.2
     job: Manifest | None = None
     while True:
         try:
@@ -37,12 +39,12 @@ def changes(cluster: Cluster, name: str, uid: str, pulse: float = PULSE_SECONDS)
             if job is None:
                 return
             for kind, seen in cluster.watch(name, version, pulse):
-                away, version = 0.0, seen["metadata"]["resourceVersion"]
+                away, pause, version = 0.0, 0.2, seen["metadata"]["resourceVersion"]
                 job = seen if seen["metadata"]["uid"] == uid and kind != "DELETED" else None
                 yield job
                 if job is None:
                     return
-            away = 0.0
+            away, pause = 0.0, 0.2
         except (ApiException, urllib3.exceptions.HTTPError, OSError, json.JSONDecodeError) as error:
             if not is_passing(error, allowed=True) and getattr(error, "status", None) != GONE:
                 raise
@@ -50,15 +52,17 @@ def changes(cluster: Cluster, name: str, uid: str, pulse: float = PULSE_SECONDS)
             away = away or time.monotonic()
             if time.monotonic() - away > PATIENCE_SECONDS:
                 raise ConnectionError(f"the API server cannot be watched: {error}") from error
-            time.sleep(0.2)
+            time.sleep(pause)
+            pause = min(2 * pause, PULSE_SECONDS)  # a server that is too busy for watches has the list to answer too
 
 
 class LogFollower:
     """Passes on the lines of one pod in the background, from when it starts until `stop`."""
 
     def __init__(self, cluster: Cluster, pod: str, say: Callable[[str], None] | None = None) -> None:
-        self._cluster, self._pod = cluster, pod
+        self._cluster, self.pod = cluster, pod
         self._say = say or (lambda line: print(line, file=sys.stderr, flush=True))
+        self.tail: collections.deque[str] = collections.deque(maxlen=TAIL_LINES)  # once the pod is gone, all there is
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._follow, name=f"log of {pod}", daemon=True)
         self._thread.start()
@@ -69,20 +73,24 @@ class LogFollower:
         self._thread.join(DRAIN_SECONDS if drain is None else drain)
 
     def _follow(self) -> None:
-        last, pause = "", 1.0
+        last, aside, pause = "", "", 1.0
         while True:
             over = self._stopped.is_set()  # then once more: what was said after the last connection broke
             try:
                 since = _seconds_since(last) if last else 0
-                for line in self._cluster.log(self._pod, follow=not over, since_seconds=since):
-                    stamp, _, text = line.partition(" ")
+                for stamp, text in self._cluster.log(self.pod, follow=not over, since_seconds=since):
                     if stamp > last:
                         last, pause = stamp, 1.0
-                        self._say(text)
+                    elif stamp or text == aside:  # said already
+                        continue
+                    else:
+                        aside = text
+                    self.tail.append(text)
+                    self._say(text)
             except (ApiException, urllib3.exceptions.HTTPError, OSError) as error:
                 # Not there yet, not started yet, between two lives, or its server restarts.
                 if not is_passing(error, allowed=True) and getattr(error, "status", None) not in (400, NOT_FOUND):
-                    print(f"the log of {self._pod} cannot be read: {error}", file=sys.stderr)
+                    print(f"the log of {self.pod} cannot be read: {error}", file=sys.stderr)
                     return
             if over:
                 return
@@ -92,5 +100,4 @@ class LogFollower:
 
 def _seconds_since(stamp: str) -> int:
     """Return the whole seconds since a time of the cluster's, and some more: its clock may be another."""
-    then = datetime.fromisoformat(f"{stamp[:19]}+00:00")
-    return max(1, int((datetime.now(UTC) - then).total_seconds()) + 10)
+    return max(1, int((datetime.now(UTC) - moment_of(stamp)).total_seconds()) + 10)
