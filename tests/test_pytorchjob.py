@@ -96,6 +96,7 @@ def test_sixteen_gpus_are_a_master_and_a_worker_that_end_together():
     assert container["args"][:3] == ["-m", "torch.distributed.run", "--nproc-per-node=8"]
     assert "--standalone" not in container["args"]
     assert container["resources"]["limits"] == {"nvidia.com/gpu": "8"}
+    assert pod["automountServiceAccountToken"] is False
     assert pod["volumes"] == [{"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": "16Gi"}}]
     assert pod["tolerations"] == [{"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}]
 

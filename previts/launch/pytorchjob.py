@@ -188,7 +188,8 @@ def _pod(role: Role, options: JobOptions, env: Mapping[str, str]) -> Manifest:
         "priorityClassName": options.priority_class,
         "imagePullSecrets": [{"name": secret} for secret in options.pull_secrets],
     }
-    return {key: value for key, value in pod.items() if value}
+    # Training asks nothing of Kubernetes.
+    return {"automountServiceAccountToken": False, **{key: value for key, value in pod.items() if value}}
 
 
 def _as_user(user: int) -> Manifest:
