@@ -26,7 +26,7 @@ FORMATS = {
     "tubes": 3,
     "index": 2,
     "checkpoints": 2,
-    "results": 2,
+    "results": 3,
     "report": 2,
 }
 

@@ -79,11 +79,11 @@ def track(model: MoCo, data_uri: str, config: EvaluationConfig) -> Outcome:
     sequences = [_shortened(sequence, config.limit) for sequence in read_sequences(data_uri)]
     shown = _Figure(sequences)
     scores: list[Scores] = []
-    uncovered, grid = 0, (0, 0)
+    unseen, grid = 0, (0, 0)
     for sequence in progress(sequences, "DAVIS-2016", unit="sequence"):
         followed = follow(model, sequence, config)
         scores.append(_score(followed, config.davis.threshold))
-        uncovered += int((~followed.truth_cells[:-1].any(axis=(1, 2))).sum())
+        unseen += int((~followed.truth_cells[:-1].any(axis=(1, 2))).sum())
         grid = followed.truth_cells.shape[1:]
         shown.add(sequence, followed)
     means = {name: metrics.mean_score([score[name] for score in scores]) for name in scores[0]}
@@ -100,9 +100,9 @@ def track(model: MoCo, data_uri: str, config: EvaluationConfig) -> Outcome:
             **{f"davis/upsampled_j_mean_at_{value}": means[f"upsampled {value}"].mean for value in SWEEP},
         },
         protocol={
-            "primary": f"on the {grid[0]} x {grid[1]} grid of the map: cells covered by more than half "
-            f"({model.experiment.objective.mask_pooling} pooling) against cells at or above the threshold, the map of "
-            "each frame scaled to [0, 1]",
+            "primary": f"on the {grid[0]} x {grid[1]} grid of the map: cells covered by more than half, else the most "
+            f"covered ({model.experiment.objective.mask_pooling} pooling), against cells at or above the threshold, "
+            "the map of each frame scaled to [0, 1]",
             "upsampled": "map enlarged bilinearly to the frame, against the object's pixels",
             "static": "the cells of the first mask, repeated for every frame",
             "threshold": config.davis.threshold,
@@ -111,7 +111,7 @@ def track(model: MoCo, data_uri: str, config: EvaluationConfig) -> Outcome:
             "frames": "first and last of a sequence are not scored (DAVIS-2016)",
             "split": SPLIT,
             "scored_frames": sum(len(sequence.frames) - 2 for sequence in sequences),
-            "scored_frames_without_a_covered_cell": uncovered,
+            "scored_frames_without_the_object": unseen,
             "sequences": [
                 {"name": sequence.name, "frames": len(sequence.frames), **_table_row(score)}
                 for sequence, score in zip(sequences, scores, strict=True)

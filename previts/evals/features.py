@@ -244,8 +244,13 @@ def cell_shares(model: MoCo, masks_THW: NDArray[np.bool_], grid: tuple[int, int]
 
 
 def covered_cells(model: MoCo, masks_THW: NDArray[np.bool_], grid: tuple[int, int]) -> NDArray[np.bool_]:
-    """Return the cells of the map's grid that count as object, T x h x w: more than half."""
-    return cell_shares(model, masks_THW, grid) > 0.5
+    """Return the cells of the map's grid that count as object, T x h x w: more than half, else what it covers most.
+
+    Without the second clause an object smaller than a cell would not be there, and attention to nothing would find it.
+    """
+    shares_Thw = cell_shares(model, masks_THW, grid)
+    most_T11 = shares_Thw.max(axis=(1, 2), keepdims=True)
+    return np.asarray((shares_Thw > 0.5) | ((shares_Thw == most_T11) & (most_T11 > 0)))
 
 
 def weights_digest(model: MoCo) -> str:
