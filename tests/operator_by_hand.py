@@ -209,7 +209,8 @@ def run_pods(job: dict[str, Any]) -> list[subprocess.Popen[bytes]]:
     """Run what the containers of a job would, on this machine, in the environment that they would have."""
     specs = job["spec"]["pytorchReplicaSpecs"]
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"  # "python", as in the image, is this one
-    here = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1]), "PATH": path}
+    # One thread each, as torchrun gives to processes that share a machine: another number rounds sums differently.
+    here = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1]), "PATH": path, "OMP_NUM_THREADS": "1"}
     processes = []
     for replica in specs.values():
         (container,) = replica["template"]["spec"]["containers"]
