@@ -4,13 +4,14 @@ The pipeline's loops are flat: rows to pretrain, then pairs of checkpoint and be
 """
 
 import collections
+import os
 import signal
 import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
 
-from previts import addresses, crawls, paper, storage
+from previts import addresses, crawls, paper, storage, workers
 from previts.errors import InputError
 from previts.evals import protocol
 from previts.evaluation import EvaluationConfig
@@ -169,9 +170,13 @@ def measure(
     command += ["--processes", str(processes), "--set", *set]
     last: collections.deque[str] = collections.deque(maxlen=1)
     said: list[str] = []
+    # It ends with this process, not with the engine: it would be gone first, and look like one that failed.
+    surroundings = {**os.environ, workers.STARTED_BY: str(os.getpid())}
     # A file, not a pipe: a library that prints much there must not wait for a reader.
     with tempfile.TemporaryFile("w+", errors="replace") as printed:
-        process = subprocess.Popen(command, stdout=printed, stderr=subprocess.PIPE, text=True, errors="replace")
+        process = subprocess.Popen(
+            command, stdout=printed, stderr=subprocess.PIPE, text=True, errors="replace", env=surroundings
+        )
         signal.signal(signal.SIGTERM, lambda number, frame: process.terminate())
         assert process.stderr
         for line in process.stderr:

@@ -2,20 +2,23 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 import torch
 import torchvision
 from operator_by_hand import Operator, open_namespace, run_pods
 
-from previts import addresses, demo, flow, masks, paper, shards, stages, storage, tensors, tubes, video
+from previts import addresses, demo, flow, masks, paper, shards, stages, storage, tensors, tubes, video, workers
 from previts import index as corpus
 from previts.errors import InputError
 from previts.launch import app
@@ -401,6 +404,30 @@ def test_a_failed_benchmark_is_a_result_with_its_reason_and_is_tried_again(made,
     mended = flow.measure(*place)
     assert storage.read_manifest(mended).counts["voc07/map"] >= 0
     flow.settle(stages.report(["1/vgg/previts"], made["index"], [mended, other], root, "demo", SMALL))
+
+
+def test_an_evaluation_that_ends_with_its_engine_has_not_failed(made, tmp_path):
+    place = ["1/vgg/previts", "voc07", made["checkpoint"], made["data"], str(tmp_path), "demo", SMALL]
+    step = """
+import json, sys
+from previts import cli, flow
+with cli.readable_errors():
+    flow.measure(*json.loads(sys.argv[1]))
+"""
+    engine = subprocess.Popen(["sleep", "600"])
+    environment = {**os.environ, workers.STARTED_BY: str(engine.pid)}
+    process = psutil.Popen([sys.executable, "-c", step, json.dumps(place)], env=environment)
+    while not (tmp_path / "results").exists():
+        assert process.poll() is None
+        time.sleep(0.05)
+    evaluations = process.children()
+    # It must not be the first that finds the engine gone: its end would look like a failure.
+    assert [child.environ()[workers.STARTED_BY] for child in evaluations] == [str(process.pid)]
+    engine.kill()
+    engine.wait()
+    assert process.wait(60) == -signal.SIGKILL
+    assert not psutil.wait_procs(evaluations, 60)[1]
+    assert not list(tmp_path.rglob("result.json"))
 
 
 def test_a_benchmark_may_be_repeated_with_other_seeds(made):
