@@ -16,10 +16,11 @@ from torch.nn.parallel import DistributedDataParallel
 
 from previts import checkpoint, distributed
 from previts.augment import augment
-from previts.dataset import Batch, Damaged, PairDataset, Side, batches, default_workers, fitting_workers
+from previts.dataset import Batch, PairDataset, Side
 from previts.errors import InputError
 from previts.experiment import Experiment
 from previts.index import Index
+from previts.loader import Damaged, batches, default_workers, fitting_workers
 from previts.moco import Clips, MoCo, Pairs, Step, figure_names
 from previts.models import layouts
 from previts.optim import build_optimizer, learning_rate, set_learning_rate

@@ -14,7 +14,7 @@ from moving_squares import (
     square,
 )
 
-from previts import augment, dataset, shards, tubes
+from previts import augment, dataset, loader, shards, tubes
 from previts.errors import InputError
 from previts.schedule import Schedule
 
@@ -37,7 +37,7 @@ def schedule(videos=VIDEOS, batch=4, epochs=3, seed=0):
 
 
 def all_batches(pairs, plan, first=0, **options):
-    return list(dataset.batches(pairs, plan, first, **options))
+    return list(loader.batches(pairs, plan, first, **options))
 
 
 def same_side(one, other):
@@ -284,7 +284,7 @@ def test_what_a_worker_cannot_go_on_without_is_told_without_its_traceback(index,
 
 
 def test_too_many_damaged_clips_stop_with_their_cause():
-    damaged = dataset.Damaged(videos=1000)
+    damaged = loader.Damaged(videos=1000)
     damaged.count([(f"v{n}", "no frame decoded") for n in range(10)] * 3)
     with pytest.raises(InputError, match=r"11 clips .* 10 are tolerated \(v0: no frame decoded"):
         damaged.count([("w", "")])

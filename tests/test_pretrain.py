@@ -15,7 +15,7 @@ import torch
 from moving_squares import make_index, small_experiment, small_video_experiment
 from torch.nn.parallel import DistributedDataParallel
 
-from previts import checkpoint, dataset, distributed, pretrain
+from previts import checkpoint, dataset, distributed, loader, pretrain
 from previts.errors import InputError
 from previts.moco import Clips, MoCo, Pairs, figure_names
 from previts.optim import build_optimizer
@@ -181,7 +181,7 @@ def test_the_loss_falls_on_one_batch(index):
     model = MoCo(experiment).train()
     optimizer = build_optimizer(model.parameters(), experiment.optim)
     plan = Schedule(10, 8, 1, 0)
-    batch = next(dataset.batches(dataset.PairDataset(index, experiment), plan, 0))
+    batch = next(loader.batches(dataset.PairDataset(index, experiment), plan, 0))
     pairs = pretrain.prepare(batch, CPU)
     figures = []
     names = figure_names(experiment.objective)
@@ -372,14 +372,14 @@ def test_sigterm_to_the_whole_group_finishes_the_step_that_needs_a_worker(index,
 def test_workers_must_fit_into_shared_memory(monkeypatch, capsys):
     experiment, free = small_experiment(), 1 << 20
     usage = namedtuple("Usage", "free")
-    monkeypatch.setattr("previts.dataset.shutil.disk_usage", lambda _: usage(free))
-    assert dataset.fitting_workers(experiment, 0, chosen=True) == 0
+    monkeypatch.setattr("previts.loader.shutil.disk_usage", lambda _: usage(free))
+    assert loader.fitting_workers(experiment, 0, chosen=True) == 0
     batch = experiment.optim.batch_size * 2 * experiment.augment.size**2 * 5 // 2
     fitting = free // (3 * batch)
-    assert dataset.fitting_workers(experiment, fitting, chosen=True) == fitting
+    assert loader.fitting_workers(experiment, fitting, chosen=True) == fitting
     with pytest.raises(InputError, match=f"set PREVITS_WORKERS={fitting}"):
-        dataset.fitting_workers(experiment, fitting + 1, chosen=True)
-    assert dataset.fitting_workers(experiment, fitting + 1, chosen=False) == fitting
+        loader.fitting_workers(experiment, fitting + 1, chosen=True)
+    assert loader.fitting_workers(experiment, fitting + 1, chosen=False) == fitting
     assert "has only 1 MiB" in capsys.readouterr().err
 
 

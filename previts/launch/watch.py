@@ -17,6 +17,7 @@ from previts.launch.pytorchjob import Manifest
 PULSE_SECONDS = 20.0
 DRAIN_SECONDS = 5.0
 TAIL_LINES = 20
+FIRST_PAUSE = 0.2  # after a watch that broke, and each time twice as long
 
 
 def changes(cluster: Cluster, name: str, uid: str, pulse: float = PULSE_SECONDS) -> Iterator[Manifest | None]:
@@ -28,7 +29,7 @@ def changes(cluster: Cluster, name: str, uid: str, pulse: float = PULSE_SECONDS)
     Raises:
         ConnectionError: If the server stays away for ten minutes.
     """
-    version, away, pause = "", 0.0, 0.2
+    version, away, pause = "", 0.0, FIRST_PAUSE
     job: Manifest | None = None
     while True:
         try:
@@ -39,12 +40,12 @@ def changes(cluster: Cluster, name: str, uid: str, pulse: float = PULSE_SECONDS)
             if job is None:
                 return
             for kind, seen in cluster.watch(name, version, pulse):
-                away, pause, version = 0.0, 0.2, seen["metadata"]["resourceVersion"]
+                away, pause, version = 0.0, FIRST_PAUSE, seen["metadata"]["resourceVersion"]
                 job = seen if seen["metadata"]["uid"] == uid and kind != "DELETED" else None
                 yield job
                 if job is None:
                     return
-            away, pause = 0.0, 0.2
+            away, pause = 0.0, FIRST_PAUSE
         except (ApiException, urllib3.exceptions.HTTPError, OSError, json.JSONDecodeError) as error:
             if not is_passing(error, allowed=True) and getattr(error, "status", None) != GONE:
                 raise
