@@ -19,7 +19,6 @@ GOOGLE = "GOOGLE_APPLICATION_CREDENTIALS"
 
 def place(
     task: Any,
-    step: str,
     *,
     cpu: str = "1",
     memory: str = "2Gi",
@@ -32,7 +31,6 @@ def place(
 
     Args:
         task: A task of a DAG.
-        step: Its name in the label that network policies go by.
         cpu: Cores, requested and at most: a step starts as many processes as it may use cores.
         memory: The same.
         scratch: Room below /tmp, the one folder that a step may write to.
@@ -51,7 +49,7 @@ def place(
     kubernetes.set_timeout(task, hours * 3600)
     kubernetes.set_security_context(task, run_as_user=NOBODY, run_as_group=NOBODY, run_as_non_root=True)
     kubernetes.empty_dir_mount(task, "tmp", "/tmp", size_limit=scratch)
-    kubernetes.add_pod_label(task, STEP_LABEL, step)
+    kubernetes.add_pod_label(task, STEP_LABEL, task.component_spec.name)
     kubernetes.add_pod_label(task, "app.kubernetes.io/part-of", "previts")
     # An autoscaler that tidies up must not move a step, though it could be moved.
     kubernetes.add_pod_annotation(task, "cluster-autoscaler.kubernetes.io/safe-to-evict", "false")

@@ -24,10 +24,10 @@ KEPT = dsl.PipelineConfig(ttl_seconds_after_success=3 * 86400, ttl_seconds_after
 @dsl.pipeline(name="fetch")
 def fetch(crawl: str, root: str, profile: str, set: list[str], parts: int) -> str:
     """Fetch and normalise the videos, shared out to workers."""
-    with dsl.ParallelFor(place(share(parts=parts), "share").output) as part:
+    with dsl.ParallelFor(place(share(parts=parts)).output) as part:
         stored = download(crawl=crawl, root=root, profile=profile, set=set, part=part, parts=parts)
-        by_own_token(place(stored, "download", cpu="8", memory="16Gi", scratch="64Gi", hours=48))
-    return place(one(uris=dsl.Collected(stored.outputs["Output"])), "one").output
+        by_own_token(place(stored, cpu="8", memory="16Gi", scratch="64Gi", hours=48))
+    return place(one(uris=dsl.Collected(stored.outputs["Output"]))).output
 
 
 @dsl.pipeline(name="perceive")
@@ -35,13 +35,13 @@ def perceive(
     videos: str, model: str, root: str, profile: str, set: list[str], parts: int, gpus: str, gpu_nodes: dict[str, str]
 ) -> str:
     """Find and follow the object of each video, shared out to workers."""
-    with dsl.ParallelFor(place(share(parts=parts), "share").output) as part:
+    with dsl.ParallelFor(place(share(parts=parts)).output) as part:
         regions = saliency(videos=videos, model=model, root=root, profile=profile, set=set, part=part, parts=parts)
-        with_gpus(place(regions, "saliency", cpu="8", memory="24Gi", scratch="16Gi", hours=48), gpus, gpu_nodes)
+        with_gpus(place(regions, cpu="8", memory="24Gi", scratch="16Gi", hours=48), gpus, gpu_nodes)
         masks = regions.outputs["Output"]
         followed = track(videos=videos, saliency=masks, root=root, profile=profile, set=set, part=part, parts=parts)
-        place(followed, "track", cpu="8", memory="16Gi", scratch="16Gi", hours=24)
-    return place(one(uris=dsl.Collected(followed.outputs["Output"])), "one").output
+        place(followed, cpu="8", memory="16Gi", scratch="16Gi", hours=24)
+    return place(one(uris=dsl.Collected(followed.outputs["Output"]))).output
 
 
 @dsl.pipeline(name="learn")
@@ -68,16 +68,16 @@ def learn(
             row=row, index=index, root=root, profile=profile, set=set, launcher=launcher, processes=processes, job=job
         )
         if LAUNCHER == "local":
-            place(trained, "pretrain", cpu="8", memory="48Gi", scratch="32Gi", hours=14 * 24, retries=5)
+            place(trained, cpu="8", memory="48Gi", scratch="32Gi", hours=14 * 24, retries=5)
             with_gpus(trained, training_gpus, gpu_nodes)
         else:  # it only waits for a job, whose image is another, and which ends where this step's node is taken
-            waits = place(trained, "pretrain", hours=14 * 24, retries=5, spot=False)
+            waits = place(trained, hours=14 * 24, retries=5, spot=False)
             waits.set_env_variable("PREVITS_TRAIN_IMAGE", TRAIN_IMAGE)
     checkpoints = dsl.Collected(trained.outputs["Output"])
     todo = pairs(
         rows=shown, benchmarks=benchmarks, checkpoints=checkpoints, index=index, root=root, profile=profile, set=set
     )
-    with dsl.ParallelFor(place(todo, "pairs").output) as pair:
+    with dsl.ParallelFor(place(todo).output) as pair:
         measured = evaluate(
             row=pair.row,
             benchmark=pair.benchmark,
@@ -88,12 +88,12 @@ def learn(
             set=set,
             processes=evaluation_processes,
         )
-        place(measured, "evaluate", cpu="8", memory="48Gi", scratch="32Gi", hours=72)
+        place(measured, cpu="8", memory="48Gi", scratch="32Gi", hours=72)
         with_gpus(measured, evaluation_gpus, gpu_nodes)
     results = dsl.Collected(measured.outputs["Output"])
     page = report(rows=shown, index=index, results=results, root=root, profile=profile, set=set)
-    written = place(page, "report", cpu="2", memory="8Gi", scratch="8Gi", hours=2).outputs["Output"]
-    place(settle(report=written), "settle", retries=0)  # it says what failed; that is not mended by saying it again
+    written = place(page, cpu="2", memory="8Gi", scratch="8Gi", hours=2).outputs["Output"]
+    place(settle(report=written), retries=0)  # it says what failed; that is not mended by saying it again
     return written
 
 
@@ -117,6 +117,7 @@ def study(
     gpu_nodes: dict[str, str],
 ) -> None:
     """Check the choices, then go from one crawl to its report."""
+    chosen = dict(locals())  # first: a name that is assigned before it would become an argument too
     distinct = plan(
         crawl=crawl,
         data=data,
@@ -129,10 +130,10 @@ def study(
         processes=processes,
         job=job,
     )
-    place(distinct, "plan")
+    place(distinct)
     videos = fetch(crawl=crawl, root=root, profile=profile, set=set, parts=parts).after(distinct).output
     fitted = fit_saliency(videos=videos, root=root, profile=profile, set=set)
-    place(fitted, "fit-saliency", cpu="8", memory="48Gi", scratch="32Gi", hours=72)
+    place(fitted, cpu="8", memory="48Gi", scratch="32Gi", hours=72)
     model = with_gpus(fitted, perception_gpus, gpu_nodes).outputs["Output"]
     tubes = perceive(
         videos=videos,
@@ -145,24 +146,10 @@ def study(
         gpu_nodes=gpu_nodes,
     ).output
     joined = index(videos=videos, tubes=tubes, root=root, profile=profile, set=set)
-    corpus = place(joined, "index", cpu="2", memory="16Gi", hours=4).outputs["Output"]
-    learn(
-        rows=distinct.output,
-        shown=rows,
-        benchmarks=benchmarks,
-        index=corpus,
-        data=data,
-        root=root,
-        profile=profile,
-        set=set,
-        launcher=launcher,
-        processes=processes,
-        job=job,
-        evaluation_processes=evaluation_processes,
-        training_gpus=training_gpus,
-        evaluation_gpus=evaluation_gpus,
-        gpu_nodes=gpu_nodes,
-    )
+    corpus = place(joined, cpu="2", memory="16Gi", hours=4).outputs["Output"]
+    used_before = ("crawl", "rows", "parts", "perception_gpus")
+    passed_on = {name: value for name, value in chosen.items() if name not in used_before}
+    learn(rows=distinct.output, shown=rows, index=corpus, **passed_on)
 
 
 @dsl.pipeline(
@@ -208,25 +195,9 @@ def previts_full(
         evaluation_gpus: GPUs of an evaluation; text.
         gpu_nodes: Labels of the nodes for steps with GPUs.
     """
-    with dsl.ExitHandler(place(close(root=root), "close", retries=0)):
-        study(
-            crawl=crawl,
-            root=root,
-            data=data,
-            rows=rows,
-            benchmarks=benchmarks,
-            profile=profile,
-            set=set,
-            parts=parts,
-            launcher=launcher,
-            processes=processes,
-            job=job,
-            evaluation_processes=evaluation_processes,
-            perception_gpus=perception_gpus,
-            training_gpus=training_gpus,
-            evaluation_gpus=evaluation_gpus,
-            gpu_nodes=gpu_nodes,
-        )
+    chosen = dict(locals())  # first: a name that is assigned before it would become an argument too
+    with dsl.ExitHandler(place(close(root=root), retries=0)):
+        study(**chosen)
 
 
 @dsl.pipeline(
@@ -256,25 +227,10 @@ def previts_scheduled(
 
     `crawls` is a folder or bucket prefix to which manifests are added, one a crawl, in the order of their names.
     """
-    with dsl.ExitHandler(place(close(root=root), "close", retries=0)):
-        crawl = place(unprocessed(crawls=crawls, root=root), "unprocessed").output
+    chosen = dict(locals())  # first: a name that is assigned before it would become an argument too
+    del chosen["crawls"]
+    with dsl.ExitHandler(place(close(root=root), retries=0)):
+        crawl = place(unprocessed(crawls=crawls, root=root)).output
         # Known only when it runs, so this branch cannot be taken in Python.
         with dsl.If(crawl != ""):
-            study(
-                crawl=crawl,
-                root=root,
-                data=data,
-                rows=rows,
-                benchmarks=benchmarks,
-                profile=profile,
-                set=set,
-                parts=parts,
-                launcher=launcher,
-                processes=processes,
-                job=job,
-                evaluation_processes=evaluation_processes,
-                perception_gpus=perception_gpus,
-                training_gpus=training_gpus,
-                evaluation_gpus=evaluation_gpus,
-                gpu_nodes=gpu_nodes,
-            )
+            study(crawl=crawl, **chosen)
