@@ -1,1 +1,4 @@
-"""The verbs of previts as KFP components: thin doors, one file a verb, nothing heavy imported before they run."""
+"""The KFP components: one file for each verb, and `flow.py` for the steps between the verbs.
+
+KFP copies the body of a component into the compiled YAML. The imports of a body run in the step, not when compiling.
+"""

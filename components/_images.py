@@ -1,7 +1,10 @@
-"""The container images of the components, named in one place.
+"""The container images of the components.
 
-A cluster's registry, tag and digests come from the environment when the pipeline is compiled (`make push` writes them
-to `images/pushed.env`), and so does the launcher: a step that only starts a training job and waits has a small image.
+The environment sets registry, tag and digests when the pipeline is compiled; `make push` writes them to
+`images/pushed.env`. It also sets the launcher. A step that only starts a training job and waits uses a small image.
+
+Release the compiled YAML together with the images. The YAML contains the bodies of the components, which call functions
+of the images by name. A package that was compiled earlier can fail on newer images: compile it with their digests.
 """
 
 import os

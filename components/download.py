@@ -1,4 +1,4 @@
-"""Fetch and normalise the videos of a crawl."""
+"""The component of the verb `download`."""
 
 from kfp import dsl
 
@@ -16,10 +16,19 @@ def download(
     parts: int = 1,
     max_failure_fraction: float = 0.5,
 ) -> str:
-    """See `previts.stages.download`."""
-    from previts import addresses, cli, stages
+    """Download one part of the videos of a crawl, normalise them and store them in shards."""
+    from components._step import run_stage
+    from previts import stages
 
-    with cli.readable_errors(), open(summary.path, "w") as page:
-        uri = stages.download(crawl, root, profile, set, int(part), int(parts), max_failure_fraction)
-        page.write(addresses.describe(uri))
-    return uri
+    return run_stage(
+        lambda: stages.download(
+            crawl=crawl,
+            root=root,
+            profile=profile,
+            set=set,
+            part=int(part),
+            parts=int(parts),
+            max_failure_fraction=max_failure_fraction,
+        ),
+        summary.path,
+    )

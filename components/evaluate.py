@@ -1,4 +1,4 @@
-"""Measure one checkpoint on one benchmark."""
+"""The component of the verb `evaluate`."""
 
 from kfp import dsl
 
@@ -18,11 +18,21 @@ def evaluate(
     set: list[str] = [],
     processes: int = 1,
 ) -> str:
-    """See `previts.stages.evaluate`, which a process of its own runs, and `previts.flow.measure`."""
-    from previts import addresses, cli, flow, storage
+    """Evaluate one checkpoint on one benchmark; a failure is stored as a result and does not fail this step."""
+    from components._step import run_stage
+    from previts import flow
 
-    with cli.readable_errors(), open(summary.path, "w") as page:
-        uri = flow.measure(row, benchmark, checkpoint, data, root, profile, set, int(processes))
-        page.write(addresses.describe(uri))
-        metrics.metadata.update(storage.read_manifest(uri).counts)
-    return uri
+    return run_stage(
+        lambda: flow.evaluate_in_subprocess(
+            row=row,
+            benchmark=benchmark,
+            checkpoint=checkpoint,
+            data=data,
+            root=root,
+            profile=profile,
+            set=set,
+            processes=int(processes),
+        ),
+        summary.path,
+        metrics.metadata,
+    )

@@ -1,4 +1,4 @@
-"""Prepare the saliency model of a corpus."""
+"""The component of the verb `fit_saliency`."""
 
 from kfp import dsl
 
@@ -9,10 +9,11 @@ from components._images import TRAIN_IMAGE
 def fit_saliency(
     videos: str, root: str, summary: dsl.Output[dsl.Markdown], profile: str = "paper", set: list[str] = []
 ) -> str:
-    """See `previts.stages.fit_saliency`."""
-    from previts import addresses, cli, stages
+    """Prepare the saliency model for the stored videos."""
+    from components._step import run_stage
+    from previts import stages
 
-    with cli.readable_errors(), open(summary.path, "w") as page:
-        uri = stages.fit_saliency(videos, root, profile, set)
-        page.write(addresses.describe(uri))
-    return uri
+    return run_stage(
+        lambda: stages.fit_saliency(videos=videos, root=root, profile=profile, set=set),
+        summary.path,
+    )

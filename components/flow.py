@@ -1,4 +1,7 @@
-"""The steps between the verbs: plan a run, fan in, pair checkpoints with benchmarks, close."""
+"""The components between the verbs: check a run, divide the work, collect the parts, list evaluations, close the run.
+
+Each calls the function of the same name in `previts.flow`; `list_parts` needs none.
+"""
 
 from kfp import dsl
 
@@ -6,7 +9,7 @@ from components._images import DATA_IMAGE, TRAIN_IMAGE
 
 
 @dsl.component(base_image=DATA_IMAGE, install_kfp_package=False)
-def plan(
+def check_run(
     crawl: str,
     data: str,
     rows: list[str],
@@ -18,39 +21,52 @@ def plan(
     processes: int,
     job: list[str],
 ) -> list[str]:
-    """See `previts.flow.plan`."""
-    from previts import cli, flow
+    """Check the parameters and inputs of a run, and return the rows to pretrain."""
+    from components._step import run
+    from previts import flow
 
-    with cli.readable_errors():
-        return flow.plan(crawl, data, rows, benchmarks, profile, set, int(parts), launcher, int(processes), job)
+    return run(
+        lambda: flow.check_run(
+            crawl=crawl,
+            data=data,
+            rows=rows,
+            benchmarks=benchmarks,
+            profile=profile,
+            set=set,
+            parts=int(parts),
+            launcher=launcher,
+            processes=int(processes),
+            job=job,
+        )
+    )
 
 
 @dsl.component(base_image=DATA_IMAGE, install_kfp_package=False)
-def unprocessed(crawls: str, root: str) -> str:
-    """See `previts.flow.unprocessed`."""
-    from previts import cli, flow
+def next_crawl(crawls: str, root: str) -> str:
+    """Return the first crawl below a prefix that no report is based on, or an empty text if there is none."""
+    from components._step import run
+    from previts import flow
 
-    with cli.readable_errors():
-        return flow.unprocessed(crawls, root)
+    return run(lambda: flow.next_crawl(crawls, root))
 
 
 @dsl.component(base_image=DATA_IMAGE, install_kfp_package=False)
-def share(parts: int) -> list[int]:
-    """Return the numbers of the workers that share the videos."""
+def list_parts(parts: int) -> list[int]:
+    """Return the numbers of the parts into which the videos are divided."""
     return list(range(int(parts)))
 
 
 @dsl.component(base_image=DATA_IMAGE, install_kfp_package=False)
-def one(uris: list[str]) -> str:
-    """See `previts.flow.one`."""
-    from previts import cli, flow
+def collect_parts(uris: list[str]) -> str:
+    """Check that all parts wrote one finished output, and return its URI."""
+    from components._step import run
+    from previts import flow
 
-    with cli.readable_errors():
-        return flow.one(uris)
+    return run(lambda: flow.collect_parts(uris))
 
 
 @dsl.component(base_image=DATA_IMAGE, install_kfp_package=False)
-def pairs(
+def list_evaluations(
     rows: list[str],
     benchmarks: list[str],
     checkpoints: list[str],
@@ -59,26 +75,37 @@ def pairs(
     profile: str,
     set: list[str],
 ) -> list[dict[str, str]]:
-    """See `previts.flow.pairs`."""
-    from previts import cli, flow
+    """Return the pairs of a checkpoint and a benchmark to evaluate."""
+    from components._step import run
+    from previts import flow
 
-    with cli.readable_errors():
-        return flow.pairs(rows, benchmarks, checkpoints, index, root, profile, set)
+    return run(
+        lambda: flow.list_evaluations(
+            rows=rows,
+            benchmarks=benchmarks,
+            checkpoints=checkpoints,
+            index=index,
+            root=root,
+            profile=profile,
+            set=set,
+        )
+    )
 
 
 @dsl.component(base_image=DATA_IMAGE, install_kfp_package=False)
-def settle(report: str) -> None:
-    """See `previts.flow.settle`."""
-    from previts import cli, flow
+def check_evaluations(report: str) -> None:
+    """Fail if an evaluation that the report shows has failed."""
+    from components._step import run
+    from previts import flow
 
-    with cli.readable_errors():
-        flow.settle(report)
+    run(lambda: flow.check_evaluations(report))
 
 
 @dsl.component(base_image=TRAIN_IMAGE, install_kfp_package=False)
-def close(root: str, status: dsl.PipelineTaskFinalStatus, summary: dsl.Output[dsl.Markdown]) -> None:
-    """See `previts.flow.close`."""
-    from previts import cli, flow
+def close_run(root: str, status: dsl.PipelineTaskFinalStatus, summary: dsl.Output[dsl.Markdown]) -> None:
+    """Mark interrupted MLflow runs as failed, and describe how the pipeline run ended."""
+    from components._step import run
+    from previts import flow
 
-    with cli.readable_errors(), open(summary.path, "w") as page:
-        page.write(flow.close(root, status.state, status.error_message or ""))
+    with open(summary.path, "w") as page:
+        page.write(run(lambda: flow.close_run(root, status.state, status.error_message or "")))

@@ -1,4 +1,4 @@
-"""Join videos and tubes into the sampling index."""
+"""The component of the verb `index`."""
 
 from kfp import dsl
 
@@ -15,11 +15,12 @@ def index(
     profile: str = "paper",
     set: list[str] = [],
 ) -> str:
-    """See `previts.stages.index`."""
-    from previts import addresses, cli, stages, storage
+    """Join videos and tubes into the index of the frames from which pretraining samples clips."""
+    from components._step import run_stage
+    from previts import stages
 
-    with cli.readable_errors(), open(summary.path, "w") as page:
-        uri = stages.index(videos, tubes, root, profile, set)
-        page.write(addresses.describe(uri))
-        metrics.metadata.update(storage.read_manifest(uri).counts)
-    return uri
+    return run_stage(
+        lambda: stages.index(videos=videos, tubes=tubes, root=root, profile=profile, set=set),
+        summary.path,
+        metrics.metadata,
+    )

@@ -1,4 +1,4 @@
-"""Pretrain the encoder of one row."""
+"""The component of the verb `pretrain`."""
 
 from kfp import dsl
 
@@ -18,11 +18,21 @@ def pretrain(
     processes: int = 1,
     job: list[str] = [],
 ) -> str:
-    """See `previts.stages.pretrain`."""
-    from previts import addresses, cli, stages, storage
+    """Pretrain the encoder of one row of the paper's tables."""
+    from components._step import run_stage
+    from previts import stages
 
-    with cli.readable_errors(), open(summary.path, "w") as page:
-        uri = stages.pretrain(row, index, root, profile, set, launcher, int(processes), job)
-        page.write(addresses.describe(uri))
-        metrics.metadata.update(storage.read_manifest(uri).counts)
-    return uri
+    return run_stage(
+        lambda: stages.pretrain(
+            row=row,
+            index=index,
+            root=root,
+            profile=profile,
+            set=set,
+            launcher=launcher,
+            processes=int(processes),
+            job=job,
+        ),
+        summary.path,
+        metrics.metadata,
+    )

@@ -1,4 +1,4 @@
-"""Write the page that compares the rows."""
+"""The component of the verb `report`."""
 
 from kfp import dsl
 
@@ -16,11 +16,14 @@ def report(
     profile: str = "paper",
     set: list[str] = [],
 ) -> str:
-    """See `previts.stages.report`."""
-    from previts import cli, stages, storage
+    """Write the report that compares the rows."""
+    from components._step import copy_file, run
+    from previts import stages
 
-    with cli.readable_errors(), open(page.path, "wb") as html, open(summary.path, "wb") as markdown:
-        uri = stages.report(rows, index, results, root, profile, set)
-        html.write(storage.read_bytes(storage.join(uri, "report.html")))
-        markdown.write(storage.read_bytes(storage.join(uri, "report.md")))
-    return uri
+    def work() -> str:
+        uri = stages.report(rows=rows, index=index, results=results, root=root, profile=profile, set=set)
+        copy_file(uri, "report.html", page.path)
+        copy_file(uri, "report.md", summary.path)
+        return uri
+
+    return run(work)

@@ -1,4 +1,4 @@
-"""Find the salient regions of the frames of one part of a corpus."""
+"""The component of the verb `saliency`."""
 
 from kfp import dsl
 
@@ -16,10 +16,13 @@ def saliency(
     part: int = 0,
     parts: int = 1,
 ) -> str:
-    """See `previts.stages.saliency`."""
-    from previts import addresses, cli, stages
+    """Find the salient regions in the frames of one part of the videos."""
+    from components._step import run_stage
+    from previts import stages
 
-    with cli.readable_errors(), open(summary.path, "w") as page:
-        uri = stages.saliency(videos, model, root, profile, set, int(part), int(parts))
-        page.write(addresses.describe(uri))
-    return uri
+    return run_stage(
+        lambda: stages.saliency(
+            videos=videos, model=model, root=root, profile=profile, set=set, part=int(part), parts=int(parts)
+        ),
+        summary.path,
+    )

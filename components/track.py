@@ -1,4 +1,4 @@
-"""Follow the most salient object of each video of one part of a corpus."""
+"""The component of the verb `track`."""
 
 from kfp import dsl
 
@@ -16,10 +16,13 @@ def track(
     part: int = 0,
     parts: int = 1,
 ) -> str:
-    """See `previts.stages.track`."""
-    from previts import addresses, cli, stages
+    """Follow the most salient object through each video of one part."""
+    from components._step import run_stage
+    from previts import stages
 
-    with cli.readable_errors(), open(summary.path, "w") as page:
-        uri = stages.track(videos, saliency, root, profile, set, int(part), int(parts))
-        page.write(addresses.describe(uri))
-    return uri
+    return run_stage(
+        lambda: stages.track(
+            videos=videos, saliency=saliency, root=root, profile=profile, set=set, part=int(part), parts=int(parts)
+        ),
+        summary.path,
+    )

@@ -1,1 +1,1 @@
-"""The DAGs: verbs named in an order, compiled to the YAML that a cluster runs."""
+"""The pipelines: the components as DAGs, compiled to the YAML that a cluster runs."""

@@ -1,4 +1,4 @@
-"""`python -m pipelines`: compile the DAGs to the committed YAML, run one on this machine, or hand one to a cluster."""
+"""`python -m pipelines`: compile the pipelines, run one on this machine, or submit or schedule one on a cluster."""
 
 import os
 
@@ -12,9 +12,11 @@ from previts.cli import readable_errors
 def compile(folder: str = "pipelines", production: bool = False) -> None:
     """Compile the pipelines to the YAML that a cluster runs.
 
+    The YAML names its images and calls functions that are in these images. Release both together.
+
     Args:
-        folder: Where to write previts_full.yaml and previts_scheduled.yaml.
-        production: Refuse images that are not named by a digest.
+        folder: Folder for previts_full.yaml and previts_scheduled.yaml.
+        production: Refuse images without a digest.
     """
     from kfp import compiler
 
@@ -27,7 +29,7 @@ def compile(folder: str = "pipelines", production: bool = False) -> None:
 
 
 def main() -> None:
-    """Run one subcommand."""
+    """Parse the command line and run one subcommand."""
     with readable_errors():
         tyro.extras.subcommand_cli_from_dict(
             {"compile": compile, "run-local": run_local, "submit": submit, "schedule": schedule},

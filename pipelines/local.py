@@ -1,4 +1,4 @@
-"""The whole DAG on this machine, on KFP's embedded engine: the same steps and the same YAML's code as on a cluster."""
+"""The whole pipeline on this machine: KFP's embedded engine runs the same steps as a cluster."""
 
 import collections
 import contextlib
@@ -12,12 +12,13 @@ import tempfile
 import time
 import warnings
 from collections.abc import Sequence
+from typing import Any
 
 from previts import flow, paper, stages, storage, workers
 from previts.cli import ENGINE
 from previts.errors import InputError
 
-# What the engine prints of itself: executor chatter, the inputs of a step as JSON, rules, blank lines.
+# Lines of the engine that the screen omits: executor messages, the inputs of a step as JSON, rulers, blank lines.
 CHATTER = re.compile(
     r"^\s*(\[KFP Executor|[\"{}\]\[]|-{20,}|$)|Streamed logs:|Cleaned up workspace|outputs?:$|has no outputs"
     r"|expression selector"
@@ -29,6 +30,7 @@ LOG = "run.log"
 
 
 def run_local(
+    *,
     root: str = "demo",
     crawl: str = "",
     data: str = "",
@@ -42,43 +44,27 @@ def run_local(
     job: Sequence[str] = (),
     evaluation_processes: int = 1,
 ) -> None:
-    """Run the whole pipeline on this machine; the same command again goes on where it stopped.
+    """Run the whole pipeline on this machine. The same command resumes a run that stopped.
 
     Args:
-        root: Folder or bucket prefix under which every result lies.
-        crawl: CSV or Parquet manifest, native VGG-Sound or Kinetics CSV, or a folder of videos; by default a small
-            synthetic world that is made first.
-        data: Folder of the labelled sets: voc/, imagenet/, coco/, in9/, davis/, ucf101/ and so on; by default those of
-            the synthetic world.
+        root: Folder or bucket prefix of all results.
+        crawl: A list of videos as CSV or Parquet, the CSV of VGG-Sound or Kinetics, or a folder of videos. By default
+            the command first makes a small synthetic world and uses its videos.
+        data: Folder of the labelled datasets: voc/, imagenet/, coco/, in9/, davis/, ucf101/ and so on. By default those
+            of the synthetic world.
         rows: Rows or tables of the paper to pretrain and compare (`previts show` lists them).
-        benchmarks: What to evaluate each row on; by default what the paper has for it.
+        benchmarks: Benchmarks of each row. By default each row runs those that the paper reports for it.
         profile: Size of the run: paper or demo.
-        set: One-off changes, such as sampling.min_overlap=0.2.
-        parts: Workers that share the videos; the engine runs two at a time.
-        launcher: Where the training program runs: local, on this machine, or pytorchjob, on a Kubernetes cluster.
-        processes: Training processes, one a GPU.
+        set: Changes to single settings, such as sampling.min_overlap=0.2.
+        parts: Number of parts into which the videos are divided. The engine processes two at a time.
+        launcher: Where pretraining runs: local (on this machine) or pytorchjob (on a Kubernetes cluster).
+        processes: Training processes, one for each GPU.
         job: Settings of a PyTorchJob, such as spot=true, queue=research or namespace=team.
-        evaluation_processes: Processes of each evaluation that trains, one a GPU.
+        evaluation_processes: Processes of an evaluation that trains, one for each GPU.
     """
     started = time.monotonic()
     root = storage.absolute(root)
-    # A typing error should not cost an hour, nor leave a folder behind.
-    flow.distinct_rows(rows, benchmarks, profile, set, parts, launcher, processes, job)
-    if not crawl or not data:
-        made = stages.world(root)
-        crawl, data = crawl or storage.join(made, "crawl.csv"), data or storage.join(made, "datasets")
-    crawl, data = storage.absolute(crawl), storage.absolute(data)
-    flow.plan(crawl, data, rows, benchmarks, profile, set, parts, launcher, processes, job)
-    storage.check_writable(root)
-    # The engine runs two steps at once; each may use its share of the cores.
-    os.environ.setdefault(workers.WHOLE, str(workers.available()))
-    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, workers.available() // 2)))
-    os.environ.setdefault("PREVITS_CHECKPOINT_SECONDS", "30")  # a laptop is closed sooner than a node is lost
-    os.environ[ENGINE] = str(os.getpid())
-    arguments = {
-        "root": root,
-        "crawl": crawl,
-        "data": data,
+    choices: dict[str, Any] = {
         "rows": list(rows),
         "benchmarks": list(benchmarks),
         "profile": profile,
@@ -87,8 +73,22 @@ def run_local(
         "launcher": launcher,
         "processes": processes,
         "job": list(job),
-        "evaluation_processes": evaluation_processes,
     }
+    # Check the parameters first: a typing error must not cost an hour or leave a folder behind.
+    flow.distinct_rows(**choices)
+    if not crawl or not data:
+        made = stages.world(root)
+        crawl, data = crawl or storage.join(made, "crawl.csv"), data or storage.join(made, "datasets")
+    crawl, data = storage.absolute(crawl), storage.absolute(data)
+    flow.check_run(crawl=crawl, data=data, **choices)
+    storage.check_writable(root)
+    # The engine runs two steps at once. Each can use half of the cores.
+    os.environ.setdefault(workers.WHOLE, str(workers.available()))
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, workers.available() // 2)))
+    os.environ.setdefault("PREVITS_CHECKPOINT_SECONDS", "30")  # a laptop is closed more often than a node fails
+    os.environ[ENGINE] = str(os.getpid())
+    inputs = {"root": root, "crawl": crawl, "data": data}
+    arguments = {**inputs, **choices, "evaluation_processes": evaluation_processes}
     log = os.path.join(storage.local_path(root) or ".", LOG)
     os.makedirs(os.path.dirname(log) or ".", exist_ok=True)
     with open(log, "a") as file:
@@ -97,7 +97,8 @@ def run_local(
     if failure:
         cause = "\n".join(dict.fromkeys(screen.causes)) or "\n".join([*screen.last, failure])
         raise InputError(
-            f"the run stopped:\n{cause}\nThe whole log is {log}. The same command goes on where it stopped."
+            f"the run stopped:\n{cause}\nThe whole log is in {log}. Fix the cause and start the same command again: it "
+            "resumes the run"
         )
     print(
         f"Done in {time.monotonic() - started:.0f} s. The report: {storage.join(root, 'report.html')}", file=sys.stderr
@@ -105,20 +106,20 @@ def run_local(
 
 
 def _run(arguments: dict[str, object], screen: "_Screen") -> str:
-    """Run the DAG on the embedded engine and return why it failed, or nothing."""
+    """Run the pipeline on the embedded engine, and return the reason for its failure or an empty text."""
     import kfp.local
     from kfp.local import logging_utils
 
     from pipelines.previts_full import previts_full
 
-    # The engine's indented print nests once more with every parallel step and never ends.
+    # Each parallel step adds a level of indentation to the engine's print function and none removes one.
     logging_utils.indented_print = contextlib.nullcontext
-    # A person is told at once what failed, and repeats the command when it is mended.
+    # No retries: the user sees a failure at once, fixes the cause and starts the command again.
     for component in previts_full.pipeline_spec.components.values():
         for task in component.dag.tasks.values():
             task.ClearField("retry_policy")
     engine = tempfile.mkdtemp(prefix="previts-engine-")
-    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # so that the folder goes too
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # to remove the folder also then
     try:
         with contextlib.redirect_stdout(screen), warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="You may be attemping")
@@ -135,22 +136,22 @@ def _run(arguments: dict[str, object], screen: "_Screen") -> str:
 
 
 class _Screen(io.TextIOBase):
-    """Shows a person what the steps say and the engine's start and end of each; the log file gets every line."""
+    """Prints the output of the steps, and when each starts and ends; writes every line to the log file."""
 
     def __init__(self, log: io.TextIOBase) -> None:
         self.log = log
         self.rest = ""
-        self.causes: list[str] = []  # what steps said of their failures
-        self.telling = False
-        self.last: collections.deque[str] = collections.deque(maxlen=8)  # of a step that died without a word
+        self.causes: list[str] = []  # messages of steps about their failures
+        self.in_message = False  # whether the current line belongs to such a message
+        self.last: collections.deque[str] = collections.deque(maxlen=8)  # shown if a step prints no message
 
     def write(self, text: str) -> int:
         self.log.write(text)
         *lines, self.rest = (self.rest + text).split("\n")
         for line in lines:
             plain = COLOUR.sub("", line)
-            self.telling = not ENGINE_LINE.match(plain) and (self.telling or plain.startswith("previts: "))
-            if self.telling and plain.strip():
+            self.in_message = not ENGINE_LINE.match(plain) and (self.in_message or plain.startswith("previts: "))
+            if self.in_message and plain.strip():
                 self.causes.append(plain.removeprefix("previts: ").rstrip())
             if not CHATTER.search(plain) and not OUTPUT.search(plain):
                 print(plain.rstrip(), file=sys.stderr, flush=True)

@@ -1,7 +1,12 @@
-"""The whole of PreViTS as one DAG: from a crawl of videos to a page that compares the rows.
+"""The pipelines of PreViTS: from a crawl of videos to a report that compares the rows.
 
-Inner DAGs, each with flat loops. What a loop's body needs from outside comes in as an input of its DAG: the embedded
-engine takes an output of a sibling task, named inside a loop, for the loop's item.
+The DAGs are nested, and each has flat loops. A loop takes values from outside through the inputs of its DAG. The
+embedded engine passes the loop's item instead of the output of a sibling task that is named inside a loop.
+
+Loops have no `name`: some backends look up the outputs of a loop by that name and do not find them.
+
+An outer pipeline passes its parameters on as `dict(locals())`. This must be its first line, because `locals()` also
+contains every variable that is assigned before.
 """
 
 from kfp import dsl
@@ -10,44 +15,52 @@ from components._images import LAUNCHER, TRAIN_IMAGE
 from components.download import download
 from components.evaluate import evaluate
 from components.fit_saliency import fit_saliency
-from components.flow import close, one, pairs, plan, settle, share, unprocessed
+from components.flow import (
+    check_evaluations,
+    check_run,
+    close_run,
+    collect_parts,
+    list_evaluations,
+    list_parts,
+    next_crawl,
+)
 from components.index import index
 from components.pretrain import pretrain
 from components.report import report
 from components.saliency import saliency
 from components.track import track
-from pipelines.cluster import by_own_token, place, with_gpus
+from pipelines.cluster import place, with_google_token, with_gpus
 
 KEPT = dsl.PipelineConfig(ttl_seconds_after_success=3 * 86400, ttl_seconds_after_failure=14 * 86400)
 
 
-@dsl.pipeline(name="fetch")
-def fetch(crawl: str, root: str, profile: str, set: list[str], parts: int) -> str:
-    """Fetch and normalise the videos, shared out to workers."""
-    with dsl.ParallelFor(place(share(parts=parts)).output) as part:
+@dsl.pipeline(name="download-crawl")
+def download_crawl(crawl: str, root: str, profile: str, set: list[str], parts: int) -> str:
+    """Download and normalise the videos of a crawl, one step for each part."""
+    with dsl.ParallelFor(place(list_parts(parts=parts)).output) as part:
         stored = download(crawl=crawl, root=root, profile=profile, set=set, part=part, parts=parts)
-        by_own_token(place(stored, cpu="8", memory="16Gi", scratch="64Gi", hours=48))
-    return place(one(uris=dsl.Collected(stored.outputs["Output"]))).output
+        with_google_token(place(stored, cpu="8", memory="16Gi", scratch="64Gi", hours=48))
+    return place(collect_parts(uris=dsl.Collected(stored.outputs["Output"]))).output
 
 
-@dsl.pipeline(name="perceive")
-def perceive(
+@dsl.pipeline(name="find-objects")
+def find_objects(
     videos: str, model: str, root: str, profile: str, set: list[str], parts: int, gpus: str, gpu_nodes: dict[str, str]
 ) -> str:
-    """Find and follow the object of each video, shared out to workers."""
-    with dsl.ParallelFor(place(share(parts=parts)).output) as part:
+    """Find and track the object in each video, one pair of steps for each part."""
+    with dsl.ParallelFor(place(list_parts(parts=parts)).output) as part:
         regions = saliency(videos=videos, model=model, root=root, profile=profile, set=set, part=part, parts=parts)
         with_gpus(place(regions, cpu="8", memory="24Gi", scratch="16Gi", hours=48), gpus, gpu_nodes)
         masks = regions.outputs["Output"]
-        followed = track(videos=videos, saliency=masks, root=root, profile=profile, set=set, part=part, parts=parts)
-        place(followed, cpu="8", memory="16Gi", scratch="16Gi", hours=24)
-    return place(one(uris=dsl.Collected(followed.outputs["Output"]))).output
+        tubes = track(videos=videos, saliency=masks, root=root, profile=profile, set=set, part=part, parts=parts)
+        place(tubes, cpu="8", memory="16Gi", scratch="16Gi", hours=24)
+    return place(collect_parts(uris=dsl.Collected(tubes.outputs["Output"]))).output
 
 
-@dsl.pipeline(name="learn")
-def learn(
+@dsl.pipeline(name="pretrain-and-evaluate")
+def pretrain_and_evaluate(
+    distinct_rows: list[str],
     rows: list[str],
-    shown: list[str],
     benchmarks: list[str],
     index: str,
     data: str,
@@ -62,43 +75,49 @@ def learn(
     evaluation_gpus: str,
     gpu_nodes: dict[str, str],
 ) -> str:
-    """Pretrain each row, evaluate each checkpoint on each benchmark, and compare."""
-    with dsl.ParallelFor(rows) as row:
+    """Pretrain each distinct row, evaluate each checkpoint on each benchmark, and write the report."""
+    with dsl.ParallelFor(distinct_rows) as row:
         trained = pretrain(
             row=row, index=index, root=root, profile=profile, set=set, launcher=launcher, processes=processes, job=job
         )
         if LAUNCHER == "local":
             place(trained, cpu="8", memory="48Gi", scratch="32Gi", hours=14 * 24, retries=5)
             with_gpus(trained, training_gpus, gpu_nodes)
-        else:  # it only waits for a job, whose image is another, and which ends where this step's node is taken
-            waits = place(trained, hours=14 * 24, retries=5, spot=False)
-            waits.set_env_variable("PREVITS_TRAIN_IMAGE", TRAIN_IMAGE)
-    checkpoints = dsl.Collected(trained.outputs["Output"])
-    todo = pairs(
-        rows=shown, benchmarks=benchmarks, checkpoints=checkpoints, index=index, root=root, profile=profile, set=set
+        else:
+            # The step only waits for a job with another image. The job ends if the step's node is preempted.
+            waiting = place(trained, hours=14 * 24, retries=5, spot=False)
+            waiting.set_env_variable("PREVITS_TRAIN_IMAGE", TRAIN_IMAGE)
+    evaluations = list_evaluations(
+        rows=rows,
+        benchmarks=benchmarks,
+        checkpoints=dsl.Collected(trained.outputs["Output"]),
+        index=index,
+        root=root,
+        profile=profile,
+        set=set,
     )
-    with dsl.ParallelFor(place(todo).output) as pair:
-        measured = evaluate(
-            row=pair.row,
-            benchmark=pair.benchmark,
-            checkpoint=pair.checkpoint,
+    with dsl.ParallelFor(place(evaluations).output) as chosen:
+        evaluated = evaluate(
+            row=chosen.row,
+            benchmark=chosen.benchmark,
+            checkpoint=chosen.checkpoint,
             data=data,
             root=root,
             profile=profile,
             set=set,
             processes=evaluation_processes,
         )
-        place(measured, cpu="8", memory="48Gi", scratch="32Gi", hours=72)
-        with_gpus(measured, evaluation_gpus, gpu_nodes)
-    results = dsl.Collected(measured.outputs["Output"])
-    page = report(rows=shown, index=index, results=results, root=root, profile=profile, set=set)
+        place(evaluated, cpu="8", memory="48Gi", scratch="32Gi", hours=72)
+        with_gpus(evaluated, evaluation_gpus, gpu_nodes)
+    results = dsl.Collected(evaluated.outputs["Output"])
+    page = report(rows=rows, index=index, results=results, root=root, profile=profile, set=set)
     written = place(page, cpu="2", memory="8Gi", scratch="8Gi", hours=2).outputs["Output"]
-    place(settle(report=written), retries=0)  # it says what failed; that is not mended by saying it again
+    place(check_evaluations(report=written), retries=0)  # it reads what is stored, so a retry gives the same answer
     return written
 
 
-@dsl.pipeline(name="study")
-def study(
+@dsl.pipeline(name="crawl-to-report")
+def crawl_to_report(
     crawl: str,
     root: str,
     data: str,
@@ -116,9 +135,9 @@ def study(
     evaluation_gpus: str,
     gpu_nodes: dict[str, str],
 ) -> None:
-    """Check the choices, then go from one crawl to its report."""
-    chosen = dict(locals())  # first: a name that is assigned before it would become an argument too
-    distinct = plan(
+    """Check the run, then run every stage from one crawl to its report."""
+    given = dict(locals())  # must be the first line
+    checked = check_run(
         crawl=crawl,
         data=data,
         rows=rows,
@@ -130,12 +149,12 @@ def study(
         processes=processes,
         job=job,
     )
-    place(distinct)
-    videos = fetch(crawl=crawl, root=root, profile=profile, set=set, parts=parts).after(distinct).output
+    place(checked)
+    videos = download_crawl(crawl=crawl, root=root, profile=profile, set=set, parts=parts).after(checked).output
     fitted = fit_saliency(videos=videos, root=root, profile=profile, set=set)
     place(fitted, cpu="8", memory="48Gi", scratch="32Gi", hours=72)
     model = with_gpus(fitted, perception_gpus, gpu_nodes).outputs["Output"]
-    tubes = perceive(
+    tubes = find_objects(
         videos=videos,
         model=model,
         root=root,
@@ -146,15 +165,15 @@ def study(
         gpu_nodes=gpu_nodes,
     ).output
     joined = index(videos=videos, tubes=tubes, root=root, profile=profile, set=set)
-    corpus = place(joined, cpu="2", memory="16Gi", hours=4).outputs["Output"]
-    used_before = ("crawl", "rows", "parts", "perception_gpus")
-    passed_on = {name: value for name, value in chosen.items() if name not in used_before}
-    learn(rows=distinct.output, shown=rows, index=corpus, **passed_on)
+    indexed = place(joined, cpu="2", memory="16Gi", hours=4).outputs["Output"]
+    earlier = ("crawl", "parts", "perception_gpus")  # parameters of the steps above alone
+    rest = {name: value for name, value in given.items() if name not in earlier}
+    pretrain_and_evaluate(distinct_rows=checked.output, index=indexed, **rest)
 
 
 @dsl.pipeline(
     name="previts-full",
-    description="Videos are fetched, their salient objects followed, encoders pretrained, evaluated and compared.",
+    description="Download videos, track their salient objects, pretrain and evaluate encoders, and compare them.",
     pipeline_config=KEPT,
 )
 def previts_full(
@@ -175,34 +194,34 @@ def previts_full(
     evaluation_gpus: str = "0",
     gpu_nodes: dict[str, str] = {},
 ) -> None:
-    """Run the whole flow.
+    """Run every stage from one crawl to its report.
 
     Args:
-        crawl: A CSV or Parquet manifest of videos, the CSV of VGG-Sound or Kinetics, or a folder.
-        root: Folder or bucket prefix under which every result lies; the same root again goes on where it stopped.
-        data: Folder of the labelled sets: voc/, imagenet/, coco/, in9/, davis/, ucf101/ and so on.
+        crawl: A list of videos as CSV or Parquet, the CSV of VGG-Sound or Kinetics, or a folder of videos.
+        root: Folder or bucket prefix of all results. A second run with the same root resumes and repeats nothing.
+        data: Folder of the labelled datasets: voc/, imagenet/, coco/, in9/, davis/, ucf101/ and so on.
         rows: Rows or tables of the paper to pretrain and compare.
-        benchmarks: What to evaluate each row on; by default what the paper has for it.
+        benchmarks: Benchmarks of each row. By default each row runs those that the paper reports for it.
         profile: Size of the run: paper or demo.
-        set: One-off changes, such as sampling.min_overlap=0.2.
-        parts: Workers that share the videos.
-        launcher: Where the training program runs: local, in its step's own pod, or pytorchjob.
-        processes: Training processes, one a GPU.
+        set: Changes to single settings, such as sampling.min_overlap=0.2.
+        parts: Number of parts into which the videos are divided, one step for each.
+        launcher: Where pretraining runs: local (in the pod of its step) or pytorchjob.
+        processes: Training processes, one for each GPU.
         job: Settings of a PyTorchJob, such as spot=true, queue=research or namespace=team.
-        evaluation_processes: Processes of each evaluation that trains, one a GPU.
-        perception_gpus: GPUs of the steps that fit and apply the saliency model; text.
-        training_gpus: GPUs of a pretraining step that trains itself; text.
-        evaluation_gpus: GPUs of an evaluation; text.
+        evaluation_processes: Processes of an evaluation that trains, one for each GPU.
+        perception_gpus: GPUs of a step that fits or applies the saliency model, as text.
+        training_gpus: GPUs of a pretraining step with the local launcher, as text.
+        evaluation_gpus: GPUs of an evaluation step, as text.
         gpu_nodes: Labels of the nodes for steps with GPUs.
     """
-    chosen = dict(locals())  # first: a name that is assigned before it would become an argument too
-    with dsl.ExitHandler(place(close(root=root), retries=0)):
-        study(**chosen)
+    given = dict(locals())  # must be the first line
+    with dsl.ExitHandler(place(close_run(root=root), retries=0)):
+        crawl_to_report(**given)
 
 
 @dsl.pipeline(
     name="previts-scheduled",
-    description="The oldest manifest below a prefix that no report rests on yet goes through the whole flow.",
+    description="Run every stage on the first crawl below a prefix that has no report yet.",
     pipeline_config=KEPT,
 )
 def previts_scheduled(
@@ -223,14 +242,14 @@ def previts_scheduled(
     evaluation_gpus: str = "0",
     gpu_nodes: dict[str, str] = {},
 ) -> None:
-    """Run the whole flow on the next crawl, if there is one; the other parameters are those of `previts_full`.
+    """Run every stage on the next crawl, if there is one. The other parameters are those of `previts_full`.
 
-    `crawls` is a folder or bucket prefix to which manifests are added, one a crawl, in the order of their names.
+    `crawls` is a folder or bucket prefix to which crawls are added. They are processed in the order of their names.
     """
-    chosen = dict(locals())  # first: a name that is assigned before it would become an argument too
-    del chosen["crawls"]
-    with dsl.ExitHandler(place(close(root=root), retries=0)):
-        crawl = place(unprocessed(crawls=crawls, root=root)).output
-        # Known only when it runs, so this branch cannot be taken in Python.
+    given = dict(locals())  # must be the first line
+    del given["crawls"]
+    with dsl.ExitHandler(place(close_run(root=root), retries=0)):
+        crawl = place(next_crawl(crawls=crawls, root=root)).output
+        # The value is known only when the pipeline runs, so a Python `if` cannot test it.
         with dsl.If(crawl != ""):
-            study(crawl=crawl, **chosen)
+            crawl_to_report(crawl=crawl, **given)

@@ -1,4 +1,4 @@
-"""Runs on a cluster: a pipeline compiled, its parameters checked, and handed to the API of Kubeflow Pipelines."""
+"""Runs on a cluster: check the parameters, compile the pipeline and send it to the API of Kubeflow Pipelines."""
 
 import difflib
 import json
@@ -22,6 +22,7 @@ KUBEFLOW = "kubeflow"  # the namespace of the API
 
 def submit(
     parameters: tyro.conf.Positional[tuple[str, ...]],
+    *,
     run: str = "previts",
     experiment: str = "previts",
     host: str = "",
@@ -29,16 +30,16 @@ def submit(
     service_account: str = "previts-steps",
     production: bool = True,
 ) -> None:
-    """Run the whole flow on a cluster.
+    """Run the whole pipeline on a cluster.
 
     Args:
-        parameters: Those of the pipeline, as name=value: crawl, root and data are needed; lists are JSON.
+        parameters: Parameters of the pipeline as name=value. Required are crawl, root and data. Lists are JSON.
         run: Name of the run.
-        experiment: Name of the experiment that holds it.
-        host: Address of the API, else of the kfp command line's context or KF_PIPELINES_ENDPOINT.
+        experiment: Name of the experiment that contains the run.
+        host: Address of the API. By default that of KF_PIPELINES_ENDPOINT or of the context of the kfp command line.
         namespace: Namespace of the run.
-        service_account: Account of the run's pods.
-        production: Refuse images that are not named by a digest.
+        service_account: Service account of the run's pods.
+        production: Refuse images without a digest.
     """
     from pipelines.previts_full import previts_full
 
@@ -47,7 +48,13 @@ def submit(
     package = _compiled(previts_full, production)
     try:
         result = _client(host, namespace).create_run_from_pipeline_package(
-            package, values, run, experiment, namespace, enable_caching=False, service_account=service_account
+            pipeline_file=package,
+            arguments=values,
+            run_name=run,
+            experiment_name=experiment,
+            namespace=namespace,
+            enable_caching=False,
+            service_account=service_account,
         )
     finally:
         os.remove(package)
@@ -56,6 +63,7 @@ def submit(
 
 def schedule(
     parameters: tyro.conf.Positional[tuple[str, ...]],
+    *,
     cron: str = "0 0 3 * * *",
     name: str = "previts",
     experiment: str = "previts",
@@ -64,17 +72,18 @@ def schedule(
     service_account: str = "previts-steps",
     production: bool = True,
 ) -> None:
-    """Run the whole flow again and again, each time on the next manifest below a prefix that was not processed yet.
+    """Run the whole pipeline on a schedule, each time on the next crawl below a prefix that has no report yet.
 
     Args:
-        parameters: Those of the pipeline, as name=value: crawls (the prefix), root and data are needed; lists are JSON.
-        cron: When: second, minute, hour, day, month, weekday.
+        parameters: Parameters of the pipeline as name=value. Required are crawls (the prefix), root and data. Lists are
+            JSON.
+        cron: Times of the runs: second, minute, hour, day, month, weekday.
         name: Name of the schedule.
-        experiment: Name of the experiment that holds it.
-        host: Address of the API, else of the kfp command line's context or KF_PIPELINES_ENDPOINT.
+        experiment: Name of the experiment that contains the schedule.
+        host: Address of the API. By default that of KF_PIPELINES_ENDPOINT or of the context of the kfp command line.
         namespace: Namespace of the runs.
-        service_account: Account of the runs' pods.
-        production: Refuse images that are not named by a digest.
+        service_account: Service account of the runs' pods.
+        production: Refuse images without a digest.
     """
     from pipelines.previts_full import previts_scheduled
 
@@ -87,14 +96,14 @@ def schedule(
         for known in client.list_recurring_runs(page_size=100, experiment_id=group).recurring_runs or []:
             if known.display_name == name:
                 raise InputError(
-                    f"there is a schedule {name!r} already, and two would take the same manifests; end it by "
-                    f"`kfp recurring-run delete {known.recurring_run_id}`"
+                    f"a schedule {name!r} exists already, and two schedules would process the same crawls; delete it "
+                    f"with `kfp recurring-run delete {known.recurring_run_id}`"
                 )
         made = client.create_recurring_run(
             experiment_id=group,
             job_name=name,
             cron_expression=cron,
-            max_concurrency=1,  # the next run must see this one's report
+            max_concurrency=1,  # the next run must find the report of this one
             no_catchup=True,
             params=values,
             pipeline_package_path=package,
@@ -107,16 +116,16 @@ def schedule(
 
 
 def check_images() -> None:
-    """Raise an InputError if an image is named by a tag: what a tag means tomorrow is not what was tested."""
+    """Raise an InputError if an image has no digest: the image behind a tag can change after the test."""
     if loose := [image for image in _images.IMAGES if "@sha256:" not in image]:
         raise InputError(
-            f"{', '.join(loose)} {'has' if len(loose) == 1 else 'have'} a tag and no digest; take those that "
-            "`make push` wrote (set -a; . images/pushed.env), or say --no-production on a cluster for trials"
+            f"{', '.join(loose)} {'has' if len(loose) == 1 else 'have'} a tag and no digest; use the digests that "
+            "`make push` wrote (set -a; . images/pushed.env), or pass --no-production on a cluster for trials"
         )
 
 
 def _compiled(pipeline: Any, production: bool) -> str:
-    """Return the path of a pipeline's package, a temporary file."""
+    """Compile a pipeline and return the path of its package, a temporary file."""
     from kfp import compiler
 
     if production:
@@ -128,10 +137,10 @@ def _compiled(pipeline: Any, production: bool) -> str:
 
 
 def _values(pipeline: Any, texts: Sequence[str]) -> dict[str, Any]:
-    """Return a pipeline's parameters from texts such as parts=32 or 'rows=["6a"]', by the types that it declares.
+    """Parse texts such as parts=32 or 'rows=["6a"]' by the parameter types that a pipeline declares.
 
     Raises:
-        InputError: For a parameter that it does not have, a value that is none, or one that lacks.
+        InputError: If the pipeline does not have a parameter, a value has the wrong type, or a parameter is missing.
     """
     from kfp.pipeline_spec.pipeline_spec_pb2 import ParameterType
 
@@ -141,11 +150,13 @@ def _values(pipeline: Any, texts: Sequence[str]) -> dict[str, Any]:
         name, equals, value = text.partition("=")
         if not equals or name not in known:
             close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.0)[0]
-            raise InputError(f"there is no parameter {text!r}; expected name=value, did you mean {close}=...?")
+            raise InputError(
+                f"{text!r} sets no parameter of the pipeline; expected name=value, did you mean {close}=...?"
+            )
         kind = TYPES.get(ParameterType.ParameterTypeEnum.Name(known[name].parameter_type))
         values[name] = _parsed(name, value, kind) if kind else value
     if missing := [name for name, spec in known.items() if not spec.is_optional and name not in values]:
-        raise InputError(f"a run needs {', '.join(f'{name}=...' for name in sorted(missing))}")
+        raise InputError(f"required parameters are missing: add {', '.join(f'{name}=...' for name in sorted(missing))}")
     return values
 
 
@@ -160,21 +171,21 @@ def _parsed(name: str, text: str, kind: type) -> Any:
 
 
 def _check_choices(values: dict[str, Any]) -> None:
-    """Refuse what the run's own first step would refuse, before anything is started for it."""
+    """Raise the InputErrors of the first step of a run before the run is submitted."""
     flow.distinct_rows(
-        values.get("rows", paper.ARMS),
-        values.get("benchmarks", ()),
-        values.get("profile", "paper"),
-        values.get("set", ()),
-        values.get("parts", 8),
-        values.get("launcher", _images.LAUNCHER),
-        values.get("processes", 1),
-        values.get("job", ()),
+        rows=values.get("rows", paper.ARMS),
+        benchmarks=values.get("benchmarks", ()),
+        profile=values.get("profile", "paper"),
+        set=values.get("set", ()),
+        parts=values.get("parts", 8),
+        launcher=values.get("launcher", _images.LAUNCHER),
+        processes=values.get("processes", 1),
+        job=values.get("job", ()),
     )
     for name in ("crawl", "crawls", "root", "data"):
         if get_protocol(values.get(name, "gs://")) == "file":
             raise InputError(
-                f"{name} must be where every pod of a cluster can read it (gs:// or s3://), got {values[name]}"
+                f"{name} must be a URI that every pod of the cluster can read (gs:// or s3://), got {values[name]}"
             )
 
 
@@ -182,11 +193,11 @@ def _client(host: str, namespace: str) -> Any:
     import kfp
 
     token = None
-    if path := os.environ.get(kfp.client.KF_PIPELINES_SA_TOKEN_ENV):  # else the library reads it in a pod only
+    if path := os.environ.get(kfp.client.KF_PIPELINES_SA_TOKEN_ENV):  # without this, the library reads it in a pod only
         with open(path) as file:
             token = file.read().strip()
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of what a future version of the library will look like
-        # Where no host is named, the library takes the namespace of the runs for that of the API.
+        warnings.simplefilter("ignore")  # about future versions of the library
+        # If no host is set, the library looks for the API in the namespace that it is given for the runs.
         named = host or os.environ.get(kfp.client.client.KF_PIPELINES_ENDPOINT_ENV)
         return kfp.Client(host or None, namespace=namespace if named else KUBEFLOW, existing_token=token)

@@ -1,6 +1,6 @@
-"""What a DAG needs between the verbs: check a run before it costs anything, fan out, fan in, close.
+"""The functions that a pipeline runs between the verbs: check a run, collect parts, list evaluations, close the run.
 
-The pipeline's loops are flat: rows to pretrain, then pairs of checkpoint and benchmark to evaluate.
+The loops of the pipeline are flat: one over the rows to pretrain, then one over the pairs of checkpoint and benchmark.
 """
 
 import collections
@@ -18,6 +18,7 @@ from previts.evaluation import EvaluationConfig
 
 
 def distinct_rows(
+    *,
     rows: Sequence[str],
     benchmarks: Sequence[str],
     profile: str,
@@ -27,10 +28,12 @@ def distinct_rows(
     processes: int,
     job: Sequence[str] = (),
 ) -> list[str]:
-    """Return the rows to pretrain: of rows that mean the same experiment, the first.
+    """Return the rows to pretrain: the first row of each distinct experiment.
+
+    This function checks the parameters alone. It reads and writes no file.
 
     Raises:
-        InputError: For a choice that does not exist or cannot be carried out; nothing is read or written to find that.
+        InputError: If a parameter has a value that does not exist, or if values contradict each other.
     """
     if parts < 1:
         raise InputError(f"parts must be 1 or more, got {parts}")
@@ -43,18 +46,19 @@ def distinct_rows(
         addresses.check_start(row.name, resolved)
         addresses.check_fit(row.name, resolved, benchmarks or row.benchmarks)
         addresses.check_perception(row.name, resolved, paper.resolve(None, profile, set))
-        # What decides a checkpoint: two steps must not train one at the same time.
+        # These settings decide a checkpoint. Two steps must not train the same checkpoint at the same time.
         trained = {**resolved.experiment.learned(), "weights": resolved.experiment.model.weights}
-        first, measured = distinct.setdefault(storage.fingerprint(trained), (row.name, resolved.evaluation))
-        if measured != resolved.evaluation:
+        first, evaluation = distinct.setdefault(storage.fingerprint(trained), (row.name, resolved.evaluation))
+        if evaluation != resolved.evaluation:
             raise InputError(
-                f"rows {first} and {row.name} share a checkpoint, which is measured once: give evaluation settings to "
-                "both or to none, or run one row at a time"
+                f"rows {first} and {row.name} share a checkpoint, which is evaluated once, but their evaluation "
+                "settings differ: set them for both rows or for neither, or run one row at a time"
             )
     return [name for name, _ in distinct.values()]
 
 
-def plan(
+def check_run(
+    *,
     crawl: str,
     data: str,
     rows: Sequence[str],
@@ -66,12 +70,21 @@ def plan(
     processes: int = 1,
     job: Sequence[str] = (),
 ) -> list[str]:
-    """Check a run's choices and inputs before it costs anything, and return the rows to pretrain.
+    """Check the parameters and inputs of a run before any expensive step, and return the rows to pretrain.
 
     Raises:
-        InputError: For a choice that cannot be carried out, a broken crawl, or a labelled set that is not there.
+        InputError: If a parameter is invalid, the crawl is broken, or weights or a labelled dataset are missing.
     """
-    distinct = distinct_rows(rows, benchmarks, profile, set, parts, launcher, processes, job)
+    distinct = distinct_rows(
+        rows=rows,
+        benchmarks=benchmarks,
+        profile=profile,
+        set=set,
+        parts=parts,
+        launcher=launcher,
+        processes=processes,
+        job=job,
+    )
     for row in distinct:
         addresses.check_weights(paper.resolve(row, profile, set))
     crawls.read_crawl(crawl)
@@ -81,18 +94,21 @@ def plan(
     return distinct
 
 
-def unprocessed(prefix: str, root: str) -> str:
-    """Return the first manifest below a prefix, by name, that no report under a root rests on; empty if there is none.
+def next_crawl(prefix: str, root: str) -> str:
+    """Return the first crawl below a prefix, by name, that no report under the root is based on.
 
-    A manifest is known by its address: one that is corrected later is given a new name.
+    A crawl is identified by its URI. Save a corrected crawl under a new name.
+
+    Returns:
+        The URI of the crawl, or an empty text if every crawl has a report.
 
     Raises:
-        InputError: If there is no manifest at all.
+        InputError: If there is no crawl below the prefix.
     """
     prefix = storage.absolute(prefix)
     names = [name for name in storage.names(prefix) if name.lower().endswith((".csv", ".parquet", ".pq"))]
     if not names:
-        raise InputError(f"there is no manifest below {prefix}; expected .csv or .parquet files")
+        raise InputError(f"there is no crawl below {prefix}; add .csv or .parquet files to it")
     reports = storage.join(storage.absolute(root), "report")
     processed = set()
     for name in storage.names(reports):
@@ -100,23 +116,27 @@ def unprocessed(prefix: str, root: str) -> str:
         if storage.is_committed(report):
             processed.add(storage.absolute(storage.ancestor(report, "index", "videos", "crawl")))
     waiting = [uri for name in names if (uri := storage.join(prefix, name)) not in processed]
-    print(f"{len(waiting)} of {len(names)} manifests are waiting", file=sys.stderr)
+    print(f"{len(waiting)} of {len(names)} crawls have no report yet", file=sys.stderr)
     return waiting[0] if waiting else ""
 
 
-def one(uris: Sequence[str]) -> str:
-    """Return the one URI that all parts of a fan-out made.
+def collect_parts(uris: Sequence[str]) -> str:
+    """Check that all parts of a stage wrote one finished output, and return its URI.
 
     Raises:
-        InputError: If they differ, or the whole is not finished.
+        InputError: If the URIs differ, or the output is not finished.
     """
     if len(dict.fromkeys(uris)) != 1:
-        raise InputError(f"the parts of one stage must make one output, got {sorted(dict.fromkeys(uris))}")
+        raise InputError(
+            f"the parts of a stage must write one output, got {sorted(dict.fromkeys(uris))}; run the pipeline again "
+            "with one set of parameters"
+        )
     storage.read_manifest(uris[0])
     return uris[0]
 
 
-def pairs(
+def list_evaluations(
+    *,
     rows: Sequence[str],
     benchmarks: Sequence[str],
     checkpoints: Sequence[str],
@@ -125,13 +145,13 @@ def pairs(
     profile: str,
     set: Sequence[str],
 ) -> list[dict[str, str]]:
-    """Return what to evaluate: benchmarks on the checkpoint of every row, found by the row's own address.
+    """Return the evaluations to run, each a row, a benchmark and a checkpoint.
 
-    Without benchmarks, each checkpoint is measured by those of all rows that share it. The order in which a loop's
-    outputs are collected decides nothing.
+    The checkpoint of a row is found by its address, so the order of `checkpoints` has no effect. Without `benchmarks`,
+    a checkpoint gets the benchmarks of all rows that share it.
 
     Raises:
-        InputError: If the checkpoint of a row is not among those that were pretrained.
+        InputError: If the checkpoint of a row is not among the given ones.
     """
     made = {storage.absolute(checkpoint) for checkpoint in checkpoints}
     first: dict[str, str] = {}
@@ -139,7 +159,10 @@ def pairs(
     for row in paper.expand(rows):
         checkpoint = addresses.checkpoint_address(paper.resolve(row.name, profile, set), index, root)
         if checkpoint not in made:
-            raise InputError(f"row {row.name} has no checkpoint at {checkpoint}; pretrained were {sorted(made)}")
+            raise InputError(
+                f"row {row.name} has no checkpoint at {checkpoint}, pretrained were {sorted(made)}; pretrain the row "
+                "with the same index, profile and settings"
+            )
         first.setdefault(checkpoint, row.name)
         wanted |= dict.fromkeys((checkpoint, benchmark) for benchmark in benchmarks or row.benchmarks)
     return [
@@ -147,7 +170,8 @@ def pairs(
     ]
 
 
-def measure(
+def evaluate_in_subprocess(
+    *,
     row: str,
     benchmark: str,
     checkpoint: str,
@@ -157,47 +181,28 @@ def measure(
     set: Sequence[str],
     processes: int = 1,
 ) -> str:
-    """Evaluate in a process of its own, and return the URI of the result or, where there is none, of why.
+    """Run `previts evaluate` in a subprocess, and store its failure as a result.
 
-    So one benchmark that fails, or is killed for its memory, does not lose the others: the report shows its reason, and
-    another run tries it again.
+    One benchmark that fails, or that the kernel kills for its memory, does not stop the other benchmarks. The report
+    shows the reason, and the next run tries the benchmark again.
+
+    Returns:
+        The URI of the result, or of a failed result with the reason.
 
     Raises:
-        SystemExit: If it was told to stop.
+        SystemExit: If the subprocess was interrupted or terminated from outside.
     """
     command = [sys.executable, "-m", "previts", "evaluate", "--row", row, "--benchmark", benchmark]
     command += ["--checkpoint", checkpoint, "--data", data, "--root", root, "--profile", profile]
     command += ["--processes", str(processes), "--set", *set]
-    last: collections.deque[str] = collections.deque(maxlen=1)
-    said: list[str] = []
-    # It ends with this process, not with the engine: it would be gone first, and look like one that failed.
-    surroundings = {**os.environ, workers.STARTED_BY: str(os.getpid())}
-    # A file, not a pipe: a library that prints much there must not wait for a reader.
-    with tempfile.TemporaryFile("w+", errors="replace") as printed:
-        process = subprocess.Popen(
-            command, stdout=printed, stderr=subprocess.PIPE, text=True, errors="replace", env=surroundings
-        )
-        signal.signal(signal.SIGTERM, lambda number, frame: process.terminate())
-        assert process.stderr
-        for line in process.stderr:
-            print(line.rstrip(), file=sys.stderr, flush=True)
-            if line.strip():
-                last.append(line.strip())
-            if line.startswith("previts: "):
-                said = [line.removeprefix("previts: ").strip()]  # of several processes, the last tells of all
-            elif said:
-                said.append(line.strip())
-        code = process.wait()
-        printed.seek(0)
-        uri = (printed.read().strip().splitlines() or [""])[-1]
+    code, uri, reason = _run_and_relay(command)
     if code == 0:
         return uri
     if code in (130, 143, -signal.SIGTERM):
         raise SystemExit(143)
-    reason = " ".join(said) or (last[0] if last else "it said nothing")
     if code < 0:
         killed = signal.Signals(-code).name
-        hint = ", often for want of memory" if killed == "SIGKILL" else ""
+        hint = ", often because it ran out of memory" if killed == "SIGKILL" else ""
         reason = f"the process was killed by {killed}{hint}"
     fingerprint = addresses.finished(checkpoint, "checkpoints")
     decided = {"checkpoint": fingerprint, "benchmark": benchmark, "error": reason}
@@ -208,8 +213,43 @@ def measure(
     return failed
 
 
-def settle(report: str) -> None:
-    """Raise an InputError if an evaluation that a report shows has failed."""
+def _run_and_relay(command: Sequence[str]) -> tuple[int, str, str]:
+    """Run a command and relay its standard error.
+
+    SIGTERM to this process is passed on to the command.
+
+    Returns:
+        The exit code, the last line of the standard output, and the reason for a failure: the last message that starts
+        with "previts: ", else the last line of the standard error.
+    """
+    last: collections.deque[str] = collections.deque(maxlen=1)
+    message: list[str] = []
+    # The command must end with this process, not with the engine of the pipeline. If it ended with the engine, it could
+    # end before this process, which would take it for a failed evaluation.
+    environment = {**os.environ, workers.STARTED_BY: str(os.getpid())}
+    # Standard output goes to a file. With a pipe, a library that prints much would wait for a reader.
+    with tempfile.TemporaryFile("w+", errors="replace") as printed:
+        process = subprocess.Popen(
+            command, stdout=printed, stderr=subprocess.PIPE, text=True, errors="replace", env=environment
+        )
+        signal.signal(signal.SIGTERM, lambda number, frame: process.terminate())
+        assert process.stderr
+        for line in process.stderr:
+            print(line.rstrip(), file=sys.stderr, flush=True)
+            if line.strip():
+                last.append(line.strip())
+            if line.startswith("previts: "):
+                message = [line.removeprefix("previts: ").strip()]  # of several processes, the last message counts
+            elif message:
+                message.append(line.strip())
+        code = process.wait()
+        printed.seek(0)
+        uri = (printed.read().strip().splitlines() or [""])[-1]
+    return code, uri, " ".join(message) or (last[0] if last else "the process printed no message")
+
+
+def check_evaluations(report: str) -> None:
+    """Raise an InputError if an evaluation that the report shows has failed."""
     inputs = storage.read_manifest(report).inputs
     results = [storage.read_manifest(uri) for name, uri in inputs.items() if name.startswith("result")]
     failed = [
@@ -220,24 +260,30 @@ def settle(report: str) -> None:
     if failed:
         lines = "\n".join(failed)
         raise InputError(
-            f"{len(failed)} of {len(results)} evaluations failed:\n{lines}\nThe report at {report} has the others; "
-            "the same run again tries these anew"
+            f"{len(failed)} of {len(results)} evaluations failed:\n{lines}\nThe report at {report} shows the others. "
+            "Fix the cause and start the same run again: it repeats only the failed evaluations"
         )
 
 
-def close(root: str, state: str, error: str) -> str:
-    """Close what a run left open, whatever its end, and return a Markdown account for the pipeline's page."""
+def close_run(root: str, state: str, error: str) -> str:
+    """Mark MLflow runs that were interrupted as failed, and return a Markdown summary of how the run ended.
+
+    Args:
+        root: Root of the results.
+        state: Final state of the pipeline run, such as SUCCEEDED or FAILED.
+        error: Message of the engine, may be empty.
+    """
     from previts import runlog
 
     closed = runlog.close_runs(root) if state != "SUCCEEDED" else 0
-    lines = [f"### The run ended: {state}", "", f"Results so far are under `{root}`."]
+    lines = [f"### The run ended: {state}", "", f"The results so far are under `{root}`."]
     if state != "SUCCEEDED":
         lines += [
             "",
-            error or "A step failed; its log says why.",
+            error or "A step failed. The log of the step shows the reason.",
             "",
-            "Run the pipeline again with the same parameters: finished work is found and not repeated.",
-            f"MLflow runs marked as failed because nobody works on them any more: {closed}.",
+            "Run the pipeline again with the same parameters. It finds finished work and does not repeat it.",
+            f"MLflow runs that were interrupted and are now marked as failed: {closed}.",
         ]
     print("\n".join(lines), file=sys.stderr)
     return "\n".join(lines) + "\n"

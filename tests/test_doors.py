@@ -1,7 +1,8 @@
-"""Python, the command line and KFP open the same eight verbs by one signature."""
+"""Python, the command line and KFP call the same eight verbs with the same signature."""
 
 import importlib
 import inspect
+import re
 import subprocess
 import sys
 import typing
@@ -11,9 +12,12 @@ from pathlib import Path
 import pytest
 import yaml
 from kfp import compiler
+from kfp.dsl.base_component import BaseComponent
 
+import components.flow
+from components import _step
 from pipelines.previts_full import previts_full, previts_scheduled
-from previts import cli, paper, stages
+from previts import cli, flow, paper, stages
 
 VERBS = ["download", "fit_saliency", "saliency", "track", "index", "pretrain", "evaluate", "report"]
 COMMITTED = Path(__file__).parents[1] / "pipelines" / "previts_full.yaml"
@@ -22,7 +26,7 @@ EMPTY = inspect.Parameter.empty
 
 
 def spelled(annotation: object) -> object:
-    """KFP says list where Python says Sequence."""
+    """Return the type that KFP uses for an annotation: a list for a Sequence."""
     return list[str] if annotation == Sequence[str] else annotation
 
 
@@ -31,11 +35,11 @@ def signature(function: typing.Callable[..., object]) -> dict[str, tuple[object,
     return {
         name: (spelled(hints[name]), list(item.default) if item.default == () else item.default)
         for name, item in inspect.signature(function).parameters.items()
-        if not hasattr(hints[name], "__metadata__")  # artifacts that the KFP page shows
+        if not hasattr(hints[name], "__metadata__")  # not an artifact for the KFP page
     }
 
 
-def test_the_verbs_come_in_the_order_of_time():
+def test_the_verbs_are_in_the_order_of_a_run():
     assert list(cli.VERBS) == VERBS
     assert [cli.VERBS[verb] for verb in VERBS] == [getattr(stages, verb) for verb in VERBS]
 
@@ -47,8 +51,22 @@ def test_a_component_has_the_signature_of_its_verb(verb: str):
     assert typing.get_type_hints(component)["return"] is str
 
 
+def test_a_step_between_the_verbs_has_the_name_of_its_function():
+    steps = {name: item for name, item in vars(components.flow).items() if isinstance(item, BaseComponent)}
+    assert {name for name in steps if not hasattr(flow, name)} == {"list_parts"}
+    assert {name: item.name for name, item in steps.items()} == {name: name.replace("_", "-") for name in steps}
+
+
+def test_the_description_of_a_step_is_one_sentence():
+    modules = [importlib.import_module(f"components.{name}") for name in [*VERBS, "flow"]]
+    steps = [item for module in modules for item in vars(module).values() if isinstance(item, BaseComponent)]
+    assert len(steps) == 15
+    for step in steps:
+        assert re.fullmatch(r"[A-Z][^.]{20,115}\.", step.description), step.name
+
+
 @pytest.mark.parametrize("verb", VERBS)
-def test_the_command_line_asks_for_the_parameters_of_its_verb(verb: str, capsys: pytest.CaptureFixture[str]):
+def test_the_command_line_has_the_parameters_of_its_verb(verb: str, capsys: pytest.CaptureFixture[str]):
     with pytest.raises(SystemExit) as end:
         cli.main([verb, "--help"])
     assert end.value.code == 0
@@ -65,7 +83,24 @@ def test_the_committed_pipeline_is_what_the_code_compiles_to(tmp_path: Path):
         assert (tmp_path / committed.name).read_text() == committed.read_text(), "run `make compile`"
 
 
-def test_the_committed_pipeline_names_no_place_of_a_machine():
+def test_the_compiled_steps_import_few_names_and_all_of_them_exist():
+    imported = set()
+    for path in (COMMITTED, SCHEDULED):
+        pipeline = next(yaml.safe_load_all(path.read_text()))
+        for executor in pipeline["deploymentSpec"]["executors"].values():
+            source = "\n".join(executor["container"]["command"])
+            imported |= set(re.findall(r"^ +from ((?:previts|components)\S*) import (.+)$", source, re.M))
+    assert imported == {
+        ("components._step", "run"),
+        ("components._step", "run_stage"),
+        ("components._step", "copy_file, run"),
+        ("previts", "stages"),
+        ("previts", "flow"),
+    }
+    assert all(hasattr(_step, name) for name in ("run", "run_stage", "copy_file"))
+
+
+def test_the_committed_pipeline_contains_no_path_of_a_machine():
     text = COMMITTED.read_text()
     assert not [
         word
@@ -78,7 +113,7 @@ def test_the_committed_pipeline_names_no_place_of_a_machine():
     assert not [item for item in pipeline["deploymentSpec"]["executors"].values() if "pip install" in str(item)]
 
 
-def test_the_pipeline_offers_every_choice_of_a_run():
+def test_the_pipeline_has_every_parameter_of_a_run():
     inputs = yaml.safe_load(COMMITTED.read_text().split("---\n")[0])["root"]["inputDefinitions"]["parameters"]
     expected = {"crawl", "root", "data", "rows", "benchmarks", "profile", "set", "parts", "launcher", "processes"}
     expected |= {"job"}
@@ -92,7 +127,7 @@ def test_the_pipeline_offers_every_choice_of_a_run():
     assert inputs["benchmarks"]["defaultValue"] == []
 
 
-def test_compiling_loads_nothing_heavy():
+def test_compiling_imports_no_heavy_package():
     program = (
         "import sys; from pipelines.previts_full import previts_full;"
         "print([name for name in ('torch', 'mlflow', 'av', 'cv2') if name in sys.modules])"
@@ -101,7 +136,7 @@ def test_compiling_loads_nothing_heavy():
     assert run.stdout.strip() == "[]"
 
 
-def test_a_finished_run_is_found_without_loading_anything_heavy():
+def test_finding_a_finished_run_imports_no_heavy_package():
     program = (
         "import sys; from previts import stages, flow, cli;"
         "print([name for name in ('torch', 'mlflow', 'av', 'cv2', 'kfp', 'sklearn') if name in sys.modules])"

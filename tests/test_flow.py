@@ -1,3 +1,5 @@
+"""The functions that a pipeline runs between the verbs."""
+
 import pytest
 
 from previts import addresses, flow, paper, storage
@@ -12,7 +14,7 @@ def place(tmp_path):
     return tmp_path
 
 
-def planned(place, **changes):
+def checked(place, **changes):
     arguments = {
         "crawl": str(place / "crawl.csv"),
         "data": str(place / "data"),
@@ -22,15 +24,15 @@ def planned(place, **changes):
         "set": [],
         "parts": 3,
     }
-    return flow.plan(**{**arguments, **changes})
+    return flow.check_run(**{**arguments, **changes})
 
 
-def test_a_plan_lists_the_rows(place):
-    assert planned(place) == list(paper.ARMS)
+def test_a_checked_run_returns_its_rows(place):
+    assert checked(place) == list(paper.ARMS)
 
 
-def test_rows_of_one_experiment_are_pretrained_once(place):
-    rows = planned(place, rows=["6b", "6c"])
+def test_rows_with_the_same_experiment_are_pretrained_once(place):
+    rows = checked(place, rows=["6b", "6c"])
     assert rows == [
         "6b/mu=0.0",
         "6b/mu=0.2",
@@ -48,7 +50,7 @@ def test_rows_of_one_experiment_are_pretrained_once(place):
         ({"rows": ["7/x"]}, "there is no row"),
         ({"rows": []}, "no rows"),
         ({"benchmarks": ["voc"]}, "did you mean 'voc07'"),
-        ({"benchmarks": []}, "needs a labelled set at .*imagenet"),  # what the paper has for the rows
+        ({"benchmarks": []}, "needs a labelled set at .*imagenet"),  # by default the benchmarks that the paper reports
         ({"benchmarks": ["in9"]}, "needs a labelled set at .*in9"),
         ({"benchmarks": ["ucf101"]}, "of the image model, and ucf101 cannot measure that"),
         ({"rows": ["1"]}, "--set 1/supervised:model.weights=URI"),
@@ -64,90 +66,89 @@ def test_rows_of_one_experiment_are_pretrained_once(place):
         ({"crawl": "/nowhere/crawl.csv"}, "there is no crawl at"),
     ],
 )
-def test_a_run_that_cannot_work_is_refused_before_it_starts(place, changes, message):
+def test_a_run_with_invalid_choices_is_refused_before_it_starts(place, changes, message):
     with pytest.raises(InputError, match=message):
-        planned(place, **changes)
+        checked(place, **changes)
 
 
-def test_parts_of_one_stage_must_agree_and_be_finished(tmp_path):
+def test_the_parts_of_a_stage_must_have_one_finished_output(tmp_path):
     uri = storage.address(str(tmp_path), "videos", "x", {})
     with pytest.raises(InputError, match="has not finished"):
-        flow.one([uri, uri])
+        flow.collect_parts([uri, uri])
     storage.commit(uri, {})
-    assert flow.one([uri, uri]) == uri
-    with pytest.raises(InputError, match="must make one output"):
-        flow.one([uri, uri + "x"])
+    assert flow.collect_parts([uri, uri]) == uri
+    with pytest.raises(InputError, match="must write one output"):
+        flow.collect_parts([uri, uri + "x"])
 
 
-def test_pairs_join_each_row_with_its_own_checkpoint_in_any_order(tmp_path):
+def test_each_row_is_evaluated_on_its_own_checkpoint_in_any_order(tmp_path):
     index = storage.address(str(tmp_path), "index", "corpus", {})
     storage.commit(index, {})
     rows = list(paper.ARMS)
     own = {
         row: addresses.checkpoint_address(paper.resolve(row, "demo", ["seed=3"]), index, str(tmp_path)) for row in rows
     }
+    given = {"rows": rows, "index": index, "root": str(tmp_path), "profile": "demo", "set": ["seed=3"]}
     for order in (rows, rows[::-1]):
-        found = flow.pairs(
-            rows, ["voc07", "davis"], [own[row] for row in order], index, str(tmp_path), "demo", ["seed=3"]
-        )
+        found = flow.list_evaluations(benchmarks=["voc07", "davis"], checkpoints=[own[row] for row in order], **given)
         assert [(pair["row"], pair["benchmark"]) for pair in found] == [
             (r, b) for r in rows for b in ("voc07", "davis")
         ]
         assert all(pair["checkpoint"] == own[pair["row"]] for pair in found)
     with pytest.raises(InputError, match="has no checkpoint at"):
-        flow.pairs(rows, ["voc07"], [own[rows[0]]], index, str(tmp_path), "demo", ["seed=3"])
+        flow.list_evaluations(benchmarks=["voc07"], checkpoints=[own[rows[0]]], **given)
 
 
-def test_supervised_tracking_has_a_run_of_its_own(place):
-    assert planned(place, rows=["6d/none", "6d/unsupervised"]) == ["6d/none", "6d/unsupervised"]
+def test_supervised_tracking_needs_a_run_of_its_own(place):
+    assert checked(place, rows=["6d/none", "6d/unsupervised"]) == ["6d/none", "6d/unsupervised"]
     with pytest.raises(
         InputError, match=r"row 6d/supervised follows what saliency\.method=supervised finds.*run of its"
     ):
-        planned(place, rows=["6d"])
+        checked(place, rows=["6d"])
     chosen = ["saliency.method=supervised", "fit.weights=mask_rcnn.pt"]
-    assert planned(place, rows=["6d/none", "6d/supervised"], set=chosen) == ["6d/none", "6d/supervised"]
+    assert checked(place, rows=["6d/none", "6d/supervised"], set=chosen) == ["6d/none", "6d/supervised"]
     with pytest.raises(InputError, match="row 6d/unsupervised is tracking without labels"):
-        planned(place, rows=["6d"], set=chosen)
+        checked(place, rows=["6d"], set=chosen)
 
 
 def reported(root, crawl):
-    """A report that rests on a crawl, as far as its manifests tell."""
+    """Commit the manifests of a report that is based on a crawl."""
     videos, index, report = (str(root / stage / f"x-{len(crawl):012x}") for stage in ("videos", "index", "report"))
     storage.commit(videos, {}, inputs={"crawl": crawl})
     storage.commit(index, {}, inputs={"videos": videos})
     storage.commit(report, {}, inputs={"index": index})
 
 
-def test_the_next_crawl_is_the_first_that_no_report_rests_on(tmp_path):
+def test_the_next_crawl_is_the_first_without_a_report(tmp_path):
     crawls, root = tmp_path / "crawls", tmp_path / "root"
     crawls.mkdir()
-    with pytest.raises(InputError, match="no manifest below"):
-        flow.unprocessed(str(crawls), str(root))
+    with pytest.raises(InputError, match="no crawl below"):
+        flow.next_crawl(str(crawls), str(root))
     for name in ("2026-02.csv", "2026-1.parquet", "notes.txt"):
         (crawls / name).touch()
-    assert flow.unprocessed(str(crawls), str(root)) == str(crawls / "2026-02.csv")
+    assert flow.next_crawl(str(crawls), str(root)) == str(crawls / "2026-02.csv")
     reported(root, str(crawls / "2026-02.csv"))
     (root / "report" / "unfinished-000000000000").mkdir()
-    assert flow.unprocessed(str(crawls), str(root)) == str(crawls / "2026-1.parquet")
+    assert flow.next_crawl(str(crawls), str(root)) == str(crawls / "2026-1.parquet")
     reported(root, str(crawls / "2026-1.parquet"))
-    assert flow.unprocessed(str(crawls), str(root)) == ""
+    assert flow.next_crawl(str(crawls), str(root)) == ""
 
 
-def test_a_crawl_beside_its_results_is_known_too(tmp_path):
+def test_a_crawl_in_the_root_of_its_results_is_recognised(tmp_path):
     (tmp_path / "crawls").mkdir()
     (tmp_path / "crawls" / "a.csv").touch()
     reported(tmp_path, str(tmp_path / "crawls" / "a.csv"))
-    assert flow.unprocessed(str(tmp_path / "crawls"), str(tmp_path)) == ""
+    assert flow.next_crawl(str(tmp_path / "crawls"), str(tmp_path)) == ""
 
 
-def test_rows_of_one_checkpoint_are_measured_in_one_way(place):
+def test_rows_that_share_a_checkpoint_must_have_the_same_evaluation_settings(place):
     rows = ["1/k400/moco", "1/vgg/moco"]
-    assert planned(place, rows=rows) == ["1/k400/moco"]
-    with pytest.raises(InputError, match="rows 1/k400/moco and 1/vgg/moco share a checkpoint, which is measured once"):
-        planned(place, rows=rows, set=["1/vgg/moco:evaluation.linear.recipe=virtex"])
+    assert checked(place, rows=rows) == ["1/k400/moco"]
+    with pytest.raises(InputError, match="rows 1/k400/moco and 1/vgg/moco share a checkpoint, which is evaluated once"):
+        checked(place, rows=rows, set=["1/vgg/moco:evaluation.linear.recipe=virtex"])
 
 
-def test_weights_that_are_not_there_are_told_before_anything_is_fetched(place):
+def test_missing_weights_are_reported_before_anything_is_downloaded(place):
     missing = [f"1/supervised:model.weights={place / 'nope.pt'}"]
     with pytest.raises(InputError, match=r"model\.weights: .*nope\.pt"):
-        planned(place, rows=["1/random", "1/supervised"], benchmarks=["voc07"], set=missing)
+        checked(place, rows=["1/random", "1/supervised"], benchmarks=["voc07"], set=missing)

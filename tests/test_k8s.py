@@ -1,4 +1,4 @@
-"""The manifests of each overlay keep their laws: who may do what, what a pod may be, and whom it may reach."""
+"""The manifests of each overlay keep the rules: rights of accounts, security of pods, and network access."""
 
 import functools
 import ipaddress
@@ -11,11 +11,12 @@ import pytest
 import yaml
 
 from components import _images
+from pipelines.cluster import STEP_LABEL
 from previts.launch import submit
 
 ROOT = Path(__file__).parents[1]
 OVERLAYS = ["local", "gke", "kueue"]
-WORKFLOW, STEP, JOB = "workflows.argoproj.io/workflow", "previts/step", "training.kubeflow.org/job-name"
+WORKFLOW, JOB = "workflows.argoproj.io/workflow", "training.kubeflow.org/job-name"
 PRIVATE = ["10.1.2.3", "172.20.0.9", "192.168.1.1", "100.64.0.1", "127.0.0.1", "34.118.224.10", "fd00::1"]
 METADATA = "169.254.169.254"
 PUBLIC = ["8.8.8.8", "93.184.216.34", "2606:4700::1111"]
@@ -26,7 +27,7 @@ Document = dict[str, Any]
 
 def rendered(overlay: str) -> list[Document]:
     if shutil.which("kubectl") is None:
-        pytest.skip("kubectl is not here, and it renders the manifests")
+        pytest.skip("kubectl is not installed; it renders the manifests")
     command = ["kubectl", "kustomize", str(ROOT / "k8s" / "overlays" / overlay)]
     text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     return list(yaml.safe_load_all(text))
@@ -47,7 +48,7 @@ def of_kind(documents: list[Document], kind: str) -> list[Document]:
 
 
 def pods(documents: list[Document]) -> list[Document]:
-    """The specifications of all pods that the documents start."""
+    """Return the specifications of all pods that the documents start."""
     found = [
         item["spec"]["template"]["spec"] for kind in ("Deployment", "StatefulSet") for item in of_kind(documents, kind)
     ]
@@ -61,7 +62,7 @@ def containers(documents: list[Document]) -> list[Document]:
 
 @functools.cache
 def steps() -> dict[str, Document]:
-    """The settings of each step of the compiled pipelines, by its executor."""
+    """Return the Kubernetes settings of each step of the compiled pipelines, by its executor."""
     found = {}
     for path in (ROOT / "pipelines").glob("*.yaml"):
         pipeline, platform = yaml.safe_load_all(path.read_text())
@@ -71,7 +72,7 @@ def steps() -> dict[str, Document]:
     return found
 
 
-def test_no_account_may_do_everything_or_reach_out_of_the_namespace(overlay: list[Document]):
+def test_no_account_has_all_rights_or_rights_outside_the_namespace(overlay: list[Document]):
     assert not [item for item in overlay if item["kind"] in ("ClusterRole", "ClusterRoleBinding")]
     for role in of_kind(overlay, "Role"):
         for rule in role["rules"]:
@@ -83,7 +84,7 @@ def test_no_account_may_do_everything_or_reach_out_of_the_namespace(overlay: lis
     assert {pod["serviceAccountName"] for pod in pods(overlay)} <= accounts
 
 
-def test_a_step_may_do_what_the_launcher_asks_for_and_nothing_more_to_jobs(overlay: list[Document]):
+def test_a_step_has_the_rights_that_the_launcher_needs_and_no_others_on_jobs(overlay: list[Document]):
     (role,) = [item for item in of_kind(overlay, "Role") if item["metadata"]["name"] == "previts-steps"]
     granted = {
         (verb, resource.partition("/")[0], group, resource.partition("/")[2])
@@ -97,13 +98,13 @@ def test_a_step_may_do_what_the_launcher_asks_for_and_nothing_more_to_jobs(overl
     assert jobs == {right for right in submit.RIGHTS if right[1] == "pytorchjobs"}
 
 
-def test_only_the_reaper_holds_a_token(overlay: list[Document]):
+def test_only_the_reaper_has_a_token(overlay: list[Document]):
     assert [pod["serviceAccountName"] for pod in pods(overlay) if pod["automountServiceAccountToken"]] == [
         "previts-reaper"
     ]
 
 
-def test_every_pod_runs_as_nobody_on_a_root_that_it_cannot_write(overlay: list[Document]):
+def test_every_pod_runs_without_root_on_a_read_only_file_system(overlay: list[Document]):
     for pod in pods(overlay):
         assert pod["securityContext"]["runAsNonRoot"]
         assert pod["securityContext"]["runAsUser"] == 65532
@@ -127,25 +128,55 @@ def test_the_namespace_is_restricted(overlay: list[Document]):
     assert not of_kind(overlay, "Secret")
 
 
-def test_our_images_have_the_names_of_the_components(overlay: list[Document]):
+def test_the_manifests_use_the_image_names_of_the_components(overlay: list[Document]):
     ours = {container["image"] for container in containers(overlay) if "previts" in container["image"]}
     assert ours == {_images.LAUNCHER_IMAGE, _images.MLFLOW_IMAGE}
     assert not [item["image"] for item in containers(overlay) if ":" not in item["image"] or "latest" in item["image"]]
 
 
-def test_every_step_is_placed():
+def test_every_step_has_a_label_a_user_a_deadline_and_a_scratch_folder():
     for name, step in steps().items():
-        assert step["podMetadata"]["labels"][STEP], name
+        assert step["podMetadata"]["labels"][STEP_LABEL], name
         assert step["securityContext"] == {"runAsGroup": "65532", "runAsNonRoot": True, "runAsUser": "65532"}, name
         assert int(step["activeDeadlineSeconds"]) > 0
         mounts = {mount["mountPath"]: mount for mount in step["emptyDirMounts"]}
         assert mounts["/tmp"]["sizeLimit"]
         assert ("/dev/shm" in mounts) == ("nodeSelector" in step), name
-    labels = [step["podMetadata"]["labels"][STEP] for step in steps().values()]
+    labels = [step["podMetadata"]["labels"][STEP_LABEL] for step in steps().values()]
     assert labels.count("download") == 1
 
 
-def test_no_step_is_cached_and_only_those_are_repeated_for_which_that_is_of_use():
+def test_the_label_of_a_step_is_its_name_in_the_ui():
+    for path in (ROOT / "pipelines").glob("*.yaml"):
+        pipeline, _ = yaml.safe_load_all(path.read_text())
+        for item in [pipeline["root"], *pipeline["components"].values()]:
+            for task in item.get("dag", {}).get("tasks", {}).values():
+                if executor := pipeline["components"][task["componentRef"]["name"]].get("executorLabel"):
+                    labels = steps()[executor]["podMetadata"]["labels"]
+                    assert labels[STEP_LABEL] == task["taskInfo"]["name"]
+
+
+def selectors(document: Any) -> list[tuple[str, list[str]]]:
+    """Return each label key that a document selects pods by, with the values that it names."""
+    if isinstance(document, list):
+        return [found for item in document for found in selectors(item)]
+    if not isinstance(document, dict):
+        return []
+    found = [(key, [value]) for key, value in document.get("matchLabels", {}).items()]
+    found += [(rule["key"], rule.get("values", [])) for rule in document.get("matchExpressions", [])]
+    return found + selectors(list(document.values()))
+
+
+def test_the_policies_select_steps_by_the_label_and_the_names_that_steps_have(overlay: list[Document]):
+    names = {step["podMetadata"]["labels"][STEP_LABEL] for step in steps().values()}
+    ours = [(key, values) for key, values in selectors(overlay) if key.startswith("previts/")]
+    assert {key for key, _ in ours} == {STEP_LABEL}
+    selected = {value for _, values in ours for value in values}
+    assert selected
+    assert selected <= names
+
+
+def test_no_step_is_cached_and_only_steps_that_can_succeed_later_are_retried():
     pipeline = yaml.safe_load((ROOT / "pipelines" / "previts_full.yaml").read_text().split("\n---\n")[0])
     tasks = [task for item in pipeline["components"].values() for task in item.get("dag", {}).get("tasks", {}).items()]
     tasks += pipeline["root"]["dag"]["tasks"].items()
@@ -153,7 +184,7 @@ def test_no_step_is_cached_and_only_those_are_repeated_for_which_that_is_of_use(
         (name, task) for name, task in tasks if "executorLabel" in pipeline["components"][task["componentRef"]["name"]]
     ]
     assert not [name for name, task in run if task["cachingOptions"].get("enableCache")]
-    assert {name for name, task in run if "retryPolicy" not in task} == {"settle", "close"}
+    assert {name for name, task in run if "retryPolicy" not in task} == {"check-evaluations", "close-run"}
     executors = pipeline["deploymentSpec"]["executors"].values()
     assert all(
         {"cpuLimit", "memoryLimit", "cpuRequest", "memoryRequest"} <= set(e["container"]["resources"])
@@ -161,8 +192,8 @@ def test_no_step_is_cached_and_only_those_are_repeated_for_which_that_is_of_use(
     )
 
 
-def test_a_step_may_be_begun_again_until_its_last_attempt_has_had_its_time():
-    # Argo counts a step's longest duration from its first start, and ends what still runs then.
+def test_the_retries_of_a_step_leave_time_for_its_last_attempt():
+    # Argo counts the maximum duration of a step from its first start, and then ends an attempt that still runs.
     for path in (ROOT / "pipelines").glob("*.yaml"):
         pipeline, _ = yaml.safe_load_all(path.read_text())
         for item in [pipeline["root"], *pipeline["components"].values()]:
@@ -174,18 +205,18 @@ def test_a_step_may_be_begun_again_until_its_last_attempt_has_had_its_time():
                     assert int(policy["backoffMaxDuration"].rstrip("s")) / 3600 > attempts * hours, name
 
 
-def test_a_step_with_gpus_fits_the_smallest_node_that_has_some():
+def test_a_step_with_gpus_fits_the_smallest_node_with_a_gpu():
     script = (ROOT / "k8s" / "overlays" / "gke" / "cluster.sh").read_text()
     assert "pool l4 g2-standard-16 " in script
     pipeline = yaml.safe_load((ROOT / "pipelines" / "previts_full.yaml").read_text().split("\n---\n")[0])
     for executor in pipeline["deploymentSpec"]["executors"].values():
         resources = executor["container"]["resources"]
-        if "accelerator" in resources:  # 16 cores and 64 GiB, of which GKE keeps some 6 for the node
+        if "accelerator" in resources:  # the node has 16 cores and 64 GiB; GKE keeps about 6 GiB
             assert resources["cpuRequest"] <= 15
             assert resources["memoryRequest"] * 1e9 <= 57 * 2**30
 
 
-def test_what_a_step_reads_from_its_namespace_is_there(gke: list[Document]):
+def test_the_config_maps_that_a_step_reads_exist(gke: list[Document]):
     names = {item["configMapName"] for step in steps().values() for item in step.get("configMapAsEnv", [])}
     assert names == {"previts-steps", "previts-google"}
     assert names <= {item["metadata"]["name"] for item in of_kind(gke, "ConfigMap")}
@@ -195,7 +226,7 @@ def test_what_a_step_reads_from_its_namespace_is_there(gke: list[Document]):
     assert all(item["optional"] for step in steps().values() for item in step.get("configMapAsEnv", []))
 
 
-# What a cluster does with the policies, in the few words of them that are used here.
+# An evaluation of network policies that covers the fields used in these manifests.
 
 
 def selects(selector: Document, labels: dict[str, str]) -> bool:
@@ -237,16 +268,16 @@ def reaches(documents: list[Document], labels: dict[str, str], address: str, por
 
 
 def step_labels(name: str) -> dict[str, str]:
-    return {WORKFLOW: "run", STEP: name}
+    return {WORKFLOW: "run", STEP_LABEL: name}
 
 
-def test_everything_is_denied_first(overlay: list[Document]):
+def test_all_traffic_is_denied_by_default(overlay: list[Document]):
     (nothing,) = [item for item in of_kind(overlay, "NetworkPolicy") if item["metadata"]["name"] == "nothing"]
     assert nothing["spec"] == {"podSelector": {}, "policyTypes": ["Ingress", "Egress"]}
 
 
-def test_only_the_download_step_reaches_strangers(overlay: list[Document]):
-    others = {step["podMetadata"]["labels"][STEP] for step in steps().values()} - {"download"}
+def test_only_the_download_step_reaches_the_internet(overlay: list[Document]):
+    others = {step["podMetadata"]["labels"][STEP_LABEL] for step in steps().values()} - {"download"}
     assert len(others) > 10
     assert all(reaches(overlay, step_labels("download"), address, 443) for address in PUBLIC)
     assert not reaches(overlay, step_labels("download"), PUBLIC[0], 80)
@@ -255,27 +286,27 @@ def test_only_the_download_step_reaches_strangers(overlay: list[Document]):
             assert not any(reaches(overlay, labels, address, port) for port in (22, 80, 443, 8080)), (labels, address)
 
 
-def test_the_download_step_reaches_no_metadata_server_and_nothing_private(overlay: list[Document]):
+def test_the_download_step_reaches_no_metadata_server_and_no_private_address(overlay: list[Document]):
     for address in [METADATA, "169.254.169.252", *PRIVATE]:
         for port in (80, 443, 988, 5000, 5432):
             assert not reaches(overlay, step_labels("download"), address, port), (address, port)
 
 
-def test_on_google_buckets_are_reached_without_internet(gke: list[Document]):
+def test_on_google_pods_reach_buckets_without_internet(gke: list[Document]):
     for labels in [step_labels("download"), step_labels("track"), {JOB: "job"}, {"app.kubernetes.io/name": "mlflow"}]:
         assert reaches(gke, labels, GOOGLE, 443)
-        assert reaches(gke, labels, METADATA, 80) == (labels.get(STEP) != "download")
+        assert reaches(gke, labels, METADATA, 80) == (labels.get(STEP_LABEL) != "download")
     for name in ("postgres", "previts-reaper"):
         labels = {"app.kubernetes.io/name": name}
         assert not reaches(gke, labels, GOOGLE, 443)
         assert not reaches(gke, labels, METADATA, 80)
 
 
-def test_only_pods_that_must_reach_the_control_plane(gke: list[Document]):
+def test_only_pods_that_need_it_reach_the_control_plane(gke: list[Document]):
     (plane,) = [item for item in of_kind(gke, "NetworkPolicy") if item["metadata"]["name"] == "to-control-plane"]
     address = plane["spec"]["egress"][0]["to"][0]["ipBlock"]["cidr"].split("/")[0]
     assert address != "0.0.0.0"
-    may = {
+    reached = {
         name: reaches(gke, labels, address, 443)
         for name, labels in {
             "step": step_labels("pretrain"),
@@ -286,4 +317,4 @@ def test_only_pods_that_must_reach_the_control_plane(gke: list[Document]):
             "postgres": {"app.kubernetes.io/name": "postgres"},
         }.items()
     }
-    assert may == {"step": True, "driver": True, "reaper": True, "job": False, "mlflow": False, "postgres": False}
+    assert reached == {"step": True, "driver": True, "reaper": True, "job": False, "mlflow": False, "postgres": False}

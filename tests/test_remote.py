@@ -1,4 +1,4 @@
-"""What `python -m pipelines submit` and `schedule` hand to the API of Kubeflow Pipelines, which is played here."""
+"""What `python -m pipelines submit` and `schedule` send to the API of Kubeflow Pipelines, here a local HTTP server."""
 
 import json
 import re
@@ -27,7 +27,7 @@ ENVIRONMENT = {"PATH": "/usr/bin:/bin", "PYTHONPATH": str(ROOT)}
 
 
 def refused(body: dict[str, Any]) -> bool:
-    """Whether the API would refuse the parameters: each must be there or optional, and of the very type declared."""
+    """Return whether the API would refuse the parameters: each must have its declared type, none may be missing."""
     declared = body["pipeline_spec"]["pipeline_spec"]["root"]["inputDefinitions"]["parameters"]
     given = body["runtime_config"]["parameters"]
     types = {"STRING": str, "NUMBER_INTEGER": int, "LIST": list, "STRUCT": dict}
@@ -37,7 +37,7 @@ def refused(body: dict[str, Any]) -> bool:
 
 
 class Api:
-    """Experiments, runs and schedules, as far as a client asks for them."""
+    """Answers the requests for experiments, runs and schedules that the client sends."""
 
     def __init__(self) -> None:
         self.runs: list[dict[str, Any]] = []
@@ -68,13 +68,13 @@ class Api:
 
 @pytest.fixture
 def api(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Api, str]]:
-    monkeypatch.setenv("HOME", str(tmp_path))  # where the client keeps whom it talked to
-    played = Api()
+    monkeypatch.setenv("HOME", str(tmp_path))  # the client stores its contexts there
+    served = Api()
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             length = int(self.headers.get("Content-Length") or 0)
-            answer = played.answer(self.command, self.path, json.loads(self.rfile.read(length) or "{}"))
+            answer = served.answer(self.command, self.path, json.loads(self.rfile.read(length) or "{}"))
             self.send_response(404 if answer is None else 200)
             self.send_header("Content-Type", "application/json")
             self.end_headers()
@@ -88,7 +88,7 @@ def api(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Api, 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
-    yield played, f"http://127.0.0.1:{server.server_port}"
+    yield served, f"http://127.0.0.1:{server.server_port}"
     server.shutdown()
     thread.join()
     server.server_close()
@@ -105,13 +105,13 @@ def pipelines(tmp_path: Path, *arguments: str, **environment: str) -> subprocess
     )
 
 
-def test_a_run_has_the_images_by_digest_and_its_own_account(tmp_path: Path, api: tuple[Api, str]):
-    played, host = api
+def test_a_run_uses_images_with_digests_and_its_own_account(tmp_path: Path, api: tuple[Api, str]):
+    served, host = api
     given = ["crawl=gs://bucket/crawl.csv", *NEEDED, "parts=32", 'rows=["6a"]', 'gpu_nodes={"pool": "l4"}']
     done = pipelines(tmp_path, "submit", *given, "--host", host, PREVITS_REGISTRY="registry/previts", **DIGESTS)
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip().endswith("r1")
-    (run,) = played.runs
+    (run,) = served.runs
     assert run["service_account"] == "previts-steps"
     assert run["experiment_id"] == "e1"
     parameters = run["runtime_config"]["parameters"]
@@ -124,12 +124,12 @@ def test_a_run_has_the_images_by_digest_and_its_own_account(tmp_path: Path, api:
     assert run["pipeline_spec"]["platform_spec"]["platforms"]["kubernetes"]
 
 
-def test_a_schedule_runs_one_at_a_time_and_is_made_once(api: tuple[Api, str], capsys: pytest.CaptureFixture[str]):
-    played, host = api
+def test_a_schedule_runs_one_at_a_time_and_is_created_once(api: tuple[Api, str], capsys: pytest.CaptureFixture[str]):
+    served, host = api
     given = ("crawls=gs://bucket/crawls", *NEEDED)
     remote.schedule(given, cron="0 0 3 * * 1", host=host, production=False)
     assert capsys.readouterr().out.strip().endswith("s1")
-    (made,) = played.schedules
+    (made,) = served.schedules
     assert made["trigger"]["cron_schedule"]["cron"] == "0 0 3 * * 1"
     assert int(made["max_concurrency"]) == 1
     assert made["no_catchup"]
@@ -143,15 +143,15 @@ def test_a_schedule_runs_one_at_a_time_and_is_made_once(api: tuple[Api, str], ca
     ("given", "message"),
     [
         (["crawl=gs://b/c.csv", *NEEDED], "have a tag and no digest"),
-        (["crawl=gs://b/c.csv"], "a run needs data=..., root=..."),
+        (["crawl=gs://b/c.csv"], "required parameters are missing: add data=..., root=..."),
         (["crawl=gs://b/c.csv", *NEEDED, "prts=3"], "did you mean parts=...?"),
         (["crawl=gs://b/c.csv", *NEEDED, "parts=many"], "parts must be a whole number, got 'many'"),
         (["crawl=gs://b/c.csv", *NEEDED, "rows=6a"], "rows must be a JSON list"),
         (["crawl=gs://b/c.csv", *NEEDED, 'rows=["7"]'], "there is no row '7'"),
-        (["crawl=videos", *NEEDED], "crawl must be where every pod of a cluster can read it"),
+        (["crawl=videos", *NEEDED], "crawl must be a URI that every pod of the cluster can read"),
     ],
 )
-def test_what_a_run_could_not_do_is_refused_before_anything_is_asked(given: list[str], message: str):
+def test_an_invalid_run_is_refused_before_any_request(given: list[str], message: str):
     with pytest.raises(InputError, match=re.escape(message)):
         remote.submit(tuple(given), host="http://127.0.0.1:9")
 
@@ -161,23 +161,23 @@ def test_a_production_compile_refuses_tags():
         remote.check_images()
 
 
-def test_with_a_launcher_the_training_step_only_waits(tmp_path: Path):
+def test_with_the_pytorchjob_launcher_the_pretraining_step_only_waits(tmp_path: Path):
     done = pipelines(tmp_path, "compile", "--folder", str(tmp_path), PREVITS_LAUNCHER="pytorchjob")
     assert done.returncode == 0, done.stderr
     text = (tmp_path / "previts_full.yaml").read_text()
-    (waits,) = [part for part in text.split("\n    exec-") if part.startswith("pretrain:") and "container:" in part]
-    assert "image: previts/previts-launcher:0.1.0" in waits
-    assert "value: previts/previts-train:0.1.0" in waits
-    assert "accelerator" not in waits
-    assert "cpuLimit: 1.0" in waits
+    (waiting,) = [part for part in text.split("\n    exec-") if part.startswith("pretrain:") and "container:" in part]
+    assert "image: previts/previts-launcher:0.1.0" in waiting
+    assert "value: previts/previts-train:0.1.0" in waiting
+    assert "accelerator" not in waiting
+    assert "cpuLimit: 1.0" in waiting
     settings = list(yaml.safe_load_all(text))[1]["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
-    # Its job would end with it, sixteen GPUs for one core.
+    # The job ends if this step is preempted, so sixteen GPUs would stop because of one core.
     keys = {name: [item["key"] for item in step.get("tolerations", [])] for name, step in settings.items()}
     assert [name for name in keys if "cloud.google.com/gke-spot" not in keys[name]] == ["exec-pretrain"]
 
 
-def test_the_lines_of_the_readme_are_those_of_the_kfp_command(tmp_path: Path, api: tuple[Api, str]):
-    played, host = api
+def test_the_kfp_commands_in_the_readme_work(tmp_path: Path, api: tuple[Api, str]):
+    served, host = api
     text = (ROOT / "README.md").read_text().replace("\\\n", " ")
     lines = [shlex.split(line) for line in re.findall(r"^kfp (.*create .*)$", text, re.MULTILINE)]
     assert [line[:2] for line in lines] == [["run", "create"], ["recurring-run", "create"]]
@@ -196,10 +196,10 @@ def test_the_lines_of_the_readme_are_those_of_the_kfp_command(tmp_path: Path, ap
             command, capture_output=True, text=True, check=False, cwd=ROOT, env={**ENVIRONMENT, "HOME": str(tmp_path)}
         )
         assert done.returncode == 0, done.stderr
-    assert played.runs[0]["runtime_config"]["parameters"]["crawl"] == "gs://bucket/crawl.csv"
-    (made,) = played.schedules
+    assert served.runs[0]["runtime_config"]["parameters"]["crawl"] == "gs://bucket/crawl.csv"
+    (made,) = served.schedules
     assert made["trigger"]["cron_schedule"]["cron"] == "0 0 3 * * *"
     assert int(made["max_concurrency"]) == 1
     assert made["no_catchup"]
     assert made["mode"] == "ENABLE"
-    assert played.runs[0]["runtime_config"]["parameters"]["parts"] == 32
+    assert served.runs[0]["runtime_config"]["parameters"]["parts"] == 32

@@ -228,10 +228,10 @@ def test_the_same_flow_gives_the_same_addresses_in_memory(made, world):
 
 
 def test_a_closing_step_tells_what_to_do_after_a_failure(tmp_path):
-    text = flow.close(str(tmp_path), "FAILED", "Task pretrain failed.")
+    text = flow.close_run(str(tmp_path), "FAILED", "Task pretrain failed.")
     assert "Task pretrain failed." in text
     assert "same parameters" in text
-    assert "SUCCEEDED" in flow.close(str(tmp_path), "SUCCEEDED", "")
+    assert "SUCCEEDED" in flow.close_run(str(tmp_path), "SUCCEEDED", "")
 
 
 def test_a_checkpoint_of_another_row_is_refused(made):
@@ -388,31 +388,40 @@ def test_a_failed_benchmark_is_a_result_with_its_reason_and_is_tried_again(made,
     sound = picture.read_bytes()
     picture.write_bytes(sound[:100])
     root, data = made["root"], str(tmp_path)
-    place = ("1/vgg/previts", "voc07", made["checkpoint"], data, root, "demo", SMALL)
-    failed = flow.measure(*place)
+    place = {"row": "1/vgg/previts", "checkpoint": made["checkpoint"], "data": data, "root": root}
+    place |= {"profile": "demo", "set": SMALL}
+    failed = flow.evaluate_in_subprocess(benchmark="voc07", **place)
     with pytest.raises(InputError, match="cannot be read as an image"):
-        stages.evaluate(*place)
-    other = flow.measure("1/vgg/previts", "davis", made["checkpoint"], data, root, "demo", SMALL)
+        stages.evaluate(benchmark="voc07", **place)
+    other = flow.evaluate_in_subprocess(benchmark="davis", **place)
     assert "VOC07 trainval" in capfd.readouterr().err  # what the process says is passed on
     report = stages.report(["1/vgg/previts"], made["index"], [failed, other], root, "demo", SMALL)
     page = storage.read_bytes(storage.join(report, "report.md")).decode()
     assert f"{picture.name} cannot be read as an image" in page
     assert storage.read_manifest(report).counts["measured"] > 0
     with pytest.raises(InputError, match=r"1 of 2 evaluations failed:\n  voc07 of .*cannot be read as an image"):
-        flow.settle(report)
+        flow.check_evaluations(report)
     picture.write_bytes(sound)
-    mended = flow.measure(*place)
+    mended = flow.evaluate_in_subprocess(benchmark="voc07", **place)
     assert storage.read_manifest(mended).counts["voc07/map"] >= 0
-    flow.settle(stages.report(["1/vgg/previts"], made["index"], [mended, other], root, "demo", SMALL))
+    flow.check_evaluations(stages.report(["1/vgg/previts"], made["index"], [mended, other], root, "demo", SMALL))
 
 
 def test_an_evaluation_that_ends_with_its_engine_has_not_failed(made, tmp_path):
-    place = ["1/vgg/previts", "voc07", made["checkpoint"], made["data"], str(tmp_path), "demo", SMALL]
+    place = {
+        "row": "1/vgg/previts",
+        "benchmark": "voc07",
+        "checkpoint": made["checkpoint"],
+        "data": made["data"],
+        "root": str(tmp_path),
+        "profile": "demo",
+        "set": SMALL,
+    }
     step = """
 import json, sys
 from previts import cli, flow
 with cli.readable_errors():
-    flow.measure(*json.loads(sys.argv[1]))
+    flow.evaluate_in_subprocess(**json.loads(sys.argv[1]))
 """
     engine = subprocess.Popen(["sleep", "600"])
     environment = {**os.environ, workers.STARTED_BY: str(engine.pid)}

@@ -1,0 +1,44 @@
+"""What every step does around its work: readable errors, and what the KFP page shows.
+
+The compiled YAML calls these functions by name. In addition it calls only verbs of `previts.stages` and functions of
+`previts.flow`. Other modules can change without a new compile.
+"""
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from previts import addresses, storage
+from previts.cli import readable_errors
+
+Result = TypeVar("Result")
+
+
+def run(work: Callable[[], Result]) -> Result:
+    """Do the work of a step, and end the process with a readable message if it fails."""
+    with readable_errors():
+        return work()
+
+
+def run_stage(work: Callable[[], str], summary: str, metrics: dict[str, Any] | None = None) -> str:
+    """Run a stage and describe its output.
+
+    Args:
+        work: Runs the stage and returns the URI of its output.
+        summary: Path of the Markdown file that the KFP page shows.
+        metrics: Filled with the counts of the output.
+
+    Returns:
+        The URI of the output.
+    """
+    with readable_errors(), open(summary, "w") as page:
+        uri = work()
+        page.write(addresses.describe(uri))
+        if metrics is not None:
+            metrics.update(storage.read_manifest(uri).counts)
+    return uri
+
+
+def copy_file(uri: str, name: str, path: str) -> None:
+    """Copy a file of a stage's output to the local file that the KFP page shows."""
+    with open(path, "wb") as file:
+        file.write(storage.read_bytes(storage.join(uri, name)))
