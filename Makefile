@@ -3,7 +3,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 IMAGES := data train launcher mlflow
-# KFP's own package begins each step.
+# Each step is started by the kfp package, so all images of steps contain it.
 EXTRAS_data := --extra pipelines --extra data --extra youtube
 EXTRAS_train := --extra pipelines --extra train --extra launch
 EXTRAS_launcher := --extra pipelines --extra launch
@@ -28,14 +28,14 @@ MODEL ?= image
 ARMS_image :=
 ARMS_video := --rows 2/vgg/rspnet 2/vgg/sampling 2/vgg/previts
 
-demo: $(VENV)/installed ## the whole pipeline on a small synthetic world; ends in demo/report.html (MODEL=video: the video model)
+demo: $(VENV)/installed ## run the whole pipeline on a small synthetic world and write demo/report.html (MODEL=video: the video model)
 	@test -n "$(filter image video,$(MODEL))" || { echo "MODEL must be image or video, got '$(MODEL)'"; exit 1; }
 	$(BIN)/python -m pipelines run-local --root demo $(ARMS_$(MODEL))
 
-test: $(VENV)/installed ## all tests, with coverage
+test: $(VENV)/installed ## run all tests with coverage
 	$(BIN)/python -m pytest --cov --cov-report=term:skip-covered
 
-lint: $(VENV)/installed ## ruff, mypy --strict, import-linter
+lint: $(VENV)/installed ## run ruff, mypy --strict and import-linter
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
@@ -44,19 +44,19 @@ lint: $(VENV)/installed ## ruff, mypy --strict, import-linter
 bench: $(VENV)/installed ## measure speed (tests/bench)
 	$(BIN)/python -m pytest tests/bench -m bench -s
 
-compile: $(VENV)/installed ## write pipelines/*.yaml anew
+compile: $(VENV)/installed ## compile pipelines/*.yaml again
 	$(BIN)/python -m pipelines compile
 
 mlflow: $(VENV)/installed ## browse the runs of the demo at http://127.0.0.1:5000
 	$(BIN)/mlflow server --backend-store-uri sqlite:///demo/mlflow.db --port 5000
 
-lock: $(VENV)/installed ## pin every package anew, with hashes, and list those of each image
+lock: $(VENV)/installed ## pin every package again, with hashes, and list the packages of each image
 	$(BIN)/uv pip compile pyproject.toml --all-extras --generate-hashes --no-emit-index-url --python-version 3.11 \
 		--custom-compile-command "make lock" -o requirements.lock
 	set -e; $(foreach image,$(IMAGES),$(BIN)/uv pip compile pyproject.toml $(EXTRAS_$(image)) --quiet --no-header \
 		--no-annotate --no-emit-index-url --python-version 3.11 -c requirements.lock -o images/$(image).txt;)
 
-# The images, with Docker or Podman: the base by digest and the registry are the builder's choice.
+# Images are built with Docker or Podman. BASE sets the base image (with a digest) and REGISTRY the registry.
 ENGINE ?= docker
 BASE ?= docker.io/library/python:3.11-slim
 REGISTRY ?= previts
@@ -68,8 +68,8 @@ images: ## build the container images (BASE=python:3.11-slim@sha256:..., ENGINE=
 			--build-arg IMAGE=$$image --build-arg VERSION=$(TAG) --build-arg REVISION=`git rev-parse HEAD` . || exit 1; \
 	done
 
-push: images ## push the images to REGISTRY; their digests go to images/pushed.env
-	@test $(REGISTRY) != previts || { echo "say where: make push REGISTRY=europe-docker.pkg.dev/PROJECT/previts"; exit 1; }
+push: images ## push the images to REGISTRY and write their digests to images/pushed.env
+	@test $(REGISTRY) != previts || { echo "REGISTRY is not set: make push REGISTRY=europe-docker.pkg.dev/PROJECT/previts"; exit 1; }
 	echo "PREVITS_REGISTRY=$(REGISTRY) PREVITS_TAG=$(TAG)" > images/pushed.env
 	for image in $(IMAGES); do \
 		$(ENGINE) push $(REGISTRY)/previts-$$image:$(TAG) || exit 1; \

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# From an empty project to a cluster for the gke overlay: network, bucket, registry, cluster, node pools, identities.
-# Run it again after a failure: what is there already stays. `cluster.sh delete` takes all of it away but the bucket.
+# Create all for the gke overlay in an empty project: network, bucket, registry, cluster, node pools, identities.
+# After a failure run it again: it keeps what exists. `cluster.sh delete` deletes all except the bucket and the images.
 #
 #   PROJECT=my-project k8s/overlays/gke/cluster.sh
 set -euo pipefail
@@ -15,7 +15,7 @@ HERE=$(cd "$(dirname "$0")" && pwd)
 
 google() { gcloud --project "$PROJECT" --quiet "$@"; }
 
-# Make a thing unless it is there: `ensure NOUN... -- NAME... -- options of create`.
+# Create a resource unless it exists: `ensure NOUN... -- NAME... -- options of create`.
 ensure() {
   local noun=() which=() part=0
   while [ $# -gt 0 ]; do
@@ -36,7 +36,7 @@ if [ "${1:-}" = delete ]; then
   google compute networks delete "$NAME" || true
   google iam workload-identity-pools delete "$NAME" --location global || true
   google iam service-accounts delete "$NODES" || true
-  echo "Left: $BUCKET and the images (gcloud artifacts repositories delete $NAME --location $REGION)."
+  echo "Kept: $BUCKET and the images (gcloud artifacts repositories delete $NAME --location $REGION)."
   exit
 fi
 
@@ -44,7 +44,7 @@ google services enable artifactregistry.googleapis.com container.googleapis.com 
   iam.googleapis.com iamcredentials.googleapis.com storage.googleapis.com sts.googleapis.com
 NUMBER=$(google projects describe "$PROJECT" --format 'value(projectNumber)')
 
-# Nodes without addresses of their own: Google by its private address, the rest of the world by NAT.
+# Nodes have no public address. They reach Google by its private addresses and the internet by NAT.
 ensure compute networks -- "$NAME" -- --subnet-mode custom
 ensure compute networks subnets -- "$NAME" --region "$REGION" -- --network "$NAME" --range 10.10.0.0/20 \
   --secondary-range pods=10.16.0.0/14,services=10.12.0.0/20 --enable-private-ip-google-access
@@ -52,7 +52,7 @@ ensure compute routers -- "$NAME" --region "$REGION" -- --network "$NAME"
 ensure compute routers nats -- "$NAME" --router "$NAME" --region "$REGION" -- --auto-allocate-nat-external-ips \
   --nat-all-subnet-ip-ranges
 ensure dns managed-zones -- "$NAME" -- --dns-name googleapis.com. --visibility private --networks "$NAME" \
-  --description "Google's services by their private address"
+  --description "Google's services by their private addresses"
 ensure dns record-sets -- private.googleapis.com. --zone "$NAME" --type A -- --ttl 300 \
   --rrdatas 199.36.153.8,199.36.153.9,199.36.153.10,199.36.153.11
 ensure dns record-sets -- '*.googleapis.com.' --zone "$NAME" --type CNAME -- --ttl 300 \
@@ -62,7 +62,7 @@ google storage buckets describe "$BUCKET" > /dev/null 2>&1 || google storage buc
   --location "$REGION" --uniform-bucket-level-access --public-access-prevention
 ensure artifacts repositories -- "$NAME" --location "$REGION" -- --repository-format docker
 
-# Nodes may write logs and pull images, nothing else.
+# Nodes can only write logs and pull images.
 google iam service-accounts describe "$NODES" > /dev/null 2>&1 || google iam service-accounts create previts-nodes
 for role in roles/container.defaultNodeServiceAccount roles/artifactregistry.reader; do
   google projects add-iam-policy-binding "$PROJECT" --member "serviceAccount:$NODES" --role "$role" \
@@ -76,7 +76,7 @@ ensure container clusters -- "$NAME" --zone "$ZONE" -- --release-channel regular
   --workload-pool "$PROJECT.svc.id.goog" --enable-shielded-nodes --service-account "$NODES" \
   --machine-type e2-standard-4 --num-nodes 2 --disk-size 100
 
-# pool NAME MACHINE MOST options...: from no node to MOST, as pods ask for them. GKE taints nodes with GPUs by itself.
+# pool NAME MACHINE MOST options...: scales from no node to MOST nodes. GKE taints nodes with GPUs itself.
 pool() {
   local name=$1 machine=$2 most=$3
   shift 3
@@ -92,7 +92,7 @@ pool a100 a2-highgpu-8g 2 --disk-size 300 --accelerator type=nvidia-tesla-a100,c
 pool a100-spot a2-highgpu-8g 2 --disk-size 300 "${SPOT[@]}" \
   --accelerator type=nvidia-tesla-a100,count=8,gpu-driver-version=latest
 
-# The bucket for those who need it: by the metadata server, and of the download step by its Kubernetes token.
+# Access to the bucket: for three accounts by the metadata server, for the download step by its Kubernetes token.
 POOLS=principal://iam.googleapis.com/projects/$NUMBER/locations/global/workloadIdentityPools
 ISSUER=https://container.googleapis.com/v1/projects/$PROJECT/locations/$ZONE/clusters/$NAME
 ensure iam workload-identity-pools -- "$NAME" --location global --
@@ -108,4 +108,4 @@ done
 sed -i "s/PROJECT_NUMBER/$NUMBER/" "$HERE/credentials.json"
 sed -i "s|artifacts: .*|artifacts: $BUCKET/mlflow|; s|control-plane: .*|control-plane: $CONTROL_PLANE|" "$HERE/settings.yaml"
 gcloud container clusters get-credentials "$NAME" --zone "$ZONE" --project "$PROJECT"
-echo "Images go to $REGION-docker.pkg.dev/$PROJECT/$NAME, results to $BUCKET."
+echo "Push images to $REGION-docker.pkg.dev/$PROJECT/$NAME and write results to $BUCKET."
