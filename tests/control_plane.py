@@ -1,7 +1,7 @@
-"""A real Kubernetes API server for tests, with etcd behind it; what a cluster has beside it is played by the test.
+"""A real Kubernetes API server with etcd for tests. The tests play the other parts of a cluster.
 
-The folder that KUBEBUILDER_ASSETS names holds both programs, as envtest has it; `tests/controlplane/build.sh` builds
-them from pinned Go modules. There is no kubelet, scheduler, controller or operator.
+The folder in KUBEBUILDER_ASSETS contains both programs, as in envtest; `tests/controlplane/build.sh` builds them from
+pinned Go modules. There is no kubelet, scheduler, controller or operator.
 """
 
 import json
@@ -31,13 +31,13 @@ CRDS = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
 
 
 def programs() -> Path:
-    """Return the folder of etcd and kube-apiserver; skip where none is named."""
+    """Return the folder of etcd and kube-apiserver, or skip the test if there is none."""
     given = os.environ.get("KUBEBUILDER_ASSETS")
     if not given:
-        pytest.skip(f"KUBEBUILDER_ASSETS names no Kubernetes API server; {SOURCE / 'build.sh'} FOLDER builds one")
+        pytest.skip(f"KUBEBUILDER_ASSETS is not set; build a Kubernetes API server with {SOURCE / 'build.sh'} FOLDER")
     folder = Path(given)
     if not all((folder / name).exists() for name in ("etcd", "kube-apiserver")):
-        pytest.skip(f"KUBEBUILDER_ASSETS={given} holds no etcd and kube-apiserver")
+        pytest.skip(f"KUBEBUILDER_ASSETS={given} does not contain etcd and kube-apiserver")
     return folder
 
 
@@ -48,7 +48,7 @@ def free_port() -> int:
 
 
 class ControlPlane:
-    """etcd and kube-apiserver in a folder, on ports of their own."""
+    """etcd and kube-apiserver with their files in one folder, on free ports."""
 
     def __init__(self, programs: Path, folder: Path) -> None:
         self.programs, self.folder = programs, folder
@@ -69,7 +69,7 @@ class ControlPlane:
         )  # fmt: skip
 
     def start(self) -> None:
-        """Start the API server, again after `kill`, and wait until it is ready."""
+        """Start the API server, also again after `kill`, and wait until it is ready."""
         accounts = str(self.folder / "accounts.key")
         self._start(
             "kube-apiserver", "--etcd-servers", f"http://127.0.0.1:{self.etcd_port}",
@@ -79,7 +79,7 @@ class ControlPlane:
             "--service-account-key-file", accounts, "--service-account-signing-key-file", accounts,
             "--service-account-issuer", "https://previts.test", "--api-audiences", "https://previts.test",
             "--disable-admission-plugins", "ServiceAccount",
-            # So that a watch goes on from where etcd has been compacted to, and not from a cache of some minutes.
+            # Without the cache, a watch depends on the compaction of etcd alone and not on some cached minutes.
             "--watch-cache=false",
         )  # fmt: skip
         deadline = time.monotonic() + 180
@@ -95,18 +95,18 @@ class ControlPlane:
             return False
 
     def kill(self, name: str = "kube-apiserver") -> None:
-        """End a program without a word."""
+        """Kill a program with SIGKILL."""
         if process := self.processes.pop(name, None):
             process.send_signal(signal.SIGKILL)
             process.wait()
 
     def compact(self) -> None:
-        """Make etcd forget every version but the newest."""
+        """Remove all versions but the newest from etcd."""
         at = self._etcd("range", {"key": "L3g="})["header"]["revision"]
         self._etcd("compaction", {"revision": at, "physical": True})
 
     def kubeconfig(self, user: str = "launcher", namespace: str = "default") -> str:
-        """Return the path of a kubeconfig of a user."""
+        """Write a kubeconfig for a user and return its path."""
         path = self.folder / f"{user}-{namespace}.kubeconfig"
         cluster = {"server": self.url, "certificate-authority": str(self.folder / "certificates" / "apiserver.crt")}
         document = {
@@ -121,7 +121,7 @@ class ControlPlane:
         return str(path)
 
     def request(self, method: str, path: str, body: Any = None, parse: bool = True) -> Any:
-        """Ask as the cluster's administrator."""
+        """Send a request as administrator of the cluster."""
         kind = "application/merge-patch+json" if method == "PATCH" else "application/json"
         request = urllib.request.Request(
             self.url + path,
@@ -135,7 +135,7 @@ class ControlPlane:
         return json.loads(text) if parse else text
 
     def install_crd(self) -> None:
-        """Install PyTorchJob, and wait until it is served."""
+        """Install the PyTorchJob resource, and wait until the API serves it."""
         document = yaml.load(CRD.read_text(), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
         self.request("POST", CRDS, document)
         deadline = time.monotonic() + 60
@@ -148,7 +148,7 @@ class ControlPlane:
         raise RuntimeError("PyTorchJob is not served")
 
     def remove_crd(self) -> None:
-        """Remove PyTorchJob, and wait until it is gone."""
+        """Remove the PyTorchJob resource, and wait until the API no longer serves it."""
         self.request("DELETE", f"{CRDS}/pytorchjobs.kubeflow.org")
         deadline = time.monotonic() + 60
         while time.monotonic() < deadline:
@@ -177,7 +177,7 @@ class ControlPlane:
 
 @contextmanager
 def running(folder: Path) -> Iterator[ControlPlane]:
-    """Run a control plane with PyTorchJob installed."""
+    """Run a control plane with the PyTorchJob resource."""
     plane = ControlPlane(programs(), folder)
     try:
         plane.start_etcd()
@@ -189,7 +189,7 @@ def running(folder: Path) -> Iterator[ControlPlane]:
 
 
 class Kubelet:
-    """Serves the logs of pods over HTTPS, as the kubelet of a node does; with the API server's own certificate."""
+    """Serves the logs of pods over HTTPS like the kubelet of a node, with the certificate of the API server."""
 
     def __init__(self, certificates: Path) -> None:
         self.logs: dict[str, list[str]] = {}
@@ -229,7 +229,7 @@ class Kubelet:
         threading.Thread(target=self._server.serve_forever, daemon=True).start()
 
     def say(self, pod: str, *lines: str) -> None:
-        """Add lines to a pod's log, each with a time of its own."""
+        """Add lines to the log of a pod, each with its own time."""
         for line in lines:
             at = len(self.logs.setdefault(pod, []))
             self.logs[pod].append(f"2026-11-27T10:{at // 60:02}:{at % 60:02}.{at:09}Z {line}")

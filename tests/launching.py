@@ -1,4 +1,4 @@
-"""What the tests of the launcher share: a namespace for each, and scripts of what happens to a job."""
+"""Helpers of the launcher tests: a namespace for each test, and scripts that play the life of a job."""
 
 import time
 from collections.abc import Callable
@@ -17,7 +17,7 @@ from previts.launch.pytorchjob import job_name, materialise
 
 @dataclass
 class Place:
-    """A namespace of a test's own, and a folder that training would write to."""
+    """A namespace of one test, and the folder to which training would write."""
 
     plane: ControlPlane
     kubelet: Kubelet
@@ -32,7 +32,7 @@ class Place:
         return job_name(self.app())
 
     def run(self, *scripts: Script, **options: Any) -> Operator:
-        """Launch, and answer each job with the next script."""
+        """Launch a job, and play the next script for each job that the launcher creates."""
         with self.operator(*scripts) as operator:
             run_on_cluster(self.app(), JobOptions(image="registry/train:1", **options), self.marker.exists)
         return operator
@@ -41,7 +41,7 @@ class Place:
         return Operator(self.plane, self.kubelet, self.namespace, *scripts)
 
     def create(self, annotations: dict[str, str] | None = None, **options: Any) -> dict[str, Any]:
-        """Make a job as another would."""
+        """Create a job without the launcher."""
         job = materialise(self.app(), JobOptions(image="registry/train:1", namespace=self.namespace, **options))
         job["metadata"]["annotations"].update(annotations or {})
         return self.plane.request("POST", self.path(), job)
@@ -51,7 +51,7 @@ class Place:
 
 
 def finish(place: Place) -> Script:
-    """Return a script in which all goes well."""
+    """Return a script in which the job succeeds."""
 
     def script(operator: Operator, job: dict[str, Any]) -> None:
         operator.condition(job, "Created")
@@ -70,7 +70,7 @@ def finish(place: Place) -> Script:
 
 
 def fail(act: Callable[[Operator, dict[str, Any]], None]) -> Script:
-    """Return a script in which something happens to a job that runs, and it fails."""
+    """Return a script in which a running job fails after `act`."""
 
     def script(operator: Operator, job: dict[str, Any]) -> None:
         operator.condition(job, "Created")
@@ -98,4 +98,4 @@ def until(holds: Callable[[], Any], seconds: float = 60) -> Any:
         if found := holds():
             return found
         time.sleep(0.1)
-    raise AssertionError("it did not come to that")
+    raise AssertionError(f"the condition did not hold within {seconds:g} s")

@@ -1,4 +1,4 @@
-"""Plays what a cluster has beside its API server, by a script: operator, scheduler, nodes and garbage collector."""
+"""Plays the parts of a cluster that the tests lack: operator, scheduler, nodes and garbage collector."""
 
 import os
 import subprocess
@@ -25,7 +25,7 @@ NOW = "2026-11-27T10:00:{:02}Z"
 
 
 class Operator:
-    """Answers each new job of a namespace with the next script, and lets jobs go that are being deleted."""
+    """Plays the next script for each new job of a namespace, and completes the deletion of jobs."""
 
     def __init__(self, plane: ControlPlane, kubelet: Kubelet, namespace: str, *scripts: Script) -> None:
         self.plane, self.kubelet, self.namespace = plane, kubelet, namespace
@@ -44,7 +44,7 @@ class Operator:
         if kind is not None:
             return
         assert not self.faults
-        assert not self.scripts, "a job that was expected did not come"
+        assert not self.scripts, "an expected job was not created"
 
     def jobs(self) -> list[dict[str, Any]]:
         return self.plane.request("GET", self._path("jobs"))["items"]
@@ -53,7 +53,7 @@ class Operator:
         return self.plane.request("GET", f"{self._path('jobs')}/{name}")
 
     def condition(self, job: dict[str, Any], kind: str, message: str = "") -> None:
-        """Set a condition of a job, as the operator does: the one that held before no longer does."""
+        """Set a condition of a job and clear Running and Restarting, as the operator does."""
         name = job["metadata"]["name"]
         held = [item for item in self.job(name).get("status", {}).get("conditions", []) if item["type"] != kind]
         for item in held:
@@ -63,7 +63,7 @@ class Operator:
         self.plane.request("PATCH", f"{self._path('jobs')}/{name}/status", {"status": {"conditions": held}})
 
     def failed(self, job: dict[str, Any], message: str) -> None:
-        """Let a job fail as the operator does: past a limit of restarts, all its pods go first."""
+        """Set a job to failed as the operator does: if it has a limit of restarts, its pods are deleted first."""
         if "backoffLimit" in job["spec"]["runPolicy"]:
             self.remove_pods(job)
         self.condition(job, "Failed", message)
@@ -75,7 +75,7 @@ class Operator:
                 self.plane.request("DELETE", f"{self._path('pods')}/{pod['metadata']['name']}", grace)
 
     def pod(self, job: dict[str, Any], replica: str, phase: str = "Running", **status: Any) -> None:
-        """Make a pod of a job, or change how it is."""
+        """Create a pod of a job, or change its status."""
         name = f"{job['metadata']['name']}-{replica}"
         kind, index = replica.rsplit("-", 1)
         labels = {
@@ -98,7 +98,7 @@ class Operator:
         self.plane.request("PATCH", f"{self._path('pods')}/{name}/status", {"status": {"phase": phase, **status}})
 
     def ended(self, job: dict[str, Any], replica: str, code: int, second: int = 0, reason: str = "Error") -> None:
-        """Let the container of a pod end."""
+        """Set the container of a pod to terminated."""
         end = {"exitCode": code, "reason": reason, "finishedAt": NOW.format(second), "startedAt": NOW.format(0)}
         container = {"name": "pytorch", "image": "x", "imageID": "", "ready": False, "restartCount": 0}
         phase = "Failed" if code else "Succeeded"
@@ -126,7 +126,7 @@ class Operator:
 
     def _run(self) -> None:
         while not self._over.wait(0.1):
-            with suppress(OSError):  # the API server is away
+            with suppress(OSError):  # the API server is down
                 for job in self.jobs():
                     self._look_at(job)
 
@@ -146,11 +146,11 @@ class Operator:
         except Exception as fault:
             traceback.print_exc()
             self.faults.append(fault)
-            self.plane.request("DELETE", f"{self._path('jobs')}/{job['metadata']['name']}")  # nobody waits any longer
+            self.plane.request("DELETE", f"{self._path('jobs')}/{job['metadata']['name']}")  # the launcher stops
 
 
 def open_namespace(plane: ControlPlane, name: str) -> None:
-    """Make a restricted namespace in which the users `launcher` and `reaper` have the rights that they need alone."""
+    """Create a restricted namespace in which the users `launcher` and `reaper` have only the rights that they need."""
     labels = {"pod-security.kubernetes.io/enforce": "restricted"}
     plane.request("POST", "/api/v1/namespaces", {"metadata": {"name": name, "labels": labels}})
     group = "rbac.authorization.k8s.io"
@@ -171,12 +171,12 @@ def open_namespace(plane: ControlPlane, name: str) -> None:
         attributes = {"namespace": name, "verb": verb, "resource": resource, "group": owner}
         review = {"spec": {"user": user, "resourceAttributes": attributes}}
         reviews = "/apis/authorization.k8s.io/v1/subjectaccessreviews"
-        while not plane.request("POST", reviews, review)["status"]["allowed"]:  # roles are read in the background
+        while not plane.request("POST", reviews, review)["status"]["allowed"]:  # roles take effect later
             time.sleep(0.05)
 
 
 def open_node(plane: ControlPlane, kubelet: Kubelet) -> None:
-    """Make the one node, whose kubelet has the logs."""
+    """Create the one node, whose kubelet serves the logs."""
     plane.request("POST", "/api/v1/nodes", {"metadata": {"name": NODE}})
     status = {
         "addresses": [{"type": "InternalIP", "address": "127.0.0.1"}],
@@ -186,7 +186,7 @@ def open_node(plane: ControlPlane, kubelet: Kubelet) -> None:
 
 
 def environment(job: dict[str, Any], node: int) -> dict[str, str]:
-    """The environment that the training operator gives to a pod of a PyTorchJob, all pods being on this machine."""
+    """Return the environment that the operator gives to a pod of a PyTorchJob; here all pods are on one machine."""
     spec = job["spec"]
     nodes = str(sum(item["replicas"] for item in spec["pytorchReplicaSpecs"].values()))
     if elastic := spec.get("elasticPolicy"):
@@ -206,10 +206,10 @@ def environment(job: dict[str, Any], node: int) -> dict[str, str]:
 
 
 def run_pods(job: dict[str, Any]) -> list[subprocess.Popen[bytes]]:
-    """Run what the containers of a job would, on this machine, in the environment that they would have."""
+    """Run the commands of the containers of a job on this machine, with the environment of their pods."""
     specs = job["spec"]["pytorchReplicaSpecs"]
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"  # "python", as in the image, is this one
-    # One thread each, as torchrun gives to processes that share a machine: another number rounds sums differently.
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"  # "python" is this interpreter
+    # One thread each, as torchrun sets it for processes that share a machine. Another number rounds sums differently.
     here = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1]), "PATH": path, "OMP_NUM_THREADS": "1"}
     processes = []
     for replica in specs.values():

@@ -1,4 +1,4 @@
-"""A launch against a real Kubernetes API server: what is asked for beforehand, and how it ends."""
+"""Launches against a real Kubernetes API server: the checks before a job, and the ways in which a job ends."""
 
 import time
 from datetime import UTC, datetime, timedelta
@@ -29,7 +29,7 @@ RESTRICTED = {
 }
 
 
-def test_a_job_runs_and_its_work_is_believed_once_it_is_there(place, capfd):
+def test_a_job_succeeds_when_its_marker_exists(place, capfd):
     operator = place.run(finish(place), queue="research")
     (job,) = operator.seen
     assert job["metadata"]["labels"] == {LABEL: "previts", "kueue.x-k8s.io/queue-name": "research"}
@@ -40,15 +40,15 @@ def test_a_job_runs_and_its_work_is_believed_once_it_is_there(place, capfd):
     assert said.count("step 1: loss 2.5") == said.count("step 2: loss 2.4") == 1
 
 
-def test_success_without_the_marker_is_failure(place):
-    def lies(operator: Operator, job: dict[str, Any]) -> None:
+def test_success_without_the_marker_is_a_failure(place):
+    def no_marker(operator: Operator, job: dict[str, Any]) -> None:
         operator.condition(job, "Succeeded", "all done")
 
     with pytest.raises(JobFailedError, match="says that it succeeded, and has not finished what it was to write"):
-        place.run(lies, spot=True)
+        place.run(no_marker, spot=True)
 
 
-def test_a_failed_job_whose_work_is_there_is_done(place):
+def test_a_failed_job_with_its_marker_is_a_success(place):
     def act(operator: Operator, job: dict[str, Any]) -> None:
         place.marker.parent.mkdir(parents=True)
         place.marker.touch()
@@ -57,7 +57,7 @@ def test_a_failed_job_whose_work_is_there_is_done(place):
     place.run(fail(act))
 
 
-def test_the_first_replica_that_failed_is_told_with_its_last_words(place):
+def test_the_error_shows_the_first_replica_that_failed_and_its_last_log_lines(place):
     def act(operator: Operator, job: dict[str, Any]) -> None:
         operator.say(job, "worker-0", *(f"line {number}" for number in range(30)), "previts: process 9: no such shard")
         operator.say(job, "master-0", "previts: process 0: ConnectionError: another process was lost")
@@ -74,7 +74,7 @@ def test_the_first_replica_that_failed_is_told_with_its_last_words(place):
     assert "line 5\n" not in page
 
 
-def test_a_lack_of_memory_is_called_so(place):
+def test_the_error_names_a_lack_of_memory(place):
     def act(operator: Operator, job: dict[str, Any]) -> None:
         operator.ended(job, "worker-0", 137, reason="OOMKilled")
 
@@ -82,7 +82,7 @@ def test_a_lack_of_memory_is_called_so(place):
         place.run(fail(act))
 
 
-def test_a_job_whose_node_was_taken_is_begun_again(place, capfd):
+def test_a_job_is_submitted_again_after_a_preemption(place, capfd):
     def act(operator: Operator, job: dict[str, Any]) -> None:
         disruption = {"type": "DisruptionTarget", "status": "True", "reason": "PreemptionByScheduler", "message": "bye"}
         operator.pod(job, "worker-0", "Failed", conditions=[disruption])
@@ -96,7 +96,7 @@ def test_a_job_whose_node_was_taken_is_begun_again(place, capfd):
     assert "attempt 1 is over" in said
 
 
-def test_a_job_that_was_restarted_too_often_is_explained_by_what_was_seen_of_its_pods(place):
+def test_a_job_with_too_many_restarts_is_explained_by_the_state_of_its_pods_before(place):
     def act(operator: Operator, job: dict[str, Any]) -> None:
         operator.say(job, "worker-0", "previts: process 0: no such shard")
         operator.pod(job, "worker-0")
@@ -114,10 +114,10 @@ def test_a_job_that_was_restarted_too_often_is_explained_by_what_was_seen_of_its
     assert page.endswith("```\nprevits: process 0: no such shard\n```\n")
 
 
-def test_what_was_said_of_an_earlier_job_of_the_same_name_explains_nothing(place):
+def test_events_of_an_earlier_job_with_the_same_name_are_ignored(place):
     def taken(operator: Operator, job: dict[str, Any]) -> None:
         operator.event(f"{job['metadata']['name']}-worker-0", "TaintManagerEviction", "marked for deletion")
-        time.sleep(1.1)  # the times of events are whole seconds
+        time.sleep(1.1)  # events have times in whole seconds
 
     def broken(operator: Operator, job: dict[str, Any]) -> None:
         operator.ended(job, "master-0", 1)
@@ -126,7 +126,7 @@ def test_what_was_said_of_an_earlier_job_of_the_same_name_explains_nothing(place
         place.run(fail(taken), fail(broken))
 
 
-def test_resubmission_has_a_limit(place):
+def test_the_number_of_resubmissions_is_limited(place):
     def act(operator: Operator, job: dict[str, Any]) -> None:
         operator.event(f"{job['metadata']['name']}-worker-0", "TaintManagerEviction", "marked for deletion")
         operator.ended(job, "master-0", 1)
@@ -135,7 +135,7 @@ def test_resubmission_has_a_limit(place):
         place.run(fail(act), fail(act), resubmissions=1)
 
 
-def test_what_a_job_waits_for_is_said(place, capfd):
+def test_the_launcher_prints_what_a_job_waits_for(place, capfd):
     def script(operator: Operator, job: dict[str, Any]) -> None:
         message = "0/3 nodes are available: 3 Insufficient nvidia.com/gpu."
         unschedulable = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": message}
@@ -152,7 +152,7 @@ def test_what_a_job_waits_for_is_said(place, capfd):
     assert "Restarting" in said
 
 
-def test_a_job_that_someone_deletes_is_missed(place):
+def test_a_job_that_another_user_deletes_is_reported(place):
     def script(operator: Operator, job: dict[str, Any]) -> None:
         operator.condition(job, "Running")
         operator.plane.request("DELETE", f"{place.path()}/{job['metadata']['name']}")
@@ -161,7 +161,7 @@ def test_a_job_that_someone_deletes_is_missed(place):
         place.run(script)
 
 
-def test_rights_that_are_lacking_are_listed_before_anything_is_made(place, monkeypatch):
+def test_missing_rights_are_listed_before_any_object_is_created(place, monkeypatch):
     monkeypatch.setenv("KUBECONFIG", place.plane.kubeconfig("stranger", place.namespace))
     with pytest.raises(InputError) as denied:
         place.run()
@@ -170,7 +170,7 @@ def test_rights_that_are_lacking_are_listed_before_anything_is_made(place, monke
     assert not place.operator().jobs()
 
 
-def test_a_cluster_without_the_resource_says_so(place):
+def test_a_cluster_without_pytorchjobs_is_reported(place):
     place.plane.remove_crd()
     try:
         with pytest.raises(InputError, match=r"has no PyTorchJob .* install the Kubeflow training operator"):
@@ -179,14 +179,14 @@ def test_a_cluster_without_the_resource_says_so(place):
         place.plane.install_crd()
 
 
-def test_a_quota_that_is_used_up_is_named(place):
+def test_an_exhausted_quota_is_named(place):
     hard = {"count/pytorchjobs.kubeflow.org": "0"}
     quotas = f"/api/v1/namespaces/{place.namespace}/resourcequotas"
     place.plane.request("POST", quotas, {"metadata": {"name": "jobs"}, "spec": {"hard": hard}})
     status = {"status": {"hard": hard, "used": {"count/pytorchjobs.kubeflow.org": "0"}}}
     place.plane.request("PATCH", f"{quotas}/jobs/status", status)
 
-    def refused() -> bool:  # admission learns of a quota by a watch of its own
+    def refused() -> bool:  # the admission plugin reads quotas in the background
         try:
             submit.preflight(connect(), materialise(place.app(), JobOptions(namespace=place.namespace)))
         except InputError as error:
@@ -198,7 +198,7 @@ def test_a_quota_that_is_used_up_is_named(place):
         place.run()
 
 
-def test_a_quota_that_is_used_up_does_not_keep_a_launcher_from_its_own_job(place):
+def test_an_exhausted_quota_does_not_keep_a_launcher_from_adopting_its_own_job(place):
     made = place.create(service_account="default")
     hard = {"count/pytorchjobs.kubeflow.org": "1"}
     quotas = f"/api/v1/namespaces/{place.namespace}/resourcequotas"
@@ -219,13 +219,13 @@ def test_a_quota_that_is_used_up_does_not_keep_a_launcher_from_its_own_job(place
     assert [job["metadata"]["uid"] for job in operator.seen] == [made["metadata"]["uid"]]
 
 
-def test_a_setting_that_the_server_does_not_know_is_refused_before_anything_is_made(place):
+def test_an_unknown_field_is_refused_before_any_object_is_created(place):
     with pytest.raises(InputError, match=r"refuses PyTorchJob .*unknown field .*valu"):
         place.run(env=[{"name": "A", "valu": "b"}])
     assert not place.operator().jobs()
 
 
-def test_a_server_that_is_nowhere_is_not_waited_for_long(place, monkeypatch):
+def test_the_launcher_does_not_wait_long_for_a_server_that_does_not_answer(place, monkeypatch):
     config = Path(place.plane.kubeconfig("launcher", place.namespace))
     other = config.with_name("nowhere")
     other.write_text(config.read_text().replace(str(place.plane.port), str(control_plane.free_port())))
@@ -235,13 +235,13 @@ def test_a_server_that_is_nowhere_is_not_waited_for_long(place, monkeypatch):
         place.run()
 
 
-def test_a_machine_without_a_cluster_says_so(monkeypatch, tmp_path):
+def test_a_machine_without_a_cluster_is_reported(monkeypatch, tmp_path):
     monkeypatch.setenv("KUBECONFIG", str(tmp_path / "none"))
     with pytest.raises(InputError, match=r"found no Kubernetes cluster"):
         connect()
 
 
-def test_credentials_that_nobody_knows_are_told(place, monkeypatch):
+def test_unknown_credentials_are_reported(place, monkeypatch):
     config = Path(place.plane.kubeconfig("launcher", place.namespace))
     other = config.with_name("unknown")
     other.write_text(config.read_text().replace("launcher-token", "unknown-token"))
@@ -250,14 +250,14 @@ def test_credentials_that_nobody_knows_are_told(place, monkeypatch):
         place.run()
 
 
-def test_a_pod_of_a_pipeline_hands_on_its_image_its_account_and_its_owner(place, tmp_path, monkeypatch):
+def test_a_job_inherits_image_account_and_owner_of_the_pod_that_launches_it(place, tmp_path, monkeypatch):
     owner = {"apiVersion": "argoproj.io/v1alpha1", "kind": "Workflow", "name": "run-1", "uid": "the-uid"}
     spec = {**RESTRICTED, "serviceAccountName": "runner"}
-    # KFP's for a step with labels that is begun again; a host has no name that long.
+    # The name that KFP gives to a retried step with labels. It is longer than a host name can be.
     name = "previts-full-x7k2p-metadata-1-2-retry-system-container-impl-1234567890"
     step = {"metadata": {"name": name, "ownerReferences": [{**owner, "controller": True}]}, "spec": spec}
     place.plane.request("POST", f"/api/v1/namespaces/{place.namespace}/pods", step)
-    # What a pod finds in its own file system, and in its environment.
+    # The files and the environment of a pod.
     (tmp_path / "token").write_text("launcher-token")
     (tmp_path / "namespace").write_text(place.namespace)
     monkeypatch.setattr(incluster_config, "SERVICE_TOKEN_FILENAME", str(tmp_path / "token"))
@@ -282,7 +282,7 @@ def test_a_pod_of_a_pipeline_hands_on_its_image_its_account_and_its_owner(place,
     assert (pod["serviceAccountName"], pod["containers"][0]["image"]) == ("runner", "registry/train:7")
 
 
-def test_a_job_vanishes_with_what_owns_the_pod_that_launched_it():
+def test_a_job_has_the_owner_of_the_pod_that_launched_it():
     pod = {
         "metadata": {"name": "step", "uid": "2", "ownerReferences": [
             {"apiVersion": "argoproj.io/v1alpha1", "kind": "Workflow", "name": "run", "uid": "1", "controller": True}

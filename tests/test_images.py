@@ -1,4 +1,4 @@
-"""Each image lists the packages that its extras ask for, at the versions of the lock, and nothing heavy without use."""
+"""Each image lists the packages of its extras at the versions of the lock, and only the training image has torch."""
 
 import re
 import subprocess
@@ -36,7 +36,7 @@ def asked(extra: str) -> set[str]:
 
 
 @pytest.mark.parametrize("image", IMAGES)
-def test_an_image_lists_what_its_extras_ask_for_at_the_versions_of_the_lock(image: str):
+def test_an_image_lists_the_packages_of_its_extras_at_the_versions_of_the_lock(image: str):
     listed = pins((ROOT / "images" / f"{image}.txt").read_text())
     locked = pins((ROOT / "requirements.lock").read_text())
     assert {name: locked.get(name) for name in listed} == listed, "run `make lock`"
@@ -44,7 +44,7 @@ def test_an_image_lists_what_its_extras_ask_for_at_the_versions_of_the_lock(imag
     assert set().union(always, *map(asked, extras(image))) <= set(listed), "run `make lock`"
 
 
-def test_the_images_of_steps_have_the_package_that_begins_a_step():
+def test_the_images_of_steps_contain_kfp():
     steps = {image for image in IMAGES if "kfp" in pins((ROOT / "images" / f"{image}.txt").read_text())}
     assert steps == {"data", "train", "launcher"}
 
@@ -54,7 +54,7 @@ def test_only_the_training_image_has_torch():
 
 
 @pytest.mark.parametrize("image", IMAGES)
-def test_the_recipe_takes_each_listed_package_with_its_hashes(image: str):
+def test_the_dockerfile_installs_each_listed_package_with_its_hashes(image: str):
     (program,) = re.findall(r"awk '(.*?)'", RECIPE)
     files = [f"images/{image}.txt", "requirements.lock"]
     kept = subprocess.run(["awk", program, *files], cwd=ROOT, capture_output=True, text=True, check=True).stdout
@@ -63,12 +63,12 @@ def test_the_recipe_takes_each_listed_package_with_its_hashes(image: str):
     assert all("--hash=sha256:" in block for block in re.split(r"^(?=[a-z0-9])", kept, flags=re.MULTILINE)[1:])
 
 
-def test_every_image_has_one_name():
+def test_every_image_has_the_same_name_everywhere():
     assert sorted(name.split("/previts-")[1].split(":")[0] for name in _images.IMAGES) == IMAGES
     assert sorted(re.findall(r"^EXTRAS_([a-z]+)", (ROOT / "Makefile").read_text(), re.MULTILINE)) == IMAGES
 
 
-def test_the_images_run_as_nobody_in_particular():
+def test_the_images_do_not_run_as_root_and_download_nothing():
     last = RECIPE.rsplit("\nFROM ", 1)[1]
     assert "\nUSER 65532:65532\n" in last
     assert not re.search(r"\b(apt-get|curl|wget)\b|--extra-index|ADD ", RECIPE)

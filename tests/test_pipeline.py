@@ -1,4 +1,4 @@
-"""The compiled DAG on the embedded engine: each pair on its own checkpoint, nothing twice, killed and resumed."""
+"""The whole pipeline on the embedded engine: evaluations, repeated runs, and runs that were killed or failed."""
 
 import html
 import os
@@ -66,7 +66,7 @@ def finished(world: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.slow
-def test_each_pair_of_the_fan_out_was_evaluated_on_its_own_checkpoint(finished: Path):
+def test_each_evaluation_uses_the_checkpoint_of_its_row(finished: Path):
     (index,) = (finished / "index").iterdir()
     found = results(finished)
     assert set(found) == {(row, benchmark) for row in ROWS for benchmark in BENCHMARKS}
@@ -81,7 +81,7 @@ def test_each_pair_of_the_fan_out_was_evaluated_on_its_own_checkpoint(finished: 
 
 
 @pytest.mark.slow
-def test_the_report_holds_all_arms(finished: Path):
+def test_the_report_contains_all_rows(finished: Path):
     page = (finished / "report.html").read_text()
     assert all(row in page for row in ROWS)
 
@@ -99,7 +99,7 @@ def test_a_second_run_repeats_no_work(world: Path, finished: Path):
 
 
 @pytest.mark.slow
-def test_a_run_killed_in_each_stage_ends_in_the_same_report(world: Path, finished: Path, tmp_path: Path):
+def test_a_run_that_was_killed_in_each_stage_ends_with_the_same_report(world: Path, finished: Path, tmp_path: Path):
     for stage in ("videos", "saliency_model", "saliency", "checkpoints", "results"):
         process = subprocess.Popen(
             command(world, tmp_path), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
@@ -124,16 +124,16 @@ def test_a_run_killed_in_each_stage_ends_in_the_same_report(world: Path, finishe
 
 
 @pytest.mark.slow
-def test_a_benchmark_that_fails_loses_no_other_and_is_tried_again(world: Path, finished: Path, tmp_path: Path):
-    root, mended = tmp_path / "root", tmp_path / "world"
+def test_a_failed_benchmark_does_not_stop_the_others_and_is_repeated(world: Path, finished: Path, tmp_path: Path):
+    root, broken = tmp_path / "root", tmp_path / "world"
     shutil.copytree(finished, root)
     shutil.rmtree(root / "results")
-    shutil.copytree(world, mended)
-    mask = next((mended / "datasets" / "davis" / "Annotations").rglob("*.png"))
-    sound = mask.read_bytes()
-    mask.write_bytes(sound[:20])
+    shutil.copytree(world, broken)
+    mask = next((broken / "datasets" / "davis" / "Annotations").rglob("*.png"))
+    intact = mask.read_bytes()
+    mask.write_bytes(intact[:20])
     row = ROWS[0]
-    place = ["--crawl", str(world / "crawl.csv"), "--data", str(mended / "datasets"), "--rows", row]
+    place = ["--crawl", str(world / "crawl.csv"), "--data", str(broken / "datasets"), "--rows", row]
     run = subprocess.run(command(world, root, *place), capture_output=True, text=True, timeout=600, check=False)
     assert run.returncode == 2, run.stderr
     last = run.stderr[run.stderr.index("previts: the run stopped") :]
@@ -144,7 +144,7 @@ def test_a_benchmark_that_fails_loses_no_other_and_is_tried_again(world: Path, f
     assert states == {"voc07": "ok", "davis": "failed"}
     reason = str(found[row, "davis"]["error"])
     assert reason in html.unescape((root / "report.html").read_text())
-    mask.write_bytes(sound)
+    mask.write_bytes(intact)
     run = subprocess.run(command(world, root, *place), capture_output=True, text=True, timeout=600, check=False)
     assert run.returncode == 0, run.stderr
     made = [line for line in run.stderr.splitlines() if "made:" in line and "/results/" in line]
@@ -153,7 +153,7 @@ def test_a_benchmark_that_fails_loses_no_other_and_is_tried_again(world: Path, f
     assert reason not in html.unescape((root / "report.html").read_text())
 
 
-def test_a_mistake_is_answered_before_anything_is_started(world: Path, tmp_path: Path):
+def test_a_typing_error_is_reported_before_anything_is_written(world: Path, tmp_path: Path):
     wrong = command(world, tmp_path / "root", "--rows", "1/vgg/previt")
     run = subprocess.run(wrong, capture_output=True, text=True, timeout=120, check=False)
     assert run.returncode == 2
@@ -162,7 +162,7 @@ def test_a_mistake_is_answered_before_anything_is_started(world: Path, tmp_path:
     assert not (tmp_path / "root").exists()
 
 
-def test_an_unwritable_root_is_told_before_anything_is_started(world: Path):
+def test_a_root_without_write_access_is_reported_before_any_step(world: Path):
     run = subprocess.run(
         command(world, Path("/dev/null/root")), capture_output=True, text=True, timeout=120, check=False
     )
@@ -173,7 +173,7 @@ def test_an_unwritable_root_is_told_before_anything_is_started(world: Path):
 
 
 @pytest.mark.slow
-def test_a_step_that_fails_is_told_on_one_screen(world: Path, tmp_path: Path):
+def test_the_reason_of_a_failed_step_is_the_end_of_the_output(world: Path, tmp_path: Path):
     (tmp_path / "crawl.csv").write_text("video_id,url\na,nothing.mp4\nb,nowhere.mp4\n")
     place = [
         "--root",
@@ -193,6 +193,6 @@ def test_a_step_that_fails_is_told_on_one_screen(world: Path, tmp_path: Path):
     assert run.returncode == 2
     last = run.stderr[run.stderr.index("previts: the run stopped") :]
     assert "2 of the 2 videos" in last
-    assert "Mend the crawl" in last
+    assert "videos already stored are kept" in last
     assert "run.log" in last
     assert "Traceback" not in run.stderr
