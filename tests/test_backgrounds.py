@@ -10,6 +10,7 @@ from PIL import Image
 from previts import evals
 from previts.errors import InputError
 from previts.evals import features
+from previts.evals.protocol import Population
 from previts.evaluation import EvaluationConfig, LinearConfig
 from previts.experiment import Experiment, ModelConfig, ObjectiveConfig, OptimConfig
 from previts.moco import MoCo
@@ -112,6 +113,9 @@ def test_imagenet_head_maps_its_classes_and_minus_one_is_wrong(model: MoCo, tmp_
     outcome = evals.evaluate("in9", model, str(tmp_path), SMALL)
     assert outcome.protocol["head"] == "in1k head"
     assert outcome.metrics["in9/original"] > 90
+    # Of five classes of the head two are class 2, one is class 0, one is class 1, and one is no class.
+    images = outcome.protocol["images"]["original"]
+    assert outcome.populations["in9/original"] == Population(images, "images", pytest.approx(100 * (1 + 1 + 2) / 15))
     # The class that looks like 00_dog is of no class now: its third of the images is lost, the others are not.
     mapping.write_text(json.dumps({"0": 2, "1": -1, "2": 0, "3": 1, "4": 2}))
     assert evals.evaluate("in9", model, str(tmp_path), SMALL).metrics["in9/original"] == pytest.approx(66.7, abs=7)

@@ -90,6 +90,14 @@ def test_a_key_gives_the_map_that_davis_would_give(model: MoCo, tmp_path: Path) 
     assert shares[0].sum() == pytest.approx(4.5)
 
 
+def test_chance_of_pointing_is_the_score_of_a_random_cell(model: MoCo, tmp_path: Path) -> None:
+    # On a grid of 3 x 3 cells of 32 pixels: the first object covers 3 cells, the second 6.
+    write(tmp_path / "coco", [[(0, 0, 32, 96), (32, 0, 96, 96)]])
+    populations = evals.evaluate("grounding", model, str(tmp_path), SMALL).populations
+    assert populations["grounding/pointing"].chance == pytest.approx((3 + 6) / 18)
+    assert populations["grounding/energy"].chance == pytest.approx((3 + 6) / 18)
+
+
 def test_the_benchmark_on_the_synthetic_world(model: MoCo, tmp_path: Path) -> None:
     demo.pictures.write_coco(str(tmp_path / "coco"), replace(demo.TINY, coco_val=12, coco_train=1))
     before = features.weights_digest(model)
@@ -97,6 +105,15 @@ def test_the_benchmark_on_the_synthetic_world(model: MoCo, tmp_path: Path) -> No
     assert all(0 <= value <= 1 for value in outcome.metrics.values())
     assert set(outcome.metrics) == {"grounding/energy", "grounding/pointing", "grounding/told_apart"}
     assert features.weights_digest(model) == before
+    scored = outcome.protocol["pictures_scored"]
+    populations = outcome.populations
+    assert {name: (item.items, item.unit) for name, item in populations.items()} == {
+        "grounding/energy": (2 * scored, "objects"), "grounding/pointing": (2 * scored, "objects"),
+        "grounding/told_apart": (scored, "images"),
+    }  # fmt: skip
+    # An even map has the mean area of the objects, which the grid's cells keep.
+    assert populations["grounding/energy"].chance == pytest.approx(outcome.protocol["mean_area_of_an_object"], abs=0.02)
+    assert populations["grounding/told_apart"].chance == 0.25
     figure = np.load(io.BytesIO(outcome.figures["keys.npz"]))
     assert len(figure["names"]) == 2 * min(6, outcome.protocol["pictures_scored"])
     assert figure["cams"].shape[1:] == (1, 3, 3)

@@ -14,8 +14,9 @@ from torchvision.transforms import CenterCrop, Compose, InterpolationMode, Resiz
 
 from previts import evals
 from previts.errors import InputError
-from previts.evals import features, linear, training
-from previts.evaluation import EvaluationConfig, LinearConfig
+from previts.evals import features, linear, metrics, training
+from previts.evals.protocol import Population
+from previts.evaluation import EvaluationConfig, LinearConfig, SvmConfig
 from previts.experiment import Experiment, ModelConfig, ObjectiveConfig, OptimConfig
 from previts.moco import MoCo
 
@@ -143,6 +144,12 @@ def test_voc_end_to_end_tells_colours_apart_and_leaves_the_model_alone(model: Mo
     outcome = evals.evaluate("voc07", model, str(write_voc(tmp_path)), SMALL)
     assert outcome.metrics["voc07/map"] > 95
     assert sorted(outcome.protocol["average_precision_by_class"]) == ["cat", "dog", "train"]
+    population = outcome.populations["voc07/map"]
+    assert (population.items, population.unit) == (24, "images")
+    # 8 of 24 test images have each class.
+    generator, truth = np.random.default_rng(0), np.arange(24) < 8
+    by_chance = [100 * metrics.average_precision(truth, generator.random(24)) for _ in range(3000)]
+    assert population.chance == pytest.approx(np.mean(by_chance), abs=1)
     assert outcome.protocol["weights_before"] == outcome.protocol["weights_after"]
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
     again = evals.evaluate("voc07", model, str(tmp_path), replace(SMALL, batch_size=5))
@@ -209,6 +216,9 @@ def test_imagenet_end_to_end(model: MoCo, tmp_path: Path, views: str):
     outcome = evals.evaluate("in1k", model, str(tmp_path), config)
     assert outcome.metrics["in1k/top1"] > 90
     assert outcome.metrics["in1k/top5"] == 100  # of three classes
+    assert outcome.populations == {
+        "in1k/top1": Population(18, "images", pytest.approx(100 / 3)), "in1k/top5": Population(18, "images", 100.0),
+    }  # fmt: skip
     assert features.weights_digest(model) == before
     few, again = (evals.evaluate("in1k", model, str(tmp_path), replace(config, limit=3)) for _ in range(2))
     assert few.metrics == again.metrics
@@ -223,6 +233,21 @@ def test_imagenet_layout_errors(model: MoCo, tmp_path: Path):
     picture(tmp_path / "imagenet" / "val" / "unicorn" / "0.png", (9, 9, 9), 0)
     with pytest.raises(InputError, match="unicorn is not a class"):
         evals.evaluate("in1k", model, str(tmp_path), SMALL)
+
+
+def test_chance_of_voc_is_the_mean_over_random_scores_without_difficult_and_unscored_classes():
+    generator = np.random.default_rng(2)
+    labels = np.where(generator.random((60, 4)) < [0.1, 0.3, 0.6, 0.2], 1, -1)
+    labels[:10, 1] = 0
+    result = linear.VocResult([50.0, 40.0, 70.0, -1.0], [0.1] * 4)
+    found = []
+    for number in range(3):
+        kept = labels[:, number] != 0
+        truth = labels[kept, number] == 1
+        found.append(np.mean([metrics.average_precision(truth, generator.random(len(truth))) for _ in range(2000)]))
+    chance = linear._voc_chance(labels, result, SvmConfig())
+    assert chance == pytest.approx(100 * np.mean(found), abs=0.7)
+    assert linear._voc_chance(labels, result, SvmConfig("11-point")) is None
 
 
 def test_unknown_benchmark_names_the_closest(model: MoCo, tmp_path: Path):

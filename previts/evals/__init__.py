@@ -4,13 +4,13 @@ PreViTS section 4. An evaluation reads a finished model and a labelled dataset; 
 """
 
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from previts import storage
-from previts.evals.protocol import BENCHMARKS, Outcome, check
+from previts.evals.protocol import BENCHMARKS, Outcome, Population, check
 from previts.evaluation import EvaluationConfig
 
 if TYPE_CHECKING:
@@ -67,6 +67,7 @@ def evaluate(
         },
         figures=outcomes[0].figures,
         files=outcomes[0].files,
+        populations=outcomes[0].populations,
     )
 
 
@@ -75,7 +76,8 @@ def _store(place: str, outcome: Outcome) -> None:
     for kind, files in (("figures", outcome.figures), ("files", outcome.files)):
         for name, data in files.items():
             storage.write_bytes(storage.join(place, kind, name), data)
-    document = {"metrics": outcome.metrics, "protocol": outcome.protocol}
+    populations = {name: asdict(population) for name, population in outcome.populations.items()}
+    document = {"metrics": outcome.metrics, "protocol": outcome.protocol, "populations": populations}
     storage.write_json(storage.join(place, "outcome.json"), document)
 
 
@@ -89,7 +91,8 @@ def _stored(place: str) -> Outcome | None:
         {name: storage.read_bytes(storage.join(place, kind, name)) for name in storage.names(storage.join(place, kind))}
         for kind in ("figures", "files")
     )
-    return Outcome(document["metrics"], document["protocol"], figures, files)
+    populations = {name: Population(**item) for name, item in document.get("populations", {}).items()}
+    return Outcome(document["metrics"], document["protocol"], figures, files, populations)
 
 
 def _once(

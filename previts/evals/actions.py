@@ -19,7 +19,7 @@ from previts import distributed, storage
 from previts.evals import classifier as classifiers
 from previts.evals import clips, features, metrics
 from previts.evals.classifier import Classifier
-from previts.evals.protocol import Outcome
+from previts.evals.protocol import Outcome, Population
 from previts.evaluation import EvaluationConfig
 from previts.moco import MoCo
 
@@ -82,6 +82,12 @@ def _recognise(
         },
         figures=first.figures if first else {},
         files=first.files if first else {},
+        populations={
+            f"{name}/top{k}": Population(
+                sum(count["test"] for count in counts.values()), "videos", metrics.chance_accuracy(num_classes, k)
+            )
+            for k in (1, 5)
+        },
     )
 
 

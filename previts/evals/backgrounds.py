@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from previts import storage
 from previts.errors import InputError
 from previts.evals import features, linear, metrics
-from previts.evals.protocol import CLASS_MAP, Outcome
+from previts.evals.protocol import CLASS_MAP, Outcome, Population
 from previts.evaluation import EvaluationConfig
 from previts.moco import MoCo
 from previts.variants import VARIANTS
@@ -69,10 +69,14 @@ def challenge(model: MoCo, data_uri: str, imagenet_uri: str, config: EvaluationC
         view = "the whole image"
         head = linear.train_head(model, train, whole, config, folder, "ImageNet-9")
         kind, what = "in9 head", "Paper: trains on ImageNet-1k; here on ImageNet-9's own training images"
-    accuracy = {}
+    accuracy, populations = {}, {}
     for name, images in variants.items():
+        labels_N = np.array(images.labels)
         scores_NC = head.scores(features.extract(model, images.uris, whole, config.batch_size, f"in9 {name}"))
-        accuracy[name] = metrics.mapped_accuracy(scores_NC, np.array(images.labels), to_in9_C)
+        accuracy[name] = metrics.mapped_accuracy(scores_NC, labels_N, to_in9_C)
+        # A guess among the classes of the head. With a class map these are ImageNet's, and most of them count as wrong.
+        chance = 100 * float((labels_N[:, None] == to_in9_C).mean())
+        populations[f"in9/{name}"] = Population(len(labels_N), "images", chance)
     return Outcome(
         metrics={
             **{f"in9/{name}": value for name, value in accuracy.items()},
@@ -87,6 +91,7 @@ def challenge(model: MoCo, data_uri: str, imagenet_uri: str, config: EvaluationC
             "input": f"whole images; those not of {config.crop} x {config.crop} pixels are squashed to it",
             **features.unchanged(model, before),
         },
+        populations=populations,
     )
 
 

@@ -21,7 +21,7 @@ from torch.nn import functional as F
 from previts import storage
 from previts.errors import InputError
 from previts.evals import features, metrics
-from previts.evals.protocol import Outcome
+from previts.evals.protocol import Outcome, Population
 from previts.evaluation import EvaluationConfig
 from previts.moco import MoCo
 from previts.progress import progress
@@ -87,18 +87,19 @@ def track(model: MoCo, data_uri: str, config: EvaluationConfig) -> Outcome:
         grid = followed.truth_cells.shape[1:]
         shown.add(sequence, followed)
     means = {name: metrics.mean_score([score[name] for score in scores]) for name in scores[0]}
+    numbers = {
+        "davis/j_mean": means["grid"].mean,
+        "davis/j_recall": means["grid"].recall,
+        "davis/j_decay": means["grid"].decay,
+        "davis/upsampled_j_mean": means["upsampled"].mean,
+        "davis/upsampled_j_recall": means["upsampled"].recall,
+        "davis/upsampled_j_decay": means["upsampled"].decay,
+        "davis/static_j_mean": means["static"].mean,
+        **{f"davis/j_mean_at_{value}": means[f"grid {value}"].mean for value in SWEEP},
+        **{f"davis/upsampled_j_mean_at_{value}": means[f"upsampled {value}"].mean for value in SWEEP},
+    }
     return Outcome(
-        metrics={
-            "davis/j_mean": means["grid"].mean,
-            "davis/j_recall": means["grid"].recall,
-            "davis/j_decay": means["grid"].decay,
-            "davis/upsampled_j_mean": means["upsampled"].mean,
-            "davis/upsampled_j_recall": means["upsampled"].recall,
-            "davis/upsampled_j_decay": means["upsampled"].decay,
-            "davis/static_j_mean": means["static"].mean,
-            **{f"davis/j_mean_at_{value}": means[f"grid {value}"].mean for value in SWEEP},
-            **{f"davis/upsampled_j_mean_at_{value}": means[f"upsampled {value}"].mean for value in SWEEP},
-        },
+        metrics=numbers,
         protocol={
             "primary": f"on the {grid[0]} x {grid[1]} grid of the map: cells covered by more than half, else the most "
             f"covered ({model.experiment.objective.mask_pooling} pooling), against cells at or above the threshold, "
@@ -119,6 +120,8 @@ def track(model: MoCo, data_uri: str, config: EvaluationConfig) -> Outcome:
             **features.unchanged(model, before),
         },
         figures={"attention.npz": shown.npz()},
+        # Each sequence counts the same, whatever its length. DAVIS-2016 defines no chance level.
+        populations=dict.fromkeys(numbers, Population(len(sequences), "sequences")),
     )
 
 

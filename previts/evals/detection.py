@@ -19,7 +19,7 @@ from previts.evals import detection_images, detection_scores, detection_sets, de
 from previts.evals.detection_images import Sample
 from previts.evals.detection_scores import OVERLAPS, Found
 from previts.evals.detection_sets import Picture
-from previts.evals.protocol import Outcome
+from previts.evals.protocol import Outcome, Population
 from previts.evaluation import EvaluationConfig
 from previts.moco import MoCo
 from previts.models.resnet import Encoder
@@ -100,12 +100,13 @@ def voc(model: MoCo, data_uri: str, config: EvaluationConfig, folder: str) -> Ou
     )
     scored = ~np.isnan(precision_CK[:, 0])
     mean_K = precision_CK[scored].mean(axis=0)
+    numbers = {
+        "voc_det/ap": float(mean_K.mean()),
+        "voc_det/ap50": float(mean_K[OVERLAPS.index(0.5)]),
+        "voc_det/ap75": float(mean_K[OVERLAPS.index(0.75)]),
+    }
     return Outcome(
-        metrics={
-            "voc_det/ap": float(mean_K.mean()),
-            "voc_det/ap50": float(mean_K[OVERLAPS.index(0.5)]),
-            "voc_det/ap75": float(mean_K[OVERLAPS.index(0.75)]),
-        },
+        metrics=numbers,
         protocol={
             "detector": "Faster R-CNN on layer3 (C4), layer4 and one more normalisation as its head",
             "train": [f"{year} trainval" for year in roots],
@@ -120,6 +121,7 @@ def voc(model: MoCo, data_uri: str, config: EvaluationConfig, folder: str) -> Ou
             **features.unchanged(model, before),
         },
         figures=_figures(test, found, classes),
+        populations=dict.fromkeys(numbers, _population(test)),
     )
 
 
@@ -153,8 +155,9 @@ def coco(model: MoCo, data_uri: str, config: EvaluationConfig, folder: str) -> O
     )
     found = _detected(detector, val.pictures, settings.coco_sides[1], "COCO val")
     numbers = detection_scores.coco_average_precision(val.document, val.image_ids, found, list(val.categories))
+    named = {f"coco/{name}": value for name, value in numbers.items()}
     return Outcome(
-        metrics={f"coco/{name}": value for name, value in numbers.items()},
+        metrics=named,
         protocol={
             "detector": "Mask R-CNN with a feature pyramid (FPN)",
             "schedule": settings.coco_schedule,
@@ -165,7 +168,14 @@ def coco(model: MoCo, data_uri: str, config: EvaluationConfig, folder: str) -> O
             **features.unchanged(model, before),
         },
         figures=_figures(val.pictures, found, list(train.categories.values())),
+        populations=dict.fromkeys(named, _population(val.pictures)),
     )
+
+
+def _population(pictures: Sequence[Picture]) -> Population:
+    """Return the objects that are scored. Random boxes almost never overlap an object by half: chance is 0."""
+    objects = sum(int((~picture.objects.ignored).sum()) for picture in pictures)
+    return Population(objects, "objects", 0.0)
 
 
 def _encoder(model: MoCo) -> Encoder:

@@ -20,7 +20,7 @@ from PIL import Image
 from previts import storage
 from previts.errors import InputError
 from previts.evals import detection_images, detection_sets, features, metrics
-from previts.evals.protocol import Outcome
+from previts.evals.protocol import Outcome, Population
 from previts.evaluation import EvaluationConfig
 from previts.moco import MoCo
 from previts.progress import progress
@@ -65,12 +65,14 @@ def localise(model: MoCo, data_uri: str, config: EvaluationConfig) -> Outcome:
     figure = _Figure()
     load = partial(features.load_whole, size=config.crop)
     pictures = features.batches([scene.uri for scene in chosen], load, 1)
-    energy, pointing, told_apart = [], [], []
+    energy, pointing, told_apart, even, random_cell = [], [], [], [], []
     for number, (scene, image) in enumerate(zip(progress(chosen, "COCO keys", unit="picture"), pictures, strict=True)):
         cam_Khw, shares_Khw = attend(model, image[0], scene.masks)
         energy.append(metrics.energy_in_mask(cam_Khw, shares_Khw))
         pointing.append(metrics.pointing(cam_Khw, shares_Khw))
         told_apart.append(tells_apart(cam_Khw, shares_Khw))
+        even.append(shares_Khw.mean())
+        random_cell.append((shares_Khw >= metrics.POINTING_SHARE).mean())
         if number in shown:
             figure.add(scene, cam_Khw)
     return Outcome(
@@ -90,6 +92,12 @@ def localise(model: MoCo, data_uri: str, config: EvaluationConfig) -> Outcome:
             **features.unchanged(model, before),
         },
         figures={"keys.npz": figure.npz()},
+        populations={
+            # An even map, a random cell, and two maps that do not depend on their keys.
+            "grounding/energy": Population(KEYS * len(chosen), "objects", float(np.mean(even))),
+            "grounding/pointing": Population(KEYS * len(chosen), "objects", float(np.mean(random_cell))),
+            "grounding/told_apart": Population(len(chosen), "images", 0.25),
+        },
     )
 
 

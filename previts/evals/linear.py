@@ -24,8 +24,8 @@ from torch.nn import functional as F
 from previts import storage
 from previts.errors import InputError
 from previts.evals import features, metrics, training
-from previts.evals.protocol import Outcome
-from previts.evaluation import EvaluationConfig
+from previts.evals.protocol import Outcome, Population
+from previts.evaluation import EvaluationConfig, SvmConfig
 from previts.moco import MoCo
 from previts.progress import progress
 
@@ -91,7 +91,23 @@ def voc07(model: MoCo, data_uri: str, config: EvaluationConfig) -> Outcome:
             "images": {split: len(labels) for split, labels in split_labels.items()},
             **features.unchanged(model, before),
         },
+        populations={
+            "voc07/map": Population(
+                len(split_labels["test"]), "images", _voc_chance(split_labels["test"], result, config.svm)
+            )
+        },
     )
+
+
+def _voc_chance(test_labels_NC: Labels, result: "VocResult", settings: SvmConfig) -> float | None:
+    """Return the expected mean AP of random scores in percent; None for 11-point AP, which has no closed form."""
+    if settings.average_precision != "area":
+        return None
+    scored_NC = test_labels_NC[:, np.array(result.precision) >= 0].T
+    chances = [
+        metrics.chance_average_precision(int((labels == 1).sum()), int((labels != 0).sum())) for labels in scored_NC
+    ]
+    return 100 * float(np.mean(chances))
 
 
 def voc_classes(root: str) -> list[str]:
@@ -225,6 +241,10 @@ def imagenet(model: MoCo, data_uri: str, config: EvaluationConfig, folder: str) 
             "classes": len(train.classes),
             "images": {"train": len(train.uris), "val": len(val.uris)},
             **features.unchanged(model, before),
+        },
+        populations={
+            f"in1k/top{k}": Population(len(val.uris), "images", metrics.chance_accuracy(len(train.classes), k))
+            for k in (1, 5)
         },
     )
 

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from sklearn.metrics import average_precision_score
 
 Array = NDArray[np.floating]
+POINTING_SHARE = 0.5  # of a cell, which the object must cover for a hit
 
 
 def average_precision(truth_N: NDArray[np.bool_], scores_N: Array) -> float:
@@ -23,6 +24,28 @@ def average_precision(truth_N: NDArray[np.bool_], scores_N: Array) -> float:
     if not truth_N.any():
         raise ValueError("average precision needs at least one positive")
     return float(average_precision_score(truth_N, scores_N))
+
+
+def chance_average_precision(positives: int, items: int) -> float:
+    """Return the expected average precision of a random ranking, in [0, 1].
+
+    Each of the N ranks holds a positive with probability P / N. The ranks above it then hold (P - 1) / (N - 1)
+    positives each, so the precision at rank n is [1 + (n - 1) (P - 1) / (N - 1)] / n. The mean of this over all ranks
+    is the expectation. It is close to the prevalence P / N in large sets and above it in small ones.
+
+    Raises:
+        ValueError: If there is no positive, or more positives than items.
+    """
+    if not 0 < positives <= items:
+        raise ValueError(f"positives must be from 1 to the number of items, got {positives = }, {items = }")
+    ranks_N = np.arange(1, items + 1)
+    above = (positives - 1) / max(1, items - 1)
+    return float(np.mean((1 + (ranks_N - 1) * above) / ranks_N))
+
+
+def chance_accuracy(classes: int, k: int = 1) -> float:
+    """Return the expected top-k accuracy of a guess among that many classes, in percent."""
+    return 100.0 * min(k, classes) / classes
 
 
 def eleven_point_average_precision(truth_N: NDArray[np.bool_], scores_N: Array) -> float:
@@ -86,7 +109,7 @@ def pointing(cam_NHW: Array, mask_NHW: NDArray[np.bool_] | Array) -> NDArray[np.
         ValueError: If the two shapes differ.
     """
     _same_grid(cam_NHW, mask_NHW)
-    cam_NX, mask_NX = cam_NHW.reshape(len(cam_NHW), -1), mask_NHW.reshape(len(mask_NHW), -1) >= 0.5
+    cam_NX, mask_NX = cam_NHW.reshape(len(cam_NHW), -1), mask_NHW.reshape(len(mask_NHW), -1) >= POINTING_SHARE
     strongest_NX = (cam_NX == cam_NX.max(axis=1, keepdims=True)) & (cam_NX > 0)
     hits_N = (strongest_NX & mask_NX).sum(axis=1)
     return np.asarray(hits_N / np.maximum(strongest_NX.sum(axis=1), 1))

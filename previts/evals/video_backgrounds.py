@@ -24,7 +24,7 @@ from previts.evals import jhmdb as puppets
 from previts.evals import minikinetics as kinetics
 from previts.evals.actions import classifier_protocol
 from previts.evals.classifier import Classifier
-from previts.evals.protocol import Outcome
+from previts.evals.protocol import Outcome, Population
 from previts.evaluation import EvaluationConfig
 from previts.footage import Footage
 from previts.moco import MoCo
@@ -87,7 +87,11 @@ def jhmdb(
         num_classes = len(train.classes)
     keys = by_split[splits[0]]
     means = {key: float(np.mean([found[key] for found in by_split.values()])) for key in keys}
-    chance = means.pop(f"{_name('jhmdb', config)}/cam_chance")
+    energy_chance, pointing_chance = (
+        means.pop(f"{_name('jhmdb', config)}/{name}") for name in ("cam_chance", "cam_pointing_chance")
+    )
+    num_clips, accuracy_chance = sum(count["test"] for count in counts.values()), metrics.chance_accuracy(num_classes)
+    chances = {"cam_energy": energy_chance, "cam_pointing": pointing_chance}
     return Outcome(
         metrics=means,
         protocol={
@@ -103,11 +107,14 @@ def jhmdb(
             "masks": odd,
             "cam": "Grad-CAM of the logit of the clip's own class for the clip in its middle, all cells together; "
             "pointing needs a cell that is half covered",
-            "cam_energy_of_an_even_map": chance,
+            "cam_energy_of_an_even_map": energy_chance,
             **({"by_split": by_split} if len(splits) > 1 else {}),
             **features.unchanged(model, before),
         },
         files={MANIFEST: manifest},
+        populations={
+            key: Population(num_clips, "clips", chances.get(key.partition("/")[2], accuracy_chance)) for key in means
+        },
     )
 
 
@@ -132,6 +139,7 @@ def minikinetics(model: MoCo, data_uri: str, config: EvaluationConfig, folder: s
     # Before anything is trained: whoever lacks a file of boxes is told now.
     nobody = {split: kinetics.count_without_boxes(part("original")) for split, part in read.items()}
     found, _ = _accuracies("minikinetics", kinetics.VARIANTS, model, train_of, val_of, config, folder, "mini-Kinetics")
+    population = Population(len(val_of("original").uris), "videos", metrics.chance_accuracy(len(train.videos.classes)))
     return Outcome(
         metrics=found,
         protocol={
@@ -145,6 +153,7 @@ def minikinetics(model: MoCo, data_uri: str, config: EvaluationConfig, folder: s
             "videos_without_a_box": nobody,
             **features.unchanged(model, before),
         },
+        populations=dict.fromkeys(found, population),
     )
 
 
@@ -208,12 +217,13 @@ def _grounding(
 ) -> dict[str, float]:
     """Return as fractions how much of the class's map lies on the person, and how often its strongest cell does.
 
-    `cam_chance` is what a map that is the same everywhere would have for the first. Processes share the clips.
+    `cam_chance` is the first number of an even map, `cam_pointing_chance` the second of a random cell. Processes share
+    the clips.
     """
     device, by_uri = classifiers.device_of(made), {clip.uri: clip for clip in part.clips}
     world, count = distributed.world_size(), len(test.uris)
     mine = range(distributed.rank(), count, world)
-    scores_RX = torch.zeros(-(-count // world), 3, dtype=torch.float64, device=device)
+    scores_RX = torch.zeros(-(-count // world), 4, dtype=torch.float64, device=device)
     for row, number in enumerate(progress(mine, f"{what} attention", unit="clip")):
         uri = test.uris[number]
         clip_TCSS = _middle(test.open(uri), config)
@@ -223,10 +233,11 @@ def _grounding(
         _, t, h, w = cam_Bthw.shape
         share_Bthw = covered(_middle(puppets.mask_footage(by_uri[uri]), config), (t, h, w))[None]
         energy, hit = metrics.energy_in_mask(cam_Bthw, share_Bthw), metrics.pointing(cam_Bthw, share_Bthw)
-        scores_RX[row] = torch.tensor([energy[0], hit[0], share_Bthw.mean()], dtype=torch.float64)
+        chances = [share_Bthw.mean(), (share_Bthw >= metrics.POINTING_SHARE).mean()]
+        scores_RX[row] = torch.tensor([energy[0], hit[0], *chances], dtype=torch.float64)
     gathered_NX = distributed.gather(scores_RX).view(world, len(scores_RX), -1).transpose(0, 1).flatten(0, 1)[:count]
     values: list[float] = gathered_NX.mean(0).tolist()
-    return dict(zip(("cam_energy", "cam_pointing", "cam_chance"), values, strict=True))
+    return dict(zip(("cam_energy", "cam_pointing", "cam_chance", "cam_pointing_chance"), values, strict=True))
 
 
 def _middle(footage: Footage, config: EvaluationConfig) -> clips.Pixels:
