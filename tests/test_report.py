@@ -93,15 +93,15 @@ def test_every_image_decodes_and_has_words(page: Reader) -> None:
     for attributes in images:
         kind, _, code = attributes["src"].partition(";base64,")
         assert kind == "data:image/webp"
-        picture = Image.open(io.BytesIO(base64.b64decode(code, validate=True)))
-        picture.load()
-        assert picture.width > 4 * picture.height
+        image = Image.open(io.BytesIO(base64.b64decode(code, validate=True)))
+        image.load()
+        assert image.width > 4 * image.height
         assert len(attributes["alt"]) > 20
 
 
 def test_csv_has_each_number_of_each_result(world: World) -> None:
     row_of = {"aaa": ["1/moco"], "bbb": ["1/previts", "1/same", "6b/mu"]}
-    seen = set()
+    measured = set()
     for uri in world.results:
         document = storage.read_json(storage.join(uri, "result.json"))
         for row in row_of[document["checkpoint"]]:
@@ -113,9 +113,9 @@ def test_csv_has_each_number_of_each_result(world: World) -> None:
                 assert float(line["value"]) == value
                 assert (line["status"], line["cause"]) == ("measured", "")
                 assert line["checkpoint"] == document["checkpoint"]
-                seen.add((row, key))
+                measured.add((row, key))
     for cell, line in world.cells.items():
-        if cell not in seen:
+        if cell not in measured:
             assert line["value"] == ""
             assert line["cause"]
             assert line["status"] in ("failed", "missing")
@@ -123,7 +123,7 @@ def test_csv_has_each_number_of_each_result(world: World) -> None:
         ("voc07/map", "percent"),
         ("davis/j_mean", "fraction"),
     }
-    assert world.counts["measured"] == len(seen)
+    assert world.counts["measured"] == len(measured)
     assert world.counts["measured"] + world.counts["failed"] + world.counts["missing"] == len(world.cells)
 
 
