@@ -30,15 +30,15 @@ _GREY = ("1", "L", "P", "I", "I;16")
 
 
 @dataclass(frozen=True)
-class Source:
-    """An image that shows an object, its mask, and where both go.
+class MaskedImage:
+    """An image with an object, its mask, and the names of its variants.
 
     Attributes:
         label: Number of its class.
         class_name: Name of its folder.
-        name: File name of its variants: its own, but .png where it is no JPEG.
-        image: URI.
-        mask: URI.
+        name: File name of its variants: the image's own name, with .png if it is not a JPEG.
+        image: URI of the image.
+        mask: URI of the mask.
         digest: 12 hex digits of both files.
     """
 
@@ -51,15 +51,15 @@ class Source:
 
     @property
     def key(self) -> str:
-        """What it is called in the choice of partners."""
+        """Its key in the choice of partners."""
         return f"{self.class_name}/{self.name}"
 
 
 @dataclass
-class Found:
-    """What images and masks there are: the sources, the images that were left out, and what is odd about the rest."""
+class ImagesWithMasks:
+    """The images with an object, the images that were left out, and the oddities of the masks."""
 
-    sources: list[Source] = field(default_factory=list)
+    sources: list[MaskedImage] = field(default_factory=list)
     without_object: list[str] = field(default_factory=list)
     odd: Oddities = field(default_factory=Oddities)
 
@@ -105,14 +105,14 @@ def write(images: str, masks: str, out: str, seed: int) -> str:
     return _told(found, out)
 
 
-def find(images: str, masks: str) -> Found:
+def find(images: str, masks: str) -> ImagesWithMasks:
     """Read every mask and the size of every image, and return what can be taken apart.
 
     Raises:
         InputError: If a mask is missing, damaged or of another size, two images would share a name, or no image shows
             an object.
     """
-    listed, found = features.read_image_folder(images), Found()
+    listed, found = features.read_image_folder(images), ImagesWithMasks()
     names: set[tuple[str, str]] = set()
     for uri, label in progress(list(zip(listed.uris, listed.labels, strict=True)), "masks", unit="mask"):
         class_name, _, file_name = uri.removeprefix(storage.join(images, "")).partition("/")
@@ -136,7 +136,7 @@ def find(images: str, masks: str) -> Found:
         found.odd += oddities(mask_HW[None])
         digest = hashlib.sha256(storage.read_bytes(uri) + storage.read_bytes(mask_uri)).hexdigest()[:12]
         name = file_name if f"{dot}{suffix}".lower() in _JPEG else f"{stem}.png"
-        found.sources.append(Source(label, class_name, name, uri, mask_uri, digest))
+        found.sources.append(MaskedImage(label, class_name, name, uri, mask_uri, digest))
     if not found.sources:
         raise InputError(f"none of the {len(listed.uris)} masks in {masks} shows an object: every pixel is 0")
     return found
@@ -156,7 +156,7 @@ def read_mask(uri: str) -> Mask:
     return np.asarray(np.asarray(image.convert("RGB")).any(axis=2))
 
 
-def _manifest(sources: list[Source], behind: dict[str, list[int]], seed: int) -> bytes:
+def _manifest(sources: list[MaskedImage], behind: dict[str, list[int]], seed: int) -> bytes:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(COLUMNS)
@@ -187,7 +187,7 @@ def _finished(out: str, manifest: bytes) -> bool:
     return False
 
 
-def _write_variants(out: str, source: Source, behind: dict[str, Source]) -> None:
+def _write_variants(out: str, source: MaskedImage, behind: dict[str, MaskedImage]) -> None:
     """Write all variants of one image, its mask last: where that is, the others are."""
     mask_uri = storage.join(out, MASKS, SPLIT, source.class_name, f"{source.name.rpartition('.')[0]}.png")
     if storage.exists(mask_uri):
@@ -202,7 +202,7 @@ def _write_variants(out: str, source: Source, behind: dict[str, Source]) -> None
     storage.write_bytes(mask_uri, _encoded(mask_HW.astype(np.uint8) * 255, "PNG"))
 
 
-def _read(source: Source) -> tuple[Pixels, Mask]:
+def _read(source: MaskedImage) -> tuple[Pixels, Mask]:
     image = features.open_image(source.image).convert("RGB")
     return np.asarray(image, dtype=np.uint8), read_mask(source.mask)
 
@@ -213,7 +213,7 @@ def _encoded(pixels: Pixels, kind: str) -> bytes:
     return file.getvalue()
 
 
-def _told(found: Found, out: str) -> str:
+def _told(found: ImagesWithMasks, out: str) -> str:
     classes = {source.class_name for source in found.sources}
     lines = [
         f"{len(VARIANTS)} variants of {len(found.sources)} images of {len(classes)} classes: {out}",

@@ -1,7 +1,7 @@
-"""How a finished encoder is evaluated: the protocols of the benchmarks' authors, shrunk only by a profile.
+"""Settings of the evaluations: the protocols of the benchmarks' authors, made smaller only by a profile.
 
-PreViTS sections 4.2 to 4.5; each section below is read by the benchmarks that `evals/protocol.py` names for it, and
-decides their results alone. Plain data: imports nothing heavy.
+PreViTS sections 4.2 to 4.5. `evals/protocol.py` states which benchmarks read each section below; a section decides only
+their results. Plain data without heavy imports.
 """
 
 from dataclasses import dataclass, field
@@ -23,13 +23,13 @@ class SvmConfig:
 class LinearConfig:
     """Softmax regression on frozen features: ImageNet-1k, and the head of the Backgrounds Challenge (section 4.2).
 
-    Paper: follows VirTex and CAST, and those two differ. "moco", which CAST takes too: rate 30, a tenth after 60 % and
-    80 % of the epochs; "virtex": rate 0.3 on a cosine that moves in every step. Neither has weight decay.
+    Paper: follows VirTex and CAST, which differ. "moco", which CAST uses too: rate 30, a tenth after 60 % and 80 % of
+    the epochs; "virtex": rate 0.3 with a cosine over all steps. Neither has weight decay.
     """
 
     recipe: Literal["moco", "virtex"] = "moco"
     epochs: int = 100  # more for cached features of a small set, see evals/linear.py
-    # "fresh": random crops, encoded in every epoch; "cached": one centre crop an image, encoded once
+    # "fresh": random crops, encoded in every epoch; "cached": one centre crop per image, encoded once
     views: Literal["cached", "fresh"] = "fresh"
 
     def __post_init__(self) -> None:
@@ -54,9 +54,9 @@ class ActionsConfig:
     epochs: int = 50
     lr: float = 0.05  # RSPNet fine-tunes with 0.005
     batch_size: int = 32  # not stated, over all processes; released code: 8 GPUs of 4 clips
-    frames: int = 64  # not stated; released code, consecutive ones at 25 a second
+    frames: int = 64  # not stated; released code, consecutive frames at 25 per second
     size: int = 224  # pixels, height and width
-    test_clips: int = 10  # not stated; released code: evenly spaced, their logits averaged
+    test_clips: int = 10  # not stated; released code: evenly spaced, averaged logits
 
     def __post_init__(self) -> None:
         require("evaluation.actions.epochs", self.epochs, "1 or more", self.epochs >= 1)
@@ -71,8 +71,9 @@ class ActionsConfig:
 class BackgroundsConfig:
     """The Video Backgrounds Challenge: JHMDB and mini-Kinetics (section 4.4)."""
 
-    # not stated: "original" trains on clips as they are and scores all variants, as Xiao et al. do with images;
-    # "variant" trains on each variant anew, as the released configuration can be read. Their numbers have other names.
+    # not stated: "original" trains on original clips and scores all variants, as Xiao et al. do with images.
+    # "variant" trains a classifier on each variant, a possible reading of the released configuration; its numbers have
+    # other names.
     train_on: Literal["original", "variant"] = "original"
 
 
@@ -86,20 +87,18 @@ class DetectionConfig:
     lr: float = 0.02
     batch_size: int = 16  # over all processes; MoCo: 8 GPUs of 2 images
     voc_steps: int = 24_000  # a tenth of the rate from 3/4 on, a hundredth from 11/12 on
-    # Paper: table 1 seems to mix them: its supervised row is that of MoCo's 1x, its random row that of MoCo's 2x.
+    # Paper: table 1 seems to mix them: its supervised row equals MoCo's 1x, its random row MoCo's 2x.
     coco_schedule: Literal["1x", "2x"] = "1x"
     coco_steps: int = 90_000  # of 1x, 2x has twice as many; a tenth from 2/3 on, a hundredth from 8/9 on
-    # Pixels, short side of an image: drawn from a range in steps of 32 to train on, the larger end to test on
+    # Pixels, short side of an image: training draws from a range in steps of 32, the test uses the larger end
     voc_sides: tuple[int, int] = (480, 800)
     coco_sides: tuple[int, int] = (640, 800)
-    proposals: int = (
-        1000  # regions of an image that a detector looks at in a test; for training, see evals/detectors.py
-    )
-    regions: int = 512  # of an image, drawn from the proposals, that its heads train on
+    proposals: int = 1000  # regions per image in the test; for training, see evals/detectors.py
+    regions: int = 512  # per image, drawn from the proposals to train the heads
     cells: int = 14  # height and width of a region's map before layer4 (C4)
-    precise_bn: int = 200  # batches from which the statistics of batch normalisation are taken anew; 0: as trained
-    average_precision: Literal["11-point", "area"] = "11-point"  # of VOC, at each of the ten overlaps
-    difficult: bool = True  # whether VOC's difficult objects are trained on, as detectron2 does; none are scored
+    precise_bn: int = 200  # batches for recomputing the statistics of batch normalisation; 0: as trained
+    average_precision: Literal["11-point", "area"] = "11-point"  # for VOC, at each of the ten overlaps
+    difficult: bool = True  # whether to train on VOC's difficult objects, as detectron2 does; they are never scored
 
     def __post_init__(self) -> None:
         require("evaluation.detection.lr", self.lr, "more than 0", self.lr > 0)
@@ -116,9 +115,9 @@ class DetectionConfig:
 
 @dataclass(frozen=True)
 class EvaluationConfig:
-    """What all benchmarks share, and a section for each family of them."""
+    """Settings that all benchmarks share, and a section for each family of benchmarks."""
 
-    resize: int = 256  # of images that are classified: their short side, and the centre that is cut out
+    resize: int = 256  # short side of classified images, whose centre is cropped
     crop: int = 224
     batch_size: int = 256
     svm: SvmConfig = field(default_factory=SvmConfig)
@@ -127,8 +126,8 @@ class EvaluationConfig:
     actions: ActionsConfig = field(default_factory=ActionsConfig)
     backgrounds: BackgroundsConfig = field(default_factory=BackgroundsConfig)
     detection: DetectionConfig = field(default_factory=DetectionConfig)
-    runs: int = 1  # repetitions with other seeds; numbers are their means, the protocol has the deviations
-    limit: int = 0  # at most this many images or clips of a split and frames of a sequence, for a smoke run; 0 = all
+    runs: int = 1  # repetitions with different seeds; the numbers are means, the protocol has the deviations
+    limit: int = 0  # at most this many images or videos per split and frames per sequence, for a smoke run; 0 = all
     seed: int = 0
 
     def __post_init__(self) -> None:

@@ -15,6 +15,7 @@ from previts import addresses, crawls, paper, storage, workers
 from previts.errors import InputError
 from previts.evals import protocol
 from previts.evaluation import EvaluationConfig
+from previts.results import Result, write_result
 
 
 def distinct_rows(
@@ -207,8 +208,7 @@ def evaluate_in_subprocess(
     fingerprint = addresses.finished(checkpoint, "checkpoints")
     decided = {"checkpoint": fingerprint, "benchmark": benchmark, "error": reason}
     failed = storage.address(root, "results", f"failed-{benchmark}-{fingerprint}", decided)
-    document = {"row": row, "benchmark": benchmark, "checkpoint": fingerprint, "status": "failed", "error": reason}
-    storage.write_json(storage.join(failed, "result.json"), document)
+    write_result(failed, Result(row, benchmark, fingerprint, status="failed", error=reason))
     storage.commit(failed, decided, inputs={"checkpoint": checkpoint, "data": data}, info={"failed": reason})
     return failed
 

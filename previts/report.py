@@ -1,7 +1,7 @@
-"""The report of a set of results: measured beside reported, as one HTML page, Markdown and CSV.
+"""The report of a set of results: measured numbers next to those of the paper, as one HTML page, Markdown and CSV.
 
-It reads finished folders and trains or evaluates nothing; a number that is missing stays an empty cell with its cause.
-The page is one file that asks nothing of the network.
+Reads finished folders; trains and evaluates nothing. A missing number is an empty cell with its cause. The page is one
+file that makes no network requests.
 """
 
 import csv
@@ -14,14 +14,13 @@ from importlib import resources
 import jinja2
 from markupsafe import Markup
 
-from previts import report_pictures as pictures
-from previts import storage
+from previts import report_pictures, storage
 from previts.errors import InputError
 from previts.report_corpus import Corpus, read_corpus
 from previts.report_evidence import (
     Attention,
     ClassAttention,
-    Source,
+    SourceFolder,
     read_attention,
     read_class_attention,
     read_keys,
@@ -31,31 +30,29 @@ from previts.report_evidence import (
 from previts.report_inputs import (
     Checkpoint,
     ReportRow,
-    Result,
     flatten,
     read_checkpoints,
     read_results,
     short,
 )
-from previts.report_metrics import TITLES
-from previts.report_numbers import Cell, Note, Table, make_notes, make_tables
+from previts.report_metrics import TITLES, Metric
+from previts.report_numbers import FEW_ITEMS, MeasuredOn, Note, Table, TableCell, make_notes, make_tables
+from previts.results import Result
 from previts.storage import join
 
 __all__ = ["ReportRow", "build_report"]
 
 HTML, MARKDOWN, CSV = "report.html", "report.md", "report.csv"
-
-
 ARROWS = {"higher": " ↑", "lower": " ↓", "": ""}
-
-
+FEW_MARK = "†"
+FEW_LEGEND = f"{FEW_MARK} Fewer than {FEW_ITEMS} test items: differences of a few points are noise."
 CURVES = (
-    ("loss", "Loss", "all terms with their weights; what training lowers"),
-    ("loss_contrastive", "Contrastive loss", "telling the video's own key from the queue; lower is better"),
-    ("loss_attention", "Attention loss", "cosine distance of attention and tube, from 0 to 1; lower is better"),
-    ("attention_iou", "Attention IoU", "overlap of attention and tube in training; higher is better"),
-    ("loss_speed", "Speed loss", "telling clips of one speed from those of another; lower is better"),
-    ("speed_accuracy", "Speed accuracy", "share of clips whose speed is told; by chance one half"),
+    ("loss", "Loss", "the weighted sum of all terms, which training minimises; lower is better"),
+    ("loss_contrastive", "Contrastive loss", "distinguishing the video's own key from the queue; lower is better"),
+    ("loss_attention", "Attention loss", "cosine distance between attention and tube, from 0 to 1; lower is better"),
+    ("attention_iou", "Attention IoU", "overlap of attention and tube during training; higher is better"),
+    ("loss_speed", "Speed loss", "distinguishing clips of different speeds; lower is better"),
+    ("speed_accuracy", "Speed accuracy", "share of clips whose speed is recognised; chance level 0.5"),
 )
 
 
@@ -71,7 +68,7 @@ class Panel:
 
 @dataclass(frozen=True)
 class Page:
-    """Everything that the three files show."""
+    """The content of the three files."""
 
     warning: str
     created: str
@@ -89,7 +86,7 @@ class Page:
     common: dict[str, str]
     differing: dict[str, list[str]]
     protocols: list[tuple[str, list[tuple[str, float]], list[tuple[str, str]]]]
-    provenance: list[Source]
+    provenance: list[SourceFolder]
 
 
 def build_report(
@@ -102,19 +99,19 @@ def build_report(
     index: str = "",
     created: str = "",
 ) -> dict[str, int | float]:
-    """Write the report of some results to a folder as HTML, Markdown and CSV, and return what it counts.
+    """Write the report of some results to a folder as HTML, Markdown and CSV, and return its counts.
 
     Args:
         results: URIs of folders that `previts evaluate` wrote.
         target_uri: The folder for the three files.
         rows: The arms in the order of the paper; several may share a checkpoint.
         cited: By table and title, numbers of others that the paper quotes.
-        profile: The size at which everything ran; empty if unknown.
-        index: The corpus to show first; those of the checkpoints are shown in any case.
-        created: The date that the page should bear; the report never asks the clock, so that it can be repeated.
+        profile: Size of the run; empty if unknown.
+        index: The corpus to show first. The corpora of the checkpoints are always shown.
+        created: The date to print on the page. The report never reads the clock, so that it is reproducible.
 
     Raises:
-        InputError: If there are no rows, a URI is not that of a result, or two results claim the same cell.
+        InputError: If there are no rows, a URI is not the URI of a result, or two results belong to the same cell.
     """
     if not rows:
         raise InputError("a report needs at least one row; give the rows of the paper that were trained")
@@ -167,7 +164,9 @@ def _panels(checkpoints: list[Checkpoint]) -> list[Panel]:
     for name, title, meaning in CURVES:
         series = {number: item.curves[name] for number, item in enumerate(checkpoints) if name in item.curves}
         if series:
-            svg = pictures.curves({number: pictures.curve_points(*curve) for number, curve in series.items()}, name)
+            svg = report_pictures.curves(
+                {number: report_pictures.curve_points(*curve) for number, curve in series.items()}, name
+            )
             absent = [item.title for number, item in enumerate(checkpoints) if item.curves and number not in series]
             panels.append(Panel(title, meaning, Markup(svg), absent))  # drawn from numbers alone
     return panels
@@ -195,7 +194,7 @@ def _differing(checkpoints: list[Checkpoint]) -> dict[str, list[str]]:
 def _protocols(
     results: list[Result], checkpoints: list[Checkpoint]
 ) -> list[tuple[str, list[tuple[str, float]], list[tuple[str, str]]]]:
-    """Return for each benchmark how long each checkpoint took, and its protocol: fields with their value or values."""
+    """Return each benchmark with the seconds of each checkpoint and the fields of its protocol with their values."""
     titles = {item.fingerprint: item.title for item in checkpoints}
     found = []
     for benchmark in dict.fromkeys(result.benchmark for result in results):
@@ -210,7 +209,7 @@ def _protocols(
 
 
 def table_title(name: str) -> str:
-    """Return what a table of the paper is called."""
+    """Return the title of a table of the paper."""
     figure = re.fullmatch(r"a(\d+)", name)
     return f"Figure A{figure[1]} (appendix)" if figure else f"Table {name}" if name else "Results"
 
@@ -220,14 +219,20 @@ def _html(page: Page) -> str:
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters |= {"short": short, "table_title": table_title}
-    environment.globals |= {"style": pictures.style, "titles": TITLES, "arrows": ARROWS}
+    environment.globals |= {
+        "style": report_pictures.style,
+        "titles": TITLES,
+        "arrows": ARROWS,
+        "few_mark": FEW_MARK,
+        "few_legend": FEW_LEGEND,
+    }
     template = environment.from_string(resources.files("previts").joinpath("report.html").read_text("utf-8"))
     numbers = {(note.status, note.cause): note.number for note in page.notes}
     return template.render(page=page, numbers=numbers)
 
 
 def warning(profile: str) -> str:
-    """Return the line that keeps numbers of a small run from being taken for the paper's."""
+    """Return the warning that numbers of a small run are not comparable with the paper's; empty at full size."""
     if profile == "paper":
         return ""
     if not profile:
@@ -236,14 +241,14 @@ def warning(profile: str) -> str:
 
 
 def truth_sentence(corpus: Corpus) -> str:
-    """Return how well the tubes of a corpus lie on exact masks, which there must be."""
+    """Return how well the tubes of a corpus match exact masks, which the corpus must have."""
     assert corpus.score is not None
     score, tracked = corpus.score, corpus.score.tracked_iou
     visible = f" and of {tracked:.3f} over the frames with a tube" if tracked is not None else ""
     return (
         f"On the {corpus.labelled:,} videos with exact masks the tubes have a mean IoU of {score.iou:.3f} over all "
-        f"frames{visible}; {score.tracked:.0%} of the frames have one. "
-        "A frame where neither shows the object counts 1; every video counts the same."
+        f"frames{visible}; {score.tracked:.0%} of the frames have a tube. "
+        "A frame in which neither tube nor mask shows the object counts 1; every video counts the same."
     )
 
 
@@ -252,9 +257,7 @@ def _markdown(page: Page) -> str:
     lines += [f"**{page.warning}**", ""] if page.warning else []
     numbers = {(note.status, note.cause): note.number for note in page.notes}
     for table in page.tables:
-        heads = [
-            f"{_md(TITLES.get(m.benchmark, (m.benchmark,))[0])} {_md(m.title)}{ARROWS[m.better]}" for m in table.metrics
-        ]
+        heads = [_md_head(metric, items) for metric, items in table.columns]
         lines += [
             f"## {_md(table_title(table.name))}",
             "",
@@ -268,8 +271,10 @@ def _markdown(page: Page) -> str:
             lines += [_md_row([_md(title), *cells])]
         lines += [
             "",
-            "Measured (difference to the first arm), then what the paper reports. Bold: best of the column.",
+            "Measured (difference to the first arm), then the number of the paper. "
+            "Bold: best of the column, where the arms differ.",
             "",
+            *([FEW_LEGEND, ""] if table.few_items else []),
         ]
     if page.notes:
         lines += ["## Missing numbers", ""]
@@ -301,7 +306,13 @@ def _md_row(cells: Iterable[str]) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-def _md_cell(cell: Cell, numbers: dict[tuple[str, str], int]) -> str:
+def _md_head(metric: Metric, items: MeasuredOn) -> str:
+    title = f"{_md(TITLES.get(metric.benchmark, (metric.benchmark,))[0])} {_md(metric.title)}{ARROWS[metric.better]}"
+    facts = " · ".join(text for text in (items.chance, items.items) if text)
+    return f"{title} ({_md(facts)}{f' {FEW_MARK}' if items.few else ''})" if facts else title
+
+
+def _md_cell(cell: TableCell, numbers: dict[tuple[str, str], int]) -> str:
     paper = f" / paper {cell.metric.show(cell.paper)}" if cell.paper is not None else ""
     if cell.value is None:
         return f"{'failed' if cell.status == 'failed' else 'not run'} ({numbers[cell.status, cell.cause]}){paper}"
@@ -311,23 +322,31 @@ def _md_cell(cell: Cell, numbers: dict[tuple[str, str], int]) -> str:
 
 
 def _csv(tables: list[Table]) -> str:
-    """Return every cell as a line; a number has the digits that the result has."""
+    """Return every cell as a line; numbers have all digits of the result."""
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(["row", "metric", "value", "paper", "unit", "checkpoint", "benchmark", "status", "cause"])
+    writer.writerow(
+        ["row", "metric", "value", "paper", "unit", "checkpoint", "benchmark", "status", "cause", "items", "chance"]
+    )
     for cell in (cell for table in tables for cell in table.cells):
-        numbers = ["" if number is None else repr(number) for number in (cell.value, cell.paper)]
-        metric = cell.metric
+        metric, population = cell.metric, cell.population
+        items, chance = (population.items, population.chance) if population else (None, None)
+        value, paper, items_text, chance_text = (
+            "" if number is None else repr(number) for number in (cell.value, cell.paper, items, chance)
+        )
         writer.writerow(
             [
                 cell.row.name,
                 metric.key,
-                *numbers,
+                value,
+                paper,
                 metric.unit,
                 cell.row.fingerprint,
                 metric.benchmark,
                 cell.status,
                 cell.cause,
+                items_text,
+                chance_text,
             ]
         )
     return buffer.getvalue()

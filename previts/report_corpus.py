@@ -1,7 +1,7 @@
-"""What a report tells of a corpus: what became of the crawl, how good its tubes look, and some of them as pictures.
+"""The corpus in a report: the outcome of the crawl, the quality of the tubes, and some tubes as images.
 
-Stands for figure 1 of PreViTS. Where exact masks lie beside the crawl (`truth.py`), how well the tubes lie on them.
-What cannot be read is said in words; nothing is computed anew.
+Figure 1 of PreViTS. Where exact masks are stored next to the crawl (`truth.py`), also the overlap of tubes and masks.
+Shows stored files only. For an unreadable file it states the cause.
 """
 
 from collections.abc import Sequence
@@ -9,8 +9,7 @@ from dataclasses import dataclass, field
 
 from markupsafe import Markup
 
-from previts import quality, shards, storage, truth, tubes
-from previts import report_pictures as pictures
+from previts import quality, report_pictures, shards, storage, truth, tubes
 from previts.errors import InputError
 from previts.index import Index, IndexRecord, read_index, read_quality
 from previts.masks import iou
@@ -21,15 +20,18 @@ from previts.truth import Score, Truth
 from previts.video import VideoError
 
 FRAMES = 8  # of a strip
-STRIPS, CORPORA_WITH_STRIPS = 3, 3  # best, median and worst: of the first corpus three each, of the next two one each
+STRIPS, CORPORA_WITH_STRIPS = (
+    3,
+    3,
+)  # best, median and worst tubes: three each of the first corpus, one each of the next two
 FAILURE_REASONS = 6
 
 
 @dataclass(frozen=True)
 class TubeStrip:
-    """Frames of one video with its tube; `timeline` holds (start, length) of its spans in percent of the video.
+    """Frames of one video with its tube; `timeline` has (start, length) of its spans in percent of the video.
 
-    Where exact masks are known, `score` is that of the whole tube and `ious` are those of the frames shown.
+    Where exact masks are known, `score` belongs to the whole tube and `ious` to the frames shown.
     """
 
     video_id: str
@@ -46,7 +48,7 @@ class TubeStrip:
 
 @dataclass(frozen=True)
 class Chart:
-    """A small picture of numbers, with what it shows."""
+    """A small chart with a title and an explanation."""
 
     title: str
     meaning: str
@@ -55,12 +57,12 @@ class Chart:
 
 @dataclass(frozen=True)
 class Corpus:
-    """What became of a crawl, and its tubes.
+    """The outcome of a crawl, and its tubes.
 
     Attributes:
-        steps: (what, number, share in percent of the step it is compared with, remark).
-        spread: (what, mean and quartiles as text) of all videos that came to the index.
-        score: Mean over the videos with exact masks, which are `labelled`; None where there are none.
+        steps: (what, number, share in percent of the step that it is compared with, remark).
+        spread: (what, mean and quartiles as text) of all videos that reached the index.
+        score: Mean over the `labelled` videos with exact masks; None without such videos.
     """
 
     uri: str
@@ -76,7 +78,7 @@ class Corpus:
 
     @property
     def counts(self) -> dict[str, int | float]:
-        """What the exact masks say, as numbers."""
+        """The comparison with exact masks, as numbers."""
         if self.score is None:
             return {}
         counts = {"tube_videos": self.labelled, "tube_iou": round(self.score.iou, 4)}
@@ -87,7 +89,7 @@ class Corpus:
 
 
 def read_corpus(uri: str, number: int) -> Corpus:
-    """Return the account of one corpus, and for the first few strips of its videos."""
+    """Return the summary of one corpus, with strips of its videos for the first few corpora."""
     try:
         index = read_index(uri)
         manifest, videos = storage.read_manifest(uri), storage.read_manifest(index.videos_uri)
@@ -141,7 +143,7 @@ def _funnel(
 
 
 def _left_out(judged: Sequence[Quality], manifest: Manifest) -> str:
-    """Return how many videos the filter left out by each threshold."""
+    """Return how many videos each threshold of the filter left out."""
     counts, config = quality.filtered(judged), manifest.decided.get("filter") or {}
     reasons = [
         f"{counts[f'filtered_{name}']:,} {name} (filter.{threshold}={config.get(threshold, '?')})"
@@ -166,25 +168,31 @@ def _charts(judged: Sequence[Quality]) -> list[Chart]:
     agreements = [video.agreement for video in judged if video.agreement is not None]
     charts = []
     if found:
-        held = pictures.share_curve(*quality.held_curve(found), "share of the video", "tubes still held")
-        areas = pictures.histogram([video.mean_area for video in found], "share of the frame", "videos", percent=True)
+        held = report_pictures.share_curve(*quality.held_curve(found), "share of the video", "tubes still held")
+        areas = report_pictures.histogram(
+            [video.mean_area for video in found], "share of the frame", "videos", percent=True
+        )
         charts = [
-            Chart("When the object is lost", "share of the tubes that are not lost for good yet", Markup(held)),
-            Chart("Size of the object", "mean share of the frame where it is visible", Markup(areas)),
+            Chart(
+                "When the object is lost",
+                "share of the tubes that are not yet lost for the rest of the video",
+                Markup(held),
+            ),
+            Chart("Size of the object", "mean share of the frame, over the frames that show it", Markup(areas)),
         ]
     if agreements:
-        alike = pictures.histogram(agreements, "agreement", "videos", percent=False)
-        meaning = "of the four saliency priors on the first frame; 1: equal"
+        alike = report_pictures.histogram(agreements, "agreement", "videos", percent=False)
+        meaning = "of the four saliency priors on the first frame; 1 means equal"
         charts.append(Chart("Agreement", meaning, Markup(alike)))
     return charts
 
 
 def choose(videos: Sequence[Quality], count: int) -> list[tuple[int, str]]:
-    """Return places of videos to show and why: the best, median and worst tubes, and one video without any.
+    """Return places of videos to show and the reasons: the best, median and worst tubes, and one video without a tube.
 
     Args:
         videos: In the order of the index.
-        count: How many of each; 0 shows nothing.
+        count: How many of each kind; 0 shows nothing.
     """
     ranked = [place for place, video in enumerate(videos) if video.tube_seconds]
     ranked.sort(key=lambda place: (videos[place].rank, place))
@@ -198,7 +206,7 @@ def choose(videos: Sequence[Quality], count: int) -> list[tuple[int, str]]:
         )
         picked = {
             rank: what for what, ranks in reversed(parts) for rank in ranks if 0 <= rank < total
-        }  # where they overlap, the extremes win
+        }  # a video of two kinds counts as best or worst
         chosen = {ranked[rank]: f"{what}, rank {rank + 1} of {total}" for rank, what in sorted(picked.items())}
         empty = [place for place, video in enumerate(videos) if not video.tube_seconds]
         chosen |= {place: f"no object found, as in {len(empty)} of {len(videos)}" for place in empty[:1]}
@@ -206,7 +214,7 @@ def choose(videos: Sequence[Quality], count: int) -> list[tuple[int, str]]:
 
 
 def _tube_strip(index: Index, record: IndexRecord, why: str, exact: Truth | None, score: Score | None) -> TubeStrip:
-    # Each frame stands for an eighth of the video, so that the timeline below the strip lines up with it.
+    # Each frame represents an eighth of the video, so that the timeline below the strip is aligned with it.
     frames = [int((number + 0.5) / FRAMES * record.num_frames) for number in range(FRAMES)]
     image, cause, ious = "", "", []
     try:
@@ -216,7 +224,7 @@ def _tube_strip(index: Index, record: IndexRecord, why: str, exact: Truth | None
         if exact is not None and score is not None:
             outlines = truth.at_frames(exact.masks(record.video_id), frames, tube)
             ious = [iou(mask, outline) for mask, outline in zip(masks, outlines, strict=True)]
-        image = pictures.data_uri(pictures.tube_strip(pixels, masks, outlines))
+        image = report_pictures.data_uri(report_pictures.tube_strip(pixels, masks, outlines))
     except (ValueError, OSError, VideoError) as error:
         cause = f"This strip cannot be drawn: {short(error)}"
     return TubeStrip(

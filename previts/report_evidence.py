@@ -1,6 +1,6 @@
-"""What the numbers of a report rest on: attention on labelled frames, and the chain of folders.
+"""The evidence of a report: attention on labelled frames, detections, and the folders that the numbers come from.
 
-Stands for figures 4 and 5 of PreViTS. What cannot be read is said in words; nothing is computed anew.
+Figures 4 and 5 of PreViTS. Shows stored files only and recomputes nothing. For an unreadable file it states the cause.
 """
 
 import contextlib
@@ -16,17 +16,13 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from previts import report_pictures as pictures
-from previts import storage
-from previts.report_inputs import Checkpoint, Result, short
+from previts import report_pictures, storage
+from previts.report_inputs import Checkpoint, short
+from previts.results import Result
 from previts.storage import Manifest, join
 
 FRAMES = 8  # of a strip
-
-
 ATTENTION_STRIPS, ATTENTION_SEQUENCES = 48, 6  # over all arms; each strip takes about 50 kB of the page
-
-
 ATTENTION_FIGURE = "attention.npz"
 ATTENTION_ARRAYS = ("names", "frames", "cams", "masks", "key_frames", "key_masks")
 KEYS_FIGURE = "keys.npz"
@@ -34,14 +30,12 @@ CLASS_FIGURE = "class_attention.npz"
 SHEET_FIGURE, SHEET_WIDTH = "detections.png", 900
 CLASS_ARRAYS = ("names", "classes", "predicted", "frames", "cams")
 Figure = dict[str, NDArray[Any]]
-
-
 STAGES = ("videos", "saliency_model", "saliency", "tubes", "index", "checkpoints", "results")
 
 
 @dataclass(frozen=True)
-class Scene:
-    """One labelled sequence: a strip per arm, with the overlap of attention and object under each frame."""
+class AttentionSequence:
+    """One labelled sequence: a strip per arm, with the overlap (IoU) of attention and object for each frame."""
 
     name: str
     strips: list[tuple[str, str, list[float | None]]]
@@ -49,15 +43,15 @@ class Scene:
 
 @dataclass(frozen=True)
 class Attention:
-    """Attention of all arms on the same frames; `cause` says why something is not shown."""
+    """Attention of all arms on the same frames; `cause` is the reason why something is not shown."""
 
-    scenes: list[Scene]
+    sequences: list[AttentionSequence]
     cause: str
 
 
 @dataclass(frozen=True)
-class ClassScene:
-    """One test video and its class: a strip per arm, with what the classifier of the arm took it for."""
+class ClassifiedVideo:
+    """One test video and its class: a strip per arm, with the class that the arm's classifier predicts."""
 
     name: str
     label: str
@@ -66,15 +60,15 @@ class ClassScene:
 
 @dataclass(frozen=True)
 class ClassAttention:
-    """Where the classifiers of all arms look in the same test videos; `cause` says why something is not shown."""
+    """Class attention of all arms on the same test videos; `cause` is the reason why something is not shown."""
 
-    scenes: list[ClassScene]
+    videos: list[ClassifiedVideo]
     cause: str
 
 
 @dataclass(frozen=True)
-class Source:
-    """A finished folder that the report rests on, and the folders it was made of: (name, URI, anchor or "")."""
+class SourceFolder:
+    """A finished folder that the report depends on, with its inputs as (name, URI, anchor or "")."""
 
     anchor: str
     manifest: Manifest
@@ -84,19 +78,19 @@ class Source:
 
 def read_attention(results: list[Result], checkpoints: list[Checkpoint]) -> Attention:
     """Return the attention of every arm on the same labelled sequences."""
-    attention = _read_scenes(results, checkpoints, ATTENTION_FIGURE)
-    if not attention.scenes and not attention.cause:
-        return Attention([], "No result brings attention maps; they come with the benchmark davis.")
+    attention = _read_sequences(results, checkpoints, ATTENTION_FIGURE)
+    if not attention.sequences and not attention.cause:
+        return Attention([], "No result has attention maps; the benchmark davis produces them.")
     return attention
 
 
 def read_keys(results: list[Result], checkpoints: list[Checkpoint]) -> Attention:
-    """Return the attention of every arm on the same pictures with two keys each; nothing where that was not run."""
-    return _read_scenes(results, checkpoints, KEYS_FIGURE)
+    """Return the attention of every arm on the same images with two keys each; empty if that benchmark was not run."""
+    return _read_sequences(results, checkpoints, KEYS_FIGURE)
 
 
 def read_sheets(results: list[Result], checkpoints: list[Checkpoint]) -> list[tuple[str, str, str]]:
-    """Return what detectors found, as (benchmark, arm, picture); a picture that cannot be read is left out."""
+    """Return sheets of detections as (benchmark, arm, image); unreadable images are left out."""
     order = {item.fingerprint: number for number, item in enumerate(checkpoints)}
     mine = [item for item in results if SHEET_FIGURE in item.figures and item.checkpoint in order]
     found = []
@@ -105,33 +99,37 @@ def read_sheets(results: list[Result], checkpoints: list[Checkpoint]) -> list[tu
             sheet = Image.open(io.BytesIO(storage.read_bytes(join(result.uri, "figures", SHEET_FIGURE)))).convert("RGB")
             sheet.thumbnail((SHEET_WIDTH, SHEET_WIDTH))
             found.append(
-                (result.benchmark, checkpoints[order[result.checkpoint]].title, pictures.data_uri(np.asarray(sheet)))
+                (
+                    result.benchmark,
+                    checkpoints[order[result.checkpoint]].title,
+                    report_pictures.data_uri(np.asarray(sheet)),
+                )
             )
     return found
 
 
-def _read_scenes(results: list[Result], checkpoints: list[Checkpoint], name: str) -> Attention:
+def _read_sequences(results: list[Result], checkpoints: list[Checkpoint], name: str) -> Attention:
     found, causes = _read_figures(results, checkpoints, name, ATTENTION_ARRAYS)
     if not found:
         return Attention([], " ".join(causes))
     figures = [(title, figure) for title, _, figure in found]
     names, remark = _shown([str(name) for _, figure in figures for name in figure["names"]], len(figures))
-    return Attention([_scene(name, figures) for name in names], " ".join([*causes, *remark]))
+    return Attention([_sequence(name, figures) for name in names], " ".join([*causes, *remark]))
 
 
 def read_class_attention(results: list[Result], checkpoints: list[Checkpoint]) -> ClassAttention:
-    """Return where the classifiers of every arm look in the same test videos; nothing where none was trained."""
+    """Return the class attention of every arm on the same test videos; empty if no classifier was trained."""
     figures, causes = _read_figures(results, checkpoints, CLASS_FIGURE, CLASS_ARRAYS)
     keys = [f"{benchmark}/{name}" for _, benchmark, figure in figures for name in figure["names"]]
     arms = max(Counter(benchmark for _, benchmark, _ in figures).values(), default=0)
     shown, remark = _shown(keys, arms)
-    return ClassAttention([_class_scene(key, figures) for key in shown], " ".join([*causes, *remark]))
+    return ClassAttention([_classified_video(key, figures) for key in shown], " ".join([*causes, *remark]))
 
 
 def _read_figures(
     results: list[Result], checkpoints: list[Checkpoint], name: str, arrays: tuple[str, ...]
 ) -> tuple[list[tuple[str, str, Figure]], list[str]]:
-    """Return (arm, benchmark, arrays) of all results with a figure, in the order of the arms, and what went wrong."""
+    """Return (arm, benchmark, arrays) of all results with a figure, in the order of the arms, and the read errors."""
     order = {item.fingerprint: number for number, item in enumerate(checkpoints)}
     mine = [item for item in results if name in item.figures and item.checkpoint in order]
     found: list[tuple[str, str, Figure]] = []
@@ -149,25 +147,25 @@ def _read_figures(
 
 
 def _shown(names: list[str], arms: int) -> tuple[list[str], list[str]]:
-    """Return the different names for which the page has room, and a remark if these are not all."""
+    """Return the distinct names to show, limited by the size of the page, and a remark if some are left out."""
     every = list(dict.fromkeys(names))
     shown = every[: max(1, min(ATTENTION_SEQUENCES, ATTENTION_STRIPS // max(1, arms)))]
     less = len(shown) < len(every)
     return shown, [f"{len(shown)} of {len(every)} sequences are shown, to keep the page small."] if less else []
 
 
-def _class_scene(key: str, figures: list[tuple[str, str, Figure]]) -> ClassScene:
+def _classified_video(key: str, figures: list[tuple[str, str, Figure]]) -> ClassifiedVideo:
     benchmark, name = key.split("/", 1)
     label, strips = "", []
     for title, own, figure in figures:
         for number in np.flatnonzero(figure["names"].astype(str) == name)[:1] if own == benchmark else ():
             label = short(figure["classes"][number], 80)
-            strip = pictures.class_strip(figure["frames"][number], figure["cams"][number].astype(np.float32))
-            strips.append((title, pictures.data_uri(strip), short(figure["predicted"][number], 80)))
-    return ClassScene(short(name, 80), label, strips)
+            strip = report_pictures.class_strip(figure["frames"][number], figure["cams"][number].astype(np.float32))
+            strips.append((title, report_pictures.data_uri(strip), short(figure["predicted"][number], 80)))
+    return ClassifiedVideo(short(name, 80), label, strips)
 
 
-def _scene(name: str, figures: list[tuple[str, Figure]]) -> Scene:
+def _sequence(name: str, figures: list[tuple[str, Figure]]) -> AttentionSequence:
     strips = []
     for title, figure in figures:
         for number in np.flatnonzero(figure["names"].astype(str) == name)[:1]:
@@ -176,14 +174,14 @@ def _scene(name: str, figures: list[tuple[str, Figure]]) -> Scene:
             cams = figure["cams"][number, chosen].astype(np.float32)
             masks = figure["masks"][number, chosen].astype(np.bool_)
             key, key_mask = figure["key_frames"][number], figure["key_masks"][number].astype(np.bool_)
-            strip = pictures.attention_strip(key, key_mask, figure["frames"][number, chosen], cams, masks)
-            strips.append((title, pictures.data_uri(strip), pictures.grid_ious(cams, masks)))
-    return Scene(short(name, 80), strips)
+            strip = report_pictures.attention_strip(key, key_mask, figure["frames"][number, chosen], cams, masks)
+            strips.append((title, report_pictures.data_uri(strip), report_pictures.grid_ious(cams, masks)))
+    return AttentionSequence(short(name, 80), strips)
 
 
-def read_provenance(uris: Iterable[str]) -> list[Source]:
-    """Return every finished folder that the given ones rest on, in the order of the stages."""
-    found: dict[str, Source] = {}
+def read_provenance(uris: Iterable[str]) -> list[SourceFolder]:
+    """Return the given finished folders and all folders that they were made from, in the order of the stages."""
+    found: dict[str, SourceFolder] = {}
     waiting = [(uri, storage.read_manifest(uri)) for uri in dict.fromkeys(storage.absolute(uri) for uri in uris)]
     while waiting:
         uri, manifest = waiting.pop()
@@ -194,12 +192,12 @@ def read_provenance(uris: Iterable[str]) -> list[Source]:
             origin = _manifest_of(source)
             inputs.append((name, _without_secrets(source), _anchor(origin) if origin else ""))
             waiting += [(source, origin)] if origin else []
-        found[uri] = Source(_anchor(manifest), manifest, _without_secrets(uri), inputs)
+        found[uri] = SourceFolder(_anchor(manifest), manifest, _without_secrets(uri), inputs)
     return sorted(found.values(), key=lambda item: (_stage_order(item.manifest.stage), item.uri))
 
 
 def _manifest_of(uri: str) -> Manifest | None:
-    """Return the manifest of an input that a stage of ours wrote; a crawl or a data set has none."""
+    """Return the manifest of an input that a stage wrote; a crawl or a dataset has none."""
     if uri.startswith(("http://", "https://")):
         return None
     try:
@@ -209,7 +207,7 @@ def _manifest_of(uri: str) -> Manifest | None:
 
 
 def _without_secrets(uri: str) -> str:
-    """Return a URI without user, password and query: the page may be passed on."""
+    """Return a URI without user, password and query, because the page may be shared."""
     return re.sub(r"(?<=://)[^/@]*@", "", uri).split("?")[0]
 
 

@@ -1,6 +1,6 @@
-"""What a report finds: results and checkpoints as `evaluate` and `pretrain` left them.
+"""The inputs of a report: results and checkpoints as `evaluate` and `pretrain` stored them.
 
-Stands before tables 1, 4, 5 and 6 of PreViTS. Reads only; a checkpoint that cannot be used says why.
+Behind tables 1, 4, 5 and 6 of PreViTS. Reads only; an unusable checkpoint has a cause.
 """
 
 import json
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from previts import storage
 from previts.errors import InputError
+from previts.results import Result, read_result
 from previts.storage import Manifest, join
 
 Curve = tuple[NDArray[np.float64], NDArray[np.float64]]  # steps, values
@@ -22,7 +23,7 @@ Curve = tuple[NDArray[np.float64], NDArray[np.float64]]  # steps, values
 
 @dataclass(frozen=True)
 class ReportRow:
-    """An arm of the paper: its checkpoint, and the numbers that the paper reports for it by metric key."""
+    """An arm of the paper: its checkpoint, and the paper's numbers for it by metric key."""
 
     name: str
     title: str
@@ -32,24 +33,8 @@ class ReportRow:
 
 
 @dataclass(frozen=True)
-class Result:
-    """One benchmark of one checkpoint, as `previts evaluate` left it."""
-
-    uri: str
-    manifest: Manifest
-    benchmark: str
-    checkpoint: str
-    status: str
-    error: str
-    metrics: dict[str, float]
-    protocol: dict[str, Any]
-    seconds: float
-    figures: list[str]
-
-
-@dataclass(frozen=True)
 class Checkpoint:
-    """What pretraining left: configuration by dotted field, curves by name; `cause` if it is unusable."""
+    """The output of a pretraining: configuration by dotted field, curves by name; `cause` if it is unusable."""
 
     uri: str
     fingerprint: str
@@ -78,7 +63,7 @@ class Checkpoint:
 
 
 def short(text: object, limit: int = 300) -> str:
-    """Return text that came from data as one bounded line without control characters."""
+    """Return text from data as one line of limited length, without control characters."""
     line = "".join(
         character if character.isprintable() else "\N{REPLACEMENT CHARACTER}"
         for character in " ".join(str(text).split())
@@ -90,44 +75,29 @@ def read_results(uris: Sequence[str]) -> list[Result]:
     """Return the results at some URIs, each once.
 
     Raises:
-        InputError: If a URI is not that of a result, or two results are of the same checkpoint and benchmark.
+        InputError: If a URI is not the URI of a result, a result is damaged, or two results have the same checkpoint
+            and benchmark.
     """
     found: dict[tuple[str, str], Result] = {}
     for uri in dict.fromkeys(storage.absolute(uri) for uri in uris):
         manifest = storage.read_manifest(uri)
         if manifest.stage != "results":
-            raise InputError(f"{uri} is the output of the stage {manifest.stage!r}; a report reads that of `evaluate`")
-        try:
-            document = storage.read_json(join(uri, "result.json"))
-            result = Result(
-                uri=uri,
-                manifest=manifest,
-                benchmark=str(document["benchmark"]),
-                checkpoint=str(document["checkpoint"]),
-                status=str(document["status"]),
-                error=str(document.get("error") or ""),
-                metrics=dict(document.get("metrics") or {}),
-                protocol=dict(document.get("protocol") or {}),
-                seconds=float(document.get("seconds") or 0),
-                figures=[str(name) for name in document.get("figures") or []],
-            )
-        except (FileNotFoundError, KeyError, TypeError, ValueError) as error:
             raise InputError(
-                f"{join(uri, 'result.json')} cannot be read ({type(error).__name__}: {error}); "
-                "delete the folder and run `previts evaluate` again"
-            ) from None
+                f"{uri} is the output of the stage {manifest.stage!r}; give the URIs that `evaluate` returns"
+            )
+        result = read_result(uri)
         key = (result.checkpoint, result.benchmark)
         if key in found:
             raise InputError(
                 f"two results of {result.benchmark} for checkpoint {result.checkpoint}: {found[key].uri} and {uri}; "
-                "they differ in data or protocol, so give one of them"
+                "they differ in data or protocol; give one of them"
             )
         found[key] = result
     return list(found.values())
 
 
 def read_checkpoints(rows: Sequence[ReportRow]) -> list[Checkpoint]:
-    """Return each checkpoint once, in the order of the rows that share it."""
+    """Return each checkpoint once, in the order of the rows."""
     shared: dict[str, list[ReportRow]] = {}
     for row in rows:
         shared.setdefault(row.fingerprint, []).append(row)
@@ -143,7 +113,8 @@ def _read_checkpoint(fingerprint: str, rows: list[ReportRow]) -> Checkpoint:
     if uri and storage.is_committed(uri):
         manifest = storage.read_manifest(uri)
     else:
-        cause = f"Pretraining of this arm did not finish: no finished checkpoint at {short(uri, 160) or '(no URI)'}."
+        place = short(uri, 160) or "(no URI)"
+        cause = f"Pretraining of this arm did not finish: there is no finished checkpoint at {place}."
     return Checkpoint(
         uri=uri,
         fingerprint=fingerprint,
@@ -164,7 +135,7 @@ def _read_optional(uri: str) -> Any:
 
 
 def flatten(value: Any, path: str = "") -> dict[str, str]:
-    """Return a tree of configuration as text by dotted field."""
+    """Return the fields of a nested configuration as text by dotted name."""
     if isinstance(value, dict):
         parts = [flatten(item, f"{path}.{key}" if path else str(key)) for key, item in value.items()]
         return {key: text for part in parts for key, text in part.items()}
@@ -180,7 +151,7 @@ def _plain_number(value: Any) -> str:
 
 
 def _read_log(uri: str) -> dict[str, Curve]:
-    """Return steps and finite values of every logged number; a step logged again after a restart counts once."""
+    """Return steps and finite values of every logged number; a step that was logged twice counts once."""
     try:
         lines = storage.read_bytes(uri).decode(errors="replace").splitlines()
     except FileNotFoundError:
@@ -189,7 +160,7 @@ def _read_log(uri: str) -> dict[str, Curve]:
     for line in lines:
         try:
             entry = json.loads(line)
-        except json.JSONDecodeError:  # the last line of a run that was killed
+        except json.JSONDecodeError:  # the incomplete last line of a killed run
             continue
         if isinstance(entry, dict) and is_finite(entry.get("step")):
             steps[float(entry["step"])] = entry
@@ -206,5 +177,5 @@ def _read_log(uri: str) -> dict[str, Curve]:
 
 
 def is_finite(value: Any) -> bool:
-    """Whether a value from a document is a number that can be shown."""
+    """Return whether a value from a document is a finite number."""
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

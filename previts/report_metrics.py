@@ -1,6 +1,6 @@
-"""The numbers that benchmarks give: what they are called, in which unit, and which direction is better.
+"""The numbers that benchmarks give: their titles, their units, and which direction is better.
 
-The columns of tables 1, 4 and 5 of PreViTS. Declares only; nothing here reads or computes.
+The columns of tables 1, 4 and 5 of PreViTS. Declarations only.
 """
 
 from dataclasses import dataclass, replace
@@ -9,7 +9,7 @@ from typing import Literal
 
 @dataclass(frozen=True)
 class Metric:
-    """A number that a benchmark gives: `better` says which direction the paper wants."""
+    """A number that a benchmark gives; `better` is the direction that the paper aims for."""
 
     key: str
     title: str
@@ -23,7 +23,7 @@ class Metric:
         return self.key.split("/")[0]
 
     def show(self, value: float, sign: str = "") -> str:
-        """Return the number as a person reads it."""
+        """Return the number as text, rounded for display."""
         text = f"{value:{sign}.{self.digits}f}"
         if float(text) == 0:
             text = text.replace("+", "±").replace("-", "±") if sign else text.replace("-", "")
@@ -68,13 +68,13 @@ METRICS: tuple[Metric, ...] = (
     Metric("davis/j_decay", "J decay", "fraction", "lower"),
     Metric("grounding/energy", "energy on object", "fraction", "higher"),
     Metric("grounding/pointing", "pointing game", "fraction", "higher"),
-    Metric("grounding/told_apart", "told apart", "fraction", "higher"),
+    Metric("grounding/told_apart", "distinguished", "fraction", "higher"),
     Metric("ucf101/top1", "Top-1", "percent", "higher", 1),
     Metric("ucf101/top5", "Top-5", "percent", "higher", 1),
     Metric("hmdb51/top1", "Top-1", "percent", "higher", 1),
     Metric("hmdb51/top5", "Top-5", "percent", "higher", 1),
 )
-# Of classifiers that are trained on each variant anew: numbers, and columns, of their own.
+# Classifiers that are trained on each variant have numbers, and so columns, of their own.
 METRICS += tuple(
     replace(metric, key=metric.key.replace("/", "_by_variant/"))
     for metric in METRICS
@@ -82,65 +82,66 @@ METRICS += tuple(
 )
 
 
-# What a benchmark is called, what its columns hold, and what it asks.
+# The title of a benchmark, the content of its columns, and the question that it answers.
 TITLES = {
     "voc07": (
         "VOC07",
         "SVM, %",
-        "Which objects are in a photograph? Linear SVMs on frozen features; mean average precision.",
+        "Which objects does a photograph show? Linear SVMs on frozen features; mean average precision.",
     ),
     "in1k": (
         "ImageNet-1k",
         "linear classifier, %",
-        "Which of 1,000 classes is shown? A linear classifier on frozen features; accuracy.",
+        "Which of 1,000 classes does an image show? A linear classifier on frozen features; accuracy.",
     ),
     "voc_det": (
         "VOC detection",
         "Faster R-CNN (C4), average precision in %",
-        "Where are the objects of 20 classes? A detector trained from the encoder's weights; the mean over overlaps of "
-        "0.5 to 0.95, and at 0.5 and 0.75 alone.",
+        "Where are the objects of 20 classes? A detector that starts from the encoder's weights. AP is the mean over "
+        "overlaps of 0.5 to 0.95; AP50 and AP75 need an overlap of 0.5 and 0.75.",
     ),
     "coco": (
         "COCO",
         "Mask R-CNN (FPN), average precision in %",
-        "Which pixels belong to which object? A detector trained from the encoder's weights; boxes and masks, the mean "
-        "over overlaps of 0.5 to 0.95, and at 0.5 and 0.75 alone.",
+        "Which pixels belong to which object? A detector that starts from the encoder's weights, scored on boxes and "
+        "masks. AP is the mean over overlaps of 0.5 to 0.95; AP50 and AP75 need an overlap of 0.5 and 0.75.",
     ),
     "in9": (
         "Backgrounds Challenge",
         "ImageNet-9 with foreground or background exchanged, accuracy in %",
-        "Does the encoder look at the object or at what is behind it? Mixed: the object on another background. FG, BG: "
+        "Does the encoder use the object or its background? Mixed: the object on another background. FG, BG: "
         "only the object, only the background. Accuracy on the background alone should be low.",
     ),
     "grounding": (
         "Two keys",
         "attention on COCO, 0 to 1",
-        "Does attention tell two objects of one picture apart? Share of attention on the object that is the key, how "
-        "often its strongest cell lies there (pointing), and how often both keys draw more of it to their own object.",
+        "Does attention distinguish two objects of one image? Energy: the share of attention on the key's object. "
+        "Pointing game: how often the strongest cell is on it. Distinguished: how often each key draws more attention "
+        "to its own object than to the other.",
     ),
     "jhmdb": (
         "Video Backgrounds Challenge, JHMDB",
         "actions with person or background exchanged, accuracy in %; attention from 0 to 1",
-        "Does a classifier of actions look at the person or at what is behind? Mixed: the person on another "
-        "background. FG, BG: only the person, only the background. Accuracy on the background alone should be low. "
-        "The last two: how much of the attention to the right class lies on the person, and how often its peak does.",
+        "Does an action classifier use the person or the background? Mixed: the person on another background. FG, BG: "
+        "only the person, only the background. Accuracy on the background alone should be low. "
+        "The last two: the share of the right class's attention on the person, and how often its peak is there.",
     ),
     "minikinetics": (
         "Video Backgrounds Challenge, mini-Kinetics",
         "actions with and without persons, accuracy in %",
-        "Does a classifier of actions miss the persons once they are black? The more it loses, the less it read from "
-        "the background.",
+        "How much accuracy does an action classifier lose when all persons are black? A larger loss means that it "
+        "relies less on the background.",
     ),
     "davis": (
         "DAVIS 2016",
         "attention as a tracker, 0 to 1",
-        "Does attention follow the object of the first frame? J is the overlap of attended cells and object: its "
-        "mean, the share of frames above one half (recall), and how much is lost from first to last quarter (decay).",
+        "Does attention follow the object of the first frame? J is the overlap (IoU) of attended cells and object: its "
+        "mean, the share of frames above 0.5 (recall), and the loss from the first to the last quarter (decay).",
     ),
     "ucf101": (
         "UCF-101",
         "fine-tuned, %",
-        "Which of 101 actions does a video show? The whole encoder is trained further on labelled videos; accuracy.",
+        "Which of 101 actions does a video show? The whole encoder is fine-tuned on labelled videos; accuracy.",
     ),
     "hmdb51": (
         "HMDB-51",
@@ -152,7 +153,7 @@ TITLES |= {
     f"{name}_by_variant": (f"{TITLES[name][0]}, a classifier for each variant", *TITLES[name][1:])
     for name in ("jhmdb", "minikinetics")
 }
-# The tables whose arms the paper measures in several places, and where else it tells of a benchmark.
+# The tables whose arms the paper measures in several places, and the place of each further benchmark.
 SPLIT = ("1", "2")
 PLACES = {
     "in9": "4, images",

@@ -1,7 +1,7 @@
-"""Pictures of the report: curves, histograms, strips of frames with their tube, attention beside the ground truth.
+"""Images of the report: curves, histograms, strips of frames with their tube, attention with the ground truth.
 
-Stands for figures 1, 4, 5 and 6 of PreViTS. Arrays in, bytes or SVG text out; reads and writes no file, and no text
-that comes from data is ever drawn into a picture.
+Figures 1, 4, 5 and 6 of PreViTS. Arrays in, bytes or SVG text out. Reads and writes no files, and never draws text from
+data into an image.
 
 Shape suffixes: T frames, H W pixels, h w cells of the attention grid, C colour channels (RGB).
 """
@@ -28,15 +28,15 @@ Mask = NDArray[np.bool_]
 
 WEBP_QUALITY = 72
 CURVE_POINTS = 160
-# Okabe and Ito's colours without yellow and black, told apart by colour-blind people; then other dashes.
+# Okabe and Ito's colours without yellow and black, which colour-blind people can distinguish; then other dashes.
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7f7f7f")
 DASHES = ("none", "6 2.5", "1.6 2", "7 2 1.6 2")
-# Stands for the text colour of the page, so that the curves follow light and dark mode.
+# A placeholder for the text colour of the page, so that the curves follow light and dark mode.
 INK = "#123457"
 
 
 def style(number: int) -> tuple[str, str]:
-    """Return the colour and the SVG dash pattern of curve `number`; they repeat after 28 curves."""
+    """Return the colour and the SVG dash pattern of curve `number`; the styles repeat after 28 curves."""
     return COLOURS[number % len(COLOURS)], DASHES[number // len(COLOURS) % len(DASHES)]
 
 
@@ -48,9 +48,9 @@ def data_uri(image_HWC: Array) -> str:
 
 
 def tube_strip(frames_THWC: Array, masks_THW: Mask, exact_THW: Mask | None = None) -> Array:
-    """Return frames side by side with the tube tinted and outlined; a frame without it is grey and says "lost".
+    """Return frames side by side with the tube tinted and outlined; a frame without a tube is grey and reads "lost".
 
-    Where exact masks are given, their outline is white.
+    The outline of exact masks, where given, is white.
     """
     strip = [cells.with_tube(cells.resize(frame), mask) for frame, mask in zip(frames_THWC, masks_THW, strict=True)]
     if exact_THW is not None:
@@ -61,7 +61,7 @@ def tube_strip(frames_THWC: Array, masks_THW: Mask, exact_THW: Mask | None = Non
 def attention_strip(
     key_HWC: Array, key_mask_HW: Mask, frames_THWC: Array, cams_Thw: NDArray[np.float32], masks_THW: Mask
 ) -> Array:
-    """Return the key with all but its object dimmed, then frames with attention and the outline of the truth."""
+    """Return the key with its background dimmed, then frames with attention and the outline of the ground truth."""
     key = cells.resize(key_HWC)
     key = np.where(cells.resize_mask(key_mask_HW, key)[..., None], key, key // 3).astype(np.uint8)
     strip = [cells.outline(key, key_mask_HW, cells.WHITE)]
@@ -71,15 +71,16 @@ def attention_strip(
 
 
 def class_strip(frames_THWC: Array, cams_Thw: NDArray[np.float32]) -> Array:
-    """Return frames side by side under the attention that a class gets, each on its own scale."""
+    """Return frames side by side with the attention for a class, each on its own scale."""
     strip = [cells.heat_over(cells.resize(frame), cam) for frame, cam in zip(frames_THWC, cams_Thw, strict=True)]
     return cells.row_of_cells(strip)
 
 
 def grid_ious(cams_Thw: NDArray[np.float32], masks_THW: Mask) -> list[float | None]:
-    """Return how well each attention map covers its object: intersection over union on the grid of the map.
+    """Return the intersection over union of each attention map and its object, on the grid of the map.
 
-    Map: scaled to [0, 1], kept from 0.5; object: cells it covers by more than half. None where it fills no cell.
+    Attended cells: at least 0.5 of the map scaled to [0, 1]. Object cells: more than half covered. None if there are no
+    object cells.
     """
     ious: list[float | None] = []
     for cam, mask in zip(cams_Thw, masks_THW, strict=True):
@@ -90,7 +91,7 @@ def grid_ious(cams_Thw: NDArray[np.float32], masks_THW: Mask) -> list[float | No
 
 
 def curve_points(steps: NDArray[np.float64], values: NDArray[np.float64]) -> tuple[list[float], list[float]]:
-    """Return a curve with at most `CURVE_POINTS` points, each the mean of as many logged values (the last of fewer)."""
+    """Return a curve with at most `CURVE_POINTS` points, each the mean of equally many values (the last of fewer)."""
     size = -(-len(steps) // CURVE_POINTS)
     starts = np.arange(0, len(steps), size)
     lengths = np.diff([*starts, len(steps)])
@@ -99,7 +100,7 @@ def curve_points(steps: NDArray[np.float64], values: NDArray[np.float64]) -> tup
 
 
 def curves(series: Mapping[int, tuple[Sequence[float], Sequence[float]]], name: str) -> str:
-    """Return one panel of curves as inline SVG without any reference: `{number of the style: (steps, values)}`."""
+    """Return one panel of curves as inline SVG without references: `{number of the style: (steps, values)}`."""
 
     def draw(axes: Axes) -> None:
         for number, (steps, values) in sorted(series.items(), reverse=True):  # the first arm on top
@@ -119,7 +120,7 @@ def curves(series: Mapping[int, tuple[Sequence[float], Sequence[float]]], name: 
 
 
 def share_curve(shares: Sequence[float], values: Sequence[float], across: str, up: str) -> str:
-    """Return a falling curve from shares to shares as inline SVG."""
+    """Return a falling curve of shares over shares as inline SVG."""
 
     def draw(axes: Axes) -> None:
         axes.plot(shares, values, color=COLOURS[0], linewidth=2, clip_on=False)
@@ -133,8 +134,8 @@ def share_curve(shares: Sequence[float], values: Sequence[float], across: str, u
 
 
 def histogram(values: Sequence[float], across: str, up: str, *, percent: bool) -> str:
-    """Return how many values in [0, 1] lie in each of 20 bins, up to the largest, as inline SVG."""
-    # A step that people read easily, and at most 20 of them.
+    """Return a histogram of values in [0, 1], with at most 20 bins up to the largest value, as inline SVG."""
+    # A round step, and at most 20 of them.
     step = next(step for step in (0.005, 0.01, 0.02, 0.025, 0.05) if max(values) <= 20 * step or step == 0.05)
     counts, edges = np.histogram(values, np.arange(0, 1 + step / 2, step))
     last = max(int(np.flatnonzero(counts)[-1]) + 1, 4)
@@ -153,7 +154,7 @@ def histogram(values: Sequence[float], across: str, up: str, *, percent: bool) -
 
 
 def _drawn(draw: Callable[[Axes], None], name: str, inches: tuple[float, float]) -> str:
-    """Return axes in the colours of the page, and what is drawn on them, as inline SVG."""
+    """Return a drawing on axes in the colours of the page, as inline SVG."""
     settings: dict[Any, Any] = {
         "svg.fonttype": "none",
         "svg.hashsalt": name,
@@ -183,7 +184,7 @@ def _percent(value: float, _position: int) -> str:
 
 
 def _inline(svg: str) -> str:
-    """Return matplotlib's SVG file as an element of a page: no declarations, metadata, fixed size or outside names."""
+    """Return matplotlib's SVG as an element of a page: no declarations, metadata, fixed size or external names."""
     svg = svg[svg.index("<svg") :]
     svg = re.sub(
         r"<metadata>.*?</metadata>|<!--.*?-->|<style.*?</style>|<clipPath.*?</clipPath>", "", svg, flags=re.DOTALL

@@ -34,6 +34,7 @@ from previts.addresses import (
 )
 from previts.errors import InputError
 from previts.evals import protocol
+from previts.results import Result, write_result
 
 
 def world(root: str, seed: int = 0) -> str:
@@ -452,18 +453,17 @@ def evaluate(
     for name, file in outcome.files.items():
         storage.write_bytes(storage.join(uri, name), file)
     fingerprint = decided["checkpoint"]
-    result = {
-        "row": row,
-        "benchmark": benchmark,
-        "checkpoint": fingerprint,
-        "status": "ok",
-        "error": "",
-        "metrics": outcome.metrics,
-        "protocol": outcome.protocol,
-        "seconds": round(time.monotonic() - started, 1),
-        "figures": sorted(outcome.figures),
-    }
-    storage.write_json(storage.join(uri, "result.json"), result)
+    result = Result(
+        row=row,
+        benchmark=benchmark,
+        checkpoint=fingerprint,
+        metrics=outcome.metrics,
+        populations=outcome.populations,
+        protocol=outcome.protocol,
+        seconds=round(time.monotonic() - started, 1),
+        figures=tuple(sorted(outcome.figures)),
+    )
+    write_result(uri, result)
     runlog.log_result(root, fingerprint, outcome.metrics)
     storage.commit(uri, decided, inputs={"checkpoint": checkpoint, "data": data}, counts=outcome.metrics)
     storage.delete_folder(work)

@@ -18,7 +18,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from previts import masks as mask_tools
+from previts import masks
 from previts.errors import InputError
 from previts.masks import Mask
 
@@ -40,7 +40,7 @@ def no_fg(image_HWC: Pixels, mask_HW: Mask) -> Pixels:
 
 def _corners(mask_HW: Mask) -> tuple[int, int, int, int]:
     """Return the box xyxy around the object, right and bottom exclusive; all 0 where there is none."""
-    box = mask_tools.box(mask_HW)
+    box = masks.box(mask_HW)
     x0, y0, x1, y1 = (0, 0, 0, 0) if box is None else (int(value) for value in box)
     return x0, y0, x1, y1
 

@@ -1,4 +1,4 @@
-"""A small world for the report, written through the real writers, and the page as a browser would read it."""
+"""A small set of outputs for the report, written by the real writers, and the page as a browser reads it."""
 
 import csv
 import io
@@ -15,7 +15,9 @@ from previts import index, masks, records, report, storage, tubes, video
 from previts import shards as shard_files
 from previts.crawls import CrawlItem
 from previts.demo.files import write_masks
+from previts.evals.protocol import Population
 from previts.experiment import Experiment, FilterConfig, TrackConfig
+from previts.results import Result, write_result
 from previts.saliency.predict import SaliencyRecord
 
 EVIL = '<script>alert("x")</script>'
@@ -38,7 +40,7 @@ def moving_square(number: int, frames: int) -> Iterator[tuple[np.ndarray, np.nda
 def make_corpus(root: Path, names: list[str], *, truth: bool = False, config: FilterConfig | None = None) -> str:
     """Write a corpus through the real writers and return the URI of its index; the last video cannot be decoded.
 
-    With `truth` the exact masks lie beside the crawl for every video whose name can be that of a file.
+    With `truth` exact masks are written next to the crawl, for every video whose name can be a file name.
     """
     config = config or FilterConfig()
     source = root / "source"
@@ -123,7 +125,7 @@ def attention_figure(quality: float, names: tuple[str, ...] = ("dog", "boat")) -
 
 
 def class_figure(predicted: str) -> bytes:
-    """Two videos, of which the first is the class "Hop" and its left half speaks for it; two frames of each."""
+    """Two videos of two frames. The first has the class "Hop", and its left half has the attention."""
     file = io.BytesIO()
     frames, cams = np.full((2, 2, 64, 64, 3), 120, np.uint8), np.zeros((2, 2, 2, 2), np.float16)
     cams[0, :, :, 0] = 1
@@ -143,16 +145,23 @@ def make_result(
     error: str = "",
     figure: bytes = b"",
     name: str = "attention.npz",
+    populations: dict[str, Population] | None = None,
 ) -> str:
     fingerprint = storage.read_manifest(checkpoint).fingerprint
     uri = str(root / "results" / f"{benchmark}-{fingerprint}-r{len(list((root / 'results').glob('*')))}")
-    document = {
-        "benchmark": benchmark, "checkpoint": fingerprint, "status": "failed" if error else "ok", "error": error,
-        "metrics": metrics, "protocol": {"limit": 0, "costs": [0.1, 1.0], "rows": [{"name": EVIL}] * 50},
-        "seconds": 12.3,
-        "figures": [name] if figure else [],
-    }  # fmt: skip
-    storage.write_json(storage.join(uri, "result.json"), document)
+    result = Result(
+        row="",
+        benchmark=benchmark,
+        checkpoint=fingerprint,
+        status="failed" if error else "ok",
+        error=error,
+        metrics=metrics,  # type: ignore[arg-type]  # None, as damaged files have it
+        populations=populations or {},
+        protocol={"limit": 0, "costs": [0.1, 1.0], "rows": [{"name": EVIL}] * 50},
+        seconds=12.3,
+        figures=(name,) if figure else (),
+    )
+    write_result(uri, result)
     if figure:
         storage.write_bytes(storage.join(uri, "figures", name), figure)
     storage.commit(
@@ -186,7 +195,7 @@ class World:
 
 
 class Reader(HTMLParser):
-    """Collects what a browser would act on."""
+    """Collects the elements that a browser acts on."""
 
     VOID = frozenset({"meta", "link", "br", "img", "rect", "path", "use"})
 

@@ -1,4 +1,4 @@
-"""Oracles: classes that can be seen, literal loops, autograd, and the same training without a stop."""
+"""Oracles: classes with a visible difference, literal loops, autograd, and the same training without a stop."""
 
 import io
 import os
@@ -20,9 +20,9 @@ from previts import evals, storage
 from previts.demo.clips import write_ucf101
 from previts.demo.config import TINY
 from previts.errors import InputError
-from previts.evals import actions, clips, features, metrics, training
-from previts.evals import classifier as classifiers
+from previts.evals import actions, classifier, clips, features, metrics, training
 from previts.evals.classifier import Classifier
+from previts.evals.protocol import Population
 from previts.footage import Footage
 from previts.moco import MoCo
 from previts.models.norm import GroupedBatchNorm
@@ -39,11 +39,11 @@ def model() -> MoCo:
 @pytest.fixture(scope="module")
 def tuned(model: MoCo) -> Classifier:
     """A classifier of colours after two epochs."""
-    return classifiers.train_classifier(model, clip_sets.planted("colour", 8, 0), clip_sets.small_settings(), "", "x")
+    return classifier.train_classifier(model, clip_sets.planted("colour", 8, 0), clip_sets.small_settings(), "", "x")
 
 
 def accuracy(made: Classifier, data: clips.LabelledClips) -> float:
-    scores = classifiers.test_classifier(made, data, clip_sets.small_settings(), "test")
+    scores = classifier.test_classifier(made, data, clip_sets.small_settings(), "test")
     return metrics.top_k_accuracy(scores, np.array(data.labels), 1)
 
 
@@ -56,9 +56,9 @@ def test_what_is_planted_is_found(model: MoCo):
     before = features.weights_digest(model)
     train, test = clip_sets.planted("colour", 24, 0), clip_sets.planted("colour", 24, 1)
     config = clip_sets.small_settings(epochs=10)
-    assert accuracy(classifiers.train_classifier(model, train, config, "", "colour"), test) == 100
+    assert accuracy(classifier.train_classifier(model, train, config, "", "colour"), test) == 100
     labels = tuple(np.random.default_rng(0).permutation(train.labels).tolist())
-    shuffled = classifiers.train_classifier(model, replace(train, labels=labels), config, "", "shuffled")
+    shuffled = classifier.train_classifier(model, replace(train, labels=labels), config, "", "shuffled")
     assert accuracy(shuffled, test) < 75
     assert features.weights_digest(model) == before
 
@@ -66,7 +66,7 @@ def test_what_is_planted_is_found(model: MoCo):
 @pytest.mark.slow
 def test_motion_is_found_where_no_frame_tells_the_class(model: MoCo):
     train, test = clip_sets.planted("motion", 24, 0), clip_sets.planted("motion", 48, 1)
-    made = classifiers.train_classifier(model, train, clip_sets.small_settings(epochs=36), "", "motion")
+    made = classifier.train_classifier(model, train, clip_sets.small_settings(epochs=36), "", "motion")
     assert accuracy(made, test) >= 75  # by chance four times in ten thousand
     assert accuracy(made, replace(test, open=lambda uri: still(test.open(uri)))) < 65
 
@@ -78,7 +78,7 @@ def still(footage: Footage) -> Footage:
 def test_logits_are_the_mean_over_the_clips(tuned: Classifier):
     data = clip_sets.planted("colour", 3, 5, frames=19)
     settings = clip_sets.small_settings(test_clips=10)
-    scores = classifiers.test_classifier(tuned, data, settings, "test")
+    scores = classifier.test_classifier(tuned, data, settings, "test")
     for number, uri in enumerate(data.uris):
         frames, logits = data.open(uri).read(range(19)), []
         for place in range(10):
@@ -91,12 +91,12 @@ def test_logits_are_the_mean_over_the_clips(tuned: Classifier):
                 logits.append(pooled @ tuned.head.weight.T + tuned.head.bias)
         # OpenCV interpolates in fixed point, so some pixels differ by one.
         np.testing.assert_allclose(scores[number], torch.cat(logits).mean(0), atol=0.02)
-    again = classifiers.test_classifier(tuned, data, clip_sets.small_settings(test_clips=10, batch_size=40), "test")
+    again = classifier.test_classifier(tuned, data, clip_sets.small_settings(test_clips=10, batch_size=40), "test")
     np.testing.assert_allclose(scores, again, atol=1e-5)
 
 
 def test_a_new_classifier_computes_what_the_encoder_does(model: MoCo):
-    made = classifiers.new_classifier(model, ("a", "b"), seed=3).eval()
+    made = classifier.new_classifier(model, ("a", "b"), seed=3).eval()
     clip = torch.randn(2, 3, 8, 64, 64)
     with torch.no_grad():
         assert torch.equal(made(clip), made.head(model.encoder.features(clip).mean((2, 3, 4))))
@@ -104,7 +104,7 @@ def test_a_new_classifier_computes_what_the_encoder_does(model: MoCo):
     assert norms
     assert all(norm.group_size is None and norm.momentum == 0.2 for norm in norms)
     assert all(parameter.requires_grad for parameter in made.parameters())
-    same, other = (classifiers.new_classifier(made, ("a", "b", "c"), seed) for seed in (3, 4))
+    same, other = (classifier.new_classifier(made, ("a", "b", "c"), seed) for seed in (3, 4))
     assert torch.equal(same.encoder.conv_1a.spatial.conv.weight, made.encoder.conv_1a.spatial.conv.weight)
     assert same.encoder.conv_1a.spatial.conv.weight.data_ptr() != made.encoder.conv_1a.spatial.conv.weight.data_ptr()
     assert not torch.equal(same.head.weight, other.head.weight)
@@ -113,14 +113,14 @@ def test_a_new_classifier_computes_what_the_encoder_does(model: MoCo):
 
 def test_the_rate_is_a_cosine_of_the_epoch():
     settings = clip_sets.small_settings(epochs=4, lr=0.1).actions
-    rates = [classifiers.learning_rate(settings, epoch) for epoch in range(4)]
+    rates = [classifier.learning_rate(settings, epoch) for epoch in range(4)]
     assert rates == pytest.approx([0.1, 0.05 + 0.05 * 0.5**0.5, 0.05, 0.05 - 0.05 * 0.5**0.5])
 
 
 @pytest.mark.slow
 def test_a_stopped_run_ends_as_if_it_had_not_been(model: MoCo, tmp_path: Path):
     data, config = clip_sets.planted("colour", 9, 0), clip_sets.small_settings(epochs=3, batch_size=3)
-    straight = classifiers.train_classifier(model, data, config, "", "straight")
+    straight = classifier.train_classifier(model, data, config, "", "straight")
     opened = []
 
     def stopping(uri: str) -> Footage:
@@ -131,13 +131,13 @@ def test_a_stopped_run_ends_as_if_it_had_not_been(model: MoCo, tmp_path: Path):
 
     folder = str(tmp_path / "states")
     with pytest.raises(SystemExit):
-        classifiers.train_classifier(model, replace(data, open=stopping), config, folder, "stopped")
+        classifier.train_classifier(model, replace(data, open=stopping), config, folder, "stopped")
     (saved,) = training._states(folder)
     assert 0 < saved < 9
-    resumed = classifiers.train_classifier(model, data, config, folder, "resumed")
+    resumed = classifier.train_classifier(model, data, config, folder, "resumed")
     assert_equal(straight.state_dict(), resumed.state_dict())
     # What is finished is not trained again.
-    assert_equal(classifiers.train_classifier(model, data, config, folder, "done").state_dict(), straight.state_dict())
+    assert_equal(classifier.train_classifier(model, data, config, folder, "done").state_dict(), straight.state_dict())
 
 
 def assert_equal(one: dict[str, Tensor], other: dict[str, Tensor]) -> None:
@@ -173,7 +173,7 @@ def test_two_processes_are_one_that_normalises_over_two_groups(model: MoCo, tmp_
         for rank in ("0", "1")
     ]
     data, config = clip_sets.planted("colour", 8, 0), clip_sets.small_settings(epochs=1)
-    made = classifiers.new_classifier(model, data.classes, 0).train()
+    made = classifier.new_classifier(model, data.classes, 0).train()
     for module in made.modules():
         if isinstance(module, GroupedBatchNorm):
             module.group_size = 4
@@ -195,13 +195,13 @@ def test_two_processes_are_one_that_normalises_over_two_groups(model: MoCo, tmp_
         step, own = first[name] - before[name], value - before[name]
         assert (step - own).abs().max() <= 0.01 * own.abs().max() + 1e-6, name
     made.load_state_dict(first)
-    alone = classifiers.test_classifier(made, clip_sets.planted("colour", 5, 1), config, "one")
+    alone = classifier.test_classifier(made, clip_sets.planted("colour", 5, 1), config, "one")
     np.testing.assert_allclose(scores, alone, atol=1e-5)
 
 
 def test_class_attention_is_the_gradient_of_the_logit(tuned: Classifier):
     clips_BCTHW, classes_B = torch.randn(3, 3, 16, 96, 64), torch.tensor([2, 0, 2])
-    cam = classifiers.class_attention(tuned, clips_BCTHW, classes_B)
+    cam = classifier.class_attention(tuned, clips_BCTHW, classes_B)
     maps = tuned.encoder.features(clips_BCTHW).detach().requires_grad_()
     logits = tuned.head(maps.mean((2, 3, 4)))
     (gradient,) = torch.autograd.grad(logits[torch.arange(3), classes_B].sum(), maps)
@@ -213,27 +213,27 @@ def test_class_attention_is_the_gradient_of_the_logit(tuned: Classifier):
 
 def test_a_classifier_comes_back_from_its_file(model: MoCo, tuned: Classifier, tmp_path: Path):
     path = tmp_path / "classifier.pt"
-    path.write_bytes(classifiers.classifier_bytes(tuned))
-    loaded = classifiers.load_classifier(str(path), model)
+    path.write_bytes(classifier.classifier_bytes(tuned))
+    loaded = classifier.load_classifier(str(path), model)
     assert loaded.classes == tuned.classes
     assert not loaded.training
     assert_equal(loaded.state_dict(), tuned.state_dict())
     other = MoCo(replace(model.experiment, model=replace(model.experiment.model, width=0.1)))
     with pytest.raises(InputError, match=r"classifier.pt has an encoder of .*'width': 0.08"):
-        classifiers.load_classifier(str(path), other)
+        classifier.load_classifier(str(path), other)
     for content, message in ((b"text", "no weights that can be read"), (None, "no such file")):
         path.unlink() if content is None else path.write_bytes(content)
         with pytest.raises(InputError, match=message):
-            classifiers.load_classifier(str(path), model)
+            classifier.load_classifier(str(path), model)
     torch.save({"weights": torch.zeros(2)}, path)
-    with pytest.raises(InputError, match="holds no classifier of clips"):
-        classifiers.load_classifier(str(path), model)
+    with pytest.raises(InputError, match="is not a classifier of clips"):
+        classifier.load_classifier(str(path), model)
 
 
 def test_a_batch_of_nothing_to_normalise_is_refused(model: MoCo):
     config = clip_sets.small_settings(size=32, batch_size=4)
     with pytest.raises(InputError, match=r"evaluation.actions.batch_size = 4 from 5 videos"):
-        classifiers.train_classifier(model, clip_sets.planted("colour", 5, 0), config, "", "x")
+        classifier.train_classifier(model, clip_sets.planted("colour", 5, 0), config, "", "x")
 
 
 @pytest.mark.slow
@@ -245,7 +245,7 @@ def test_ucf101_from_its_files(model: MoCo, tmp_path: Path):
     assert outcome.protocol["weights_before"] == outcome.protocol["weights_after"]
     path = tmp_path / "classifier.pt"
     path.write_bytes(outcome.files["classifier.pt"])
-    made = classifiers.load_classifier(str(path), model)
+    made = classifier.load_classifier(str(path), model)
     assert made.classes == ("Blue", "Green", "Red")
     assert accuracy(made, clips.read_ucf101(str(tmp_path / "ucf101"), "1")[1]) == 100
     figure = np.load(io.BytesIO(outcome.figures["class_attention.npz"]), allow_pickle=False)
@@ -263,6 +263,7 @@ def test_all_splits_are_averaged(model: MoCo, tmp_path: Path):
     for name, value in outcome.metrics.items():
         assert value == pytest.approx(np.mean([found[name] for found in outcome.protocol["by_split"].values()]))
     assert outcome.metrics.keys() == {"hmdb51/top1", "hmdb51/top5"}
+    assert outcome.populations["hmdb51/top1"].items == 9
 
 
 def test_the_demo_world_goes_through(model: MoCo, tmp_path: Path):
@@ -270,6 +271,9 @@ def test_the_demo_world_goes_through(model: MoCo, tmp_path: Path):
     outcome = evals.evaluate("ucf101", model, str(tmp_path), clip_sets.small_settings(epochs=1), str(tmp_path / "work"))
     assert outcome.protocol["videos"] == {"1": {"train": 4, "test": 2}}
     assert outcome.protocol["classes"] == 2
+    assert outcome.populations == {
+        "ucf101/top1": Population(2, "videos", 50.0), "ucf101/top5": Population(2, "videos", 100.0),
+    }  # fmt: skip
     assert outcome.metrics["ucf101/top1"] in (0, 50, 100)
     assert storage.names(str(tmp_path / "work" / "split-1"))
 

@@ -10,6 +10,7 @@ from PIL import Image
 from previts import evals
 from previts.errors import InputError
 from previts.evals import features
+from previts.evals.protocol import Population
 from previts.evaluation import EvaluationConfig, LinearConfig
 from previts.experiment import Experiment, ModelConfig, ObjectiveConfig, OptimConfig
 from previts.moco import MoCo
@@ -47,14 +48,14 @@ def paint(path: Path, inside: tuple[int, ...] | None, around: tuple[int, ...] | 
     Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8)).save(path)
 
 
-def write_in9(root: Path, told_by: str, per_class: int = 6, train: str = "train/original") -> Path:
-    """ImageNet-9 whose classes are told by the colour of the "foreground" or of the "background" alone."""
+def write_in9(root: Path, shown_by: str, per_class: int = 6, train: str = "train/original") -> Path:
+    """ImageNet-9 whose classes are the colours of the "foreground" or of the "background" only."""
 
     def fg(c: int) -> tuple[int, ...]:
-        return COLOURS[c] if told_by == "foreground" else GREY
+        return COLOURS[c] if shown_by == "foreground" else GREY
 
     def bg(c: int) -> tuple[int, ...]:
-        return COLOURS[c] if told_by == "background" else GREY
+        return COLOURS[c] if shown_by == "background" else GREY
 
     base = root / "in9"
     for c, name in enumerate(CLASSES):
@@ -71,7 +72,7 @@ def write_in9(root: Path, told_by: str, per_class: int = 6, train: str = "train/
     return root
 
 
-def test_a_world_told_by_backgrounds_collapses_without_them(model: MoCo, tmp_path: Path):
+def test_a_world_shown_by_backgrounds_collapses_without_them(model: MoCo, tmp_path: Path):
     outcome = evals.evaluate("in9", model, str(write_in9(tmp_path, "background")), SMALL)
     found = {name.removeprefix("in9/"): value for name, value in outcome.metrics.items()}
     assert sorted(found) == sorted((*VARIANTS, "bg_gap"))
@@ -85,7 +86,7 @@ def test_a_world_told_by_backgrounds_collapses_without_them(model: MoCo, tmp_pat
     assert outcome.protocol["weights_before"] == outcome.protocol["weights_after"] == features.weights_digest(model)
 
 
-def test_a_world_told_by_foregrounds_does_not_mind_other_backgrounds(model: MoCo, tmp_path: Path):
+def test_a_world_shown_by_foregrounds_does_not_mind_other_backgrounds(model: MoCo, tmp_path: Path):
     outcome = evals.evaluate("in9", model, str(write_in9(tmp_path, "foreground", train="original/train")), SMALL)
     found = {name.removeprefix("in9/"): value for name, value in outcome.metrics.items()}
     assert min(found[name] for name in ("original", "mixed_same", "mixed_rand", "mixed_next")) > 90
@@ -112,6 +113,9 @@ def test_imagenet_head_maps_its_classes_and_minus_one_is_wrong(model: MoCo, tmp_
     outcome = evals.evaluate("in9", model, str(tmp_path), SMALL)
     assert outcome.protocol["head"] == "in1k head"
     assert outcome.metrics["in9/original"] > 90
+    # Of five classes of the head two are class 2, one is class 0, one is class 1, and one is no class.
+    images = outcome.protocol["images"]["original"]
+    assert outcome.populations["in9/original"] == Population(images, "images", pytest.approx(100 * (1 + 1 + 2) / 15))
     # The class that looks like 00_dog is of no class now: its third of the images is lost, the others are not.
     mapping.write_text(json.dumps({"0": 2, "1": -1, "2": 0, "3": 1, "4": 2}))
     assert evals.evaluate("in9", model, str(tmp_path), SMALL).metrics["in9/original"] == pytest.approx(66.7, abs=7)
@@ -136,7 +140,7 @@ def test_layout_errors_name_the_folder(model: MoCo, tmp_path: Path):
         evals.evaluate("in9", model, str(tmp_path), SMALL)
     write_in9(tmp_path, "background", per_class=1)
     (tmp_path / "in9" / "train").rename(tmp_path / "elsewhere")
-    with pytest.raises(InputError, match="nothing to train the classifier on"):
+    with pytest.raises(InputError, match="no training data for the classifier"):
         evals.evaluate("in9", model, str(tmp_path), SMALL)
     (tmp_path / "elsewhere").rename(tmp_path / "in9" / "train")
     (tmp_path / "in9" / "only_fg" / "val" / "00_dog").rename(tmp_path / "in9" / "only_fg" / "val" / "00_cat")

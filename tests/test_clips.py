@@ -1,4 +1,4 @@
-"""Oracles: a frame tells its number by bands or its brightness, so a clip tells which frames it was made of."""
+"""Oracles: bands or brightness encode the number of a frame, so the frames of a clip are known."""
 
 import io
 from dataclasses import replace
@@ -15,7 +15,7 @@ from previts.evals import clips
 from previts.footage import Footage, open_footage, steady
 
 
-def told(frames_THWC: np.ndarray) -> list[int]:
+def frame_numbers(frames_THWC: np.ndarray) -> list[int]:
     """Which numbers the bands of frames tell."""
     rows = frames_THWC.astype(float).mean((2, 3))
     bands = rows.reshape(len(rows), 6, -1).mean(2) if rows.shape[1] % 6 == 0 else _sampled(rows)
@@ -27,7 +27,7 @@ def _sampled(rows: np.ndarray) -> np.ndarray:
 
 
 def told_clip(clip_TCHW: np.ndarray) -> list[int]:
-    return told(clip_TCHW.transpose(0, 2, 3, 1))
+    return frame_numbers(clip_TCHW.transpose(0, 2, 3, 1))
 
 
 def brightness(clip_TCHW: np.ndarray) -> list[int]:
@@ -52,11 +52,11 @@ def test_any_frames_can_be_read_in_any_order(video: str):
     footage = clips.open_video(video)
     assert footage.fps == pytest.approx(25)
     np.testing.assert_allclose(footage.times, np.arange(40) / 25, atol=1e-9)
-    assert told(footage.read(range(40))) == list(range(40))
+    assert frame_numbers(footage.read(range(40))) == list(range(40))
     for numbers in ([39], [0], [13, 12, 14], [30, 5, 5, 30], [38, 39]):
         frames = footage.read(numbers)
         assert frames.shape == (len(numbers), 48, 64, 3)
-        assert told(frames) == numbers
+        assert frame_numbers(frames) == numbers
 
 
 @pytest.mark.parametrize(("codec", "container"), [("libx264", "mp4"), ("libx264", "matroska"), ("mpeg4", "avi")])
@@ -66,13 +66,13 @@ def test_numbers_hold_with_b_frames_and_after_jumps(codec: str, container: str):
         stream = out.add_stream(codec, rate=25, options={"bf": "2", "g": "8", "qscale": "2"})
         stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
         stream.codec_context.max_b_frames, stream.codec_context.gop_size = 2, 8
-        for picture in clip_sets.numbered(40):
-            out.mux(stream.encode(av.VideoFrame.from_ndarray(picture, "rgb24")))
+        for frame in clip_sets.numbered(40):
+            out.mux(stream.encode(av.VideoFrame.from_ndarray(frame, "rgb24")))
         out.mux(stream.encode(None))
     footage = open_footage(file.getvalue())
     assert len(footage.times) == 40
     for first in range(40):
-        assert told(footage.read([first])) == [first]
+        assert frame_numbers(footage.read([first])) == [first]
 
 
 def test_another_rate_takes_the_nearest_frame_in_time():
@@ -102,7 +102,7 @@ def test_test_clips_are_evenly_spaced_from_start_to_end(video: str):
     assert told_clip(middle.frames[middle.places[0]]) == list(range(12, 28))
 
 
-def test_short_videos_begin_anew():
+def test_short_videos_start_again():
     short = made_of([3, 5, 7])
     spaced = clips.evenly_spaced_clips(short, 8, 32, 2)
     assert [brightness(spaced.frames[places]) for places in spaced.places] == [[3, 5, 7, 3, 5, 7, 3, 5]] * 2
@@ -125,10 +125,10 @@ def test_training_clips_are_runs_that_start_anywhere(video: str):
 
 
 def test_a_crop_is_one_rectangle_for_all_frames_within_the_limits():
-    # Red tells the column and green the row.
+    # Red encodes the column and green the row.
     across, down = np.meshgrid(np.arange(200), np.arange(160))
-    picture = np.stack([across, down, np.full_like(across, 9)], axis=2).astype(np.uint8)
-    footage = steady(8, 25.0, lambda asked: np.stack([picture] * len(asked)))
+    frame = np.stack([across, down, np.full_like(across, 9)], axis=2).astype(np.uint8)
+    footage = steady(8, 25.0, lambda asked: np.stack([frame] * len(asked)))
     shares, ratios, flips = [], [], []
     for seed in range(300):
         clip = clips.training_clip(footage, 8, 32, np.random.default_rng(seed)).astype(float)
@@ -136,7 +136,7 @@ def test_a_crop_is_one_rectangle_for_all_frames_within_the_limits():
         columns, rows = clip[0, 0].mean(0), clip[0, 1].mean(1)
         # 32 pixels are the middles of 32 equal parts, so from first to last is 31/32 of the side.
         width, height = abs(columns[-1] - columns[0]) * 32 / 31, (rows[-1] - rows[0]) * 32 / 31
-        shares.append(width * height / picture[..., 0].size)
+        shares.append(width * height / frame[..., 0].size)
         ratios.append(width / height)
         flips.append(columns[-1] < columns[0])
     assert 0.23 < min(shares) < 0.3
@@ -170,7 +170,7 @@ def test_ucf101_lists_are_read_as_published(tmp_path: Path):
         ("trainlist01.txt", None, "trainlist01.txt is missing"),
         ("classInd.txt", None, "classInd.txt is missing"),
         ("classInd.txt", "1 Blue\n3 Green\n", "classInd.txt, line 2: expected '2 <Class>'"),
-        ("classInd.txt", "\n", "classInd.txt names no class"),
+        ("classInd.txt", "\n", "classInd.txt has no classes"),
         (
             "trainlist01.txt",
             "Blue/v_Blue_g01_c01.avi\n",
@@ -179,7 +179,7 @@ def test_ucf101_lists_are_read_as_published(tmp_path: Path):
         ("trainlist01.txt", "Blue/v_Blue_g01_c01.avi 2\n", "line 1: expected"),
         ("testlist01.txt", "\nPink/v_Pink_g01_c01.avi\n", "testlist01.txt, line 2: expected '<Class>/<video>.avi'"),
         ("testlist01.txt", "Blue/v_Blue_g09_c01.avi\n", "UCF-101/Blue/v_Blue_g09_c01.avi is missing"),
-        ("testlist01.txt", "", "testlist01.txt names no video"),
+        ("testlist01.txt", "", "testlist01.txt has no videos"),
     ],
 )
 def test_what_is_wrong_with_ucf101_is_named(tmp_path: Path, file: str, text: str | None, message: str):
@@ -202,7 +202,7 @@ def test_hmdb51_lists_are_read_as_published(tmp_path: Path, folder: str):
         assert not set(train.uris) & set(test.uris)
         # Marks turn with the split.
         assert f"#{(3 - int(split)) % 4}_(a)[b]_blue" in test.uris[0]
-    assert told(clips.open_video(test.uris[0]).read([0]))
+    assert frame_numbers(clips.open_video(test.uris[0]).read([0]))
 
 
 def test_what_is_wrong_with_hmdb51_is_named(tmp_path: Path):
@@ -219,7 +219,7 @@ def test_what_is_wrong_with_hmdb51_is_named(tmp_path: Path):
         clips.read_hmdb51(str(root), "1")
     for path in (root / "testTrainMulti_7030_splits").iterdir():
         path.write_text("")
-    with pytest.raises(InputError, match="name no video for training, marked 1"):
+    with pytest.raises(InputError, match="have no video for training; expected lines with the mark 1"):
         clips.read_hmdb51(str(root), "1")
 
 
@@ -240,7 +240,7 @@ def test_videos_are_read_from_any_file_system(video: str):
     import fsspec
 
     fsspec.filesystem("memory").pipe("/sets/forty.avi", Path(video).read_bytes())
-    assert told(clips.open_video("memory://sets/forty.avi").read([7])) == [7]
+    assert frame_numbers(clips.open_video("memory://sets/forty.avi").read([7])) == [7]
 
 
 def test_real_videos_are_decoded_frame_by_frame(real_data: Path):

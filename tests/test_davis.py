@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from previts import evals
 from previts.errors import InputError
 from previts.evals import davis, features, metrics
+from previts.evals.protocol import Population
 from previts.experiment import EvaluationConfig, Experiment, ModelConfig, ObjectiveConfig, OptimConfig
 from previts.gradcam import channel_weights_by_autograd
 from previts.moco import MoCo
@@ -129,12 +130,13 @@ def test_outcome_is_what_autograd_and_loops_give(model: MoCo, tmp_path: Path):
         assert row["frames"] == length
     assert outcome.metrics["davis/j_mean"] == pytest.approx(np.mean(means), abs=1e-6)
     assert outcome.metrics["davis/j_mean_at_0.5"] == outcome.metrics["davis/j_mean"]
+    assert outcome.populations == dict.fromkeys(outcome.metrics, Population(len(means), "sequences", None))
     assert outcome.protocol["weights_before"] == outcome.protocol["weights_after"]
 
 
 def test_attention_stays_where_something_is_to_be_seen(model: MoCo, tmp_path: Path):
     # The plain background is zero after normalisation, and an untrained network without biases keeps zero: attention
-    # can only lie within reach of the square (its receptive field spans a few cells).
+    # can only be within reach of the square (its receptive field spans a few cells).
     write_davis(tmp_path, {"alpha": 6})
     sequence = davis.read_sequences(str(tmp_path / "davis"))[0]
     followed = davis.follow(model, sequence, EvaluationConfig(resize=224, crop=224))

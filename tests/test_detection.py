@@ -19,8 +19,9 @@ from previts import evals
 from previts.demo import TINY, pictures
 from previts.errors import InputError
 from previts.evals import detection, detection_images, detection_sets, features
-from previts.evals.detection_scores import Found
-from previts.evals.detection_sets import Picture
+from previts.evals.detection_scores import Detections
+from previts.evals.detection_sets import AnnotatedImage
+from previts.evals.protocol import Population
 from previts.evaluation import DetectionConfig, EvaluationConfig
 from previts.experiment import Experiment, ModelConfig, ObjectiveConfig, OptimConfig
 from previts.moco import MoCo
@@ -210,11 +211,11 @@ VOC_FAULTS: dict[str, tuple[Callable[[Path], None], str]] = {
     ),
     "unknown class": (
         lambda root: edit(root / FIRST, "<name>dog<", "<name>unicorn<"),
-        r"000001\.xml: name of object 1 must be one of .*aeroplane.* got 'unicorn'",
+        r"000001\.xml: name of object 1 must be a class of the dataset .*aeroplane.* got 'unicorn'",
     ),
     "box outside": (
         lambda root: edit(root / FIRST, "<xmax>", "<xmax>9"),
-        r"000001\.xml: bndbox of object 1 \(dog\) must lie in the image of \d+ x \d+ pixels",
+        r"000001\.xml: bndbox of object 1 \(dog\) must be inside the image of \d+ x \d+ pixels",
     ),
     "box without number": (
         lambda root: edit(root / FIRST, "<xmin>", "<xmin>a"),
@@ -236,7 +237,7 @@ COCO_FAULTS: dict[str, tuple[Callable[[Path], None], str]] = {
     ),
     "box outside": (
         lambda root: change(root, "annotations", 0, "bbox", [0, 0, 9999, 5]),
-        r"bbox of annotations\[0\] must lie in the image",
+        r"bbox of annotations\[0\] must be inside the image",
     ),
     "no box": (
         lambda root: change(root, "annotations", 0, "bbox", [1, 2]),
@@ -290,6 +291,9 @@ def test_2012_is_trained_on_where_it_is_there(model: MoCo, world: Path, tmp_path
     outcome = evals.evaluate("voc_det", model, str(tmp_path), config)
     assert outcome.protocol["train"] == ["VOC2007 trainval", "VOC2012 trainval"]
     assert outcome.protocol["images"] == {"train": 3, "train_with_objects": 3, "test": 3}
+    test = detection_sets.read_voc(str(tmp_path / VOC), "test", sorted(pictures.VOC_NAMES), 3)
+    scored = sum(not ignored for image in test for ignored in image.objects.ignored)
+    assert outcome.populations == dict.fromkeys(outcome.metrics, Population(scored, "objects", 0.0))
 
 
 @pytest.mark.parametrize(
@@ -317,10 +321,12 @@ def test_real_data(model: MoCo, real_data: Path, benchmark: str):
     assert all(0 <= value <= 100 for value in outcome.metrics.values())
     if benchmark == "coco":
         whole = detection_sets.read_coco(str(real_data / "coco"), "train", 0)
-        assert any(picture.objects.ignored.any() for picture in whole.pictures)
+        assert any(image.objects.ignored.any() for image in whole.images)
         perfect = [
-            Found(p.objects.boxes, p.objects.labels, np.ones(len(p.objects.labels)), [_runs(s, p) for s in p.shapes])
-            for p in whole.pictures
+            Detections(
+                p.objects.boxes, p.objects.labels, np.ones(len(p.objects.labels)), [_runs(s, p) for s in p.shapes]
+            )
+            for p in whole.images
         ]
         numbers = detection.detection_scores.coco_average_precision(
             whole.document, whole.image_ids, perfect, list(whole.categories)
@@ -329,6 +335,6 @@ def test_real_data(model: MoCo, real_data: Path, benchmark: str):
         assert numbers["mask_ap"] > 95
 
 
-def _runs(shape: object, picture: Picture) -> dict[str, object]:
-    mask = detection_images.shape_mask(shape, picture.size, picture.size, picture.uri)
+def _runs(shape: object, image: AnnotatedImage) -> dict[str, object]:
+    mask = detection_images.shape_mask(shape, image.size, image.size, image.uri)
     return run_lengths.encode(np.asfortranarray(mask))

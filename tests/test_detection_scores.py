@@ -15,7 +15,7 @@ from torchvision.ops import box_iou
 
 from previts.evals.detection_scores import (
     OVERLAPS,
-    Found,
+    Detections,
     Objects,
     box_overlap,
     coco_average_precision,
@@ -38,7 +38,7 @@ def labelled(generator: np.random.Generator, images: int = 12) -> list[Objects]:
     ]
 
 
-def blurred(generator: np.random.Generator, truth: Sequence[Objects]) -> list[Found]:
+def blurred(generator: np.random.Generator, truth: Sequence[Objects]) -> list[Detections]:
     """Most objects, some of them twice, a few pixels off or under another label, and boxes that are nowhere."""
     found = []
     for objects in truth:
@@ -49,12 +49,12 @@ def blurred(generator: np.random.Generator, truth: Sequence[Objects]) -> list[Fo
         others = int(generator.integers(0, 3))
         boxes = np.concatenate([boxes, random_boxes(generator, others)])
         labels = np.concatenate([labels, generator.integers(1, CLASSES + 1, others)])
-        found.append(Found(boxes, labels, generator.random(len(labels))))
+        found.append(Detections(boxes, labels, generator.random(len(labels))))
     return found
 
 
-def perfect(truth: Sequence[Objects]) -> list[Found]:
-    return [Found(objects.boxes, objects.labels, np.full(len(objects.labels), 0.9)) for objects in truth]
+def perfect(truth: Sequence[Objects]) -> list[Detections]:
+    return [Detections(objects.boxes, objects.labels, np.full(len(objects.labels), 0.9)) for objects in truth]
 
 
 def overlap_of_inclusive(one: Sequence[float], other: Sequence[float]) -> float:
@@ -67,13 +67,13 @@ def overlap_of_inclusive(one: Sequence[float], other: Sequence[float]) -> float:
     return width * height / (sum(areas) - width * height)
 
 
-def literal(truth: Sequence[Objects], found: Sequence[Found], label: int, threshold: float, method: str) -> float:
+def literal(truth: Sequence[Objects], found: Sequence[Detections], label: int, threshold: float, method: str) -> float:
     """The development kit, word by word: sorted detections, each claims its object or is wrong."""
     ranked = sorted(
         (-score, image, place)
-        for image, seen in enumerate(found)
-        for place, score in enumerate(seen.scores)
-        if seen.labels[place] == label
+        for image, detected in enumerate(found)
+        for place, score in enumerate(detected.scores)
+        if detected.labels[place] == label
     )
     claimed, marks = set(), []
     positives = sum(
@@ -107,8 +107,8 @@ def literal(truth: Sequence[Objects], found: Sequence[Found], label: int, thresh
 
 
 @pytest.mark.parametrize("method", ["11-point", "area"])
-def test_voc_is_what_the_development_kit_says_word_by_word(method: str):
-    seen = set()
+def test_voc_follows_the_rules_of_the_development_kit(method: str):
+    values = set()
     for seed in range(6):
         generator = np.random.default_rng(seed)
         truth = labelled(generator)
@@ -118,8 +118,8 @@ def test_voc_is_what_the_development_kit_says_word_by_word(method: str):
         for label in range(1, CLASSES + 1):
             for number, threshold in enumerate(OVERLAPS):
                 assert figures[label - 1, number] == pytest.approx(literal(truth, found, label, threshold, method))
-        seen.update(figures.round(3).ravel().tolist())
-    assert len(seen) > 30  # not all 0 or 100
+        values.update(figures.round(3).ravel().tolist())
+    assert len(values) > 30  # not all 0 or 100
 
 
 def test_overlap_is_torchvisions():
@@ -134,38 +134,40 @@ def test_perfect_detections_have_100_and_shuffled_labels_next_to_nothing():
     truth = labelled(np.random.default_rng(1), 40)
     for method in ("11-point", "area"):
         assert voc_average_precision(truth, perfect(truth), CLASSES, method) == pytest.approx(100)
-        shuffled = [Found(seen.boxes, seen.labels % CLASSES + 1, seen.scores) for seen in perfect(truth)]
+        shuffled = [
+            Detections(detected.boxes, detected.labels % CLASSES + 1, detected.scores) for detected in perfect(truth)
+        ]
         assert voc_average_precision(truth, shuffled, CLASSES, method).max() < 10
 
 
-def found_nothing() -> Found:
-    return Found(np.zeros((0, 4)), np.zeros(0, np.int64), np.zeros(0))
+def found_nothing() -> Detections:
+    return Detections(np.zeros((0, 4)), np.zeros(0, np.int64), np.zeros(0))
 
 
 def test_degenerate_inputs():
     box = np.array([[10.0, 10.0, 30.0, 40.0]])
     one = Objects(box, np.array([1]), np.array([False]))
     hard = Objects(box, np.array([1]), np.array([True]))
-    hit = Found(box, np.array([1]), np.array([0.5]))
+    hit = Detections(box, np.array([1]), np.array([0.5]))
     # Nothing found; a class without objects is no number, whatever was found of it.
     figures = voc_average_precision([one], [found_nothing()], 2, "area")
     assert (figures[0] == 0).all()
     assert np.isnan(figures[1]).all()
-    assert np.isnan(voc_average_precision([one], [Found(box, np.array([2]), np.array([0.5]))], 2, "area")[1]).all()
+    assert np.isnan(voc_average_precision([one], [Detections(box, np.array([2]), np.array([0.5]))], 2, "area")[1]).all()
     # All difficult: no number, and the detection of a difficult object hurts no one.
     assert np.isnan(voc_average_precision([hard], [hit], 1, "11-point")).all()
     both = [Objects(np.concatenate([box, box + 100]), np.array([1, 1]), np.array([True, False]))]
-    found = [Found(both[0].boxes, np.array([1, 1]), np.array([0.9, 0.8]))]
+    found = [Detections(both[0].boxes, np.array([1, 1]), np.array([0.9, 0.8]))]
     assert (voc_average_precision(both, found, 1, "area") == 100).all()
     # The second detection of an object is wrong: before another object it costs, after the last it does not.
     pair = [Objects(np.concatenate([box, box + 100]), np.array([1, 1]), np.array([False, False]))]
     doubled = np.concatenate([box, box, box + 100])
-    costly = [Found(doubled, np.array([1, 1, 1]), np.array([0.9, 0.8, 0.7]))]
-    free = [Found(doubled, np.array([1, 1, 1]), np.array([0.9, 0.6, 0.7]))]
+    costly = [Detections(doubled, np.array([1, 1, 1]), np.array([0.9, 0.8, 0.7]))]
+    free = [Detections(doubled, np.array([1, 1, 1]), np.array([0.9, 0.6, 0.7]))]
     assert voc_average_precision(pair, costly, 1, "area") == pytest.approx(100 * (1 + 2 / 3) / 2)
     assert voc_average_precision(pair, free, 1, "area") == pytest.approx(100)
     # An overlap must exceed the threshold: 0.5 exactly is not enough.
-    half = [Found(np.array([[10.0, 10.0, 30.0, 25.0]]), np.array([1]), np.array([0.5]))]
+    half = [Detections(np.array([[10.0, 10.0, 30.0, 25.0]]), np.array([1]), np.array([0.5]))]
     assert (voc_average_precision([one], half, 1, "area") == 0).all()
     assert voc_average_precision([], [], 1, "area").shape == (1, 10)
     with pytest.raises(ValueError, match="must be of the labelled images"):
@@ -175,7 +177,7 @@ def test_degenerate_inputs():
 def test_three_of_ten_objects_are_a_recall_of_three_tenths():
     boxes = np.array([[40.0 * n, 0.0, 40.0 * n + 20, 20.0] for n in range(10)])
     truth = [Objects(boxes, np.ones(10, np.int64), np.zeros(10, bool))]
-    found = [Found(boxes[:3], np.ones(3, np.int64), np.array([0.9, 0.8, 0.7]))]
+    found = [Detections(boxes[:3], np.ones(3, np.int64), np.array([0.9, 0.8, 0.7]))]
     assert voc_average_precision(truth, found, 1, "11-point")[0, 0] == pytest.approx(100 * 4 / 11)
     assert voc_average_precision(truth, found, 1, "area")[0, 0] == pytest.approx(30)
 
@@ -216,8 +218,11 @@ def coco_document(truth: Sequence[Objects]) -> dict[str, Any]:
     }
 
 
-def with_masks(found: Sequence[Found]) -> list[Found]:
-    return [Found(seen.boxes, seen.labels, seen.scores, [coded(ellipse(box)) for box in seen.boxes]) for seen in found]
+def with_masks(found: Sequence[Detections]) -> list[Detections]:
+    return [
+        Detections(detected.boxes, detected.labels, detected.scores, [coded(ellipse(box)) for box in detected.boxes])
+        for detected in found
+    ]
 
 
 def test_coco_is_what_pycocotools_says_of_the_same_files(tmp_path: Path):
@@ -233,8 +238,8 @@ def test_coco_is_what_pycocotools_says_of_the_same_files(tmp_path: Path):
         field = {"bbox": "bbox", "segm": "segmentation"}[kind]
         results = [
             {"image_id": 10 + n, "category_id": CATEGORIES[label - 1], "score": score, field: shapes[kind](box)}
-            for n, seen in enumerate(found)
-            for box, label, score in zip(seen.boxes, seen.labels, seen.scores.tolist(), strict=True)
+            for n, detected in enumerate(found)
+            for box, label, score in zip(detected.boxes, detected.labels, detected.scores.tolist(), strict=True)
         ]
         (tmp_path / "found.json").write_text(json.dumps(results))
         with contextlib.redirect_stdout(io.StringIO()):
@@ -251,16 +256,20 @@ def test_coco_is_what_pycocotools_says_of_the_same_files(tmp_path: Path):
 def test_coco_of_perfect_shuffled_and_no_detections():
     truth = labelled(np.random.default_rng(5), 15)
     document, ids = coco_document(truth), [10 + n for n in range(15)]
-    crowd_free = [Found(o.boxes[~o.ignored], o.labels[~o.ignored], np.full((~o.ignored).sum(), 0.9)) for o in truth]
+    crowd_free = [
+        Detections(o.boxes[~o.ignored], o.labels[~o.ignored], np.full((~o.ignored).sum(), 0.9)) for o in truth
+    ]
     right = with_masks(crowd_free)
     assert set(coco_average_precision(document, ids, right, CATEGORIES).values()) == {100.0}
-    wrong = [Found(seen.boxes, seen.labels % CLASSES + 1, seen.scores, seen.masks) for seen in right]
+    wrong = [
+        Detections(detected.boxes, detected.labels % CLASSES + 1, detected.scores, detected.masks) for detected in right
+    ]
     assert max(coco_average_precision(document, ids, wrong, CATEGORIES).values()) < 10
     nothing = coco_average_precision(document, ids, [found_nothing()] * 15, CATEGORIES)
     assert set(nothing.values()) == {0.0}
     # What was found on a crowd does not count, and images that were not looked at do not either.
     on_crowds = [
-        Found(o.boxes, o.labels, np.where(o.ignored, 0.99, 0.5), [coded(ellipse(box)) for box in o.boxes])
+        Detections(o.boxes, o.labels, np.where(o.ignored, 0.99, 0.5), [coded(ellipse(box)) for box in o.boxes])
         for o in truth
     ]
     assert coco_average_precision(document, ids, on_crowds, CATEGORIES)["box_ap"] > 99.9

@@ -11,7 +11,7 @@ from torch import nn
 from previts.errors import InputError
 from previts.evals import detection_images, detectors
 from previts.evals.detection_scores import Objects
-from previts.evals.detection_sets import Picture
+from previts.evals.detection_sets import AnnotatedImage
 from previts.evaluation import DetectionConfig
 from previts.models.encoders import build_encoder
 from previts.models.norm import GroupedBatchNorm
@@ -111,14 +111,14 @@ def test_renewed_statistics_are_the_mean_over_the_batches():
     assert torch.allclose(norm.running_var, batches.transpose(1, 2).flatten(2).var(dim=2).mean(0), atol=1e-5)
 
 
-def rectangle(path: Path, size: tuple[int, int], box: tuple[int, int, int, int]) -> Picture:
+def rectangle(path: Path, size: tuple[int, int], box: tuple[int, int, int, int]) -> AnnotatedImage:
     image = Image.new("RGB", size)
     ImageDraw.Draw(image).rectangle((box[0], box[1], box[2] - 1, box[3] - 1), fill="white")
     image.save(path)
     x0, y0, x1, y1 = box
     polygon = [[x0, y0, x1, y0, x1, y1, x0, y1]]
     objects = Objects(np.array([box], np.float64), np.array([1]), np.array([False]))
-    return Picture(str(path), size, objects, (polygon,))
+    return AnnotatedImage(str(path), size, objects, (polygon,))
 
 
 def bounds(mask: torch.Tensor) -> list[float]:
@@ -127,13 +127,13 @@ def bounds(mask: torch.Tensor) -> list[float]:
 
 
 def test_boxes_and_masks_go_with_the_image(tmp_path: Path):
-    picture = rectangle(tmp_path / "a.png", (150, 100), (20, 30, 70, 90))
-    seen = set()
+    annotated = rectangle(tmp_path / "a.png", (150, 100), (20, 30, 70, 90))
+    drawn_samples = set()
     for seed in range(12):
         image, target = detection_images.training_sample(
-            picture, (64, 128), np.random.default_rng(seed), masks=True
+            annotated, (64, 128), np.random.default_rng(seed), masks=True
         )  # fmt: skip
-        again, _ = detection_images.training_sample(picture, (64, 128), np.random.default_rng(seed), masks=True)
+        again, _ = detection_images.training_sample(annotated, (64, 128), np.random.default_rng(seed), masks=True)
         assert torch.equal(image, again)
         side = min(image.shape[1:])
         assert image.shape[2] == round(side * 1.5)
@@ -141,9 +141,9 @@ def test_boxes_and_masks_go_with_the_image(tmp_path: Path):
         assert bounds(image[0] > 127) == pytest.approx(box, abs=0.8)
         assert bounds(target["masks"][0] > 0) == pytest.approx(box, abs=0.8)
         mirrored = box[0] > image.shape[2] / 3
-        seen.add((side, mirrored))
-    assert {side for side, _ in seen} == {64, 96, 128}
-    assert {mirrored for _, mirrored in seen} == {False, True}
+        drawn_samples.add((side, mirrored))
+    assert {side for side, _ in drawn_samples} == {64, 96, 128}
+    assert {mirrored for _, mirrored in drawn_samples} == {False, True}
 
 
 def test_sizes_keep_the_shape_and_the_longest_side():
@@ -153,31 +153,31 @@ def test_sizes_keep_the_shape_and_the_longest_side():
 
 
 def test_run_lengths_are_drawn_as_polygons_are(tmp_path: Path):
-    picture = rectangle(tmp_path / "a.png", (150, 100), (20, 30, 70, 90))
+    annotated = rectangle(tmp_path / "a.png", (150, 100), (20, 30, 70, 90))
     mask = np.zeros((100, 150), np.uint8)
     mask[30:90, 20:70] = 1
     flat = mask.ravel(order="F")
     edges = np.flatnonzero(np.diff(flat)) + 1
     counts = np.diff(np.concatenate([[0], edges, [flat.size]])).tolist()
-    drawn = detection_images.shape_mask(picture.shapes[0], picture.size, (300, 200), "a.png")
+    drawn = detection_images.shape_mask(annotated.shapes[0], annotated.size, (300, 200), "a.png")
     for shape in ({"size": [100, 150], "counts": counts}, run_lengths.encode(np.asfortranarray(mask))):
-        resized = detection_images.shape_mask(shape, picture.size, (300, 200), "a.png")
+        resized = detection_images.shape_mask(shape, annotated.size, (300, 200), "a.png")
         assert (drawn == resized).mean() > 0.99
     with pytest.raises(InputError, match=r"a segmentation of a\.png is neither"):
-        detection_images.shape_mask({"size": [100, 150]}, picture.size, (300, 200), "a.png")
+        detection_images.shape_mask({"size": [100, 150]}, annotated.size, (300, 200), "a.png")
 
 
 def test_detections_return_to_the_pixels_of_the_image(tmp_path: Path):
-    picture = rectangle(tmp_path / "a.png", (150, 100), (20, 30, 70, 90))
+    annotated = rectangle(tmp_path / "a.png", (150, 100), (20, 30, 70, 90))
     detected = {
         "boxes": torch.tensor([[40.0, 60.0, 140.0, 180.0]]),
         "labels": torch.tensor([1]),
         "scores": torch.tensor([0.7]),
         "masks": torch.ones(1, 1, 28, 28),
     }
-    found = detection_images.found_in(picture, detected, (300, 200))
+    found = detection_images.detections_in(annotated, detected, (300, 200))
     assert found.boxes.tolist() == [[20, 30, 70, 90]]
     mask = torch.from_numpy(run_lengths.decode(found.masks[0]))
     assert bounds(mask > 0) == pytest.approx([20, 30, 70, 90], abs=1.5)
-    sheet = detection_images.contact_sheet([picture], [found], ["thing"])
+    sheet = detection_images.contact_sheet([annotated], [found], ["thing"])
     assert sheet.startswith(b"\x89PNG")

@@ -1,4 +1,4 @@
-"""Attention with two keys: what is scored, on planted maps, and on small pictures with planted objects."""
+"""Attention with two keys: the scores of planted maps, and small images with planted objects."""
 
 import io
 import json
@@ -27,7 +27,7 @@ def model() -> MoCo:
 
 
 def write(root: Path, boxes: list[list[tuple[int, int, int, int]]], crowd: bool = False) -> Path:
-    """Write pictures of 96 x 96 with rectangular objects of the categories 3 and 7 in turn."""
+    """Write images of 96 x 96 with rectangular objects of the categories 3 and 7 in turn."""
     annotations = []
     for number, objects in enumerate(boxes):
         image = np.full((96, 96, 3), 90, np.uint8)
@@ -50,20 +50,20 @@ def write(root: Path, boxes: list[list[tuple[int, int, int, int]]], crowd: bool 
     return root
 
 
-def test_scenes_are_the_pictures_with_two_large_objects_apart(tmp_path: Path) -> None:
+def test_images_with_two_large_separate_objects_are_chosen(tmp_path: Path) -> None:
     pair = [(0, 0, 48, 96), (48, 0, 96, 96)]
     alone, small, overlapping = [(0, 0, 48, 96)], [(0, 0, 48, 96), (90, 90, 96, 96)], [(0, 0, 48, 96), (0, 0, 40, 96)]
-    scenes = grounding.read_scenes(str(write(tmp_path, [alone, pair, small, overlapping])))
-    assert [scene.uri[-5:] for scene in scenes] == ["1.png"]
-    assert scenes[0].names == ("dog", "car")
+    images = grounding.read_two_object_images(str(write(tmp_path, [alone, pair, small, overlapping])))
+    assert [item.uri[-5:] for item in images] == ["1.png"]
+    assert images[0].names == ("dog", "car")
     expected = np.zeros((2, 96, 96), bool)
     expected[0, :, :48] = expected[1, :, 48:] = True
-    assert np.array_equal(scenes[0].masks, expected)
-    with pytest.raises(InputError, match=r"no picture of .*val2017 has two objects"):
-        grounding.read_scenes(str(write(tmp_path / "crowds", [pair], crowd=True)))
+    assert np.array_equal(images[0].masks, expected)
+    with pytest.raises(InputError, match=r"no image of .*val2017 has two objects"):
+        grounding.read_two_object_images(str(write(tmp_path / "crowds", [pair], crowd=True)))
 
 
-def test_keys_are_told_apart_only_where_each_draws_attention_to_its_own_object() -> None:
+def test_keys_are_distinguished_only_if_each_draws_attention_to_its_own_object() -> None:
     shares = np.zeros((2, 4, 4), np.float32)
     shares[0, :, :2] = 1
     shares[1, 0, 3] = 1  # smaller: strength counts for its area
@@ -78,16 +78,24 @@ def test_keys_are_told_apart_only_where_each_draws_attention_to_its_own_object()
 
 
 def test_a_key_gives_the_map_that_davis_would_give(model: MoCo, tmp_path: Path) -> None:
-    (scene,) = grounding.read_scenes(str(write(tmp_path, [[(0, 0, 48, 96), (48, 0, 96, 96)]])))
-    image = features.load_whole(scene.uri, size=96)
-    cam, shares = grounding.attend(model, image, scene.masks)
+    (item,) = grounding.read_two_object_images(str(write(tmp_path, [[(0, 0, 48, 96), (48, 0, 96, 96)]])))
+    image = features.load_whole(item.uri, size=96)
+    cam, shares = grounding.attend(model, image, item.masks)
     clip = features.normalised(image[None], features.device_of(model))
     for number in range(2):
-        mask = torch.from_numpy(scene.masks[number][None])
+        mask = torch.from_numpy(item.masks[number][None])
         expected = model.attend(clip[None].transpose(1, 2), clip.transpose(0, 1)[None], mask[None])
         assert np.allclose(cam[number], expected[0, 0].detach().numpy(), atol=1e-6)
     assert cam.shape == shares.shape == (2, 3, 3)
     assert shares[0].sum() == pytest.approx(4.5)
+
+
+def test_chance_of_pointing_is_the_score_of_a_random_cell(model: MoCo, tmp_path: Path) -> None:
+    # On a grid of 3 x 3 cells of 32 pixels: the first object covers 3 cells, the second 6.
+    write(tmp_path / "coco", [[(0, 0, 32, 96), (32, 0, 96, 96)]])
+    populations = evals.evaluate("grounding", model, str(tmp_path), SMALL).populations
+    assert populations["grounding/pointing"].chance == pytest.approx((3 + 6) / 18)
+    assert populations["grounding/energy"].chance == pytest.approx((3 + 6) / 18)
 
 
 def test_the_benchmark_on_the_synthetic_world(model: MoCo, tmp_path: Path) -> None:
@@ -97,15 +105,24 @@ def test_the_benchmark_on_the_synthetic_world(model: MoCo, tmp_path: Path) -> No
     assert all(0 <= value <= 1 for value in outcome.metrics.values())
     assert set(outcome.metrics) == {"grounding/energy", "grounding/pointing", "grounding/told_apart"}
     assert features.weights_digest(model) == before
+    scored = outcome.protocol["pictures_scored"]
+    populations = outcome.populations
+    assert {name: (item.items, item.unit) for name, item in populations.items()} == {
+        "grounding/energy": (2 * scored, "objects"), "grounding/pointing": (2 * scored, "objects"),
+        "grounding/told_apart": (scored, "images"),
+    }  # fmt: skip
+    # An even map has the mean area of the objects, which the grid's cells keep.
+    assert populations["grounding/energy"].chance == pytest.approx(outcome.protocol["mean_area_of_an_object"], abs=0.02)
+    assert populations["grounding/told_apart"].chance == 0.25
     figure = np.load(io.BytesIO(outcome.figures["keys.npz"]))
     assert len(figure["names"]) == 2 * min(6, outcome.protocol["pictures_scored"])
     assert figure["cams"].shape[1:] == (1, 3, 3)
     assert figure["frames"].shape[1:] == (1, *figure["key_frames"].shape[1:])
 
 
-def test_real_pictures(model: MoCo, real_data: Path) -> None:
+def test_real_images(model: MoCo, real_data: Path) -> None:
     outcome = evals.evaluate("grounding", model, str(real_data), replace(SMALL, limit=8))
     assert outcome.protocol["pictures_scored"] == 8
     split = detection_sets.read_coco(str(real_data / "coco"), "val", 0)
     assert outcome.metrics["grounding/energy"] < 1
-    assert len(split.pictures) == 80
+    assert len(split.images) == 80

@@ -69,25 +69,25 @@ def test_partners_come_from_the_same_part_and_a_limit_does_not_change_them(root:
         np.testing.assert_array_equal(few.open(uri).read([0, 5]), whole.open(uri).read([0, 5]))
 
 
-def test_the_manifest_tells_whose_background_it_is(root: Path):
+def test_the_manifest_has_the_source_of_each_background(root: Path):
     _, test = jhmdb.read_jhmdb(str(root), "1")
     text = jhmdb.manifest([("1", "test", test)], seed=7).decode()
     rows = list(csv.DictReader(io.StringIO(text)))
     assert len(rows) == 3 * len(test.clips)
-    told = {
+    manifest_rows = {
         (row["variant"], row["class"], row["clip"]): (row["background_class"], row["background_clip"]) for row in rows
     }
     for variant in MIXED:
         others = jhmdb.behind(test, variant, 7)
         for clip in test.clips:
             other = others[clip.uri]
-            assert told[variant, clip.class_name, clip.name] == (other.class_name, other.name)
+            assert manifest_rows[variant, clip.class_name, clip.name] == (other.class_name, other.name)
     assert {(row["seed"], row["split"], row["part"]) for row in rows} == {("7", "1", "test")}
     assert text == jhmdb.manifest([("1", "test", test)], seed=7).decode()
     assert text != jhmdb.manifest([("1", "test", test)], seed=8).decode()
 
 
-def test_masks_are_cut_and_scaled_as_the_frames_are(root: Path):
+def test_masks_are_cropped_and_scaled_like_the_frames(root: Path):
     _, test = jhmdb.read_jhmdb(str(root), "1")
     clip = test.clips[0]
     masks = jhmdb.read_masks(clip)
@@ -120,10 +120,10 @@ def test_what_lacks_in_the_layout_is_named(root: Path, tmp_path: Path):
         with pytest.raises(InputError, match=match):
             jhmdb.read_jhmdb(str(there), "1")
 
-    reads("jhmdb/Rename_Images is missing; JHMDB is read as published")
+    reads("jhmdb/Rename_Images is missing; expected JHMDB as published")
     shutil.copytree(root, there)
     (there / "Rename_Images").rename(there / "Frames")
-    reads(r"Rename_Images is missing.*there is: Frames, puppet_mask, splits")
+    reads(r"Rename_Images is missing.*the folder has: Frames, puppet_mask, splits")
     (there / "Frames").rename(there / "Rename_Images")
     clip = there / "Rename_Images" / "jump" / "clip_jump_f_nm_2"
     (clip / "00003.png").rename(clip / "00030.png")
@@ -131,7 +131,7 @@ def test_what_lacks_in_the_layout_is_named(root: Path, tmp_path: Path):
     shutil.rmtree(clip)
     reads(r"clip_jump_f_nm_2/00001\.png is missing; split 1 lists the clip")
     shutil.copytree(root / "Rename_Images" / "jump" / "clip_jump_f_nm_2", clip)
-    # What Macs leave behind is no frame.
+    # Hidden files of macOS are not frames.
     (clip / ".AppleDouble").mkdir()
     (clip / ".AppleDouble" / "00001.png").write_bytes(b"")
     (clip / "._00001.png").write_bytes(b"")
@@ -146,7 +146,7 @@ def test_what_lacks_in_the_layout_is_named(root: Path, tmp_path: Path):
     for name in puppet_clips.COLOURS:
         lines = there / "splits" / f"{name}_test_split1.txt"
         lines.write_text(lines.read_text().replace(" 2", " 1").replace(" 3", " 1"))
-    reads("name no clip to test on")
+    reads("have no clip to test on")
 
 
 def test_masks_and_frames_that_do_not_fit_are_named(root: Path, tmp_path: Path):
@@ -172,7 +172,7 @@ def test_masks_and_frames_that_do_not_fit_are_named(root: Path, tmp_path: Path):
     Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(clip.frames[4])
     with pytest.raises(InputError, match="all frames of a clip need one size"):
         jhmdb.read_frames(clip, [3, 4])
-    Path(clip.frames[4]).write_bytes(b"no picture")
+    Path(clip.frames[4]).write_bytes(b"no image")
     with pytest.raises(InputError, match=r"00005\.png cannot be read as an image"):
         jhmdb.read_frames(clip, [4])
 
@@ -190,13 +190,13 @@ def test_the_demo_worlds_jhmdb_is_read_with_its_exact_masks(tmp_path: Path):
     np.testing.assert_array_equal(no_fg + only_fg, [frame.image for frame in films])
 
 
-def test_frames_without_puppet_masks_are_told_apart_from_the_published_set(real_data: Path):
-    with pytest.raises(InputError, match=r"jhmdb/Rename_Images is missing.*there is: .*Frames"):
+def test_frames_without_puppet_masks_are_distinguished_from_the_published_dataset(real_data: Path):
+    with pytest.raises(InputError, match=r"jhmdb/Rename_Images is missing.*the folder has: .*Frames"):
         jhmdb.read_jhmdb(str(real_data / "jhmdb"), "1")
 
 
 def test_real_frames_with_a_mask_of_our_own(real_data: Path, tmp_path: Path):
-    """One genuine clip in the published layout; its joints stand for the puppet, which is not at hand."""
+    """One real clip in the published layout; its joints replace the puppet mask, which is not available."""
     [source] = [path for path in (real_data / "jhmdb" / "Frames" / "catch").iterdir() if path.is_dir()]
     frames = np.stack([np.asarray(Image.open(path)) for path in sorted(source.glob("*.jpg"))])
     masks = np.zeros(frames.shape[:3], bool)

@@ -14,8 +14,9 @@ from torchvision.transforms import CenterCrop, Compose, InterpolationMode, Resiz
 
 from previts import evals
 from previts.errors import InputError
-from previts.evals import features, linear, training
-from previts.evaluation import EvaluationConfig, LinearConfig
+from previts.evals import features, linear, metrics, training
+from previts.evals.protocol import Population
+from previts.evaluation import EvaluationConfig, LinearConfig, SvmConfig
 from previts.experiment import Experiment, ModelConfig, ObjectiveConfig, OptimConfig
 from previts.moco import MoCo
 
@@ -35,14 +36,14 @@ def model() -> MoCo:
     return MoCo(experiment).eval()
 
 
-def picture(path: Path, colour: tuple[int, int, int], seed: int, size: tuple[int, int] = (80, 70)) -> None:
+def write_image(path: Path, colour: tuple[int, int, int], seed: int, size: tuple[int, int] = (80, 70)) -> None:
     noise = np.random.default_rng(seed).integers(-30, 31, (size[1], size[0], 3))
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(np.clip(np.array(colour) + noise, 0, 255).astype(np.uint8)).save(path)
 
 
 def write_voc(root: Path, per_class: int = 8) -> Path:
-    """VOC 2007 with images of one colour a class; the class "train" is there, as its lists clash with the split's."""
+    """VOC 2007 with images of one colour per class. The class "train" has lists with the name of a split."""
     base = root / "voc" / "VOCdevkit" / "VOC2007"
     lists = base / "ImageSets" / "Main"
     lists.mkdir(parents=True)
@@ -50,7 +51,7 @@ def write_voc(root: Path, per_class: int = 8) -> Path:
     for split, first in (("trainval", 0), ("test", 500)):
         ids = [f"{first + n:06d}" for n in range(per_class * len(names))]
         for n, name in enumerate(ids):
-            picture(base / "JPEGImages" / f"{name}.jpg", COLOURS[names[n % 3]], first + n)
+            write_image(base / "JPEGImages" / f"{name}.jpg", COLOURS[names[n % 3]], first + n)
         for c, label in enumerate(names):
             lines = [f"{name} {1 if n % 3 == c else -1:2d}\n" for n, name in enumerate(ids)]
             (lists / f"{label}_{split}.txt").write_text("".join(lines))
@@ -62,7 +63,9 @@ def write_imagenet(root: Path, per_class: int = 6) -> Path:
     for split in ("train", "val"):
         for c, (name, colour) in enumerate(COLOURS.items()):
             for n in range(per_class):
-                picture(root / "imagenet" / split / name / f"{n}.JPEG", colour, 1000 * c + n + 500 * (split == "val"))
+                write_image(
+                    root / "imagenet" / split / name / f"{n}.JPEG", colour, 1000 * c + n + 500 * (split == "val")
+                )
     return root
 
 
@@ -138,11 +141,17 @@ def test_class_without_positives_is_marked_and_few_positives_are_no_error():
     assert [value >= 0 for value in result.precision] == [True, False, True, False, True]
 
 
-def test_voc_end_to_end_tells_colours_apart_and_leaves_the_model_alone(model: MoCo, tmp_path: Path):
+def test_voc_end_to_end_distinguishes_colours_and_does_not_change_the_model(model: MoCo, tmp_path: Path):
     before = {name: value.clone() for name, value in model.state_dict().items()}
     outcome = evals.evaluate("voc07", model, str(write_voc(tmp_path)), SMALL)
     assert outcome.metrics["voc07/map"] > 95
     assert sorted(outcome.protocol["average_precision_by_class"]) == ["cat", "dog", "train"]
+    population = outcome.populations["voc07/map"]
+    assert (population.items, population.unit) == (24, "images")
+    # 8 of 24 test images have each class.
+    generator, truth = np.random.default_rng(0), np.arange(24) < 8
+    by_chance = [100 * metrics.average_precision(truth, generator.random(24)) for _ in range(3000)]
+    assert population.chance == pytest.approx(np.mean(by_chance), abs=1)
     assert outcome.protocol["weights_before"] == outcome.protocol["weights_after"]
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
     again = evals.evaluate("voc07", model, str(tmp_path), replace(SMALL, batch_size=5))
@@ -209,6 +218,9 @@ def test_imagenet_end_to_end(model: MoCo, tmp_path: Path, views: str):
     outcome = evals.evaluate("in1k", model, str(tmp_path), config)
     assert outcome.metrics["in1k/top1"] > 90
     assert outcome.metrics["in1k/top5"] == 100  # of three classes
+    assert outcome.populations == {
+        "in1k/top1": Population(18, "images", pytest.approx(100 / 3)), "in1k/top5": Population(18, "images", 100.0),
+    }  # fmt: skip
     assert features.weights_digest(model) == before
     few, again = (evals.evaluate("in1k", model, str(tmp_path), replace(config, limit=3)) for _ in range(2))
     assert few.metrics == again.metrics
@@ -220,9 +232,24 @@ def test_imagenet_layout_errors(model: MoCo, tmp_path: Path):
     with pytest.raises(InputError, match="imagenet/train/<class>"):
         evals.evaluate("in1k", model, str(tmp_path), SMALL)
     write_imagenet(tmp_path, per_class=1)
-    picture(tmp_path / "imagenet" / "val" / "unicorn" / "0.png", (9, 9, 9), 0)
+    write_image(tmp_path / "imagenet" / "val" / "unicorn" / "0.png", (9, 9, 9), 0)
     with pytest.raises(InputError, match="unicorn is not a class"):
         evals.evaluate("in1k", model, str(tmp_path), SMALL)
+
+
+def test_chance_of_voc_is_the_mean_over_random_scores_without_difficult_and_unscored_classes():
+    generator = np.random.default_rng(2)
+    labels = np.where(generator.random((60, 4)) < [0.1, 0.3, 0.6, 0.2], 1, -1)
+    labels[:10, 1] = 0
+    result = linear.VocResult([50.0, 40.0, 70.0, -1.0], [0.1] * 4)
+    found = []
+    for number in range(3):
+        kept = labels[:, number] != 0
+        truth = labels[kept, number] == 1
+        found.append(np.mean([metrics.average_precision(truth, generator.random(len(truth))) for _ in range(2000)]))
+    chance = linear._voc_chance(labels, result, SvmConfig())
+    assert chance == pytest.approx(100 * np.mean(found), abs=0.7)
+    assert linear._voc_chance(labels, result, SvmConfig("11-point")) is None
 
 
 def test_unknown_benchmark_names_the_closest(model: MoCo, tmp_path: Path):
@@ -247,7 +274,7 @@ def test_random_crop_depends_on_its_generator_alone():
 
 
 def test_batches_keep_order_and_pass_errors_on():
-    loaded = features.batches(list(range(11)), lambda n: np.full((1, 2, 2), n, np.uint8), 4)
+    loaded = features.image_batches(list(range(11)), lambda n: np.full((1, 2, 2), n, np.uint8), 4)
     assert [batch[:, 0, 0, 0].tolist() for batch in loaded] == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9, 10]]
 
     def broken(number: int) -> np.ndarray:
@@ -256,7 +283,7 @@ def test_batches_keep_order_and_pass_errors_on():
         return np.zeros((1, 2, 2), np.uint8)
 
     with pytest.raises(InputError, match="image 5"):
-        list(features.batches(list(range(11)), broken, 4))
+        list(features.image_batches(list(range(11)), broken, 4))
 
 
 def test_grey_palette_and_transparent_images_are_read(tmp_path: Path):

@@ -142,3 +142,27 @@ def test_shares_of_cells_weigh_and_equal_cells_share_the_hit():
     for measure in (metrics.energy_in_mask, metrics.pointing):
         with pytest.raises(ValueError, match="share a grid"):
             measure(cam, share[..., :2])
+
+
+@pytest.mark.parametrize(("positives", "items"), [(1, 1), (1, 12), (6, 108), (20, 108), (108, 108), (40, 800)])
+def test_chance_average_precision_is_the_mean_over_random_scores(positives: int, items: int) -> None:
+    truth = np.arange(items) < positives
+    generator = np.random.default_rng(0)
+    found = [metrics.average_precision(truth, generator.random(items)) for _ in range(2000)]
+    tolerance = 4 * np.std(found) / len(found) ** 0.5 + 1e-9
+    assert metrics.chance_average_precision(positives, items) == pytest.approx(np.mean(found), abs=tolerance)
+    assert metrics.chance_average_precision(positives, items) >= positives / items
+
+
+def test_chance_average_precision_needs_a_positive() -> None:
+    for positives, items in ((0, 3), (4, 3)):
+        with pytest.raises(ValueError, match="from 1 to the number of items"):
+            metrics.chance_average_precision(positives, items)
+
+
+@pytest.mark.parametrize(("classes", "k"), [(9, 1), (9, 5), (3, 5), (101, 5)])
+def test_chance_accuracy_is_the_mean_over_random_scores(classes: int, k: int) -> None:
+    generator = np.random.default_rng(0)
+    labels = generator.integers(0, classes, 20_000)
+    found = metrics.top_k_accuracy(generator.random((len(labels), classes)), labels, k)
+    assert metrics.chance_accuracy(classes, k) == pytest.approx(found, abs=1.5)

@@ -12,6 +12,7 @@ from previts.demo import clips as demo_clips
 from previts.demo.files import write_mp4
 from previts.errors import InputError
 from previts.evals import clips, minikinetics
+from previts.evals.protocol import Population
 from previts.evaluation import ActionsConfig, BackgroundsConfig, EvaluationConfig
 from previts.moco import MoCo
 
@@ -98,7 +99,7 @@ def test_videos_that_are_gone_are_counted_and_others_are_read(root: Path, tmp_pa
         minikinetics.varied(val.videos, "no_fg").open(uri).read([0, 3]), clips.open_video(uri).read([0, 3])
     )
     shutil.rmtree(there / "videos")
-    with pytest.raises(InputError, match=r"none of the 12 videos of .*train\.csv is there; expected .*videos/<label>"):
+    with pytest.raises(InputError, match=r"none of the 12 videos of .*train\.csv exists; expected .*videos/<label>"):
         minikinetics.read_minikinetics(str(there))
 
 
@@ -112,7 +113,7 @@ def test_lists_that_cannot_be_read_are_named(root: Path, tmp_path: Path):
         r"val\.csv, line 3: label and youtube_id must be names": "label,youtube_id\ncatch it,val0\ncatch it\n",
         r"val\.csv, line 2: .*\.\./x": "label,youtube_id\ncatch it,../x\n",
         r"lists \('catch it', 'val0'\) more than once": "label,youtube_id\ncatch it,val0\ncatch it,val0\n",
-        r"val\.csv has the class 'sing', and train\.csv does not": "label,youtube_id\nsing,val0\n",
+        r"val\.csv has the class 'sing', which train\.csv does not have": "label,youtube_id\nsing,val0\n",
     }
     for match, text in cases.items():
         val.write_text(text)
@@ -155,6 +156,8 @@ def test_a_classifier_of_persons_collapses_without_them(model: MoCo, root: Path)
     assert outcome.metrics["minikinetics/original"] > 85
     assert outcome.metrics["minikinetics/no_fg"] < 60
     assert outcome.protocol["videos"] == {"train": 12, "val": 9}
+    population = Population(9, "videos", pytest.approx(100 / 3))
+    assert outcome.populations == {"minikinetics/original": population, "minikinetics/no_fg": population}
     assert outcome.protocol["weights_before"] == outcome.protocol["weights_after"]
 
 

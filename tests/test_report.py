@@ -1,4 +1,4 @@
-"""The report, read back as a browser, a spreadsheet and a person would read it."""
+"""The report, read back as a browser, a spreadsheet and a Markdown viewer read it."""
 
 import base64
 import io
@@ -26,6 +26,7 @@ from previts import (
     storage,
 )
 from previts.errors import InputError
+from previts.evals.protocol import Population
 from previts.experiment import FilterConfig
 
 DAVIS = {"davis/j_mean": 0.3125, "davis/j_recall": 0.5, "davis/j_decay": 0.0, "davis/upsampled_j_mean": 0.29}
@@ -38,7 +39,9 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
     corpus = make_corpus(root, [EVIL, *(f"video-{number}" for number in range(4)), "broken"], truth=True)
     moco, previts = make_checkpoint(root, "aaa", corpus, 0.0), make_checkpoint(root, "bbb", corpus, 3.0)
     results = [
-        make_result(root, "voc07", moco, {"voc07/map": 31.25}),
+        make_result(
+            root, "voc07", moco, {"voc07/map": 31.25}, populations={"voc07/map": Population(4952, "images", 7.7)}
+        ),
         make_result(root, "in1k", moco, {"in1k/top1": 12.0, "in1k/top5": None}),
         make_result(root, "davis", moco, DAVIS, figure=attention_figure(0.1)),
         make_result(root, "in9", moco, {}, error=f"{EVIL} was\nnot found | anywhere " + "x" * 5000),
@@ -90,15 +93,15 @@ def test_every_image_decodes_and_has_words(page: Reader) -> None:
     for attributes in images:
         kind, _, code = attributes["src"].partition(";base64,")
         assert kind == "data:image/webp"
-        picture = Image.open(io.BytesIO(base64.b64decode(code, validate=True)))
-        picture.load()
-        assert picture.width > 4 * picture.height
+        image = Image.open(io.BytesIO(base64.b64decode(code, validate=True)))
+        image.load()
+        assert image.width > 4 * image.height
         assert len(attributes["alt"]) > 20
 
 
 def test_csv_has_each_number_of_each_result(world: World) -> None:
     row_of = {"aaa": ["1/moco"], "bbb": ["1/previts", "1/same", "6b/mu"]}
-    seen = set()
+    measured = set()
     for uri in world.results:
         document = storage.read_json(storage.join(uri, "result.json"))
         for row in row_of[document["checkpoint"]]:
@@ -110,9 +113,9 @@ def test_csv_has_each_number_of_each_result(world: World) -> None:
                 assert float(line["value"]) == value
                 assert (line["status"], line["cause"]) == ("measured", "")
                 assert line["checkpoint"] == document["checkpoint"]
-                seen.add((row, key))
+                measured.add((row, key))
     for cell, line in world.cells.items():
-        if cell not in seen:
+        if cell not in measured:
             assert line["value"] == ""
             assert line["cause"]
             assert line["status"] in ("failed", "missing")
@@ -120,7 +123,7 @@ def test_csv_has_each_number_of_each_result(world: World) -> None:
         ("voc07/map", "percent"),
         ("davis/j_mean", "fraction"),
     }
-    assert world.counts["measured"] == len(seen)
+    assert world.counts["measured"] == len(measured)
     assert world.counts["measured"] + world.counts["failed"] + world.counts["missing"] == len(world.cells)
 
 
@@ -155,11 +158,9 @@ def test_difference_to_the_first_arm_and_best_of_the_column(page: Reader, world:
     assert page.row("+ PreViTS")[1] == "34.5 +3.2 paper 73.0"  # 34.5 - 31.25 = 3.25, to the even digit
     assert page.row("MoCo")[1] == "31.2 paper 68.3"
     best = re.findall(r'<td class="[^"]*best">\s*<b>([^<]*)</b>', world.html)
-    # mAP, J mean and J decay (lower is better) twice each, as two rows of table 1 share the encoder;
-    # J recall is a tie of all three rows; nothing is best in table 6b, which has one row.
-    assert sorted(best) == sorted(
-        ["34.5", "34.5", "0.500", "0.500", "0.500", "0.500", "0.500", "\N{MINUS SIGN}0.020", "\N{MINUS SIGN}0.020"]
-    )
+    # mAP, J mean and J decay (lower is better) twice each, because two rows of table 1 share the encoder.
+    # J recall is equal in all three rows, and table 6b has one row: nothing is best there.
+    assert sorted(best) == sorted(["34.5", "34.5", "0.500", "0.500", "\N{MINUS SIGN}0.020", "\N{MINUS SIGN}0.020"])
     verdicts = re.findall(r'<span class="(up|down|same)">([^<]*)</span>', world.html)
     assert {("up", "+3.2"), ("up", "+0.188"), ("up", "\N{MINUS SIGN}0.020"), ("same", "±0.000")} <= set(verdicts)
 
@@ -192,7 +193,7 @@ def test_markdown_tables_are_rectangular(world: World) -> None:
     assert "**34.5** (+3.2) / paper 73.0" in world.markdown
 
 
-def test_run_that_is_not_the_papers_size_says_so(world: World, tmp_path: Path) -> None:
+def test_run_that_is_not_the_papers_size_has_a_warning(world: World, tmp_path: Path) -> None:
     warning = "A demo-sized run: numbers are not comparable with the paper's."
     assert warning in Reader(world.html).text
     assert warning in world.markdown
@@ -219,7 +220,7 @@ def test_two_builds_are_equal_byte_for_byte(world: World, tmp_path: Path) -> Non
         assert (tmp_path / name).read_bytes() == (world.target / name).read_bytes()
 
 
-def test_unreadable_pictures_are_said_in_words(world: World, tmp_path: Path) -> None:
+def test_unreadable_images_are_reported_with_their_cause(world: World, tmp_path: Path) -> None:
     corpus = make_corpus(tmp_path, ["a", "b", "c"])
     checkpoint = make_checkpoint(tmp_path, "ddd", corpus, 3.0)
     result = make_result(tmp_path, "davis", checkpoint, DAVIS, figure=b"no zip")
@@ -231,7 +232,7 @@ def test_unreadable_pictures_are_said_in_words(world: World, tmp_path: Path) -> 
     assert "the attention maps cannot be read" in text
 
 
-def test_where_classifiers_look_is_shown_beside_what_they_say(tmp_path: Path) -> None:
+def test_class_attention_is_shown_with_the_predicted_class(tmp_path: Path) -> None:
     corpus = make_corpus(tmp_path, ["a", "b"])
     first, second, third = (make_checkpoint(tmp_path, name, corpus, 3.0) for name in ("fff", "ggg", "hhh"))
     results = [
@@ -246,17 +247,17 @@ def test_where_classifiers_look_is_shown_beside_what_they_say(tmp_path: Path) ->
     html = (tmp_path / "out" / "report.html").read_text()
     text = " ".join(Reader(html).text.split())
     assert EVIL not in html
-    section = text[text.index("What speaks for the class") :]
+    section = text[text.index("Class attention") :]
     section = section[: section.index("Corpus and tubes")]
     hop, spin = section.index("Hop a.avi"), section.index("Spin")
-    assert "arm fff right arm ggg taken for Swing" in section[hop:spin]
-    assert f"arm fff taken for {EVIL}" in section[spin:]
+    assert "arm fff right arm ggg predicted Swing" in section[hop:spin]
+    assert f"arm fff predicted {EVIL}" in section[spin:]
     assert "arm hhh: the attention maps cannot be read" in section
     report.build_report([], str(tmp_path / "none"), rows, profile="demo")
-    assert "What speaks for the class" not in (tmp_path / "none" / "report.html").read_text()
+    assert "Class attention" not in (tmp_path / "none" / "report.html").read_text()
 
 
-def test_keys_and_detections_have_sections_of_their_own(tmp_path: Path) -> None:
+def test_keys_and_detections_have_their_own_sections(tmp_path: Path) -> None:
     corpus = make_corpus(tmp_path, ["a", "b"])
     checkpoint = make_checkpoint(tmp_path, "iii", corpus, 3.0)
     sheet = io.BytesIO()
@@ -266,7 +267,7 @@ def test_keys_and_detections_have_sections_of_their_own(tmp_path: Path) -> None:
             tmp_path, "grounding", checkpoint, {}, figure=attention_figure(0.8, ("7.jpg, key 1: dog",)), name="keys.npz"
         ),
         make_result(tmp_path, "coco", checkpoint, {}, figure=sheet.getvalue(), name="detections.png"),
-        make_result(tmp_path, "voc_det", checkpoint, {}, figure=b"no picture", name="detections.png"),
+        make_result(tmp_path, "voc_det", checkpoint, {}, figure=b"no image", name="detections.png"),
     ]
     rows = [report.ReportRow("1/arm", "An arm", checkpoint, "iii", {})]
     report.build_report(results, str(tmp_path / "out"), rows, profile="demo")
@@ -281,7 +282,7 @@ def test_keys_and_detections_have_sections_of_their_own(tmp_path: Path) -> None:
 def test_wrong_input_is_refused(world: World, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="at least one row"):
         report.build_report([], str(tmp_path), [])
-    with pytest.raises(InputError, match="reads that of `evaluate`"):
+    with pytest.raises(InputError, match="give the URIs that `evaluate` returns"):
         report.build_report([world.rows[0].checkpoint], str(tmp_path), world.rows)
     again = make_result(tmp_path, "voc07", world.rows[0].checkpoint, {})
     with pytest.raises(InputError, match="two results of voc07"):
@@ -309,7 +310,7 @@ def test_tubes_made_of_exact_masks_have_an_iou_of_one_in_the_report(world: World
     assert page.text.count("IoU 1.00") >= 4 * report_corpus.FRAMES
 
 
-def test_what_a_filter_left_out_is_told_by_reason(tmp_path: Path) -> None:
+def test_the_reasons_of_the_filter_are_shown_with_their_counts(tmp_path: Path) -> None:
     names = [*(f"video-{number}" for number in range(5)), "broken"]
     corpus = make_corpus(tmp_path, names, config=FilterConfig(min_tube_seconds=1.3, min_agreement=0.55))
     checkpoint = make_checkpoint(tmp_path, "eee", corpus, 3.0)
@@ -325,7 +326,7 @@ def test_what_a_filter_left_out_is_told_by_reason(tmp_path: Path) -> None:
     assert "exact mask" not in page.text
 
 
-def test_lines_that_the_paper_quotes_stand_in_their_table(world: World, tmp_path: Path) -> None:
+def test_lines_that_the_paper_quotes_are_in_their_table(world: World, tmp_path: Path) -> None:
     rows = [report.ReportRow("3/mine", "Mine", str(tmp_path / "none"), "nothing", {"voc07/map": 91.8})]
     cited = {"3": {"Theirs": {"voc07/map": 87.9}}, "4": {"Elsewhere": {"voc07/map": 1.0}}}
     report.build_report(world.results, str(tmp_path), rows, cited=cited)
@@ -335,4 +336,78 @@ def test_lines_that_the_paper_quotes_stand_in_their_table(world: World, tmp_path
     assert re.search(r"\| Mine \| failed \(\d\) / paper 91\.8 \|", markdown)
     page = Reader((tmp_path / "report.html").read_text())
     assert page.row("Theirs")[1:2] == ["87.9"]
-    assert "87.9" not in (tmp_path / "report.csv").read_text()  # which has what was measured
+    assert "87.9" not in (tmp_path / "report.csv").read_text()  # which has measured numbers only
+
+
+def arms(tmp_path: Path, metrics: list[dict[str, float]], populations: dict[str, Population] | None = None) -> World:
+    """A report of some arms, each with its own checkpoint, on one benchmark."""
+    rows, results = [], []
+    for number, numbers in enumerate(metrics):
+        uri = str(tmp_path / "checkpoints" / f"resnet-{number}")
+        storage.commit(uri, {})
+        rows.append(report.ReportRow(f"1/{number}", f"arm {number}", uri, str(number)))
+        benchmark = next(iter(numbers)).split("/")[0]
+        results.append(make_result(tmp_path, benchmark, uri, dict(numbers), populations=populations))
+    target = tmp_path / "out"
+    return World(results, rows, target, report.build_report(results, str(target), rows, profile="demo"))
+
+
+@pytest.mark.parametrize(
+    ("values", "best"),
+    [
+        ([0.0, 0.0, 0.0], []),
+        ([31.21, 31.24, 31.19], []),  # all displayed as 31.2
+        ([31.0], []),
+        ([30.0, 31.21, 31.24], ["31.2", "31.2"]),
+        ([30.0, 31.0, 29.0], ["31.0"]),
+    ],
+)
+def test_the_best_is_marked_only_where_displayed_values_differ(
+    tmp_path: Path, values: list[float], best: list[str]
+) -> None:
+    world = arms(tmp_path, [{"in1k/top1": value} for value in values])
+    assert re.findall(r'<td class="[^"]*best">\s*<b>([^<]*)</b>', world.html) == best
+    assert re.findall(r"\*\*(\d[^*]*)\*\*", world.markdown) == best
+
+
+def test_heads_have_the_chance_level_and_the_test_items(tmp_path: Path) -> None:
+    populations = {"in1k/top1": Population(108, "images", 100 / 9), "in1k/top5": Population(5000, "images", 50.0)}
+    world = arms(tmp_path, [{"in1k/top1": 12.0, "in1k/top5": 40.0}] * 2, populations)
+    head = next(row for row in Reader(world.html).rows if any("Top-1" in cell for cell in row))
+    words = [" ".join(cell.split()) for cell in head]
+    assert words == ["Top-1 ↑ chance 11.1 108 images †", "Top-5 ↑ chance 50.0 5,000 images"]
+    legend = "† Fewer than 200 test items: differences of a few points are noise."
+    assert legend in Reader(world.html).text
+    assert legend in world.markdown
+    assert "ImageNet-1k Top-1 ↑ (chance 11.1 · 108 images †)" in world.markdown
+    assert "ImageNet-1k Top-5 ↑ (chance 50.0 · 5,000 images)" in world.markdown
+    line = world.cells["1/0", "in1k/top1"]
+    assert (line["items"], float(line["chance"])) == ("108", 100 / 9)
+
+
+def test_a_metric_without_chance_level_and_a_result_of_an_earlier_version(tmp_path: Path) -> None:
+    sequences = {"davis/j_mean": Population(20, "sequences")}
+    world = arms(tmp_path / "davis", [{"davis/j_mean": 0.3}], sequences)
+    assert "DAVIS 2016 J mean ↑ (20 sequences †)" in world.markdown
+    assert (world.cells["1/0", "davis/j_mean"]["items"], world.cells["1/0", "davis/j_mean"]["chance"]) == ("20", "")
+    old = arms(tmp_path / "old", [{"davis/j_mean": 0.3}])
+    assert "| DAVIS 2016 J mean ↑ |" in old.markdown
+    assert "†" not in old.html + old.markdown
+    assert (old.cells["1/0", "davis/j_mean"]["items"], old.cells["1/0", "davis/j_mean"]["chance"]) == ("", "")
+
+
+def test_heads_have_a_range_where_arms_were_measured_on_different_items(tmp_path: Path) -> None:
+    first = arms(tmp_path / "a", [{"in1k/top1": 1.0}], {"in1k/top1": Population(100, "images", 10.0)})
+    second = tmp_path / "checkpoints" / "resnet-z"
+    storage.commit(str(second), {})
+    more = make_result(
+        tmp_path, "in1k", str(second), {"in1k/top1": 2.0}, populations={"in1k/top1": Population(1000, "images", 10.0)}
+    )
+    rows = [*first.rows, report.ReportRow("1/z", "arm z", str(second), "z")]
+    report.build_report([*first.results, more], str(tmp_path / "out"), rows)
+    assert "(chance 10.0 · 100 to 1,000 images †)" in (tmp_path / "out" / "report.md").read_text()
+
+
+def test_the_world_has_one_result_with_many_items(world: World) -> None:
+    assert "VOC07 mAP ↑ (chance 7.7 · 4,952 images)" in world.markdown
+    assert "†" not in world.html + world.markdown

@@ -1,4 +1,4 @@
-"""Planted signals: where only the background tells the class, what exchanges it must be lost, and the reverse."""
+"""Planted signals: if only the background shows the class, exchanging it must lose accuracy, and the reverse."""
 
 import csv
 import io
@@ -15,6 +15,7 @@ from previts.demo import TINY
 from previts.demo import clips as demo_clips
 from previts.errors import InputError
 from previts.evals import classifier, clips, features, jhmdb, video_backgrounds
+from previts.evals.protocol import Population
 from previts.evaluation import ActionsConfig, BackgroundsConfig, EvaluationConfig
 from previts.moco import MoCo
 from previts.variants import MIXED, VARIANTS
@@ -36,7 +37,7 @@ def percent(outcome: evals.Outcome) -> dict[str, float]:
 
 @pytest.fixture(scope="module")
 def root(model: MoCo, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Clips told by the background, and a classifier to start from."""
+    """Clips whose background shows the class, and a classifier to start from."""
     root = tmp_path_factory.mktemp("sets")
     puppet_clips.write_jhmdb(root / "jhmdb", "background")
     puppet_clips.write_classifier(root / "classifier.pt", model)
@@ -61,12 +62,15 @@ def test_a_classifier_of_backgrounds_collapses_without_them(model: MoCo, root: P
     protocol = outcome.protocol
     assert protocol["weights_before"] == protocol["weights_after"] == features.weights_digest(model)
     assert protocol["clips"] == {"1": {"train": 12, "test": 9}}
+    assert outcome.populations.keys() == outcome.metrics.keys()
+    assert outcome.populations["jhmdb/mixed_rand"] == Population(9, "clips", pytest.approx(100 / 3))
+    assert outcome.populations["jhmdb/cam_energy"].chance == protocol["cam_energy_of_an_even_map"]
     assert protocol["start"] == "the classifier that ucf101 left"
     assert protocol["masks"] == {"1 test": {"frames": 3 * (10 + 7 + 10), "empty": 0, "spanned": 0}}
 
 
 @pytest.mark.slow
-def test_a_classifier_of_persons_does_not_mind_other_backgrounds(model: MoCo, root: Path, tmp_path: Path):
+def test_a_classifier_of_persons_keeps_its_accuracy_on_other_backgrounds(model: MoCo, root: Path, tmp_path: Path):
     puppet_clips.write_jhmdb(tmp_path / "jhmdb", "person")
     config = EvaluationConfig(actions=FAST)
     outcome = evals.evaluate("jhmdb", model, str(tmp_path), config, "", str(root / "classifier.pt"))
@@ -91,12 +95,13 @@ def test_attention_is_compared_with_the_person_at_the_same_place_and_time(model:
         shares = masks.reshape(8, 2, 32, 2, 32).mean((0, 2, 4))
         peak = np.unravel_index(cam[0].argmax(), (2, 2))
         energy = (cam[0] * shares).sum() / cam.sum() if cam.sum() else 0.0
-        expected.append((energy, float(cam.max() > 0 and shares[peak] >= 0.5), shares.mean()))
+        hit = float(cam.max() > 0 and shares[peak] >= 0.5)
+        expected.append((energy, hit, shares.mean(), (shares >= 0.5).mean()))
     config = EvaluationConfig(actions=FAST)
     found = video_backgrounds._grounding(made, test, videos, config, "attention")
-    assert list(found) == ["cam_energy", "cam_pointing", "cam_chance"]
+    assert list(found) == ["cam_energy", "cam_pointing", "cam_chance", "cam_pointing_chance"]
     np.testing.assert_allclose(list(found.values()), np.mean(expected, axis=0), atol=1e-5)
-    # The share of a square of 26 pixels, give or take what the cut leaves outside.
+    # The share of a square of 26 pixels, of which the crop may remove a part.
     assert found["cam_chance"] == pytest.approx((26 / 64) ** 2, abs=0.03)
 
 
@@ -122,7 +127,7 @@ def test_short_videos_are_classified_once_and_give_the_same(model: MoCo, root: P
 
 
 @pytest.mark.slow
-def test_without_a_classifier_one_is_trained_on_ucf101_and_a_stopped_call_goes_on(model: MoCo, tmp_path: Path):
+def test_without_a_classifier_one_is_trained_on_ucf101_and_a_stopped_call_resumes(model: MoCo, tmp_path: Path):
     """All on the demo world, from one end to the other."""
     world = tmp_path / "world"
     demo_clips.write_jhmdb(str(world / "jhmdb"), TINY)
@@ -149,8 +154,8 @@ def test_numbers_of_classifiers_trained_on_variants_have_other_names(model: MoCo
     assert {row["part"] for row in rows} == {"train", "test"}
     # The training clips of each kind were what the name says: this one saw nothing but persons on black.
     train, _ = jhmdb.read_jhmdb(str(root / "jhmdb"), "1")
-    seen = clips.limited(jhmdb.varied(train, "only_fg", 0), 3)
-    made = classifier.train_classifier(classifier.load_classifier(start, model), seen, config, "", "only_fg")
+    chosen = clips.limited(jhmdb.varied(train, "only_fg", 0), 3)
+    made = classifier.train_classifier(classifier.load_classifier(start, model), chosen, config, "", "only_fg")
     state = torch.load(next((tmp_path / "split-1" / "only_fg").glob("*.pt")), weights_only=True)
     torch.testing.assert_close(state["module"]["head.weight"], made.head.weight.detach())
 
@@ -167,7 +172,7 @@ def test_all_splits_give_their_mean(model: MoCo, root: Path):
     assert b"\n0,3,test,mixed_next,wave," in outcome.files["manifest.csv"]
 
 
-def test_what_is_wrong_is_told_before_anything_is_trained(model: MoCo, tmp_path: Path):
+def test_errors_are_reported_before_any_training(model: MoCo, tmp_path: Path):
     puppet_clips.write_jhmdb(tmp_path / "jhmdb", test=1)
     with pytest.raises(InputError, match="is alone in its class, and mixed_same"):
         evals.evaluate("jhmdb", model, str(tmp_path), BRIEF)

@@ -1,16 +1,16 @@
-"""The benchmarks of the paper: one file per family, one function to run any of them by name.
+"""The benchmarks of the paper: one file per family, and one function to run any of them by name.
 
-PreViTS section 4. An evaluation reads a finished model and a labelled dataset; it never changes the model's weights.
+PreViTS section 4. An evaluation reads a finished model and a labelled dataset. It never changes the model's weights.
 """
 
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from previts import storage
-from previts.evals.protocol import BENCHMARKS, Outcome, check
+from previts.evals.protocol import BENCHMARKS, Outcome, Population, check
 from previts.evaluation import EvaluationConfig
 
 if TYPE_CHECKING:
@@ -20,39 +20,44 @@ __all__ = ["BENCHMARKS", "EvaluationConfig", "Outcome", "evaluate"]
 
 
 def evaluate(
-    benchmark: str, model: "MoCo", datasets_uri: str, config: EvaluationConfig, folder: str = "", classifier: str = ""
+    benchmark: str,
+    model: "MoCo",
+    datasets_uri: str,
+    config: EvaluationConfig,
+    folder: str = "",
+    classifier_uri: str = "",
 ) -> Outcome:
-    """Run one benchmark on a model, on the device where the model is.
+    """Run one benchmark on a model, on the device of the model.
 
-    With `config.runs` above 1 it is repeated with the following seeds: numbers are their means, and the protocol has
-    every run's and the standard deviations.
+    With `config.runs` above 1 the benchmark is repeated with the following seeds. The numbers are then means; the
+    protocol has the numbers of every run and the standard deviations.
 
     Args:
         benchmark: One of `BENCHMARKS`.
-        model: From `checkpoint.load_model`; put into eval mode, its weights are left as they are.
-        datasets_uri: Folder that holds the labelled sets in their official layouts, named as `BENCHMARKS` says.
+        model: From `checkpoint.load_model`; put into eval mode, its weights do not change.
+        datasets_uri: Folder of the labelled datasets in their official layouts, named as in `BENCHMARKS`.
         config: Settings of all benchmarks.
-        folder: URI for what an evaluation that was stopped goes on from, of no use afterwards; "" keeps nothing.
-        classifier: URI of the classifier that ucf101 left for this model, from which jhmdb starts; made anew where "".
+        folder: URI for the states from which a stopped evaluation resumes; useless afterwards. "" stores no states.
+        classifier_uri: The classifier that ucf101 stored for this model, from which jhmdb starts; "" trains one.
 
     Raises:
         InputError: If the benchmark is unknown, or a file of its layout is missing or damaged.
     """
     check([benchmark])
-    # Imported here and below: the names above are wanted by the command line, which must not wait for torch.
+    # Imported here and below: the command line needs the names above and must not wait for torch.
     from previts import distributed
 
     model.eval()
     if config.runs == 1:
-        return _once(benchmark, model, datasets_uri, config, folder, classifier)
+        return _once(benchmark, model, datasets_uri, config, folder, classifier_uri)
     outcomes = []
     for number in range(config.runs):
         place = storage.join(folder, f"run-{number}") if folder else ""
         outcome = _stored(place) if folder else None
         if outcome is None:
             mine = replace(config, runs=1, seed=config.seed + number)
-            # The classifier follows the first seed: others start from one of their own, whatever else lies in the root.
-            outcome = _once(benchmark, model, datasets_uri, mine, place, "" if number else classifier)
+            # The stored classifier has the first seed. The other seeds train their own, whatever the root contains.
+            outcome = _once(benchmark, model, datasets_uri, mine, place, "" if number else classifier_uri)
             if distributed.is_main() and folder:
                 _store(place, outcome)
         outcomes.append(outcome)
@@ -67,20 +72,22 @@ def evaluate(
         },
         figures=outcomes[0].figures,
         files=outcomes[0].files,
+        populations=outcomes[0].populations,
     )
 
 
 def _store(place: str, outcome: Outcome) -> None:
-    """Leave the outcome of one run for a later call; it is believed once its numbers are there."""
+    """Store the outcome of one run for a later call; `outcome.json` comes last and marks it as complete."""
     for kind, files in (("figures", outcome.figures), ("files", outcome.files)):
         for name, data in files.items():
             storage.write_bytes(storage.join(place, kind, name), data)
-    document = {"metrics": outcome.metrics, "protocol": outcome.protocol}
+    populations = {name: asdict(population) for name, population in outcome.populations.items()}
+    document = {"metrics": outcome.metrics, "protocol": outcome.protocol, "populations": populations}
     storage.write_json(storage.join(place, "outcome.json"), document)
 
 
 def _stored(place: str) -> Outcome | None:
-    """Return what an earlier call left of one run."""
+    """Return the outcome of one run that an earlier call stored, or None."""
     try:
         document: Any = json.loads(storage.read_bytes(storage.join(place, "outcome.json")))
     except FileNotFoundError:
@@ -89,11 +96,12 @@ def _stored(place: str) -> Outcome | None:
         {name: storage.read_bytes(storage.join(place, kind, name)) for name in storage.names(storage.join(place, kind))}
         for kind in ("figures", "files")
     )
-    return Outcome(document["metrics"], document["protocol"], figures, files)
+    populations = {name: Population(**item) for name, item in document.get("populations", {}).items()}
+    return Outcome(document["metrics"], document["protocol"], figures, files, populations)
 
 
 def _once(
-    benchmark: str, model: "MoCo", datasets_uri: str, config: EvaluationConfig, folder: str, classifier: str
+    benchmark: str, model: "MoCo", datasets_uri: str, config: EvaluationConfig, folder: str, classifier_uri: str
 ) -> Outcome:
     from previts.evals import actions, backgrounds, davis, detection, grounding, linear, video_backgrounds
 
@@ -119,7 +127,7 @@ def _once(
             return actions.hmdb51(model, data_uri, config, folder)
         case "jhmdb":
             ucf101_uri = storage.join(datasets_uri, "ucf101")
-            return video_backgrounds.jhmdb(model, data_uri, ucf101_uri, config, folder, classifier)
+            return video_backgrounds.score_jhmdb(model, data_uri, ucf101_uri, config, folder, classifier_uri)
         case "minikinetics":
-            return video_backgrounds.minikinetics(model, data_uri, config, folder)
+            return video_backgrounds.score_minikinetics(model, data_uri, config, folder)
     raise AssertionError(f"no code for {benchmark}")

@@ -1,7 +1,7 @@
-"""Recognise actions in videos: UCF-101 and HMDB-51, by fine-tuning the encoder on them.
+"""Action recognition in videos: UCF-101 and HMDB-51, by fine-tuning the encoder.
 
-PreViTS section 4.3, tables 2 and 3; figure 5 shows where the classifiers look. How they are trained and tested is in
-`classifier.py`, how the sets are laid out in `clips.py`.
+PreViTS section 4.3, tables 2 and 3; figure 5 shows the attention of the classifiers. `classifier.py` has the training
+and the test, `clips.py` the layouts of the datasets.
 
 Shape suffixes: N videos, C classes or channels, T frames, S pixels of a side, t h w cells of the maps.
 """
@@ -16,10 +16,9 @@ import torch
 from numpy.typing import NDArray
 
 from previts import distributed, storage
-from previts.evals import classifier as classifiers
-from previts.evals import clips, features, metrics
+from previts.evals import classifier, clips, features, metrics
 from previts.evals.classifier import Classifier
-from previts.evals.protocol import Outcome
+from previts.evals.protocol import Outcome, Population
 from previts.evaluation import EvaluationConfig
 from previts.moco import MoCo
 
@@ -32,10 +31,10 @@ def ucf101(model: MoCo, data_uri: str, config: EvaluationConfig, folder: str) ->
     """Fine-tune on UCF-101 and score its test videos: `ucf101/top1` and `ucf101/top5` in percent.
 
     Args:
-        model: A video model; left as it is.
-        data_uri: Folder as `clips.read_ucf101` wants it.
+        model: A video model; it does not change.
+        data_uri: Folder for `clips.read_ucf101`.
         config: Uses actions, limit, seed.
-        folder: URI for states to go on from after a stop; "" keeps none.
+        folder: URI for the states to resume from; "" stores none.
 
     Raises:
         InputError: If a file of the layout is missing or damaged.
@@ -62,14 +61,14 @@ def _recognise(
         train, test = (clips.limited(part, config.limit) for part in read(data_uri, split))
         what = f"{title} split {split}"
         place = storage.join(folder, f"split-{split}") if folder else ""
-        made = classifiers.train_classifier(model, train, config, place, what)
-        logits_NC = classifiers.test_classifier(made, test, config, what)
+        made = classifier.train_classifier(model, train, config, place, what)
+        logits_NC = classifier.test_classifier(made, test, config, what)
         by_split[split] = accuracies(name, logits_NC, np.array(test.labels))
         counts[split] = {"train": len(train.uris), "test": len(test.uris)}
         num_classes = len(train.classes)
         if first is None and distributed.is_main():
             figure = attention_figure(made, test, logits_NC, config)
-            first = Outcome({}, {}, {FIGURE: figure}, {CLASSIFIER: classifiers.classifier_bytes(made)})
+            first = Outcome({}, {}, {FIGURE: figure}, {CLASSIFIER: classifier.classifier_bytes(made)})
     return Outcome(
         metrics={key: float(np.mean([found[key] for found in by_split.values()])) for key in by_split[splits[0]]},
         protocol={
@@ -82,10 +81,16 @@ def _recognise(
         },
         figures=first.figures if first else {},
         files=first.files if first else {},
+        populations={
+            f"{name}/top{k}": Population(
+                sum(count["test"] for count in counts.values()), "videos", metrics.chance_accuracy(num_classes, k)
+            )
+            for k in (1, 5)
+        },
     )
 
 
-def accuracies(name: str, logits_NC: classifiers.Scores, labels_N: NDArray[np.int64]) -> dict[str, float]:
+def accuracies(name: str, logits_NC: classifier.Scores, labels_N: NDArray[np.int64]) -> dict[str, float]:
     """Return `<name>/top1` and `<name>/top5` in percent."""
     return {f"{name}/top{k}": metrics.top_k_accuracy(logits_NC, labels_N, k) for k in (1, 5)}
 
@@ -94,27 +99,27 @@ def classifier_protocol(config: EvaluationConfig) -> dict[str, Any]:
     """Return how classifiers of clips are trained and tested, for an outcome's protocol."""
     settings = config.actions
     return {
-        "classifier": "linear layer on pooled features; all layers trained by SGD, a cosine that moves once an epoch",
+        "classifier": "linear layer on pooled features; all layers trained by SGD, cosine updated once per epoch",
         "epochs": settings.epochs,
         "learning_rate": settings.lr,
         "batch_size": settings.batch_size,
         "processes": distributed.world_size(),
-        "clip": f"{settings.frames} consecutive frames at {clips.FPS:g} a second, {settings.size} x {settings.size}",
-        # not stated; RSPNet's code keeps the best of all epochs by the test list itself
+        "clip": f"{settings.frames} consecutive frames at {clips.FPS:g} per second, {settings.size} x {settings.size}",
+        # not stated; RSPNet's code selects the best epoch on the test list
         "epoch": "the last",
-        "test": f"{settings.test_clips} evenly spaced clips of the central square, their logits averaged",
+        "test": f"{settings.test_clips} evenly spaced clips of the central square, with averaged logits",
     }
 
 
 def attention_figure(
-    made: Classifier, test: clips.LabelledClips, logits_NC: classifiers.Scores, config: EvaluationConfig
+    made: Classifier, test: clips.LabelledClips, logits_NC: classifier.Scores, config: EvaluationConfig
 ) -> bytes:
-    """Return where a classifier looks in some test videos, the same ones whatever the model, as .npz.
+    """Return the class attention on some test videos as .npz; the videos do not depend on the model.
 
-    `names`, `classes` and `predicted` N, `frames` NTSSC uint8, `cams` NThw: the map of the video's own class for the
-    clip in its middle, at the time of each shown frame.
+    `names`, `classes` and `predicted` N, `frames` NTSSC uint8. `cams` NThw are the maps of the video's own class for
+    its middle clip, at the time of each shown frame.
     """
-    settings, device = config.actions, classifiers.device_of(made)
+    settings, device = config.actions, classifier.device_of(made)
     chosen = features.evenly(len(test.uris), FIGURE_CLIPS)
     shown_T = features.evenly(settings.frames, FIGURE_FRAMES)
     rows: dict[str, list[Any]] = {name: [] for name in ("names", "classes", "predicted", "frames", "cams")}
@@ -123,9 +128,9 @@ def attention_figure(
             test.open(test.uris[number]), settings.frames, settings.size, 1
         )
         clip_TCSS = frames_UCSS[places_KT[0]]
-        clip_BCTSS = classifiers.normalised(torch.from_numpy(clip_TCSS)[None], device)
+        clip_BCTSS = classifier.normalised(torch.from_numpy(clip_TCSS)[None], device)
         label_B = torch.tensor([test.labels[number]], device=device)
-        cam_thw = classifiers.class_attention(made, clip_BCTSS, label_B)[0].cpu().numpy()
+        cam_thw = classifier.class_attention(made, clip_BCTSS, label_B)[0].cpu().numpy()
         rows["names"].append(test.uris[number].rsplit("/", 1)[-1])
         rows["classes"].append(test.classes[test.labels[number]])
         rows["predicted"].append(made.classes[int(logits_NC[number].argmax())])

@@ -1,7 +1,7 @@
-"""The image Backgrounds Challenge: how a classifier fares when foreground or background is exchanged or taken away.
+"""The image Backgrounds Challenge: accuracy of a classifier when foreground or background is exchanged or removed.
 
 PreViTS section 4.4, table 4 (Xiao et al. 2020, ImageNet-9). The encoder is frozen; only a linear classifier is trained.
-The variants are read as they were published or as `previts variants` writes them, never made here.
+The variants are read as published or as `previts variants` writes them; nothing here makes them.
 
 Shape suffixes: N images, C classes.
 """
@@ -15,30 +15,30 @@ from numpy.typing import NDArray
 from previts import storage
 from previts.errors import InputError
 from previts.evals import features, linear, metrics
-from previts.evals.protocol import CLASS_MAP, Outcome
+from previts.evals.protocol import CLASS_MAP, Outcome, Population
 from previts.evaluation import EvaluationConfig
 from previts.moco import MoCo
 from previts.variants import VARIANTS
 
-# Where ImageNet-9's training images lie; the archive unpacks to the second.
+# Possible folders of ImageNet-9's training images; the archive unpacks to the second.
 TRAIN_FOLDERS = ("train/original", "original/train")
 
 
 def challenge(model: MoCo, data_uri: str, imagenet_uri: str, config: EvaluationConfig, folder: str) -> Outcome:
     """Score the eight variants: `in9/original` and so on in percent, and `in9/bg_gap` = mixed_same - mixed_rand.
 
-    With `in_to_in9.json` beside the variants the classifier is the paper's, trained on ImageNet-1k; without it, one
-    trained on ImageNet-9's own training images. The two are not comparable; the protocol says which it is.
+    With `in_to_in9.json` next to the variants, the classifier is the paper's, trained on ImageNet-1k. Without that file
+    it is trained on ImageNet-9's own training images. The two are not comparable; the protocol states which it is.
 
     Args:
         model: In eval mode.
         data_uri: Folder with `{variant}/val/<class>/<image>`.
-        imagenet_uri: Folder with `train/<class>/<image>`; read only where `in_to_in9.json` is there.
+        imagenet_uri: Folder with `train/<class>/<image>`; read only if `in_to_in9.json` exists.
         config: Uses resize, crop, batch_size, linear, limit, seed.
-        folder: URI for states to go on from after a stop.
+        folder: URI for the states to resume from.
 
     Raises:
-        InputError: If a variant or the training images are missing, or the class map does not fit them.
+        InputError: If a variant or the training images are missing, or the class map does not match them.
     """
     before = features.weights_digest(model)
     variants = {
@@ -50,7 +50,7 @@ def challenge(model: MoCo, data_uri: str, imagenet_uri: str, config: EvaluationC
         if images.classes != classes:
             raise InputError(
                 f"{storage.join(data_uri, name, 'val')} has the classes {', '.join(images.classes)}, "
-                f"the original images {', '.join(classes)}; all variants need the same"
+                f"the original images {', '.join(classes)}; all variants need the same classes"
             )
     whole = partial(features.load_whole, size=config.crop)
     map_uri = storage.join(data_uri, CLASS_MAP)
@@ -59,20 +59,24 @@ def challenge(model: MoCo, data_uri: str, imagenet_uri: str, config: EvaluationC
         to_in9_C = read_class_map(map_uri, len(train.classes), len(classes))
         centre = partial(features.load_centre, resize=config.resize, crop=config.crop)
         head = linear.train_head(model, train, centre, config, folder, "ImageNet")
-        view = "one centre crop an image"
+        view = "one centre crop per image"
         kind, what = "in1k head", f"argmax over all {len(to_in9_C)} classes of ImageNet, then {CLASS_MAP}; -1 is wrong"
     else:
         train_uri = _train_uri(data_uri)
         train = features.limited(features.read_image_folder(train_uri, classes), config.limit)
         to_in9_C = np.arange(len(classes))
-        # The published images are cut to one size already, so they go in whole, in training as in the test.
+        # The published images already have one size, so training and test use whole images.
         view = "the whole image"
         head = linear.train_head(model, train, whole, config, folder, "ImageNet-9")
         kind, what = "in9 head", "Paper: trains on ImageNet-1k; here on ImageNet-9's own training images"
-    accuracy = {}
+    accuracy, populations = {}, {}
     for name, images in variants.items():
+        labels_N = np.array(images.labels)
         scores_NC = head.scores(features.extract(model, images.uris, whole, config.batch_size, f"in9 {name}"))
-        accuracy[name] = metrics.mapped_accuracy(scores_NC, np.array(images.labels), to_in9_C)
+        accuracy[name] = metrics.mapped_accuracy(scores_NC, labels_N, to_in9_C)
+        # A guess among the classes of the head. With a class map these are ImageNet's, most of which count as wrong.
+        chance = 100 * float((labels_N[:, None] == to_in9_C).mean())
+        populations[f"in9/{name}"] = Population(len(labels_N), "images", chance)
     return Outcome(
         metrics={
             **{f"in9/{name}": value for name, value in accuracy.items()},
@@ -87,6 +91,7 @@ def challenge(model: MoCo, data_uri: str, imagenet_uri: str, config: EvaluationC
             "input": f"whole images; those not of {config.crop} x {config.crop} pixels are squashed to it",
             **features.unchanged(model, before),
         },
+        populations=populations,
     )
 
 
@@ -96,8 +101,8 @@ def _train_uri(data_uri: str) -> str:
         if storage.exists(uri):
             return uri
     raise InputError(
-        f"nothing to train the classifier on: neither {storage.join(data_uri, CLASS_MAP)} (then ImageNet is used) nor "
-        f"{storage.join(data_uri, TRAIN_FOLDERS[0], '<class>', '<image>')} is there"
+        f"there is no training data for the classifier: add {storage.join(data_uri, CLASS_MAP)} (to train on ImageNet) "
+        f"or {storage.join(data_uri, TRAIN_FOLDERS[0], '<class>', '<image>')}"
     )
 
 
@@ -105,8 +110,8 @@ def read_class_map(uri: str, num_imagenet: int, num_classes: int) -> NDArray[np.
     """Return the ImageNet-9 class of each ImageNet class, -1 for none.
 
     Raises:
-        InputError: If the map is not `{"0": class, ...}` over exactly the classes that are there: the numbers would
-            then mean other classes.
+        InputError: If the map is not `{"0": class, ...}` with exactly the existing classes. The numbers would then
+            mean other classes.
     """
     try:
         document: Any = storage.read_json(uri)
@@ -116,7 +121,7 @@ def read_class_map(uri: str, num_imagenet: int, num_classes: int) -> NDArray[np.
         found = f"{len(document)} entries" if isinstance(document, dict) else type(document).__name__
         raise InputError(
             f"{uri} must map every number below {num_imagenet}, one for each class folder of imagenet/train, "
-            f"got {found}; give the whole of ImageNet-1k, or remove the file to train on ImageNet-9's own images"
+            f"got {found}; provide all classes of ImageNet-1k, or remove the file to train on ImageNet-9's images"
         )
     mapped = [document[str(number)] for number in range(num_imagenet)]
     if not all(isinstance(value, int) and -1 <= value < num_classes for value in mapped):

@@ -1,7 +1,7 @@
-"""Classifiers of clips: a pretrained encoder with a new linear layer, all of it trained on labelled videos.
+"""Classifiers of clips: a pretrained encoder with a new linear layer, both trained on labelled videos.
 
-PreViTS sections 4.3, 4.4 and 4.7. What the paper leaves open follows RSPNet's code, which it built on. The model that
-the encoder comes from is copied, never changed. Which videos there are is decided elsewhere.
+PreViTS sections 4.3, 4.4 and 4.7. Open details follow RSPNet's code, on which the paper builds. The encoder is copied;
+the pretrained model never changes. The caller chooses the videos.
 
 Shape suffixes: B clips, N videos, C classes or channels, T H W frames and pixels, t h w cells, S pixels of a side.
 """
@@ -38,10 +38,10 @@ Batch = tuple[Tensor, Tensor]  # uint8 clips BTCSS, labels B
 class Classifier(nn.Module):
     """An encoder and a linear layer on its pooled features, without dropout.
 
-    Batch normalisation is over the clips of a process, not over the groups of pretraining.
+    Batch normalisation uses the clips of a process, not the groups of pretraining.
 
     Args:
-        encoder: What the encoder is.
+        encoder: Configuration of the encoder.
         classes: Names, in the order of the logits.
     """
 
@@ -88,7 +88,7 @@ def new_classifier(start: MoCo | Classifier, classes: Sequence[str], seed: int) 
 
 
 def device_of(start: MoCo | Classifier) -> torch.device:
-    """Return the device where the encoder is."""
+    """Return the device of the encoder."""
     device: torch.device = next(start.encoder.parameters()).device
     return device
 
@@ -96,17 +96,17 @@ def device_of(start: MoCo | Classifier) -> torch.device:
 def train_classifier(
     start: MoCo | Classifier, data: clips.LabelledClips, config: EvaluationConfig, folder: str, what: str
 ) -> Classifier:
-    """Return a classifier of the videos of `data`; every process of a group must call this.
+    """Return a classifier trained on the videos of `data`; every process of a group must call this.
 
     Args:
-        start: What the encoder is copied from; it is left as it is.
-        data: What to learn from.
+        start: Source of the encoder; it does not change.
+        data: The training videos.
         config: Uses actions, seed.
-        folder: URI for states to go on from after a stop; "" keeps none.
-        what: Said on the progress line.
+        folder: URI for the states to resume from; "" stores none.
+        what: Text of the progress line.
 
     Raises:
-        InputError: If a video is missing or damaged, or a step would hold too little for batch normalisation.
+        InputError: If a video is missing or damaged, or a batch is too small for batch normalisation.
         FloatingPointError: If the loss is not finite.
     """
     made = new_classifier(start, data.classes, config.seed)
@@ -131,7 +131,7 @@ def fine_tune(
         distributed.average_([value for name, value in classifier.named_buffers() if "running_" in name])
 
     classifier.train()
-    training.train(
+    training.run_steps(
         classifier,
         torch.optim.SGD(classifier.parameters(), lr=settings.lr, momentum=MOMENTUM, weight_decay=WEIGHT_DECAY),
         steps=settings.epochs * epoch_steps,
@@ -140,19 +140,19 @@ def fine_tune(
         rate_at=lambda step: learning_rate(settings, step // epoch_steps),
         folder=folder,
         what=f"{what} fine-tuning",
-        # Statistics move linearly, so averaging them now and then changes nothing of their mean in the end.
+        # Updates of the statistics are linear, so intermediate averages do not change their final mean.
         before_saving=average_statistics,
     )
     classifier.eval()
 
 
 def learning_rate(settings: ActionsConfig, epoch: int) -> float:
-    """Return the rate of an epoch: a cosine that moves once an epoch (not stated; RSPNet's code)."""
+    """Return the rate of an epoch: a cosine, updated once per epoch (not stated; RSPNet's code)."""
     return settings.lr * 0.5 * (1 + math.cos(math.pi * epoch / settings.epochs))
 
 
 def normalised(clips_BTCSS: Tensor, device: torch.device) -> Tensor:
-    """Return uint8 clips as an encoder takes them: float, (B, C, T, S, S), on the device."""
+    """Return uint8 clips in the encoder's input format: normalised float, (B, C, T, S, S), on the device."""
     return normalise(clips_BTCSS.to(device, non_blocking=True).float() / 255).transpose(1, 2)
 
 
@@ -162,13 +162,13 @@ def _check_batches(settings: ActionsConfig, count: int, epoch_steps: int) -> Non
     cells = (settings.frames // 8) * (settings.size // 32) ** 2
     if share * cells < 2:
         raise InputError(
-            f"the last of each epoch's batches of evaluation.actions.batch_size = {settings.batch_size} from {count} "
-            f"videos is one clip of one cell, over which nothing can be normalised; change it, or take a size of 64"
+            f"evaluation.actions.batch_size = {settings.batch_size}: the last batch of each epoch of {count} videos "
+            "has one clip of one cell, which cannot be normalised; change it, or set evaluation.actions.size=64"
         )
 
 
 def _batches(data: clips.LabelledClips, config: EvaluationConfig, first: int) -> Iterator[Batch]:
-    """Yield this process's share of the batches from step `first` on; a clip depends on seed, epoch and number only."""
+    """Yield this process's share of the batches from step `first` on; a clip depends only on seed, epoch and number."""
     settings = config.actions
 
     def load(item: tuple[int, int]) -> tuple[clips.Pixels, int]:
@@ -179,21 +179,21 @@ def _batches(data: clips.LabelledClips, config: EvaluationConfig, first: int) ->
 
     shares = training.shares(len(data.uris), settings.batch_size, config.seed, first)
     for loaded in features.loaded(([(epoch, number) for number in chosen] for epoch, chosen in shares), load):
-        pictures, labels = zip(*loaded, strict=True)
-        yield torch.from_numpy(np.stack(pictures)), torch.tensor(labels)
+        frames, labels = zip(*loaded, strict=True)
+        yield torch.from_numpy(np.stack(frames)), torch.tensor(labels)
 
 
 @torch.no_grad()
 def test_classifier(classifier: Classifier, data: clips.LabelledClips, config: EvaluationConfig, what: str) -> Scores:
     """Return the logits of the videos, N x C: the mean over evenly spaced clips of each.
 
-    Processes share the videos, and all get the whole; every process of a group must call this.
+    Processes share the videos, and each returns all logits; every process of a group must call this.
 
     Args:
         classifier: Put into eval mode.
-        data: What to classify; its classes may be others than the classifier's.
+        data: The test videos; their classes may differ from the classifier's.
         config: Uses actions.
-        what: Said on the progress line.
+        what: Text of the progress line.
 
     Raises:
         InputError: If a video is missing or damaged.
@@ -219,22 +219,22 @@ def test_classifier(classifier: Classifier, data: clips.LabelledClips, config: E
             logits_RC[done : done + len(loaded)] = means
             done += len(loaded)
             shown.update(len(loaded))
-    # Process r has the videos r, r + world, and so on.
+    # Process r has videos r, r + world, and so on.
     gathered = distributed.gather(logits_RC).view(world, len(logits_RC), -1).transpose(0, 1).flatten(0, 1)
     return np.asarray(gathered[:count].cpu().numpy())
 
 
 def _spread(item: clips.SpacedClips, device: torch.device) -> Tensor:
-    """Return the clips of a video, (K, T, C, S, S); each frame travels once."""
+    """Return the clips of a video, (K, T, C, S, S); each frame is copied to the device once."""
     spread: Tensor = torch.from_numpy(item.frames).to(device)[torch.from_numpy(item.places).to(device)]
     return spread
 
 
 @torch.no_grad()
 def class_attention(classifier: Classifier, clips_BCTHW: Tensor, classes_B: Tensor) -> Tensor:
-    """Return where each clip speaks for a class, (B, t, h, w), not negative: Grad-CAM of its logit.
+    """Return the non-negative attention of each clip for a class, (B, t, h, w): Grad-CAM of the class's logit.
 
-    A logit is linear in the mean of the last maps, so its gradient is the class's row of the last layer in every cell.
+    A logit is linear in the mean of the last maps, so its gradient in every cell is the class's row of the last layer.
 
     Args:
         classifier: In eval mode.
@@ -245,7 +245,7 @@ def class_attention(classifier: Classifier, clips_BCTHW: Tensor, classes_B: Tens
 
 
 def classifier_bytes(classifier: Classifier) -> bytes:
-    """Return a classifier as a file that `load_classifier` reads: its classes, what its encoder is, its state."""
+    """Return a classifier as a file for `load_classifier`: classes, configuration of the encoder, weights."""
     buffer = io.BytesIO()
     state = {name: value.cpu() for name, value in classifier.state_dict().items()}
     torch.save({"classes": list(classifier.classes), "encoder": asdict(classifier.settings), "state": state}, buffer)
@@ -253,14 +253,14 @@ def classifier_bytes(classifier: Classifier) -> bytes:
 
 
 def load_classifier(uri: str, model: MoCo) -> Classifier:
-    """Return a classifier that was left for `model`, on the model's device and in eval mode.
+    """Return a classifier that was stored for `model`, on the model's device and in eval mode.
 
     Raises:
-        InputError: If there is no such file, it is no classifier, or its encoder is another than the model's.
+        InputError: If the file is missing, is not a classifier, or has a different encoder than the model.
     """
     found: Any = tensors.load(uri, "classifier")[0]
     if not isinstance(found, dict) or not {"classes", "encoder", "state"} <= found.keys():
-        raise InputError(f"classifier: {uri} holds no classifier of clips; expected the file that ucf101 leaves")
+        raise InputError(f"classifier: {uri} is not a classifier of clips; expected the file that ucf101 writes")
     settings = model.experiment.model
     made = Classifier(settings, found["classes"])
     try:

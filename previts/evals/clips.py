@@ -1,7 +1,7 @@
-"""Labelled videos: how UCF-101 and HMDB-51 are laid out, and the clips that classifiers train and are tested on.
+"""Labelled videos: the layouts of UCF-101 and HMDB-51, and the clips for training and testing classifiers.
 
-PreViTS section 4.3 fine-tunes as RSPNet does, whose code says what the paper leaves open: 64 consecutive frames at 25 a
-second, a random crop and a flip in training, ten evenly spaced clips of the central square in testing.
+PreViTS section 4.3 fine-tunes as RSPNet does. Open details follow its code: 64 consecutive frames at 25 per second, a
+random crop and a flip in training, ten evenly spaced clips of the central square in testing.
 
 Shape suffixes: T frames, H W pixels, C colour channels (RGB), K clips, U frames in use, S pixels of a side.
 """
@@ -29,12 +29,12 @@ def open_video(uri: str) -> Footage:
     """Return the footage of a video file.
 
     Raises:
-        InputError: If it is missing or damaged, as are all frames that are read of it later.
+        InputError: If the file is missing or damaged; also when damaged frames are read later.
     """
     try:
         footage = open_footage(storage.read_bytes(uri))
     except FileNotFoundError:
-        raise InputError(f"{uri} is missing; the labelled set must be complete and in its authors' layout") from None
+        raise InputError(f"{uri} is missing; the dataset must be complete and in its authors' layout") from None
     except VideoError as error:
         raise _unreadable(uri, error) from None
 
@@ -53,7 +53,7 @@ def _unreadable(uri: str, error: VideoError) -> InputError:
 
 @dataclass(frozen=True)
 class LabelledClips:
-    """Videos of one split with the number of their class; `open` makes footage of a URI, called by several threads."""
+    """Videos of one split with their class numbers; several threads call `open`, which returns the footage of a URI."""
 
     classes: tuple[str, ...]
     uris: tuple[str, ...]
@@ -76,7 +76,7 @@ def read_ucf101(uri: str, split: str) -> tuple[LabelledClips, LabelledClips]:
         split: "1", "2" or "3".
 
     Raises:
-        InputError: If a list or a video is missing, or a line cannot be read.
+        InputError: If a list or a video is missing, or a line is invalid.
     """
     videos, lists = storage.join(uri, "UCF-101"), storage.join(uri, "ucfTrainTestlist")
     index = storage.join(lists, "classInd.txt")
@@ -86,8 +86,8 @@ def read_ucf101(uri: str, split: str) -> tuple[LabelledClips, LabelledClips]:
             raise InputError(f"{place}: expected '{len(classes) + 1} <Class>', got {' '.join(words)!r}")
         classes.append(words[1])
     if not classes:
-        raise InputError(f"{index} names no class; expected '<number> <Class>' in each line")
-    there = _below(videos)
+        raise InputError(f"{index} has no classes; expected '<number> <Class>' in each line")
+    existing = _files(videos)
 
     def read(name: str, numbered: bool) -> LabelledClips:
         list_uri = storage.join(lists, f"{name}list{int(split):02d}.txt")
@@ -98,12 +98,12 @@ def read_ucf101(uri: str, split: str) -> tuple[LabelledClips, LabelledClips]:
             if not right or (numbered and words[1] != str(classes.index(folder) + 1)):
                 form = "'<Class>/<video>.avi" + (" <number of the class>'" if numbered else "'")
                 raise InputError(f"{place}: expected {form} of a class of classInd.txt, got {' '.join(words)!r}")
-            if words[0] not in there:
+            if words[0] not in existing:
                 raise InputError(f"{place}: {storage.join(videos, words[0])} is missing")
             names.append(storage.join(videos, words[0]))
             labels.append(classes.index(folder))
         if not names:
-            raise InputError(f"{list_uri} names no video")
+            raise InputError(f"{list_uri} has no videos; expected the list as published")
         return LabelledClips(tuple(classes), tuple(names), tuple(labels))
 
     return read("train", numbered=True), read("test", numbered=False)
@@ -113,35 +113,37 @@ def read_hmdb51(uri: str, split: str) -> tuple[LabelledClips, LabelledClips]:
     """Return the training and the test videos of a split, sorted by class, in the order of its lists.
 
     Args:
-        uri: Folder with `testTrainMulti_7030_splits/<class>_test_split<N>.txt` and `<class>/<video>.avi`, the classes
-            in it or in its folder `videos`.
+        uri: Folder with `testTrainMulti_7030_splits/<class>_test_split<N>.txt` and `<class>/<video>.avi`. The class
+            folders may also be in its folder `videos`.
         split: "1", "2" or "3".
 
     Raises:
-        InputError: If a list or a video is missing, or a line cannot be read.
+        InputError: If a list or a video is missing, or a line is invalid.
     """
     lists = read_class_lists(storage.join(uri, "testTrainMulti_7030_splits"), split)
     classes = tuple(lists)
     videos = storage.join(uri, "videos") if storage.exists(storage.join(uri, "videos")) else uri
     parts: dict[str, tuple[list[str], list[int]]] = {"1": ([], []), "2": ([], [])}
-    there = {name: set(storage.names(storage.join(videos, name))) for name in classes}
+    existing = {name: set(storage.names(storage.join(videos, name))) for name in classes}
     for label, (name, listed) in enumerate(lists.items()):
         for video, part in listed:
             if part == "0":
                 continue
-            if video not in there[name]:
+            if video not in existing[name]:
                 raise InputError(f"{storage.join(videos, name, video)} is missing; split {split} lists it")
             parts[part][0].append(storage.join(videos, name, video))
             parts[part][1].append(label)
     for part, name in (("1", "training"), ("2", "testing")):
         if not parts[part][0]:
-            raise InputError(f"the lists of split {split} in {uri} name no video for {name}, marked {part}")
+            raise InputError(
+                f"the lists of split {split} in {uri} have no video for {name}; expected lines with the mark {part}"
+            )
     train, test = (LabelledClips(classes, tuple(names), tuple(labels)) for names, labels in parts.values())
     return train, test
 
 
 def read_class_lists(uri: str, split: str) -> dict[str, list[tuple[str, str]]]:
-    """Return (video, part) by class, sorted, of lists as HMDB-51 and JHMDB have them.
+    """Return (video, part) by class, sorted, from lists in the format of HMDB-51 and JHMDB.
 
     Part is "1" for training, "2" for testing, "0" for neither.
 
@@ -150,7 +152,7 @@ def read_class_lists(uri: str, split: str) -> dict[str, list[tuple[str, str]]]:
         split: "1", "2" or "3".
 
     Raises:
-        InputError: If there is no list, or a line cannot be read.
+        InputError: If there is no list, or a line is invalid.
     """
     ending = f"_test_split{split}.txt"
     names = [name.removesuffix(ending) for name in storage.names(uri) if name.endswith(ending)]
@@ -166,7 +168,7 @@ def read_class_lists(uri: str, split: str) -> dict[str, list[tuple[str, str]]]:
 
 
 def _lines(uri: str, what: str) -> Iterable[tuple[str, list[str]]]:
-    """Yield the place and the words of each line that is not empty."""
+    """Yield the position and the words of each non-empty line."""
     try:
         text = storage.read_bytes(uri).decode("utf-8", "replace")
     except FileNotFoundError:
@@ -176,15 +178,15 @@ def _lines(uri: str, what: str) -> Iterable[tuple[str, list[str]]]:
             yield f"{uri}, line {number}", words
 
 
-def _below(uri: str) -> set[str]:
-    """Return the names of all files below a folder, relative to it."""
+def _files(uri: str) -> set[str]:
+    """Return the names of all files in a folder and its subfolders, relative to the folder."""
     fs, path = storage.open_fs(uri)
     root = path.rstrip("/") + "/"
     return {name.removeprefix(root) for name in fs.find(path)}
 
 
 def training_clip(footage: Footage, frames: int, size: int, generator: np.random.Generator) -> Pixels:
-    """Return a random clip, TCHW with H = W = `size`: start, crop and flip are drawn, all frames alike."""
+    """Return a random clip, TCHW with H = W = `size`: start, crop and flip are random, the same for all frames."""
     numbers_K = footage.nearest(FPS)
     start = int(generator.integers(max(0, len(numbers_K) - frames) + 1))
     picked_THWC = footage.read(run(numbers_K, start, frames).tolist())
@@ -195,14 +197,14 @@ def training_clip(footage: Footage, frames: int, size: int, generator: np.random
 
 
 class SpacedClips(NamedTuple):
-    """Clips of one video without repeating what they share: clip k is `frames[places[k]]`; UCSS uint8 and KT."""
+    """Clips of one video that share frames: clip k is `frames[places[k]]`; UCSS uint8 and KT."""
 
     frames: Pixels
     places: NDArray[np.int64]
 
 
 def evenly_spaced_clips(footage: Footage, frames: int, size: int, count: int) -> SpacedClips:
-    """Return `count` clips of the central square, the first from the start and the last to the end of the video."""
+    """Return `count` clips of the central square; the first starts and the last ends with the video."""
     numbers_K = footage.nearest(FPS)
     room = max(0, len(numbers_K) - frames)
     starts = [room // 2] if count == 1 else [round(place * room / (count - 1)) for place in range(count)]
@@ -214,7 +216,7 @@ def evenly_spaced_clips(footage: Footage, frames: int, size: int, count: int) ->
 
 
 def run(numbers_K: NDArray[np.int64], start: int, frames: int) -> NDArray[np.int64]:
-    """Return so many entries from `start` on; after the end the video begins anew."""
+    """Return `frames` entries from `start` on; after its end the video starts again."""
     return numbers_K[(start + np.arange(frames)) % len(numbers_K)]
 
 
@@ -230,9 +232,9 @@ def _cropped(picked_THWC: Pixels, box: Box, size: int) -> Pixels:
     left, top, right, bottom = box
     shrinks = min(right - left, bottom - top) > size
     clip_TCHW = np.empty((len(picked_THWC), 3, size, size), np.uint8)
-    for place, picture_HWC in enumerate(picked_THWC):
-        part = picture_HWC[top:bottom, left:right]
-        # Averaging where the picture shrinks: without it, thin things flicker.
+    for place, frame_HWC in enumerate(picked_THWC):
+        part = frame_HWC[top:bottom, left:right]
+        # Area averaging when the frame shrinks; otherwise thin structures flicker.
         scaled = cv2.resize(part, (size, size), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
         clip_TCHW[place] = scaled.transpose(2, 0, 1)
     return clip_TCHW

@@ -1,7 +1,7 @@
-"""Follow one object through DAVIS-2016 by attention alone, given its mask in the first frame.
+"""Attention as a tracker on DAVIS-2016: follow one object, given its mask in the first frame.
 
-PreViTS section 4.5, table 5. The foreground of frame 0 is the key, every later frame a query; the same Grad-CAM that
-pretraining supervises says where the query agrees with the key. Nothing is trained.
+PreViTS section 4.5, table 5. The foreground of frame 0 is the key, every later frame a query. The Grad-CAM that
+pretraining supervises shows where the query matches the key. Nothing is trained.
 
 Shape suffixes: T frames, C channels, H W pixels of a frame, S pixels of the squashed frame, h w cells of the map.
 """
@@ -21,12 +21,12 @@ from torch.nn import functional as F
 from previts import storage
 from previts.errors import InputError
 from previts.evals import features, metrics
-from previts.evals.protocol import Outcome
+from previts.evals.protocol import Outcome, Population
 from previts.evaluation import EvaluationConfig
 from previts.moco import MoCo
 from previts.progress import progress
 
-SPLIT = "val"  # not stated: the split on which DAVIS-2016 methods are compared, 20 sequences
+SPLIT = "val"  # not stated: the usual split for comparing methods on DAVIS-2016, 20 sequences
 SWEEP = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 FIGURE_SEQUENCES, FIGURE_FRAMES, THUMBNAIL_WIDTH = 6, 5, 128
 
@@ -46,12 +46,12 @@ class Sequence480p:
 
 @dataclass(frozen=True)
 class Followed:
-    """What attention gave on one sequence; map and masks are of the frames after the first.
+    """Attention and ground truth of one sequence, without its first frame.
 
     Attributes:
-        cam: Attention scaled to [0, 1] frame by frame, Thw.
+        cam: Attention, each frame scaled to [0, 1], Thw.
         truth_cells: Cells that count as object, Thw.
-        key_cells: The same of frame 0, hw.
+        key_cells: The same for frame 0, hw.
         truth: The object's pixels, THW.
     """
 
@@ -64,8 +64,8 @@ class Followed:
 def track(model: MoCo, data_uri: str, config: EvaluationConfig) -> Outcome:
     """Score attention as a tracker on DAVIS-2016: `davis/j_mean`, `davis/j_recall`, `davis/j_decay` as fractions.
 
-    Primary figures compare on the grid of the map, `upsampled_` ones at the size of the frames; `_at_` ones repeat the
-    mean over thresholds, and `static_` ones score the first mask, never moved, which any tracker should beat.
+    Primary numbers compare on the grid of the map, `upsampled_` numbers at the size of the frames. `_at_` numbers
+    repeat the mean for other thresholds. `static_` numbers score the unmoved first mask: a lower bound for trackers.
 
     Args:
         model: In eval mode.
@@ -87,18 +87,19 @@ def track(model: MoCo, data_uri: str, config: EvaluationConfig) -> Outcome:
         grid = followed.truth_cells.shape[1:]
         shown.add(sequence, followed)
     means = {name: metrics.mean_score([score[name] for score in scores]) for name in scores[0]}
+    numbers = {
+        "davis/j_mean": means["grid"].mean,
+        "davis/j_recall": means["grid"].recall,
+        "davis/j_decay": means["grid"].decay,
+        "davis/upsampled_j_mean": means["upsampled"].mean,
+        "davis/upsampled_j_recall": means["upsampled"].recall,
+        "davis/upsampled_j_decay": means["upsampled"].decay,
+        "davis/static_j_mean": means["static"].mean,
+        **{f"davis/j_mean_at_{value}": means[f"grid {value}"].mean for value in SWEEP},
+        **{f"davis/upsampled_j_mean_at_{value}": means[f"upsampled {value}"].mean for value in SWEEP},
+    }
     return Outcome(
-        metrics={
-            "davis/j_mean": means["grid"].mean,
-            "davis/j_recall": means["grid"].recall,
-            "davis/j_decay": means["grid"].decay,
-            "davis/upsampled_j_mean": means["upsampled"].mean,
-            "davis/upsampled_j_recall": means["upsampled"].recall,
-            "davis/upsampled_j_decay": means["upsampled"].decay,
-            "davis/static_j_mean": means["static"].mean,
-            **{f"davis/j_mean_at_{value}": means[f"grid {value}"].mean for value in SWEEP},
-            **{f"davis/upsampled_j_mean_at_{value}": means[f"upsampled {value}"].mean for value in SWEEP},
-        },
+        metrics=numbers,
         protocol={
             "primary": f"on the {grid[0]} x {grid[1]} grid of the map: cells covered by more than half, else the most "
             f"covered ({model.experiment.objective.mask_pooling} pooling), against cells at or above the threshold, "
@@ -119,6 +120,8 @@ def track(model: MoCo, data_uri: str, config: EvaluationConfig) -> Outcome:
             **features.unchanged(model, before),
         },
         figures={"attention.npz": shown.npz()},
+        # Each sequence counts the same, whatever its length. DAVIS-2016 defines no chance level.
+        populations=dict.fromkeys(numbers, Population(len(sequences), "sequences")),
     )
 
 
@@ -126,7 +129,7 @@ def read_sequences(data_uri: str) -> list[Sequence480p]:
     """Return the sequences of the split, sorted by name.
 
     Raises:
-        InputError: If the list is missing or a line of it cannot be read, or a sequence has fewer than 3 frames.
+        InputError: If the list is missing, a line is invalid, or a sequence has fewer than 3 frames.
     """
     uri = storage.join(data_uri, "ImageSets", "480p", f"{SPLIT}.txt")
     try:
@@ -146,9 +149,9 @@ def read_sequences(data_uri: str) -> list[Sequence480p]:
         found.setdefault(words[0].rsplit("/", 2)[1], []).append((words[0], words[1]))
     for name, pairs in found.items():
         if len(pairs) < 3:
-            raise InputError(f"{uri}: sequence {name!r} has {len(pairs)} frames, at least 3 are needed")
+            raise InputError(f"{uri}: sequence {name!r} has {len(pairs)} frames; at least 3 are needed")
     if not found:
-        raise InputError(f"{uri} names no frame; expected DAVIS-2016 as published, at 480p")
+        raise InputError(f"{uri} has no frames; expected DAVIS-2016 as published, at 480p")
     return [
         Sequence480p(
             name,
@@ -167,7 +170,7 @@ def _shortened(sequence: Sequence480p, limit: int) -> Sequence480p:
 
 
 def follow(model: MoCo, sequence: Sequence480p, config: EvaluationConfig) -> Followed:
-    """Return the attention of every frame after the first, for the object that the first mask shows.
+    """Return the attention of every frame after the first to the object of the first mask.
 
     Raises:
         InputError: If a file is missing or damaged, or the first mask is empty.
@@ -178,8 +181,8 @@ def follow(model: MoCo, sequence: Sequence480p, config: EvaluationConfig) -> Fol
     if not squashed_TSS[0].any():
         raise InputError(f"{sequence.masks[0]} is empty at {size} x {size} pixels; the first mask must show the object")
     load = partial(features.load_whole, size=size)
-    frames_TCSS = np.concatenate(list(features.batches(sequence.frames, load, config.batch_size)))
-    # A video model sees the clip around each frame, the first and last frame standing for those before and after.
+    frames_TCSS = np.concatenate(list(features.image_batches(sequence.frames, load, config.batch_size)))
+    # A video model gets the clip around each frame; the first and last frame are repeated beyond the ends.
     length, stride = model.experiment.sampling.clip_frames, model.experiment.sampling.clip_stride
     places_TL = np.arange(1, len(frames_TCSS))[:, None] + (np.arange(length) - length // 2) * stride
     places_TL = places_TL.clip(0, len(frames_TCSS) - 1)
@@ -190,7 +193,7 @@ def follow(model: MoCo, sequence: Sequence480p, config: EvaluationConfig) -> Fol
     for start in range(0, len(places_TL), at_once):
         clips_BLCSS = features.normalised(frames_TCSS[places_TL[start : start + at_once]], device)
         cam_Bthw = features.attention(model, clips_BLCSS, key_LCSS, key_mask_LSS)
-        # the step in time of the map that the frame itself lies in
+        # the time step of the map that contains the frame itself
         parts.append(cam_Bthw[:, length // 2 * cam_Bthw.shape[1] // length].cpu().numpy())
     cam_Thw = unit_scaled(np.concatenate(parts))
     cells_Thw = features.covered_cells(model, squashed_TSS, (cam_Thw.shape[1], cam_Thw.shape[2]))
@@ -201,10 +204,12 @@ def _read_masks(sequence: Sequence480p) -> Masks:
     masks = []
     for uri in sequence.masks:
         image = features.open_image(uri)
-        # Grey files hold 0 and 255, palette files 0 and the number of the object.
+        # Grey files have 0 and 255, palette files 0 and the number of the object.
         masks.append(np.asarray(image if image.mode in ("L", "P", "1", "I") else image.convert("L")) > 0)
         if masks[-1].shape != masks[0].shape:
-            raise InputError(f"{uri} has {masks[-1].shape = }, the first mask of the sequence {masks[0].shape}")
+            raise InputError(
+                f"{uri} has {masks[-1].shape = }, the first mask of the sequence {masks[0].shape}; all need one size"
+            )
     return np.stack(masks)
 
 
@@ -213,14 +218,14 @@ def _squash_mask(mask_HW: Masks, size: int) -> Masks:
 
 
 def unit_scaled(map_Thw: Maps) -> Maps:
-    """Return each map scaled to [0, 1] by its own extremes; a constant map attends to nothing and becomes 0."""
+    """Return each map scaled to [0, 1] by its minimum and maximum; a constant map becomes 0."""
     low = map_Thw.min(axis=(1, 2), keepdims=True)
     span = map_Thw.max(axis=(1, 2), keepdims=True) - low
     return np.asarray(np.divide(map_Thw - low, span, out=np.zeros_like(map_Thw), where=span > 0))
 
 
 def _score(followed: Followed, threshold: float) -> Scores:
-    """Return the statistics of one sequence by kind: grid, upsampled, static, and the first two for each threshold."""
+    """Return the scores of one sequence by kind: grid, upsampled, static, and the first two for each threshold."""
     cam_Thw, truth_Thw, truth_THW = followed.cam[:-1], followed.truth_cells[:-1], followed.truth[:-1]
     enlarged_THW = _enlarge(cam_Thw, truth_THW.shape[1:])
     static_Thw = np.broadcast_to(followed.key_cells, truth_Thw.shape)
@@ -246,7 +251,7 @@ def _table_row(score: Scores) -> dict[str, Any]:
 
 
 class _Figure:
-    """Collects thumbnails of the same frames whatever the model, so that a report can put models side by side."""
+    """Collects thumbnails of frames that do not depend on the model, so that a report can compare models."""
 
     def __init__(self, sequences: Sequence[Sequence480p]) -> None:
         shown = [sequences[i] for i in features.evenly(len(sequences), FIGURE_SEQUENCES)]
@@ -256,7 +261,7 @@ class _Figure:
         self.rows: dict[str, list[NDArray[Any]]] = {}
 
     def add(self, sequence: Sequence480p, followed: Followed) -> None:
-        """Keep what is shown of a sequence, if it is one of the shown."""
+        """Add the thumbnails of a sequence, if it is among the shown sequences."""
         if sequence.name not in self.names:
             return
         if self.size is None:

@@ -1,7 +1,7 @@
-"""Detectors that are trained from an encoder and tested: VOC 2007 and COCO 2017.
+"""Training and test of detectors that start from an encoder: VOC 2007 and COCO 2017.
 
-PreViTS section 4.2, table 1 (VOC det., COCO). All layers are trained; the model itself is only read, which a digest of
-its weights, taken before and after, shows.
+PreViTS section 4.2, table 1 (VOC det., COCO). All layers of the detector are trained. The model itself does not change;
+a digest of its weights, taken before and after, proves it.
 """
 
 import contextlib
@@ -17,12 +17,12 @@ from previts import distributed, storage
 from previts.errors import InputError
 from previts.evals import detection_images, detection_scores, detection_sets, detectors, features, linear, training
 from previts.evals.detection_images import Sample
-from previts.evals.detection_scores import OVERLAPS, Found
-from previts.evals.detection_sets import Picture
-from previts.evals.protocol import Outcome
+from previts.evals.detection_scores import OVERLAPS, Detections
+from previts.evals.detection_sets import AnnotatedImage
+from previts.evals.protocol import Outcome, Population
 from previts.evaluation import EvaluationConfig
 from previts.moco import MoCo
-from previts.models.resnet import Encoder
+from previts.models.resnet import ResNetEncoder
 from previts.progress import progress
 
 # not stated: detectron2
@@ -32,12 +32,12 @@ WARM_UP_FROM = 1e-3
 
 @dataclass(frozen=True)
 class Course:
-    """How long a detector is trained: its steps, after which shares of them the rate drops, and the warm-up.
+    """The schedule of a detector's training.
 
     Attributes:
-        steps: How many.
-        drops: Shares of the steps.
-        warm_up: Steps over which the rate grows from a thousandth; a tenth of all where these are few.
+        steps: Number of training steps.
+        drops: Shares of the steps after which the rate drops.
+        warm_up: Steps over which the rate grows from a thousandth; at most a tenth of all steps.
         sides: Range of the short sides of images, in pixels.
         masks: Whether masks are trained too.
     """
@@ -49,7 +49,7 @@ class Course:
     masks: bool
 
     def factor(self, step: int) -> float:
-        """Return what the rate is multiplied with in a step."""
+        """Return the factor of the learning rate in a step."""
         passed = sum(step >= round(drop * self.steps) for drop in self.drops)
         warm_up = min(self.warm_up, self.steps // 10)
         grown = WARM_UP_FROM + (1 - WARM_UP_FROM) * step / warm_up if step < warm_up else 1.0
@@ -62,16 +62,16 @@ Batch = tuple[int, list[Sample]]  # the step, and this process's images of it
 def voc(model: MoCo, data_uri: str, config: EvaluationConfig, folder: str) -> Outcome:
     """Train Faster R-CNN (C4) on VOC trainval and test it on VOC 2007 test: `voc_det/ap`, `ap50`, `ap75` in percent.
 
-    Trains on trainval of 2007, and of 2012 where that is there.
+    Trains on trainval of 2007, and of 2012 if that exists.
 
     Args:
         model: In eval mode.
-        data_uri: Folder with `VOCdevkit/VOC2007` and perhaps `VOCdevkit/VOC2012`.
+        data_uri: Folder with `VOCdevkit/VOC2007` and optionally `VOCdevkit/VOC2012`.
         config: Uses detection, limit, seed.
-        folder: URI for states to go on from after a stop.
+        folder: URI for the states to resume from.
 
     Raises:
-        InputError: If a file of the layout is missing or damaged, or there is nothing to train on or to test on.
+        InputError: If a file of the layout is missing or damaged, or there are no objects to train on or to test on.
     """
     encoder, settings, before = _encoder(model), config.detection, features.weights_digest(model)
     device = features.device_of(model)
@@ -80,15 +80,15 @@ def voc(model: MoCo, data_uri: str, config: EvaluationConfig, folder: str) -> Ou
     if not storage.names(roots["VOC2012"]):
         del roots["VOC2012"]
     train = [
-        picture
-        for root in roots.values()
-        for picture in detection_sets.read_voc(root, "trainval", classes, config.limit)
+        image for root in roots.values() for image in detection_sets.read_voc(root, "trainval", classes, config.limit)
     ]
     train = [train[number] for number in features.evenly(len(train), config.limit)]
     test = detection_sets.read_voc(roots["VOC2007"], "test", classes, config.limit)
     usable = _usable(train, data_uri, ignored=not settings.difficult)
-    if all(picture.objects.ignored.all() for picture in test):
-        raise InputError(f"no image of the test list of {roots['VOC2007']} has an object that can be scored")
+    if all(image.objects.ignored.all() for image in test):
+        raise InputError(
+            f"no image of the test list of {roots['VOC2007']} has an object that can be scored; use all images"
+        )
     # not stated: MoCo
     course = Course(settings.voc_steps, (3 / 4, 11 / 12), 100, settings.voc_sides, masks=False)
     detector = _trained(
@@ -96,16 +96,17 @@ def voc(model: MoCo, data_uri: str, config: EvaluationConfig, folder: str) -> Ou
     )
     found = _detected(detector, test, settings.voc_sides[1], "VOC07 test")
     precision_CK = detection_scores.voc_average_precision(
-        [picture.objects for picture in test], found, len(classes), settings.average_precision
+        [image.objects for image in test], found, len(classes), settings.average_precision
     )
     scored = ~np.isnan(precision_CK[:, 0])
     mean_K = precision_CK[scored].mean(axis=0)
+    numbers = {
+        "voc_det/ap": float(mean_K.mean()),
+        "voc_det/ap50": float(mean_K[OVERLAPS.index(0.5)]),
+        "voc_det/ap75": float(mean_K[OVERLAPS.index(0.75)]),
+    }
     return Outcome(
-        metrics={
-            "voc_det/ap": float(mean_K.mean()),
-            "voc_det/ap50": float(mean_K[OVERLAPS.index(0.5)]),
-            "voc_det/ap75": float(mean_K[OVERLAPS.index(0.75)]),
-        },
+        metrics=numbers,
         protocol={
             "detector": "Faster R-CNN on layer3 (C4), layer4 and one more normalisation as its head",
             "train": [f"{year} trainval" for year in roots],
@@ -116,10 +117,11 @@ def voc(model: MoCo, data_uri: str, config: EvaluationConfig, folder: str) -> Ou
                 name: round(float(precision_CK[number, 0]), 2) for number, name in enumerate(classes) if scored[number]
             },
             "classes_without_positives": [name for number, name in enumerate(classes) if not scored[number]],
-            **_told(course, config, detector, train, usable, test),
+            **_detection_protocol(course, config, detector, train, usable, test),
             **features.unchanged(model, before),
         },
         figures=_figures(test, found, classes),
+        populations=dict.fromkeys(numbers, _population(test)),
     )
 
 
@@ -130,10 +132,10 @@ def coco(model: MoCo, data_uri: str, config: EvaluationConfig, folder: str) -> O
         model: In eval mode.
         data_uri: Folder with `annotations/instances_{train,val}2017.json`, `train2017` and `val2017`.
         config: Uses detection, limit, seed.
-        folder: URI for states to go on from after a stop.
+        folder: URI for the states to resume from.
 
     Raises:
-        InputError: If a file of the layout is missing or damaged, or there is nothing to train on or to test on.
+        InputError: If a file of the layout is missing or damaged, or there are no objects to train on or to test on.
     """
     encoder, settings, before = _encoder(model), config.detection, features.weights_digest(model)
     device = features.device_of(model)
@@ -141,9 +143,9 @@ def coco(model: MoCo, data_uri: str, config: EvaluationConfig, folder: str) -> O
     val = detection_sets.read_coco(data_uri, "val", config.limit)
     if train.categories != val.categories:
         raise InputError(f"the annotations of train2017 and val2017 below {data_uri} must have the same categories")
-    # What has only crowds is nothing to train on.
-    usable = _usable(train.pictures, data_uri, ignored=True)
-    if all(picture.objects.ignored.all() for picture in val.pictures):
+    # Images with crowds only are not usable for training.
+    usable = _usable(train.images, data_uri, ignored=True)
+    if all(image.objects.ignored.all() for image in val.images):
         raise InputError(f"no image of val2017 below {data_uri} has an object that can be scored")
     # not stated: detectron2's schedules
     steps = settings.coco_steps * (2 if settings.coco_schedule == "2x" else 1)
@@ -151,44 +153,56 @@ def coco(model: MoCo, data_uri: str, config: EvaluationConfig, folder: str) -> O
     detector = _trained(
         lambda: detectors.fpn(encoder, len(train.categories), settings), device, usable, course, config, folder, "COCO"
     )
-    found = _detected(detector, val.pictures, settings.coco_sides[1], "COCO val")
+    found = _detected(detector, val.images, settings.coco_sides[1], "COCO val")
     numbers = detection_scores.coco_average_precision(val.document, val.image_ids, found, list(val.categories))
+    named = {f"coco/{name}": value for name, value in numbers.items()}
     return Outcome(
-        metrics={f"coco/{name}": value for name, value in numbers.items()},
+        metrics=named,
         protocol={
             "detector": "Mask R-CNN with a feature pyramid (FPN)",
             "schedule": settings.coco_schedule,
             "train": ["train2017"],
             "test": "val2017",
-            "crowds": "left out of training, ignored where they are found (pycocotools)",
-            **_told(course, config, detector, train.pictures, usable, val.pictures),
+            "crowds": "left out of training, ignored in the test (pycocotools)",
+            **_detection_protocol(course, config, detector, train.images, usable, val.images),
             **features.unchanged(model, before),
         },
-        figures=_figures(val.pictures, found, list(train.categories.values())),
+        figures=_figures(val.images, found, list(train.categories.values())),
+        populations=dict.fromkeys(named, _population(val.images)),
     )
 
 
-def _encoder(model: MoCo) -> Encoder:
+def _population(annotated: Sequence[AnnotatedImage]) -> Population:
+    """Return the objects that are scored. Random boxes almost never overlap an object by half: chance is 0."""
+    objects = sum(int((~image.objects.ignored).sum()) for image in annotated)
+    return Population(objects, "objects", 0.0)
+
+
+def _encoder(model: MoCo) -> ResNetEncoder:
     encoder = model.encoder
-    if not isinstance(encoder, Encoder):
-        raise InputError("detection takes image models: model.encoder must be resnet50 or resnet18")
+    if not isinstance(encoder, ResNetEncoder):
+        raise InputError("detection needs an image model: model.encoder must be resnet50 or resnet18")
     return encoder
 
 
-def _usable(pictures: Sequence[Picture], data_uri: str, *, ignored: bool) -> list[Picture]:
-    """Return the pictures with objects to train on; those without are left out (detectron2)."""
-    kept = [picture.without(ignored) for picture in pictures]
-    kept = [picture for picture in kept if len(picture.objects.labels)]
+def _usable(annotated: Sequence[AnnotatedImage], data_uri: str, *, ignored: bool) -> list[AnnotatedImage]:
+    """Return the images with objects to train on; images without objects are left out (detectron2)."""
+    kept = [image.without(ignored) for image in annotated]
+    kept = [image for image in kept if len(image.objects.labels)]
     if not kept:
-        raise InputError(f"no image of the training lists below {data_uri} has an object to train on")
+        raise InputError(f"no image of the training lists below {data_uri} has an object to train on; use more images")
     return kept
 
 
-def _told(
-    course: Course, config: EvaluationConfig, detector: nn.Module, train: Sequence[Picture], usable: Sequence[Picture],
-    test: Sequence[Picture],
-) -> dict[str, Any]:  # fmt: skip
-    """Return what both benchmarks say of how they were run."""
+def _detection_protocol(
+    course: Course,
+    config: EvaluationConfig,
+    detector: nn.Module,
+    train: Sequence[AnnotatedImage],
+    usable: Sequence[AnnotatedImage],
+    test: Sequence[AnnotatedImage],
+) -> dict[str, Any]:
+    """Return the common part of both protocols."""
     shared = any(isinstance(norm, nn.SyncBatchNorm) for norm in detectors.normalisations(detector))
     settings = config.detection
     return {
@@ -204,14 +218,14 @@ def _told(
     }
 
 
-def _figures(test: Sequence[Picture], found: Sequence[Found], names: Sequence[str]) -> dict[str, bytes]:
+def _figures(test: Sequence[AnnotatedImage], found: Sequence[Detections], names: Sequence[str]) -> dict[str, bytes]:
     return {"detections.png": detection_images.contact_sheet(test, found, names)} if distributed.is_main() else {}
 
 
 def _trained(
     build: Callable[[], nn.Module],
     device: torch.device,
-    pictures: Sequence[Picture],
+    annotated: Sequence[AnnotatedImage],
     course: Course,
     config: EvaluationConfig,
     folder: str,
@@ -220,13 +234,13 @@ def _trained(
     """Return a trained detector in eval mode.
 
     Args:
-        build: Makes the detector; what is random in it follows the seed.
-        device: Where to train.
-        pictures: To train on, with all their objects.
-        course: How long and at which sizes.
+        build: Builds the detector; its random layers follow the seed.
+        device: The device to train on.
+        annotated: Training images with all their objects.
+        course: The schedule and the image sizes.
         config: Uses detection, seed.
-        folder: URI for states to go on from after a stop.
-        what: Said on the progress line.
+        folder: URI for the states to resume from.
+        what: Text of the progress line.
     """
     settings = config.detection
     with _seeded(device, config.seed):
@@ -234,19 +248,19 @@ def _trained(
     detector = detectors.placed(detector, device).train()
 
     def batches(first: int) -> Iterator[Batch]:
-        return _batches(pictures, course, config, first)
+        return _batches(annotated, course, config, first)
 
     def loss_of(learner: nn.Module, batch: Batch) -> Tensor:
         step, samples = batch
         images = [image.to(device).float() / 255 for image, _ in samples]
         targets = [{name: value.to(device) for name, value in target.items()} for _, target in samples]
-        # Which anchors and regions are trained on is drawn from torch's own generator.
+        # torch's global generator draws the anchors and regions to train on.
         with _seeded(device, config.seed, step, distributed.rank()):
             losses: dict[str, Tensor] = learner(images, targets)
         return torch.stack(list(losses.values())).sum()
 
     groups = detectors.parameter_groups(detector, WEIGHT_DECAY)
-    training.train(
+    training.run_steps(
         detector,
         torch.optim.SGD(groups, lr=settings.lr, momentum=MOMENTUM),
         steps=course.steps,
@@ -264,50 +278,54 @@ def _trained(
             for _ in shown:
                 loss_of(detector, next(coming))
     statistics = [value for name, value in detector.named_buffers() if "running_" in name]
-    distributed.average_(statistics)  # of processes that normalised over their own images
+    distributed.average_(statistics)  # each process normalised over its own images
     return detector.eval()
 
 
-def _batches(pictures: Sequence[Picture], course: Course, config: EvaluationConfig, first: int) -> Iterator[Batch]:
+def _batches(
+    annotated: Sequence[AnnotatedImage], course: Course, config: EvaluationConfig, first: int
+) -> Iterator[Batch]:
     """Yield this process's share of the batches from step `first` on, without end."""
 
     def load(item: tuple[int, int]) -> Sample:
         epoch, number = item
         generator = np.random.default_rng((config.seed, epoch, number))
-        return detection_images.training_sample(pictures[number], course.sides, generator, masks=course.masks)
+        return detection_images.training_sample(annotated[number], course.sides, generator, masks=course.masks)
 
-    shares = training.shares(len(pictures), config.detection.batch_size, config.seed, first)
+    shares = training.shares(len(annotated), config.detection.batch_size, config.seed, first)
     groups = ([(epoch, number) for number in chosen] for epoch, chosen in shares)
     return enumerate(features.loaded(groups, load), first)
 
 
 @torch.no_grad()
-def _detected(detector: nn.Module, pictures: Sequence[Picture], side: int, what: str) -> list[Found]:
-    """Return what a detector finds in each picture; the processes share them, and each returns all.
+def _detected(detector: nn.Module, annotated: Sequence[AnnotatedImage], side: int, what: str) -> list[Detections]:
+    """Return the detections in each image; the processes share the images, and each returns all detections.
 
     Args:
         detector: In eval mode.
-        pictures: To look at.
+        annotated: The test images.
         side: Short side of the images in pixels.
-        what: Said on the progress line.
+        what: Text of the progress line.
     """
     device = next(detector.parameters()).device
-    mine = list(range(distributed.rank(), len(pictures), distributed.world_size()))
+    mine = list(range(distributed.rank(), len(annotated), distributed.world_size()))
 
     def load(number: int) -> Tensor:
-        return detection_images.resized(detection_images.open_picture(pictures[number]), side)
+        return detection_images.resized(detection_images.open_annotated(annotated[number]), side)
 
     found = []
     images = features.loaded(([number] for number in mine), load, ahead=features.THREADS)
     for number, (image,) in progress(zip(mine, images, strict=True), what, unit="image", total=len(mine)):
         detected = detector([image.to(device).float() / 255])[0]
-        found.append((number, detection_images.found_in(pictures[number], detected, (image.shape[2], image.shape[1]))))
-    return [seen for _, seen in sorted(distributed.gather_lists(found), key=lambda item: item[0])]
+        found.append(
+            (number, detection_images.detections_in(annotated[number], detected, (image.shape[2], image.shape[1])))
+        )
+    return [detections for _, detections in sorted(distributed.gather_lists(found), key=lambda item: item[0])]
 
 
 @contextlib.contextmanager
 def _seeded(device: torch.device, *numbers: int) -> Iterator[None]:
-    """Seed torch's generators by some numbers for the time of the block."""
+    """Seed torch's generators with some numbers within the block."""
     seed = int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> np.uint64(1))
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
         torch.manual_seed(seed)

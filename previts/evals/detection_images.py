@@ -1,6 +1,6 @@
-"""Images and their objects at the size at which a detector sees them, and back; pictures of what it found.
+"""Images and objects scaled to a detector's input size and back; sheets of detections.
 
-PreViTS section 4.2. Each call depends on its arguments alone, so that loading may run in any order and on any thread.
+PreViTS section 4.2. Each call depends only on its arguments, so that loading may run in any order and on any thread.
 
 Shape suffixes: N objects, C channels, H W pixels.
 """
@@ -19,8 +19,8 @@ from torchvision.models.detection.roi_heads import paste_masks_in_image
 
 from previts.errors import InputError
 from previts.evals import features
-from previts.evals.detection_scores import Found
-from previts.evals.detection_sets import Picture
+from previts.evals.detection_scores import Detections
+from previts.evals.detection_sets import AnnotatedImage
 from previts.evaluation import SIDE_STEP
 
 # not stated: detectron2
@@ -35,47 +35,51 @@ Sample = tuple[Tensor, dict[str, Tensor]]  # image uint8 CHW; boxes N4 float xyx
 
 
 def fitted(size: tuple[int, int], side: int) -> tuple[int, int]:
-    """Return width and height of an image whose short side is brought to `side`, and no side above `LONGEST`."""
+    """Return width and height of an image whose short side is scaled to `side`, with no side above `LONGEST`."""
     scale = min(side / min(size), LONGEST / max(size))
     return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
 
 
-def open_picture(picture: Picture) -> Image.Image:
-    """Return the image of a picture.
+def open_annotated(annotated: AnnotatedImage) -> Image.Image:
+    """Return the decoded file of an annotated image.
 
     Raises:
-        InputError: If it is missing, is not an image, or has another size than its annotations say.
+        InputError: If the file is missing, is not an image, or differs in size from its annotations.
     """
-    image = features.open_image(picture.uri)
-    if image.size != picture.size:
-        sizes = " but its annotations say ".join(f"{width} x {height}" for width, height in (image.size, picture.size))
-        raise InputError(f"{picture.uri} has {sizes}; image and annotations must be of the same release")
+    image = features.open_image(annotated.uri)
+    if image.size != annotated.size:
+        sizes = " but its annotations say ".join(
+            f"{width} x {height}" for width, height in (image.size, annotated.size)
+        )
+        raise InputError(f"{annotated.uri} has {sizes}; image and annotations must be of the same release")
     return image.convert("RGB")
 
 
 def resized(image: Image.Image, side: int) -> Tensor:
-    """Return an image as a detector tests it, uint8 CHW."""
+    """Return an image at the size for the test, uint8 CHW."""
     return _chw(image.resize(fitted(image.size, side), Image.Resampling.BILINEAR))
 
 
-def training_sample(picture: Picture, sides: tuple[int, int], generator: np.random.Generator, *, masks: bool) -> Sample:
+def training_sample(
+    annotated: AnnotatedImage, sides: tuple[int, int], generator: np.random.Generator, *, masks: bool
+) -> Sample:
     """Return an image at a random size, half of the time mirrored, with its objects.
 
     Args:
-        picture: Its objects are all trained on.
+        annotated: The image; all its objects are training objects.
         sides: The range of the short side in pixels, in steps of 32.
         generator: Seeded by epoch and image.
-        masks: Whether the shapes of the objects are wanted too.
+        masks: Whether to return the shapes of the objects too.
 
     Raises:
         InputError: If the image cannot be read, or a shape is neither polygons nor run lengths.
     """
-    image = open_picture(picture)
+    image = open_annotated(annotated)
     side = int(generator.choice(np.arange(sides[0], sides[1] + 1, SIDE_STEP)))
     flipped = bool(generator.random() < FLIPPED)
     size = fitted(image.size, side)
     scale = np.array([size[0] / image.size[0], size[1] / image.size[1]])
-    boxes_N4 = picture.objects.boxes * np.tile(scale, 2)
+    boxes_N4 = annotated.objects.boxes * np.tile(scale, 2)
     image = image.resize(size, Image.Resampling.BILINEAR)
     if flipped:
         image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
@@ -84,10 +88,10 @@ def training_sample(picture: Picture, sides: tuple[int, int], generator: np.rand
         )
     target = {
         "boxes": torch.from_numpy(boxes_N4.astype(np.float32)),
-        "labels": torch.from_numpy(picture.objects.labels),
+        "labels": torch.from_numpy(annotated.objects.labels),
     }
     if masks:
-        shapes_NHW = [shape_mask(shape, picture.size, size, picture.uri) for shape in picture.shapes]
+        shapes_NHW = [shape_mask(shape, annotated.size, size, annotated.uri) for shape in annotated.shapes]
         masks_NHW = np.array(shapes_NHW, np.uint8).reshape(-1, size[1], size[0])
         target["masks"] = torch.from_numpy(np.ascontiguousarray(masks_NHW[..., ::-1] if flipped else masks_NHW))
     return _chw(image), target
@@ -96,10 +100,10 @@ def training_sample(picture: Picture, sides: tuple[int, int], generator: np.rand
 def shape_mask(shape: Any, old: tuple[int, int], new: tuple[int, int], uri: str) -> NDArray[np.uint8]:
     """Return the mask HW, of 0 and 1, of a COCO segmentation of an image of width and height `old` at the size `new`.
 
-    Polygons are drawn at the new size; run lengths, in which COCO keeps crowds, are drawn and then resized.
+    Polygons are drawn at the new size. Run lengths, COCO's format for crowds, are drawn and then resized.
 
     Raises:
-        InputError: If the shape is neither; `uri` is named.
+        InputError: If the shape is neither; the message has `uri`.
     """
     (width, height), (new_width, new_height) = old, new
     try:
@@ -114,27 +118,29 @@ def shape_mask(shape: Any, old: tuple[int, int], new: tuple[int, int], uri: str)
         drawn = run_lengths.merge(run_lengths.frPyObjects(polygons, new_height, new_width))
         return np.asarray(run_lengths.decode(drawn), np.uint8)
     except (TypeError, ValueError, KeyError) as error:
-        raise InputError(f"a segmentation of {uri} is neither polygons nor run lengths ({error})") from None
+        raise InputError(
+            f"a segmentation of {uri} is neither polygons nor run lengths ({error}); replace the annotation file"
+        ) from None
 
 
-def found_in(picture: Picture, detected: dict[str, Tensor], seen: tuple[int, int]) -> Found:
-    """Return detections in the pixels of the image itself.
+def detections_in(annotated: AnnotatedImage, detected: dict[str, Tensor], input_size: tuple[int, int]) -> Detections:
+    """Return detections in the pixels of the original image.
 
     Args:
-        picture: The image.
-        detected: What the detector gave, in the pixels that it saw; masks N1hw are those of the boxes.
-        seen: Width and height that it saw.
+        annotated: The image.
+        detected: Output of the detector, in the pixels of its input; masks N1hw belong to the boxes.
+        input_size: Width and height of the detector's input.
     """
-    width, height = picture.size
-    scale = torch.tensor([width / seen[0], height / seen[1]]).repeat(2)
+    width, height = annotated.size
+    scale = torch.tensor([width / input_size[0], height / input_size[1]]).repeat(2)
     boxes_N4 = detected["boxes"].cpu() * scale
     masks = []
     if "masks" in detected:
-        # One by one: a hundred masks of a whole image at once would fill the memory.
+        # One by one: a hundred masks of the whole image at once would need too much memory.
         for number, mask in enumerate(detected["masks"].cpu()):
             pasted = paste_masks_in_image(mask[None], boxes_N4[number : number + 1], (height, width))[0, 0]
             masks.append(run_lengths.encode(np.asfortranarray((pasted > MASK_THRESHOLD).numpy().astype(np.uint8))))
-    return Found(
+    return Detections(
         boxes_N4.numpy().astype(np.float64),
         detected["labels"].cpu().numpy(),
         detected["scores"].cpu().numpy().astype(np.float64),
@@ -142,22 +148,22 @@ def found_in(picture: Picture, detected: dict[str, Tensor], seen: tuple[int, int
     )
 
 
-def contact_sheet(pictures: Sequence[Picture], found: Sequence[Found], names: Sequence[str]) -> bytes:
-    """Return a PNG of a few images side by side, with the boxes that the detector is surest of.
+def contact_sheet(annotated: Sequence[AnnotatedImage], found: Sequence[Detections], names: Sequence[str]) -> bytes:
+    """Return a PNG of a few images side by side, with the boxes of high scores.
 
     Args:
-        pictures: The images.
-        found: What was found in each of them.
-        names: Of the labels, from label 1 on.
+        annotated: The images.
+        found: The detections in each of them.
+        names: Names of the labels, from label 1 on.
     """
     tiles = []
-    for number in features.evenly(len(pictures), SHOWN):
-        image = open_picture(pictures[number])
+    for number in features.evenly(len(annotated), SHOWN):
+        image = open_annotated(annotated[number])
         scale = SHOWN_HEIGHT / image.height
         tile = image.resize((max(1, round(image.width * scale)), SHOWN_HEIGHT), Image.Resampling.BILINEAR)
         pen = ImageDraw.Draw(tile)
-        seen = found[number]
-        for box, label, score in zip(seen.boxes * scale, seen.labels, seen.scores, strict=True):
+        detections = found[number]
+        for box, label, score in zip(detections.boxes * scale, detections.labels, detections.scores, strict=True):
             if score >= SHOWN_SCORE:
                 colour = COLOURS[int(label) % len(COLOURS)]
                 pen.rectangle([float(value) for value in box], outline=colour, width=2)

@@ -1,4 +1,4 @@
-"""How good detections are: average precision as VOC and as COCO define it.
+"""Average precision of detections, as VOC and COCO define it.
 
 PreViTS table 1 (VOC det., COCO). Arrays and plain data in, percent out: no models, no image files.
 
@@ -20,7 +20,7 @@ from pycocotools.cocoeval import COCOeval
 Floats = NDArray[np.float64]
 Labels = NDArray[np.int64]
 
-# An object counts as found where a detection overlaps it by more than this share of their union.
+# An object counts as found if a detection overlaps it by more than this share of their union.
 OVERLAPS = tuple(percent / 100 for percent in range(50, 100, 5))
 
 
@@ -34,8 +34,8 @@ class Objects:
 
 
 @dataclass(frozen=True)
-class Found:
-    """What a detector found in an image: as in `Objects`, with scores, and masks as run lengths of pycocotools."""
+class Detections:
+    """Detections in an image: as in `Objects`, with scores, and masks as run lengths of pycocotools."""
 
     boxes: Floats
     labels: Labels
@@ -44,26 +44,26 @@ class Found:
 
 
 def voc_average_precision(
-    truth: Sequence[Objects], found: Sequence[Found], classes: int, method: Literal["11-point", "area"]
+    truth: Sequence[Objects], found: Sequence[Detections], classes: int, method: Literal["11-point", "area"]
 ) -> Floats:
     """Return the average precision of each class at each of `OVERLAPS` in percent, C x K.
 
-    A detection belongs to the object of its class that it overlaps most. The best one of an object is right if they
-    overlap by more than the threshold, further ones are wrong; what belongs to a difficult object counts neither way
-    (VOC 2007 development kit, section 4.4). Equal scores rank in the order of the images.
+    A detection belongs to the object of its class that it overlaps most. The best detection of an object is right if
+    the overlap exceeds the threshold; further detections of it are wrong. A detection of a difficult object counts as
+    neither (VOC 2007 development kit, section 4.4). Equal scores rank in the order of the images.
 
     Args:
-        truth: Of each image.
-        found: Of the same images.
-        classes: How many; labels run from 1 to that number.
-        method: "11-point": the best precision at recall >= r, averaged over r = 0, 0.1, ..., 1 (VOC 2007, and what
-            detectron2 does for it). "area": under the curve of that best precision (VOC since 2010).
+        truth: The objects of each image.
+        found: The detections in the same images.
+        classes: Number of classes; labels run from 1 to that number.
+        method: "11-point": the best precision at recall >= r, averaged over r = 0, 0.1, ..., 1 (VOC 2007, also in
+            detectron2). "area": the area under the curve of that best precision (VOC since 2010).
 
     Returns:
-        NaN for a class without an object that is not difficult.
+        NaN for a class whose objects are all difficult or that has none.
 
     Raises:
-        ValueError: If there are not as many images on both sides.
+        ValueError: If the numbers of images differ.
     """
     if len(truth) != len(found):
         raise ValueError(f"detections must be of the labelled images, got {len(truth) = }, {len(found) = }")
@@ -80,17 +80,17 @@ def voc_average_precision(
 
 
 def _matches(
-    truth: Sequence[Objects], found: Sequence[Found], label: int
+    truth: Sequence[Objects], found: Sequence[Detections], label: int
 ) -> tuple[Floats, Floats, Labels, NDArray[np.bool_]]:
-    """Return, of all detections of a class: score, overlap with its object, that object's number, if it is ignored."""
+    """Return for all detections of a class: score, overlap with the object, number of the object, whether ignored."""
     scores, overlaps, objects, ignored = [], [], [], []
     passed = 0
-    for true, seen in zip(truth, found, strict=True):
-        mine, chosen = true.labels == label, seen.labels == label
-        scores.append(seen.scores[chosen])
+    for true, detected in zip(truth, found, strict=True):
+        mine, chosen = true.labels == label, detected.labels == label
+        scores.append(detected.scores[chosen])
         count = int(chosen.sum())
         if count and mine.any():
-            overlap = box_overlap(seen.boxes[chosen], true.boxes[mine])
+            overlap = box_overlap(detected.boxes[chosen], true.boxes[mine])
             best = overlap.argmax(axis=1)
             overlaps.append(overlap[np.arange(count), best])
             objects.append(passed + best)
@@ -115,7 +115,7 @@ def box_overlap(one_N4: Floats, other_M4: Floats) -> Floats:
 def _marks(
     overlap_N: Floats, object_N: Labels, ignored_N: NDArray[np.bool_], threshold: float
 ) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    """Return which detections, best first, are right, and which count at all."""
+    """Return which detections, best first, are right, and which are scored."""
     hit_N = overlap_N > threshold
     right_N = np.zeros(len(hit_N), bool)
     candidates = np.flatnonzero(hit_N & ~ignored_N)
@@ -124,33 +124,33 @@ def _marks(
 
 
 def _area(right_N: NDArray[np.bool_], positives: int, method: str) -> float:
-    """Return the average precision, in [0, 1], of detections that are sorted from best to worst."""
+    """Return the average precision, in [0, 1], of detections sorted from best to worst."""
     hits = np.cumsum(right_N)
     precision = hits / np.arange(1, len(hits) + 1)
     best = np.maximum.accumulate(precision[::-1])[::-1]  # at this recall or a higher one
     if method == "area":
         return float(best[right_N].sum() / positives)
-    # In integers: 3 of 10 objects must count as recall 0.3, which 0.1 * 3 in floating point is not.
+    # In integers: 3 of 10 objects must count as recall 0.3, which is not equal to 0.1 * 3 in floating point.
     places = [int(np.searchsorted(10 * hits, tenth * positives)) for tenth in range(11)]
     return float(np.mean([best[place] if place < len(best) else 0.0 for place in places]))
 
 
 def coco_average_precision(
-    document: dict[str, Any], image_ids: Sequence[int], found: Sequence[Found], categories: Sequence[int]
+    document: dict[str, Any], image_ids: Sequence[int], found: Sequence[Detections], categories: Sequence[int]
 ) -> dict[str, float]:
-    """Return COCO's average precision of boxes and masks in percent, as pycocotools measures it.
+    """Return COCO's average precision of boxes and masks in percent, as pycocotools computes it.
 
     Args:
         document: An annotation file as plain data: images, annotations and categories.
-        image_ids: The images that were looked at; only their annotations count.
-        found: What was found in each of them, boxes and masks in the pixels of the image.
-        categories: The number in the file of each label, from label 1 on.
+        image_ids: The tested images; only their annotations count.
+        found: The detections in each of them, boxes and masks in the pixels of the image.
+        categories: The category number in the file for each label, from label 1 on.
 
     Returns:
-        `{box,mask}_ap`, `_ap50`, `_ap75`; NaN where no image has an object.
+        `{box,mask}_ap`, `_ap50`, `_ap75`; NaN if no image has an object.
 
     Raises:
-        ValueError: If there are not as many images on both sides.
+        ValueError: If the numbers of images differ.
     """
     if len(image_ids) != len(found):
         raise ValueError(f"detections must be of the labelled images, got {len(image_ids) = }, {len(found) = }")
@@ -162,13 +162,13 @@ def coco_average_precision(
 
 
 def _coco_results(
-    image_ids: Sequence[int], found: Sequence[Found], categories: Sequence[int], kind: str
+    image_ids: Sequence[int], found: Sequence[Detections], categories: Sequence[int], kind: str
 ) -> list[dict[str, Any]]:
     results = []
-    for image_id, seen in zip(image_ids, found, strict=True):
-        for number, (x0, y0, x1, y1) in enumerate(seen.boxes.tolist()):
-            shape = {"segmentation": seen.masks[number]} if kind == "segm" else {"bbox": [x0, y0, x1 - x0, y1 - y0]}
-            label, score = int(seen.labels[number]), float(seen.scores[number])
+    for image_id, detected in zip(image_ids, found, strict=True):
+        for number, (x0, y0, x1, y1) in enumerate(detected.boxes.tolist()):
+            shape = {"segmentation": detected.masks[number]} if kind == "segm" else {"bbox": [x0, y0, x1 - x0, y1 - y0]}
+            label, score = int(detected.labels[number]), float(detected.scores[number])
             results.append({"image_id": image_id, "category_id": categories[label - 1], "score": score, **shape})
     return results
 
@@ -179,13 +179,13 @@ def _coco_numbers(
     """Return AP, AP50 and AP75 of one kind of shape in percent."""
     truth = COCO()
     with contextlib.redirect_stdout(io.StringIO()):  # it prints a table
-        # A copy: pycocotools writes into what it is given.
+        # A copy, because pycocotools modifies its input.
         truth.dataset = {"info": {}, **copy.deepcopy(document)}
         truth.createIndex()
-        seen = COCO()
-        seen.dataset = {**truth.dataset, "annotations": []}  # it reads no empty list of results
-        seen.createIndex()
-        measure = COCOeval(truth, truth.loadRes(results) if results else seen, kind)
+        empty = COCO()
+        empty.dataset = {**truth.dataset, "annotations": []}  # pycocotools does not accept an empty list of results
+        empty.createIndex()
+        measure = COCOeval(truth, truth.loadRes(results) if results else empty, kind)
         measure.params.imgIds = sorted(image_ids)
         measure.evaluate()
         measure.accumulate()

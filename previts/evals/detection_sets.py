@@ -1,6 +1,6 @@
-"""Labelled sets of objects as their authors publish them: PASCAL VOC's folders of XML, COCO's JSON.
+"""Datasets of labelled objects in their authors' layouts: PASCAL VOC's folders of XML, COCO's JSON.
 
-PreViTS section 4.2. Reads and checks annotations; opens no image, and leaves what to train on to its caller.
+PreViTS section 4.2. Reads and checks annotations. Opens no images; the caller selects the training objects.
 
 Shape suffixes: N objects.
 """
@@ -20,19 +20,19 @@ from previts.errors import InputError
 from previts.evals import features
 from previts.evals.detection_scores import Objects
 
-# A box may reach so far over the border of its image, as a share of the longer side: both sets were drawn by hand.
+# A box may exceed the border of its image by this share of the longer side, because both datasets were drawn by hand.
 OUTSIDE = 0.02
 
 
 @dataclass(frozen=True)
-class Picture:
+class AnnotatedImage:
     """An image file with its labelled objects.
 
     Attributes:
-        uri: Of the image.
-        size: Width and height in pixels, by the annotations.
-        objects: Boxes, labels and which are to be ignored.
-        shapes: COCO's `segmentation` of each object, polygons or run lengths; none in VOC.
+        uri: URI of the image.
+        size: Width and height in pixels, from the annotations.
+        objects: Boxes, labels and which of them to ignore.
+        shapes: COCO's `segmentation` of each object, polygons or run lengths; empty for VOC.
     """
 
     uri: str
@@ -40,31 +40,31 @@ class Picture:
     objects: Objects
     shapes: tuple[Any, ...] = ()
 
-    def without(self, ignored: bool) -> "Picture":
-        """Return the picture without its objects that are to be ignored, if `ignored`, and without empty boxes."""
+    def without(self, ignored: bool) -> "AnnotatedImage":
+        """Return the image without empty boxes, and without ignored objects if `ignored`."""
         boxes_N4 = self.objects.boxes
         kept_N = (boxes_N4[:, 2:] > boxes_N4[:, :2]).all(axis=1) & ~(self.objects.ignored & ignored)
         kept = np.flatnonzero(kept_N)
         objects = Objects(boxes_N4[kept], self.objects.labels[kept], self.objects.ignored[kept])
-        return Picture(self.uri, self.size, objects, tuple(self.shapes[n] for n in kept) if self.shapes else ())
+        return AnnotatedImage(self.uri, self.size, objects, tuple(self.shapes[n] for n in kept) if self.shapes else ())
 
 
-def read_voc(root: str, split: str, classes: Sequence[str], limit: int) -> list[Picture]:
+def read_voc(root: str, split: str, classes: Sequence[str], limit: int) -> list[AnnotatedImage]:
     """Return the images of a split of one year of VOC, in the order of its list.
 
     Args:
         root: Folder with `ImageSets/Main/<split>.txt`, `Annotations` and `JPEGImages`.
         split: trainval or test.
-        classes: Their names; labels count them from 1.
+        classes: Names of the classes; labels count them from 1.
         limit: At most this many images, evenly spaced; 0 means all.
 
     Raises:
-        InputError: If a file is missing or damaged, a class is unknown, or a box is not in its image.
+        InputError: If a file is missing or damaged, a class is unknown, or a box is outside its image.
     """
     uri = storage.join(root, "ImageSets", "Main", f"{split}.txt")
     names = [line.split()[0] for line in _read(uri).decode("ascii", "replace").splitlines() if line.split()]
     if not names:
-        raise InputError(f"{uri} names no image")
+        raise InputError(f"{uri} has no images; expected the list as published")
     labels = {name: number for number, name in enumerate(classes, start=1)}
     chosen = [names[number] for number in features.evenly(len(names), limit)]
     with ThreadPoolExecutor(features.THREADS) as pool:
@@ -75,10 +75,10 @@ def _read(uri: str) -> bytes:
     try:
         return storage.read_bytes(uri)
     except FileNotFoundError:
-        raise InputError(f"{uri} is missing; the labelled set must be complete and in its authors' layout") from None
+        raise InputError(f"{uri} is missing; the dataset must be complete and in its authors' layout") from None
 
 
-def _read_xml(root: str, labels: Mapping[str, int], name: str) -> Picture:
+def _read_xml(root: str, labels: Mapping[str, int], name: str) -> AnnotatedImage:
     uri = storage.join(root, "Annotations", f"{name}.xml")
     try:
         tree = ET.fromstring(_read(uri))
@@ -90,16 +90,16 @@ def _read_xml(root: str, labels: Mapping[str, int], name: str) -> Picture:
         label = item.findtext("name", "").strip()
         if label not in labels:
             raise InputError(
-                f"{uri}: name of object {place} must be one of the set's classes ({', '.join(labels)}), got {label!r}"
+                f"{uri}: name of object {place} must be a class of the dataset ({', '.join(labels)}), got {label!r}"
             )
         x0, y0, x1, y1 = (_number(uri, item, f"bndbox/{side}") for side in ("xmin", "ymin", "xmax", "ymax"))
-        # The first pixel is 1, and the last one belongs to the box.
+        # Pixels count from 1, and the last pixel belongs to the box.
         box = _inside((x0 - 1, y0 - 1, x1, y1), (width, height), f"{uri}: bndbox of object {place} ({label})")
         boxes.append(box)
         numbers.append(labels[label])
         difficult.append(item.findtext("difficult", "0").strip() == "1")
     image = storage.join(root, "JPEGImages", f"{name}.jpg")
-    return Picture(image, (width, height), _objects(boxes, numbers, difficult))
+    return AnnotatedImage(image, (width, height), _objects(boxes, numbers, difficult))
 
 
 def _number(uri: str, item: ET.Element, path: str) -> float:
@@ -114,14 +114,14 @@ def _number(uri: str, item: ET.Element, path: str) -> float:
 
 
 def _inside(box: tuple[float, ...], size: tuple[int, int], what: str) -> tuple[float, ...]:
-    """Return a box xyxy cut at the borders of its image; a little beyond them is allowed."""
+    """Return a box xyxy, clipped to its image; the box may exceed the image by `OUTSIDE`."""
     x0, y0, x1, y1 = box
     width, height = size
     reach = min(x0, y0, width - x1, height - y1)
     if not (reach >= -OUTSIDE * max(size) and x0 <= x1 and y0 <= y1):
         found = ", ".join(f"{value:g}" for value in box)
         raise InputError(
-            f"{what} must lie in the image of {width} x {height} pixels, got left, top, right, bottom {found}"
+            f"{what} must be inside the image of {width} x {height} pixels, got left, top, right, bottom {found}"
         )
     return max(x0, 0.0), max(y0, 0.0), min(x1, float(width)), min(y1, float(height))
 
@@ -146,7 +146,7 @@ _COCO: dict[str, dict[str, Any]] = {
 class CocoSplit:
     """A split of COCO: its images, their numbers, and the annotation file as plain data."""
 
-    pictures: list[Picture]
+    images: list[AnnotatedImage]
     image_ids: list[int]
     document: dict[str, Any]
 
@@ -169,8 +169,8 @@ def read_coco(data_uri: str, split: str, limit: int) -> CocoSplit:
         limit: At most this many images, evenly spaced; 0 means all.
 
     Raises:
-        InputError: If the annotations are missing or damaged, name an unknown category or image, or have a box that is
-            not in its image.
+        InputError: If the annotations are missing or damaged, have an unknown category or image, or have a box outside
+            its image.
     """
     uri = storage.join(data_uri, "annotations", f"instances_{split}2017.json")
     try:
@@ -178,11 +178,11 @@ def read_coco(data_uri: str, split: str, limit: int) -> CocoSplit:
     except ValueError as error:
         raise InputError(f"{uri} is not JSON ({error}); replace it by the original file") from None
     if not isinstance(document, dict):
-        raise InputError(f"{uri} must hold an object with images, annotations and categories")
+        raise InputError(f"{uri} must be a JSON object with images, annotations and categories")
     for field, keys in _COCO.items():
         items = document.get(field)
         if not isinstance(items, list) or not (items or field == "annotations"):
-            raise InputError(f"{uri}: {field} must be a list with something in it")
+            raise InputError(f"{uri}: {field} must be a list that is not empty")
         for place, item in enumerate(items):
             if lacking := [key for key in keys if not isinstance(item, dict) or key not in item]:
                 raise InputError(f"{uri}: {field}[{place}] must have the fields {', '.join(keys)}, lacks {lacking}")
@@ -207,12 +207,12 @@ def _coco_split(uri: str, folder: str, document: dict[str, Any], limit: int) -> 
         x, y, width, height = _coco_box(uri, place, item["bbox"])
         box = _inside((x, y, x + width, y + height), sizes[item["image_id"]], f"{uri}: bbox of annotations[{place}]")
         objects[item["image_id"]].append((box, item))
-    pictures = []
+    annotated = []
     chosen = [images[number] for number in features.evenly(len(images), limit)]
     for image in chosen:
         mine = objects[image["id"]]
-        pictures.append(
-            Picture(
+        annotated.append(
+            AnnotatedImage(
                 storage.join(folder, image["file_name"]),
                 sizes[image["id"]],
                 _objects(
@@ -223,7 +223,7 @@ def _coco_split(uri: str, folder: str, document: dict[str, Any], limit: int) -> 
                 tuple(item["segmentation"] for _, item in mine),
             )
         )
-    return CocoSplit(pictures, [image["id"] for image in chosen], document)
+    return CocoSplit(annotated, [image["id"] for image in chosen], document)
 
 
 def _coco_box(uri: str, place: int, values: Any) -> tuple[float, float, float, float]:

@@ -1,10 +1,10 @@
 """Detectors that start from an encoder: Faster R-CNN on layer3 (C4) and Mask R-CNN on a feature pyramid (FPN).
 
-PreViTS section 4.2, which follows MoCo and VirTex; both use detectron2. These are torchvision's detectors with the
-parts exchanged in which the two libraries differ. Encoders are copied, never changed.
+PreViTS section 4.2, which follows MoCo and VirTex; both use detectron2. These are torchvision's detectors; the parts in
+which the two libraries differ are replaced. Encoders are copied and never change.
 
-Paper: three differences remain: boxes are regressed by a smooth L1 loss with its bend at 1/9 (detectron2: plain L1),
-fully connected and mask layers start as torchvision has them, and images of any shape share a batch.
+Paper: three differences remain. Boxes are regressed by a smooth L1 loss with its bend at 1/9 (detectron2: plain L1).
+Fully connected and mask layers have torchvision's initial weights. Images of any shape share a batch.
 
 Shape suffixes: B images, R regions, C channels, H W pixels or cells.
 """
@@ -29,31 +29,31 @@ from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
 from previts import distributed
 from previts.augment import MEAN, STD
 from previts.evaluation import DetectionConfig
-from previts.models.resnet import Encoder
+from previts.models.resnet import ResNetEncoder
 
-# not stated: all below are detectron2's.
+# not stated: all values below are detectron2's.
 ANCHOR_SIDES, ANCHOR_RATIOS = (32, 64, 128, 256, 512), (0.5, 1.0, 2.0)
-# Proposals before suppression while training, after it, before it in a test; as multiples of those kept in a test.
+# Proposals in training before and after suppression, and in the test before it; multiples of those kept in the test.
 C4_PROPOSALS, FPN_PROPOSALS = (12, 2, 6), (2, 1, 1)
-DETECTIONS = 100  # of an image at most
+DETECTIONS = 100  # at most, per image
 PYRAMID_CHANNELS = 256
 BOX_CELLS, MASK_CELLS = 7, 14  # height and width of a region's map in the FPN
-WHOLE_SIDE, WHOLE_LEVEL = 224, 4  # a region of this size is looked up on the map of stride 2 ** 4
+WHOLE_SIDE, WHOLE_LEVEL = 224, 4  # a region of this size uses the map of stride 2 ** 4
 CLASS_DEVIATION, BOX_DEVIATION = 0.01, 0.001
 
 
-def c4(encoder: Encoder, classes: int, settings: DetectionConfig) -> nn.Module:
+def c4(encoder: ResNetEncoder, classes: int, settings: DetectionConfig) -> nn.Module:
     """Return Faster R-CNN on the maps of layer3 (stride 16), whose box head is layer4 with one more normalisation.
 
     Args:
-        encoder: Its weights and statistics are copied.
-        classes: How many, without the background.
+        encoder: Source of the weights and statistics, which are copied.
+        classes: Number of classes, without the background.
         settings: Uses cells, proposals, regions.
     """
     body = plain_resnet(encoder)
     parts = ("conv1", "bn1", "relu", "maxpool", "layer1", "layer2", "layer3")
     trunk = nn.Sequential(OrderedDict((name, getattr(body, name)) for name in parts))
-    trunk.out_channels = encoder.channels // 2  # type: ignore[assignment]  # where torchvision looks for it
+    trunk.out_channels = encoder.channels // 2  # type: ignore[assignment]  # torchvision reads it there
     detector = FasterRCNN(
         trunk,
         rpn_anchor_generator=AnchorGenerator((ANCHOR_SIDES,), (ANCHOR_RATIOS,)),
@@ -65,7 +65,7 @@ def c4(encoder: Encoder, classes: int, settings: DetectionConfig) -> nn.Module:
     return _finished(detector)
 
 
-def fpn(encoder: Encoder, classes: int, settings: DetectionConfig) -> nn.Module:
+def fpn(encoder: ResNetEncoder, classes: int, settings: DetectionConfig) -> nn.Module:
     """Return Mask R-CNN on a feature pyramid with normalised layers; arguments as for `c4`."""
     layers = {f"layer{number + 1}": str(number) for number in range(4)}
     channels = [encoder.channels // 2**number for number in (3, 2, 1, 0)]
@@ -108,10 +108,10 @@ def _finished(detector: Any) -> nn.Module:
     return finished
 
 
-def plain_resnet(encoder: Encoder) -> Any:
+def plain_resnet(encoder: ResNetEncoder) -> Any:
     """Return torchvision's ResNet with the weights and the statistics of an encoder.
 
-    Its batch normalisation takes the batch as a whole.
+    Its batch normalisation uses the whole batch.
     """
     bottleneck = encoder.channels == 2048
     body = torchvision.models.resnet50() if bottleneck else torchvision.models.resnet18()
@@ -121,21 +121,21 @@ def plain_resnet(encoder: Encoder) -> Any:
 
 
 class Prepared(GeneralizedRCNNTransform):  # type: ignore[misc]  # torchvision has no types
-    """Normalises and pads images that come at their size; leaves detections in the pixels of what was seen."""
+    """Normalises and pads images without resizing; leaves detections in the pixels of the input."""
 
     def resize(self, image: Tensor, target: Any = None) -> tuple[Tensor, Any]:
-        """Return both as they are."""
+        """Return both unchanged."""
         return image, target
 
     def postprocess(self, result: list[dict[str, Tensor]], *_: Any) -> list[dict[str, Tensor]]:
-        """Return the detections as they are; masks stay those of the boxes, R1hw."""
+        """Return the detections unchanged; masks stay in the boxes, R1hw."""
         return result
 
 
 class AlignedPool(MultiScaleRoIAlign):  # type: ignore[misc]
-    """The map of each region, R C cells cells, sampled as densely as the region is large, without half a pixel's shift.
+    """The map of each region, R C cells cells, with samples in proportion to its size and without a half-pixel shift.
 
-    torchvision's own pooling takes four samples a cell and is shifted.
+    torchvision's own pooling takes four samples per cell and has the shift.
     """
 
     def __init__(self, strides: tuple[int, ...], cells: int) -> None:
@@ -148,7 +148,7 @@ class AlignedPool(MultiScaleRoIAlign):  # type: ignore[misc]
         Args:
             x: Maps BCHW by name, the finest first.
             boxes: Regions of each image, xyxy in pixels.
-            image_shapes: Not needed: maps have the strides that they have.
+            image_shapes: Unused, because the strides are known.
         """
         maps = [x[name] for name in self.featmap_names]
         images = [box.new_full((len(box), 1), number) for number, box in enumerate(boxes)]
@@ -184,9 +184,9 @@ class Layer4Head(nn.Module):
 
 
 def placed(detector: nn.Module, device: torch.device) -> nn.Module:
-    """Return a detector on its device, normalising over the batch of all processes where these have GPUs.
+    """Return a detector on its device; on GPUs its normalisation uses the batch of all processes.
 
-    torch has no such layer for CPUs; processes on them normalise over their own share.
+    torch has no such layer for CPUs, where each process normalises over its own share.
     """
     if distributed.world_size() > 1 and device.type == "cuda":
         detector = nn.SyncBatchNorm.convert_sync_batchnorm(detector)  # type: ignore[no-untyped-call]
@@ -194,7 +194,7 @@ def placed(detector: nn.Module, device: torch.device) -> nn.Module:
 
 
 def parameter_groups(detector: nn.Module, decay: float) -> list[dict[str, Any]]:
-    """Return the parameters of a detector for an optimiser; those of normalisation do not decay (detectron2)."""
+    """Return the parameter groups of a detector for an optimiser, without decay of normalisation (detectron2)."""
     norms = {id(parameter) for norm in normalisations(detector) for parameter in norm.parameters()}
     groups: tuple[list[nn.Parameter], list[nn.Parameter]] = ([], [])
     for parameter in detector.parameters():
@@ -208,7 +208,7 @@ def normalisations(detector: nn.Module) -> Iterator[_BatchNorm]:
 
 
 def forget_statistics(detector: nn.Module) -> None:
-    """Let each normalisation forget its statistics and become the mean over the batches that it sees from now on."""
+    """Reset the statistics of each normalisation; from now on they are the mean over all batches."""
     for norm in normalisations(detector):
         norm.reset_running_stats()
         norm.momentum = None

@@ -1,7 +1,7 @@
-"""Images in, features of a frozen encoder out: what all benchmarks share.
+"""Images in, features of a frozen encoder out: the functions that all benchmarks share.
 
-PreViTS section 4.2. Images are streamed, a few batches at a time, from any file system; only features stay in memory.
-The encoder never trains here: everything runs in eval mode and without gradients.
+PreViTS section 4.2. Images are streamed from any file system, a few batches at a time; only features stay in memory.
+The encoder is never trained here: everything runs in eval mode and without gradients.
 
 Shape suffixes: B N images, C channels, D features, H W pixels, h w cells of the encoder's last map.
 """
@@ -34,14 +34,14 @@ Value = TypeVar("Value")
 Pixels = NDArray[np.uint8]
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
-# Threads, not processes: decoding leaves Python's lock, and clients of object stores do not survive a fork.
+# Threads, not processes: decoding releases Python's lock, and clients of object stores do not survive a fork.
 THREADS = min(8, os.cpu_count() or 1)
 CROP_ATTEMPTS = 10
 
 
 @dataclass(frozen=True)
 class LabelledImages:
-    """Images of one split with the number of their class; `classes` are the sorted folder names."""
+    """Images of one split with their class numbers; `classes` are the sorted folder names."""
 
     classes: tuple[str, ...]
     uris: tuple[str, ...]
@@ -49,11 +49,11 @@ class LabelledImages:
 
 
 def read_image_folder(uri: str, classes: Sequence[str] | None = None) -> LabelledImages:
-    """List the images of `{uri}/{class}/...`, sorted by name.
+    """Return the images of `{uri}/{class}/...`, sorted by name.
 
     Args:
         uri: Folder of one split.
-        classes: The classes to number by; by default those of this folder, sorted.
+        classes: The numbered classes; by default the sorted classes of this folder.
 
     Raises:
         InputError: If there is no image, or a class that is not in `classes`.
@@ -71,7 +71,8 @@ def read_image_folder(uri: str, classes: Sequence[str] | None = None) -> Labelle
     numbers = {name: number for number, name in enumerate(known)}
     if unknown := sorted(set(folders) - set(known)):
         raise InputError(
-            f"{storage.join(uri, unknown[0])} is not a class of the training split, which has {len(known)}"
+            f"{storage.join(uri, unknown[0])} is not a class of the training split, which has {len(known)} classes; "
+            "give both splits of one release"
         )
     return LabelledImages(
         known, tuple(storage.join(uri, name) for name in names), tuple(numbers[folder] for folder in folders)
@@ -103,14 +104,14 @@ def open_image(uri: str) -> Image.Image:
         image = Image.open(io.BytesIO(storage.read_bytes(uri)))
         image.load()
     except FileNotFoundError:
-        raise InputError(f"{uri} is missing; the labelled set must be complete and in its authors' layout") from None
+        raise InputError(f"{uri} is missing; the dataset must be complete and in its authors' layout") from None
     except (OSError, SyntaxError, Image.DecompressionBombError) as error:  # a broken PNG is a SyntaxError in Pillow
         raise InputError(f"{uri} cannot be read as an image ({error}); replace it by the original file") from None
     return image
 
 
 def centre_crop(image: Image.Image, resize: int, crop: int) -> Pixels:
-    """Return the centre of an image whose short side is brought to `resize`, as CHW with H = W = `crop`."""
+    """Return the centre of an image whose short side is scaled to `resize`, as CHW with H = W = `crop`."""
     scale = resize / min(image.size)
     width, height = (max(resize, int(side * scale)) for side in image.size)
     left, top = round((width - crop) / 2), round((height - crop) / 2)
@@ -129,15 +130,15 @@ def load_whole(uri: str, *, size: int) -> Pixels:
 
 
 def squash(image: Image.Image, size: int) -> Pixels:
-    """Return the whole image as CHW with H = W = `size`, its shape not kept; an image of that size stays as it is."""
+    """Return the whole image, squashed to CHW with H = W = `size`; an image of that size is unchanged."""
     image = image.convert("RGB")
     return _chw(image if image.size == (size, size) else image.resize((size, size), Image.Resampling.BILINEAR))
 
 
 def random_crop(image: Image.Image, size: int, generator: np.random.Generator) -> Pixels:
-    """Return a random part of 8% to 100% of the area at a ratio of 3:4 to 4:3, half of the time mirrored (Inception).
+    """Return a random crop of 8% to 100% of the area at a ratio of 3:4 to 4:3, mirrored half of the time (Inception).
 
-    A generator that is seeded by epoch and image makes the crop independent of the order in which threads run.
+    With a generator seeded by epoch and image, the crop does not depend on the order of the threads.
     """
     image = image.convert("RGB")
     box = random_box(*image.size, 0.08, generator)
@@ -146,7 +147,7 @@ def random_crop(image: Image.Image, size: int, generator: np.random.Generator) -
 
 
 def random_box(width: int, height: int, least_area: float, generator: np.random.Generator) -> tuple[int, int, int, int]:
-    """Return left, top, right and bottom of a random part of `least_area` to all of the area, at 3:4 to 4:3."""
+    """Return left, top, right and bottom of a random crop of `least_area` to 100% of the area, at 3:4 to 4:3."""
     for _ in range(CROP_ATTEMPTS):
         area = width * height * generator.uniform(least_area, 1.0)
         ratio = np.exp(generator.uniform(np.log(3 / 4), np.log(4 / 3)))
@@ -154,7 +155,7 @@ def random_box(width: int, height: int, least_area: float, generator: np.random.
         if 0 < w <= width and 0 < h <= height:
             left, top = int(generator.integers(width - w + 1)), int(generator.integers(height - h + 1))
             return left, top, left + w, top + h
-    # an extreme shape: the largest centre part within the ratios
+    # an image of extreme shape: the largest centre crop within the ratios
     w, h = min(width, round(height * 4 / 3)), min(height, round(width * 4 / 3))
     return (width - w) // 2, (height - h) // 2, (width - w) // 2 + w, (height - h) // 2 + h
 
@@ -164,7 +165,7 @@ def _chw(image: Image.Image) -> Pixels:
 
 
 def loaded(groups: Iterable[Sequence[Item]], load: Callable[[Item], Value], ahead: int = 2) -> Iterator[list[Value]]:
-    """Yield what `load` makes of each group's items, in order; threads load the next groups while one is used."""
+    """Yield the loaded items of each group, in order; threads load the next groups while the caller uses one."""
     pending: deque[list[Future[Value]]] = deque()
     coming = iter(groups)
     with ThreadPoolExecutor(THREADS) as pool:
@@ -180,20 +181,20 @@ def loaded(groups: Iterable[Sequence[Item]], load: Callable[[Item], Value], ahea
                 future.cancel()
 
 
-def batches(items: Sequence[Item], load: Callable[[Item], Pixels], batch_size: int) -> Iterator[Pixels]:
-    """Yield what `load` makes of the items, stacked in order; while one batch is used, the next is loaded."""
+def image_batches(items: Sequence[Item], load: Callable[[Item], Pixels], batch_size: int) -> Iterator[Pixels]:
+    """Yield the loaded items in stacked batches, in order; the next batch loads while the caller uses one."""
     groups = (items[start : start + batch_size] for start in range(0, len(items), batch_size))
     return map(np.stack, loaded(groups, load))
 
 
 def device_of(model: MoCo) -> torch.device:
-    """Return the device where the encoder is."""
+    """Return the device of the encoder."""
     device: torch.device = next(model.encoder.parameters()).device
     return device
 
 
 def normalised(images_BCHW: Pixels, device: torch.device) -> Tensor:
-    """Return uint8 RGB images as the encoder takes them: float, on the device, by ImageNet's mean and deviation."""
+    """Return uint8 RGB images in the encoder's input format: float, on the device, with ImageNet's normalisation."""
     return normalise(torch.from_numpy(images_BCHW).to(device).float() / 255)
 
 
@@ -211,14 +212,14 @@ def extract(
 
     Args:
         model: In eval mode.
-        items: What `load` turns into CHW uint8 RGB, all of one size.
-        load: Called from several threads.
-        batch_size: Images that go through the encoder at once.
-        what: Said on the progress line.
+        items: The arguments of `load`.
+        load: Returns CHW uint8 RGB, all of one size; called from several threads.
+        batch_size: Images per forward pass.
+        what: Text of the progress line.
     """
     device, features_ND, done = device_of(model), np.empty((0, 0), np.float32), 0
     with progress(range(len(items)), what, unit="image") as shown:
-        for images in batches(items, load, batch_size):
+        for images in image_batches(items, load, batch_size):
             found = pooled_features(model, normalised(images, device)).cpu().numpy()
             if not done:
                 features_ND = np.empty((len(items), found.shape[1]), np.float32)
@@ -230,9 +231,9 @@ def extract(
 
 @torch.no_grad()
 def attention(model: MoCo, query_BTCHW: Tensor, key_TCHW: Tensor, key_mask_THW: Tensor) -> Tensor:
-    """Return where each query agrees with the foreground of one key, B x t x h x w, not negative; clips normalised.
+    """Return the non-negative attention of each query to the foreground of one key, B x t x h x w; clips normalised.
 
-    The map of pretraining (equations 3 and 4), whose closed form needs no gradient. An image is a clip of one frame.
+    The map of pretraining (equations 3 and 4) in closed form, without gradients. An image is a clip of one frame.
     """
     return model.attend(query_BTCHW.transpose(1, 2), key_TCHW.transpose(0, 1)[None], key_mask_THW[None])
 
@@ -244,9 +245,9 @@ def cell_shares(model: MoCo, masks_THW: NDArray[np.bool_], grid: tuple[int, int]
 
 
 def covered_cells(model: MoCo, masks_THW: NDArray[np.bool_], grid: tuple[int, int]) -> NDArray[np.bool_]:
-    """Return the cells of the map's grid that count as object, T x h x w: more than half, else what it covers most.
+    """Return the cells of the grid that count as object, T x h x w: covered by more than half, or the most covered.
 
-    Without the second clause an object smaller than a cell would not be there, and attention to nothing would find it.
+    Without the second rule an object smaller than a cell would have no cells, and an empty map would match it.
     """
     shares_Thw = cell_shares(model, masks_THW, grid)
     most_T11 = shares_Thw.max(axis=(1, 2), keepdims=True)
@@ -254,7 +255,7 @@ def covered_cells(model: MoCo, masks_THW: NDArray[np.bool_], grid: tuple[int, in
 
 
 def weights_digest(model: MoCo) -> str:
-    """Return 12 hex digits of all weights and statistics of a model: equal before and after, or it was trained."""
+    """Return 12 hex digits of all weights and statistics of a model; they differ if the model was trained."""
     digest = hashlib.sha256()
     for name, value in sorted(model.state_dict().items()):
         digest.update(name.encode() + value.cpu().contiguous().numpy().tobytes())
@@ -262,7 +263,7 @@ def weights_digest(model: MoCo) -> str:
 
 
 def unchanged(model: MoCo, before: str) -> dict[str, str]:
-    """Return the proof that a model is what it was when its digest was `before`, for an outcome's protocol."""
+    """Return the digests of a model before and after an evaluation, which must be equal, for an outcome's protocol."""
     after = weights_digest(model)
     assert after == before, "an evaluation changed the model"
     return {"weights_before": before, "weights_after": after}

@@ -1,9 +1,9 @@
-"""Whether attention tells two objects of one picture apart: one query, two keys.
+"""Attention to two objects of one image: one query, two keys.
 
-PreViTS section 4.7, figure 6. The foreground of each object alone is a key, the whole picture the query; the same
-Grad-CAM that pretraining supervises says where the query agrees with each. Nothing is trained.
+PreViTS section 4.7, figure 6. Each object alone is a key, the whole image the query. The Grad-CAM that pretraining
+supervises shows where the query matches each key. Nothing is trained.
 
-Shape suffixes: K keys, C channels, H W pixels of a picture, S pixels of the squashed picture, h w cells of the map.
+Shape suffixes: K keys, C channels, H W pixels of an image, S pixels of the squashed image, h w cells of the map.
 """
 
 import io
@@ -20,13 +20,13 @@ from PIL import Image
 from previts import storage
 from previts.errors import InputError
 from previts.evals import detection_images, detection_sets, features, metrics
-from previts.evals.protocol import Outcome
+from previts.evals.protocol import Outcome, Population
 from previts.evaluation import EvaluationConfig
 from previts.moco import MoCo
 from previts.progress import progress
 
 KEYS = 2
-# A key must be seen on the map's coarse grid, and keys must not be one another's.
+# A key must be visible on the map's coarse grid, and the two keys must hardly overlap.
 LEAST_AREA, MOST_OVERLAP = 0.04, 0.1
 FIGURE_PICTURES, THUMBNAIL_WIDTH = 6, 128
 
@@ -35,8 +35,8 @@ Cells = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
-class Scene:
-    """A picture with two objects: its URI, their names, and their pixels KHW."""
+class TwoObjectImage:
+    """An image with two objects: its URI, their names, and their masks KHW."""
 
     uri: str
     names: tuple[str, ...]
@@ -44,11 +44,11 @@ class Scene:
 
 
 def localise(model: MoCo, data_uri: str, config: EvaluationConfig) -> Outcome:
-    """Score attention on pictures of COCO with two objects, as fractions.
+    """Score attention on images of COCO with two objects, as fractions.
 
-    `grounding/energy` is the share of attention on the key's object, `grounding/pointing` how often the strongest cell
-    lies on it, `grounding/told_apart` how often each of the two keys draws more attention to its own object, for its
-    area, than to the other: 0.25 for maps that have nothing to do with the keys, 0 for maps that are always the same.
+    `grounding/energy` is the share of attention on the key's object. `grounding/pointing` is how often the strongest
+    cell is on it. `grounding/told_apart` is how often each of the two keys draws more attention per area to its own
+    object than to the other: 0.25 for maps that are independent of the keys, 0 for maps that are always the same.
 
     Args:
         model: In eval mode.
@@ -56,23 +56,25 @@ def localise(model: MoCo, data_uri: str, config: EvaluationConfig) -> Outcome:
         config: Uses crop, limit.
 
     Raises:
-        InputError: If a file of the layout is missing or damaged, or no picture has two objects that are large enough.
+        InputError: If a file of the layout is missing or damaged, or no image has two objects that are large enough.
     """
     before = features.weights_digest(model)
-    scenes = read_scenes(data_uri)
-    chosen = [scenes[number] for number in features.evenly(len(scenes), config.limit)]
+    every = read_two_object_images(data_uri)
+    chosen = [every[number] for number in features.evenly(len(every), config.limit)]
     shown = features.evenly(len(chosen), FIGURE_PICTURES)
     figure = _Figure()
     load = partial(features.load_whole, size=config.crop)
-    pictures = features.batches([scene.uri for scene in chosen], load, 1)
-    energy, pointing, told_apart = [], [], []
-    for number, (scene, image) in enumerate(zip(progress(chosen, "COCO keys", unit="picture"), pictures, strict=True)):
-        cam_Khw, shares_Khw = attend(model, image[0], scene.masks)
+    batches = features.image_batches([item.uri for item in chosen], load, 1)
+    energy, pointing, told_apart, even, random_cell = [], [], [], [], []
+    for number, (item, batch) in enumerate(zip(progress(chosen, "COCO keys", unit="image"), batches, strict=True)):
+        cam_Khw, shares_Khw = attend(model, batch[0], item.masks)
         energy.append(metrics.energy_in_mask(cam_Khw, shares_Khw))
         pointing.append(metrics.pointing(cam_Khw, shares_Khw))
         told_apart.append(tells_apart(cam_Khw, shares_Khw))
+        even.append(shares_Khw.mean())
+        random_cell.append((shares_Khw >= metrics.POINTING_SHARE).mean())
         if number in shown:
-            figure.add(scene, cam_Khw)
+            figure.add(item, cam_Khw)
     return Outcome(
         metrics={
             "grounding/energy": float(np.mean(energy)),
@@ -80,21 +82,27 @@ def localise(model: MoCo, data_uri: str, config: EvaluationConfig) -> Outcome:
             "grounding/told_apart": float(np.mean(told_apart)),
         },
         protocol={
-            # Paper: shows pictures only, of frames of videos; its numbers, and COCO, are ours.
-            "pictures": f"val2017 with {KEYS} objects or more of {LEAST_AREA:.0%} of the picture each, the two largest "
+            # Paper: shows figures only, of frames of videos; the numbers, and COCO, are our choice.
+            "pictures": f"val2017 with {KEYS} objects or more of {LEAST_AREA:.0%} of the image each; the two largest "
             f"that overlap in at most {MOST_OVERLAP:.0%} of the smaller",
-            "input": f"whole pictures squashed to {config.crop} x {config.crop}; a key is the picture times the mask",
-            "mask": "cells' shares that the object covers; a cell counts as the object where more than half",
+            "input": f"whole images squashed to {config.crop} x {config.crop}; a key is the image times the mask",
+            "mask": "the share of each cell that the object covers; pointing needs a cell that is half covered",
             "pictures_scored": len(chosen),
-            "mean_area_of_an_object": float(np.mean([scene.masks.mean(axis=(1, 2)) for scene in chosen])),
+            "mean_area_of_an_object": float(np.mean([item.masks.mean(axis=(1, 2)) for item in chosen])),
             **features.unchanged(model, before),
         },
         figures={"keys.npz": figure.npz()},
+        populations={
+            # The scores of an even map, of a random cell, and of two maps that do not depend on their keys.
+            "grounding/energy": Population(KEYS * len(chosen), "objects", float(np.mean(even))),
+            "grounding/pointing": Population(KEYS * len(chosen), "objects", float(np.mean(random_cell))),
+            "grounding/told_apart": Population(len(chosen), "images", 0.25),
+        },
     )
 
 
 def attend(model: MoCo, image_CSS: features.Pixels, masks_KHW: Masks) -> tuple[Cells, Cells]:
-    """Return the attention of the whole picture for each object as key, and the object's share of each cell, Khw."""
+    """Return the attention of the whole image to each object as key, and the object's share of each cell, Khw."""
     size, device = image_CSS.shape[-1], features.device_of(model)
     squashed_KSS = np.stack(
         [
@@ -113,67 +121,68 @@ def attend(model: MoCo, image_CSS: features.Pixels, masks_KHW: Masks) -> tuple[C
 
 
 def tells_apart(cam_Khw: Cells, shares_Khw: Cells) -> bool:
-    """Return whether each map is stronger, per covered cell, on its own object than on the other."""
-    # means_KJ: map k's mean strength on object j.
+    """Return whether each map is stronger per covered cell on its own object than on the other."""
+    # means_KJ: mean strength of map k on object j.
     means_KJ = np.einsum("khw,jhw->kj", cam_Khw, shares_Khw) / np.maximum(shares_Khw.sum(axis=(1, 2)), 1e-12)
     return bool((means_KJ.argmax(axis=1) == np.arange(len(means_KJ))).all() and (means_KJ.max(axis=1) > 0).all())
 
 
-def read_scenes(data_uri: str) -> list[Scene]:
-    """Return the pictures with two objects that are large enough and apart, in the order of their numbers.
+def read_two_object_images(data_uri: str) -> list[TwoObjectImage]:
+    """Return the images with two large objects that hardly overlap, in the order of their numbers.
 
     Raises:
-        InputError: If the annotations are missing or damaged, or there is no such picture.
+        InputError: If the annotations are missing or damaged, or there is no such image.
     """
     split = detection_sets.read_coco(data_uri, "val", 0)
     names = list(split.categories.values())
-    found = (_scene(picture, names) for picture in split.pictures)
-    scenes = [scene for scene in found if scene is not None]
-    if not scenes:
+    found = (_two_object_image(image, names) for image in split.images)
+    images = [image for image in found if image is not None]
+    if not images:
         raise InputError(
-            f"no picture of {storage.join(data_uri, 'val2017')} has two objects of {LEAST_AREA:.0%} of its area each"
+            f"no image of {storage.join(data_uri, 'val2017')} has two objects of {LEAST_AREA:.0%} of its area each; "
+            "give more images"
         )
-    return scenes
+    return images
 
 
-def _scene(picture: detection_sets.Picture, names: Sequence[str]) -> Scene | None:
-    """Return a picture with its two largest objects that are apart, or None."""
-    width, height = picture.size
-    boxes_N4 = picture.objects.boxes
+def _two_object_image(image: detection_sets.AnnotatedImage, names: Sequence[str]) -> TwoObjectImage | None:
+    """Return an image with its two largest objects that hardly overlap, or None."""
+    width, height = image.size
+    boxes_N4 = image.objects.boxes
     areas_N = (boxes_N4[:, 2:] - boxes_N4[:, :2]).prod(axis=1) / (width * height)
     first: tuple[int, Masks] | None = None
     for number in np.argsort(-areas_N, kind="stable"):
         if areas_N[number] < LEAST_AREA:
             break
-        if picture.objects.ignored[number]:  # a crowd
+        if image.objects.ignored[number]:  # a crowd
             continue
-        mask_HW = detection_images.shape_mask(picture.shapes[number], picture.size, picture.size, picture.uri) > 0
+        mask_HW = detection_images.shape_mask(image.shapes[number], image.size, image.size, image.uri) > 0
         if mask_HW.mean() < LEAST_AREA:
             continue
         if first is None:
             first = (int(number), mask_HW)
         elif (mask_HW & first[1]).sum() <= MOST_OVERLAP * min(mask_HW.sum(), first[1].sum()):
-            labels = (picture.objects.labels[first[0]], picture.objects.labels[number])
-            return Scene(picture.uri, tuple(names[label - 1] for label in labels), np.stack([first[1], mask_HW]))
+            labels = (image.objects.labels[first[0]], image.objects.labels[number])
+            return TwoObjectImage(image.uri, tuple(names[label - 1] for label in labels), np.stack([first[1], mask_HW]))
     return None
 
 
 class _Figure:
-    """Collects thumbnails of the same pictures whatever the model, one line a key."""
+    """Collects thumbnails of images that do not depend on the model, one row per key."""
 
     def __init__(self) -> None:
         self.rows: dict[str, list[Any]] = {}
         self.size = (THUMBNAIL_WIDTH, THUMBNAIL_WIDTH * 3 // 4)
 
-    def add(self, scene: Scene, cam_Khw: Cells) -> None:
-        """Keep one picture with its keys."""
-        image = features.open_image(scene.uri).convert("RGB").resize(self.size, Image.Resampling.BOX)
+    def add(self, item: TwoObjectImage, cam_Khw: Cells) -> None:
+        """Add one image with its keys."""
+        image = features.open_image(item.uri).convert("RGB").resize(self.size, Image.Resampling.BOX)
         pixels = np.asarray(image, dtype=np.uint8)
-        for number, (name, mask, cam) in enumerate(zip(scene.names, scene.masks, cam_Khw, strict=True), start=1):
+        for number, (name, mask, cam) in enumerate(zip(item.names, item.masks, cam_Khw, strict=True), start=1):
             small = Image.fromarray(mask.astype(np.uint8)).resize(self.size, Image.Resampling.NEAREST)
             key_mask = np.asarray(small) > 0
             row = {
-                "names": f"{scene.uri.rsplit('/', 1)[-1]}, key {number}: {name}",
+                "names": f"{item.uri.rsplit('/', 1)[-1]}, key {number}: {name}",
                 "frames": pixels[None],
                 "cams": cam[None].astype(np.float16),
                 "masks": key_mask[None],
@@ -184,7 +193,7 @@ class _Figure:
                 self.rows.setdefault(field, []).append(value)
 
     def npz(self) -> bytes:
-        """Return the figure as DAVIS-2016's is laid out: a scene of one frame for each key."""
+        """Return the figure in the format of DAVIS-2016's figure: a sequence of one frame for each key."""
         file = io.BytesIO()
         arrays: dict[str, Any] = {name: np.stack(values) for name, values in self.rows.items()}
         np.savez_compressed(file, **arrays)

@@ -1,8 +1,8 @@
-"""JHMDB as it is published, and the eight variants of the Video Backgrounds Challenge made of it while it is read.
+"""JHMDB as published, and the eight variants of the Video Backgrounds Challenge, made from it on the fly.
 
-PreViTS section 4.4, figure 3. Nothing is stored: a variant is exact, made from frames and puppet masks at their own
-size before anything is scaled or cropped. Which background stands behind which object follows from the seed alone and
-can be had as a table. Never trains or scores anything.
+PreViTS section 4.4, figure 3. No variant is stored. A variant is exact: it is made from frames and puppet masks at
+their original size, before any scaling or cropping. The pairing of objects and backgrounds depends only on the seed and
+is available as a table. Trains and scores nothing.
 
 Shape suffixes: T frames, H W pixels, C colour channels (RGB).
 """
@@ -32,15 +32,15 @@ COLUMNS = ("seed", "split", "part", "variant", "class", "clip", "background_clas
 
 @dataclass(frozen=True)
 class PuppetClip:
-    """One clip: its frames in order of time and the file with the masks of the person in them.
+    """One clip: its frames in order of time and the file with the masks of the person.
 
     Attributes:
         label: Number of its class.
         class_name: Name of its class.
-        name: Its own, without `.avi`.
+        name: Name of the clip, without `.avi`.
         uri: Folder of the frames.
-        frames: URIs.
-        mask: URI.
+        frames: URIs of the frames.
+        mask: URI of the masks.
     """
 
     label: int
@@ -52,7 +52,7 @@ class PuppetClip:
 
     @property
     def key(self) -> str:
-        """What it is called in the choice of partners."""
+        """Its key in the choice of partners."""
         return f"{self.class_name}/{self.name}"
 
 
@@ -74,14 +74,14 @@ def read_jhmdb(uri: str, split: str) -> tuple[PuppetClips, PuppetClips]:
         split: "1", "2" or "3".
 
     Raises:
-        InputError: If a list, a frame or a file of masks is missing, or a line cannot be read.
+        InputError: If a list, a frame or a file of masks is missing, or a line is invalid.
     """
     for name in (FRAMES, MASKS, SPLITS):
         if not storage.exists(storage.join(uri, name)):
-            there = ", ".join(storage.names(uri)) or "nothing"
+            existing = ", ".join(storage.names(uri)) or "nothing"
             raise InputError(
-                f"{storage.join(uri, name)} is missing; JHMDB is read as published, with {FRAMES}/, {MASKS}/ and "
-                f"{SPLITS}/ side by side, not as other collections pack it (there is: {there})"
+                f"{storage.join(uri, name)} is missing; expected JHMDB as published, with {FRAMES}/, {MASKS}/ and "
+                f"{SPLITS}/ in one folder, not as other collections pack it (the folder has: {existing})"
             )
     lists = clips.read_class_lists(storage.join(uri, SPLITS), split)
     frames_uri, masks_uri = storage.join(uri, FRAMES), storage.join(uri, MASKS)
@@ -93,7 +93,7 @@ def read_jhmdb(uri: str, split: str) -> tuple[PuppetClips, PuppetClips]:
             place = f"{class_name}/{name}"
             folder = storage.join(frames_uri, place)
             names = frames.get(place, [])
-            # The files count from 1 without a gap; one that is lost would shift all masks behind it.
+            # The files are numbered from 1 without gaps; a missing file would shift all later masks.
             expected = [f"{number:05d}.png" for number in range(1, max(1, len(names)) + 1)]
             if names != expected:
                 lost = next(name for name in expected if name not in names)
@@ -105,12 +105,12 @@ def read_jhmdb(uri: str, split: str) -> tuple[PuppetClips, PuppetClips]:
             parts[part].append(PuppetClip(label, class_name, name, folder, uris, mask))
     if not parts["1"] or not parts["2"]:
         lacking = "train" if parts["2"] else "test"
-        raise InputError(f"the lists of split {split} in {storage.join(uri, SPLITS)} name no clip to {lacking} on")
+        raise InputError(f"the lists of split {split} in {storage.join(uri, SPLITS)} have no clip to {lacking} on")
     return PuppetClips(tuple(lists), tuple(parts["1"])), PuppetClips(tuple(lists), tuple(parts["2"]))
 
 
 def _by_folder(uri: str, suffix: str) -> dict[str, list[str]]:
-    """Return the sorted names of the files with that ending by `<class>/<clip>`; hidden ones are no part of the set."""
+    """Return the sorted names of the files with that ending by `<class>/<clip>`, without hidden files."""
     fs, path = storage.open_fs(uri)
     root, found = path.rstrip("/") + "/", dict[str, list[str]]()
     for name in sorted(fs.find(path)):
@@ -121,33 +121,33 @@ def _by_folder(uri: str, suffix: str) -> dict[str, list[str]]:
 
 
 def read_frames(clip: PuppetClip, numbers: Sequence[int]) -> Pixels:
-    """Return the frames of these numbers, counted from 0, as THWC; each file is decoded once.
+    """Return the frames with these numbers, counted from 0, as THWC; each file is decoded once.
 
     Raises:
-        InputError: If a frame is damaged or of another size than the others.
+        InputError: If a frame is damaged or differs in size from the others.
     """
     used, places = np.unique(np.asarray(numbers, np.int64), return_inverse=True)
-    pictures = [np.asarray(features.open_image(clip.frames[number]).convert("RGB"), np.uint8) for number in used]
-    for number, picture in zip(used, pictures, strict=True):
-        if picture.shape != pictures[0].shape:
+    frames = [np.asarray(features.open_image(clip.frames[number]).convert("RGB"), np.uint8) for number in used]
+    for number, frame in zip(used, frames, strict=True):
+        if frame.shape != frames[0].shape:
             raise InputError(
-                f"{clip.frames[number]} has {picture.shape = }, {clip.frames[used[0]]} {pictures[0].shape}; "
+                f"{clip.frames[number]} has {frame.shape = }, {clip.frames[used[0]]} {frames[0].shape}; "
                 "all frames of a clip need one size"
             )
-    return np.stack(pictures)[places]
+    return np.stack(frames)[places]
 
 
 def read_masks(clip: PuppetClip) -> Mask:
-    """Return where the person is in each frame of a clip, THW.
+    """Return the person's mask in each frame of a clip, THW.
 
     Raises:
-        InputError: If the file cannot be read, or there is not one mask for each frame.
+        InputError: If the file cannot be read, or the number of masks differs from the number of frames.
     """
     try:
         document: dict[str, Any] = loadmat(io.BytesIO(storage.read_bytes(clip.mask)), variable_names=[MASK_FIELD])
     except FileNotFoundError:
         raise InputError(f"{clip.mask} is missing; expected the puppet masks of JHMDB as published") from None
-    except Exception as error:  # whatever SciPy meets in a damaged file: its own errors, zlib's, ValueError, TypeError
+    except Exception as error:  # SciPy raises many types for a damaged file: its own, zlib's, ValueError, TypeError
         raise InputError(f"{clip.mask} cannot be read as a MATLAB file ({error}); replace it by the original") from None
     if MASK_FIELD not in document:
         raise InputError(f"{clip.mask} has no field {MASK_FIELD}; expected the puppet masks of JHMDB as published")
@@ -163,19 +163,19 @@ def read_masks(clip: PuppetClip) -> Mask:
 
 
 def behind(part: PuppetClips, variant: str, seed: int) -> dict[str, PuppetClip]:
-    """Return by its URI for each clip the one of the same part whose background a mixed variant takes.
+    """Return for each clip, by its URI, the clip of the same part that provides the background of a mixed variant.
 
     Raises:
-        InputError: If a clip has no partner, such as the only one of its class for mixed_same.
+        InputError: If a clip has no partner, such as the only clip of its class for mixed_same.
     """
     chosen = partners(variant, [clip.label for clip in part.clips], [clip.key for clip in part.clips], seed)
     return {clip.uri: part.clips[other] for clip, other in zip(part.clips, chosen, strict=True)}
 
 
 def varied(part: PuppetClips, variant: str, seed: int) -> clips.LabelledClips:
-    """Return the clips of a part in one variant, made when they are read.
+    """Return the clips of a part in one variant, which is made when a clip is read.
 
-    The partners of a mixed variant come from the whole part, so that a limit on what is scored does not change them.
+    The partners of a mixed variant come from the whole part, so that a limit on the scored clips does not change them.
     """
     by_uri = {clip.uri: clip for clip in part.clips}
     others = behind(part, variant, seed) if variant in MIXED else {}
@@ -189,7 +189,7 @@ def varied(part: PuppetClips, variant: str, seed: int) -> clips.LabelledClips:
 
 
 def mask_footage(clip: PuppetClip) -> Footage:
-    """Return the masks of a clip as footage, black and white, that can be cut and scaled as its frames are."""
+    """Return the masks of a clip as black and white footage, which can be cropped and scaled like its frames."""
 
     def read(numbers: Sequence[int]) -> Pixels:
         masks_THW = read_masks(clip)[np.asarray(numbers)]
@@ -199,7 +199,7 @@ def mask_footage(clip: PuppetClip) -> Footage:
 
 
 def _footage(clip: PuppetClip, read: Callable[[Sequence[int]], Pixels]) -> Footage:
-    # not stated: the frames are taken as they come, as if they were at the rate of the clips of UCF-101.
+    # not stated: consecutive frames are used, as if they had the rate of UCF-101's videos.
     return steady(len(clip.frames), clips.FPS, read)
 
 
@@ -228,10 +228,10 @@ def _masks_of(clip: PuppetClip, frames_THWC: Pixels, numbers: Sequence[int]) -> 
 
 
 def count_oddities(part: PuppetClips) -> Oddities:
-    """Read all masks of a part; return how many frames there are, without a person, and spanned by the person's box.
+    """Return the number of frames of a part, of frames without a person, and of frames that the person's box spans.
 
     Raises:
-        InputError: If a file of masks is damaged, or does not fit its frames.
+        InputError: If a file of masks is damaged, or does not match its frames.
     """
 
     def count(clip: PuppetClip) -> Oddities:
@@ -244,7 +244,7 @@ def count_oddities(part: PuppetClips) -> Oddities:
 
 
 def manifest(rows: Iterable[tuple[str, str, PuppetClips]], seed: int) -> bytes:
-    """Return whose background each mixed variant takes, as CSV, for (split, part, clips) of a challenge."""
+    """Return the source of each mixed variant's background as CSV, for (split, part, clips) of a challenge."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(COLUMNS)

@@ -1,7 +1,7 @@
 """Linear probes of a frozen encoder: support vector machines on VOC 2007, softmax regression on ImageNet-1k.
 
-PreViTS section 4.2, table 1 (VOC07 clf., IN-1k clf.). The encoder only gives features; a digest of its weights, taken
-before and after, is part of the outcome.
+PreViTS section 4.2, table 1 (VOC07 clf., IN-1k clf.). The encoder only computes features; a digest of its weights,
+taken before and after, is part of the outcome.
 
 Shape suffixes: N B images, D features, C classes.
 """
@@ -24,8 +24,8 @@ from torch.nn import functional as F
 from previts import storage
 from previts.errors import InputError
 from previts.evals import features, metrics, training
-from previts.evals.protocol import Outcome
-from previts.evaluation import EvaluationConfig
+from previts.evals.protocol import Outcome, Population
+from previts.evaluation import EvaluationConfig, SvmConfig
 from previts.moco import MoCo
 from previts.progress import progress
 
@@ -41,17 +41,17 @@ MAX_ITERATIONS = 2000
 RATES = {"moco": 30.0, "virtex": 0.3}
 MOMENTUM, INITIAL_DEVIATION = 0.9, 0.01
 STEPS, STEP_FACTOR = (0.6, 0.8), 0.1  # epochs 60 and 80 of 100
-# A hundred epochs of a small set are a hundred steps, far from where the recipe ends on ImageNet (500,000): the result
-# would be the luck of the last batches. Cached features go on for as many epochs as so many steps take.
+# On a small dataset a hundred epochs are about a hundred steps; the recipe takes 500,000 on ImageNet. The result would
+# depend on the last batches by chance. With cached features, training takes at least this many steps.
 LEAST_STEPS = 2000
 SCORED_AT_ONCE = 4096
 
 
 def voc07(model: MoCo, data_uri: str, config: EvaluationConfig) -> Outcome:
-    """Train one linear SVM a class on VOC 2007 trainval and score test: `voc07/map` in percent.
+    """Train one linear SVM per class on VOC 2007 trainval and score test: `voc07/map` in percent.
 
-    Features are those of a centre crop, scaled to unit length. An image whose objects of a class are all "difficult"
-    is a negative in training and left out of that class's test (VirTex).
+    Features come from a centre crop and are scaled to unit length. An image whose objects of a class are all
+    "difficult" is a negative in training and is left out of the test of that class (VirTex).
 
     Args:
         model: In eval mode.
@@ -91,32 +91,48 @@ def voc07(model: MoCo, data_uri: str, config: EvaluationConfig) -> Outcome:
             "images": {split: len(labels) for split, labels in split_labels.items()},
             **features.unchanged(model, before),
         },
+        populations={
+            "voc07/map": Population(
+                len(split_labels["test"]), "images", _voc_chance(split_labels["test"], result, config.svm)
+            )
+        },
     )
 
 
+def _voc_chance(test_labels_NC: Labels, result: "VocResult", settings: SvmConfig) -> float | None:
+    """Return the expected mean AP of random scores in percent; None for 11-point AP, which has no closed form."""
+    if settings.average_precision != "area":
+        return None
+    scored_NC = test_labels_NC[:, np.array(result.precision) >= 0].T
+    chances = [
+        metrics.chance_average_precision(int((labels == 1).sum()), int((labels != 0).sum())) for labels in scored_NC
+    ]
+    return 100 * float(np.mean(chances))
+
+
 def voc_classes(root: str) -> list[str]:
-    """Return the classes of which VOC 2007 has lists, sorted.
+    """Return the classes for which VOC 2007 has lists, sorted.
 
     Raises:
-        InputError: If there is none, or one without a list of the test images.
+        InputError: If there is no class, or a class has no list of test images.
     """
     folder = storage.join(root, "ImageSets", "Main")
     names = set(storage.names(folder))
     classes = sorted(name.removesuffix("_trainval.txt") for name in names if name.endswith("_trainval.txt"))
-    # "train" is a class as well as a split, so test.txt and train.txt say nothing about classes.
+    # "train" is a class as well as a split, so test.txt and train.txt do not identify classes.
     for name in classes:
         if f"{name}_test.txt" not in names:
-            raise InputError(f"{storage.join(folder, f'{name}_test.txt')} is missing; the test lists are needed too")
+            raise InputError(f"{storage.join(folder, f'{name}_test.txt')} is missing; add the test lists")
     if not classes:
         raise InputError(f"there is no {storage.join(folder, '<class>_trainval.txt')}; expected VOC 2007 as published")
     return classes
 
 
 def read_voc_labels(root: str, classes: Sequence[str], split: str) -> tuple[list[str], Labels]:
-    """Return the image names of a split and their labels, N x C: 1 present, -1 absent, 0 only difficult ones.
+    """Return the image names of a split and their labels, N x C: 1 present, -1 absent, 0 only difficult objects.
 
     Raises:
-        InputError: If a list is missing, a line cannot be read, or the lists do not name the same images.
+        InputError: If a list is missing, a line is invalid, or the lists do not name the same images.
     """
     columns: list[dict[str, int]] = []
     for name in classes:
@@ -140,7 +156,7 @@ def read_voc_labels(root: str, classes: Sequence[str], split: str) -> tuple[list
 
 @dataclass(frozen=True)
 class VocResult:
-    """By class: average precision in percent, -1 where a split has no positive or no negative; the cost chosen."""
+    """By class: average precision in percent, or -1 if a split has no positive or no negative; the chosen cost."""
 
     precision: list[float]
     cost: list[float]
@@ -149,7 +165,7 @@ class VocResult:
 def probe_voc(
     train_ND: Features, train_labels_NC: Labels, test_ND: Features, test_labels_NC: Labels, *, method: str, seed: int
 ) -> VocResult:
-    """Fit and score one linear SVM a class; labels as `read_voc_labels` gives them, features of any length."""
+    """Fit and score one linear SVM per class; labels as in `read_voc_labels`, features of any length."""
     train_ND, test_ND = _unit(train_ND), _unit(test_ND)
 
     def probe(number: int) -> tuple[float, float]:
@@ -162,7 +178,7 @@ def probe_voc(
         scores_N = _svm(cost, seed).fit(train_ND, truth_N).decision_function(test_ND[kept_N])
         return 100 * _average_precision(method, test_truth_N, scores_N), cost
 
-    with ThreadPoolExecutor(features.THREADS) as pool:  # the solver leaves Python's lock
+    with ThreadPoolExecutor(features.THREADS) as pool:  # the solver releases Python's lock
         numbers = range(train_labels_NC.shape[1])
         found = list(progress(pool.map(probe, numbers), "VOC07 SVMs", unit="class", total=len(numbers)))
     return VocResult([precision for precision, _ in found], [cost for _, cost in found])
@@ -178,7 +194,7 @@ def _svm(cost: float, seed: int) -> LinearSVC:
 
 
 def _best_cost(train_ND: Features, truth_N: NDArray[np.bool_], seed: int) -> float:
-    """Return the cost of the best mean average precision over the folds; the smallest where folds cannot be made."""
+    """Return the cost with the best mean average precision over the folds; the smallest if there are no folds."""
     folds = min(FOLDS, int(truth_N.sum()), int((~truth_N).sum()))
     if folds < 2:
         return COSTS[0]
@@ -206,10 +222,10 @@ def imagenet(model: MoCo, data_uri: str, config: EvaluationConfig, folder: str) 
         model: In eval mode.
         data_uri: Folder with `{train,val}/<class>/<image>`.
         config: Uses resize, crop, batch_size, linear, limit, seed.
-        folder: URI for states to go on from after a stop.
+        folder: URI for the states to resume from.
 
     Raises:
-        InputError: If a split is missing, or val has a class that train has not.
+        InputError: If a split is missing, or val has a class that train does not have.
     """
     before = features.weights_digest(model)
     train = features.limited(features.read_image_folder(storage.join(data_uri, "train")), config.limit)
@@ -221,20 +237,24 @@ def imagenet(model: MoCo, data_uri: str, config: EvaluationConfig, folder: str) 
     return Outcome(
         metrics={f"in1k/top{k}": metrics.top_k_accuracy(scores_NC, labels_N, k) for k in (1, 5)},
         protocol={
-            **head_protocol(config, head, "one centre crop an image"),
+            **head_protocol(config, head, "one centre crop per image"),
             "classes": len(train.classes),
             "images": {"train": len(train.uris), "val": len(val.uris)},
             **features.unchanged(model, before),
+        },
+        populations={
+            f"in1k/top{k}": Population(len(val.uris), "images", metrics.chance_accuracy(len(train.classes), k))
+            for k in (1, 5)
         },
     )
 
 
 def head_protocol(config: EvaluationConfig, head: "Head", view: str) -> dict[str, Any]:
-    """Return how a classifier was trained, for an outcome's protocol; `view` is what its `load` makes of an image."""
+    """Return how a classifier was trained, for an outcome's protocol; `view` describes the output of its `load`."""
     cached = config.linear.views == "cached"
     return {
         "classifier": "softmax regression on pooled features, SGD",
-        # Paper: follows MoCo, whose crops are drawn anew in each epoch; "cached" is a departure, for its cost.
+        # Paper: follows MoCo, which draws new crops in each epoch; "cached" differs, to save compute.
         "views": f"{view}, encoded once" if cached else "random crops and flips, encoded every epoch",
         "recipe": config.linear.recipe,
         "learning_rate": RATES[config.linear.recipe],
@@ -245,7 +265,7 @@ def head_protocol(config: EvaluationConfig, head: "Head", view: str) -> dict[str
 
 @dataclass(frozen=True)
 class Head:
-    """A linear classifier: weight CD and bias C, and the epochs that it was trained for."""
+    """A linear classifier: weight CD, bias C, and the number of training epochs."""
 
     weight: Tensor
     bias: Tensor
@@ -268,15 +288,15 @@ def train_head(
     folder: str,
     what: str,
 ) -> Head:
-    """Return a linear classifier of the training images, on the device of the model; the encoder is only read.
+    """Return a linear classifier trained on images, on the device of the model; the encoder does not change.
 
     Args:
         model: In eval mode.
-        train: What to learn from.
-        load: Turns an image's URI into what the encoder sees; "fresh" views draw a random crop of it instead.
+        train: The training images.
+        load: Converts an image's URI to the input of the encoder; "fresh" views use random crops instead.
         config: Uses linear, batch_size, crop, seed.
-        folder: URI for states to go on from after a stop.
-        what: Said on the progress line.
+        folder: URI for the states to resume from.
+        what: Text of the progress line.
     """
     labels_N = np.array(train.labels)
     epoch_steps = training.steps_an_epoch(len(labels_N), config.batch_size)
@@ -297,7 +317,7 @@ Batch = tuple[Tensor, Tensor]  # features_BD, labels_B
 
 
 def cached_views(features_ND: Features, labels_N: Labels, config: EvaluationConfig, first: int) -> Iterator[Batch]:
-    """Yield this process's share of the batches from step `first` on, of features that are there."""
+    """Yield this process's share of the batches from step `first` on, of cached features."""
     for _, chosen in training.shares(len(labels_N), config.batch_size, config.seed, first):
         yield torch.from_numpy(features_ND[chosen]), torch.from_numpy(labels_N[chosen])
 
@@ -305,7 +325,7 @@ def cached_views(features_ND: Features, labels_N: Labels, config: EvaluationConf
 def fresh_views(
     model: MoCo, uris: Sequence[str], labels_N: Labels, config: EvaluationConfig, first: int
 ) -> Iterator[Batch]:
-    """Yield this process's share of the batches from step `first` on, of random crops that are encoded now (MoCo)."""
+    """Yield this process's share of the batches from step `first` on, of random crops encoded on the fly (MoCo)."""
 
     def load(item: tuple[int, int]) -> tuple[features.Pixels, int]:
         epoch, number = item
@@ -332,16 +352,16 @@ def fit_softmax(
     folder: str,
     what: str,
 ) -> Head:
-    """Return the classifier that SGD with momentum and no weight decay reaches.
+    """Return a linear classifier, trained by SGD with momentum and without weight decay.
 
     Args:
-        coming: Given the first step, yields this process's share of the batches from there on.
+        coming: Called with the first step; yields this process's share of the batches from that step on.
         sizes: Numbers of features and of classes.
         epoch_steps: Batches in an epoch.
         config: Uses linear, seed.
-        device: Where to train.
-        folder: URI for states to go on from after a stop.
-        what: Said on the progress line.
+        device: The device to train on.
+        folder: URI for the states to resume from.
+        what: Text of the progress line.
 
     Raises:
         FloatingPointError: If the loss is not finite.
@@ -351,7 +371,7 @@ def fit_softmax(
         head.weight.normal_(0, INITIAL_DEVIATION, generator=torch.Generator().manual_seed(config.seed))
         head.bias.zero_()
     head = head.to(device)
-    training.train(
+    training.run_steps(
         head,
         torch.optim.SGD(head.parameters(), lr=RATES[config.linear.recipe], momentum=MOMENTUM),
         steps=config.linear.epochs * epoch_steps,
@@ -365,7 +385,7 @@ def fit_softmax(
 
 
 def learning_rate(config: EvaluationConfig, step: int, epoch_steps: int) -> float:
-    """Return the rate of a step: MoCo's steps once an epoch, or VirTex's cosine in every step."""
+    """Return the rate of a step: MoCo's drops after whole epochs, or VirTex's cosine over all steps."""
     rate, epochs = RATES[config.linear.recipe], config.linear.epochs
     if config.linear.recipe == "virtex":
         return rate * 0.5 * (1 + math.cos(math.pi * step / (epochs * epoch_steps)))

@@ -12,23 +12,46 @@ from numpy.typing import NDArray
 from sklearn.metrics import average_precision_score
 
 Array = NDArray[np.floating]
+POINTING_SHARE = 0.5  # of a cell, which the object must cover for a hit
 
 
 def average_precision(truth_N: NDArray[np.bool_], scores_N: Array) -> float:
     """Return the area under the stepwise precision-recall curve, in [0, 1] (scikit-learn).
 
     Raises:
-        ValueError: If there is no positive: the figure is not defined then.
+        ValueError: If there is no positive, because the number is not defined then.
     """
     if not truth_N.any():
         raise ValueError("average precision needs at least one positive")
     return float(average_precision_score(truth_N, scores_N))
 
 
-def eleven_point_average_precision(truth_N: NDArray[np.bool_], scores_N: Array) -> float:
-    """Return VOC 2007's own figure, in [0, 1]: the best precision at recall >= r, averaged over r = 0, 0.1, ..., 1.
+def chance_average_precision(positives: int, items: int) -> float:
+    """Return the expected average precision of a random ranking, in [0, 1].
 
-    Equal scores enter together, so that the order of the images does not matter.
+    Each of the N ranks holds a positive with probability P / N. The ranks above it then hold (P - 1) / (N - 1)
+    positives each, so the precision at rank n is [1 + (n - 1) (P - 1) / (N - 1)] / n. The mean of this over all ranks
+    is the expectation. It is close to the prevalence P / N in large sets and above it in small ones.
+
+    Raises:
+        ValueError: If there is no positive, or more positives than items.
+    """
+    if not 0 < positives <= items:
+        raise ValueError(f"positives must be from 1 to the number of items, got {positives = }, {items = }")
+    ranks_N = np.arange(1, items + 1)
+    above = (positives - 1) / max(1, items - 1)
+    return float(np.mean((1 + (ranks_N - 1) * above) / ranks_N))
+
+
+def chance_accuracy(classes: int, k: int = 1) -> float:
+    """Return the expected top-k accuracy of a guess among that many classes, in percent."""
+    return 100.0 * min(k, classes) / classes
+
+
+def eleven_point_average_precision(truth_N: NDArray[np.bool_], scores_N: Array) -> float:
+    """Return VOC 2007's own number, in [0, 1]: the best precision at recall >= r, averaged over r = 0, 0.1, ..., 1.
+
+    Equal scores enter together, so that the order of the images has no effect.
 
     Raises:
         ValueError: If there is no positive.
@@ -40,27 +63,27 @@ def eleven_point_average_precision(truth_N: NDArray[np.bool_], scores_N: Array) 
     ends = np.flatnonzero(np.append(np.diff(scores_N[order]) != 0, True))
     hits = np.cumsum(truth_N[order])[ends]
     precision = hits / (ends + 1)
-    # In integers: 3 of 10 positives must count as recall 0.3, which 0.1 * 3 in floating point is not.
+    # In integers: 3 of 10 positives must count as recall 0.3, which is not equal to 0.1 * 3 in floating point.
     reached = [10 * hits >= tenth * positives for tenth in range(11)]
     return float(np.mean([precision[where].max() for where in reached]))
 
 
 def top_k_accuracy(scores_NC: Array, labels_N: NDArray[np.integer], k: int) -> float:
-    """Return the percentage of images whose label is among the `k` best scores; ties go to the lower class."""
+    """Return the percentage of images whose label is among the `k` best scores; the lower class wins ties."""
     best = np.argsort(-scores_NC, axis=1, kind="stable")[:, :k]
     return 100.0 * float((best == labels_N[:, None]).any(axis=1).mean())
 
 
 def mapped_accuracy(scores_NC: Array, labels_N: NDArray[np.integer], mapping_C: NDArray[np.integer]) -> float:
-    """Return the percentage of images whose best class, renamed by `mapping_C`, is their label; -1 is never right."""
+    """Return the percentage of images whose best class, mapped by `mapping_C`, is their label; -1 is never right."""
     return 100.0 * float((mapping_C[np.argmax(scores_NC, axis=1)] == labels_N).mean())
 
 
 def energy_in_mask(cam_NHW: Array, mask_NHW: NDArray[np.bool_] | Array) -> NDArray[np.float64]:
-    """Return the share of each map's sum that lies inside its mask, N in [0, 1]; 0 for a map of zeros.
+    """Return the share of each map's sum inside its mask, N in [0, 1]; 0 for a map of zeros.
 
     Args:
-        cam_NHW: Maps, not negative; of clips too (NTHW), whose cells then count together.
+        cam_NHW: Non-negative maps; also of clips (NTHW), whose cells count together.
         mask_NHW: On the same grid: bool, or the share of each cell that the object covers.
 
     Raises:
@@ -74,19 +97,19 @@ def energy_in_mask(cam_NHW: Array, mask_NHW: NDArray[np.bool_] | Array) -> NDArr
 
 
 def pointing(cam_NHW: Array, mask_NHW: NDArray[np.bool_] | Array) -> NDArray[np.float64]:
-    """Return whether the strongest cell of each map lies in its mask, N: 1 or 0 (the pointing game, Zhang et al. 2018).
+    """Return whether the strongest cell of each map is in its mask, N: 1 or 0 (the pointing game, Zhang et al. 2018).
 
-    Of equally strong cells the share that lies in the mask counts, so that their order does not; 0 for a map of zeros.
+    Of equally strong cells the share inside the mask counts, so that their order has no effect; 0 for a map of zeros.
 
     Args:
-        cam_NHW: Maps, not negative; of clips too (NTHW).
-        mask_NHW: On the same grid: bool, or the share of each cell that the object covers, of which half is needed.
+        cam_NHW: Non-negative maps; also of clips (NTHW).
+        mask_NHW: On the same grid: bool, or the share of each cell that the object covers, of which a hit needs half.
 
     Raises:
         ValueError: If the two shapes differ.
     """
     _same_grid(cam_NHW, mask_NHW)
-    cam_NX, mask_NX = cam_NHW.reshape(len(cam_NHW), -1), mask_NHW.reshape(len(mask_NHW), -1) >= 0.5
+    cam_NX, mask_NX = cam_NHW.reshape(len(cam_NHW), -1), mask_NHW.reshape(len(mask_NHW), -1) >= POINTING_SHARE
     strongest_NX = (cam_NX == cam_NX.max(axis=1, keepdims=True)) & (cam_NX > 0)
     hits_N = (strongest_NX & mask_NX).sum(axis=1)
     return np.asarray(hits_N / np.maximum(strongest_NX.sum(axis=1), 1))
@@ -122,11 +145,11 @@ class SequenceScore:
 def sequence_score(similarity_T: Array) -> SequenceScore:
     """Return mean, recall and decay of the J of one sequence (DAVIS-2016, Perazzi et al. 2016, section 5.1).
 
-    Recall is the share of frames strictly above 0.5. Decay compares the first and the last of four bins, whose ends are
-    shared with their neighbours as in the official toolkit.
+    Recall is the share of frames strictly above 0.5. Decay compares the first and the last of four bins. Neighbouring
+    bins share their end frames, as in the official toolkit.
 
     Args:
-        similarity_T: J of the scored frames; the caller has left out the first and the last frame of the sequence.
+        similarity_T: J of the scored frames, without the first and the last frame of the sequence.
 
     Raises:
         ValueError: If there is no frame.
@@ -134,8 +157,8 @@ def sequence_score(similarity_T: Array) -> SequenceScore:
     num_frames = len(similarity_T)
     if not num_frames:
         raise ValueError("a sequence needs at least one scored frame")
-    # Paper: the text writes decay as J(t=4) - J(t=1), yet its table only makes sense with the toolkit's opposite sign.
-    # The toolkit keeps these ends in 8 bits, which is wrong above 255 frames; plain integers are meant.
+    # Paper: the text defines decay as J(t=4) - J(t=1), but its table only makes sense with the toolkit's opposite sign.
+    # The toolkit stores these ends in 8 bits, which is wrong above 255 frames; this code uses plain integers.
     ends = (np.round(np.linspace(1, num_frames, 5) + 1e-10) - 1).astype(np.int64)
     first = similarity_T[ends[0] : ends[1] + 1].mean()
     last = similarity_T[ends[3] : ends[4] + 1].mean()
@@ -145,7 +168,7 @@ def sequence_score(similarity_T: Array) -> SequenceScore:
 
 
 def mean_score(scores: list[SequenceScore]) -> SequenceScore:
-    """Return the mean over sequences, each counting the same whatever its length.
+    """Return the mean over sequences, which count equally whatever their length.
 
     Raises:
         ValueError: If there is no sequence.

@@ -1,16 +1,16 @@
-"""Mini-Kinetics with boxes of persons: the layout that is read, and its videos with the persons blacked out.
+"""Mini-Kinetics with boxes of persons: its layout, and its videos with the persons blacked out.
 
-PreViTS appendix A. The set is a list of Kinetics videos (Choi et al. 2019, "Why Can't I Dance in the Mall?"), and the
-boxes come from a person detector; neither has a layout that all would know, so it is Kinetics' own lists, a folder for
-each class, and a table of boxes beside each video:
+PreViTS appendix A. The dataset is a list of Kinetics videos (Choi et al. 2019, "Why Can't I Dance in the Mall?"). The
+boxes come from a person detector. Neither has a standard layout, so this one has Kinetics' own lists, a folder for each
+class, and a table of boxes for each video:
 
     train.csv, val.csv           Kinetics' lists: columns label, youtube_id and any others
     videos/<label>/<id>.mp4      the ten seconds of the list
-    boxes/<label>/<id>.csv       columns frame, x0, y0, x1, y1: a line for each box, any number a frame, none where
-                                 nobody was found. Frames count from 0 in the order in which they are shown; boxes are
-                                 in pixels of the video, right and bottom exclusive.
+    boxes/<label>/<id>.csv       columns frame, x0, y0, x1, y1: a line for each box, any number per frame, none where
+                                 the detector found nobody. Frames count from 0 in display order. Boxes are in pixels
+                                 of the video, right and bottom exclusive.
 
-Videos of Kinetics vanish; those of a list that are not there are left out and counted. Never trains or scores anything.
+Videos of Kinetics disappear over time; missing videos of a list are left out and counted. Trains and scores nothing.
 
 Shape suffixes: T frames, H W pixels, C colour channels (RGB).
 """
@@ -37,7 +37,7 @@ Boxes = dict[int, list[tuple[float, float, float, float]]]  # xyxy in pixels, by
 
 @dataclass(frozen=True)
 class Kinetics:
-    """The videos of one list that are there, and how many of it are not."""
+    """The existing videos of one list, and the number of missing ones."""
 
     videos: clips.LabelledClips
     missing: int
@@ -47,15 +47,15 @@ def read_minikinetics(uri: str) -> tuple[Kinetics, Kinetics]:
     """Return the videos of `train.csv` and of `val.csv`; the classes are those of the first, sorted.
 
     Raises:
-        InputError: If a list is missing, a line cannot be read, a class is not in the first list, or no video of a
-            list is there.
+        InputError: If a list is missing, a line is invalid, a class is not in the first list, or no video of a list
+            exists.
     """
     listed = {split: _read_list(storage.join(uri, f"{split}.csv")) for split in ("train", "val")}
     classes = tuple(sorted({label for label, _ in listed["train"]}))
     if unknown := sorted({label for label, _ in listed["val"]} - set(classes)):
-        raise InputError(f"{storage.join(uri, 'val.csv')} has the class {unknown[0]!r}, and train.csv does not")
-    there = _below(storage.join(uri, "videos"))
-    train, val = (_present(uri, split, pairs, classes, there) for split, pairs in listed.items())
+        raise InputError(f"{storage.join(uri, 'val.csv')} has the class {unknown[0]!r}, which train.csv does not have")
+    existing = _below(storage.join(uri, "videos"))
+    train, val = (_present(uri, split, pairs, classes, existing) for split, pairs in listed.items())
     return train, val
 
 
@@ -71,15 +71,15 @@ def _read_list(uri: str) -> list[tuple[str, str]]:
     pairs = [(row["label"].strip(), row["youtube_id"].strip()) for _, row in rows]
     for (place, _), pair in zip(rows, pairs, strict=True):
         if not all(pair) or "/" in "".join(pair):
-            raise InputError(f"{place}: label and youtube_id must be names of a folder and a file, got {pair}")
+            raise InputError(f"{place}: label and youtube_id must be the names of a folder and a file, got {pair}")
     if len(set(pairs)) < len(pairs):
         twice = next(pair for pair in pairs if pairs.count(pair) > 1)
-        raise InputError(f"{uri} lists {twice} more than once; a video of a class can be listed once")
+        raise InputError(f"{uri} lists {twice} more than once; each video of a class may be listed once")
     return pairs
 
 
 def _rows(uri: str, columns: Sequence[str]) -> list[tuple[str, dict[str, str]]]:
-    """Return the place and the fields of each line of a table that has those columns."""
+    """Return the position and the fields of each line of a table with those columns."""
     try:
         text = storage.read_bytes(uri).decode("utf-8-sig", "replace")
     except FileNotFoundError:
@@ -90,11 +90,13 @@ def _rows(uri: str, columns: Sequence[str]) -> list[tuple[str, dict[str, str]]]:
     return [(f"{uri}, line {reader.line_num}", row) for row in reader]
 
 
-def _present(uri: str, split: str, pairs: list[tuple[str, str]], classes: tuple[str, ...], there: set[str]) -> Kinetics:
-    found = [(label, name) for label, name in pairs if f"{label}/{name}.mp4" in there]
+def _present(
+    uri: str, split: str, pairs: list[tuple[str, str]], classes: tuple[str, ...], existing: set[str]
+) -> Kinetics:
+    found = [(label, name) for label, name in pairs if f"{label}/{name}.mp4" in existing]
     if not found:
         raise InputError(
-            f"none of the {len(pairs)} videos of {storage.join(uri, f'{split}.csv')} is there; expected "
+            f"none of the {len(pairs)} videos of {storage.join(uri, f'{split}.csv')} exists; expected "
             f"{storage.join(uri, 'videos', '<label>', '<youtube_id>.mp4')}"
         )
     uris = tuple(storage.join(uri, "videos", label, f"{name}.mp4") for label, name in found)
@@ -103,7 +105,7 @@ def _present(uri: str, split: str, pairs: list[tuple[str, str]], classes: tuple[
 
 
 def varied(videos: clips.LabelledClips, variant: str) -> clips.LabelledClips:
-    """Return videos as they are ("original"), or with all persons' boxes black ("no_fg")."""
+    """Return unchanged videos ("original"), or videos with all persons' boxes black ("no_fg")."""
     match variant:
         case "original":
             return videos
@@ -113,7 +115,7 @@ def varied(videos: clips.LabelledClips, variant: str) -> clips.LabelledClips:
 
 
 def boxes_uri(video: str) -> str:
-    """Return where the boxes of a video lie."""
+    """Return the URI of the boxes of a video."""
     root, label, name = video.removesuffix(".mp4").rsplit("/", 2)
     return storage.join(root.removesuffix("/videos"), "boxes", label, f"{name}.csv")
 
@@ -122,7 +124,7 @@ def read_boxes(uri: str) -> Boxes:
     """Return the boxes of one video.
 
     Raises:
-        InputError: If the file is missing or a line is no box.
+        InputError: If the file is missing or a line is not a box.
     """
     found: Boxes = {}
     for place, row in _rows(uri, _BOX):
@@ -140,7 +142,7 @@ def blackened(frames_THWC: Pixels, numbers: Sequence[int], boxes: Boxes) -> Pixe
     """Return frames with their boxes black; a pixel that a box touches is black.
 
     Raises:
-        ValueError: If a box lies outside the picture: it is of a video of another size.
+        ValueError: If a box is outside the frame, because it belongs to a video of another size.
     """
     result = frames_THWC.copy()
     height, width = frames_THWC.shape[1:3]
@@ -157,7 +159,9 @@ def _without_persons(uri: str) -> Footage:
     footage, boxes = clips.open_video(uri), read_boxes(boxes_uri(uri))
     count = len(footage.times)
     if boxes and max(boxes) >= count:
-        raise InputError(f"{boxes_uri(uri)} has a box for frame {max(boxes)}, and {uri} has {count} frames")
+        raise InputError(
+            f"{boxes_uri(uri)} has a box for frame {max(boxes)}, but {uri} has {count} frames; give its own boxes"
+        )
 
     def read(numbers: Sequence[int]) -> Pixels:
         try:
@@ -169,7 +173,7 @@ def _without_persons(uri: str) -> Footage:
 
 
 def count_without_boxes(videos: clips.LabelledClips) -> int:
-    """Read the boxes of all videos; return in how many nobody was found, whose two variants are the same.
+    """Return the number of videos without any box, whose two variants are the same; reads the boxes of all videos.
 
     Raises:
         InputError: If a file of boxes is missing or damaged.

@@ -1,7 +1,7 @@
-"""Which benchmarks there are, what each reads, and what one gives.
+"""The benchmarks, the datasets and settings that each reads, and the type of their results.
 
-PreViTS sections 4.2 to 4.5 and 4.7; their settings are `evaluation.EvaluationConfig`. Declares only: nothing here reads
-a file or loads torch.
+PreViTS sections 4.2 to 4.5 and 4.7; the settings are `evaluation.EvaluationConfig`. Declarations only: no module here
+reads a file or loads torch.
 """
 
 import difflib
@@ -14,14 +14,14 @@ from previts.errors import InputError
 
 @dataclass(frozen=True)
 class Benchmark:
-    """A benchmark: the folders of its labelled sets, the sections of the settings that it reads, what it measures.
+    """A benchmark: the folders of its datasets, the settings that it reads, and the models that it accepts.
 
     Attributes:
-        folders: Below the labelled sets; the first is its own.
-        sections: Of `EvaluationConfig`, besides what all benchmarks share.
-        images: Whether it takes image models.
-        clips: Whether it takes video models.
-        shared: Whether it trains for long, which several processes can share.
+        folders: In the folder of the labelled datasets; the first is the benchmark's own.
+        sections: Of `EvaluationConfig`, in addition to the fields that all benchmarks share.
+        images: Whether it accepts image models.
+        clips: Whether it accepts video models.
+        shared: Whether it has a long training that several processes can share.
     """
 
     folders: tuple[str, ...]
@@ -44,25 +44,42 @@ BENCHMARKS = {
     "jhmdb": Benchmark(("jhmdb", "ucf101"), ("actions", "backgrounds"), images=False, clips=True, shared=True),
     "minikinetics": Benchmark(("minikinetics",), ("actions", "backgrounds"), images=False, clips=True, shared=True),
 }
-# Beside the variants of the Backgrounds Challenge: which of the 1000 ImageNet classes is which of the nine.
+# Next to the variants of the Backgrounds Challenge: maps each of the 1000 ImageNet classes to one of the nine.
 CLASS_MAP = "in_to_in9.json"
+
+
+@dataclass(frozen=True)
+class Population:
+    """The test items that a number is measured on.
+
+    Attributes:
+        items: How many.
+        unit: What they are, such as images.
+        chance: What a random answer is expected to score, in the unit of the number; None where that is not defined.
+    """
+
+    items: int
+    unit: str
+    chance: float | None = None
 
 
 @dataclass
 class Outcome:
-    """What one benchmark gave for one model.
+    """The result of one benchmark on one model.
 
     Attributes:
-        metrics: Numbers by name, in the units of the paper's tables: percent, but fractions for DAVIS.
+        metrics: Numbers by name, in the units of the paper's tables: percent, or fractions for attention.
         protocol: How they were measured, and tables too long for `metrics`; JSON types only.
-        figures: Pictures by name, `.png` or `.npz`.
+        figures: Images and arrays by name, `.png` or `.npz`.
         files: Further files by name.
+        populations: By name of a metric: the test items that it is measured on, and its chance level.
     """
 
     metrics: dict[str, float]
     protocol: dict[str, Any]
     figures: dict[str, bytes] = field(default_factory=dict)
     files: dict[str, bytes] = field(default_factory=dict)
+    populations: dict[str, Population] = field(default_factory=dict)
 
 
 def check(names: Iterable[str]) -> None:

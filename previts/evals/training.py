@@ -1,7 +1,7 @@
-"""Training on labelled sets: one loop from the first missing step to the last, on one process or on many.
+"""Training on labelled datasets: one loop from the first missing step to the last, on one or several processes.
 
-PreViTS sections 4.2 to 4.4 (fine-tuning). What a batch holds and what is lost on it is the caller's; a step must depend
-on its number alone, so that a run that was stopped goes on as if it had not been.
+PreViTS sections 4.2 to 4.4 (fine-tuning). The caller provides the batches and the loss. A step must depend only on its
+number, so that a resumed run equals an uninterrupted one.
 """
 
 import itertools
@@ -21,12 +21,12 @@ from previts.pretrain import Conduct
 from previts.progress import progress
 from previts.tensors import delete_checked, read_checked, write_checked
 
-CHECKED_EVERY = 20  # steps between looks at the loss, each of which waits for the device
+CHECKED_EVERY = 20  # steps between checks of the loss, each of which waits for the device
 Batch = TypeVar("Batch")
 _STATE = re.compile(r"state-(\d{8})\.pt")
 
 
-def train(
+def run_steps(
     module: nn.Module,
     optimizer: torch.optim.Optimizer,
     *,
@@ -39,19 +39,19 @@ def train(
     unit: str = "step",
     before_saving: Callable[[], None] = lambda: None,
 ) -> None:
-    """Train `module` in place, from the newest sound state of `folder`; the last step is saved there too.
+    """Train `module` in place, from the newest intact state of `folder`; the last step is saved there too.
 
     Args:
-        module: On its device; in training mode as the caller wants it.
+        module: On its device; the caller sets the training mode.
         optimizer: Of its parameters; each group may have a `lr_scale`.
-        steps: How many.
-        batches: Given the first step, yields this process's share of the batch of every step from there on.
-        loss_of: The mean loss of such a share; what it calls is handed to it, for with several processes that is a
-            wrapper of `module`.
-        rate_at: The learning rate of a step.
-        folder: URI for the states; "" keeps none.
-        what: Said on the progress line.
-        unit: What a step is called there.
+        steps: Number of steps.
+        batches: Called with the first step; yields this process's share of the batch of every step from that step on.
+        loss_of: Returns the mean loss of such a share. Its first argument is the module to call, which is a wrapper of
+            `module` with several processes.
+        rate_at: Returns the learning rate of a step.
+        folder: URI for the states; "" stores none.
+        what: Text of the progress line.
+        unit: Name of a step on the progress line.
         before_saving: Called by every process before a state is saved, and after the last step.
 
     Raises:
@@ -81,7 +81,7 @@ def train(
             if last or step % CHECKED_EVERY == 0:
                 value = float(loss.detach())
                 if not torch.isfinite(loss.detach()):
-                    raise FloatingPointError(f"{what}: the loss of step {step} is {value}; try a lower learning rate")
+                    raise FloatingPointError(f"{what}: the loss of step {step} is {value}; use a lower learning rate")
                 if shown is not None:
                     shown.set_postfix({"loss": f"{value:.3f}"}, refresh=False)
             due = distributed.is_main() and time.monotonic() - saved_at >= every
@@ -91,20 +91,20 @@ def train(
                 if distributed.is_main() and folder:
                     _save(folder, step + 1, module, optimizer)
                 saved_at = time.monotonic()
-                distributed.barrier()  # a process that ends takes the others with it: not before the state is there
+                distributed.barrier()  # the end of one process ends the others: wait until the state is saved
             if stopping and not last:
                 raise SystemExit(distributed.TERMINATED)
 
 
 def steps_an_epoch(count: int, batch_size: int) -> int:
-    """Return how many batches `count` items make; the last may be smaller."""
+    """Return the number of batches of `count` items; the last may be smaller."""
     return math.ceil(count / batch_size)
 
 
 def shares(count: int, batch_size: int, seed: int, first: int) -> Iterator[tuple[int, list[int]]]:
     """Yield the epoch and this process's part of the numbers below `count` of every step from `first` on, without end.
 
-    Each epoch has an order of its own. A last batch that the processes cannot share evenly is filled up from the first.
+    Each epoch has its own order. If the last batch cannot be shared evenly, items of the first batch fill it up.
     """
     world, epoch_steps, current = distributed.world_size(), steps_an_epoch(count, batch_size), -1
     order = np.arange(count)
@@ -135,7 +135,7 @@ def _save(folder: str, step: int, module: nn.Module, optimizer: torch.optim.Opti
 
 
 def _restore(folder: str, module: nn.Module, optimizer: torch.optim.Optimizer, device: torch.device) -> int:
-    """Load the newest sound state into module and optimiser and return its step, or 0."""
+    """Load the newest intact state into module and optimiser and return its step, or 0."""
     for step in reversed(_states(folder)):
         state = read_checked(_state_uri(folder, step), device)
         if state is not None:
@@ -146,6 +146,6 @@ def _restore(folder: str, module: nn.Module, optimizer: torch.optim.Optimizer, d
 
 
 def sweep(folder: str) -> None:
-    """Delete the states of a folder: what they were for is finished."""
+    """Delete the states of a folder, after the training is finished."""
     for step in _states(folder):
         delete_checked(_state_uri(folder, step))

@@ -9,7 +9,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from previts.models.resnet import Encoder as ResNetEncoder
+from previts.models.resnet import ResNetEncoder
 from previts.models.s3dg import S3DG
 
 Kind = Literal["resnet18", "resnet50", "s3dg"]

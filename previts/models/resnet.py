@@ -12,7 +12,7 @@ from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
 from previts.models.norm import GroupedBatchNorm
 
 
-class Encoder(ResNet):  # type: ignore[misc]  # torchvision has no types
+class ResNetEncoder(ResNet):  # type: ignore[misc]  # torchvision has no types
     """torchvision's ResNet without its classifier; `state_dict` loads into torchvision's model (all but `fc`)."""
 
     def __init__(self, kind: Literal["resnet18", "resnet50"], group_size: int | None) -> None:
