@@ -108,7 +108,7 @@ def test_a_call_that_was_stopped_goes_on_to_the_same_network(videos, model, tmp_
         refined = [np.load(Path(half) / f"round-{prior}-0.npz")["maps"] for prior in PRIORS]
         training = usps.fusion_training(usps.build_network(CONFIG, None), CONFIG, torch.device("cpu"))
         losses = [training.run_epoch(images, refined) for _ in range(2)]
-        fit._write_torch(f"{half}/{fit.FUSION}", {"training": training.state(), "losses": losses})
+        torch.save({"training": training.state(), "losses": losses}, f"{half}/{fit.FUSION}")
         uri = half
     else:
         uri = str(tmp_path)

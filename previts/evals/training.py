@@ -6,7 +6,6 @@ on its number alone, so that a run that was stopped goes on as if it had not bee
 
 import itertools
 import math
-import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
@@ -16,14 +15,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from previts import distributed, storage
+from previts import distributed
 from previts.pretrain import Conduct
 from previts.progress import progress
-from previts.tensors import delete_checked, read_checked, write_checked
+from previts.resume import States
 
 CHECKED_EVERY = 20  # steps between looks at the loss, each of which waits for the device
 Batch = TypeVar("Batch")
-_STATE = re.compile(r"state-(\d{8})\.pt")
 
 
 def train(
@@ -59,7 +57,12 @@ def train(
         SystemExit: With code 143 after SIGTERM, once the step is finished and saved.
     """
     device = next(module.parameters()).device
-    first = _restore(folder, module, optimizer, device) if folder else 0
+    states = _states(folder) if folder else None
+    first = 0
+    if states is not None and (found := states.newest(device)):
+        first, state = found
+        module.load_state_dict(state["module"])
+        optimizer.load_state_dict(state["optimizer"])
     learner = distributed.shared(module)
     every = Conduct().checkpoint_seconds
     saved_at = time.monotonic()
@@ -88,8 +91,8 @@ def train(
             stopping, saving = distributed.any_of(terminated.is_set(), due)
             if stopping or saving or last:
                 before_saving()
-                if distributed.is_main() and folder:
-                    _save(folder, step + 1, module, optimizer)
+                if distributed.is_main() and states is not None:
+                    states.save(step + 1, {"module": module.state_dict(), "optimizer": optimizer.state_dict()})
                 saved_at = time.monotonic()
                 distributed.barrier()  # a process that ends takes the others with it: not before the state is there
             if stopping and not last:
@@ -118,34 +121,10 @@ def shares(count: int, batch_size: int, seed: int, first: int) -> Iterator[tuple
         yield epoch, chosen[distributed.rank() :: world].tolist()
 
 
-def _states(folder: str) -> list[int]:
-    return sorted(int(match[1]) for name in storage.names(folder) if (match := _STATE.fullmatch(name)))
-
-
-def _state_uri(folder: str, step: int) -> str:
-    return storage.join(folder, f"state-{step:08d}.pt")
-
-
-def _save(folder: str, step: int, module: nn.Module, optimizer: torch.optim.Optimizer) -> None:
-    older = _states(folder)
-    write_checked(_state_uri(folder, step), {"module": module.state_dict(), "optimizer": optimizer.state_dict()})
-    for old in older:
-        if old != step:
-            delete_checked(_state_uri(folder, old))
-
-
-def _restore(folder: str, module: nn.Module, optimizer: torch.optim.Optimizer, device: torch.device) -> int:
-    """Load the newest sound state into module and optimiser and return its step, or 0."""
-    for step in reversed(_states(folder)):
-        state = read_checked(_state_uri(folder, step), device)
-        if state is not None:
-            module.load_state_dict(state["module"])
-            optimizer.load_state_dict(state["optimizer"])
-            return step
-    return 0
+def _states(folder: str) -> States:
+    return States(folder, "state-{:08d}.pt")
 
 
 def sweep(folder: str) -> None:
     """Delete the states of a folder: what they were for is finished."""
-    for step in _states(folder):
-        delete_checked(_state_uri(folder, step))
+    _states(folder).sweep()
