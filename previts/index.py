@@ -5,14 +5,13 @@ which bytes hold them. What a filter leaves out is not in the index; a table bes
 """
 
 import bisect
-import difflib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
 
-from previts import quality, records, shards, storage, tubes
+from previts import fields, quality, records, shards, storage, tubes
 from previts.errors import InputError
 from previts.experiment import FilterConfig
 from previts.quality import Quality
@@ -209,8 +208,7 @@ def find_video(uri: str, video_id: str) -> IndexRecord:
         failed = {row.video_id: row.error for shard in range(total) for row in shards.read_shard(videos, shard)}
         if video_id in failed:
             raise InputError(f"video {video_id!r} was not stored: {failed[video_id]}")
-        close = difflib.get_close_matches(video_id, known, n=1)
-        raise InputError(f"{uri} has no video {video_id!r}" + (f"; did you mean {close[0]!r}?" if close else ""))
+        raise InputError(f"{uri} has no video {video_id!r}{fields.did_you_mean(video_id, known, cutoff=0.6)}")
     rows = join_shard(manifest.inputs["videos"], manifest.inputs["tubes"], known[video_id])
     return next(row for row in rows if row.video_id == video_id)
 
