@@ -14,7 +14,6 @@ import warnings
 from collections.abc import Sequence
 
 from previts import flow, paper, stages, storage, workers
-from previts.cli import ENGINE
 from previts.errors import InputError
 
 # What the engine prints of itself: executor chatter, the inputs of a step as JSON, rules, blank lines.
@@ -74,7 +73,7 @@ def run_local(
     os.environ.setdefault(workers.WHOLE, str(workers.available()))
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, workers.available() // 2)))
     os.environ.setdefault("PREVITS_CHECKPOINT_SECONDS", "30")  # a laptop is closed sooner than a node is lost
-    os.environ[ENGINE] = str(os.getpid())
+    os.environ[workers.STARTED_BY] = str(os.getpid())
     arguments = {
         "root": root,
         "crawl": crawl,

@@ -5,7 +5,6 @@ The process prints the URI that a verb made on standard output, and everything e
 
 import contextlib
 import os
-import signal
 import sys
 import threading
 import traceback
@@ -13,17 +12,14 @@ from collections.abc import Callable, Iterator, Sequence
 
 import tyro
 
-from previts import paper, stages, storage
+from previts import paper, stages, storage, workers
 from previts.addresses import check_method, finished
 from previts.errors import InputError
 from previts.experiment import Experiment
 from previts.fields import flatten
 from previts.profiles import PROFILES
 from previts.storage import plain
-from previts.workers import STARTED_BY
 
-# Process id of an embedded engine that started this process as one of its steps.
-ENGINE = STARTED_BY
 # What object stores raise; the types share no ancestor with each other or with OSError.
 STORE_ERRORS = (
     ("botocore.exceptions", "BotoCoreError"),
@@ -206,8 +202,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def readable_errors() -> Iterator[None]:
     """End the process with a readable error where its input or its surroundings are at fault."""
     over = threading.Event()
-    watcher = threading.Thread(target=_end_with, args=(os.environ.get(ENGINE, ""), over))
-    watcher.start()
+    if engine := os.environ.get(workers.STARTED_BY, ""):
+        threading.Thread(target=workers.end_with, args=(int(engine), over), daemon=True).start()
     try:
         yield
     except (InputError, OSError, FloatingPointError) as error:
@@ -231,21 +227,8 @@ def readable_errors() -> Iterator[None]:
         sys.exit(130)
     finally:
         over.set()
-        watcher.join()
 
 
 def _store_errors() -> tuple[type[Exception], ...]:
     """Return the error types of the object stores that were used at all."""
     return tuple(getattr(sys.modules[module], name) for module, name in STORE_ERRORS if module in sys.modules)
-
-
-def _end_with(engine: str, over: threading.Event) -> None:
-    """Kill this step once the engine that started it is gone, so that no orphan works beside the next run."""
-    while engine and not over.wait(0.5):
-        try:
-            with open(f"/proc/{engine}/stat") as file:
-                gone = file.read().rsplit(")", 1)[1].split()[0] in "ZX"  # dead, whether or not anyone has noticed
-        except FileNotFoundError:
-            gone = os.path.exists("/proc/self/stat")  # else this system has no /proc to tell
-        if gone:
-            os.kill(os.getpid(), signal.SIGKILL)
