@@ -149,10 +149,6 @@ class PairDataset(Dataset[Item]):
             made.append(Sample(video.video_id, clip_TRS, pictures[0].matrix, mask_TSS, masked, draws[role], ""))
         return made
 
-    def sample(self, epoch: int, sample: int, role: Role) -> Sample:
-        """Return one clip of a sample; see `samples`."""
-        return self.samples(epoch, sample, (role,))[0]
-
     def _frames(
         self, pair: sampling.Pair, epoch: int, sample: int, num_frames: int, roles: Sequence[Role]
     ) -> dict[Role, list[int]]:

@@ -4,10 +4,8 @@ PreViTS section 3.2: clips are drawn only where the tube is not empty. Pixels an
 which bytes hold them. What a filter leaves out is not in the index; a table beside it has all videos, with the reason.
 """
 
-import bisect
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import pyarrow as pa
 
@@ -142,26 +140,6 @@ class Index:
 
     def __iter__(self) -> Iterator[IndexRecord]:
         return (self[number] for number in range(len(self)))
-
-    def find(self, video_id: str) -> IndexRecord:
-        """Return the row of a video by its id; rows are sorted by it."""
-        number = bisect.bisect_left(_Column(self.table.column("video_id")), video_id)
-        if number == len(self) or self.table.column("video_id")[number].as_py() != video_id:
-            raise InputError(f"{self.uri} has no video {video_id!r}")
-        return self[number]
-
-
-@dataclass(frozen=True)
-class _Column:
-    """An Arrow column as a sequence, for bisect."""
-
-    column: Any
-
-    def __len__(self) -> int:
-        return len(self.column)
-
-    def __getitem__(self, number: int) -> str:
-        return str(self.column[number].as_py())
 
 
 def write_index(uri: str, rows: list[IndexRecord], config: FilterConfig) -> dict[str, int | float]:

@@ -5,10 +5,8 @@ sound state in its folder: nothing is random but what is drawn from counters. It
 """
 
 import contextlib
-import os
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -16,8 +14,8 @@ from torch.nn.parallel import DistributedDataParallel
 
 from previts import checkpoint, distributed
 from previts.augment import augment
+from previts.conduct import Conduct
 from previts.dataset import Batch, PairDataset, Side
-from previts.errors import InputError
 from previts.experiment import Experiment
 from previts.index import Index
 from previts.loader import Damaged, batches, default_workers, fitting_workers
@@ -28,38 +26,7 @@ from previts.progress import progress
 from previts.schedule import Schedule
 from previts.watch import RunLog, Watch
 
-
-def _whole_number(variable: str, least: int = 0) -> int | None:
-    text = os.environ.get(variable, "")
-    if text and not (text.isdecimal() and int(text) >= least):
-        raise InputError(f"{variable} must be a whole number from {least}, got {text!r}")
-    return int(text) if text else None
-
-
-@dataclass(frozen=True)
-class Conduct:
-    """How a run is carried out. None of this changes what is learnt.
-
-    Attributes:
-        workers: Loader processes of each training process; PREVITS_WORKERS, else by machine.
-        accumulate: Parts in which a process computes its share of a batch one after another, for one that does not fit
-            into memory; the result is that of the whole. PREVITS_ACCUMULATE, else 1.
-        compile: Whether the encoders go through torch.compile; PREVITS_COMPILE=1.
-        checkpoint_steps: A state is saved every so many steps ...
-        checkpoint_seconds: ... and so many seconds; PREVITS_CHECKPOINT_SECONDS, else 600.
-        log_steps: Distance of log lines; by default about 200 lines a run, at most 50 steps apart.
-        pictures: How many pictures of queries, keys, masks and attention are made over the run.
-        stop_after: Ends the call after so many steps.
-    """
-
-    workers: int | None = field(default_factory=lambda: _whole_number("PREVITS_WORKERS"))
-    accumulate: int = field(default_factory=lambda: _whole_number("PREVITS_ACCUMULATE", 1) or 1)
-    compile: bool = field(default_factory=lambda: bool(_whole_number("PREVITS_COMPILE")))
-    checkpoint_steps: int = 2000
-    checkpoint_seconds: float = field(default_factory=lambda: _whole_number("PREVITS_CHECKPOINT_SECONDS", 1) or 600)
-    log_steps: int | None = None
-    pictures: int = 12
-    stop_after: int | None = None
+CHECKPOINT_STEPS = 2000  # a state is saved every so many steps, if time has not saved one before
 
 
 def train(
@@ -79,7 +46,7 @@ def train(
         uri: Folder of the checkpoints and the log (`checkpoint.py`); `checkpoint.finish` turns it into a model.
         device: Where this process trains.
         run: Takes every logged line and picture too; on the main process only.
-        conduct: How, if not by default.
+        conduct: How it is carried out; see `conduct.py` for the defaults.
 
     Returns:
         Counts and the last logged figures.
@@ -116,8 +83,6 @@ def train(
 
     # From the first step that is missing to the last.
     last = 0 if experiment.model.frozen else schedule.total_steps
-    if conduct.stop_after is not None:
-        last = min(last, first + conduct.stop_after)
     workers = default_workers(device, distributed.world_size()) if conduct.workers is None else conduct.workers
     workers = fitting_workers(experiment, workers, chosen=conduct.workers is not None)
     coming = batches(
@@ -129,7 +94,7 @@ def train(
         workers=workers,
         pin_memory=device.type == "cuda",
     )
-    watch = Watch(uri, first, schedule, experiment, run, log_steps=conduct.log_steps, pictures=conduct.pictures)
+    watch = Watch(uri, first, schedule, experiment, run)
     watch.damaged = len(damaged.reasons)
     saved_at, saved = time.monotonic(), first
     with distributed.sigterm() as terminated, checkpoint.Saver(uri, first) as saver:
@@ -154,7 +119,7 @@ def train(
             watch.look(step, pairs, seen)
             watch.add(step, figures, batch.query.video_ids)
 
-            if stopping or due or step + 1 == last or (step + 1) % conduct.checkpoint_steps == 0:
+            if stopping or due or step + 1 == last or (step + 1) % CHECKPOINT_STEPS == 0:
                 watch.drain()
                 if distributed.is_main():
                     watch.write()

@@ -74,7 +74,6 @@ class Page:
     """Everything that the three files show."""
 
     warning: str
-    created: str
     code_version: str
     counts: dict[str, int | float]
     tables: list[Table]
@@ -100,7 +99,6 @@ def build_report(
     cited: Mapping[str, Mapping[str, Mapping[str, float]]] | None = None,
     profile: str = "",
     index: str = "",
-    created: str = "",
 ) -> dict[str, int | float]:
     """Write the report of some results to a folder as HTML, Markdown and CSV, and return what it counts.
 
@@ -111,7 +109,6 @@ def build_report(
         cited: By table and title, numbers of others that the paper quotes.
         profile: The size at which everything ran; empty if unknown.
         index: The corpus to show first; those of the checkpoints are shown in any case.
-        created: The date that the page should bear; the report never asks the clock, so that it can be repeated.
 
     Raises:
         InputError: If there are no rows, a URI is not that of a result, or two results claim the same cell.
@@ -136,7 +133,6 @@ def build_report(
     }
     page = Page(
         warning=warning(short(profile, 40)),
-        created=short(created, 40),
         code_version=storage.code_version(),
         counts=counts,
         tables=tables,
@@ -248,7 +244,7 @@ def truth_sentence(corpus: Corpus) -> str:
 
 
 def _markdown(page: Page) -> str:
-    lines = ["# PreViTS: measured and reported", "", *([page.created, ""] if page.created else [])]
+    lines = ["# PreViTS: measured and reported", ""]
     lines += [f"**{page.warning}**", ""] if page.warning else []
     numbers = {(note.status, note.cause): note.number for note in page.notes}
     for table in page.tables:

@@ -7,6 +7,7 @@ Fan-out: a worker calls `download`, `saliency` or `track` with `part` of `parts`
 finishes the last shard commits the whole.
 """
 
+import os
 import sys
 import time
 from collections import Counter
@@ -32,6 +33,7 @@ from previts.addresses import (
     result_address,
     result_decided,
 )
+from previts.conduct import read_conduct
 from previts.errors import InputError
 from previts.evals import protocol
 
@@ -333,9 +335,11 @@ def pretrain(
 ) -> str:
     """Pretrain the encoder of one row of the paper's tables on an index; resumes where an earlier call was stopped.
 
-    What changes nothing that is learnt is set by the environment: PREVITS_WORKERS (loader processes of each training
-    process), PREVITS_ACCUMULATE (parts in which a process computes its share of a batch, for small memories),
-    PREVITS_COMPILE=1 (torch.compile), PREVITS_CHECKPOINT_SECONDS.
+    Environment variables set what changes nothing that is learnt:
+    PREVITS_WORKERS (loader processes of each training process; by default as the machine has room for),
+    PREVITS_ACCUMULATE (parts in which a process computes its share of a batch, for small memories; 1),
+    PREVITS_COMPILE (1: encoders go through torch.compile; 0) and
+    PREVITS_CHECKPOINT_SECONDS (a state is saved at least every so many seconds; 600).
 
     Args:
         row: Name of the row, such as 1/vgg/previts (`previts show` lists them).
@@ -366,6 +370,7 @@ def pretrain(
             f"no video of {index} has a tube, so there is nothing that row {row} could constrain or attend to; "
             "look at the videos, or pretrain a row without tracking such as 1/vgg/moco"
         )
+    conduct = read_conduct(os.environ)
     if (processes > 1 or launcher != "local") and not workers.is_launched():
         arguments = ["--row", row, "--index", index, "--root", root, "--profile", profile, "--set", *set]
         return _launch("pretrain", uri, arguments, launcher, processes, job)
@@ -384,7 +389,9 @@ def pretrain(
                 params={"row": row, "profile": profile, **fields.flatten(asdict(plan.experiment))},
             )
         with runlog.reporting(run):
-            summary = program.train(plan.experiment, corpus.read_index(index), uri, device=device, run=run)
+            summary = program.train(
+                plan.experiment, corpus.read_index(index), uri, device=device, run=run, conduct=conduct
+            )
             if distributed.is_main():
                 checkpoint.finish(uri, plan.experiment, int(summary["steps"]))
                 decided = checkpoint_decided(plan, index)

@@ -24,13 +24,13 @@ from av.stream import Disposition
 from av.video.reformatter import ColorRange, Interpolation, VideoReformatter
 
 from previts.canvas import Pixels, make_canvas
-from previts.decoder import pixels, rgb
+from previts.decoder import pixels
 from previts.errors import VideoError
 from previts.experiment import VideoConfig
 from previts.gops import ClipInfo, split_frames
 from previts.window import MAX_FRAMES, Window, check_complete, constant_rate, make_window
 
-__all__ = ["ClipInfo", "Pixels", "VideoConfig", "VideoError", "decode_file", "encode_clip", "inspect_clip", "normalise"]
+__all__ = ["ClipInfo", "Pixels", "VideoConfig", "VideoError", "encode_clip", "inspect_clip", "normalise"]
 
 # What a crawl may contain. Playlists (hls, concat, dash, sdp) are left out: they make the decoder open other files.
 CONTAINERS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,flv,asf,ogg,gif,ivf,m4v,mpegvideo,mxf,nut,dv,rm"
@@ -331,21 +331,3 @@ def inspect_clip(path: str) -> ClipInfo:
     keys = [number for number, (_, key) in enumerate(starts) if key]
     offsets = [starts[number][0] for number in keys] + [end]
     return ClipInfo(context.width, context.height, len(starts), float(rate), header, keys, offsets)
-
-
-def decode_file(path: str) -> Pixels:
-    """Return all frames of a normalised clip, [time, height, width, 3] uint8 RGB.
-
-    Raises:
-        VideoError: If the file cannot be read or is damaged.
-    """
-    reformatter = VideoReformatter()
-    try:
-        container, stream = _open(path)
-        with container:
-            frames = [rgb(reformatter, frame) for frame in container.decode(stream)]
-    except av.FFmpegError as error:
-        raise VideoError(f"not a readable video: {error.strerror or error}") from error
-    if not frames:
-        raise VideoError("the video stream holds no pictures")
-    return np.stack(frames)

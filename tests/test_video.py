@@ -9,7 +9,7 @@ import av
 import numpy as np
 import pytest
 from av.stream import Disposition
-from strange_videos import CONFIG, numbered, shown, write_source, write_tone
+from strange_videos import CONFIG, decode_file, numbered, shown, write_source, write_tone
 
 from previts import decoder, video
 from previts.errors import VideoError
@@ -30,7 +30,7 @@ def noisy_clip(tmp_path_factory):
 
 def test_any_run_of_gops_decodes_to_the_frames_of_the_whole_file(noisy_clip):
     path, info = noisy_clip
-    data, whole = Path(path).read_bytes(), video.decode_file(path)
+    data, whole = Path(path).read_bytes(), decode_file(path)
     assert info.gop_frames == [0, 12, 24, 36]
     bounds = [*info.gop_frames, info.num_frames]
     for first, stop in itertools.combinations(range(len(bounds)), 2):
@@ -42,7 +42,7 @@ def test_any_run_of_gops_decodes_to_the_frames_of_the_whole_file(noisy_clip):
 
 def test_frames_may_be_wanted_in_any_order_and_twice(noisy_clip):
     path, info = noisy_clip
-    data, whole = Path(path).read_bytes(), video.decode_file(path)
+    data, whole = Path(path).read_bytes(), decode_file(path)
     wanted = random.Random(0).choices(range(info.num_frames), k=25)
     decoded = decoder.decode_gops(data[info.gop_offsets[0] : info.gop_offsets[-1]], info.header, wanted)
     np.testing.assert_array_equal(np.stack(decoded), whole[wanted])
@@ -96,7 +96,7 @@ def test_damaged_bytes_are_refused(noisy_clip):
 
 def test_damage_leaves_no_trace_in_what_is_decoded_next(noisy_clip):
     path, info = noisy_clip
-    data, whole = Path(path).read_bytes(), video.decode_file(path)
+    data, whole = Path(path).read_bytes(), decode_file(path)
     gop = data[info.gop_offsets[1] : info.gop_offsets[2]]
     for cut in (30, len(gop) // 4, len(gop) // 2):
         damaged = bytearray(gop)
@@ -140,7 +140,7 @@ def test_encode_clip_refuses_what_it_cannot_write_and_leaves_no_file(tmp_path, f
 def test_colours_survive(tmp_path, colour):
     path = str(tmp_path / "clip.mp4")
     video.encode_clip([np.full((64, 96, 3), colour, np.uint8)] * 13, 25, path)
-    assert np.abs(video.decode_file(path).astype(int) - colour).max() <= 5
+    assert np.abs(decode_file(path).astype(int) - colour).max() <= 5
 
 
 @pytest.mark.parametrize(("matrix", "full"), [(1, False), (6, False), (1, True), (6, True), (2, False)])
@@ -165,7 +165,7 @@ def test_normalising_keeps_colours_of_any_matrix_and_range(tmp_path, matrix, ful
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
     video.normalise(path, str(tmp_path / "clip.mp4"), CONFIG, None, None)
-    assert np.abs(video.decode_file(str(tmp_path / "clip.mp4")).astype(int) - colour).max() <= 5
+    assert np.abs(decode_file(str(tmp_path / "clip.mp4")).astype(int) - colour).max() <= 5
 
 
 # --- every kind of bad input ends with a reason ---
@@ -265,7 +265,7 @@ def test_real_videos(real_data, tmp_path):
     for name in videos:
         target = str(tmp_path / "clip.mp4")
         info = video.normalise(str(real_data / "crawl" / name), target, CONFIG, None, None)
-        whole, data = video.decode_file(target), Path(target).read_bytes()
+        whole, data = decode_file(target), Path(target).read_bytes()
         assert min(info.width, info.height) <= 256
         assert info.fps <= 25
         last = data[info.gop_offsets[-2] : info.gop_offsets[-1]]

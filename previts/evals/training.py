@@ -6,6 +6,7 @@ on its number alone, so that a run that was stopped goes on as if it had not bee
 
 import itertools
 import math
+import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
@@ -16,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from previts import distributed
-from previts.pretrain import Conduct
+from previts.conduct import read_conduct
 from previts.progress import progress
 from previts.resume import States
 
@@ -64,7 +65,7 @@ def train(
         module.load_state_dict(state["module"])
         optimizer.load_state_dict(state["optimizer"])
     learner = distributed.shared(module)
-    every = Conduct().checkpoint_seconds
+    every = read_conduct(os.environ).checkpoint_seconds
     saved_at = time.monotonic()
     shown_at_all = distributed.is_main() and first < steps
     bar = progress(range(first, steps), what, unit=unit, total=steps - first) if shown_at_all else nullcontext()
