@@ -109,7 +109,7 @@ def restore(
     """Load the newest sound state of a folder into model and optimiser.
 
     Returns:
-        The number of steps behind it, or 0, and the damaged clips found so far.
+        The number of steps behind it, or 0, and the damaged videos found so far.
 
     Raises:
         InputError: If the folder belongs to another experiment.

@@ -83,7 +83,7 @@ Item = tuple[int, list[Sample]]
 
 
 class PairDataset(Dataset[Item]):
-    """The chosen videos of an index as clips of pairs; asked by `Request`s, which `batches` makes."""
+    """The chosen videos of an index as clips of pairs; asked by `Request`s, which `load_batches` makes."""
 
     def __init__(self, index: Index, experiment: Experiment) -> None:
         columns = index.table.select(["video_id", "split"]).to_pydict()

@@ -19,7 +19,7 @@ TABLE, QUALITY = "index.parquet", "quality.parquet"
 
 @dataclass(frozen=True)
 class IndexRecord:
-    """One video: where its clip and its tube lie, and the half-open spans of frames in which the object is visible.
+    """One video: where it and its tube are stored, and the half-open spans of frames in which the object is visible.
 
     `mean_area`, `lost_frame`, `border_share` and `agreement` are those of `tubes.TubeRecord`.
     """
@@ -90,7 +90,7 @@ def _join(video: shards.VideoRecord, tube: tubes.TubeRecord) -> IndexRecord:
     )
 
 
-def measure(row: IndexRecord) -> Quality:
+def quality_of(row: IndexRecord) -> Quality:
     """Return what is known of a video without ground truth, not yet judged by any filter."""
     return Quality(
         video_id=row.video_id,
@@ -119,7 +119,7 @@ def summarise(rows: list[IndexRecord]) -> dict[str, int | float]:
         "spans": sum(len(row.spans) for row in rows),
         "mean_tube_seconds": round(sum(row.tracked_frames / row.fps for row in tracked) / max(1, len(tracked)), 3),
         "hours": round(sum(row.num_frames / row.fps for row in rows) / 3600, 4),
-        **quality.summarise([measure(row) for row in rows]),
+        **quality.summarise([quality_of(row) for row in rows]),
     }
 
 
@@ -155,7 +155,7 @@ def write_index(uri: str, rows: list[IndexRecord], config: FilterConfig) -> dict
         InputError: If nothing is left.
     """
     rows = sorted(rows, key=lambda row: row.video_id)
-    judged = quality.judge([measure(row) for row in rows], config)
+    judged = quality.judge([quality_of(row) for row in rows], config)
     kept = [row for row, video in zip(rows, judged, strict=True) if not video.reason]
     records.write_records(storage.join(uri, QUALITY), Quality, judged)
     records.write_records(storage.join(uri, TABLE), IndexRecord, kept)

@@ -18,24 +18,24 @@ from previts.conduct import Conduct
 from previts.dataset import Batch, PairDataset, Side
 from previts.experiment import Experiment
 from previts.index import Index
-from previts.loader import Damaged, batches, default_workers, fitting_workers
+from previts.loader import Damaged, default_workers, fitting_workers, load_batches
 from previts.moco import Clips, MoCo, Pairs, Step, figure_names
 from previts.models import layouts
 from previts.optim import build_optimizer, learning_rate, set_learning_rate
 from previts.progress import progress
 from previts.schedule import Schedule
-from previts.watch import RunLog, Watch
+from previts.watch import MetricLogger, Monitor
 
 CHECKPOINT_STEPS = 2000  # a state is saved every so many steps, if time has not saved one before
 
 
-def train(
+def run_pretraining(
     experiment: Experiment,
     index: Index,
     uri: str,
     *,
     device: torch.device,
-    run: RunLog | None = None,
+    run: MetricLogger | None = None,
     conduct: Conduct | None = None,
 ) -> dict[str, int | float]:
     """Train a model on the videos of an index, from wherever `uri` stands, until its last step is saved there.
@@ -52,7 +52,7 @@ def train(
         Counts and the last logged figures.
 
     Raises:
-        InputError: If the experiment does not fit the processes, or the corpus has too many damaged clips.
+        InputError: If the experiment does not fit the processes, or the corpus has too many damaged videos.
         FloatingPointError: If the loss is not finite; names the step and the videos.
         SystemExit: With code 143 after SIGTERM, once the step is finished and saved.
     """
@@ -85,7 +85,7 @@ def train(
     last = 0 if experiment.model.frozen else schedule.total_steps
     workers = default_workers(device, distributed.world_size()) if conduct.workers is None else conduct.workers
     workers = fitting_workers(experiment, workers, chosen=conduct.workers is not None)
-    coming = batches(
+    coming = load_batches(
         dataset,
         schedule,
         first,
@@ -94,16 +94,16 @@ def train(
         workers=workers,
         pin_memory=device.type == "cuda",
     )
-    watch = Watch(uri, first, schedule, experiment, run)
-    watch.damaged = len(damaged.reasons)
+    monitor = Monitor(uri, first, schedule, experiment, run)
+    monitor.damaged = len(damaged.reasons)
     saved_at, saved = time.monotonic(), first
     with distributed.sigterm() as terminated, checkpoint.Saver(uri, first) as saver:
         if not last and distributed.is_main():
             saver.save(0, model, optimizer)
-        for step in _shown(first, last, watch):
+        for step in _shown(first, last, monitor):
             waited = time.perf_counter()
             batch = next(coming)
-            watch.waited += time.perf_counter() - waited
+            monitor.waited += time.perf_counter() - waited
             stopping, due, lacking = distributed.any_of(
                 terminated.is_set(),
                 distributed.is_main() and time.monotonic() - saved_at >= conduct.checkpoint_seconds,
@@ -111,18 +111,18 @@ def train(
             )
             if lacking:
                 damaged.count(distributed.gather_lists(batch.damaged))
-                watch.damaged = len(damaged.reasons)
+                monitor.damaged = len(damaged.reasons)
 
             set_learning_rate(optimizer, learning_rate(step, schedule.steps_per_epoch, experiment.optim))
             pairs = prepare(batch, device)
             figures, seen = _learn(model, learner, optimizer, pairs, parts)
-            watch.look(step, pairs, seen)
-            watch.add(step, figures, batch.query.video_ids)
+            monitor.look(step, pairs, seen)
+            monitor.add(step, figures, batch.query.video_ids)
 
             if stopping or due or step + 1 == last or (step + 1) % CHECKPOINT_STEPS == 0:
-                watch.drain()
+                monitor.drain()
                 if distributed.is_main():
-                    watch.write()
+                    monitor.write()
                     saver.save(step + 1, model, optimizer, damaged.reasons)
                 saved_at, saved = time.monotonic(), step + 1
             if stopping or step + 1 == last:
@@ -130,7 +130,7 @@ def train(
                 distributed.barrier()  # a process that ends takes the others with it: not before the state is there
             if stopping:
                 raise SystemExit(distributed.TERMINATED)
-    return _summary(watch.lines, saved, index, experiment, len(damaged.reasons))
+    return _summary(monitor.lines, saved, index, experiment, len(damaged.reasons))
 
 
 def _learn(
@@ -185,7 +185,7 @@ def prepare(batch: Batch, device: torch.device) -> Pairs:
     return Pairs(side(batch.query), side(batch.key), other, batch.key_order.to(device, non_blocking=True))
 
 
-def _shown(first: int, last: int, watch: Watch) -> Iterator[int]:
+def _shown(first: int, last: int, monitor: Monitor) -> Iterator[int]:
     """Yield the steps, with a progress bar on the main process."""
     if not distributed.is_main() or first == last:
         yield from range(first, last)
@@ -193,8 +193,11 @@ def _shown(first: int, last: int, watch: Watch) -> Iterator[int]:
     with progress(range(first, last), "pretrain", unit="step", total=last - first) as bar:
         for step in bar:
             yield step
-            if watch.latest:
-                shown = {"loss": f"{watch.latest['loss']:.3f}", "pairs/s": f"{watch.latest['pairs_per_second']:.1f}"}
+            if monitor.latest:
+                shown = {
+                    "loss": f"{monitor.latest['loss']:.3f}",
+                    "pairs/s": f"{monitor.latest['pairs_per_second']:.1f}",
+                }
                 bar.set_postfix(shown, refresh=False)
 
 

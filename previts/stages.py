@@ -70,7 +70,7 @@ def download(
     parts: int = 1,
     max_failure_fraction: float = 0.5,
 ) -> str:
-    """Fetch the videos of a crawl and store them as normalised clips in shards.
+    """Fetch the videos of a crawl and store them as normalised videos in shards.
 
     Args:
         crawl: A CSV or Parquet manifest (video_id, url, start_seconds, end_seconds, label, split), the CSV of VGG-Sound
@@ -312,11 +312,11 @@ def index(videos: str, tubes: str, root: str, profile: str = "paper", set: Seque
     uri = storage.address(root, "index", "corpus", decided)
     if done(uri):
         return uri
-    from previts import index as corpus
+    from previts.index import join_shard, write_index
 
     total = int(storage.read_manifest(videos).counts["shards"])
-    rows = [row for shard in range(total) for row in corpus.join_shard(videos, tubes, shard)]
-    counts = corpus.write_index(uri, rows, config)
+    rows = [row for shard in range(total) for row in join_shard(videos, tubes, shard)]
+    counts = write_index(uri, rows, config)
     if not counts["videos_with_tube"]:
         print("no video has a tube: only rows without tracking can be pretrained on this index", file=sys.stderr)
     storage.commit(uri, decided, inputs={"videos": videos, "tubes": tubes}, counts=counts)
@@ -375,8 +375,8 @@ def pretrain(
         arguments = ["--row", row, "--index", index, "--root", root, "--profile", profile, "--set", *set]
         return _launch("pretrain", uri, arguments, launcher, processes, job)
     from previts import checkpoint, distributed, runlog
-    from previts import index as corpus
-    from previts import pretrain as program
+    from previts.index import read_index
+    from previts.pretrain import run_pretraining
 
     with distributed.process_group() as device:
         run = None
@@ -389,9 +389,7 @@ def pretrain(
                 params={"row": row, "profile": profile, **fields.flatten(asdict(plan.experiment))},
             )
         with runlog.reporting(run):
-            summary = program.train(
-                plan.experiment, corpus.read_index(index), uri, device=device, run=run, conduct=conduct
-            )
+            summary = run_pretraining(plan.experiment, read_index(index), uri, device=device, run=run, conduct=conduct)
             if distributed.is_main():
                 checkpoint.finish(uri, plan.experiment, int(summary["steps"]))
                 decided = checkpoint_decided(plan, index)
@@ -511,11 +509,11 @@ def report(
     uri = storage.address(root, "report", "comparison", decided)
     page = storage.join(storage.absolute(root), "report.html")
     if not done(uri):
-        from previts import report as pages
         from previts import runlog
+        from previts.report import ReportRow, build_report
 
         lines = [
-            pages.ReportRow(
+            ReportRow(
                 name=row.name,
                 title=row.title,
                 checkpoint=uri,
@@ -524,7 +522,7 @@ def report(
             )
             for row, uri in zip(shown, trained, strict=True)
         ]
-        counts = pages.build_report(list(results), uri, lines, cited=paper.CITED, profile=profile, index=index)
+        counts = build_report(list(results), uri, lines, cited=paper.CITED, profile=profile, index=index)
         runlog.log_report(root, group=storage.fingerprint_of(index, "index"), report=uri)
         inputs = {"index": index, **{f"result{number}": result for number, result in enumerate(results)}}
         storage.commit(uri, decided, inputs=inputs, counts=counts)

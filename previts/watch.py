@@ -32,8 +32,8 @@ SHOWN = 6  # pairs of a picture
 LINES = 200  # of the log of a run, about; at most 50 steps apart
 
 
-class RunLog(Protocol):
-    """Where figures and pictures go besides the folder of the checkpoints; `runlog.RunLog` is one."""
+class MetricLogger(Protocol):
+    """Where figures and pictures are logged, in addition to the folder of the checkpoints; `runlog.RunLog` is one."""
 
     def metrics(self, values: dict[str, float], step: int) -> None:
         """Record figures of a step."""
@@ -42,7 +42,7 @@ class RunLog(Protocol):
         """Record a file of this machine."""
 
 
-class Watch:
+class Monitor:
     """The figures and pictures of a run.
 
     On a GPU the figures of a step are read while the next one computes, so nothing waits for them.
@@ -60,7 +60,7 @@ class Watch:
         first: int,
         schedule: Schedule,
         experiment: Experiment,
-        run: RunLog | None,
+        run: MetricLogger | None,
     ) -> None:
         self.uri, self.schedule, self.experiment, self.run = uri, schedule, experiment, run
         self.names = figure_names(experiment.objective)

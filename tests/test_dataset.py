@@ -37,7 +37,7 @@ def schedule(videos=VIDEOS, batch=4, epochs=3, seed=0):
 
 
 def all_batches(pairs, plan, first=0, **options):
-    return list(loader.batches(pairs, plan, first, **options))
+    return list(loader.load_batches(pairs, plan, first, **options))
 
 
 def same_side(one, other):

@@ -34,7 +34,7 @@ def videos(tmp_path_factory):
     """One shard of four clips, committed as `download` does."""
     folder = tmp_path_factory.mktemp("crawl")
     for number in range(4):
-        video.encode_clip(moving_disc(number), 12.0, str(folder / f"disc{number}.mp4"))
+        video.encode_video(moving_disc(number), 12.0, str(folder / f"disc{number}.mp4"))
     items = [CrawlItem(f"disc{n}", str(folder / f"disc{n}.mp4"), None, None, "", "") for n in range(4)]
     root = str(tmp_path_factory.mktemp("root"))
     decided = {"crawl": "discs"}

@@ -33,7 +33,7 @@ def test_rows_say_of_each_tube_what_its_exact_masks_say(rows):
         assert row.tracked_frames == len(seen)
         assert row.lost_frame == (0 if not seen else None if seen[-1] == FRAMES - 1 else seen[-1] + 1)
         assert row.mean_area == pytest.approx(SQUARE**2 / SIZE**2 if seen else 0)
-        video = index.measure(row)
+        video = index.quality_of(row)
         assert (video.seconds, video.tube_seconds) == (pytest.approx(3.0), pytest.approx(len(seen) / 10))
         assert video.lost_seconds == (None if row.lost_frame is None else pytest.approx(row.lost_frame / 10))
 

@@ -34,7 +34,7 @@ def picture(frame: int) -> np.ndarray:
 @pytest.fixture(scope="module")
 def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("crawl") / "disc.mp4"
-    video.encode_clip((picture(frame) for frame in range(FRAMES)), FPS, str(path), crf=10)
+    video.encode_video((picture(frame) for frame in range(FRAMES)), FPS, str(path), crf=10)
     return path
 
 

@@ -36,7 +36,7 @@ def sources(tmp_path_factory):
     for number, length in enumerate((40, 25, 13)):
         base = np.random.default_rng(number).integers(0, 256, (96, 128, 3), dtype=np.uint8)
         frames = [np.roll(base, (shift, 2 * shift), (0, 1)) for shift in range(length)]
-        video.encode_clip(frames, 25, str(folder / f"{number}.mp4"))
+        video.encode_video(frames, 25, str(folder / f"{number}.mp4"))
     (folder / "empty.mp4").write_bytes(b"")
     (folder / "text.mp4").write_text("no video\n" * 100)
     return folder

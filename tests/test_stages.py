@@ -262,7 +262,7 @@ def test_a_damaged_model_is_made_again_by_its_remedy(made, tmp_path):
 def test_a_corpus_without_any_tube_cannot_be_learnt_with_tracking(world, tmp_path):
     grey = (np.full((64, 96, 3), 128, np.uint8) for _ in range(24))
     (tmp_path / "crawl").mkdir()
-    video.encode_clip(grey, 12.0, str(tmp_path / "crawl" / "grey.mp4"))
+    video.encode_video(grey, 12.0, str(tmp_path / "crawl" / "grey.mp4"))
     root = str(tmp_path / "root")
     videos = stages.download(str(tmp_path / "crawl"), root, "demo", SMALL)
     regions = stages.saliency(videos, stages.fit_saliency(videos, root, "demo", SMALL), root, "demo", SMALL)

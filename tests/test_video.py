@@ -22,7 +22,7 @@ def noisy_clip(tmp_path_factory):
     base = generator.integers(0, 256, (160, 240, 3), dtype=np.uint8)
     path = str(tmp_path_factory.mktemp("noisy") / "clip.mp4")
     frames = [np.roll(base, (shift, 2 * shift), (0, 1)) for shift in range(40)]
-    return path, video.encode_clip(frames, 25, path)
+    return path, video.encode_video(frames, 25, path)
 
 
 # --- the layout of a clip ---
@@ -67,7 +67,7 @@ def test_a_clip_has_closed_gops_of_twelve_and_frames_in_display_order(noisy_clip
 def test_the_same_frames_give_the_same_bytes(tmp_path):
     frames = [numbered(number) for number in range(15)]
     for name in ("a.mp4", "b.mp4"):
-        video.encode_clip(frames, 25, str(tmp_path / name))
+        video.encode_video(frames, 25, str(tmp_path / name))
     assert (tmp_path / "a.mp4").read_bytes() == (tmp_path / "b.mp4").read_bytes()
 
 
@@ -75,10 +75,10 @@ def test_a_foreign_video_is_no_clip(tmp_path):
     frames = [numbered(number) for number in range(30)]
     sliced = write_source(tmp_path / "sliced.mp4", frames, options={"x264-params": "slices=4"})
     with pytest.raises(VideoError, match="single slice"):
-        video.inspect_clip(sliced)
+        video.inspect_video(sliced)
     other = write_source(tmp_path / "other.mp4", frames, codec="mpeg4")
     with pytest.raises(VideoError, match=r"H\.264"):
-        video.inspect_clip(other)
+        video.inspect_video(other)
 
 
 def test_damaged_bytes_are_refused(noisy_clip):
@@ -127,9 +127,9 @@ def test_planes_are_those_of_the_decoded_picture(noisy_clip):
         [np.zeros((32, 32, 3), np.uint8), np.zeros((32, 48, 3), np.uint8)],
     ],
 )
-def test_encode_clip_refuses_what_it_cannot_write_and_leaves_no_file(tmp_path, frames):
+def test_encode_video_refuses_what_it_cannot_write_and_leaves_no_file(tmp_path, frames):
     with pytest.raises(ValueError, match="fram"):
-        video.encode_clip(frames, 25, str(tmp_path / "clip.mp4"))
+        video.encode_video(frames, 25, str(tmp_path / "clip.mp4"))
     assert not (tmp_path / "clip.mp4").exists()
 
 
@@ -139,7 +139,7 @@ def test_encode_clip_refuses_what_it_cannot_write_and_leaves_no_file(tmp_path, f
 @pytest.mark.parametrize("colour", [(0, 0, 0), (255, 255, 255), (200, 30, 40), (30, 180, 60), (20, 40, 210)])
 def test_colours_survive(tmp_path, colour):
     path = str(tmp_path / "clip.mp4")
-    video.encode_clip([np.full((64, 96, 3), colour, np.uint8)] * 13, 25, path)
+    video.encode_video([np.full((64, 96, 3), colour, np.uint8)] * 13, 25, path)
     assert np.abs(decode_file(path).astype(int) - colour).max() <= 5
 
 

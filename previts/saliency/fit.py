@@ -1,4 +1,4 @@
-"""From the clips of a corpus to a saliency model in a folder: frames, handcrafted maps, rounds of Deep-USPS, weights.
+"""From the videos of a corpus to a saliency model in a folder: frames, handcrafted maps, rounds of Deep-USPS, weights.
 
 PreViTS section 3.2. Whatever takes long is written when it is done (the frames with their maps, each round of each
 prior, the last network every tenth of its epochs) and found by the next call. The mathematics lies in `usps.py`.

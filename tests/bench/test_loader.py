@@ -145,7 +145,7 @@ def ours(corpus: Corpus, experiment: Experiment, *, augmented: bool) -> Callable
     schedule = Schedule(len(pairs), PAIRS, 1000, 0)
 
     def run(number: int) -> None:
-        batch = next(loader.batches(pairs, schedule, number))
+        batch = next(loader.load_batches(pairs, schedule, number))
         assert not batch.damaged
         for side in (batch.query, batch.key, batch.other):
             if augmented and side is not None:
@@ -222,7 +222,7 @@ def decord_clips(corpus: Corpus, experiment: Experiment) -> Callable[[int], None
 def stall(corpus: Corpus, experiment: Experiment, step_seconds: float) -> float:
     """Return the share of the time that a training step of `step_seconds` waits for its batch, `WORKERS` loading."""
     pairs = dataset.PairDataset(corpus.index, experiment)
-    coming = loader.batches(pairs, Schedule(len(pairs), STEP_PAIRS, 1000, 0), 0, workers=WORKERS)
+    coming = loader.load_batches(pairs, Schedule(len(pairs), STEP_PAIRS, 1000, 0), 0, workers=WORKERS)
     waited, begun = 0.0, 0.0
     for number in range(28):
         if number == 8:  # workers have started and prefetched

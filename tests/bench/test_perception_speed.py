@@ -133,7 +133,7 @@ def ten_seconds(source: Path, target: Path) -> None:
     height, width = (side // 2 * 2 for side in frames.shape[1:3])
     there_and_back = [*range(len(frames)), *range(len(frames) - 2, 0, -1)]
     chosen = (there_and_back[number % len(there_and_back)] for number in range(SECONDS * FPS))
-    video.encode_clip((frames[number, :height, :width] for number in chosen), FPS, str(target))
+    video.encode_video((frames[number, :height, :width] for number in chosen), FPS, str(target))
 
 
 def stored_videos(crawl: Path, folder: Path) -> tuple[str, list[shards.VideoRecord]]:
