@@ -34,7 +34,7 @@ def steps(uri: str) -> list[int]:
 
 
 class Saver:
-    """Writes states in the background, one at a time, while training goes on; leaving the block waits for the last.
+    """Writes states in the background, one at a time, while training continues; leaving the block waits for the last.
 
     A state is copied to the memory of this machine at once, so what training does next is not in it. The next call
     raises what went wrong in writing.
@@ -139,8 +139,11 @@ def finish(uri: str, experiment: Experiment, trained: int | None = None) -> None
     """
     storage.write_bytes(storage.join(uri, EXPERIMENT), experiment.to_json().encode() + b"\n")
     states = _states(uri)
-    newest = states.newest() if trained is None else None
-    state = states.read(trained) if trained is not None else newest and newest[1]
+    if trained is not None:
+        state = states.read(trained)
+    else:
+        found = states.newest()
+        state = found[1] if found else None
     if state is not None:
         weights: dict[str, Tensor] = state["model"]
         write_checked(storage.join(uri, ENCODER), encoder_state(weights))

@@ -17,7 +17,7 @@ Result = TypeVar("Result")
 
 COUNT = "PREVITS_WORKERS"
 STARTED_BY = "PREVITS_ENGINE_PID"  # id of the process with which a step ends, see `end_with`
-WHOLE = "PREVITS_CORES"  # of a machine whose steps otherwise share it, for a step that nothing runs beside
+WHOLE = "PREVITS_CORES"  # cores for a step that has the machine to itself; other steps share it
 
 
 def is_launched() -> bool:
@@ -55,7 +55,7 @@ def available() -> int:
 
 
 def alone() -> int:
-    """Return how many processes or threads may work at once in a step that nothing runs beside."""
+    """Return how many processes or threads may work at once in a step that has the machine to itself."""
     text = os.environ.get(WHOLE, "")
     return int(text) if text.isdigit() and int(text) and COUNT not in os.environ else available()
 
@@ -74,7 +74,7 @@ def _quota() -> int:
 def pool(count: int = 0, data: str = "") -> Iterator[Run]:
     """Yield a function that runs work on `count` processes (0: as many as are available), in this one if it is 1.
 
-    What lies in memory is this process's alone: with `data` at such a URI it is always 1.
+    Only this process can read its memory: with `data` at a URI of memory it is always 1.
     """
     count = count or available()
     if count == 1 or data.startswith("memory:"):

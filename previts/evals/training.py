@@ -1,7 +1,7 @@
 """Training on labelled sets: one loop from the first missing step to the last, on one process or on many.
 
 PreViTS sections 4.2 to 4.4 (fine-tuning). What a batch holds and what is lost on it is the caller's; a step must depend
-on its number alone, so that a run that was stopped goes on as if it had not been.
+on its number alone, so that a run that was stopped ends with the same result.
 """
 
 import itertools

@@ -78,7 +78,7 @@ def _labels_of(checkpoint: str) -> str:
 
 
 def fit(videos_uri: str, config: FitConfig, weights: Weights | None, target_uri: str) -> dict[str, int | float]:
-    """Train a saliency network on frames of a corpus and write it to a folder; goes on where an earlier call stopped.
+    """Train a saliency network on frames of a corpus and write it to a folder; resumes where an earlier call stopped.
 
     Returns:
         Counts: with weights how many tensors were given and taken; frames, rounds, loss_first and loss_last of the last
