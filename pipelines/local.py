@@ -15,7 +15,6 @@ from collections.abc import Sequence
 from typing import Any
 
 from previts import flow, paper, stages, storage, workers
-from previts.cli import ENGINE
 from previts.errors import InputError
 
 # Lines of the engine that the screen omits: executor messages, the inputs of a step as JSON, rulers, blank lines.
@@ -86,7 +85,7 @@ def run_local(
     os.environ.setdefault(workers.WHOLE, str(workers.available()))
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, workers.available() // 2)))
     os.environ.setdefault("PREVITS_CHECKPOINT_SECONDS", "30")  # a laptop is closed more often than a node fails
-    os.environ[ENGINE] = str(os.getpid())
+    os.environ[workers.STARTED_BY] = str(os.getpid())
     inputs = {"root": root, "crawl": crawl, "data": data}
     arguments = {**inputs, **choices, "evaluation_processes": evaluation_processes}
     log = os.path.join(storage.local_path(root) or ".", LOG)

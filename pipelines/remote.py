@@ -1,6 +1,5 @@
 """Runs on a cluster: check the parameters, compile the pipeline and send it to the API of Kubeflow Pipelines."""
 
-import difflib
 import json
 import os
 import tempfile
@@ -14,6 +13,7 @@ from fsspec.utils import get_protocol
 from components import _images
 from previts import flow, paper
 from previts.errors import InputError
+from previts.fields import split_setting
 
 TYPES = {"LIST": list, "STRUCT": dict, "NUMBER_INTEGER": int}
 KINDS = {list: "a JSON list", dict: "a JSON object", int: "a whole number"}
@@ -147,12 +147,7 @@ def _values(pipeline: Any, texts: Sequence[str]) -> dict[str, Any]:
     known = pipeline.pipeline_spec.root.input_definitions.parameters
     values: dict[str, Any] = {}
     for text in texts:
-        name, equals, value = text.partition("=")
-        if not equals or name not in known:
-            close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.0)[0]
-            raise InputError(
-                f"{text!r} sets no parameter of the pipeline; expected name=value, did you mean {close}=...?"
-            )
+        name, value = split_setting(text, known, "parameter")
         kind = TYPES.get(ParameterType.ParameterTypeEnum.Name(known[name].parameter_type))
         values[name] = _parsed(name, value, kind) if kind else value
     if missing := [name for name, spec in known.items() if not spec.is_optional and name not in values]:

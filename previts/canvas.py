@@ -1,4 +1,4 @@
-"""The canvas of a clip: the size at which a source's pictures are stored, and the turn that shows them upright.
+"""The canvas of a video: the size at which a source's pictures are stored, and the turn that shows them upright.
 
 Below PreViTS section 4.1. Pure arithmetic: nothing here decodes or scales a picture.
 """

@@ -15,7 +15,7 @@ from PIL import Image
 from previts import storage
 from previts.errors import InputError
 from previts.evals import features
-from previts.masks import Mask
+from previts.masks import Mask, object_pixels
 from previts.progress import progress
 from previts.variants import MIXED, VARIANTS, Oddities, Pixels, oddities, only_bg_t, partners, vary
 
@@ -26,7 +26,6 @@ COLUMNS = ("seed", "variant", "class", "image", "background_class", "background_
 QUALITY = 95  # not stated; of JPEG
 AT_ONCE = 16  # images between two looks at the progress bar
 _JPEG = (".jpg", ".jpeg")
-_GREY = ("1", "L", "P", "I", "I;16")
 
 
 @dataclass(frozen=True)
@@ -143,17 +142,14 @@ def find(images: str, masks: str) -> ImagesWithMasks:
 
 
 def read_mask(uri: str) -> Mask:
-    """Return a mask file as HW: what is not 0 in any colour is object; a palette's numbers count, not its colours.
+    """Return a mask file as HW; see `object_pixels` for the pixels that count as object.
 
     Raises:
         InputError: If the file is missing or is not an image.
     """
     if not storage.exists(uri):
         raise InputError(f"{uri} is missing; every image needs a mask of its own name, a PNG in a folder of its class")
-    image = features.open_image(uri)
-    if image.mode in _GREY:
-        return np.asarray(np.asarray(image) > 0)
-    return np.asarray(np.asarray(image.convert("RGB")).any(axis=2))
+    return object_pixels(features.open_image(uri))
 
 
 def _manifest(sources: list[MaskedImage], behind: dict[str, list[int]], seed: int) -> bytes:

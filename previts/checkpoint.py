@@ -2,12 +2,11 @@
 
     log.jsonl | pictures/ | step-XXXXXXXX.pt (the last two) | experiment.json, model.pt and encoder.pt (once finished)
 
-Every .pt has a .sha256 beside it, written after it: without one, or with another, it is as if the file were not there.
-Files are loaded with `weights_only=True`, so a file from elsewhere cannot run code. No training happens here.
+Every .pt has a .sha256 next to it, written after it. A file without one, or with another one, is ignored. Files are
+loaded with `weights_only=True`, so a file from elsewhere cannot run code. No training happens here.
 """
 
 import json
-import re
 import sys
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
@@ -19,31 +18,30 @@ from previts import storage
 from previts.errors import InputError
 from previts.experiment import Experiment
 from previts.moco import MoCo
-from previts.tensors import ENCODER, delete_checked, read_checked, write_checked
+from previts.resume import States
+from previts.tensors import ENCODER, read_checked, write_checked
 
 MODEL, LOG, EXPERIMENT = "model.pt", "log.jsonl", "experiment.json"
-_STEP = re.compile(r"step-(\d{8})\.pt")
-_LEFT = re.compile(_STEP.pattern + r".*\.tmp")  # of a process that was killed while it wrote
+
+
+def _states(uri: str, restored: int = 0) -> States:
+    return States(uri, "step-{:08d}.pt", keep=2, sound=restored)
 
 
 def steps(uri: str) -> list[int]:
-    """Return the steps of the checkpoints in a folder, in order; some may be damaged."""
-    return sorted(int(match[1]) for name in storage.names(uri) if (match := _STEP.fullmatch(name)))
-
-
-def _step_uri(uri: str, step: int) -> str:
-    return storage.join(uri, f"step-{step:08d}.pt")
+    """Return the steps of the states in a folder, in order; some may be damaged."""
+    return _states(uri).numbers()
 
 
 class Saver:
-    """Writes states in the background, one at a time, while training goes on; leaving the block waits for the last.
+    """Writes states in the background, one at a time, while training continues; leaving the block waits for the last.
 
-    A state is copied to the memory of this machine at once, so what training does next is not in it. What went wrong in
-    writing is raised by the next call.
+    A state is copied to the memory of this machine at once, so what training does next is not in it. The next call
+    raises what went wrong in writing.
     """
 
     def __init__(self, uri: str, restored: int = 0) -> None:
-        self.uri, self._last = uri, restored
+        self._states = _states(uri, restored)
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self._writing: Future[None] | None = None
         self._failed = False
@@ -61,8 +59,8 @@ class Saver:
     ) -> None:
         """Write the state after `step` steps, then delete all but this and the one saved or restored before.
 
-        That the state before could not be written is told, and raised only if the one before that could not either: a
-        store that serves again takes this one.
+        If the state before could not be written, a message reports it, and this one is tried. Two failures in a row
+        are raised.
 
         Raises:
             FloatingPointError: If a weight is not finite; nothing is written.
@@ -87,23 +85,13 @@ class Saver:
             "model": _copied(model.state_dict()),
             "optimizer": _copied(optimizer.state_dict()),
         }
-        self._writing = self._pool.submit(self._write, step, state)
+        self._writing = self._pool.submit(self._states.save, step, state)
 
     def wait(self) -> None:
         """Return once everything is written."""
         writing, self._writing = self._writing, None
         if writing is not None:
             writing.result()
-
-    def _write(self, step: int, state: dict[str, Any]) -> None:
-        for name in storage.names(self.uri):
-            if _LEFT.fullmatch(name):
-                storage.delete(storage.join(self.uri, name))
-        write_checked(_step_uri(self.uri, step), state)
-        # Those of a higher number too: they were not sound, or training would have gone on from them.
-        for old in {*steps(self.uri)} - {self._last, step}:
-            delete_checked(_step_uri(self.uri, old))
-        self._last = step
 
 
 def _copied(value: Any) -> Any:
@@ -121,29 +109,28 @@ def restore(
     """Load the newest sound state of a folder into model and optimiser.
 
     Returns:
-        How many steps it has behind it, or 0, and the damaged clips met so far.
+        The number of steps behind it, or 0, and the damaged videos found so far.
 
     Raises:
         InputError: If the folder belongs to another experiment.
     """
-    for step in reversed(steps(uri)):
-        state = read_checked(_step_uri(uri, step), device)
-        if state is None:
-            continue
-        if Experiment.from_json(state["experiment"]).learned() != model.experiment.learned():
-            raise InputError(
-                f"{uri} holds checkpoints of another experiment; give an empty folder or the same experiment"
-            )
-        model.load_state_dict(state["model"])
-        optimizer.load_state_dict(state["optimizer"])
-        return int(state["step"]), dict(state["damaged"])
-    return 0, {}
+
+    def is_own(state: dict[str, Any]) -> bool:
+        return Experiment.from_json(state["experiment"]).learned() == model.experiment.learned()
+
+    found = _states(uri).newest(device, is_own)
+    if found is None:
+        return 0, {}
+    step, state = found
+    model.load_state_dict(state["model"])
+    optimizer.load_state_dict(state["optimizer"])
+    return step, dict(state["damaged"])
 
 
 def finish(uri: str, experiment: Experiment, trained: int | None = None) -> None:
     """Turn the newest state of a folder into the finished model, and delete the states; a second call does nothing.
 
-    `trained` is the step that this state must be of: a damaged last state must not make an older one the result.
+    `trained` is the step of this state: a damaged last state must not make an older one the result.
 
     `encoder.pt` is the bare encoder: `torchvision.models.resnet50().load_state_dict(..., strict=False)` takes it.
 
@@ -151,8 +138,12 @@ def finish(uri: str, experiment: Experiment, trained: int | None = None) -> None
         InputError: If there is neither a sound state, of step `trained`, nor a finished model.
     """
     storage.write_bytes(storage.join(uri, EXPERIMENT), experiment.to_json().encode() + b"\n")
-    sound = (read_checked(_step_uri(uri, step), "cpu") for step in reversed(steps(uri)))
-    state = next((state for state in sound if state is not None and trained in (None, state["step"])), None)
+    states = _states(uri)
+    if trained is not None:
+        state = states.read(trained)
+    else:
+        found = states.newest()
+        state = found[1] if found else None
     if state is not None:
         weights: dict[str, Tensor] = state["model"]
         write_checked(storage.join(uri, ENCODER), encoder_state(weights))
@@ -161,10 +152,9 @@ def finish(uri: str, experiment: Experiment, trained: int | None = None) -> None
         last = "" if trained is None else f" of step {trained}"
         raise InputError(
             f"{uri} has no sound checkpoint{last} to finish: it is damaged, or another run works on this folder; "
-            "once none does, run `previts pretrain` again"
+            "once no other run does, run `previts pretrain` again"
         )
-    for step in steps(uri):
-        delete_checked(_step_uri(uri, step))
+    states.sweep()
 
 
 def encoder_state(weights: dict[str, Tensor]) -> dict[str, Tensor]:

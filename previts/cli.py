@@ -5,7 +5,6 @@ The process prints the URI that a verb made on standard output, and everything e
 
 import contextlib
 import os
-import signal
 import sys
 import threading
 import traceback
@@ -13,17 +12,14 @@ from collections.abc import Callable, Iterator, Sequence
 
 import tyro
 
-from previts import paper, stages, storage
+from previts import paper, stages, storage, workers
 from previts.addresses import check_method, finished
 from previts.errors import InputError
 from previts.experiment import Experiment
 from previts.fields import flatten
 from previts.profiles import PROFILES
 from previts.storage import plain
-from previts.workers import STARTED_BY
 
-# Process id of an embedded engine that started this process as one of its steps.
-ENGINE = STARTED_BY
 # What object stores raise; the types share no ancestor with each other or with OSError.
 STORE_ERRORS = (
     ("botocore.exceptions", "BotoCoreError"),
@@ -37,11 +33,11 @@ PreViTS: visual representations from unlabelled video, pretrained with tracking 
 
 The verbs in order; each prints the URI that the next one takes, and does nothing where its result is already there:
 
-  download      crawl of videos           -> clips of one size and rate, in shards
-  fit_saliency  clips                     -> saliency model
-  saliency      clips, model              -> salient regions on every k-th frame
-  track         clips, regions            -> one tube a video: the object, followed
-  index         clips, tubes              -> which frames may be sampled
+  download      crawl of videos           -> videos of one size and rate, in shards
+  fit_saliency  videos                    -> saliency model
+  saliency      videos, model             -> salient regions on every k-th frame
+  track         videos, regions           -> one tube a video: the object, followed
+  index         videos, tubes             -> which frames may be sampled
   pretrain      row of a table, index     -> checkpoint
   evaluate      checkpoint, labelled set  -> numbers
   report        numbers                   -> a page to read
@@ -109,19 +105,19 @@ def look(
         end_seconds: Where to stop; half a minute after the start by default.
         frames: Rows of the contact sheet.
     """
-    from previts import look as closely
+    from previts.look import folder_for, look_at_file, look_at_stored
 
     if frames < 1:
         raise InputError(f"frames must be 1 or more, got {frames}")
-    out = out or closely.folder_for(video)
+    out = out or folder_for(video)
     if not index:
         experiment = _with_saliency(model, profile, set)
-        return closely.look_at_file(video, out, experiment, model, start_seconds, end_seconds, frames)
+        return look_at_file(video, out, experiment, model, start_seconds, end_seconds, frames)
     if model or set or start_seconds is not None or end_seconds is not None:
         raise InputError(
             "with --index a video is shown as it was stored; to try another --model, --set or window, give its file"
         )
-    return closely.look_at_stored(index, video, out, frames)
+    return look_at_stored(index, video, out, frames)
 
 
 def _with_saliency(model: str, profile: str, set: Sequence[str]) -> Experiment:
@@ -147,15 +143,15 @@ def quality(index: tyro.conf.Positional[str], out: str = "", worst: int = 5) -> 
         out: A CSV file for the numbers of every video.
         worst: How many of the weakest videos to name.
     """
-    from previts import index as corpus
-    from previts import quality as measures
+    from previts.index import read_quality
+    from previts.quality import describe, to_csv
 
     if worst < 0:
         raise InputError(f"worst must be 0 or more, got {worst}")
-    videos = corpus.read_quality(index)
+    videos = read_quality(index)
     if out:
-        storage.write_bytes(out, measures.to_csv(videos).encode())
-    return measures.describe(videos, worst) + (f"\n\nEvery video: {out}" if out else "")
+        storage.write_bytes(out, to_csv(videos).encode())
+    return describe(videos, worst) + (f"\n\nEvery video: {out}" if out else "")
 
 
 def variants(
@@ -206,8 +202,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def readable_errors() -> Iterator[None]:
     """End the process with a readable error where its input or its surroundings are at fault."""
     over = threading.Event()
-    watcher = threading.Thread(target=_end_with, args=(os.environ.get(ENGINE, ""), over))
-    watcher.start()
+    if engine := os.environ.get(workers.STARTED_BY, ""):
+        threading.Thread(target=workers.end_with, args=(int(engine), over), daemon=True).start()
     try:
         yield
     except (InputError, OSError, FloatingPointError) as error:
@@ -231,21 +227,8 @@ def readable_errors() -> Iterator[None]:
         sys.exit(130)
     finally:
         over.set()
-        watcher.join()
 
 
 def _store_errors() -> tuple[type[Exception], ...]:
     """Return the error types of the object stores that were used at all."""
     return tuple(getattr(sys.modules[module], name) for module, name in STORE_ERRORS if module in sys.modules)
-
-
-def _end_with(engine: str, over: threading.Event) -> None:
-    """Kill this step once the engine that started it is gone, so that no orphan works beside the next run."""
-    while engine and not over.wait(0.5):
-        try:
-            with open(f"/proc/{engine}/stat") as file:
-                gone = file.read().rsplit(")", 1)[1].split()[0] in "ZX"  # dead, whether or not anyone has noticed
-        except FileNotFoundError:
-            gone = os.path.exists("/proc/self/stat")  # else this system has no /proc to tell
-        if gone:
-            os.kill(os.getpid(), signal.SIGKILL)

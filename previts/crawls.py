@@ -23,7 +23,7 @@ VIDEO_SUFFIXES = (
 )  # fmt: skip
 NATIVE_SUFFIXES = ("mp4", "mkv", "webm")
 MANIFEST_COLUMNS = ("video_id", "url", "start_seconds", "end_seconds", "label", "split")
-VGG_SOUND_SECONDS = 10.0  # VGG-Sound gives starts only; its clips last 10 s (Chen et al. 2020)
+VGG_SOUND_SECONDS = 10.0  # VGG-Sound gives starts only; its videos last 10 s (Chen et al. 2020)
 FAULTS_SHOWN = 10
 MAX_ID_LENGTH = 200
 
@@ -264,7 +264,7 @@ def _items(uri: str, lines: Iterable[_Line], make: Callable[[_Line], CrawlItem])
 
 
 def _check_id(video_id: str) -> None:
-    """Refuse ids that are no harmless relative file name: clips are stored in tars under them."""
+    """Refuse ids that are not harmless relative file names: videos are stored in tars under their ids."""
     parts = video_id.split("/")
     if not video_id or len(video_id) > MAX_ID_LENGTH:
         raise _FaultError(

@@ -83,7 +83,7 @@ Item = tuple[int, list[Sample]]
 
 
 class PairDataset(Dataset[Item]):
-    """The chosen videos of an index as clips of pairs; asked by `Request`s, which `batches` makes."""
+    """The chosen videos of an index as clips of pairs; asked by `Request`s, which `load_batches` makes."""
 
     def __init__(self, index: Index, experiment: Experiment) -> None:
         columns = index.table.select(["video_id", "split"]).to_pydict()
@@ -148,10 +148,6 @@ class PairDataset(Dataset[Item]):
                 mask_TSS = np.ones((config.clip_frames, size, size), np.bool_)
             made.append(Sample(video.video_id, clip_TRS, pictures[0].matrix, mask_TSS, masked, draws[role], ""))
         return made
-
-    def sample(self, epoch: int, sample: int, role: Role) -> Sample:
-        """Return one clip of a sample; see `samples`."""
-        return self.samples(epoch, sample, (role,))[0]
 
     def _frames(
         self, pair: sampling.Pair, epoch: int, sample: int, num_frames: int, roles: Sequence[Role]

@@ -1,7 +1,7 @@
-"""Single frames of a normalised clip, from the bytes of its GOPs: as RGB, or in the colours that they are stored in.
+"""Single frames of a normalised video, from the bytes of its GOPs: as RGB, or in the colours that they are stored in.
 
 The store below PreViTS section 4.1: the loader asks for two short clips of a ten second video. Bytes in, frames out: it
-reads no file. How a clip lies in bytes is told in `gops.py`, how it is made in `video.py`.
+reads no file. `gops.py` defines the layout of the bytes, `video.py` writes them.
 """
 
 import contextlib
@@ -17,7 +17,7 @@ from previts.canvas import Pixels
 from previts.errors import VideoError
 from previts.gops import FrameBytes, frames_to_decode, split_frames
 
-KEPT_DECODERS = 16  # by header, of which there is one for each size and rate of clips
+KEPT_DECODERS = 16  # by header, of which there is one for each size and rate of videos
 _DECODERS = threading.local()
 
 
@@ -37,8 +37,8 @@ def decode_gops(data: bytes, header: bytes, wanted: Sequence[int]) -> list[Pixel
     """Decode single frames from the bytes of whole GOPs that follow each other.
 
     Args:
-        data: The bytes [gop_offsets[a], gop_offsets[b]) of a clip.
-        header: `ClipInfo.header` of the clip.
+        data: The bytes [gop_offsets[a], gop_offsets[b]) of a video.
+        header: `VideoInfo.header` of the video.
         wanted: Numbers of frames relative to the first frame in `data`, in any order, repeats allowed.
 
     Returns:
@@ -83,7 +83,7 @@ def _decode_wanted(data: bytes, header: bytes, wanted: Set[int]) -> Iterator[tup
 def _decoder(header: bytes) -> Iterator[Any]:
     """Lend a decoder of this thread; making one takes a third of the time that a frame does, so some are kept.
 
-    One that met damage is not kept: nothing of it may show in the next clip.
+    One that met damage is not kept: none of it may show in the next video.
     """
     kept: dict[bytes, Any] = _DECODERS.__dict__.setdefault("kept", {})
     context: Any = kept.pop(header, None)
@@ -101,7 +101,7 @@ def _decoder(header: bytes) -> Iterator[Any]:
 
 def _planes_of(frame: Any) -> Planes:
     if frame.format.name != "yuv420p":
-        raise VideoError(f"not a normalised clip: its pictures are {frame.format.name}, expected yuv420p")
+        raise VideoError(f"not a normalised video: its pictures are {frame.format.name}, expected yuv420p")
     y, u, v = (
         np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)[: plane.height, : plane.width]
         for plane in frame.planes

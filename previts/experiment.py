@@ -394,14 +394,12 @@ def override(plan: Plan, assignments: Sequence[str]) -> Plan:
         *(f"evaluation.{name}" for name in sorted(fields.paths(EvaluationConfig))),
     ]
     for assignment in assignments:
-        path, separator, text = assignment.partition("=")
-        if not separator:
-            raise InputError(
-                f"cannot read {assignment!r}: expected section.field=value, such as sampling.min_overlap=0.2"
-            )
-        keys = path.strip().split(".")
+        path, text = fields.split_setting(
+            assignment, known, "field", "section.field=value, such as sampling.min_overlap=0.2"
+        )
+        keys = path.split(".")
         if keys[0] != "evaluation":
             keys = ["experiment", *keys]
-        fields.assign(Plan, values, keys, text.strip(), path.strip(), known)
+        fields.assign(Plan, values, keys, text.strip(), path)
     # Checks what fields must hold together, in whatever order they were given.
     return fields.from_plain(Plan, values, "")

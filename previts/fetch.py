@@ -70,7 +70,7 @@ class Limits:
     decode_seconds: float = 600.0
     decode_cpu_seconds: int = 300
     memory_bytes: int = 4 << 30
-    clip_bytes: int = 512 << 20
+    stored_bytes: int = 512 << 20
 
 
 DEFAULT_LIMITS = Limits()

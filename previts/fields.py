@@ -8,7 +8,7 @@ import difflib
 import json
 import math
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, Literal, TypeVar
 
 from previts.errors import InputError
@@ -22,27 +22,49 @@ def require(name: str, value: object, allowed: str, holds: bool) -> None:
         raise InputError(f"{name} must be {allowed}, got {value}")
 
 
-def assign(config: type, values: dict[str, Any], keys: list[str], text: str, path: str, known: Sequence[str]) -> None:
+def did_you_mean(name: str, known: Iterable[str], cutoff: float = 0.0) -> str:
+    """Return "; did you mean ...?" with the known name closest to `name`, or "" if none is as similar as `cutoff`."""
+    close = difflib.get_close_matches(name, list(known), n=1, cutoff=cutoff)
+    return f"; did you mean {close[0]!r}?" if close else ""
+
+
+def split_setting(text: str, known: Collection[str], what: str, form: str = "name=value") -> tuple[str, str]:
+    """Return the name and the value of a text such as `parts=32`.
+
+    Args:
+        text: From a command line or a list of a pipeline.
+        known: The names that there are.
+        what: What such a name is called in messages: field, job option, parameter.
+        form: The form that is expected, for messages.
+
+    Raises:
+        InputError: If the text has no "=", or the name is unknown; the message has the closest name.
+    """
+    name, equals, value = text.partition("=")
+    name = name.strip()
+    if not equals:
+        raise InputError(f"cannot read {what} {text!r}: expected {form}")
+    if name not in known:
+        raise InputError(f"there is no {what} {name!r}{did_you_mean(name, known)} Known: {', '.join(known)}")
+    return name, value
+
+
+def assign(config: type, values: dict[str, Any], keys: Sequence[str], text: str, path: str) -> None:
     """Set the field that `keys` lead to from a dataclass, checked against the field's own type.
 
     Args:
         config: The dataclass at the root.
         values: Its fields as plain data, as `dataclasses.asdict` gives them; changed in place.
-        keys: Names of the fields on the way.
+        keys: Names of the fields on the way; they exist.
         text: The value.
-        path: What a person calls the field.
-        known: What a person may call any field.
+        path: The name of the field in messages.
 
     Raises:
-        InputError: If there is no such field, or the text is no value of it.
+        InputError: If the text is no value of the field.
     """
-    hint = typing.get_type_hints(config).get(keys[0])
-    nested = isinstance(hint, type) and dataclasses.is_dataclass(hint)
-    if hint is None or nested != (len(keys) > 1):
-        close = difflib.get_close_matches(path, known, n=1, cutoff=0.0)
-        raise InputError(f"there is no field {path!r}; did you mean {close[0]!r}? All fields: {', '.join(known)}")
-    if nested:
-        assign(hint, values[keys[0]], keys[1:], text, path, known)
+    hint = typing.get_type_hints(config)[keys[0]]
+    if len(keys) > 1:
+        assign(hint, values[keys[0]], keys[1:], text, path)
     else:
         values[keys[0]] = _parse(hint, text, path)
 

@@ -1,4 +1,4 @@
-"""How a normalised clip lies in its file: frames are runs of H.264 units, GOPs are runs of frames.
+"""How a normalised video is laid out in its file: frames are runs of H.264 units, GOPs are runs of frames.
 
 The store below PreViTS section 4.1. Bookkeeping of bytes only: nothing here decodes, reads or writes.
 """
@@ -12,8 +12,8 @@ FrameBytes = tuple[int, int, bool]  # start, stop, and whether it is a key frame
 
 
 @dataclass(frozen=True)
-class ClipInfo:
-    """What a reader must know of a normalised clip to decode any frame from a range of its bytes.
+class VideoInfo:
+    """What a reader must know of a normalised video to decode any frame from a range of its bytes.
 
     `header` is the codec's extradata. GOP g holds the frames [gop_frames[g], gop_frames[g + 1]) and the bytes
     [gop_offsets[g], gop_offsets[g + 1]) of the file; `gop_offsets` has one entry more than `gop_frames`.

@@ -4,15 +4,12 @@ PreViTS section 3.2: clips are drawn only where the tube is not empty. Pixels an
 which bytes hold them. What a filter leaves out is not in the index; a table beside it has all videos, with the reason.
 """
 
-import bisect
-import difflib
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import pyarrow as pa
 
-from previts import quality, records, shards, storage, tubes
+from previts import fields, quality, records, shards, storage, tubes
 from previts.errors import InputError
 from previts.experiment import FilterConfig
 from previts.quality import Quality
@@ -22,7 +19,7 @@ TABLE, QUALITY = "index.parquet", "quality.parquet"
 
 @dataclass(frozen=True)
 class IndexRecord:
-    """One video: where its clip and its tube lie, and the half-open spans of frames in which the object is visible.
+    """One video: where it and its tube are stored, and the half-open spans of frames in which the object is visible.
 
     `mean_area`, `lost_frame`, `border_share` and `agreement` are those of `tubes.TubeRecord`.
     """
@@ -93,7 +90,7 @@ def _join(video: shards.VideoRecord, tube: tubes.TubeRecord) -> IndexRecord:
     )
 
 
-def measure(row: IndexRecord) -> Quality:
+def quality_of(row: IndexRecord) -> Quality:
     """Return what is known of a video without ground truth, not yet judged by any filter."""
     return Quality(
         video_id=row.video_id,
@@ -122,7 +119,7 @@ def summarise(rows: list[IndexRecord]) -> dict[str, int | float]:
         "spans": sum(len(row.spans) for row in rows),
         "mean_tube_seconds": round(sum(row.tracked_frames / row.fps for row in tracked) / max(1, len(tracked)), 3),
         "hours": round(sum(row.num_frames / row.fps for row in rows) / 3600, 4),
-        **quality.summarise([measure(row) for row in rows]),
+        **quality.summarise([quality_of(row) for row in rows]),
     }
 
 
@@ -144,26 +141,6 @@ class Index:
     def __iter__(self) -> Iterator[IndexRecord]:
         return (self[number] for number in range(len(self)))
 
-    def find(self, video_id: str) -> IndexRecord:
-        """Return the row of a video by its id; rows are sorted by it."""
-        number = bisect.bisect_left(_Column(self.table.column("video_id")), video_id)
-        if number == len(self) or self.table.column("video_id")[number].as_py() != video_id:
-            raise InputError(f"{self.uri} has no video {video_id!r}")
-        return self[number]
-
-
-@dataclass(frozen=True)
-class _Column:
-    """An Arrow column as a sequence, for bisect."""
-
-    column: Any
-
-    def __len__(self) -> int:
-        return len(self.column)
-
-    def __getitem__(self, number: int) -> str:
-        return str(self.column[number].as_py())
-
 
 def write_index(uri: str, rows: list[IndexRecord], config: FilterConfig) -> dict[str, int | float]:
     """Write the videos that the filter keeps, and beside them the quality of all.
@@ -178,7 +155,7 @@ def write_index(uri: str, rows: list[IndexRecord], config: FilterConfig) -> dict
         InputError: If nothing is left.
     """
     rows = sorted(rows, key=lambda row: row.video_id)
-    judged = quality.judge([measure(row) for row in rows], config)
+    judged = quality.judge([quality_of(row) for row in rows], config)
     kept = [row for row, video in zip(rows, judged, strict=True) if not video.reason]
     records.write_records(storage.join(uri, QUALITY), Quality, judged)
     records.write_records(storage.join(uri, TABLE), IndexRecord, kept)
@@ -209,8 +186,7 @@ def find_video(uri: str, video_id: str) -> IndexRecord:
         failed = {row.video_id: row.error for shard in range(total) for row in shards.read_shard(videos, shard)}
         if video_id in failed:
             raise InputError(f"video {video_id!r} was not stored: {failed[video_id]}")
-        close = difflib.get_close_matches(video_id, known, n=1)
-        raise InputError(f"{uri} has no video {video_id!r}" + (f"; did you mean {close[0]!r}?" if close else ""))
+        raise InputError(f"{uri} has no video {video_id!r}{fields.did_you_mean(video_id, known, cutoff=0.6)}")
     rows = join_shard(manifest.inputs["videos"], manifest.inputs["tubes"], known[video_id])
     return next(row for row in rows if row.video_id == video_id)
 

@@ -23,7 +23,7 @@ from previts.errors import InputError
 from previts.experiment import Experiment
 from previts.schedule import Schedule
 
-# A few clips may be damaged; more than this share of the videos, and more than this many (of a small corpus, more than
+# A few videos may be damaged; more than this share of the videos, and more than this many (of a small corpus, more than
 # an eighth), is a broken corpus.
 DAMAGED_FRACTION, DAMAGED_VIDEOS = 0.01, 8
 
@@ -75,7 +75,7 @@ def _start_server() -> None:
         signal.signal(signal.SIGTERM, before)
 
 
-def batches(
+def load_batches(
     dataset: PairDataset,
     schedule: Schedule,
     first_step: int,
@@ -148,14 +148,14 @@ def fitting_workers(experiment: Experiment, workers: int, chosen: bool) -> int:
 
 
 class Damaged:
-    """The damaged clips met so far, and the point at which there are too many."""
+    """The damaged videos found so far, and the point at which there are too many."""
 
     def __init__(self, videos: int, reasons: dict[str, str] | None = None) -> None:
         self.reasons = dict(reasons or {})
         self.allowed = max(min(DAMAGED_VIDEOS, videos // 8), math.floor(DAMAGED_FRACTION * videos))
 
     def count(self, damaged: list[tuple[str, str]]) -> None:
-        """Add the damaged clips of a batch, and say which ones are new.
+        """Add the damaged videos of a batch, and say which ones are new.
 
         Raises:
             InputError: If more than `allowed` videos are damaged.
@@ -167,7 +167,7 @@ class Damaged:
         if len(self.reasons) > self.allowed:
             listed = "; ".join(f"{video_id}: {reason}" for video_id, reason in list(self.reasons.items())[:3])
             raise InputError(
-                f"{len(self.reasons)} clips of the corpus are damaged, {self.allowed} are tolerated ({listed}); "
+                f"{len(self.reasons)} videos of the corpus are damaged, {self.allowed} are tolerated ({listed}); "
                 f"delete the tables of their shards and {storage.MANIFEST} there and run `previts download`, or "
                 "for tubes `previts track`, again"
             )

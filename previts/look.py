@@ -49,7 +49,7 @@ def look_at_file(
     Args:
         source: Path or URI of the video; it is fetched and decoded as one of a crawl.
         out: Folder for the two files.
-        experiment: How clips are stored, what is salient, how it is followed.
+        experiment: How videos are stored, what is salient, how it is followed.
         model: URI of the saliency model; a handcrafted prior needs none.
         start: Where to begin, in seconds; None is the start of the video.
         end: Where to stop; None is after half a minute.
@@ -112,7 +112,7 @@ def _look(stages: Stages, out: str, frames: int, name: str) -> str:
     with _local(sheet) as path, threadpool_limits(limits=1, user_api="blas"):
         Image.fromarray(_sheet(stages, [salient[place] for place in chosen], tube)).save(path)
     with _local(overlay) as path:
-        video.encode_clip(_overlay(stages, tube), row.fps, path)
+        video.encode_video(_overlay(stages, tube), row.fps, path)
     return "\n".join([f"contact sheet  {sheet}", f"overlay        {overlay}", *_account(stages, tube, name)])
 
 
@@ -174,7 +174,7 @@ def _absent(row: IndexRecord, frame: int) -> str:
 
 
 def _account(stages: Stages, tube: Tube, name: str) -> list[str]:
-    row, figures = stages.row, index.measure(stages.row)
+    row, figures = stages.row, index.quality_of(stages.row)
     size = f"{row.num_frames} frames of {row.width} x {row.height} at {row.fps:g} a second"
     every = "every frame" if stages.config.every == 1 else f"1 frame in {stages.config.every}"
     lines = [

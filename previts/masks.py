@@ -7,12 +7,18 @@ Shape suffixes: H W pixels.
 """
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
+if TYPE_CHECKING:
+    from PIL import Image
+
 Mask = npt.NDArray[np.bool_]
+
+_NUMBERS = ("1", "L", "P", "I", "I;16")  # Pillow's modes of one number a pixel
 
 
 def encode_rle(mask_HW: Mask) -> list[int]:
@@ -37,6 +43,16 @@ def decode_rle(counts: Sequence[int] | npt.NDArray[np.signedinteger], height: in
         )
     values = np.arange(len(runs)) % 2 == 1
     return np.repeat(values, runs).reshape(height, width)
+
+
+def object_pixels(image: "Image.Image") -> Mask:
+    """Return the object of a mask that is stored as an image: the pixels that are not 0 in any colour.
+
+    In an image with a palette the numbers count, not their colours.
+    """
+    whole = image if image.mode in _NUMBERS else image.convert("RGB")
+    pixels = np.asarray(whole) > 0
+    return pixels if pixels.ndim == 2 else np.asarray(pixels.any(axis=2))
 
 
 def box(mask_HW: Mask) -> npt.NDArray[np.float64] | None:

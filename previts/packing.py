@@ -66,7 +66,7 @@ class PackedTube:
         """Return the masks (H, W) of some frames, all False where the tube is empty; equal frames share an array.
 
         Raises:
-            ValueError: If a frame is not one of the clip.
+            ValueError: If a frame is not one of the video.
             DamagedError: If a mask is damaged.
         """
         check_frames(frames, len(self.frame_keys))
@@ -106,7 +106,7 @@ def unpack(blob: bytes) -> PackedTube:
 
 
 def check_frames(frames: Sequence[int], num_frames: int) -> None:
-    """Raise a ValueError if a frame is not one of the clip."""
+    """Raise a ValueError if a frame is not one of the video."""
     outside = [frame for frame in frames if not 0 <= frame < num_frames]
     if outside:
         raise ValueError(f"frames must be in [0, {num_frames}), got {outside[:3]}")

@@ -3,13 +3,13 @@
 A row resolves, under a profile (`profiles.py`) and one-off assignments, to a `Plan`. Nothing here computes.
 """
 
-import difflib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from previts.errors import InputError
 from previts.experiment import Experiment, Plan, override
+from previts.fields import did_you_mean
 from previts.profiles import PROFILES
 
 
@@ -355,9 +355,7 @@ def find_row(name: str) -> Row:
         InputError: If there is none, with the closest one.
     """
     if name not in ROWS:
-        raise InputError(
-            f"there is no row {name!r}; did you mean {closest(name, ROWS)!r}? `previts show` lists all rows"
-        )
+        raise InputError(f"there is no row {name!r}{did_you_mean(name, ROWS)} `previts show` lists all rows")
     return ROWS[name]
 
 
@@ -407,8 +405,3 @@ def _applying(row: str | None, assignments: Sequence[str]) -> Iterator[str]:
             find_row(scope)
         if row is not None and scope in (row, row.split("/")[0]):
             yield rest
-
-
-def closest(name: str, known: Iterable[str]) -> str:
-    """Return the known name that is most like `name`."""
-    return difflib.get_close_matches(name, list(known), n=1, cutoff=0.0)[0]

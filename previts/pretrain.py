@@ -5,10 +5,8 @@ sound state in its folder: nothing is random but what is drawn from counters. It
 """
 
 import contextlib
-import os
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -16,59 +14,28 @@ from torch.nn.parallel import DistributedDataParallel
 
 from previts import checkpoint, distributed
 from previts.augment import augment
+from previts.conduct import Conduct
 from previts.dataset import Batch, PairDataset, Side
-from previts.errors import InputError
 from previts.experiment import Experiment
 from previts.index import Index
-from previts.loader import Damaged, batches, default_workers, fitting_workers
+from previts.loader import Damaged, default_workers, fitting_workers, load_batches
 from previts.moco import Clips, MoCo, Pairs, Step, figure_names
 from previts.models import layouts
 from previts.optim import build_optimizer, learning_rate, set_learning_rate
 from previts.progress import progress
 from previts.schedule import Schedule
-from previts.watch import RunLog, Watch
+from previts.watch import MetricLogger, Monitor
+
+CHECKPOINT_STEPS = 2000  # a state is saved every so many steps, if time has not saved one before
 
 
-def _whole_number(variable: str, least: int = 0) -> int | None:
-    text = os.environ.get(variable, "")
-    if text and not (text.isdecimal() and int(text) >= least):
-        raise InputError(f"{variable} must be a whole number from {least}, got {text!r}")
-    return int(text) if text else None
-
-
-@dataclass(frozen=True)
-class Conduct:
-    """How a run is carried out. None of this changes what is learnt.
-
-    Attributes:
-        workers: Loader processes of each training process; PREVITS_WORKERS, else by machine.
-        accumulate: Parts in which a process computes its share of a batch one after another, for one that does not fit
-            into memory; the result is that of the whole. PREVITS_ACCUMULATE, else 1.
-        compile: Whether the encoders go through torch.compile; PREVITS_COMPILE=1.
-        checkpoint_steps: A state is saved every so many steps ...
-        checkpoint_seconds: ... and so many seconds; PREVITS_CHECKPOINT_SECONDS, else 600.
-        log_steps: Distance of log lines; by default about 200 lines a run, at most 50 steps apart.
-        pictures: How many pictures of queries, keys, masks and attention are made over the run.
-        stop_after: Ends the call after so many steps.
-    """
-
-    workers: int | None = field(default_factory=lambda: _whole_number("PREVITS_WORKERS"))
-    accumulate: int = field(default_factory=lambda: _whole_number("PREVITS_ACCUMULATE", 1) or 1)
-    compile: bool = field(default_factory=lambda: bool(_whole_number("PREVITS_COMPILE")))
-    checkpoint_steps: int = 2000
-    checkpoint_seconds: float = field(default_factory=lambda: _whole_number("PREVITS_CHECKPOINT_SECONDS", 1) or 600)
-    log_steps: int | None = None
-    pictures: int = 12
-    stop_after: int | None = None
-
-
-def train(
+def run_pretraining(
     experiment: Experiment,
     index: Index,
     uri: str,
     *,
     device: torch.device,
-    run: RunLog | None = None,
+    run: MetricLogger | None = None,
     conduct: Conduct | None = None,
 ) -> dict[str, int | float]:
     """Train a model on the videos of an index, from wherever `uri` stands, until its last step is saved there.
@@ -79,13 +46,13 @@ def train(
         uri: Folder of the checkpoints and the log (`checkpoint.py`); `checkpoint.finish` turns it into a model.
         device: Where this process trains.
         run: Takes every logged line and picture too; on the main process only.
-        conduct: How, if not by default.
+        conduct: How it is carried out; see `conduct.py` for the defaults.
 
     Returns:
         Counts and the last logged figures.
 
     Raises:
-        InputError: If the experiment does not fit the processes, or the corpus has too many damaged clips.
+        InputError: If the experiment does not fit the processes, or the corpus has too many damaged videos.
         FloatingPointError: If the loss is not finite; names the step and the videos.
         SystemExit: With code 143 after SIGTERM, once the step is finished and saved.
     """
@@ -116,11 +83,9 @@ def train(
 
     # From the first step that is missing to the last.
     last = 0 if experiment.model.frozen else schedule.total_steps
-    if conduct.stop_after is not None:
-        last = min(last, first + conduct.stop_after)
     workers = default_workers(device, distributed.world_size()) if conduct.workers is None else conduct.workers
     workers = fitting_workers(experiment, workers, chosen=conduct.workers is not None)
-    coming = batches(
+    coming = load_batches(
         dataset,
         schedule,
         first,
@@ -129,16 +94,16 @@ def train(
         workers=workers,
         pin_memory=device.type == "cuda",
     )
-    watch = Watch(uri, first, schedule, experiment, run, log_steps=conduct.log_steps, pictures=conduct.pictures)
-    watch.damaged = len(damaged.reasons)
+    monitor = Monitor(uri, first, schedule, experiment, run)
+    monitor.damaged = len(damaged.reasons)
     saved_at, saved = time.monotonic(), first
     with distributed.sigterm() as terminated, checkpoint.Saver(uri, first) as saver:
         if not last and distributed.is_main():
             saver.save(0, model, optimizer)
-        for step in _shown(first, last, watch):
+        for step in _shown(first, last, monitor):
             waited = time.perf_counter()
             batch = next(coming)
-            watch.waited += time.perf_counter() - waited
+            monitor.waited += time.perf_counter() - waited
             stopping, due, lacking = distributed.any_of(
                 terminated.is_set(),
                 distributed.is_main() and time.monotonic() - saved_at >= conduct.checkpoint_seconds,
@@ -146,18 +111,18 @@ def train(
             )
             if lacking:
                 damaged.count(distributed.gather_lists(batch.damaged))
-                watch.damaged = len(damaged.reasons)
+                monitor.damaged = len(damaged.reasons)
 
             set_learning_rate(optimizer, learning_rate(step, schedule.steps_per_epoch, experiment.optim))
             pairs = prepare(batch, device)
             figures, seen = _learn(model, learner, optimizer, pairs, parts)
-            watch.look(step, pairs, seen)
-            watch.add(step, figures, batch.query.video_ids)
+            monitor.look(step, pairs, seen)
+            monitor.add(step, figures, batch.query.video_ids)
 
-            if stopping or due or step + 1 == last or (step + 1) % conduct.checkpoint_steps == 0:
-                watch.drain()
+            if stopping or due or step + 1 == last or (step + 1) % CHECKPOINT_STEPS == 0:
+                monitor.drain()
                 if distributed.is_main():
-                    watch.write()
+                    monitor.write()
                     saver.save(step + 1, model, optimizer, damaged.reasons)
                 saved_at, saved = time.monotonic(), step + 1
             if stopping or step + 1 == last:
@@ -165,7 +130,7 @@ def train(
                 distributed.barrier()  # a process that ends takes the others with it: not before the state is there
             if stopping:
                 raise SystemExit(distributed.TERMINATED)
-    return _summary(watch.lines, saved, index, experiment, len(damaged.reasons))
+    return _summary(monitor.lines, saved, index, experiment, len(damaged.reasons))
 
 
 def _learn(
@@ -220,7 +185,7 @@ def prepare(batch: Batch, device: torch.device) -> Pairs:
     return Pairs(side(batch.query), side(batch.key), other, batch.key_order.to(device, non_blocking=True))
 
 
-def _shown(first: int, last: int, watch: Watch) -> Iterator[int]:
+def _shown(first: int, last: int, monitor: Monitor) -> Iterator[int]:
     """Yield the steps, with a progress bar on the main process."""
     if not distributed.is_main() or first == last:
         yield from range(first, last)
@@ -228,8 +193,11 @@ def _shown(first: int, last: int, watch: Watch) -> Iterator[int]:
     with progress(range(first, last), "pretrain", unit="step", total=last - first) as bar:
         for step in bar:
             yield step
-            if watch.latest:
-                shown = {"loss": f"{watch.latest['loss']:.3f}", "pairs/s": f"{watch.latest['pairs_per_second']:.1f}"}
+            if monitor.latest:
+                shown = {
+                    "loss": f"{monitor.latest['loss']:.3f}",
+                    "pairs/s": f"{monitor.latest['pairs_per_second']:.1f}",
+                }
                 bar.set_postfix(shown, refresh=False)
 
 

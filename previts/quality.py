@@ -36,7 +36,7 @@ class Quality:
 
     Attributes:
         reason: Why the filter left it out, one of `REASONS`; "" if it is kept.
-        seconds: Length of the clip.
+        seconds: Length of the video.
         tube_seconds: How long the object is visible.
         mean_area: Mean share of the frame that the object covers where it is visible; 0 without a tube.
         lost_seconds: When the object was lost for good, 0 without a tube; None if it was held to the end.

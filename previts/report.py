@@ -71,7 +71,6 @@ class Page:
     """The content of the three files."""
 
     warning: str
-    created: str
     code_version: str
     counts: dict[str, int | float]
     tables: list[Table]
@@ -97,7 +96,6 @@ def build_report(
     cited: Mapping[str, Mapping[str, Mapping[str, float]]] | None = None,
     profile: str = "",
     index: str = "",
-    created: str = "",
 ) -> dict[str, int | float]:
     """Write the report of some results to a folder as HTML, Markdown and CSV, and return its counts.
 
@@ -108,7 +106,6 @@ def build_report(
         cited: By table and title, numbers of others that the paper quotes.
         profile: Size of the run; empty if unknown.
         index: The corpus to show first. The corpora of the checkpoints are always shown.
-        created: The date to print on the page. The report never reads the clock, so that it is reproducible.
 
     Raises:
         InputError: If there are no rows, a URI is not the URI of a result, or two results belong to the same cell.
@@ -133,7 +130,6 @@ def build_report(
     }
     page = Page(
         warning=warning(short(profile, 40)),
-        created=short(created, 40),
         code_version=storage.code_version(),
         counts=counts,
         tables=tables,
@@ -253,7 +249,7 @@ def truth_sentence(corpus: Corpus) -> str:
 
 
 def _markdown(page: Page) -> str:
-    lines = ["# PreViTS: measured and reported", "", *([page.created, ""] if page.created else [])]
+    lines = ["# PreViTS: measured and reported", ""]
     lines += [f"**{page.warning}**", ""] if page.warning else []
     numbers = {(note.status, note.cause): note.number for note in page.notes}
     for table in page.tables:

@@ -22,7 +22,7 @@ from previts.spool import Entry, Identity, Spool
 
 Status = Literal["FINISHED", "FAILED", "KILLED"]
 
-EXPERIMENT = "previts"
+EXPERIMENT = "previts"  # of MLflow
 RETRY_SECONDS, LONGEST_RETRY_SECONDS = 60.0, 600.0
 
 logger = logging.getLogger(__name__)
@@ -118,9 +118,7 @@ class RunLog:
         return None
 
 
-def open_run(
-    root: str, *, group: str, name: str, fingerprint: str, params: Mapping[str, object], experiment: str = EXPERIMENT
-) -> RunLog:
+def open_run(root: str, *, group: str, name: str, fingerprint: str, params: Mapping[str, object]) -> RunLog:
     """Start or continue the run of one arm, and send what earlier runs of this root could not.
 
     The store is `MLFLOW_TRACKING_URI`, else a file `mlflow.db` in the root, or in the working directory where the root
@@ -133,25 +131,24 @@ def open_run(
         name: Shown in MLflow; of a continued run, the first name stays.
         fingerprint: Names the arm: an equal one continues that run.
         params: Written at the first start only; see `flatten`.
-        experiment: Name of the MLflow experiment.
 
     Raises:
         InputError: If group or fingerprint has a quote, which MLflow's search cannot express.
     """
     texts = {key: str(value)[:PARAM_LENGTH] for key, value in params.items()}
-    return _start(root, Identity("arm", experiment, group, name, fingerprint, texts))
+    return _start(root, Identity("arm", EXPERIMENT, group, name, fingerprint, texts))
 
 
-def log_result(root: str, fingerprint: str, metrics: Mapping[str, float], experiment: str = EXPERIMENT) -> None:
+def log_result(root: str, fingerprint: str, metrics: Mapping[str, float]) -> None:
     """Add the numbers of a benchmark to the run of the arm that they measure."""
-    log = _start(root, Identity("addition", experiment, name=fingerprint, fingerprint=fingerprint))
+    log = _start(root, Identity("addition", EXPERIMENT, name=fingerprint, fingerprint=fingerprint))
     log.metrics(metrics, step=0)
     log.close()
 
 
-def log_report(root: str, *, group: str, report: str, experiment: str = EXPERIMENT) -> None:
+def log_report(root: str, *, group: str, report: str) -> None:
     """Keep the page about a group's arms with the group's run, and say where its folder lies."""
-    log = _start(root, Identity("group", experiment, group=group))
+    log = _start(root, Identity("group", EXPERIMENT, group=group))
     log.tag("previts.report", report)
     with tempfile.TemporaryDirectory() as folder:
         page = os.path.join(folder, "report.html")
@@ -161,14 +158,14 @@ def log_report(root: str, *, group: str, report: str, experiment: str = EXPERIME
     log.close()
 
 
-def close_runs(root: str, experiment: str = EXPERIMENT) -> int:
+def close_runs(root: str) -> int:
     """Mark the arms of a root that still count as running as failed: whoever worked on them was killed.
 
     Returns:
         How many there were; 0 where MLflow does not answer.
     """
     try:
-        left = running_arms(root, experiment)
+        left = running_arms(root, EXPERIMENT)
         for arm in left:
             arm.send([{"kind": "end", "status": "FAILED", "time": int(time.time() * 1000)}])
     except outages() as outage:

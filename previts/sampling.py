@@ -17,10 +17,11 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from previts.boxes import Box, draw_box, draw_size
 from previts.errors import InputError
 from previts.experiment import SamplingConfig
 
-Crop = tuple[int, int, int, int]
+Crop = Box
 """Left, top, right, bottom in pixels; right and bottom are exclusive."""
 
 
@@ -174,7 +175,8 @@ def sample_crop(
         ValueError: If the mask is empty or has another shape than the frame.
     """
     if mask_HW is None:
-        return _random_resized_crop(height, width, config, generator)
+        box = draw_box(height, width, config.crop_scale, config.crop_ratio, config.crop_attempts, generator)
+        return box or _shrink_to_ratio((0, 0, width, height), (width / 2, height / 2), config)
     pixels_HW = mask_HW.view(np.uint8)
     rows = cv2.reduce(pixels_HW, 1, cv2.REDUCE_SUM, dtype=cv2.CV_32S).ravel()
     area = int(rows.sum())
@@ -183,7 +185,7 @@ def sample_crop(
     columns = cv2.reduce(pixels_HW, 0, cv2.REDUCE_SUM, dtype=cv2.CV_32S).ravel()
     middle_row, middle_column = (float(counts @ np.arange(len(counts))) / area + 0.5 for counts in (rows, columns))
     for _ in range(config.crop_attempts):
-        crop_height, crop_width = _draw_size(height, width, config, generator)
+        crop_height, crop_width = draw_size(height, width, config.crop_scale, config.crop_ratio, generator)
         if crop_height > height or crop_width > width:
             continue
         left = _draw_offset(middle_column, crop_width, width, generator)
@@ -219,28 +221,12 @@ def _iou(mask_HW: NDArray[np.bool_], area: int, crop: Crop) -> float:
     return covered / (area + _area(crop) - covered)
 
 
-def _draw_size(height: int, width: int, config: SamplingConfig, generator: np.random.Generator) -> tuple[int, int]:
-    area = generator.uniform(*config.crop_scale) * height * width
-    ratio = math.exp(generator.uniform(math.log(config.crop_ratio[0]), math.log(config.crop_ratio[1])))
-    return max(1, round(math.sqrt(area / ratio))), max(1, round(math.sqrt(area * ratio)))
-
-
 def _draw_offset(centre: float, size: int, extent: int, generator: np.random.Generator) -> int:
     """Draw the first pixel of a crop side whose middle is Gaussian around `centre`, truncated to the frame."""
     gaussian = NormalDist(float(centre), extent)
     low, high = gaussian.cdf(size / 2), gaussian.cdf(extent - size / 2)
     middle = gaussian.inv_cdf(generator.uniform(low, high)) if high > low else size / 2
     return min(max(round(middle - size / 2), 0), extent - size)
-
-
-def _random_resized_crop(height: int, width: int, config: SamplingConfig, generator: np.random.Generator) -> Crop:
-    for _ in range(config.crop_attempts):
-        crop_height, crop_width = _draw_size(height, width, config, generator)
-        if crop_height <= height and crop_width <= width:
-            left = int(generator.integers(0, width - crop_width + 1))
-            top = int(generator.integers(0, height - crop_height + 1))
-            return left, top, left + crop_width, top + crop_height
-    return _shrink_to_ratio((0, 0, width, height), (width / 2, height / 2), config)
 
 
 def _fallback_box(

@@ -22,7 +22,7 @@ from previts import video
 from previts.errors import InputError, VideoError
 from previts.experiment import VideoConfig
 from previts.fetch import DEFAULT_LIMITS, Limits
-from previts.gops import ClipInfo
+from previts.gops import VideoInfo
 
 
 class Normaliser:
@@ -43,7 +43,7 @@ class Normaliser:
         self._stop()
         self._complaints.close()
 
-    def normalise(self, source: str, target: str, start_seconds: float | None, end_seconds: float | None) -> ClipInfo:
+    def normalise(self, source: str, target: str, start_seconds: float | None, end_seconds: float | None) -> VideoInfo:
         """Do `video.normalise` in the child.
 
         Raises:
@@ -63,7 +63,7 @@ class Normaliser:
             raise InputError(f"no space left for {target}; free some, or let TMPDIR name a larger disk")
         if "error" in reply:
             raise VideoError(reply["error"])
-        return ClipInfo(**{**reply["clip"], "header": bytes.fromhex(reply["clip"]["header"])})
+        return VideoInfo(**{**reply["video"], "header": bytes.fromhex(reply["video"]["header"])})
 
     def _ask(self, request: dict[str, Any]) -> dict[str, Any] | None:
         """Return the child's answer, or None if it died."""
@@ -136,14 +136,14 @@ def _serve(settings: dict[str, Any]) -> None:
     os.dup2(2, 1)  # whatever a library prints must not be taken for an answer
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     resource.setrlimit(resource.RLIMIT_AS, (limits.memory_bytes, limits.memory_bytes))
-    resource.setrlimit(resource.RLIMIT_FSIZE, (limits.clip_bytes, limits.clip_bytes))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limits.stored_bytes, limits.stored_bytes))
     for line in sys.stdin:
         used = resource.getrusage(resource.RUSAGE_SELF)
         seconds = int(used.ru_utime + used.ru_stime) + 1 + limits.decode_cpu_seconds
         resource.setrlimit(resource.RLIMIT_CPU, (seconds, resource.getrlimit(resource.RLIMIT_CPU)[1]))
         try:
-            clip = video.normalise(config=config, **json.loads(line))
-            answer: dict[str, Any] = {"clip": {**asdict(clip), "header": clip.header.hex()}}
+            info = video.normalise(config=config, **json.loads(line))
+            answer: dict[str, Any] = {"video": {**asdict(info), "header": info.header.hex()}}
         except VideoError as error:
             answer = {"error": str(error)}
         except OSError as error:

@@ -1,4 +1,4 @@
-"""Shards: tar files of normalised clips beside a table that says which bytes hold which frames.
+"""Shards: tar files of normalised videos, each with a table of the bytes that hold each frame.
 
 The store below PreViTS section 4.1. A shard is the unit of work and of resume; its table is written last and makes it
 done, so a killed shard is simply built again. Every item of the crawl is a row, usable or with the reason why not.
@@ -27,17 +27,17 @@ from previts.errors import InputError
 from previts.fetch import DEFAULT_LIMITS, Limits
 from previts.progress import progress
 from previts.sandbox import Normaliser
-from previts.video import ClipInfo, Pixels, VideoConfig, VideoError
+from previts.video import Pixels, VideoConfig, VideoError, VideoInfo
 
 Picture = TypeVar("Picture")
 
 
 @dataclass(frozen=True)
 class VideoRecord:
-    """One video of a crawl: its clip's place in the tar of its shard, or why it has none.
+    """One video of a crawl: its place in the tar of its shard, or why it has none.
 
-    `offset` and `size` are of the clip in the tar, `gop_offsets` are relative to `offset`; see `gops.ClipInfo`. A
-    failed video has `error`, and `retryable` where another day may bring it.
+    `offset` and `size` are of the stored file in the tar, `gop_offsets` are relative to `offset`; see `gops.VideoInfo`.
+    A failed video has `error`; with `retryable` the failure may be temporary.
     """
 
     video_id: str
@@ -60,8 +60,8 @@ class VideoRecord:
     gop_offsets: list[int]
 
 
-class Clip(Protocol):
-    """Where the frames of one clip lie."""
+class StoredVideo(Protocol):
+    """Where the frames of one stored video are: `VideoRecord` and `IndexRecord` have these fields."""
 
     @property
     def video_id(self) -> str: ...  # noqa: D102
@@ -80,7 +80,7 @@ class Clip(Protocol):
 
 
 def tar_name(shard: int) -> str:
-    """Return the file name of a shard's clips."""
+    """Return the file name of a shard's videos."""
     return f"shard-{shard:05d}.tar"
 
 
@@ -129,7 +129,7 @@ def build_shard(
         items: The videos of this shard (`shard_items`).
         shard: Its number.
         videos_uri: The folder of all shards.
-        config: How clips are made.
+        config: How videos are stored.
         limits: What one video may cost.
         workers: How many videos are worked on at once; one per CPU by default. The bytes written do not depend on it.
 
@@ -142,7 +142,7 @@ def build_shard(
         with ThreadPoolExecutor(workers) as pool:
             settled = _settled(items, shard, videos_uri, folder)
             made = pool.map(
-                lambda n: settled.get(n) or _make_clip(items[n], n, folder, normalisers.mine(), limits),
+                lambda n: settled.get(n) or _store_video(items[n], n, folder, normalisers.mine(), limits),
                 range(len(items)),
             )
             rows = list(progress(made, f"download shard {shard}", unit="video", total=len(items)))
@@ -156,7 +156,7 @@ def build_shard(
 
 
 def _settled(items: Sequence[CrawlItem], shard: int, videos_uri: str, folder: str) -> dict[int, VideoRecord]:
-    """Return by number the rows of an earlier attempt that still hold, their clips put into `folder`.
+    """Return by number the rows of an earlier attempt that still hold, and put their videos into `folder`.
 
     It was an attempt at the same crawl with the same configuration: another one lies at another address.
     """
@@ -171,13 +171,13 @@ def _settled(items: Sequence[CrawlItem], shard: int, videos_uri: str, folder: st
             continue
         if row.status == "ok":
             try:
-                clip = storage.read_bytes(tar, row.offset, row.offset + row.size)
+                data = storage.read_bytes(tar, row.offset, row.offset + row.size)
             except FileNotFoundError:
                 continue
-            if hashlib.sha256(clip).hexdigest() != row.sha256:
+            if hashlib.sha256(data).hexdigest() != row.sha256:
                 continue
-            with open(_clip_path(folder, number), "wb") as file:
-                file.write(clip)
+            with open(_video_path(folder, number), "wb") as file:
+                file.write(data)
         kept[number] = replace(row, url=item.url)
     return kept
 
@@ -211,16 +211,16 @@ class _Workers:
         return normaliser
 
 
-def _clip_path(folder: str, number: int) -> str:
+def _video_path(folder: str, number: int) -> str:
     return os.path.join(folder, f"{number}.mp4")
 
 
-def _make_clip(item: CrawlItem, number: int, folder: str, normaliser: Normaliser, limits: Limits) -> VideoRecord:
-    """Return the row of one video; its clip, if usable, waits in `folder`."""
-    source, target = os.path.join(folder, f"{number}.source"), _clip_path(folder, number)
+def _store_video(item: CrawlItem, number: int, folder: str, normaliser: Normaliser, limits: Limits) -> VideoRecord:
+    """Return the row of one video; if it is usable, its stored form is put into `folder`."""
+    source, target = os.path.join(folder, f"{number}.source"), _video_path(folder, number)
     try:
         fetch.fetch(item.url, source, limits)
-        clip = normaliser.normalise(source, target, item.start_seconds, item.end_seconds)
+        info = normaliser.normalise(source, target, item.start_seconds, item.end_seconds)
     except VideoError as error:
         with contextlib.suppress(FileNotFoundError):
             os.remove(target)
@@ -230,25 +230,25 @@ def _make_clip(item: CrawlItem, number: int, folder: str, normaliser: Normaliser
             os.remove(source)
     with open(target, "rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
-    return _record(item, clip=clip, size=os.path.getsize(target), sha256=digest)
+    return _record(item, info=info, size=os.path.getsize(target), sha256=digest)
 
 
 def _record(
     item: CrawlItem,
     *,
-    clip: ClipInfo | None = None,
+    info: VideoInfo | None = None,
     error: str = "",
     retryable: bool = False,
     size: int = 0,
     sha256: str = "",
 ) -> VideoRecord:
-    shape = clip or ClipInfo(0, 0, 0, 0.0, b"", [], [])
+    shape = info or VideoInfo(0, 0, 0, 0.0, b"", [], [])
     return VideoRecord(
         video_id=item.video_id,
         url=item.url,
         label=item.label,
         split=item.split,
-        status="ok" if clip else "failed",
+        status="ok" if info else "failed",
         error=error,
         retryable=retryable,
         shard=-1,
@@ -266,7 +266,7 @@ def _record(
 
 
 def _pack(rows: Sequence[VideoRecord], shard: int, folder: str, tar: str) -> list[VideoRecord]:
-    """Write the clips of the usable rows to a tar; return all rows with their place in it."""
+    """Write the videos of the usable rows to a tar; return all rows with their place in it."""
     placed = []
     with tarfile.open(tar, "w", format=tarfile.PAX_FORMAT) as archive:
         for number, row in enumerate(rows):
@@ -274,8 +274,8 @@ def _pack(rows: Sequence[VideoRecord], shard: int, folder: str, tar: str) -> lis
                 # The same crawl gives the same bytes: no dates, owners or modes of this machine.
                 member = tarfile.TarInfo(f"{row.video_id}.mp4")
                 member.size = row.size
-                with open(_clip_path(folder, number), "rb") as clip:
-                    archive.addfile(member, clip)
+                with open(_video_path(folder, number), "rb") as file:
+                    archive.addfile(member, file)
     with tarfile.open(tar) as archive:
         offsets = {member.name: member.offset_data for member in archive.getmembers()}
     for row in rows:
@@ -283,8 +283,8 @@ def _pack(rows: Sequence[VideoRecord], shard: int, folder: str, tar: str) -> lis
     return placed
 
 
-def read_frames(videos_uri: str, record: Clip, frames: Sequence[int]) -> Pixels:
-    """Return frames of a clip, fetching only the GOPs that hold them.
+def read_frames(videos_uri: str, record: StoredVideo, frames: Sequence[int]) -> Pixels:
+    """Return frames of a stored video, fetching only the GOPs that hold them.
 
     Args:
         videos_uri: The folder of all shards.
@@ -295,7 +295,7 @@ def read_frames(videos_uri: str, record: Clip, frames: Sequence[int]) -> Pixels:
         [len(frames), height, width, 3] uint8 RGB.
 
     Raises:
-        ValueError: If no frame is wanted, or one that the clip does not have.
+        ValueError: If no frame is wanted, or one that the video does not have.
         VideoError: If the bytes are damaged.
         InputError: If the tar is missing.
     """
@@ -303,14 +303,14 @@ def read_frames(videos_uri: str, record: Clip, frames: Sequence[int]) -> Pixels:
     return np.stack(pictures)
 
 
-def read_planes(videos_uri: str, record: Clip, frames: Sequence[int]) -> list[Planes]:
-    """Return frames of a clip as `read_frames` does, one by one and in the colours that they are stored in."""
+def read_planes(videos_uri: str, record: StoredVideo, frames: Sequence[int]) -> list[Planes]:
+    """Return frames of a stored video as `read_frames` does, one by one and in the colours that they are stored in."""
     return _read(videos_uri, record, frames, decoder.decode_planes)
 
 
 def _read(
     videos_uri: str,
-    record: Clip,
+    record: StoredVideo,
     frames: Sequence[int],
     decode: Callable[[bytes, bytes, Sequence[int]], list[Picture]],
 ) -> list[Picture]:
@@ -337,15 +337,15 @@ def _read(
     return [decoded[frame] for frame in frames]
 
 
-def unreadable(videos_uri: str, record: Clip, error: VideoError) -> InputError:
-    """Return what to tell of a clip that was stored and cannot be decoded any more, with what to do."""
+def unreadable(videos_uri: str, record: StoredVideo, error: VideoError) -> InputError:
+    """Return the error for a stored video that cannot be decoded any more, with what to do."""
     return InputError(
         f"video {record.video_id!r} of {tar_name(record.shard)} in {videos_uri} cannot be read: {error}; "
         f"delete {table_name(record.shard)} and {storage.MANIFEST} there and run `previts download` again"
     )
 
 
-def _read_runs(uri: str, record: Clip, runs: Sequence[Sequence[int]]) -> list[bytes]:
+def _read_runs(uri: str, record: StoredVideo, runs: Sequence[Sequence[int]]) -> list[bytes]:
     """Return the bytes of each run of GOPs."""
     starts = [record.offset + record.gop_offsets[start] for start, _ in runs]
     stops = [record.offset + record.gop_offsets[stop] for _, stop in runs]

@@ -7,6 +7,7 @@ Fan-out: a worker calls `download`, `saliency` or `track` with `part` of `parts`
 finishes the last shard commits the whole.
 """
 
+import os
 import sys
 import time
 from collections import Counter
@@ -32,6 +33,7 @@ from previts.addresses import (
     result_address,
     result_decided,
 )
+from previts.conduct import read_conduct
 from previts.errors import InputError
 from previts.evals import protocol
 from previts.results import Result, write_result
@@ -69,7 +71,7 @@ def download(
     parts: int = 1,
     max_failure_fraction: float = 0.5,
 ) -> str:
-    """Fetch the videos of a crawl and store them as normalised clips in shards.
+    """Fetch the videos of a crawl and store them as normalised videos in shards.
 
     Args:
         crawl: A CSV or Parquet manifest (video_id, url, start_seconds, end_seconds, label, split), the CSV of VGG-Sound
@@ -311,11 +313,11 @@ def index(videos: str, tubes: str, root: str, profile: str = "paper", set: Seque
     uri = storage.address(root, "index", "corpus", decided)
     if done(uri):
         return uri
-    from previts import index as corpus
+    from previts.index import join_shard, write_index
 
     total = int(storage.read_manifest(videos).counts["shards"])
-    rows = [row for shard in range(total) for row in corpus.join_shard(videos, tubes, shard)]
-    counts = corpus.write_index(uri, rows, config)
+    rows = [row for shard in range(total) for row in join_shard(videos, tubes, shard)]
+    counts = write_index(uri, rows, config)
     if not counts["videos_with_tube"]:
         print("no video has a tube: only rows without tracking can be pretrained on this index", file=sys.stderr)
     storage.commit(uri, decided, inputs={"videos": videos, "tubes": tubes}, counts=counts)
@@ -334,9 +336,11 @@ def pretrain(
 ) -> str:
     """Pretrain the encoder of one row of the paper's tables on an index; resumes where an earlier call was stopped.
 
-    What changes nothing that is learnt is set by the environment: PREVITS_WORKERS (loader processes of each training
-    process), PREVITS_ACCUMULATE (parts in which a process computes its share of a batch, for small memories),
-    PREVITS_COMPILE=1 (torch.compile), PREVITS_CHECKPOINT_SECONDS.
+    Environment variables set what changes nothing that is learnt:
+    PREVITS_WORKERS (loader processes of each training process; by default as the machine has room for),
+    PREVITS_ACCUMULATE (parts in which a process computes its share of a batch, for small memories; 1),
+    PREVITS_COMPILE (1: encoders go through torch.compile; 0) and
+    PREVITS_CHECKPOINT_SECONDS (a state is saved at least every so many seconds; 600).
 
     Args:
         row: Name of the row, such as 1/vgg/previts (`previts show` lists them).
@@ -367,12 +371,13 @@ def pretrain(
             f"no video of {index} has a tube, so there is nothing that row {row} could constrain or attend to; "
             "look at the videos, or pretrain a row without tracking such as 1/vgg/moco"
         )
+    conduct = read_conduct(os.environ)
     if (processes > 1 or launcher != "local") and not workers.is_launched():
         arguments = ["--row", row, "--index", index, "--root", root, "--profile", profile, "--set", *set]
         return _launch("pretrain", uri, arguments, launcher, processes, job)
     from previts import checkpoint, distributed, runlog
-    from previts import index as corpus
-    from previts import pretrain as program
+    from previts.index import read_index
+    from previts.pretrain import run_pretraining
 
     with distributed.process_group() as device:
         run = None
@@ -385,7 +390,7 @@ def pretrain(
                 params={"row": row, "profile": profile, **fields.flatten(asdict(plan.experiment))},
             )
         with runlog.reporting(run):
-            summary = program.train(plan.experiment, corpus.read_index(index), uri, device=device, run=run)
+            summary = run_pretraining(plan.experiment, read_index(index), uri, device=device, run=run, conduct=conduct)
             if distributed.is_main():
                 checkpoint.finish(uri, plan.experiment, int(summary["steps"]))
                 decided = checkpoint_decided(plan, index)
@@ -504,11 +509,11 @@ def report(
     uri = storage.address(root, "report", "comparison", decided)
     page = storage.join(storage.absolute(root), "report.html")
     if not done(uri):
-        from previts import report as pages
         from previts import runlog
+        from previts.report import ReportRow, build_report
 
         lines = [
-            pages.ReportRow(
+            ReportRow(
                 name=row.name,
                 title=row.title,
                 checkpoint=uri,
@@ -517,7 +522,7 @@ def report(
             )
             for row, uri in zip(shown, trained, strict=True)
         ]
-        counts = pages.build_report(list(results), uri, lines, cited=paper.CITED, profile=profile, index=index)
+        counts = build_report(list(results), uri, lines, cited=paper.CITED, profile=profile, index=index)
         runlog.log_report(root, group=storage.fingerprint_of(index, "index"), report=uri)
         inputs = {"index": index, **{f"result{number}": result for number, result in enumerate(results)}}
         storage.commit(uri, decided, inputs=inputs, counts=counts)

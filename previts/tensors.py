@@ -1,6 +1,6 @@
-"""Files of tensors: those that may come from elsewhere, and our own, which bear a checksum.
+"""Files of tensors: weights that may come from elsewhere, and this project's own files, which have a checksum.
 
-All are read with `weights_only=True`, so none can run what it holds, and are named when they cannot be read.
+All are loaded with `weights_only=True`, so no file can run code. Messages name the file that cannot be read.
 """
 
 import hashlib
@@ -8,14 +8,17 @@ import io
 import pickle
 import sys
 import zipfile
+from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 
 from previts import storage
 from previts.errors import InputError
 
 ENCODER = "encoder.pt"  # in a finished folder of `pretrain`
+CHECKSUM = ".sha256"  # after the name of the file
 # What torch.load and load_state_dict raise for files that are cut short, damaged, or hold more than tensors.
 DAMAGED = (pickle.UnpicklingError, RuntimeError, ValueError, EOFError, LookupError, AttributeError, zipfile.BadZipFile)
 
@@ -63,30 +66,68 @@ def reason(error: Exception) -> str:
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
-def write_checked(uri: str, state: dict[str, Any]) -> None:
-    """Write a .pt file, then its SHA-256 beside it, without which it is as if the file were not there."""
+def to_bytes(state: Any) -> bytes:
+    """Return a state as the bytes of a .pt file."""
     buffer = io.BytesIO()
     torch.save(state, buffer)
-    data = buffer.getvalue()
+    return buffer.getvalue()
+
+
+def write_checked(uri: str, state: dict[str, Any]) -> None:
+    """Write tensors as a .pt file, or arrays as an .npz file, then its SHA-256 next to it.
+
+    Without the checksum the file counts as incomplete.
+    """
+    if uri.endswith(".npz"):
+        buffer = io.BytesIO()
+        np.savez_compressed(buffer, **state)
+        data = buffer.getvalue()
+    else:
+        data = to_bytes(state)
+    storage.delete(uri + CHECKSUM)  # of a file that this one replaces
     storage.write_bytes(uri, data)
-    storage.write_bytes(uri + ".sha256", hashlib.sha256(data).hexdigest().encode() + b"\n")
+    storage.write_bytes(uri + CHECKSUM, hashlib.sha256(data).hexdigest().encode() + b"\n")
 
 
-def read_checked(uri: str, device: torch.device | str) -> dict[str, Any] | None:
-    """Return what `write_checked` wrote, or None where it is missing, incomplete or damaged."""
+def read_checked(
+    uri: str, device: torch.device | str = "cpu", *, names: Sequence[str] = (), unchecked: bool = False
+) -> dict[str, Any] | None:
+    """Return the content of a file of `write_checked`, or None where it is missing, incomplete or damaged.
+
+    Args:
+        uri: The file.
+        device: Where the tensors of a .pt file are wanted.
+        names: Which arrays of an .npz file to return; all by default.
+        unchecked: Whether a file without a checksum is read too, if its own format shows no damage.
+    """
     try:
-        expected = storage.read_bytes(uri + ".sha256").decode(errors="replace").strip()
         data = storage.read_bytes(uri)
     except FileNotFoundError:
         return None
-    if hashlib.sha256(data).hexdigest() != expected:
+    try:
+        expected = storage.read_bytes(uri + CHECKSUM).decode(errors="replace").strip()
+    except FileNotFoundError:
+        if not unchecked:
+            print(f"{uri} has no {CHECKSUM}, so it is incomplete: ignored", file=sys.stderr)
+            return None
+        expected = ""
+    if expected and hashlib.sha256(data).hexdigest() != expected:
         print(f"{uri} is damaged (its checksum differs): ignored", file=sys.stderr)
         return None
-    state: dict[str, Any] = torch.load(io.BytesIO(data), map_location=device, weights_only=True)
+    try:
+        if uri.endswith(".npz"):
+            with np.load(io.BytesIO(data), allow_pickle=False) as file:
+                return {name: file[name] for name in names or file.files}
+        state: dict[str, Any] = torch.load(io.BytesIO(data), map_location=device, weights_only=True)
+    except DAMAGED as error:
+        if expected:
+            raise
+        print(f"{uri} is damaged ({reason(error)}): ignored", file=sys.stderr)
+        return None
     return state
 
 
 def delete_checked(uri: str) -> None:
-    """Delete a file and its checksum, that first: what is left of a kill in between is not believed."""
-    for name in (uri + ".sha256", uri):
+    """Delete a file and its checksum; the checksum first, so that after a kill in between the file is incomplete."""
+    for name in (uri + CHECKSUM, uri):
         storage.delete(name)

@@ -1,9 +1,9 @@
 """Exact masks of a crawl's videos, where somebody has them, and how well tubes lie on them.
 
-No place in the paper, which has no masks of its corpora; the demo world and a user's own labelled clips do. Masks lie
-in a folder `masks` or `NAME_masks` beside the crawl `NAME.csv` or `NAME/`, for each video either `VIDEO_ID.npz`
-(`demo.read_masks`) or a folder `VIDEO_ID` of PNGs in order of time, the object not black. They span the clip evenly, so
-they may have another size and rate. Never chooses or mends a tube.
+No place in the paper, which has no masks of its corpora; the demo world and a user's own labelled videos do. Masks are
+in a folder `masks` or `NAME_masks` next to the crawl `NAME.csv` or `NAME/`. Each video has either `VIDEO_ID.npz`
+(`demo.read_masks`) or a folder `VIDEO_ID` of PNGs in order of time, the object not black. They span the video evenly,
+so they may have another size and rate. Never chooses or changes a tube.
 
 Shape suffixes: T frames, H W pixels.
 """

@@ -26,11 +26,11 @@ Unpacked = TypeVar("Unpacked")
 
 @dataclass(frozen=True)
 class Tube:
-    """The masks of one object: one per matched key frame, and for each frame of the clip which of them holds.
+    """The masks of one object: one per matched key frame, and for each frame of the video which of them holds.
 
     Attributes:
-        height: Of the clip, in pixels.
-        width: Of the clip, in pixels.
+        height: Of the video, in pixels.
+        width: Of the video, in pixels.
         key_counts: Run lengths of each mask, as `masks.encode_rle` writes them.
         frame_keys: For each frame the position of its mask in `key_counts`, or -1 where the tube is empty.
     """
@@ -48,7 +48,7 @@ class Tube:
         """Return the masks (T, height, width) of the given frames, which may repeat and come in any order.
 
         Raises:
-            ValueError: If a frame is not one of the clip.
+            ValueError: If a frame is not one of the video.
         """
         packing.check_frames(frames, len(self.frame_keys))
         mask_THW = np.zeros((len(frames), self.height, self.width), dtype=np.bool_)
@@ -116,12 +116,12 @@ def build_tube(
 
     The tube keeps the matched region's own pixels. Between two neighbouring key frames that both matched, each frame
     holds the mask of the nearer one (the earlier at a tie). Where the last two key frames both matched, the last mask
-    holds to the end of the clip. Every other frame is empty.
+    holds to the end of the video. Every other frame is empty.
 
     Args:
         masks: Salient pixels of each key frame: a mask (H, W), or regions (R, H, W) that may overlap.
         key_frames: Frame numbers of `masks`, increasing.
-        num_frames: Frames of the clip.
+        num_frames: Frames of the video.
         config: How to follow.
         first: The object where it is known: its mask (H, W) in the first key frame. The region that overlaps it there
             becomes the target.
@@ -211,7 +211,7 @@ def read_masks(tubes_uri: str, shard: int, offset: int, size: int, frames: Seque
     """Return the masks (H, W) of some frames of a tube by one range read; frames that share a mask share the array.
 
     Raises:
-        ValueError: If a frame is not one of the clip.
+        ValueError: If a frame is not one of the video.
         InputError: As of `read_tube`.
     """
     return _read(tubes_uri, shard, offset, size, lambda blob: packing.unpack(blob).masks(frames))

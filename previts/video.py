@@ -1,12 +1,12 @@
-"""Videos in, normalised clips out.
+"""Videos of any kind in, normalised videos out.
 
 PreViTS section 4.1 trains on VGG-Sound and Kinetics; the paper gives neither size nor rate of what it stored. The
 loader asks for two short clips of a ten second video, so every video becomes H.264 in short closed GOPs whose byte
 offsets are known. With `decoder.py` and `footage.py` the only file that imports PyAV. It never reads a network or an
 object store.
 
-Clips hold one slice a frame, no B-frames and no audio: a GOP is a run of bytes that decodes by itself, and its frames
-are told apart by their slices alone (`decoder.py`).
+A normalised video has one slice a frame, no B-frames and no audio. A GOP is a run of bytes that decodes by itself, and
+`decoder.py` finds its frames by their slices alone.
 """
 
 import contextlib
@@ -24,13 +24,13 @@ from av.stream import Disposition
 from av.video.reformatter import ColorRange, Interpolation, VideoReformatter
 
 from previts.canvas import Pixels, make_canvas
-from previts.decoder import pixels, rgb
+from previts.decoder import pixels
 from previts.errors import VideoError
 from previts.experiment import VideoConfig
-from previts.gops import ClipInfo, split_frames
+from previts.gops import VideoInfo, split_frames
 from previts.window import MAX_FRAMES, Window, check_complete, constant_rate, make_window
 
-__all__ = ["ClipInfo", "Pixels", "VideoConfig", "VideoError", "decode_file", "encode_clip", "inspect_clip", "normalise"]
+__all__ = ["Pixels", "VideoConfig", "VideoError", "VideoInfo", "encode_video", "inspect_video", "normalise"]
 
 # What a crawl may contain. Playlists (hls, concat, dash, sdp) are left out: they make the decoder open other files.
 CONTAINERS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,flv,asf,ogg,gif,ivf,m4v,mpegvideo,mxf,nut,dv,rm"
@@ -39,7 +39,7 @@ MAX_PIXELS = 8192 * 4352
 SEEK_AFTER_SECONDS = 5.0  # below this, decoding from the start costs less than a seek can go wrong
 SECONDS_UNKNOWN = -(1 << 63)
 
-# swscale's number of a colour matrix by H.264's, for those that a clip may carry.
+# swscale's number of a colour matrix by H.264's, for those that a normalised video may have.
 _MATRIX = {1: 1, 4: 4, 5: 5, 6: 5, 7: 7, 9: 9}
 _MATRIX_TAG = {1: 1, 4: 4, 5: 6, 7: 7, 9: 9}
 _SD_MATRIX = 5
@@ -48,8 +48,8 @@ PRESET = "veryfast"  # 0.9 dB below medium at equal crf and bytes, for less than
 
 def normalise(
     source: str, target: str, config: VideoConfig, start_seconds: float | None, end_seconds: float | None
-) -> ClipInfo:
-    """Write the window [start, end) of a video as a normalised clip.
+) -> VideoInfo:
+    """Write the window [start, end) of a video as a normalised video.
 
     Upright (the display matrix is applied) with square pixels, scaled down so that the short side is at most
     `max_short_side`, never up, to even sides; at the constant rate min(average rate of the window, `max_fps`), each
@@ -58,7 +58,7 @@ def normalise(
 
     Raises:
         VideoError: If there is no usable video: empty, not a video, no video stream, damaged inside the window, nothing
-            in the window, too large, or one picture only (a clip needs two frames to move).
+            in the window, too large, or one picture only (it needs two frames to move).
         OSError: If the disk is full.
         MemoryError: If the pictures do not fit into memory.
     """
@@ -72,13 +72,13 @@ def normalise(
         if error.errno in (errno.ENOSPC, errno.ENOMEM):
             raise  # not the video's fault, or not only: the caller knows the limits
         if error.errno == errno.EFBIG:
-            raise VideoError("its clip grows larger than a file may be") from error
+            raise VideoError("its normalised form grows larger than a file may be") from error
         raise VideoError(f"not a readable video: {error.strerror or error}") from error
 
 
 def _normalise(
     source: str, target: str, config: VideoConfig, start_seconds: float | None, end_seconds: float | None
-) -> ClipInfo:
+) -> VideoInfo:
     window = _probe(source, start_seconds, end_seconds, seek=(start_seconds or 0.0) > SEEK_AFTER_SECONDS)
     rate = min(window.rate, Fraction(config.max_fps).limit_denominator(1001))
     with contextlib.closing(constant_rate(_decoded(source, window), window, rate)) as frames:
@@ -86,10 +86,10 @@ def _normalise(
         shaper = _Shaper(first, window.pixel_aspect, config)
         pictures = (shaper.shape(frame) for frame in itertools.chain([first], frames))
         _encode(pictures, rate, shaper.matrix, target, config.gop, config.crf)
-    info = inspect_clip(target)
+    info = inspect_video(target)
     if info.num_frames < 2:
         slower = f" at {float(rate):g} pictures a second" if rate < window.rate else ""
-        raise VideoError(f"only one picture in the video or window{slower}; a clip needs at least two")
+        raise VideoError(f"only one picture in the video or window{slower}; it needs at least two")
     return info
 
 
@@ -226,10 +226,10 @@ class _Shaper:
         return self.canvas.turn(pixels(scaled))
 
 
-def encode_clip(
+def encode_video(
     frames: Iterable[Pixels], fps: float | Fraction, target: str, *, gop: int = 12, crf: int = 23
-) -> ClipInfo:
-    """Write frames, each [height, width, 3] uint8 RGB of even sides, as a normalised clip.
+) -> VideoInfo:
+    """Write frames, each [height, width, 3] uint8 RGB of even sides, as a normalised video.
 
     The same frames give the same bytes: one thread, no dates.
 
@@ -238,7 +238,7 @@ def encode_clip(
     """
     rate = Fraction(fps).limit_denominator(1001)
     _encode((_planes(frame) for frame in frames), rate, _SD_MATRIX, target, gop, crf)
-    return inspect_clip(target)
+    return inspect_video(target)
 
 
 def _planes(frame: Pixels) -> Pixels:
@@ -260,14 +260,14 @@ def _encode(pictures: Iterable[Pixels], rate: Fraction, matrix: int, target: str
             stream: Any = None
             for number, planes in enumerate(pictures):
                 if stream is None:
-                    stream = _clip_stream(container, planes, rate, matrix, gop, crf)
+                    stream = _video_stream(container, planes, rate, matrix, gop, crf)
                 if planes.shape != (stream.height * 3 // 2, stream.width):
-                    raise ValueError(f"frames of one clip must share a shape, frame {number} differs")
+                    raise ValueError(f"frames of one video must share a shape, frame {number} differs")
                 frame = av.VideoFrame.from_ndarray(planes, "yuv420p")
                 frame.pts, frame.time_base = number, 1 / rate
                 container.mux(stream.encode(frame))
             if stream is None:
-                raise ValueError("a clip needs frames, got none")
+                raise ValueError("a video needs frames, got none")
             container.mux(stream.encode(None))
         done = True
     finally:
@@ -275,7 +275,7 @@ def _encode(pictures: Iterable[Pixels], rate: Fraction, matrix: int, target: str
             os.remove(target)
 
 
-def _clip_stream(container: Any, planes: Pixels, rate: Fraction, matrix: int, gop: int, crf: int) -> Any:
+def _video_stream(container: Any, planes: Pixels, rate: Fraction, matrix: int, gop: int, crf: int) -> Any:
     fixed = {
         "keyint": gop, "min-keyint": gop, "scenecut": 0, "open-gop": 0, "bframes": 0,
         "slices": 1, "sliced-threads": 0, "threads": 1, "lookahead-threads": 1,
@@ -300,11 +300,11 @@ def _clip_stream(container: Any, planes: Pixels, rate: Fraction, matrix: int, go
     return stream
 
 
-def inspect_clip(path: str) -> ClipInfo:
-    """Return how a normalised clip is laid out.
+def inspect_video(path: str) -> VideoInfo:
+    """Return how a normalised video is laid out in its file.
 
     Raises:
-        VideoError: If the file is not a clip of `normalise` or `encode_clip`.
+        VideoError: If the file is not of `normalise` or `encode_video`.
     """
     try:
         with av.open(path, options={"protocol_whitelist": "file"}) as container, open(path, "rb") as file:
@@ -317,35 +317,17 @@ def inspect_clip(path: str) -> ClipInfo:
                 if packet.size == 0:
                     continue
                 if packet.pos is None or (starts and packet.pos != end):
-                    raise VideoError("not a normalised clip: its frames do not lie one after the other")
+                    raise VideoError("not a normalised video: its frames do not lie one after the other")
                 starts.append((packet.pos, packet.is_keyframe))
                 end = packet.pos + packet.size
             if not starts or not starts[0][1] or context.name != "h264" or rate is None:
-                raise VideoError("not a normalised clip: it must be H.264 and start with a key frame")
+                raise VideoError("not a normalised video: it must be H.264 and start with a key frame")
             file.seek(starts[0][0])
             units = split_frames(file.read(end - starts[0][0]))
     except (av.FFmpegError, IndexError) as error:
-        raise VideoError(f"not a normalised clip: {error}") from error
+        raise VideoError(f"not a normalised video: {error}") from error
     if [(start + starts[0][0], key) for start, _, key in units] != starts:
-        raise VideoError("not a normalised clip: a frame must be a single slice")
+        raise VideoError("not a normalised video: a frame must be a single slice")
     keys = [number for number, (_, key) in enumerate(starts) if key]
     offsets = [starts[number][0] for number in keys] + [end]
-    return ClipInfo(context.width, context.height, len(starts), float(rate), header, keys, offsets)
-
-
-def decode_file(path: str) -> Pixels:
-    """Return all frames of a normalised clip, [time, height, width, 3] uint8 RGB.
-
-    Raises:
-        VideoError: If the file cannot be read or is damaged.
-    """
-    reformatter = VideoReformatter()
-    try:
-        container, stream = _open(path)
-        with container:
-            frames = [rgb(reformatter, frame) for frame in container.decode(stream)]
-    except av.FFmpegError as error:
-        raise VideoError(f"not a readable video: {error.strerror or error}") from error
-    if not frames:
-        raise VideoError("the video stream holds no pictures")
-    return np.stack(frames)
+    return VideoInfo(context.width, context.height, len(starts), float(rate), header, keys, offsets)

@@ -27,11 +27,13 @@ from previts.optim import learning_rate
 from previts.schedule import Schedule
 
 PICTURES = "pictures"  # folder below that of the checkpoints, and of the run's artifacts
+SHEETS = 12  # pictures of a run, about
 SHOWN = 6  # pairs of a picture
+LINES = 200  # of the log of a run, about; at most 50 steps apart
 
 
-class RunLog(Protocol):
-    """Where figures and pictures go besides the folder of the checkpoints; `runlog.RunLog` is one."""
+class MetricLogger(Protocol):
+    """Where figures and pictures are logged, in addition to the folder of the checkpoints; `runlog.RunLog` is one."""
 
     def metrics(self, values: dict[str, float], step: int) -> None:
         """Record figures of a step."""
@@ -40,7 +42,7 @@ class RunLog(Protocol):
         """Record a file of this machine."""
 
 
-class Watch:
+class Monitor:
     """The figures and pictures of a run.
 
     On a GPU the figures of a step are read while the next one computes, so nothing waits for them.
@@ -58,15 +60,12 @@ class Watch:
         first: int,
         schedule: Schedule,
         experiment: Experiment,
-        run: RunLog | None,
-        *,
-        log_steps: int | None = None,
-        pictures: int = 12,
+        run: MetricLogger | None,
     ) -> None:
         self.uri, self.schedule, self.experiment, self.run = uri, schedule, experiment, run
         self.names = figure_names(experiment.objective)
-        self.every = log_steps or max(1, min(50, schedule.total_steps // 200))
-        self.picture_every = max(1, schedule.total_steps // pictures) if pictures else 0
+        self.every = max(1, min(50, schedule.total_steps // LINES))
+        self.picture_every = max(1, schedule.total_steps // SHEETS)
         self.lines = checkpoint.read_log(uri, first)
         self.latest: dict[str, float] = {}
         self.waited, self.damaged = 0.0, 0
@@ -146,7 +145,7 @@ class Watch:
 
     def look(self, step: int, pairs: Pairs, result: Step) -> None:
         """Make a picture of a step's first part where one is due: the first step, and at even distances from there."""
-        due = self.picture_every and step % self.picture_every == 0
+        due = step % self.picture_every == 0
         if not (due and distributed.is_main() and len(result.cam)):
             return
         buffer = io.BytesIO()

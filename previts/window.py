@@ -38,7 +38,7 @@ def make_window(
         VideoError: If there is one picture only, or no time passes between them, or too much.
     """
     if len(times) == 1:
-        raise VideoError("only one picture in the video or window; a clip needs at least two")
+        raise VideoError("only one picture in the video or window; it needs at least two")
     span = max(times) - min(times)
     if span <= 0:
         raise VideoError("all pictures have the same timestamp")

@@ -3,8 +3,8 @@
 import contextlib
 import multiprocessing
 import os
+import signal
 import threading
-import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -16,8 +16,8 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 COUNT = "PREVITS_WORKERS"
-STARTED_BY = "PREVITS_ENGINE_PID"  # the process with which a step ends, so that no orphan works beside the next run
-WHOLE = "PREVITS_CORES"  # of a machine whose steps otherwise share it, for a step that nothing runs beside
+STARTED_BY = "PREVITS_ENGINE_PID"  # id of the process with which a step ends, see `end_with`
+WHOLE = "PREVITS_CORES"  # cores for a step that has the machine to itself; other steps share it
 
 
 def is_launched() -> bool:
@@ -55,7 +55,7 @@ def available() -> int:
 
 
 def alone() -> int:
-    """Return how many processes or threads may work at once in a step that nothing runs beside."""
+    """Return how many processes or threads may work at once in a step that has the machine to itself."""
     text = os.environ.get(WHOLE, "")
     return int(text) if text.isdigit() and int(text) and COUNT not in os.environ else available()
 
@@ -74,7 +74,7 @@ def _quota() -> int:
 def pool(count: int = 0, data: str = "") -> Iterator[Run]:
     """Yield a function that runs work on `count` processes (0: as many as are available), in this one if it is 1.
 
-    What lies in memory is this process's alone: with `data` at such a URI it is always 1.
+    Only this process can read its memory: with `data` at a URI of memory it is always 1.
     """
     count = count or available()
     if count == 1 or data.startswith("memory:"):
@@ -108,7 +108,7 @@ def pool(count: int = 0, data: str = "") -> Iterator[Run]:
 
 def _begin(parent: int) -> None:
     """End this worker with its parent, and keep its libraries from starting threads: the workers are the threads."""
-    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+    threading.Thread(target=end_with, args=(parent, threading.Event()), daemon=True).start()
     os.environ["OMP_NUM_THREADS"] = "1"  # read by torch, where it is loaded at all
     import cv2
     from threadpoolctl import threadpool_limits
@@ -117,8 +117,28 @@ def _begin(parent: int) -> None:
     threadpool_limits(limits=1)
 
 
-def _end_with(parent: int) -> None:
-    """Leave once the parent was killed: a worker would wait for its next item for ever."""
-    while os.getppid() == parent:
-        time.sleep(1)
-    os._exit(1)
+def end_with(process: int, over: threading.Event) -> None:
+    """Kill this process once another one of this machine is gone; return once `over` is set.
+
+    A worker whose parent was killed would wait for its next item for ever, and the orphan of a step would work at the
+    same time as the next run.
+    """
+    while not over.wait(0.5):
+        if _is_gone(process):
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _is_gone(process: int) -> bool:
+    """Return whether a process has ended, whether or not its parent has noticed."""
+    try:
+        with open(f"/proc/{process}/stat") as file:
+            return file.read().rsplit(")", 1)[1].split()[0] in "ZX"
+    except (FileNotFoundError, ProcessLookupError):
+        pass
+    if os.path.exists("/proc/self/stat"):
+        return True
+    try:  # a system without /proc
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return True
+    return False

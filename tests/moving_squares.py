@@ -58,7 +58,7 @@ def make_index(folder: Path, videos: int, *, split: str = "train", shown: Shown 
     items = []
     for number in range(videos):
         path = source / f"v{number:03d}.mp4"
-        video.encode_clip((shown(number, frame) for frame in range(FRAMES)), 10.0, str(path))
+        video.encode_video((shown(number, frame) for frame in range(FRAMES)), 10.0, str(path))
         items.append(CrawlItem(f"v{number:03d}", str(path), None, None, "", split))
     config = VideoConfig(videos_per_shard=8)
     rows = []

@@ -53,7 +53,7 @@ def make_corpus(root: Path, names: list[str], *, truth: bool = False, config: Fi
             path.write_bytes(b"this is no video")
             continue
         frames = list(moving_square(number, WORLD_SECONDS * FPS))
-        video.encode_clip([image for image, _ in frames], FPS, str(path))
+        video.encode_video([image for image, _ in frames], FPS, str(path))
         exact[name] = [mask for _, mask in frames]
         if truth and "/" not in name:
             write_masks(str(source / "masks" / f"{name}.npz"), np.stack(exact[name]))

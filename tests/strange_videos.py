@@ -4,8 +4,10 @@ from fractions import Fraction
 
 import av
 import numpy as np
+from av.video.reformatter import VideoReformatter
 
 from previts import video
+from previts.decoder import rgb
 from previts.experiment import VideoConfig
 
 CONFIG = VideoConfig()
@@ -77,10 +79,17 @@ def write_tone(container, seconds=2):
     container.mux(stream.encode(None))
 
 
+def decode_file(path):
+    """Return all frames of a stored video, from the first to the last: (T, H, W, 3) RGB."""
+    reformatter = VideoReformatter()
+    with av.open(path) as container:
+        return np.stack([rgb(reformatter, frame) for frame in container.decode(video=0)])
+
+
 def shown(source, tmp_path, start=None, end=None, config=CONFIG):
     """Normalise, and return the numbers that the clip's frames show."""
     target = str(tmp_path / "clip.mp4")
     info = video.normalise(source, target, config, start, end)
-    frames = video.decode_file(target)
+    frames = decode_file(target)
     assert len(frames) == info.num_frames
     return info, [read_number(frame) for frame in frames]

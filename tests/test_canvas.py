@@ -3,7 +3,7 @@ from fractions import Fraction
 import av
 import numpy as np
 import pytest
-from strange_videos import CONFIG, numbered, shown, write_source
+from strange_videos import CONFIG, decode_file, numbered, shown, write_source
 
 from previts import video
 
@@ -69,7 +69,7 @@ def test_the_display_matrix_is_applied(tmp_path, name):
     info = video.normalise(source, target, CONFIG, None, None)
     expected = turn(picture)
     assert (info.height, info.width) == expected.shape[:2]
-    assert np.abs(video.decode_file(target)[2].astype(int) - expected).mean() < 6
+    assert np.abs(decode_file(target)[2].astype(int) - expected).mean() < 6
 
 
 def test_an_upright_phone_video_gets_its_short_side_from_the_shown_picture(tmp_path):

@@ -37,7 +37,7 @@ def schedule(videos=VIDEOS, batch=4, epochs=3, seed=0):
 
 
 def all_batches(pairs, plan, first=0, **options):
-    return list(loader.batches(pairs, plan, first, **options))
+    return list(loader.load_batches(pairs, plan, first, **options))
 
 
 def same_side(one, other):
@@ -50,6 +50,12 @@ def same(one, other):
     return all(same_side(*sides) for sides in zip(one[:3], other[:3], strict=True)) and torch.equal(
         one.key_order, other.key_order
     )
+
+
+def one(pairs, epoch, number, role):
+    """Return one clip of a sample."""
+    (sample,) = pairs.samples(epoch, number, (role,))
+    return sample
 
 
 def rgb(sample):
@@ -140,7 +146,7 @@ def test_the_frames_of_a_clip_tell_its_speed(counted, visible, segment):
                 if visible == "middle":
                     assert all(np.array_equal(sample.mask[0], mask) for mask in sample.mask)
             # alone it is what it is beside the key
-            assert np.array_equal(pairs.sample(epoch, number, "other").clip, other.clip)
+            assert np.array_equal(one(pairs, epoch, number, "other").clip, other.clip)
     assert 8 < speeds.count(1) < 28
     assert (apart > 20) if segment == "own" else (apart == 0)
 
@@ -151,7 +157,7 @@ def test_every_frame_of_a_clip_has_its_own_mask_in_one_crop(index):
     for number in (0, 2, 4):
         colour = picture(number, 0)[square(number, 0)][0].astype(int)
         for role in ("query", "key", "other"):
-            sample = pairs.sample(0, number, role)
+            sample = one(pairs, 0, number, role)
             clip = augment.to_rgb(torch.from_numpy(sample.clip)[None], torch.tensor([sample.matrix]))[0] * 255
             away, ground = (np.abs(clip.numpy() - of).sum(1) for of in (colour[:, None, None], 90))
             seen = away < ground
@@ -162,7 +168,7 @@ def test_every_frame_of_a_clip_has_its_own_mask_in_one_crop(index):
 
 def test_the_other_clip_needs_the_speed_task(index):
     with pytest.raises(ValueError, match="no other clip"):
-        dataset.PairDataset(index, small_experiment()).sample(0, 0, "other")
+        one(dataset.PairDataset(index, small_experiment()), 0, 0, "other")
 
 
 def test_masks_and_crops_are_those_of_the_frame(index):
@@ -173,7 +179,7 @@ def test_masks_and_crops_are_those_of_the_frame(index):
         colour = picture(number, 0)[square(number, 0)][0].astype(int)
         for epoch in range(4):
             for role in ("query", "key"):
-                sample = pairs.sample(epoch, number, role)
+                sample = one(pairs, epoch, number, role)
                 assert sample.masked
                 away, ground = (np.abs(rgb(sample) - of).sum(0) for of in (colour[:, None, None], 90))
                 seen = away < ground
@@ -186,9 +192,9 @@ def test_masks_and_crops_are_those_of_the_frame(index):
 
 def test_videos_without_an_object_are_flagged(index):
     pairs = dataset.PairDataset(index, small_experiment())
-    masked = [pairs.sample(0, number, "query").masked for number in range(VIDEOS)]
+    masked = [one(pairs, 0, number, "query").masked for number in range(VIDEOS)]
     assert masked == [number % 4 != 3 for number in range(VIDEOS)]
-    untracked = pairs.sample(0, 3, "key")
+    untracked = one(pairs, 0, 3, "key")
     assert untracked.mask.all()
     assert not untracked.error
 
@@ -197,7 +203,7 @@ def test_zero_gap_takes_two_crops_of_one_frame(index):
     experiment = small_experiment()
     experiment = replace(experiment, sampling=replace(experiment.sampling, gap="zero"))
     pairs = dataset.PairDataset(index, experiment)
-    query, key = pairs.sample(0, 0, "query"), pairs.sample(0, 0, "key")
+    query, key = one(pairs, 0, 0, "query"), one(pairs, 0, 0, "key")
     assert not np.array_equal(query.clip, key.clip)
     assert not np.array_equal(query.draw, key.draw)
 

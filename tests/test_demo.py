@@ -8,6 +8,7 @@ import fsspec
 import numpy as np
 import pytest
 from scipy.io import loadmat
+from strange_videos import decode_file
 from torchvision.datasets import ImageFolder, VOCDetection
 
 from previts import crawls, masks, variants, video
@@ -19,7 +20,7 @@ from previts.demo.motion import ACTIONS, Camera, Motion
 from previts.demo.puppets import Part, affine, build, joints
 from previts.demo.scene import Actor, Light, Scene, render
 from previts.demo.world import film, plan_videos
-from previts.saliency.priors import rbd
+from previts.saliency.priors import prior_map
 
 
 @pytest.fixture(scope="module")
@@ -161,7 +162,7 @@ def test_the_crawl_can_be_read_and_its_masks_fit_its_videos(world):
     assert len(items) == counts["videos"] + counts["bad_items"]
     plans = {plan.video_id: plan for plan in plan_videos(TINY)}
     for item in items[: counts["videos"]]:
-        frames = video.decode_file(item.url)
+        frames = decode_file(item.url)
         exact = read_masks(str(root / "masks" / f"{item.video_id}.npz"))
         assert exact.shape == frames.shape[:3]
         assert item.label == plans[item.video_id].label
@@ -217,7 +218,7 @@ def test_the_object_is_what_robust_background_detection_finds_in_most_videos():
         if plan.shot.visit == "arrives":
             continue
         frame = render(compose(config.seed, f"video/{plan.video_id}", plan.shot), 0.0)
-        best = masks.components(rbd(frame.image) > 0.5, 10)
+        best = masks.components(prior_map("rbd", frame.image) > 0.5, 10)
         found.append(bool(best) and masks.iou(best[0], frame.masks[0]) >= 0.5)
         areas.append(frame.masks[0].mean())
         edge = frame.masks[0].copy()
@@ -385,7 +386,7 @@ def test_ucf101_lists_and_clips(world):
         assert {path.split("/")[0] for path in test} == set(classes)
         assert not {path for path, _ in train} & set(test)
         for path in [*test, *(path for path, _ in train)]:
-            assert video.decode_file(str(root / "UCF-101" / path)).shape == (TINY.ucf_frames, 120, 160, 3)
+            assert decode_file(str(root / "UCF-101" / path)).shape == (TINY.ucf_frames, 120, 160, 3)
 
 
 def test_jhmdb_frames_masks_and_splits(world):

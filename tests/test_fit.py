@@ -34,7 +34,7 @@ def videos(tmp_path_factory):
     """One shard of four clips, committed as `download` does."""
     folder = tmp_path_factory.mktemp("crawl")
     for number in range(4):
-        video.encode_clip(moving_disc(number), 12.0, str(folder / f"disc{number}.mp4"))
+        video.encode_video(moving_disc(number), 12.0, str(folder / f"disc{number}.mp4"))
     items = [CrawlItem(f"disc{n}", str(folder / f"disc{n}.mp4"), None, None, "", "") for n in range(4)]
     root = str(tmp_path_factory.mktemp("root"))
     decided = {"crawl": "discs"}
@@ -108,7 +108,7 @@ def test_a_call_that_was_stopped_goes_on_to_the_same_network(videos, model, tmp_
         refined = [np.load(Path(half) / f"round-{prior}-0.npz")["maps"] for prior in PRIORS]
         training = usps.fusion_training(usps.build_network(CONFIG, None), CONFIG, torch.device("cpu"))
         losses = [training.run_epoch(images, refined) for _ in range(2)]
-        fit._write_torch(f"{half}/{fit.FUSION}", {"training": training.state(), "losses": losses})
+        torch.save({"training": training.state(), "losses": losses}, f"{half}/{fit.FUSION}")
         uri = half
     else:
         uri = str(tmp_path)

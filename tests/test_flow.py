@@ -59,7 +59,7 @@ def test_rows_with_the_same_experiment_are_pretrained_once(place):
         ({"parts": 0}, "parts must be 1 or more"),
         ({"launcher": "moon"}, "allowed: local, pytorchjob"),
         ({"job": ["spot=true"]}, "are those of launcher pytorchjob, not of local"),
-        ({"launcher": "pytorchjob", "job": ["spott=true"]}, "did you mean spot=...?"),
+        ({"launcher": "pytorchjob", "job": ["spott=true"]}, "did you mean 'spot'"),
         ({"processes": 0}, "processes must be 1 or more"),
         ({"processes": 3}, "multiple of the number of processes, 3"),
         ({"set": ["objective.queue_size=16"]}, "optim.batch_size = 32 or more"),

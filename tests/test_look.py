@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from strange_videos import decode_file
 
 from previts import cells, look, paper, records, stages, storage, video
 from previts import index as corpus
@@ -33,7 +34,7 @@ def picture(frame: int) -> np.ndarray:
 @pytest.fixture(scope="module")
 def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("crawl") / "disc.mp4"
-    video.encode_clip((picture(frame) for frame in range(FRAMES)), FPS, str(path), crf=10)
+    video.encode_video((picture(frame) for frame in range(FRAMES)), FPS, str(path), crf=10)
     return path
 
 
@@ -45,7 +46,7 @@ def seen(clip: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, st
 
 
 def test_the_overlay_tints_the_object_and_greys_what_is_lost(seen):
-    shown = video.decode_file(str(seen[0] / look.OVERLAY)).astype(float)
+    shown = decode_file(str(seen[0] / look.OVERLAY)).astype(float)
     assert shown.shape == (FRAMES, HEIGHT, WIDTH, 3)
     for frame in range(0, LEAVES - 1):
         changed = np.abs(shown[frame] - picture(frame)).mean(axis=2)
@@ -103,7 +104,7 @@ def test_a_window_is_a_part_of_the_video(clip, tmp_path):
     experiment = paper.resolve(None, "demo", SET).experiment
     account = look.look_at_file(str(clip), str(tmp_path), experiment, "", 0.5, 1.5, 3)
     assert f"{clip} from 0.5 s to 1.5 s: 1.0 s, 12 frames" in account
-    shown = video.decode_file(str(tmp_path / look.OVERLAY))
+    shown = decode_file(str(tmp_path / look.OVERLAY))
     np.testing.assert_allclose(shown[0][:10].mean(axis=(0, 1)), picture(6)[:10].mean(axis=(0, 1)), atol=4)
     for start, end in ((1.0, 1.0), (-1.0, 2.0)):
         with pytest.raises(InputError, match="start < end"):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from previts.saliency import mc
-from previts.saliency.superpixels import measure, pairwise_distance
+from previts.saliency.superpixels import describe_regions, pairwise_distance
 
 pytestmark = pytest.mark.filterwarnings("error")
 
@@ -67,7 +67,7 @@ def test_absorbed_time_on_a_line_has_its_closed_form():
 
 def test_links_reach_two_steps_and_across_the_picture():
     labels = np.arange(35).reshape(5, 7).astype(np.int32)
-    regions = measure(np.zeros((5, 7, 3), np.float32), labels, 1)
+    regions = describe_regions(np.zeros((5, 7, 3), np.float32), labels, 1)
     found = mc.links(regions.adjacent, labels)
     for one in range(35):
         for other in range(35):
@@ -131,7 +131,7 @@ def grid_of_colours(lightness):
     """Regions of one pixel each; their links are those of `mc.links`."""
     labels = np.arange(lightness.size).reshape(lightness.shape).astype(np.int32)
     lab = np.stack([lightness, 0 * lightness, 0 * lightness], axis=2).astype(np.float32)
-    return measure(lab, labels, 1)
+    return describe_regions(lab, labels, 1)
 
 
 def test_an_outlier_is_as_salient_as_its_neighbours_let_it():

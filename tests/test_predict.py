@@ -28,10 +28,10 @@ def moving_square(step, frames=FRAMES):
 def videos(tmp_path_factory):
     """One shard: two clips, a file that is no video between them, and a video without contrast."""
     folder = tmp_path_factory.mktemp("crawl")
-    video.encode_clip(moving_square(1), 25.0, str(folder / "slow.mp4"))
+    video.encode_video(moving_square(1), 25.0, str(folder / "slow.mp4"))
     (folder / "broken.mp4").write_bytes(b"not a video" * 100)
-    video.encode_clip(moving_square(2), 25.0, str(folder / "fast.mp4"))
-    video.encode_clip([np.full((96, 128, 3), 90, np.uint8)] * 5, 25.0, str(folder / "plain.mp4"))
+    video.encode_video(moving_square(2), 25.0, str(folder / "fast.mp4"))
+    video.encode_video([np.full((96, 128, 3), 90, np.uint8)] * 5, 25.0, str(folder / "plain.mp4"))
     names = ["slow", "broken", "fast", "plain"]
     items = [CrawlItem(name, str(folder / f"{name}.mp4"), None, None, "", "") for name in names]
     uri = str(tmp_path_factory.mktemp("videos"))

@@ -209,7 +209,7 @@ def test_options_are_read_from_texts_and_the_last_word_counts():
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("spott=true", "did you mean spot=...?"),
+        ("spott=true", "did you mean 'spot'"),
         ("spot", "expected key=value"),
         ("spot=yes", "job option spot must be true or false, got 'yes'"),
         ("restarts=-1", "restarts must be a whole number of 0 or more"),

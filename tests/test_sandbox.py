@@ -17,7 +17,7 @@ from previts.sandbox import Normaliser
 @pytest.fixture(scope="module")
 def short_video(tmp_path_factory):
     path = str(tmp_path_factory.mktemp("short") / "short.mp4")
-    video.encode_clip([np.full((64, 96, 3), 8 * number, np.uint8) for number in range(30)], 25, path)
+    video.encode_video([np.full((64, 96, 3), 8 * number, np.uint8) for number in range(30)], 25, path)
     return path
 
 
@@ -111,7 +111,7 @@ def test_a_decoder_that_dies_once_gets_a_second_chance(long_video, clip):
     [
         (Limits(decode_seconds=1.0), "took more than 1 s"),
         (Limits(decode_cpu_seconds=1), "took more than 1 CPU seconds"),
-        (Limits(clip_bytes=50_000), "clip grows larger"),
+        (Limits(stored_bytes=50_000), "its normalised form grows larger"),
     ],
 )
 def test_costly_videos_meet_their_limits(long_video, short_video, clip, limits, reason):

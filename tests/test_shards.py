@@ -12,6 +12,7 @@ from pathlib import Path
 import fsspec
 import numpy as np
 import pytest
+from strange_videos import decode_file
 
 from previts import crawls, shards, storage, video
 from previts.crawls import CrawlItem
@@ -35,7 +36,7 @@ def sources(tmp_path_factory):
     for number, length in enumerate((40, 25, 13)):
         base = np.random.default_rng(number).integers(0, 256, (96, 128, 3), dtype=np.uint8)
         frames = [np.roll(base, (shift, 2 * shift), (0, 1)) for shift in range(length)]
-        video.encode_clip(frames, 25, str(folder / f"{number}.mp4"))
+        video.encode_video(frames, 25, str(folder / f"{number}.mp4"))
     (folder / "empty.mp4").write_bytes(b"")
     (folder / "text.mp4").write_text("no video\n" * 100)
     return folder
@@ -102,9 +103,7 @@ def test_frames_are_those_of_the_whole_clip(built, tmp_path, frames):
     (tmp_path / "clip.mp4").write_bytes(
         storage.read_bytes(f"{uri}/{shards.tar_name(3)}", row.offset, row.offset + row.size)
     )
-    np.testing.assert_array_equal(
-        shards.read_frames(uri, row, frames), video.decode_file(str(tmp_path / "clip.mp4"))[frames]
-    )
+    np.testing.assert_array_equal(shards.read_frames(uri, row, frames), decode_file(str(tmp_path / "clip.mp4"))[frames])
 
 
 def test_any_row_with_the_place_of_a_clip_will_do(built):

@@ -6,7 +6,7 @@ import pytest
 from pictures import picture_of_disc
 
 from previts.saliency import superpixels
-from previts.saliency.superpixels import gaussian, measure, picture, shrink, to_lab
+from previts.saliency.superpixels import describe_regions, gaussian, picture, shrink, to_lab
 
 pytestmark = pytest.mark.filterwarnings("error")
 
@@ -22,7 +22,7 @@ def test_measured_regions_are_what_loops_over_pixels_find():
     lab = generator.random((13, 17, 3)).astype(np.float32) * 100
     rows, columns = np.mgrid[0:13, 0:17]
     labels = (rows // 4 * 5 + columns // 4).astype(np.int32)
-    regions = measure(lab, labels, 2)
+    regions = describe_regions(lab, labels, 2)
     count = labels.max() + 1
     adjacent = np.eye(count, dtype=bool)
     for row in range(13):

@@ -118,7 +118,7 @@ def test_the_stages_follow_what_a_detector_found(detector, tmp_path, monkeypatch
     monkeypatch.setenv("PREVITS_WORKERS", "1")
     crawl, root = tmp_path / "crawl", str(tmp_path / "runs")
     crawl.mkdir()
-    video.encode_clip([picture(64)] * 2, 25.0, str(crawl / "red.mp4"))
+    video.encode_video([picture(64)] * 2, 25.0, str(crawl / "red.mp4"))
     torch.save(detector.state_dict(), tmp_path / "weights.pt")
     chosen = ["saliency.method=supervised", f"fit.weights={tmp_path / 'weights.pt'}", "saliency.min_score=0.34"]
     chosen += ["saliency.every=2", "saliency.agreement=false", "track.min_area=0"]

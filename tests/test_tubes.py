@@ -99,7 +99,7 @@ def write_clip(path, frames):
                 image[36:60, 30 + frame : 54 + frame] = [200, 30, 40]
             yield image
 
-    video.encode_clip(images(), 25.0, str(path))
+    video.encode_video(images(), 25.0, str(path))
 
 
 @pytest.fixture(scope="module")

@@ -103,7 +103,7 @@ def test_an_image_that_was_never_seen_has_an_empty_history():
 
 @pytest.mark.parametrize("count", [2, 7, 8, 9, 16, 17, 25])
 def test_batches_hold_every_image_once_and_never_one_alone(count):
-    found = list(usps.batches(np.arange(count), 8))
+    found = list(usps.minibatches(np.arange(count), 8))
     np.testing.assert_array_equal(np.concatenate(found), np.arange(count))
     assert all(2 <= len(numbers) <= 9 for numbers in found)
 

@@ -9,7 +9,7 @@ import av
 import numpy as np
 import pytest
 from av.stream import Disposition
-from strange_videos import CONFIG, numbered, shown, write_source, write_tone
+from strange_videos import CONFIG, decode_file, numbered, shown, write_source, write_tone
 
 from previts import decoder, video
 from previts.errors import VideoError
@@ -22,7 +22,7 @@ def noisy_clip(tmp_path_factory):
     base = generator.integers(0, 256, (160, 240, 3), dtype=np.uint8)
     path = str(tmp_path_factory.mktemp("noisy") / "clip.mp4")
     frames = [np.roll(base, (shift, 2 * shift), (0, 1)) for shift in range(40)]
-    return path, video.encode_clip(frames, 25, path)
+    return path, video.encode_video(frames, 25, path)
 
 
 # --- the layout of a clip ---
@@ -30,7 +30,7 @@ def noisy_clip(tmp_path_factory):
 
 def test_any_run_of_gops_decodes_to_the_frames_of_the_whole_file(noisy_clip):
     path, info = noisy_clip
-    data, whole = Path(path).read_bytes(), video.decode_file(path)
+    data, whole = Path(path).read_bytes(), decode_file(path)
     assert info.gop_frames == [0, 12, 24, 36]
     bounds = [*info.gop_frames, info.num_frames]
     for first, stop in itertools.combinations(range(len(bounds)), 2):
@@ -42,7 +42,7 @@ def test_any_run_of_gops_decodes_to_the_frames_of_the_whole_file(noisy_clip):
 
 def test_frames_may_be_wanted_in_any_order_and_twice(noisy_clip):
     path, info = noisy_clip
-    data, whole = Path(path).read_bytes(), video.decode_file(path)
+    data, whole = Path(path).read_bytes(), decode_file(path)
     wanted = random.Random(0).choices(range(info.num_frames), k=25)
     decoded = decoder.decode_gops(data[info.gop_offsets[0] : info.gop_offsets[-1]], info.header, wanted)
     np.testing.assert_array_equal(np.stack(decoded), whole[wanted])
@@ -67,7 +67,7 @@ def test_a_clip_has_closed_gops_of_twelve_and_frames_in_display_order(noisy_clip
 def test_the_same_frames_give_the_same_bytes(tmp_path):
     frames = [numbered(number) for number in range(15)]
     for name in ("a.mp4", "b.mp4"):
-        video.encode_clip(frames, 25, str(tmp_path / name))
+        video.encode_video(frames, 25, str(tmp_path / name))
     assert (tmp_path / "a.mp4").read_bytes() == (tmp_path / "b.mp4").read_bytes()
 
 
@@ -75,10 +75,10 @@ def test_a_foreign_video_is_no_clip(tmp_path):
     frames = [numbered(number) for number in range(30)]
     sliced = write_source(tmp_path / "sliced.mp4", frames, options={"x264-params": "slices=4"})
     with pytest.raises(VideoError, match="single slice"):
-        video.inspect_clip(sliced)
+        video.inspect_video(sliced)
     other = write_source(tmp_path / "other.mp4", frames, codec="mpeg4")
     with pytest.raises(VideoError, match=r"H\.264"):
-        video.inspect_clip(other)
+        video.inspect_video(other)
 
 
 def test_damaged_bytes_are_refused(noisy_clip):
@@ -96,7 +96,7 @@ def test_damaged_bytes_are_refused(noisy_clip):
 
 def test_damage_leaves_no_trace_in_what_is_decoded_next(noisy_clip):
     path, info = noisy_clip
-    data, whole = Path(path).read_bytes(), video.decode_file(path)
+    data, whole = Path(path).read_bytes(), decode_file(path)
     gop = data[info.gop_offsets[1] : info.gop_offsets[2]]
     for cut in (30, len(gop) // 4, len(gop) // 2):
         damaged = bytearray(gop)
@@ -127,9 +127,9 @@ def test_planes_are_those_of_the_decoded_picture(noisy_clip):
         [np.zeros((32, 32, 3), np.uint8), np.zeros((32, 48, 3), np.uint8)],
     ],
 )
-def test_encode_clip_refuses_what_it_cannot_write_and_leaves_no_file(tmp_path, frames):
+def test_encode_video_refuses_what_it_cannot_write_and_leaves_no_file(tmp_path, frames):
     with pytest.raises(ValueError, match="fram"):
-        video.encode_clip(frames, 25, str(tmp_path / "clip.mp4"))
+        video.encode_video(frames, 25, str(tmp_path / "clip.mp4"))
     assert not (tmp_path / "clip.mp4").exists()
 
 
@@ -139,8 +139,8 @@ def test_encode_clip_refuses_what_it_cannot_write_and_leaves_no_file(tmp_path, f
 @pytest.mark.parametrize("colour", [(0, 0, 0), (255, 255, 255), (200, 30, 40), (30, 180, 60), (20, 40, 210)])
 def test_colours_survive(tmp_path, colour):
     path = str(tmp_path / "clip.mp4")
-    video.encode_clip([np.full((64, 96, 3), colour, np.uint8)] * 13, 25, path)
-    assert np.abs(video.decode_file(path).astype(int) - colour).max() <= 5
+    video.encode_video([np.full((64, 96, 3), colour, np.uint8)] * 13, 25, path)
+    assert np.abs(decode_file(path).astype(int) - colour).max() <= 5
 
 
 @pytest.mark.parametrize(("matrix", "full"), [(1, False), (6, False), (1, True), (6, True), (2, False)])
@@ -165,7 +165,7 @@ def test_normalising_keeps_colours_of_any_matrix_and_range(tmp_path, matrix, ful
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
     video.normalise(path, str(tmp_path / "clip.mp4"), CONFIG, None, None)
-    assert np.abs(video.decode_file(str(tmp_path / "clip.mp4")).astype(int) - colour).max() <= 5
+    assert np.abs(decode_file(str(tmp_path / "clip.mp4")).astype(int) - colour).max() <= 5
 
 
 # --- every kind of bad input ends with a reason ---
@@ -265,7 +265,7 @@ def test_real_videos(real_data, tmp_path):
     for name in videos:
         target = str(tmp_path / "clip.mp4")
         info = video.normalise(str(real_data / "crawl" / name), target, CONFIG, None, None)
-        whole, data = video.decode_file(target), Path(target).read_bytes()
+        whole, data = decode_file(target), Path(target).read_bytes()
         assert min(info.width, info.height) <= 256
         assert info.fps <= 25
         last = data[info.gop_offsets[-2] : info.gop_offsets[-1]]

@@ -1,4 +1,4 @@
-"""Encodes pictures, masks and clips of the demo world and puts them to any file system.
+"""Encodes images, masks and videos of the demo world and writes them to any file system.
 
 No place in the paper. Never decides what is in a picture.
 """
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from previts import storage
 from previts.demo.scene import Mask
 from previts.demo.textures import Image
-from previts.video import encode_clip
+from previts.video import encode_video
 
 
 def write_jpeg(uri: str, image: Image, quality: int = 92) -> None:
@@ -57,7 +57,7 @@ def write_mp4(uri: str, frames: Iterable[Image], fps: float) -> None:
     """Write frames HWC as an H.264 file with the sparse key frames of an ordinary upload."""
     with tempfile.TemporaryDirectory() as folder:
         path = os.path.join(folder, "clip.mp4")
-        encode_clip(frames, fps, path, gop=60)
+        encode_video(frames, fps, path, gop=60)
         storage.upload(path, uri)
 
 

@@ -23,6 +23,7 @@ from previts.errors import InputError
 from previts.evals import features, metrics
 from previts.evals.protocol import Outcome, Population
 from previts.evaluation import EvaluationConfig
+from previts.masks import object_pixels
 from previts.moco import MoCo
 from previts.progress import progress
 
@@ -203,9 +204,8 @@ def follow(model: MoCo, sequence: Sequence480p, config: EvaluationConfig) -> Fol
 def _read_masks(sequence: Sequence480p) -> Masks:
     masks = []
     for uri in sequence.masks:
-        image = features.open_image(uri)
-        # Grey files have 0 and 255, palette files 0 and the number of the object.
-        masks.append(np.asarray(image if image.mode in ("L", "P", "1", "I") else image.convert("L")) > 0)
+        # Grey files hold 0 and 255, palette files 0 and the number of the object.
+        masks.append(object_pixels(features.open_image(uri)))
         if masks[-1].shape != masks[0].shape:
             raise InputError(
                 f"{uri} has {masks[-1].shape = }, the first mask of the sequence {masks[0].shape}; all need one size"

@@ -24,6 +24,7 @@ from torch import Tensor
 
 from previts import storage
 from previts.augment import normalise
+from previts.boxes import Box, draw_box
 from previts.errors import InputError
 from previts.gradcam import pool_masks
 from previts.moco import MoCo
@@ -146,16 +147,11 @@ def random_crop(image: Image.Image, size: int, generator: np.random.Generator) -
     return _chw(crop.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if generator.random() < 0.5 else crop)
 
 
-def random_box(width: int, height: int, least_area: float, generator: np.random.Generator) -> tuple[int, int, int, int]:
-    """Return left, top, right and bottom of a random crop of `least_area` to 100% of the area, at 3:4 to 4:3."""
-    for _ in range(CROP_ATTEMPTS):
-        area = width * height * generator.uniform(least_area, 1.0)
-        ratio = np.exp(generator.uniform(np.log(3 / 4), np.log(4 / 3)))
-        w, h = round((area * ratio) ** 0.5), round((area / ratio) ** 0.5)
-        if 0 < w <= width and 0 < h <= height:
-            left, top = int(generator.integers(width - w + 1)), int(generator.integers(height - h + 1))
-            return left, top, left + w, top + h
-    # an image of extreme shape: the largest centre crop within the ratios
+def random_box(width: int, height: int, least_area: float, generator: np.random.Generator) -> Box:
+    """Return left, top, right and bottom of a random part of `least_area` to all of the area, at 3:4 to 4:3."""
+    if box := draw_box(height, width, (least_area, 1.0), (3 / 4, 4 / 3), CROP_ATTEMPTS, generator):
+        return box
+    # an extreme shape: the largest centre part within the ratios
     w, h = min(width, round(height * 4 / 3)), min(height, round(width * 4 / 3))
     return (width - w) // 2, (height - h) // 2, (width - w) // 2 + w, (height - h) // 2 + h
 

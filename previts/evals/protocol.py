@@ -4,12 +4,12 @@ PreViTS sections 4.2 to 4.5 and 4.7; the settings are `evaluation.EvaluationConf
 reads a file or loads torch.
 """
 
-import difflib
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
 from previts.errors import InputError
+from previts.fields import did_you_mean
 
 
 @dataclass(frozen=True)
@@ -86,5 +86,6 @@ def check(names: Iterable[str]) -> None:
     """Raise an InputError for a benchmark that does not exist."""
     for name in names:
         if name not in BENCHMARKS:
-            close = difflib.get_close_matches(name, BENCHMARKS, n=1, cutoff=0.0)[0]
-            raise InputError(f"there is no benchmark {name!r}; did you mean {close!r}? All: {', '.join(BENCHMARKS)}")
+            raise InputError(
+                f"there is no benchmark {name!r}{did_you_mean(name, BENCHMARKS)} Known: {', '.join(BENCHMARKS)}"
+            )

@@ -6,7 +6,7 @@ number, so that a resumed run equals an uninterrupted one.
 
 import itertools
 import math
-import re
+import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
@@ -16,14 +16,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from previts import distributed, storage
-from previts.pretrain import Conduct
+from previts import distributed
+from previts.conduct import read_conduct
 from previts.progress import progress
-from previts.tensors import delete_checked, read_checked, write_checked
+from previts.resume import States
 
 CHECKED_EVERY = 20  # steps between checks of the loss, each of which waits for the device
 Batch = TypeVar("Batch")
-_STATE = re.compile(r"state-(\d{8})\.pt")
 
 
 def run_steps(
@@ -59,9 +58,14 @@ def run_steps(
         SystemExit: With code 143 after SIGTERM, once the step is finished and saved.
     """
     device = next(module.parameters()).device
-    first = _restore(folder, module, optimizer, device) if folder else 0
+    states = _states(folder) if folder else None
+    first = 0
+    if states is not None and (found := states.newest(device)):
+        first, state = found
+        module.load_state_dict(state["module"])
+        optimizer.load_state_dict(state["optimizer"])
     learner = distributed.shared(module)
-    every = Conduct().checkpoint_seconds
+    every = read_conduct(os.environ).checkpoint_seconds
     saved_at = time.monotonic()
     shown_at_all = distributed.is_main() and first < steps
     bar = progress(range(first, steps), what, unit=unit, total=steps - first) if shown_at_all else nullcontext()
@@ -88,8 +92,8 @@ def run_steps(
             stopping, saving = distributed.any_of(terminated.is_set(), due)
             if stopping or saving or last:
                 before_saving()
-                if distributed.is_main() and folder:
-                    _save(folder, step + 1, module, optimizer)
+                if distributed.is_main() and states is not None:
+                    states.save(step + 1, {"module": module.state_dict(), "optimizer": optimizer.state_dict()})
                 saved_at = time.monotonic()
                 distributed.barrier()  # the end of one process ends the others: wait until the state is saved
             if stopping and not last:
@@ -118,34 +122,10 @@ def shares(count: int, batch_size: int, seed: int, first: int) -> Iterator[tuple
         yield epoch, chosen[distributed.rank() :: world].tolist()
 
 
-def _states(folder: str) -> list[int]:
-    return sorted(int(match[1]) for name in storage.names(folder) if (match := _STATE.fullmatch(name)))
-
-
-def _state_uri(folder: str, step: int) -> str:
-    return storage.join(folder, f"state-{step:08d}.pt")
-
-
-def _save(folder: str, step: int, module: nn.Module, optimizer: torch.optim.Optimizer) -> None:
-    older = _states(folder)
-    write_checked(_state_uri(folder, step), {"module": module.state_dict(), "optimizer": optimizer.state_dict()})
-    for old in older:
-        if old != step:
-            delete_checked(_state_uri(folder, old))
-
-
-def _restore(folder: str, module: nn.Module, optimizer: torch.optim.Optimizer, device: torch.device) -> int:
-    """Load the newest intact state into module and optimiser and return its step, or 0."""
-    for step in reversed(_states(folder)):
-        state = read_checked(_state_uri(folder, step), device)
-        if state is not None:
-            module.load_state_dict(state["module"])
-            optimizer.load_state_dict(state["optimizer"])
-            return step
-    return 0
+def _states(folder: str) -> States:
+    return States(folder, "state-{:08d}.pt")
 
 
 def sweep(folder: str) -> None:
-    """Delete the states of a folder, after the training is finished."""
-    for step in _states(folder):
-        delete_checked(_state_uri(folder, step))
+    """Delete the states of a folder: what they were for is finished."""
+    _states(folder).sweep()

@@ -45,8 +45,10 @@ def training_app(
     return AppDef(name=f"previts-{verb}", roles=[role], metadata={TARGET: target} if target else {})
 
 
-def train(verb: str, *arguments: str, processes: int = 1, nodes: int = 1, image: str = "", gpus: int = 0) -> AppDef:
-    """Train by `torchx run -s local_cwd previts/launch/app.py:train`, or `-s pytorchjob`.
+def torchx_component(
+    verb: str, *arguments: str, processes: int = 1, nodes: int = 1, image: str = "", gpus: int = 0
+) -> AppDef:
+    """Train by `torchx run -s local_cwd previts/launch/app.py:torchx_component`, or `-s pytorchjob`.
 
     Args:
         verb: pretrain or evaluate.

@@ -6,7 +6,6 @@ kubernetes, so a run's options can be checked before it starts, in a container t
 """
 
 import dataclasses
-import difflib
 import json
 import re
 import typing
@@ -15,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from previts.errors import InputError
+from previts.fields import split_setting
 
 Json = dict[str, Any]
 
@@ -109,13 +109,7 @@ def read_options(items: Sequence[str]) -> JobOptions:
     known = kinds()
     values: dict[str, Any] = {}
     for item in items:
-        name, equals, text = item.partition("=")
-        if not equals or name not in known:
-            close = difflib.get_close_matches(name, known, n=1, cutoff=0.0)[0]
-            raise InputError(
-                f"there is no job option {item!r}; expected key=value, did you mean {close}=...? "
-                f"All options: {', '.join(known)}"
-            )
+        name, text = split_setting(item, known, "job option", "key=value")
         values[name] = parse(name, text)
     return JobOptions(**values)
 

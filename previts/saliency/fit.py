@@ -1,4 +1,4 @@
-"""From the clips of a corpus to a saliency model in a folder: frames, handcrafted maps, rounds of Deep-USPS, weights.
+"""From the videos of a corpus to a saliency model in a folder: frames, handcrafted maps, rounds of Deep-USPS, weights.
 
 PreViTS section 3.2. Whatever takes long is written when it is done (the frames with their maps, each round of each
 prior, the last network every tenth of its epochs) and found by the next call. The mathematics lies in `usps.py`.
@@ -18,10 +18,11 @@ from previts import shards, storage, tensors, workers
 from previts.errors import InputError
 from previts.experiment import PRIORS, FitConfig
 from previts.progress import progress
+from previts.resume import States
 from previts.saliency import usps
 from previts.saliency.network import SaliencyNetwork, load_weights
 from previts.saliency.priors import prior_maps
-from previts.tensors import DAMAGED, reason
+from previts.tensors import DAMAGED, delete_checked, read_checked, reason, write_checked
 from previts.video import VideoError
 
 NETWORK = "network.pt"  # the state dict
@@ -77,7 +78,7 @@ def _labels_of(checkpoint: str) -> str:
 
 
 def fit(videos_uri: str, config: FitConfig, weights: Weights | None, target_uri: str) -> dict[str, int | float]:
-    """Train a saliency network on frames of a corpus and write it to a folder; goes on where an earlier call stopped.
+    """Train a saliency network on frames of a corpus and write it to a folder; resumes where an earlier call stopped.
 
     Returns:
         Counts: with weights how many tensors were given and taken; frames, rounds, loss_first and loss_last of the last
@@ -108,7 +109,7 @@ def fit(videos_uri: str, config: FitConfig, weights: Weights | None, target_uri:
     network, losses = _fuse(images_NSS3, refined, config, weights, device, target_uri)
     shape = {"network": config.network, "width": config.width, "inputs": config.inputs, "size": config.size}
     storage.write_json(storage.join(target_uri, SHAPE), shape)
-    _write_torch(storage.join(target_uri, NETWORK), network.cpu().state_dict())
+    storage.write_bytes(storage.join(target_uri, NETWORK), tensors.to_bytes(network.cpu().state_dict()))
     return counts | {"loss_first": round(losses[0], 4), "loss_last": round(losses[-1], 4)}
 
 
@@ -124,31 +125,33 @@ def remark_on(counts: Mapping[str, int | float]) -> str:
 
 
 def _refine_prior(task: tuple[str, FitConfig, Arrays | None, str], run: workers.Run = workers.in_order) -> usps.Levels:
-    """Return the maps of one prior after all rounds; each round is kept in the folder, and found there."""
+    """Return the maps of one prior after all rounds; the maps after each round are a state in the folder."""
     prior, config, start, target_uri = task
     weights = {name: torch.from_numpy(array) for name, array in start.items()} if start else None
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    frames = _read_arrays(storage.join(target_uri, FRAMES), ("images", prior))
+    frames = read_checked(storage.join(target_uri, FRAMES), names=("images", prior), unchecked=True)
     assert frames is not None
-    target_NSS = frames[prior]
-    for number in range(config.rounds):
-        path = storage.join(target_uri, f"round-{prior}-{number}.npz")
-        known = _read_arrays(path)
-        if known is not None:
-            target_NSS = known["maps"]
-            continue
+    target_NSS: usps.Levels = frames[prior]
+    first, states = 0, _rounds(target_uri, prior)
+    if found := states.newest():
+        first, target_NSS = found[0] + 1, found[1]["maps"]
+    for number in range(first, config.rounds):
         training = usps.round_training(number, prior, usps.build_network(config, weights), config, device)
         what = f"Deep-USPS, {prior}, round {number + 1} of {config.rounds}"
         target_NSS = usps.refine_round(training, frames["images"], target_NSS, what, run)
-        _write_arrays(path, {"maps": target_NSS})
+        states.save(number, {"maps": target_NSS})
     return target_NSS
 
 
+def _rounds(target_uri: str, prior: str) -> States:
+    return States(target_uri, f"round-{prior}-{{}}.npz", keep=2, unchecked=True)
+
+
 def sweep(target_uri: str) -> None:
-    """Remove what only a training that goes on needs, from a folder that is finished."""
-    for name in storage.names(target_uri):
-        if name in (FRAMES, FUSION) or name.startswith("round-"):
-            storage.delete(storage.join(target_uri, name))
+    """Remove the files that are needed for resuming only from a folder that is finished."""
+    for states in (States(target_uri, FUSION), *(_rounds(target_uri, prior) for prior in PRIORS)):
+        states.sweep()
+    delete_checked(storage.join(target_uri, FRAMES))
 
 
 def load_network(model_uri: str) -> tuple[SaliencyNetwork, int]:
@@ -191,17 +194,16 @@ def _fuse(
     """Return the network trained on all refined maps, and its mean losses by epoch."""
     training = usps.fusion_training(usps.build_network(config, weights.tensors if weights else None), config, device)
     losses: list[float] = []
-    path = storage.join(target_uri, FUSION)
-    state = _read_torch(path, device)
-    if state is not None:
-        training.restore(state["training"])
-        losses = state["losses"]
+    states = States(target_uri, FUSION, unchecked=True)
+    if found := states.newest(device):
+        training.restore(found[1]["training"])
+        losses = found[1]["losses"]
     bar = progress(range(training.epoch, training.epochs), "Deep-USPS, all priors", unit="epoch")
     for epoch in bar:
         losses.append(training.run_epoch(images_NSS3, refined))
         bar.set_postfix(loss=f"{losses[-1]:.3f}")
         if (epoch + 1) % max(1, training.epochs // FUSION_SAVES) == 0:
-            _write_torch(path, {"training": training.state(), "losses": losses})
+            states.save(0, {"training": training.state(), "losses": losses})
     return training.network, losses
 
 
@@ -226,7 +228,7 @@ def _frames(
 ) -> tuple[npt.NDArray[np.uint8], dict[str, usps.Levels]]:
     """Return the squashed frames to learn from, and their handcrafted maps by prior."""
     path = storage.join(target_uri, FRAMES)
-    known = _read_arrays(path)
+    known = read_checked(path, unchecked=True)
     if known is None:
         shard_count = int(storage.read_manifest(videos_uri).counts["shards"])
         usable = [row for shard in range(shard_count) for row in shards.read_shard(videos_uri, shard)]
@@ -235,7 +237,7 @@ def _frames(
         tasks = [(videos_uri, usable[video], frames, config.size) for video, frames in chosen]
         done = list(progress(run(_video_frames, tasks), "handcrafted maps", unit="video", total=len(tasks)))
         known = {name: np.concatenate([part[name] for part in done]) for name in ("images", *PRIORS)}
-        _write_arrays(path, known)
+        write_checked(path, known)
     return known["images"], {prior: known[prior] for prior in PRIORS}
 
 
@@ -258,33 +260,3 @@ def _agreement(one: usps.Levels, other: usps.Levels, threshold: float) -> float:
     first, last = one > threshold * 255, other > usps.THRESHOLD * 255
     shared, union = (first & last).sum(axis=(1, 2)), (first | last).sum(axis=(1, 2))
     return float(np.where(union, shared / np.maximum(union, 1), 1.0).mean())
-
-
-def _read_arrays(uri: str, names: Sequence[str] = ()) -> dict[str, npt.NDArray[np.uint8]] | None:
-    """Return the arrays of a file, all or those of some names, or None if it is missing or damaged."""
-    try:
-        with np.load(io.BytesIO(storage.read_bytes(uri)), allow_pickle=False) as file:
-            return {name: file[name] for name in names or file.files}
-    except (FileNotFoundError, *DAMAGED):
-        return None
-
-
-def _write_arrays(uri: str, arrays: Mapping[str, npt.NDArray[np.uint8]]) -> None:
-    buffer = io.BytesIO()
-    np.savez_compressed(buffer, **arrays)  # type: ignore[arg-type]
-    storage.write_bytes(uri, buffer.getvalue())
-
-
-def _read_torch(uri: str, device: torch.device | str) -> dict[str, Any] | None:
-    """Return the content of a file of tensors, or None if it is missing or damaged."""
-    try:
-        loaded: dict[str, Any] = torch.load(io.BytesIO(storage.read_bytes(uri)), map_location=device, weights_only=True)
-    except (FileNotFoundError, *DAMAGED):
-        return None
-    return loaded
-
-
-def _write_torch(uri: str, value: Any) -> None:
-    buffer = io.BytesIO()
-    torch.save(value, buffer)
-    storage.write_bytes(uri, buffer.getvalue())

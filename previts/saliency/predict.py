@@ -30,7 +30,7 @@ Predictor = Callable[[Images], Maps]
 
 @dataclass(frozen=True)
 class SaliencyRecord:
-    """The salient regions of one key frame, masks at the resolution of the clip as `masks.encode_rle` writes them.
+    """The salient regions of one key frame, masks at the resolution of the video as `masks.encode_rle` writes them.
 
     A saliency map gives one region, which may fall into several components, or none; a detector one for each object.
     `agreement` says how alike the handcrafted priors are on this frame, where they were compared; see `agreement`.

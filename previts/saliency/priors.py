@@ -13,8 +13,7 @@ import cv2
 import numpy as np
 
 from previts.experiment import PRIORS
-from previts.saliency import dsr, hs, mc
-from previts.saliency import rbd as robust
+from previts.saliency import dsr, hs, mc, rbd
 from previts.saliency.superpixels import Image, Regions, Single, picture, shrink, superpixels, to_lab
 
 
@@ -62,15 +61,10 @@ def prior_maps(image_HWC: Image, names: Sequence[str] = PRIORS) -> dict[str, Sin
     return maps
 
 
-def rbd(image_HWC: Image) -> Single:
-    """Return the robust background detection of an RGB image, see `prior_map`."""
-    return prior_map("rbd", image_HWC)
-
-
 def _small_map(name: str, prepared: _Prepared) -> Single:
     match name:
         case "rbd":
-            return robust.region_saliency(prepared.regions).astype(np.float32)[prepared.regions.labels]
+            return rbd.region_saliency(prepared.regions).astype(np.float32)[prepared.regions.labels]
         case "mc":
             return mc.region_saliency(prepared.regions).astype(np.float32)[prepared.regions.labels]
         case "dsr":

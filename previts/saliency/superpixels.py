@@ -108,7 +108,7 @@ def superpixels(lab_HW3: Single) -> Regions:
     """Return the superpixels of a Lab image that RBD and MC share, about 200 where there is room for them."""
     height, width = lab_HW3.shape[:2]
     labels_HW = segment(lab_HW3, SUPERPIXELS, COMPACTNESS, ITERATIONS)
-    return measure(lab_HW3, labels_HW, max(1, round(BORDER * superpixel_side(height, width, SUPERPIXELS))))
+    return describe_regions(lab_HW3, labels_HW, max(1, round(BORDER * superpixel_side(height, width, SUPERPIXELS))))
 
 
 def superpixel_side(height: int, width: int, count: int) -> int:
@@ -135,7 +135,7 @@ def _blocks(height: int, width: int, side: int) -> Labels:
     return labels_HW
 
 
-def measure(lab_HW3: Single, labels_HW: Labels, border: int) -> Regions:
+def describe_regions(lab_HW3: Single, labels_HW: Labels, border: int) -> Regions:
     """Return the means and neighbours of labelled regions; those within `border` pixels of the edge are the border."""
     count = int(labels_HW.max()) + 1
     adjacent_NN = np.eye(count, dtype=np.bool_)

@@ -181,7 +181,7 @@ class Training:
             group["lr"] = self.lr * (1 - self.epoch / self.epochs) ** POLY_POWER
         generator = np.random.default_rng([self.config.seed, *self.salt, self.epoch])
         losses = []
-        for numbers in batches(generator.permutation(len(images_NSS3)), self.config.batch_size):
+        for numbers in minibatches(generator.permutation(len(images_NSS3)), self.config.batch_size):
             flips = torch.from_numpy(generator.random(len(numbers)) < self.config.flip_probability).to(self.device)
             images = self._load(images_NSS3[numbers], flips)
             if self.config.recolour_probability:
@@ -270,7 +270,7 @@ def _refine_one(task: tuple[npt.NDArray[np.float32], npt.NDArray[np.uint8], floa
     return crf.refine(*task)
 
 
-def batches(order_N: npt.NDArray[np.int64], size: int) -> Iterator[npt.NDArray[np.int64]]:
+def minibatches(order_N: npt.NDArray[np.int64], size: int) -> Iterator[npt.NDArray[np.int64]]:
     """Yield runs of `size` numbers; a single one left over joins the last, for batch normalisation needs two."""
     starts = list(range(0, len(order_N), size))
     if len(starts) > 1 and len(order_N) - starts[-1] == 1:

@@ -21,10 +21,11 @@ import numpy as np
 import pytest
 from one_core import one_thread
 from PIL import Image, ImageFilter
+from strange_videos import decode_file
 from torchvision import transforms
 from torchvision.transforms import functional as pil
 
-from previts import augment, dataset, index, loader, records, sampling, shards, storage, tubes, video
+from previts import augment, dataset, index, loader, records, sampling, shards, storage, tubes
 from previts.crawls import CrawlItem
 from previts.experiment import Experiment, FilterConfig, VideoConfig
 from previts.masks import encode_rle
@@ -61,7 +62,7 @@ class Corpus:
 
 def ten_seconds(source: Path) -> list[np.ndarray]:
     """Return 10 s at 25 frames a second and 256 px; a shorter video runs forwards and backwards, so nothing jumps."""
-    frames = video.decode_file(str(source))
+    frames = decode_file(str(source))
     scale = SHORT_SIDE / min(frames.shape[1:3])
     height, width = (round(side * scale / 2) * 2 for side in frames.shape[1:3])
     there_and_back = [*range(len(frames)), *range(len(frames) - 2, 0, -1)]
@@ -112,9 +113,7 @@ def corpus(real_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Corpus:
     for source in sources:
         encode(ten_seconds(source), folder / "source" / source.name, 8, "veryfast")
         # both stores are made of the same decoded pictures
-        encode(
-            list(video.decode_file(str(folder / "source" / source.name))), folder / "long" / source.name, 23, "medium"
-        )
+        encode(list(decode_file(str(folder / "source" / source.name))), folder / "long" / source.name, 23, "medium")
     items = [CrawlItem(path.stem, str(folder / "source" / path.name), None, None, "", "train") for path in sources]
     videos_uri, tubes_uri, uri = (str(folder / name) for name in ("videos", "tubes", "index"))
     rows = shards.build_shard(items, 0, videos_uri, VideoConfig(), workers=1)
@@ -146,7 +145,7 @@ def ours(corpus: Corpus, experiment: Experiment, *, augmented: bool) -> Callable
     schedule = Schedule(len(pairs), PAIRS, 1000, 0)
 
     def run(number: int) -> None:
-        batch = next(loader.batches(pairs, schedule, number))
+        batch = next(loader.load_batches(pairs, schedule, number))
         assert not batch.damaged
         for side in (batch.query, batch.key, batch.other):
             if augmented and side is not None:
@@ -223,7 +222,7 @@ def decord_clips(corpus: Corpus, experiment: Experiment) -> Callable[[int], None
 def stall(corpus: Corpus, experiment: Experiment, step_seconds: float) -> float:
     """Return the share of the time that a training step of `step_seconds` waits for its batch, `WORKERS` loading."""
     pairs = dataset.PairDataset(corpus.index, experiment)
-    coming = loader.batches(pairs, Schedule(len(pairs), STEP_PAIRS, 1000, 0), 0, workers=WORKERS)
+    coming = loader.load_batches(pairs, Schedule(len(pairs), STEP_PAIRS, 1000, 0), 0, workers=WORKERS)
     waited, begun = 0.0, 0.0
     for number in range(28):
         if number == 8:  # workers have started and prefetched

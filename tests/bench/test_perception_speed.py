@@ -22,6 +22,7 @@ from scipy.spatial.distance import cdist
 from skimage.color import rgb2lab
 from skimage.filters import threshold_otsu
 from skimage.segmentation import slic
+from strange_videos import decode_file
 
 from previts import shards, tubes, video
 from previts.crawls import CrawlItem
@@ -128,11 +129,11 @@ def variants() -> dict[str, Predict]:
 
 def ten_seconds(source: Path, target: Path) -> None:
     """Write 10 s at 25 frames a second; a shorter video runs forwards and backwards, so that nothing jumps."""
-    frames = video.decode_file(str(source))
+    frames = decode_file(str(source))
     height, width = (side // 2 * 2 for side in frames.shape[1:3])
     there_and_back = [*range(len(frames)), *range(len(frames) - 2, 0, -1)]
     chosen = (there_and_back[number % len(there_and_back)] for number in range(SECONDS * FPS))
-    video.encode_clip((frames[number, :height, :width] for number in chosen), FPS, str(target))
+    video.encode_video((frames[number, :height, :width] for number in chosen), FPS, str(target))
 
 
 def stored_videos(crawl: Path, folder: Path) -> tuple[str, list[shards.VideoRecord]]:

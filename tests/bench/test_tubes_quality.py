@@ -22,9 +22,10 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 import pytest
+from strange_videos import decode_file
 from threadpoolctl import threadpool_limits
 
-from previts import tubes, video
+from previts import tubes
 from previts.experiment import SaliencyConfig, TrackConfig
 from previts.masks import Mask, components, iou
 from previts.saliency.predict import load_predictor
@@ -70,7 +71,7 @@ def davis(data: Path) -> Iterator[tuple[str, Frames, Mask]]:
 
 def crawl(data: Path) -> Iterator[tuple[str, Frames, Mask]]:
     for folder in sorted((data / "crawl_masks").iterdir()):
-        images = video.decode_file(str(data / "crawl" / f"{folder.name}.mp4"))
+        images = decode_file(str(data / "crawl" / f"{folder.name}.mp4"))
         files = sorted(folder.glob("*.png"))
         place = [min(round(frame * len(files) / len(images)), len(files) - 1) for frame in range(len(images))]
         yield folder.name, images, read_masks([files[number] for number in place])
