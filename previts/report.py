@@ -22,6 +22,7 @@ from previts.report_evidence import (
     Attention,
     ClassAttention,
     Source,
+    attention_sheet,
     read_attention,
     read_class_attention,
     read_keys,
@@ -43,7 +44,7 @@ from previts.storage import join
 
 __all__ = ["ReportRow", "build_report"]
 
-HTML, MARKDOWN, CSV = "report.html", "report.md", "report.csv"
+HTML, MARKDOWN, CSV, RESULT = "report.html", "report.md", "report.csv", "result.png"
 
 
 ARROWS = {"higher": " ↑", "lower": " ↓", "": ""}
@@ -104,6 +105,8 @@ def build_report(
 ) -> dict[str, int | float]:
     """Write the report of some results to a folder as HTML, Markdown and CSV, and return what it counts.
 
+    If there are attention maps, `result.png` next to them shows those of all arms in one image.
+
     Args:
         results: URIs of folders that `previts evaluate` wrote.
         target_uri: The folder for the three files.
@@ -159,6 +162,8 @@ def build_report(
     storage.write_bytes(join(target_uri, HTML), text.encode())
     storage.write_bytes(join(target_uri, MARKDOWN), _markdown(page).encode())
     storage.write_bytes(join(target_uri, CSV), _csv(tables).encode())
+    if sheet := attention_sheet(found, checkpoints):
+        storage.write_bytes(join(target_uri, RESULT), sheet)
     return counts | {"page_bytes": len(text.encode())}
 
 
