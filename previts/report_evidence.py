@@ -102,7 +102,7 @@ def attention_sheet(results: list[Result], checkpoints: list[Checkpoint]) -> byt
     shared = [name for name in every[0] if all(name in names for names in every)] if every else []
     rows = []
     for name in shared[:RESULT_SEQUENCES]:
-        drawn = []
+        drawn: list[cells.Array] = []
         for names, (_, _, figure) in zip(every, found, strict=True):
             frames, masks = figure["frames"][names.index(name)], figure["masks"][names.index(name)].astype(np.bool_)
             middle = len(frames) // 2

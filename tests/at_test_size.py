@@ -26,7 +26,7 @@ SETTINGS = [
     "evaluation.resize=72",
 ]
 # The command as written trains three arms and runs seven benchmarks, which the tests of the pipeline do elsewhere.
-WHOLE_RUN = ["--rows", "1/vgg/previts", "--benchmarks", "davis"]
+WHOLE_RUN = ["--rows", "1/vgg/previts", "--benchmarks", "davis", "--parts", "1"]
 SIZED = ("download", "fit_saliency", "saliency", "track", "index", "pretrain", "evaluate", "report", "look")
 NOWHERE = "/dev/null/root"
 
