@@ -10,12 +10,7 @@ import sys
 
 SETTINGS = [
     "video.videos_per_shard=4",
-    "fit.frames=12",
-    "fit.size=64",
-    "fit.width=0.125",
-    "fit.round_epochs=1",
-    "fit.fusion_epochs=1",
-    "fit.batch_size=4",
+    "saliency.method=rbd",  # Deep-USPS is trained by the tests of the pipeline
     "saliency.every=6",
     "augment.size=64",
     "objective.queue_size=16",

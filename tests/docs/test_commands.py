@@ -40,7 +40,7 @@ def ours(*kinds: str) -> list[Block]:
 
 
 def environment(**more: str) -> dict[str, str]:
-    return {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", **more}
+    return {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "PREVITS_WORKERS": "1", **more}
 
 
 @cache
