@@ -18,6 +18,7 @@ Map = NDArray[np.float32]
 Colour = tuple[int, int, int]
 
 CELL_WIDTH, CELL_HEIGHT, GAP = 168, 126, 2
+NAMES_WIDTH = 64  # of the column at the left of a sheet
 TUBE: Colour = (255, 176, 0)
 WHITE: Colour = (255, 255, 255)
 PAPER, INK = (250, 250, 250), (20, 20, 20)
@@ -117,13 +118,12 @@ def row_of_cells(cells: Sequence[Array], gap: Colour = (128, 128, 128)) -> Array
 def sheet(titles: Sequence[str], rows: Sequence[tuple[str, Sequence[Array]]]) -> Array:
     """Return rows of cells of one size below the titles of their columns, each row with its name at the left."""
     height, width = rows[0][1][0].shape[:2]
-    left = 64
     widths = [max(width, _length(title)) for title in titles]
-    head = [_words(title, room, 24) for title, room in zip(["", *titles], [left, *widths], strict=True)]
+    head = [_words(title, room, 24) for title, room in zip(["", *titles], [NAMES_WIDTH, *widths], strict=True)]
     lines = [row_of_cells(head, PAPER)]
     for name, cells in rows:
         centred = [_centred(cell, room) for cell, room in zip(cells, widths, strict=True)]
-        lines.append(row_of_cells([_words(name, left, height), *centred], PAPER))
+        lines.append(row_of_cells([_words(name, NAMES_WIDTH, height), *centred], PAPER))
     gap = np.full((GAP, lines[0].shape[1], 3), PAPER, np.uint8)
     return np.concatenate([part for line in lines for part in (line, gap)], axis=0)
 

@@ -21,6 +21,7 @@ from previts.report_evidence import (
     Attention,
     ClassAttention,
     SourceFolder,
+    attention_sheet,
     read_attention,
     read_class_attention,
     read_keys,
@@ -42,7 +43,7 @@ from previts.storage import join
 
 __all__ = ["ReportRow", "build_report"]
 
-HTML, MARKDOWN, CSV = "report.html", "report.md", "report.csv"
+HTML, MARKDOWN, CSV, RESULT = "report.html", "report.md", "report.csv", "result.png"
 ARROWS = {"higher": " ↑", "lower": " ↓", "": ""}
 FEW_MARK = "†"
 FEW_LEGEND = f"{FEW_MARK} Fewer than {FEW_ITEMS} test items: differences of a few points are noise."
@@ -99,6 +100,8 @@ def build_report(
 ) -> dict[str, int | float]:
     """Write the report of some results to a folder as HTML, Markdown and CSV, and return its counts.
 
+    If there are attention maps, `result.png` next to them shows those of all arms in one image.
+
     Args:
         results: URIs of folders that `previts evaluate` wrote.
         target_uri: The folder for the three files.
@@ -152,6 +155,8 @@ def build_report(
     storage.write_bytes(join(target_uri, HTML), text.encode())
     storage.write_bytes(join(target_uri, MARKDOWN), _markdown(page).encode())
     storage.write_bytes(join(target_uri, CSV), _csv(tables).encode())
+    if sheet := attention_sheet(found, checkpoints):
+        storage.write_bytes(join(target_uri, RESULT), sheet)
     return counts | {"page_bytes": len(text.encode())}
 
 

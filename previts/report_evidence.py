@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from previts import report_pictures, storage
+from previts import cells, report_pictures, storage
 from previts.report_inputs import Checkpoint, short
 from previts.results import Result
 from previts.storage import Manifest, join
@@ -28,6 +28,7 @@ ATTENTION_ARRAYS = ("names", "frames", "cams", "masks", "key_frames", "key_masks
 KEYS_FIGURE = "keys.npz"
 CLASS_FIGURE = "class_attention.npz"
 SHEET_FIGURE, SHEET_WIDTH = "detections.png", 900
+RESULT_SEQUENCES, RESULT_COLOURS = 3, 96  # of the one image of all arms; a palette keeps it below 150 kB
 CLASS_ARRAYS = ("names", "classes", "predicted", "frames", "cams")
 Figure = dict[str, NDArray[Any]]
 STAGES = ("videos", "saliency_model", "saliency", "tubes", "index", "checkpoints", "results")
@@ -82,6 +83,35 @@ def read_attention(results: list[Result], checkpoints: list[Checkpoint]) -> Atte
     if not attention.sequences and not attention.cause:
         return Attention([], "No result has attention maps; the benchmark davis produces them.")
     return attention
+
+
+def attention_sheet(results: list[Result], checkpoints: list[Checkpoint]) -> bytes:
+    """Return a PNG that compares where the arms look: a sequence a row, its object first, then one column an arm.
+
+    It shows the middle frame of the first sequences that all arms have. Only titles of arms are written on it. The
+    bytes are empty if no result has attention maps.
+    """
+    found, _ = _read_figures(results, checkpoints, ATTENTION_FIGURE, ATTENTION_ARRAYS)
+    every = [figure["names"].astype(str).tolist() for _, _, figure in found]
+    shared = [name for name in every[0] if all(name in names for names in every)] if every else []
+    rows = []
+    for name in shared[:RESULT_SEQUENCES]:
+        drawn: list[cells.Array] = []
+        for names, (_, _, figure) in zip(every, found, strict=True):
+            frames, masks = figure["frames"][names.index(name)], figure["masks"][names.index(name)].astype(np.bool_)
+            middle = len(frames) // 2
+            cell = cells.resize(frames[middle])
+            drawn = drawn or [cells.with_tube(cell, masks[middle], "hidden")]
+            cam = figure["cams"][names.index(name), middle].astype(np.float32)
+            drawn.append(cells.outline(cells.heat_over(cell, cam), masks[middle], cells.WHITE))
+        rows.append(("", drawn))
+    if not rows:
+        return b""
+    sheet = cells.sheet(["object", *(short(title, 40) for title, _, _ in found)], rows)
+    image = Image.fromarray(sheet[:, cells.NAMES_WIDTH + cells.GAP :])  # rows have no names
+    buffer = io.BytesIO()
+    image.quantize(RESULT_COLOURS, dither=Image.Dither.NONE).save(buffer, "PNG", optimize=True)
+    return buffer.getvalue()
 
 
 def read_keys(results: list[Result], checkpoints: list[Checkpoint]) -> Attention:

@@ -489,7 +489,7 @@ def report(
         set: The one-off changes that the rows were pretrained with.
 
     Returns:
-        URI of a folder with report.html, report.md and report.csv.
+        URI of a folder with report.html, report.md, report.csv and, if there are attention maps, result.png.
     """
     shown = paper.expand(rows)
     if not results:

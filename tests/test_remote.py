@@ -176,9 +176,9 @@ def test_with_the_pytorchjob_launcher_the_pretraining_step_only_waits(tmp_path: 
     assert [name for name in keys if "cloud.google.com/gke-spot" not in keys[name]] == ["exec-pretrain"]
 
 
-def test_the_kfp_commands_in_the_readme_work(tmp_path: Path, api: tuple[Api, str]):
+def test_the_kfp_commands_of_the_documentation_work(tmp_path: Path, api: tuple[Api, str]):
     served, host = api
-    text = (ROOT / "README.md").read_text().replace("\\\n", " ")
+    text = (ROOT / "docs" / "cluster.md").read_text().replace("\\\n", " ")
     lines = [shlex.split(line) for line in re.findall(r"^kfp (.*create .*)$", text, re.MULTILINE)]
     assert [line[:2] for line in lines] == [["run", "create"], ["recurring-run", "create"]]
     for line in lines:

@@ -5,6 +5,8 @@ import io
 import re
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 from PIL import Image
 from report_world import (
@@ -16,9 +18,11 @@ from report_world import (
     make_checkpoint,
     make_corpus,
     make_result,
+    moving_square,
 )
 
 from previts import (
+    cells,
     report,
     report_corpus,
     report_evidence,
@@ -64,6 +68,26 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
 @pytest.fixture(scope="module")
 def page(world: World) -> Reader:
     return Reader(world.html)
+
+
+def test_the_image_of_all_arms_is_bright_on_the_object_where_attention_is(world: World) -> None:
+    sheet = np.asarray(Image.open(world.target / "result.png").convert("RGB")).astype(float)
+    _, masks = zip(*moving_square(0, 7), strict=True)
+    height, width = cells.fit(*masks[0].shape)
+    mask = cells.resize_mask(masks[1 + 6 // 2], np.zeros((height, width, 3), np.uint8))  # the middle one of six frames
+    mask = cv2.erode(mask.astype(np.uint8), np.ones((7, 7))) > 0  # without the outline
+    assert sheet.shape[1] == 3 * width + 2 * cells.GAP  # the object, MoCo, PreViTS
+    top = 24 + cells.GAP  # below the titles
+    columns = [sheet[top : top + height, place * (width + cells.GAP) :][:, :width] for place in range(3)]
+    assert np.abs(columns[0][mask] - cells.TUBE).mean() < np.abs(columns[0][~mask] - cells.TUBE).mean() / 2
+    gains = [column[mask].mean() / column[~mask].mean() for column in columns[1:]]
+    assert gains[1] > 1.5 * gains[0]
+
+
+def test_without_attention_maps_there_is_no_image(world: World) -> None:
+    results = report_inputs.read_results(world.results)
+    checkpoints = report_inputs.read_checkpoints(world.rows)
+    assert report_evidence.attention_sheet([item for item in results if not item.figures], checkpoints) == b""
 
 
 def test_no_request_can_leave_the_page(world: World, page: Reader) -> None:

@@ -1,0 +1,56 @@
+"""Runs a command of the documentation at the size of a test: `python at_test_size.py previts|python ARGUMENTS`.
+
+All that differs from the command as written is in the tables here. With PREVITS_DOCS_CHECK=1 nothing is run: a whole
+run is checked up to its root, which cannot be written to, and of a verb only the help is printed.
+"""
+
+import os
+import subprocess
+import sys
+
+SETTINGS = [
+    "video.videos_per_shard=4",
+    "saliency.method=rbd",  # Deep-USPS is trained by the tests of the pipeline
+    "saliency.every=6",
+    "augment.size=64",
+    "objective.queue_size=16",
+    "objective.batch_norm_groups=1",
+    "optim.batch_size=4",
+    "optim.epochs=1",
+    "evaluation.crop=64",
+    "evaluation.resize=72",
+]
+# The command as written trains three arms and runs seven benchmarks, which the tests of the pipeline do elsewhere.
+WHOLE_RUN = ["--rows", "1/vgg/previts", "--benchmarks", "davis", "--parts", "1"]
+SIZED = ("download", "fit_saliency", "saliency", "track", "index", "pretrain", "evaluate", "report", "look")
+NOWHERE = "/dev/null/root"
+
+
+def at_test_size(arguments: list[str]) -> list[str]:
+    """Return arguments with the small settings in front of those of the command, which therefore win."""
+    if "--set" in arguments:
+        place = arguments.index("--set") + 1
+        return [*arguments[:place], *SETTINGS, *arguments[place:], "--profile", "demo"]
+    return [*arguments, "--profile", "demo", "--set", *SETTINGS]
+
+
+def main(program: str, arguments: list[str]) -> int:
+    """Run the command and return its exit code."""
+    command = [sys.executable, *(["-m", "previts"] if program == "previts" else [])]
+    check = bool(os.environ.get("PREVITS_DOCS_CHECK"))
+    whole = arguments[:3] == ["-m", "pipelines", "run-local"]
+    if whole and check:
+        run = subprocess.run([*command, *arguments, "--root", NOWHERE], capture_output=True, text=True, check=False)
+        print(run.stderr, file=sys.stderr)
+        return 0 if f"cannot write to {NOWHERE}" in run.stderr else 1
+    if whole:
+        arguments = at_test_size([*arguments, *WHOLE_RUN])
+    elif program == "previts" and check:
+        arguments = [arguments[0], "--help"]
+    elif program == "previts" and arguments[0] in SIZED:
+        arguments = at_test_size(arguments)
+    return subprocess.run([*command, *arguments], check=False).returncode
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1], sys.argv[2:]))
