@@ -28,6 +28,23 @@ STORE_ERRORS = (
     ("gcsfs.retry", "HttpError"),
     ("aiohttp", "ClientError"),
 )
+# The optional packages that previts imports, by the extra that installs them.
+EXTRAS = {
+    "data": ("av", "cv2", "filterpy", "PIL", "scipy", "threadpoolctl"),
+    "train": (
+        "jinja2",
+        "markupsafe",
+        "matplotlib",
+        "mlflow",
+        "pycocotools",
+        "sklearn",
+        "sqlalchemy",
+        "torch",
+        "torchvision",
+    ),
+    "launch": ("kubernetes", "psutil", "torchx", "yaml"),
+    "pipelines": ("kfp",),
+}
 FLOW = """\
 PreViTS: visual representations from unlabelled video, pretrained with tracking supervision.
 
@@ -200,7 +217,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 @contextlib.contextmanager
 def readable_errors() -> Iterator[None]:
-    """End the process with a readable error where its input or its surroundings are at fault."""
+    """End the process with a readable error where its input, installation or environment is at fault."""
     over = threading.Event()
     if engine := os.environ.get(workers.STARTED_BY, ""):
         threading.Thread(target=workers.end_with, args=(int(engine), over), daemon=True).start()
@@ -213,6 +230,19 @@ def readable_errors() -> Iterator[None]:
         rank = os.environ.get("RANK", "")  # of a process that torchrun started
         print(f"previts: process {rank}: {text}" if rank else f"previts: {text}", file=sys.stderr)
         sys.exit(2 if isinstance(error, InputError) else 1)
+    except ModuleNotFoundError as error:
+        package = (error.name or "").partition(".")[0]
+        extra = next((extra for extra, packages in EXTRAS.items() if package in packages), None)
+        if extra is None:  # a fault of ours, or a broken installation
+            raise
+        if os.environ.get("PREVITS_TRACEBACK"):
+            traceback.print_exc()
+        print(
+            f"previts: the package {package} is not installed; this command needs the extra {extra!r}: "
+            f"pip install 'previts[{extra}]'",
+            file=sys.stderr,
+        )
+        sys.exit(2)
     except _store_errors() as error:
         if os.environ.get("PREVITS_TRACEBACK"):
             traceback.print_exc()

@@ -23,6 +23,13 @@ def previts(*arguments: str, **environment: str) -> subprocess.CompletedProcess[
     )
 
 
+def without(absent: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run the command line where a module cannot be imported; Python refuses those that `sys.modules` maps to None."""
+    code = "import sys\nsys.modules[sys.argv.pop(1)] = None\nfrom previts.cli import main\nmain()"
+    command = [sys.executable, "-c", code, absent, *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+
+
 @pytest.fixture
 def place(tmp_path: Path) -> Path:
     (tmp_path / "empty").mkdir()
@@ -125,6 +132,38 @@ def test_the_traceback_is_shown_when_asked_for(place: Path):
     run = previts("show", "7/x", PREVITS_TRACEBACK="1")
     assert run.returncode == 2
     assert "Traceback" in run.stderr
+
+
+@pytest.mark.parametrize(
+    ("absent", "command", "extra"),
+    [
+        ("cv2", "world --root {0}/w", "data"),
+        ("av", "download --crawl {0}/bad --root {0}/r", "data"),
+        ("torch", "fit_saliency --videos {1} --root {0}/r", "train"),
+        ("scipy.io", "world --root {0}/w", "data"),
+        ("torch", "variants {0}/empty {0}/empty {0}/out", "train"),
+    ],
+)
+def test_a_package_that_is_not_installed_is_answered_with_the_extra_that_installs_it(
+    absent: str, command: str, extra: str, place: Path
+):
+    (videos,) = (place / "root" / "videos").iterdir()
+    run = without(absent, *command.format(place, videos).split())
+    assert run.returncode == 2, run.stderr
+    package = absent.partition(".")[0]
+    assert run.stderr == (
+        f"previts: the package {package} is not installed; this command needs the extra '{extra}': "
+        f"pip install 'previts[{extra}]'\n"
+    )
+
+
+@pytest.mark.parametrize("absent", ["previts.demo", "numpy"])
+def test_any_other_module_that_is_missing_is_a_fault_with_its_traceback(absent: str, tmp_path: Path):
+    run = without(absent, "world", "--root", str(tmp_path))
+    assert run.returncode == 1
+    assert "Traceback" in run.stderr
+    assert f"ModuleNotFoundError: import of {absent} halted" in run.stderr
+    assert "pip install" not in run.stderr
 
 
 def test_show_prints_a_row_in_full(place: Path):
