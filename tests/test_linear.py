@@ -252,6 +252,15 @@ def test_chance_of_voc_is_the_mean_over_random_scores_without_difficult_and_unsc
     assert linear._voc_chance(labels, result, SvmConfig("11-point")) is None
 
 
+def test_repeated_runs_keep_the_test_items_when_they_resume(model: MoCo, tmp_path: Path):
+    write_imagenet(tmp_path, per_class=2)
+    config = replace(SMALL, runs=2)
+    first, resumed = (evals.evaluate("in1k", model, str(tmp_path), config, str(tmp_path / "work")) for _ in range(2))
+    assert first.populations == resumed.populations == {
+        "in1k/top1": Population(6, "images", pytest.approx(100 / 3)), "in1k/top5": Population(6, "images", 100.0),
+    }  # fmt: skip
+
+
 def test_unknown_benchmark_names_the_closest(model: MoCo, tmp_path: Path):
     with pytest.raises(InputError, match="did you mean 'voc07'"):
         evals.evaluate("voc7", model, str(tmp_path), SMALL)

@@ -158,6 +158,8 @@ def test_results_name_their_own_checkpoint(made):
     assert result["checkpoint"] == storage.read_manifest(made["checkpoint"]).fingerprint
     assert storage.read_manifest(made["result"]).inputs["checkpoint"] == made["checkpoint"]
     assert 0 <= result["metrics"]["davis/j_mean"] <= 1
+    sequences = len(result["protocol"]["sequences"])
+    assert result["populations"]["davis/j_mean"] == {"items": sequences, "unit": "sequences", "chance": None}
 
 
 def test_the_training_log_has_every_step_once(made):
