@@ -1,14 +1,15 @@
 """What every step does around its work: readable errors, and what the KFP page shows.
 
-The compiled YAML calls these functions by name. In addition it calls only verbs of `previts.stages` and functions of
-`previts.flow`. Other modules can change without a new compile.
+The compiled YAML calls these functions by name. In addition it calls only verbs of `previts.stages` and functions
+of `previts.stages.flow`. Other modules can change without a new compile.
 """
 
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from previts import addresses, storage
-from previts.cli import readable_errors
+from previts.processes.exits import readable_errors
+from previts.stages import outputs
+from previts.storage import files, folders
 
 Result = TypeVar("Result")
 
@@ -32,13 +33,13 @@ def run_stage(work: Callable[[], str], summary: str, metrics: dict[str, Any] | N
     """
     with readable_errors(), open(summary, "w") as page:
         uri = work()
-        page.write(addresses.describe(uri))
+        page.write(outputs.describe(uri))
         if metrics is not None:
-            metrics.update(storage.read_manifest(uri).counts)
+            metrics.update(folders.read_manifest(uri).counts)
     return uri
 
 
 def copy_file(uri: str, name: str, path: str) -> None:
     """Copy a file of a stage's output to the local file that the KFP page shows."""
     with open(path, "wb") as file:
-        file.write(storage.read_bytes(storage.join(uri, name)))
+        file.write(files.read_bytes(files.join(uri, name)))

@@ -20,7 +20,7 @@ def evaluate(
 ) -> str:
     """Evaluate one checkpoint on one benchmark; a failure is stored as a result and does not fail this step."""
     from components._step import run_stage
-    from previts import flow
+    from previts.stages import flow
 
     return run_stage(
         lambda: flow.evaluate_in_subprocess(

@@ -1,6 +1,6 @@
 """The components between the verbs: check a run, divide the work, collect the parts, list evaluations, close the run.
 
-Each calls the function of the same name in `previts.flow`; `list_parts` needs none.
+Each calls the function of the same name in `previts.stages.flow`; `list_parts` needs none.
 """
 
 from kfp import dsl
@@ -23,7 +23,7 @@ def check_run(
 ) -> list[str]:
     """Check the parameters and inputs of a run, and return the rows to pretrain."""
     from components._step import run
-    from previts import flow
+    from previts.stages import flow
 
     return run(
         lambda: flow.check_run(
@@ -45,7 +45,7 @@ def check_run(
 def next_crawl(crawls: str, root: str) -> str:
     """Return the first crawl below a prefix that no report is based on, or an empty text if there is none."""
     from components._step import run
-    from previts import flow
+    from previts.stages import flow
 
     return run(lambda: flow.next_crawl(crawls, root))
 
@@ -60,7 +60,7 @@ def list_parts(parts: int) -> list[int]:
 def collect_parts(uris: list[str]) -> str:
     """Check that all parts wrote one finished output, and return its URI."""
     from components._step import run
-    from previts import flow
+    from previts.stages import flow
 
     return run(lambda: flow.collect_parts(uris))
 
@@ -77,7 +77,7 @@ def list_evaluations(
 ) -> list[dict[str, str]]:
     """Return the pairs of a checkpoint and a benchmark to evaluate."""
     from components._step import run
-    from previts import flow
+    from previts.stages import flow
 
     return run(
         lambda: flow.list_evaluations(
@@ -96,7 +96,7 @@ def list_evaluations(
 def check_evaluations(report: str) -> None:
     """Fail if an evaluation that the report shows has failed."""
     from components._step import run
-    from previts import flow
+    from previts.stages import flow
 
     run(lambda: flow.check_evaluations(report))
 
@@ -105,7 +105,7 @@ def check_evaluations(report: str) -> None:
 def close_run(root: str, status: dsl.PipelineTaskFinalStatus, summary: dsl.Output[dsl.Markdown]) -> None:
     """Mark interrupted MLflow runs as failed, and describe how the pipeline run ended."""
     from components._step import run
-    from previts import flow
+    from previts.stages import flow
 
     with open(summary.path, "w") as page:
         page.write(run(lambda: flow.close_run(root, status.state, status.error_message or "")))

@@ -6,7 +6,7 @@ import tyro
 
 from pipelines.local import run_local
 from pipelines.remote import check_images, schedule, submit
-from previts.cli import readable_errors
+from previts.processes.exits import readable_errors
 
 
 def compile(folder: str = "pipelines", production: bool = False) -> None:

@@ -14,8 +14,12 @@ import warnings
 from collections.abc import Sequence
 from typing import Any
 
-from previts import flow, paper, stages, storage, workers
+from previts import stages
+from previts.config import paper
 from previts.errors import InputError
+from previts.processes import workers
+from previts.stages import flow
+from previts.storage import files
 
 # Lines of the engine that the screen omits: executor messages, the inputs of a step as JSON, rulers, blank lines.
 CHATTER = re.compile(
@@ -62,7 +66,7 @@ def run_local(
         evaluation_processes: Processes of an evaluation that trains, one for each GPU.
     """
     started = time.monotonic()
-    root = storage.absolute(root)
+    root = files.absolute(root)
     choices: dict[str, Any] = {
         "rows": list(rows),
         "benchmarks": list(benchmarks),
@@ -77,10 +81,10 @@ def run_local(
     flow.distinct_rows(**choices)
     if not crawl or not data:
         made = stages.world(root)
-        crawl, data = crawl or storage.join(made, "crawl.csv"), data or storage.join(made, "datasets")
-    crawl, data = storage.absolute(crawl), storage.absolute(data)
+        crawl, data = crawl or files.join(made, "crawl.csv"), data or files.join(made, "datasets")
+    crawl, data = files.absolute(crawl), files.absolute(data)
     flow.check_run(crawl=crawl, data=data, **choices)
-    storage.check_writable(root)
+    files.check_writable(root)
     # The engine runs two steps at once. Each can use half of the cores.
     os.environ.setdefault(workers.WHOLE, str(workers.available()))
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, workers.available() // 2)))
@@ -88,7 +92,7 @@ def run_local(
     os.environ[workers.STARTED_BY] = str(os.getpid())
     inputs = {"root": root, "crawl": crawl, "data": data}
     arguments = {**inputs, **choices, "evaluation_processes": evaluation_processes}
-    log = os.path.join(storage.local_path(root) or ".", LOG)
+    log = os.path.join(files.local_path(root) or ".", LOG)
     os.makedirs(os.path.dirname(log) or ".", exist_ok=True)
     with open(log, "a") as file:
         screen = _Screen(file)
@@ -99,9 +103,7 @@ def run_local(
             f"the run stopped:\n{cause}\nThe whole log is in {log}. Fix the cause and start the same command again: it "
             "resumes the run"
         )
-    print(
-        f"Done in {time.monotonic() - started:.0f} s. The report: {storage.join(root, 'report.html')}", file=sys.stderr
-    )
+    print(f"Done in {time.monotonic() - started:.0f} s. The report: {files.join(root, 'report.html')}", file=sys.stderr)
 
 
 def _run(arguments: dict[str, object], screen: "_Screen") -> str:

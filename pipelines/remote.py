@@ -11,9 +11,10 @@ import tyro
 from fsspec.utils import get_protocol
 
 from components import _images
-from previts import flow, paper
+from previts.config import paper
+from previts.config.fields import split_setting
 from previts.errors import InputError
-from previts.fields import split_setting
+from previts.stages import flow
 
 TYPES = {"LIST": list, "STRUCT": dict, "NUMBER_INTEGER": int}
 KINDS = {list: "a JSON list", dict: "a JSON object", int: "a whole number"}

@@ -3,48 +3,22 @@
 The process prints the URI that a verb made on standard output, and everything else on standard error.
 """
 
-import contextlib
-import os
-import sys
-import threading
-import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 
 import tyro
 
-from previts import paper, stages, storage, workers
-from previts.addresses import check_method, finished
+from previts import stages
+from previts.config import paper
+from previts.config.experiment import Experiment
+from previts.config.fields import flatten
+from previts.config.profiles import PROFILES
 from previts.errors import InputError
-from previts.experiment import Experiment
-from previts.fields import flatten
-from previts.profiles import PROFILES
-from previts.storage import plain
+from previts.processes.exits import readable_errors
+from previts.stages.checks import check_method
+from previts.stages.outputs import finished
+from previts.storage import files, folders
+from previts.storage.fingerprints import plain
 
-# What object stores raise; the types share no ancestor with each other or with OSError.
-STORE_ERRORS = (
-    ("botocore.exceptions", "BotoCoreError"),
-    ("botocore.exceptions", "ClientError"),
-    ("google.auth.exceptions", "GoogleAuthError"),
-    ("gcsfs.retry", "HttpError"),
-    ("aiohttp", "ClientError"),
-)
-# The optional packages that previts imports, by the extra that installs them.
-EXTRAS = {
-    "data": ("av", "cv2", "filterpy", "PIL", "scipy", "threadpoolctl"),
-    "train": (
-        "jinja2",
-        "markupsafe",
-        "matplotlib",
-        "mlflow",
-        "pycocotools",
-        "sklearn",
-        "sqlalchemy",
-        "torch",
-        "torchvision",
-    ),
-    "launch": ("kubernetes", "psutil", "torchx", "yaml"),
-    "pipelines": ("kfp",),
-}
 FLOW = """\
 PreViTS: visual representations from unlabelled video, pretrained with tracking supervision.
 
@@ -142,7 +116,7 @@ def _with_saliency(model: str, profile: str, set: Sequence[str]) -> Experiment:
     if model:
         finished(model, "saliency_model")
     if not any(item.startswith("saliency.method=") for item in set):
-        set = [*set, f"saliency.method={storage.read_manifest(model).info['method'] if model else 'rbd'}"]
+        set = [*set, f"saliency.method={folders.read_manifest(model).info['method'] if model else 'rbd'}"]
     experiment = paper.resolve(None, profile, set).experiment
     method = experiment.saliency.method
     if model:
@@ -160,14 +134,14 @@ def quality(index: tyro.conf.Positional[str], out: str = "", worst: int = 5) -> 
         out: A CSV file for the numbers of every video.
         worst: How many of the weakest videos to name.
     """
-    from previts.index import read_quality
-    from previts.quality import describe, to_csv
+    from previts.corpus.index_table import read_quality
+    from previts.corpus.quality import describe, to_csv
 
     if worst < 0:
         raise InputError(f"worst must be 0 or more, got {worst}")
     videos = read_quality(index)
     if out:
-        storage.write_bytes(out, to_csv(videos).encode())
+        files.write_bytes(out, to_csv(videos).encode())
     return describe(videos, worst) + (f"\n\nEvery video: {out}" if out else "")
 
 
@@ -182,11 +156,11 @@ def variants(
         out: Folder for <variant>/val/<class>/<image>, fg_mask/val and manifest.csv.
         seed: Decides which backgrounds the mixed variants take.
     """
-    from previts import challenge
+    from previts.evals.backgrounds import variant_folders
 
     if seed < 0:
         raise InputError(f"seed must be 0 or more, got {seed}")
-    return challenge.write(images, masks, out, seed)
+    return variant_folders.write(images, masks, out, seed)
 
 
 VERBS: dict[str, Callable[..., str]] = {
@@ -213,52 +187,3 @@ def main(arguments: Sequence[str] | None = None) -> None:
     with readable_errors():
         commands = {**VERBS, **TOOLS}
         print(tyro.extras.subcommand_cli_from_dict(commands, prog="previts", description=FLOW, args=arguments))
-
-
-@contextlib.contextmanager
-def readable_errors() -> Iterator[None]:
-    """End the process with a readable error where its input, installation or environment is at fault."""
-    over = threading.Event()
-    if engine := os.environ.get(workers.STARTED_BY, ""):
-        threading.Thread(target=workers.end_with, args=(int(engine), over), daemon=True).start()
-    try:
-        yield
-    except (InputError, OSError, FloatingPointError) as error:
-        if os.environ.get("PREVITS_TRACEBACK"):
-            traceback.print_exc()
-        text = str(error) if isinstance(error, InputError) else f"{type(error).__name__}: {error}"
-        rank = os.environ.get("RANK", "")  # of a process that torchrun started
-        print(f"previts: process {rank}: {text}" if rank else f"previts: {text}", file=sys.stderr)
-        sys.exit(2 if isinstance(error, InputError) else 1)
-    except ModuleNotFoundError as error:
-        package = (error.name or "").partition(".")[0]
-        extra = next((extra for extra, packages in EXTRAS.items() if package in packages), None)
-        if extra is None:  # a fault of ours, or a broken installation
-            raise
-        if os.environ.get("PREVITS_TRACEBACK"):
-            traceback.print_exc()
-        print(
-            f"previts: the package {package} is not installed; this command needs the extra {extra!r}: "
-            f"pip install 'previts[{extra}]'",
-            file=sys.stderr,
-        )
-        sys.exit(2)
-    except _store_errors() as error:
-        if os.environ.get("PREVITS_TRACEBACK"):
-            traceback.print_exc()
-        print(
-            f"previts: the object store did not serve ({type(error).__name__}: {error}); look at its address, at this "
-            "machine's credentials for it and at the network",
-            file=sys.stderr,
-        )
-        sys.exit(1)
-    except KeyboardInterrupt:
-        print("previts: stopped; the same command goes on where this one stopped", file=sys.stderr)
-        sys.exit(130)
-    finally:
-        over.set()
-
-
-def _store_errors() -> tuple[type[Exception], ...]:
-    """Return the error types of the object stores that were used at all."""
-    return tuple(getattr(sys.modules[module], name) for module, name in STORE_ERRORS if module in sys.modules)

@@ -11,3 +11,11 @@ class InputError(ValueError):
 
 class VideoError(Exception):
     """A video that cannot be used, with one readable reason: it becomes a row of the shard's table."""
+
+
+class FetchError(VideoError):
+    """A video that did not arrive; `retryable` says whether it may arrive another day."""
+
+    def __init__(self, reason: str, *, retryable: bool) -> None:
+        super().__init__(reason)
+        self.retryable = retryable

@@ -15,15 +15,20 @@ import numpy as np
 from PIL import Image
 from threadpoolctl import threadpool_limits
 
-from previts import cells, index, quality, shards, storage, tubes, video
-from previts.crawls import CrawlItem
+from previts import errors
+from previts.config.experiment import PRIORS, Experiment, SaliencyConfig
+from previts.corpus import index_table, quality, region_table, tube_table, video_table
+from previts.corpus.index_table import IndexRecord
+from previts.corpus.region_table import SaliencyRecord
+from previts.corpus.tube_table import Tube
 from previts.errors import InputError
-from previts.experiment import PRIORS, Experiment, SaliencyConfig
-from previts.index import IndexRecord
+from previts.ingest import shards
+from previts.ingest.crawls import CrawlItem
+from previts.media import drawing, normalisation
 from previts.saliency import predict
-from previts.saliency.predict import SaliencyRecord
 from previts.saliency.priors import prior_maps
-from previts.tubes import Tube
+from previts.storage import files, folders
+from previts.tracking import tracker
 
 WINDOW_SECONDS = 30.0  # of a file, where no end is given
 SHEET, OVERLAY = "sheet.png", "overlay.mp4"
@@ -63,14 +68,14 @@ def look_at_file(
     if (start is not None and start < 0) or end <= (start or 0.0):
         raise InputError(f"the window must be start < end from 0 on, got {start or 0:g} to {end:g} s")
     with tempfile.TemporaryDirectory(prefix="previts-") as root:
-        videos, saliency, tracked = (storage.join(root, stage) for stage in ("videos", "saliency", "tubes"))
+        videos, saliency, tracked = (files.join(root, stage) for stage in ("videos", "saliency", "tubes"))
         (made,) = shards.build_shard([CrawlItem("video", source, start, end, "", "")], 0, videos, experiment.video)
         if made.status != "ok":
             stored = "; a stored video is named by its id together with --index" if "no such" in made.error else ""
             raise InputError(f"{source}: {made.error}{stored}")
         predict.predict_shard(videos, model, 0, experiment.saliency, saliency)
-        tubes.track_shard(videos, saliency, 0, experiment.track, tracked)
-        (row,) = index.join_shard(videos, tracked, 0)
+        tracker.track_shard(videos, saliency, 0, experiment.track, tracked)
+        (row,) = index_table.join_shard(videos, tracked, 0)
         whole = start is None and row.num_frames / row.fps < end - 1 / row.fps
         name = source if whole else f"{source} from {start or 0:g} s to {end:g} s"
         return _look(Stages(videos, saliency, tracked, model, experiment.saliency, row), out, frames, name)
@@ -84,13 +89,13 @@ def look_at_stored(index_uri: str, video_id: str, out: str, frames: int) -> str:
     Raises:
         InputError: If there is no such video, or a stage that it came through is gone.
     """
-    row = index.find_video(index_uri, video_id)
-    manifest = storage.read_manifest(index_uri)
-    saliency = storage.ancestor(index_uri, "tubes", "saliency")
-    found = storage.read_manifest(saliency)
+    row = index_table.find_video(index_uri, video_id)
+    manifest = folders.read_manifest(index_uri)
+    saliency = folders.ancestor(index_uri, "tubes", "saliency")
+    found = folders.read_manifest(saliency)
     config = SaliencyConfig(**found.decided["saliency"])
     stages = Stages(manifest.inputs["videos"], saliency, manifest.inputs["tubes"], found.inputs["model"], config, row)
-    (judged,) = (item for item in index.read_quality(index_uri) if item.video_id == video_id)
+    (judged,) = (item for item in index_table.read_quality(index_uri) if item.video_id == video_id)
     left_out = f", left out of it by filter.{quality.REASONS[judged.reason]}" if judged.reason else ""
     return _look(stages, out, frames, f"{video_id} of {index_uri}{left_out}")
 
@@ -103,16 +108,16 @@ def folder_for(name: str) -> str:
 
 def _look(stages: Stages, out: str, frames: int, name: str) -> str:
     row = stages.row
-    salient = [item for item in predict.read_shard(stages.saliency, row.shard) if item.video_id == row.video_id]
-    tube = tubes.read_tube(stages.tubes, row.shard, row.tube_offset, row.tube_size)
+    salient = [item for item in region_table.read_shard(stages.saliency, row.shard) if item.video_id == row.video_id]
+    tube = tube_table.read_tube(stages.tubes, row.shard, row.tube_offset, row.tube_size)
     chosen = np.unique(np.linspace(0, len(salient) - 1, frames).round().astype(int))
-    storage.check_writable(out)
-    sheet, overlay = storage.join(out, SHEET), storage.join(out, OVERLAY)
+    files.check_writable(out)
+    sheet, overlay = files.join(out, SHEET), files.join(out, OVERLAY)
     # On small matrices threads of BLAS only wait for each other, see `predict.predict_shard`.
     with _local(sheet) as path, threadpool_limits(limits=1, user_api="blas"):
         Image.fromarray(_sheet(stages, [salient[place] for place in chosen], tube)).save(path)
     with _local(overlay) as path:
-        video.encode_video(_overlay(stages, tube), row.fps, path)
+        normalisation.encode_video(_overlay(stages, tube), row.fps, path)
     return "\n".join([f"contact sheet  {sheet}", f"overlay        {overlay}", *_account(stages, tube, name)])
 
 
@@ -122,10 +127,10 @@ def _local(uri: str) -> Iterator[str]:
     with tempfile.TemporaryDirectory(prefix="previts-") as folder:
         path = os.path.join(folder, uri.rsplit("/", 1)[-1])
         yield path
-        storage.upload(path, uri)
+        files.upload(path, uri)
 
 
-def _sheet(stages: Stages, salient: Sequence[SaliencyRecord], tube: Tube) -> cells.Array:
+def _sheet(stages: Stages, salient: Sequence[SaliencyRecord], tube: Tube) -> drawing.Array:
     """Return a row for each of some key frames: the frame, the priors, the chosen map, the mask and the tube."""
     keys = [item.frame for item in salient]
     images_THWC = _read(stages, keys)
@@ -138,34 +143,34 @@ def _sheet(stages: Stages, salient: Sequence[SaliencyRecord], tube: Tube) -> cel
         found = prior_maps(image, PRIORS)
         if maps_THW is not None:
             found[method] = maps_THW[place]
-        small = cells.resize(image)
-        pictures = [cells.heat(cells.resize_map(found[name], small)) for name in found]
+        small = drawing.resize(image)
+        pictures = [drawing.heat(drawing.resize_map(found[name], small)) for name in found]
         line = [
             small,
             *pictures,
-            cells.only(small, np.asarray(item.masks().any(axis=0))),
-            cells.with_tube(small, tube.mask(item.frame), _absent(stages.row, item.frame)),
+            drawing.only(small, np.asarray(item.masks().any(axis=0))),
+            drawing.with_tube(small, tube.mask(item.frame), _absent(stages.row, item.frame)),
         ]
         rows.append((f"{item.frame / stages.row.fps:.2f} s", line))
     titles = ["frame", *(f"{name} (chosen)" if name == method else name for name in found), "salient", "tube"]
-    return cells.sheet(titles, rows)
+    return drawing.sheet(titles, rows)
 
 
-def _read(stages: Stages, frames: list[int]) -> cells.Array:
+def _read(stages: Stages, frames: list[int]) -> drawing.Array:
     try:
-        return shards.read_frames(stages.videos, stages.row, frames)
-    except video.VideoError as error:
-        raise shards.unreadable(stages.videos, stages.row, error) from error
+        return video_table.read_frames(stages.videos, stages.row, frames)
+    except errors.VideoError as error:
+        raise video_table.unreadable(stages.videos, stages.row, error) from error
 
 
-def _overlay(stages: Stages, tube: Tube) -> Iterator[cells.Array]:
+def _overlay(stages: Stages, tube: Tube) -> Iterator[drawing.Array]:
     """Yield every frame with the tube on it, some frames in memory at a time."""
     row = stages.row
     for start in range(0, row.num_frames, predict.FRAMES_AT_ONCE):
         frames = list(range(start, min(start + predict.FRAMES_AT_ONCE, row.num_frames)))
         images_THWC = _read(stages, frames)
         for frame, image, mask in zip(frames, images_THWC, tube.masks(frames), strict=True):
-            yield cells.with_tube(image, mask, _absent(row, frame))
+            yield drawing.with_tube(image, mask, _absent(row, frame))
 
 
 def _absent(row: IndexRecord, frame: int) -> str:
@@ -174,7 +179,7 @@ def _absent(row: IndexRecord, frame: int) -> str:
 
 
 def _account(stages: Stages, tube: Tube, name: str) -> list[str]:
-    row, figures = stages.row, index.quality_of(stages.row)
+    row, figures = stages.row, index_table.quality_of(stages.row)
     size = f"{row.num_frames} frames of {row.width} x {row.height} at {row.fps:g} a second"
     every = "every frame" if stages.config.every == 1 else f"1 frame in {stages.config.every}"
     lines = [

@@ -76,11 +76,11 @@ def place(plane: "ControlPlane", kubelet: "Kubelet", tmp_path: Path, monkeypatch
     from launching import Place
     from operator_by_hand import open_namespace
 
-    from previts.launch import launcher, watch
+    from previts.launch import follow, launcher
 
     namespace = f"team-{next(namespaces)}"
     open_namespace(plane, namespace)
     monkeypatch.setenv("KUBECONFIG", plane.kubeconfig("launcher", namespace))
     monkeypatch.setattr(launcher, "MARKER_SECONDS", 1.0)
-    monkeypatch.setattr(watch, "DRAIN_SECONDS", 2.0)
+    monkeypatch.setattr(follow, "DRAIN_SECONDS", 2.0)
     return Place(plane, kubelet, namespace, tmp_path / "checkpoint" / "manifest.json")

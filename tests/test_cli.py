@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 from moving_squares import make_index
 
-from previts import index, storage
-from previts.experiment import FilterConfig
+from previts.config.experiment import FilterConfig
+from previts.corpus import index_table
+from previts.storage import folders
 
 
 def previts(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -41,7 +42,7 @@ def place(tmp_path: Path) -> Path:
     (tmp_path / "bad" / "page.mp4").write_text("<html>not a video</html>")
     (tmp_path / "bad" / "nothing.mp4").write_bytes(b"")
     (tmp_path / "bad.csv").write_text("video_id,url\npage,bad/page.mp4\nnothing,bad/nothing.mp4\ngone,bad/gone.mp4\n")
-    storage.commit(storage.address(str(tmp_path / "root"), "videos", "x", {}), {})
+    folders.commit(folders.address(str(tmp_path / "root"), "videos", "x", {}), {})
     return tmp_path
 
 
@@ -176,8 +177,8 @@ def test_show_prints_a_row_in_full(place: Path):
 def test_quality_prints_a_crawl_and_writes_every_video(tmp_path: Path):
     made = make_index(tmp_path, 8)
     uri = str(tmp_path / "index" / "corpus-0")
-    counts = index.write_index(uri, list(made), FilterConfig(min_tube_seconds=0.1))
-    storage.commit(uri, {}, inputs={"videos": made.videos_uri, "tubes": made.tubes_uri}, counts=counts)
+    counts = index_table.write_index(uri, list(made), FilterConfig(min_tube_seconds=0.1))
+    folders.commit(uri, {}, inputs={"videos": made.videos_uri, "tubes": made.tubes_uri}, counts=counts)
     run = previts("quality", uri, "--out", str(tmp_path / "all.csv"), "--worst", "3")
     assert run.returncode == 0, run.stderr
     # Two of eight videos show nothing, two lose their square after 22 of 30 frames at 10 a second.

@@ -8,10 +8,13 @@ import pytest
 from PIL import Image
 from strange_videos import decode_file
 
-from previts import cells, look, paper, records, stages, storage, video
-from previts import index as corpus
+from previts import look, stages
+from previts.config import paper
+from previts.corpus import index_table
+from previts.corpus.quality import Quality
 from previts.errors import InputError
-from previts.quality import Quality
+from previts.media import drawing, normalisation
+from previts.storage import files, tables
 
 SET = ["saliency.method=rbd", "saliency.every=2"]
 HEIGHT, WIDTH, FPS, FRAMES, LEAVES = 96, 128, 12, 24, 18
@@ -34,7 +37,7 @@ def picture(frame: int) -> np.ndarray:
 @pytest.fixture(scope="module")
 def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("crawl") / "disc.mp4"
-    video.encode_video((picture(frame) for frame in range(FRAMES)), FPS, str(path), crf=10)
+    normalisation.encode_video((picture(frame) for frame in range(FRAMES)), FPS, str(path), crf=10)
     return path
 
 
@@ -50,7 +53,7 @@ def test_the_overlay_tints_the_object_and_greys_what_is_lost(seen):
     assert shown.shape == (FRAMES, HEIGHT, WIDTH, 3)
     for frame in range(0, LEAVES - 1):
         changed = np.abs(shown[frame] - picture(frame)).mean(axis=2)
-        tint = 0.6 * np.array([210, 40, 50]) + 0.4 * np.array(cells.TUBE)
+        tint = 0.6 * np.array([210, 40, 50]) + 0.4 * np.array(drawing.TUBE)
         assert np.abs(shown[frame][disc(frame, 11)].mean(axis=0) - tint).max() < 25
         assert changed[~disc(frame, 24)].mean() < 6
     for frame in range(LEAVES + 1, FRAMES):
@@ -60,14 +63,14 @@ def test_the_overlay_tints_the_object_and_greys_what_is_lost(seen):
 
 def test_the_contact_sheet_has_a_row_a_frame_and_its_last_column_is_the_tube(seen):
     sheet = np.asarray(Image.open(seen[0] / look.SHEET)).astype(int)
-    height, width = cells.fit(HEIGHT, WIDTH)
+    height, width = drawing.fit(HEIGHT, WIDTH)
     columns = 7  # frame, four priors, salient, tube
-    assert sheet.shape == (24 + 5 * height + 6 * cells.GAP, 64 + columns * (width + cells.GAP), 3)
+    assert sheet.shape == (24 + 5 * height + 6 * drawing.GAP, 64 + columns * (width + drawing.GAP), 3)
     for place, frame in enumerate((0, 6, 12, 16, 22)):  # five of the twelve key frames, evenly
-        top = 24 + cells.GAP + place * (height + cells.GAP)
+        top = 24 + drawing.GAP + place * (height + drawing.GAP)
         row = sheet[top : top + height]
-        parts = [row[:, 64 + cells.GAP + n * (width + cells.GAP) :][:, :width] for n in range(columns)]
-        exact = cells.resize_mask(disc(frame), parts[0].astype(np.uint8))
+        parts = [row[:, 64 + drawing.GAP + n * (width + drawing.GAP) :][:, :width] for n in range(columns)]
+        exact = drawing.resize_mask(disc(frame), parts[0].astype(np.uint8))
         if frame < LEAVES:
             for number in (1, 2, 3, 4):  # every prior is brighter on the object
                 assert parts[number][exact].mean() > 2 * parts[number][~exact].mean()
@@ -93,7 +96,7 @@ def test_a_stored_video_looks_like_its_file(seen, clip, tmp_path):
     model = stages.fit_saliency(videos, root, "demo", SET)
     regions = stages.saliency(videos, model, root, "demo", SET)
     index = stages.index(videos, stages.track(videos, regions, root, "demo", SET), root, "demo", SET)
-    (row,) = corpus.read_index(index)
+    (row,) = index_table.read_index(index)
     account = look.look_at_stored(index, row.video_id, str(tmp_path / "out"), 5)
     for name in (look.SHEET, look.OVERLAY):
         assert (tmp_path / "out" / name).read_bytes() == (seen[0] / name).read_bytes()
@@ -124,7 +127,7 @@ def test_pictures_may_go_to_any_store(clip):
     experiment = paper.resolve(None, "demo", [*SET, "saliency.method=none"]).experiment
     account = look.look_at_file(str(clip), "memory://looked", experiment, "", None, None, 3)
     assert "none: saliency.method=none looks for nothing" in account
-    assert storage.names("memory://looked") == [look.OVERLAY, look.SHEET]
+    assert files.names("memory://looked") == [look.OVERLAY, look.SHEET]
 
 
 @pytest.mark.parametrize(
@@ -142,11 +145,11 @@ def test_the_folder_is_named_after_the_video(name, folder):
 
 def test_titles_of_narrow_pictures_are_whole():
     cell = np.full((40, 20, 3), 7, np.uint8)
-    narrow = cells.sheet(["deepusps (chosen)", "tube"], [("0.00 s", [cell, cell])])
-    wide = cells.sheet(["deepusps (chosen)", "tube"], [("0.00 s", [np.full((40, 300, 3), 7, np.uint8)] * 2)])
+    narrow = drawing.sheet(["deepusps (chosen)", "tube"], [("0.00 s", [cell, cell])])
+    wide = drawing.sheet(["deepusps (chosen)", "tube"], [("0.00 s", [np.full((40, 300, 3), 7, np.uint8)] * 2)])
     ink = [(sheet[:24].min(axis=2) < 100).sum() for sheet in (narrow, wide)]
     assert ink[0] == ink[1] > 100
-    columns = (narrow[24 + cells.GAP :] == 7).all(axis=2).any(axis=0)
+    columns = (narrow[24 + drawing.GAP :] == 7).all(axis=2).any(axis=0)
     assert columns.sum() == 2 * 20  # the pictures themselves stay as they are
 
 
@@ -156,8 +159,8 @@ def test_a_video_that_a_filter_left_out_says_so(clip, tmp_path):
     model = stages.fit_saliency(videos, root, "demo", SET)
     tubes = stages.track(videos, stages.saliency(videos, model, root, "demo", SET), root, "demo", SET)
     index = stages.index(videos, tubes, root, "demo", chosen)
-    (row,) = corpus.read_quality(index)
+    (row,) = index_table.read_quality(index)
     assert "left out" not in look.look_at_stored(index, row.video_id, str(tmp_path / "out"), 2)
     judged = [replace(row, reason="large")]
-    records.write_records(storage.join(index, corpus.QUALITY), Quality, judged)
+    tables.write_records(files.join(index, index_table.QUALITY), Quality, judged)
     assert "left out of it by filter.max_area" in look.look_at_stored(index, row.video_id, str(tmp_path / "out"), 2)

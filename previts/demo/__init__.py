@@ -5,8 +5,8 @@ class, so that a model can cheat by looking at the background. Stands for the da
 Never trains anything.
 """
 
+from previts.corpus.truth import read_masks
 from previts.demo.config import TINY, WorldConfig
-from previts.demo.files import read_masks
 from previts.demo.world import make_world
 
 __all__ = ["TINY", "WorldConfig", "make_world", "read_masks"]

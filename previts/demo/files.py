@@ -3,7 +3,6 @@
 No place in the paper. Never decides what is in a picture.
 """
 
-import io
 import os
 import tempfile
 from collections.abc import Iterable
@@ -12,21 +11,21 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from previts import storage
 from previts.demo.scene import Mask
-from previts.demo.textures import Image
-from previts.video import encode_video
+from previts.demo.scenery.textures import Image
+from previts.media.normalisation import encode_video
+from previts.storage import files
 
 
 def write_jpeg(uri: str, image: Image, quality: int = 92) -> None:
     """Write a picture HWC as JPEG."""
-    storage.write_bytes(uri, cv2.imencode(".jpg", image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])[1].tobytes())
+    files.write_bytes(uri, cv2.imencode(".jpg", image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])[1].tobytes())
 
 
 def write_png(uri: str, image: NDArray[np.uint8]) -> None:
     """Write a picture HWC, or HW, without loss."""
     pixels = image[..., ::-1] if image.ndim == 3 else image
-    storage.write_bytes(uri, cv2.imencode(".png", pixels, [cv2.IMWRITE_PNG_COMPRESSION, 3])[1].tobytes())
+    files.write_bytes(uri, cv2.imencode(".png", pixels, [cv2.IMWRITE_PNG_COMPRESSION, 3])[1].tobytes())
 
 
 def write_mask(uri: str, mask: Mask) -> None:
@@ -36,21 +35,7 @@ def write_mask(uri: str, mask: Mask) -> None:
 
 def write_text(uri: str, lines: Iterable[str]) -> None:
     """Write lines of text."""
-    storage.write_bytes(uri, "".join(line + "\n" for line in lines).encode())
-
-
-def write_masks(uri: str, masks: NDArray[np.bool_]) -> None:
-    """Write the masks THW of a video, a bit a pixel; see `read_masks`."""
-    buffer = io.BytesIO()
-    np.savez_compressed(buffer, packed=np.packbits(masks), shape=np.array(masks.shape))
-    storage.write_bytes(uri, buffer.getvalue())
-
-
-def read_masks(uri: str) -> NDArray[np.bool_]:
-    """Return the masks THW that `write_masks` wrote."""
-    with np.load(io.BytesIO(storage.read_bytes(uri))) as file:
-        shape = tuple(int(side) for side in file["shape"])
-        return np.unpackbits(file["packed"], count=int(np.prod(shape))).reshape(shape).astype(bool)
+    files.write_bytes(uri, "".join(line + "\n" for line in lines).encode())
 
 
 def write_mp4(uri: str, frames: Iterable[Image], fps: float) -> None:
@@ -58,7 +43,7 @@ def write_mp4(uri: str, frames: Iterable[Image], fps: float) -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = os.path.join(folder, "clip.mp4")
         encode_video(frames, fps, path, gop=60)
-        storage.upload(path, uri)
+        files.upload(path, uri)
 
 
 def write_avi(uri: str, frames: list[Image], fps: float) -> None:
@@ -71,4 +56,4 @@ def write_avi(uri: str, frames: list[Image], fps: float) -> None:
         for frame in frames:
             writer.write(np.ascontiguousarray(frame[..., ::-1]))
         writer.release()
-        storage.upload(path, uri)
+        files.upload(path, uri)

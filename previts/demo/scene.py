@@ -13,9 +13,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from previts.demo.motion import Camera, Motion, Pose
-from previts.demo.puppets import Matrix, Puppet, affine, draw
-from previts.demo.textures import Floats, Image
+from previts.demo.cast.motion import Camera, Motion, Pose
+from previts.demo.cast.puppets import Matrix, Puppet, affine, draw
+from previts.demo.scenery.textures import Floats, Image
 
 Mask = NDArray[np.bool_]
 

@@ -10,17 +10,19 @@ from dataclasses import asdict, dataclass
 import cv2
 import numpy as np
 
-from previts import storage
-from previts.demo import casting, clips, in9, pictures
-from previts.demo.backgrounds import FAMILIES
-from previts.demo.casting import Shot, compose, family_for, generator, kind_of
+from previts.corpus.truth import write_masks
+from previts.demo.cast import casting
+from previts.demo.cast.casting import Shot, compose, family_for, generator, kind_of
+from previts.demo.cast.kinds import CLASSES
+from previts.demo.cast.motion import ACTIONS, Visit
 from previts.demo.config import WorldConfig
-from previts.demo.files import write_masks, write_mp4, write_png
-from previts.demo.kinds import CLASSES
-from previts.demo.motion import ACTIONS, Visit
+from previts.demo.files import write_mp4, write_png
 from previts.demo.scene import Frame, render
-from previts.demo.textures import Image
-from previts.progress import progress
+from previts.demo.scenery.backgrounds import FAMILIES
+from previts.demo.scenery.textures import Image
+from previts.demo.sets import in9, world_images, world_videos
+from previts.processes.progress import progress
+from previts.storage import files
 
 COLUMNS = ("video_id", "url", "start_seconds", "end_seconds", "label", "split")
 _SHEET_FRAMES, _SHEET_TILE = 6, (160, 120)
@@ -84,21 +86,21 @@ def make_world(uri: str, config: WorldConfig) -> dict[str, int]:
             write_video(uri, config, plan) for plan in progress(plans, "world: videos", unit="video", total=len(plans))
         ]
         bad = _write_bad_items(uri, plans[0]) if config.bad_items else []
-        datasets = storage.join(uri, "datasets")
+        datasets = files.join(uri, "datasets")
         counts = {
             "videos": len(plans),
             "bad_items": len(bad),
-            "voc_images": pictures.write_voc(storage.join(datasets, "voc"), config),
-            "imagenet_images": pictures.write_imagenet(storage.join(datasets, "imagenet"), config),
-            "coco_images": pictures.write_coco(storage.join(datasets, "coco"), config),
-            "in9_images": in9.write_in9(storage.join(datasets, "in9"), config),
-            "davis_sequences": clips.write_davis(storage.join(datasets, "davis"), config),
-            "ucf101_clips": clips.write_ucf101(storage.join(datasets, "ucf101"), config),
-            "jhmdb_clips": clips.write_jhmdb(storage.join(datasets, "jhmdb"), config),
-            "minikinetics_clips": clips.write_minikinetics(storage.join(datasets, "minikinetics"), config),
+            "voc_images": world_images.write_voc(files.join(datasets, "voc"), config),
+            "imagenet_images": world_images.write_imagenet(files.join(datasets, "imagenet"), config),
+            "coco_images": world_images.write_coco(files.join(datasets, "coco"), config),
+            "in9_images": in9.write_in9(files.join(datasets, "in9"), config),
+            "davis_sequences": world_videos.write_davis(files.join(datasets, "davis"), config),
+            "ucf101_clips": world_videos.write_ucf101(files.join(datasets, "ucf101"), config),
+            "jhmdb_clips": world_videos.write_jhmdb(files.join(datasets, "jhmdb"), config),
+            "minikinetics_clips": world_videos.write_minikinetics(files.join(datasets, "minikinetics"), config),
         }
-        write_png(storage.join(uri, "preview.png"), contact_sheet(config, plans))
-        storage.write_json(storage.join(uri, "scenes.json"), [_facts(plan) for plan in plans])
+        write_png(files.join(uri, "preview.png"), contact_sheet(config, plans))
+        files.write_json(files.join(uri, "scenes.json"), [_facts(plan) for plan in plans])
         _write_crawl(uri, [*rows, *bad])  # last: it is what makes the rest be read
     finally:
         cv2.setNumThreads(threads)
@@ -115,17 +117,17 @@ def film(config: WorldConfig, plan: VideoPlan) -> list[Frame]:
 def write_video(uri: str, config: WorldConfig, plan: VideoPlan) -> dict[str, str]:
     """Write one video and its masks; return its line of the crawl."""
     frames = film(config, plan)
-    write_mp4(storage.join(uri, "videos", f"{plan.video_id}.mp4"), (frame.image for frame in frames), plan.fps)
-    write_masks(storage.join(uri, "masks", f"{plan.video_id}.npz"), np.stack([frame.masks[0] for frame in frames]))
+    write_mp4(files.join(uri, "videos", f"{plan.video_id}.mp4"), (frame.image for frame in frames), plan.fps)
+    write_masks(files.join(uri, "masks", f"{plan.video_id}.npz"), np.stack([frame.masks[0] for frame in frames]))
     return {"video_id": plan.video_id, "url": f"videos/{plan.video_id}.mp4", "label": plan.label, "split": "train"}
 
 
 def _write_bad_items(uri: str, plan: VideoPlan) -> list[dict[str, str]]:
     """Write what a crawl of the real web brings home too: a file cut short, a page instead of a video, nothing."""
-    whole = storage.read_bytes(storage.join(uri, "videos", f"{plan.video_id}.mp4"))
-    storage.write_bytes(storage.join(uri, "videos", "bad_truncated.mp4"), whole[: min(700, len(whole) // 4)])
-    storage.write_bytes(
-        storage.join(uri, "videos", "bad_webpage.mp4"), b"<html><body>This video is unavailable.</body></html>\n"
+    whole = files.read_bytes(files.join(uri, "videos", f"{plan.video_id}.mp4"))
+    files.write_bytes(files.join(uri, "videos", "bad_truncated.mp4"), whole[: min(700, len(whole) // 4)])
+    files.write_bytes(
+        files.join(uri, "videos", "bad_webpage.mp4"), b"<html><body>This video is unavailable.</body></html>\n"
     )
     names = ("bad_truncated", "bad_webpage", "bad_missing")
     return [{"video_id": name, "url": f"videos/{name}.mp4", "label": plan.label, "split": "train"} for name in names]
@@ -136,7 +138,7 @@ def _write_crawl(uri: str, rows: list[dict[str, str]]) -> None:
     writer = csv.DictWriter(text, COLUMNS, restval="", lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
-    storage.write_bytes(storage.join(uri, "crawl.csv"), text.getvalue().encode())
+    files.write_bytes(files.join(uri, "crawl.csv"), text.getvalue().encode())
 
 
 def _facts(plan: VideoPlan) -> dict[str, object]:

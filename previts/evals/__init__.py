@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from previts import storage
-from previts.evals.protocol import BENCHMARKS, Outcome, Population, check
-from previts.evaluation import EvaluationConfig
+from previts.config.benchmarks import BENCHMARKS, check
+from previts.config.evaluation import EvaluationConfig
+from previts.evals.outcome import Outcome, Population
+from previts.storage.files import join, names, read_bytes, write_bytes, write_json
 
 if TYPE_CHECKING:
-    from previts.moco import MoCo
+    from previts.models.moco import MoCo
 
 __all__ = ["BENCHMARKS", "EvaluationConfig", "Outcome", "evaluate"]
 
@@ -45,14 +46,14 @@ def evaluate(
     """
     check([benchmark])
     # Imported here and below: the command line needs the names above and must not wait for torch.
-    from previts import distributed
+    from previts.processes import distributed
 
     model.eval()
     if config.runs == 1:
         return _once(benchmark, model, datasets_uri, config, folder, classifier_uri)
     outcomes = []
     for number in range(config.runs):
-        place = storage.join(folder, f"run-{number}") if folder else ""
+        place = join(folder, f"run-{number}") if folder else ""
         outcome = _stored(place) if folder else None
         if outcome is None:
             mine = replace(config, runs=1, seed=config.seed + number)
@@ -80,20 +81,20 @@ def _store(place: str, outcome: Outcome) -> None:
     """Store the outcome of one run for a later call; `outcome.json` comes last and marks it as complete."""
     for kind, files in (("figures", outcome.figures), ("files", outcome.files)):
         for name, data in files.items():
-            storage.write_bytes(storage.join(place, kind, name), data)
+            write_bytes(join(place, kind, name), data)
     populations = {name: asdict(population) for name, population in outcome.populations.items()}
     document = {"metrics": outcome.metrics, "protocol": outcome.protocol, "populations": populations}
-    storage.write_json(storage.join(place, "outcome.json"), document)
+    write_json(join(place, "outcome.json"), document)
 
 
 def _stored(place: str) -> Outcome | None:
     """Return the outcome of one run that an earlier call stored, or None."""
     try:
-        document: Any = json.loads(storage.read_bytes(storage.join(place, "outcome.json")))
+        document: Any = json.loads(read_bytes(join(place, "outcome.json")))
     except FileNotFoundError:
         return None
     figures, files = (
-        {name: storage.read_bytes(storage.join(place, kind, name)) for name in storage.names(storage.join(place, kind))}
+        {name: read_bytes(join(place, kind, name)) for name in names(join(place, kind))}
         for kind in ("figures", "files")
     )
     populations = {name: Population(**item) for name, item in document.get("populations", {}).items()}
@@ -103,31 +104,34 @@ def _stored(place: str) -> Outcome | None:
 def _once(
     benchmark: str, model: "MoCo", datasets_uri: str, config: EvaluationConfig, folder: str, classifier_uri: str
 ) -> Outcome:
-    from previts.evals import actions, backgrounds, davis, detection, grounding, linear, video_backgrounds
+    from previts.evals import davis, grounding, imagenet, voc07
+    from previts.evals.actions import recognition
+    from previts.evals.backgrounds import image_challenge, video_challenge
+    from previts.evals.detection import fine_tuning
 
-    data_uri = storage.join(datasets_uri, BENCHMARKS[benchmark].folders[0])
+    data_uri = join(datasets_uri, BENCHMARKS[benchmark].folders[0])
     match benchmark:
         case "voc07":
-            return linear.voc07(model, data_uri, config)
+            return voc07.voc07(model, data_uri, config)
         case "in1k":
-            return linear.imagenet(model, data_uri, config, folder)
+            return imagenet.imagenet(model, data_uri, config, folder)
         case "voc_det":
-            return detection.voc(model, data_uri, config, folder)
+            return fine_tuning.voc(model, data_uri, config, folder)
         case "coco":
-            return detection.coco(model, data_uri, config, folder)
+            return fine_tuning.coco(model, data_uri, config, folder)
         case "in9":
-            return backgrounds.challenge(model, data_uri, storage.join(datasets_uri, "imagenet"), config, folder)
+            return image_challenge.challenge(model, data_uri, join(datasets_uri, "imagenet"), config, folder)
         case "grounding":
             return grounding.localise(model, data_uri, config)
         case "davis":
             return davis.track(model, data_uri, config)
         case "ucf101":
-            return actions.ucf101(model, data_uri, config, folder)
+            return recognition.ucf101(model, data_uri, config, folder)
         case "hmdb51":
-            return actions.hmdb51(model, data_uri, config, folder)
+            return recognition.hmdb51(model, data_uri, config, folder)
         case "jhmdb":
-            ucf101_uri = storage.join(datasets_uri, "ucf101")
-            return video_backgrounds.score_jhmdb(model, data_uri, ucf101_uri, config, folder, classifier_uri)
+            ucf101_uri = join(datasets_uri, "ucf101")
+            return video_challenge.score_jhmdb(model, data_uri, ucf101_uri, config, folder, classifier_uri)
         case "minikinetics":
-            return video_backgrounds.score_minikinetics(model, data_uri, config, folder)
+            return video_challenge.score_minikinetics(model, data_uri, config, folder)
     raise AssertionError(f"no code for {benchmark}")

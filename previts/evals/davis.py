@@ -18,14 +18,14 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch.nn import functional as F
 
-from previts import storage
+from previts.config.evaluation import EvaluationConfig
 from previts.errors import InputError
-from previts.evals import features, metrics
-from previts.evals.protocol import Outcome, Population
-from previts.evaluation import EvaluationConfig
-from previts.masks import object_pixels
-from previts.moco import MoCo
-from previts.progress import progress
+from previts.evals import features, labelled_images, metrics
+from previts.evals.outcome import Outcome, Population
+from previts.media.masks import object_pixels
+from previts.models.moco import MoCo
+from previts.processes.progress import progress
+from previts.storage import files
 
 SPLIT = "val"  # not stated: the usual split for comparing methods on DAVIS-2016, 20 sequences
 SWEEP = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
@@ -132,9 +132,9 @@ def read_sequences(data_uri: str) -> list[Sequence480p]:
     Raises:
         InputError: If the list is missing, a line is invalid, or a sequence has fewer than 3 frames.
     """
-    uri = storage.join(data_uri, "ImageSets", "480p", f"{SPLIT}.txt")
+    uri = files.join(data_uri, "ImageSets", "480p", f"{SPLIT}.txt")
     try:
-        lines = storage.read_bytes(uri).decode("utf-8", "replace").splitlines()
+        lines = files.read_bytes(uri).decode("utf-8", "replace").splitlines()
     except FileNotFoundError:
         raise InputError(f"{uri} is missing; expected DAVIS-2016 as published, at 480p") from None
     found: dict[str, list[tuple[str, str]]] = {}
@@ -156,15 +156,15 @@ def read_sequences(data_uri: str) -> list[Sequence480p]:
     return [
         Sequence480p(
             name,
-            tuple(storage.join(data_uri, frame) for frame, _ in sorted(pairs)),
-            tuple(storage.join(data_uri, mask) for _, mask in sorted(pairs)),
+            tuple(files.join(data_uri, frame) for frame, _ in sorted(pairs)),
+            tuple(files.join(data_uri, mask) for _, mask in sorted(pairs)),
         )
         for name, pairs in sorted(found.items())
     ]
 
 
 def _shortened(sequence: Sequence480p, limit: int) -> Sequence480p:
-    chosen = features.evenly(len(sequence.frames), limit and max(3, limit))
+    chosen = labelled_images.evenly(len(sequence.frames), limit and max(3, limit))
     return Sequence480p(
         sequence.name, tuple(sequence.frames[i] for i in chosen), tuple(sequence.masks[i] for i in chosen)
     )
@@ -181,7 +181,7 @@ def follow(model: MoCo, sequence: Sequence480p, config: EvaluationConfig) -> Fol
     squashed_TSS = np.stack([_squash_mask(mask, size) for mask in truth_THW])
     if not squashed_TSS[0].any():
         raise InputError(f"{sequence.masks[0]} is empty at {size} x {size} pixels; the first mask must show the object")
-    load = partial(features.load_whole, size=size)
+    load = partial(labelled_images.load_whole, size=size)
     frames_TCSS = np.concatenate(list(features.image_batches(sequence.frames, load, config.batch_size)))
     # A video model gets the clip around each frame; the first and last frame are repeated beyond the ends.
     length, stride = model.experiment.sampling.clip_frames, model.experiment.sampling.clip_stride
@@ -205,7 +205,7 @@ def _read_masks(sequence: Sequence480p) -> Masks:
     masks = []
     for uri in sequence.masks:
         # Grey files hold 0 and 255, palette files 0 and the number of the object.
-        masks.append(object_pixels(features.open_image(uri)))
+        masks.append(object_pixels(labelled_images.open_image(uri)))
         if masks[-1].shape != masks[0].shape:
             raise InputError(
                 f"{uri} has {masks[-1].shape = }, the first mask of the sequence {masks[0].shape}; all need one size"
@@ -254,7 +254,7 @@ class _Figure:
     """Collects thumbnails of frames that do not depend on the model, so that a report can compare models."""
 
     def __init__(self, sequences: Sequence[Sequence480p]) -> None:
-        shown = [sequences[i] for i in features.evenly(len(sequences), FIGURE_SEQUENCES)]
+        shown = [sequences[i] for i in labelled_images.evenly(len(sequences), FIGURE_SEQUENCES)]
         self.names = [sequence.name for sequence in shown]
         self.num_frames = min(FIGURE_FRAMES, *(len(sequence.frames) - 1 for sequence in shown))
         self.size: tuple[int, int] | None = None
@@ -267,8 +267,8 @@ class _Figure:
         if self.size is None:
             height, width = followed.truth.shape[1:]
             self.size = (THUMBNAIL_WIDTH, max(1, round(THUMBNAIL_WIDTH * height / width)))
-        chosen = features.evenly(len(followed.cam), self.num_frames)
-        key_mask = np.asarray(features.open_image(sequence.masks[0]).convert("L")) > 0
+        chosen = labelled_images.evenly(len(followed.cam), self.num_frames)
+        key_mask = np.asarray(labelled_images.open_image(sequence.masks[0]).convert("L")) > 0
         row: dict[str, NDArray[Any]] = {
             "frames": np.stack([self._frame(sequence.frames[1 + i]) for i in chosen]),
             "cams": followed.cam[chosen].astype(np.float16),
@@ -288,7 +288,7 @@ class _Figure:
 
     def _frame(self, uri: str) -> NDArray[np.uint8]:
         assert self.size is not None
-        image = features.open_image(uri).convert("RGB").resize(self.size, Image.Resampling.BOX)
+        image = labelled_images.open_image(uri).convert("RGB").resize(self.size, Image.Resampling.BOX)
         return np.asarray(image, dtype=np.uint8)
 
     def _mask(self, mask_HW: Masks) -> Masks:

@@ -17,13 +17,14 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from previts import storage
+from previts.config.evaluation import EvaluationConfig
 from previts.errors import InputError
-from previts.evals import detection_images, detection_sets, features, metrics
-from previts.evals.protocol import Outcome, Population
-from previts.evaluation import EvaluationConfig
-from previts.moco import MoCo
-from previts.progress import progress
+from previts.evals import features, labelled_images, metrics
+from previts.evals.detection import detector_inputs, object_sets
+from previts.evals.outcome import Outcome, Population
+from previts.models.moco import MoCo
+from previts.processes.progress import progress
+from previts.storage import files
 
 KEYS = 2
 # A key must be visible on the map's coarse grid, and the two keys must hardly overlap.
@@ -60,10 +61,10 @@ def localise(model: MoCo, data_uri: str, config: EvaluationConfig) -> Outcome:
     """
     before = features.weights_digest(model)
     every = read_two_object_images(data_uri)
-    chosen = [every[number] for number in features.evenly(len(every), config.limit)]
-    shown = features.evenly(len(chosen), FIGURE_PICTURES)
+    chosen = [every[number] for number in labelled_images.evenly(len(every), config.limit)]
+    shown = labelled_images.evenly(len(chosen), FIGURE_PICTURES)
     figure = _Figure()
-    load = partial(features.load_whole, size=config.crop)
+    load = partial(labelled_images.load_whole, size=config.crop)
     batches = features.image_batches([item.uri for item in chosen], load, 1)
     energy, pointing, told_apart, even, random_cell = [], [], [], [], []
     for number, (item, batch) in enumerate(zip(progress(chosen, "COCO keys", unit="image"), batches, strict=True)):
@@ -101,7 +102,7 @@ def localise(model: MoCo, data_uri: str, config: EvaluationConfig) -> Outcome:
     )
 
 
-def attend(model: MoCo, image_CSS: features.Pixels, masks_KHW: Masks) -> tuple[Cells, Cells]:
+def attend(model: MoCo, image_CSS: labelled_images.Pixels, masks_KHW: Masks) -> tuple[Cells, Cells]:
     """Return the attention of the whole image to each object as key, and the object's share of each cell, Khw."""
     size, device = image_CSS.shape[-1], features.device_of(model)
     squashed_KSS = np.stack(
@@ -133,19 +134,19 @@ def read_two_object_images(data_uri: str) -> list[TwoObjectImage]:
     Raises:
         InputError: If the annotations are missing or damaged, or there is no such image.
     """
-    split = detection_sets.read_coco(data_uri, "val", 0)
+    split = object_sets.read_coco(data_uri, "val", 0)
     names = list(split.categories.values())
     found = (_two_object_image(image, names) for image in split.images)
     images = [image for image in found if image is not None]
     if not images:
         raise InputError(
-            f"no image of {storage.join(data_uri, 'val2017')} has two objects of {LEAST_AREA:.0%} of its area each; "
+            f"no image of {files.join(data_uri, 'val2017')} has two objects of {LEAST_AREA:.0%} of its area each; "
             "give more images"
         )
     return images
 
 
-def _two_object_image(image: detection_sets.AnnotatedImage, names: Sequence[str]) -> TwoObjectImage | None:
+def _two_object_image(image: object_sets.AnnotatedImage, names: Sequence[str]) -> TwoObjectImage | None:
     """Return an image with its two largest objects that hardly overlap, or None."""
     width, height = image.size
     boxes_N4 = image.objects.boxes
@@ -156,7 +157,7 @@ def _two_object_image(image: detection_sets.AnnotatedImage, names: Sequence[str]
             break
         if image.objects.ignored[number]:  # a crowd
             continue
-        mask_HW = detection_images.shape_mask(image.shapes[number], image.size, image.size, image.uri) > 0
+        mask_HW = detector_inputs.shape_mask(image.shapes[number], image.size, image.size, image.uri) > 0
         if mask_HW.mean() < LEAST_AREA:
             continue
         if first is None:
@@ -176,7 +177,7 @@ class _Figure:
 
     def add(self, item: TwoObjectImage, cam_Khw: Cells) -> None:
         """Add one image with its keys."""
-        image = features.open_image(item.uri).convert("RGB").resize(self.size, Image.Resampling.BOX)
+        image = labelled_images.open_image(item.uri).convert("RGB").resize(self.size, Image.Resampling.BOX)
         pixels = np.asarray(image, dtype=np.uint8)
         for number, (name, mask, cam) in enumerate(zip(item.names, item.masks, cam_Khw, strict=True), start=1):
             small = Image.fromarray(mask.astype(np.uint8)).resize(self.size, Image.Resampling.NEAREST)

@@ -16,10 +16,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from previts import distributed
-from previts.conduct import read_conduct
-from previts.progress import progress
-from previts.resume import States
+from previts.processes import distributed
+from previts.processes.conduct import read_conduct
+from previts.processes.progress import progress
+from previts.storage.resume import States
 
 CHECKED_EVERY = 20  # steps between checks of the loss, each of which waits for the device
 Batch = TypeVar("Batch")

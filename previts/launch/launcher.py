@@ -23,10 +23,10 @@ from torchx.specs import AppDef
 from previts.errors import InputError
 from previts.launch import conditions, diagnosis, submit
 from previts.launch.cluster import Cluster, connect, patiently, reason_of
+from previts.launch.follow import TAIL_LINES, LogFollower, changes
 from previts.launch.options import JobOptions
+from previts.launch.pod import surroundings
 from previts.launch.pytorchjob import LAUNCHER, LEASE, Manifest, lease_until, materialise
-from previts.launch.surroundings import surroundings
-from previts.launch.watch import TAIL_LINES, LogFollower, changes
 
 IMAGE = "PREVITS_TRAIN_IMAGE"  # of the pods, where the one that launches has a smaller one
 MARKER_SECONDS = 30.0  # stores may show a file some seconds after it was written

@@ -15,7 +15,7 @@ from torchx.runner import get_runner
 from torchx.specs import AppDef, AppState
 
 from previts.errors import InputError
-from previts.workers import STARTED_BY
+from previts.processes.workers import STARTED_BY
 
 AGENT_GIVES_UP = re.compile(r"failed \(exitcode: -?\d+\)")
 # The last line of a traceback, as torch marks those of its processes.

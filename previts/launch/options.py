@@ -13,8 +13,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from previts.config.fields import split_setting
 from previts.errors import InputError
-from previts.fields import split_setting
 
 Json = dict[str, Any]
 

@@ -14,11 +14,11 @@ from typing import Any
 
 from torchx.specs import AppDef, Role, macros
 
-from previts import storage
 from previts.errors import InputError
 from previts.launch.app import TARGET
 from previts.launch.options import JobOptions
-from previts.workers import STARTED_BY, WHOLE
+from previts.processes.workers import STARTED_BY, WHOLE
+from previts.storage import fingerprints
 
 GROUP, VERSION, PLURAL, KIND = "kubeflow.org", "v1", "pytorchjobs", "PyTorchJob"
 CONTAINER = "pytorch"  # the operator looks for a container of this name
@@ -92,7 +92,7 @@ def job_name(app: AppDef) -> str:
     decided = _target(app) or [role.name, role.args]
     label = re.sub(r"[^a-z0-9]+", "-", app.name.lower()).strip("-")
     label = label if label[:1].isalpha() else f"job-{label}"
-    return f"{label[: NAME_LENGTH - 13].rstrip('-')}-{storage.fingerprint({'job': decided})}"
+    return f"{label[: NAME_LENGTH - 13].rstrip('-')}-{fingerprints.fingerprint({'job': decided})}"
 
 
 def spec_hash(spec: Mapping[str, Any]) -> str:
@@ -101,7 +101,7 @@ def spec_hash(spec: Mapping[str, Any]) -> str:
         name: {**replica, "template": _without_env(replica["template"])}
         for name, replica in spec["pytorchReplicaSpecs"].items()
     }
-    return storage.fingerprint({**spec, "pytorchReplicaSpecs": replicas})
+    return fingerprints.fingerprint({**spec, "pytorchReplicaSpecs": replicas})
 
 
 def _without_env(template: Mapping[str, Any]) -> Manifest:

@@ -20,8 +20,8 @@ from previts.errors import InputError
 from previts.launch import conditions, diagnosis, options, submit
 from previts.launch.cluster import Cluster, connect, moment_of, patiently
 from previts.launch.options import JobOptions
+from previts.launch.pod import surroundings
 from previts.launch.pytorchjob import Manifest, materialise
-from previts.launch.surroundings import surroundings
 
 PHASES = {
     "Pending": State.PENDING,

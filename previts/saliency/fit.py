@@ -14,16 +14,17 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from previts import shards, storage, tensors, workers
-from previts.errors import InputError
-from previts.experiment import PRIORS, FitConfig
-from previts.progress import progress
-from previts.resume import States
+from previts.config.experiment import PRIORS, FitConfig
+from previts.corpus import video_table
+from previts.errors import InputError, VideoError
+from previts.processes import workers
+from previts.processes.progress import progress
 from previts.saliency import usps
 from previts.saliency.network import SaliencyNetwork, load_weights
 from previts.saliency.priors import prior_maps
-from previts.tensors import DAMAGED, delete_checked, read_checked, reason, write_checked
-from previts.video import VideoError
+from previts.storage import files, folders, tensors
+from previts.storage.resume import States
+from previts.storage.tensors import DAMAGED, delete_checked, read_checked, reason, write_checked
 
 NETWORK = "network.pt"  # the state dict
 SHAPE = "network.json"  # how to build the network, and the side of the squares it learned from
@@ -68,8 +69,8 @@ def read_weights(uri: str) -> Weights:
 def _labels_of(checkpoint: str) -> str:
     """Return what is known of the labels behind a checkpoint of this project: those behind its tubes."""
     try:
-        model = storage.ancestor(checkpoint, "index", "tubes", "saliency", "model")
-        known = str(storage.read_manifest(model).info["labels"])
+        model = folders.ancestor(checkpoint, "index", "tubes", "saliency", "model")
+        known = str(folders.read_manifest(model).info["labels"])
     except (InputError, KeyError):
         return "unknown: an encoder that this project pretrained, on tubes whose making is not recorded any more"
     return (
@@ -108,8 +109,8 @@ def fit(videos_uri: str, config: FitConfig, weights: Weights | None, target_uri:
         print(remark, file=sys.stderr)
     network, losses = _fuse(images_NSS3, refined, config, weights, device, target_uri)
     shape = {"network": config.network, "width": config.width, "inputs": config.inputs, "size": config.size}
-    storage.write_json(storage.join(target_uri, SHAPE), shape)
-    storage.write_bytes(storage.join(target_uri, NETWORK), tensors.to_bytes(network.cpu().state_dict()))
+    files.write_json(files.join(target_uri, SHAPE), shape)
+    files.write_bytes(files.join(target_uri, NETWORK), tensors.to_bytes(network.cpu().state_dict()))
     return counts | {"loss_first": round(losses[0], 4), "loss_last": round(losses[-1], 4)}
 
 
@@ -129,7 +130,7 @@ def _refine_prior(task: tuple[str, FitConfig, Arrays | None, str], run: workers.
     prior, config, start, target_uri = task
     weights = {name: torch.from_numpy(array) for name, array in start.items()} if start else None
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    frames = read_checked(storage.join(target_uri, FRAMES), names=("images", prior), unchecked=True)
+    frames = read_checked(files.join(target_uri, FRAMES), names=("images", prior), unchecked=True)
     assert frames is not None
     target_NSS: usps.Levels = frames[prior]
     first, states = 0, _rounds(target_uri, prior)
@@ -151,7 +152,7 @@ def sweep(target_uri: str) -> None:
     """Remove the files that are needed for resuming only from a folder that is finished."""
     for states in (States(target_uri, FUSION), *(_rounds(target_uri, prior) for prior in PRIORS)):
         states.sweep()
-    delete_checked(storage.join(target_uri, FRAMES))
+    delete_checked(files.join(target_uri, FRAMES))
 
 
 def load_network(model_uri: str) -> tuple[SaliencyNetwork, int]:
@@ -161,9 +162,9 @@ def load_network(model_uri: str) -> tuple[SaliencyNetwork, int]:
         InputError: If it is missing or damaged.
     """
     try:
-        shape = storage.read_json(storage.join(model_uri, SHAPE))
+        shape = files.read_json(files.join(model_uri, SHAPE))
         network = SaliencyNetwork(shape["network"], shape["width"], shape["inputs"])
-        data = storage.read_bytes(storage.join(model_uri, NETWORK))
+        data = files.read_bytes(files.join(model_uri, NETWORK))
         network.load_state_dict(torch.load(io.BytesIO(data), map_location="cpu", weights_only=True))
     except (*DAMAGED, FileNotFoundError) as error:
         raise InputError(
@@ -227,11 +228,11 @@ def _frames(
     videos_uri: str, config: FitConfig, target_uri: str, run: workers.Run
 ) -> tuple[npt.NDArray[np.uint8], dict[str, usps.Levels]]:
     """Return the squashed frames to learn from, and their handcrafted maps by prior."""
-    path = storage.join(target_uri, FRAMES)
+    path = files.join(target_uri, FRAMES)
     known = read_checked(path, unchecked=True)
     if known is None:
-        shard_count = int(storage.read_manifest(videos_uri).counts["shards"])
-        usable = [row for shard in range(shard_count) for row in shards.read_shard(videos_uri, shard)]
+        shard_count = int(folders.read_manifest(videos_uri).counts["shards"])
+        usable = [row for shard in range(shard_count) for row in video_table.read_shard(videos_uri, shard)]
         usable = [row for row in usable if row.status == "ok"]
         chosen = choose_frames(len(usable), [row.num_frames for row in usable], config.frames)
         tasks = [(videos_uri, usable[video], frames, config.size) for video, frames in chosen]
@@ -241,13 +242,13 @@ def _frames(
     return known["images"], {prior: known[prior] for prior in PRIORS}
 
 
-def _video_frames(task: tuple[str, shards.VideoRecord, list[int], int]) -> dict[str, npt.NDArray[np.uint8]]:
+def _video_frames(task: tuple[str, video_table.VideoRecord, list[int], int]) -> dict[str, npt.NDArray[np.uint8]]:
     """Return frames of one video and their handcrafted maps, all squashed. The maps are made of the whole frames."""
     videos_uri, video, frames, size = task
     try:
-        images_THWC = shards.read_frames(videos_uri, video, frames)
+        images_THWC = video_table.read_frames(videos_uri, video, frames)
     except VideoError as error:
-        raise shards.unreadable(videos_uri, video, error) from error
+        raise video_table.unreadable(videos_uri, video, error) from error
     maps = [prior_maps(image) for image in images_THWC]
     squashed = {"images": np.stack([usps.squash(image, size) for image in images_THWC])}
     for prior in PRIORS:

@@ -5,20 +5,21 @@ Knows which maps there are and where they are written, never how a map is comput
 """
 
 import functools
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
-from itertools import combinations
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import numpy.typing as npt
 from threadpoolctl import threadpool_limits
 
-from previts import records, shards, storage, workers
-from previts.experiment import PRIORS, SaliencyConfig
-from previts.masks import Mask, decode_rle, encode_rle
-from previts.progress import progress
-from previts.saliency.priors import prior_map, prior_maps
-from previts.video import VideoError
+from previts.config.experiment import PRIORS, SaliencyConfig
+from previts.corpus import video_table
+from previts.corpus.region_table import SaliencyRecord
+from previts.errors import VideoError
+from previts.media.masks import Mask, encode_rle
+from previts.processes import workers
+from previts.processes.progress import progress
+from previts.saliency.priors import mean_agreement, prior_map, prior_maps
+from previts.storage import files, tables
 
 FRAMES_AT_ONCE = 240  # decoded frames held in memory: a multiple of the GOP, so that no GOP is decoded twice
 
@@ -26,29 +27,6 @@ Images = npt.NDArray[np.uint8]
 Maps = npt.NDArray[np.float32]
 # Images (T, H, W, 3) to saliency (T, H, W) in [0, 1].
 Predictor = Callable[[Images], Maps]
-
-
-@dataclass(frozen=True)
-class SaliencyRecord:
-    """The salient regions of one key frame, masks at the resolution of the video as `masks.encode_rle` writes them.
-
-    A saliency map gives one region, which may fall into several components, or none; a detector one for each object.
-    `agreement` says how alike the handcrafted priors are on this frame, where they were compared; see `agreement`.
-    """
-
-    video_id: str
-    frame: int
-    height: int
-    width: int
-    regions: list[list[int]]
-    agreement: float | None
-
-    def masks(self) -> Mask:
-        """Return the regions as masks (regions, height, width); there may be none."""
-        masks_RHW = np.zeros((len(self.regions), self.height, self.width), dtype=np.bool_)
-        for region, counts in enumerate(self.regions):
-            masks_RHW[region] = decode_rle(counts, self.height, self.width)
-        return masks_RHW
 
 
 def load_predictor(model_uri: str, config: SaliencyConfig) -> Predictor:
@@ -84,28 +62,6 @@ def load_finder(model_uri: str, config: SaliencyConfig) -> Callable[[Images], li
     return find
 
 
-def agreement(maps: Mapping[str, Maps]) -> float:
-    """Return how alike saliency maps of one image are, in [0, 1]: the mean over pairs of sum(min) / sum(max).
-
-    It tells without ground truth where saliency can be trusted: four methods that agree are rarely all wrong.
-    """
-    scores = []
-    for one, other in combinations(maps.values(), 2):
-        union = float(np.maximum(one, other).sum())
-        scores.append(float(np.minimum(one, other).sum()) / union if union else 0.0)
-    return float(np.mean(scores))
-
-
-def is_done(saliency_uri: str, shard: int) -> bool:
-    """Return whether a shard's masks are written."""
-    return storage.exists(storage.join(saliency_uri, shards.table_name(shard)))
-
-
-def read_shard(saliency_uri: str, shard: int) -> list[SaliencyRecord]:
-    """Return the rows of a shard: all key frames of a video one after the other, videos in the order of the shard."""
-    return records.read_records(storage.join(saliency_uri, shards.table_name(shard)), SaliencyRecord)
-
-
 def predict_shard(
     videos_uri: str,
     model_uri: str,
@@ -130,7 +86,7 @@ def predict_shard(
     Raises:
         InputError: If a video cannot be decoded any more, or the model cannot be read.
     """
-    usable = [video for video in shards.read_shard(videos_uri, shard) if video.status == "ok"]
+    usable = [video for video in video_table.read_shard(videos_uri, shard) if video.status == "ok"]
     tasks = [(videos_uri, model_uri, video, config) for video in usable]
     rows: list[SaliencyRecord] = []
     # Workers share a machine by videos. On 200 x 200 matrices threads of BLAS only wait for each other: on a busy
@@ -138,7 +94,7 @@ def predict_shard(
     with threadpool_limits(limits=1, user_api="blas"):
         for found in progress(run(_video_rows, tasks), f"saliency, shard {shard}", unit="video", total=len(tasks)):
             rows.extend(found)
-    records.write_records(storage.join(target_uri, shards.table_name(shard)), SaliencyRecord, rows)
+    tables.write_records(files.join(target_uri, tables.table_name(shard)), SaliencyRecord, rows)
     return {"videos": len(usable), "key_frames": len(rows), "salient_frames": sum(bool(row.regions) for row in rows)}
 
 
@@ -146,7 +102,7 @@ def predict_shard(
 _loaded = functools.lru_cache(maxsize=1)(load_finder)
 
 
-def _video_rows(task: tuple[str, str, shards.VideoRecord, SaliencyConfig]) -> list[SaliencyRecord]:
+def _video_rows(task: tuple[str, str, video_table.VideoRecord, SaliencyConfig]) -> list[SaliencyRecord]:
     videos_uri, model_uri, video, config = task
     if config.method == "none":
         keys = range(0, video.num_frames, config.every)
@@ -155,19 +111,19 @@ def _video_rows(task: tuple[str, str, shards.VideoRecord, SaliencyConfig]) -> li
     rows = []
     for key_frames, images_THWC in _key_frames(videos_uri, video, config.every):
         for frame, image, masks in zip(key_frames, images_THWC, find(images_THWC), strict=True):
-            alike = agreement(prior_maps(image, PRIORS)) if config.agreement and frame == 0 else None
+            alike = mean_agreement(prior_maps(image, PRIORS)) if config.agreement and frame == 0 else None
             regions = [encode_rle(mask) for mask in masks]
             rows.append(SaliencyRecord(video.video_id, frame, video.height, video.width, regions, alike))
     return rows
 
 
-def _key_frames(videos_uri: str, video: shards.VideoRecord, every: int) -> Iterator[tuple[list[int], Images]]:
+def _key_frames(videos_uri: str, video: video_table.VideoRecord, every: int) -> Iterator[tuple[list[int], Images]]:
     for start in range(0, video.num_frames, FRAMES_AT_ONCE):
         stop = min(start + FRAMES_AT_ONCE, video.num_frames)
         key_frames = [frame for frame in range(start, stop) if frame % every == 0]
         if not key_frames:
             continue
         try:
-            yield key_frames, shards.read_frames(videos_uri, video, key_frames)
+            yield key_frames, video_table.read_frames(videos_uri, video, key_frames)
         except VideoError as error:
-            raise shards.unreadable(videos_uri, video, error) from error
+            raise video_table.unreadable(videos_uri, video, error) from error

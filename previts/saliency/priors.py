@@ -6,13 +6,14 @@ back to its size; the methods themselves are in files of their own. Pure arrays:
 Shape suffixes: H W pixels, C channels, 3 Lab, N superpixels.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
+from itertools import combinations
 
 import cv2
 import numpy as np
 
-from previts.experiment import PRIORS
+from previts.config.experiment import PRIORS
 from previts.saliency import dsr, hs, mc, rbd
 from previts.saliency.superpixels import Image, Regions, Single, picture, shrink, superpixels, to_lab
 
@@ -73,3 +74,15 @@ def _small_map(name: str, prepared: _Prepared) -> Single:
             return hs.pixel_saliency(prepared.lab).astype(np.float32)
         case _:
             raise ValueError(f"no saliency prior is called {name!r}, only {', '.join(PRIORS)}")
+
+
+def mean_agreement(maps: Mapping[str, Single]) -> float:
+    """Return how alike saliency maps of one image are, in [0, 1]: the mean over pairs of sum(min) / sum(max).
+
+    It tells without ground truth where saliency can be trusted: four methods that agree are rarely all wrong.
+    """
+    scores = []
+    for one, other in combinations(maps.values(), 2):
+        union = float(np.maximum(one, other).sum())
+        scores.append(float(np.minimum(one, other).sum()) / union if union else 0.0)
+    return float(np.mean(scores))

@@ -12,11 +12,11 @@ import numpy.typing as npt
 import torch
 from torchvision.models.detection import MaskRCNN, maskrcnn_resnet50_fpn
 
-from previts import storage
 from previts.errors import InputError
-from previts.masks import Mask
+from previts.media.masks import Mask
 from previts.saliency.fit import DETECTOR, Weights
-from previts.tensors import DAMAGED, reason
+from previts.storage import files
+from previts.storage.tensors import DAMAGED, reason
 
 MASK_THRESHOLD = 0.5  # of a pixel's probability, as Mask R-CNN is evaluated
 
@@ -39,7 +39,7 @@ def write_detector(weights: Weights, target_uri: str) -> None:
         ) from None
     buffer = io.BytesIO()
     torch.save(weights.tensors, buffer)
-    storage.write_bytes(storage.join(target_uri, DETECTOR), buffer.getvalue())
+    files.write_bytes(files.join(target_uri, DETECTOR), buffer.getvalue())
 
 
 def load_detector(model_uri: str, min_score: float) -> Callable[[npt.NDArray[np.uint8]], list[list[Mask]]]:
@@ -53,7 +53,7 @@ def load_detector(model_uri: str, min_score: float) -> Callable[[npt.NDArray[np.
         InputError: If the detector is missing or damaged.
     """
     try:
-        data = storage.read_bytes(storage.join(model_uri, DETECTOR))
+        data = files.read_bytes(files.join(model_uri, DETECTOR))
         detector = build_detector(torch.load(io.BytesIO(data), map_location="cpu", weights_only=True), min_score)
     except (*DAMAGED, FileNotFoundError) as error:
         raise InputError(

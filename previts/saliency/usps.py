@@ -18,9 +18,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from previts import workers
-from previts.experiment import FitConfig
-from previts.progress import progress
+from previts.config.experiment import FitConfig
+from previts.processes import workers
+from previts.processes.progress import progress
 from previts.saliency import crf
 from previts.saliency.network import SaliencyNetwork, encode, load_weights, memory_format
 

@@ -23,10 +23,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from test_step import PAPER, Size, keep, sized_experiment, synthetic_pairs
+from training_steps import PAPER, Size, keep, sized_experiment, synthetic_pairs
 
-from previts import distributed, pretrain
-from previts.optim import build_optimizer
+from previts.pretraining import loop
+from previts.pretraining.optim import build_optimizer
+from previts.processes import distributed
 
 GROUP = 16  # clips that batch normalisation takes together, as on each of the paper's GPUs
 # Batch of a process, pixels, timed steps of a start, rounds.
@@ -46,7 +47,7 @@ def work(kind: str, batch: int, pixels: int, steps: int, together: int, folder: 
         group = min(GROUP, batch)
         size = Size(batch * processes, batch // group * processes, pixels, 1)
         experiment = sized_experiment(kind, size)
-        model = pretrain.build_model(experiment, device)
+        model = loop.build_model(experiment, device)
         optimizer = build_optimizer(model.parameters(), experiment.optim)
         learner = distributed.shared(model.train())
         order = torch.randperm(size.batch, generator=torch.Generator().manual_seed(0)).to(device)
@@ -80,7 +81,11 @@ def seconds_of(arguments: list[str], processes: int, joined: bool, folder: Path)
     """Start processes and return the median over their steps, all processes together."""
     folder.mkdir()
     environment = {name: value for name, value in os.environ.items() if name not in ("RANK", "WORLD_SIZE")}
-    places = [str(Path(__file__).parents[2]), environment.get("PYTHONPATH", "")]
+    places = [
+        str(Path(__file__).parents[2]),
+        str(Path(__file__).parents[1] / "support"),
+        environment.get("PYTHONPATH", ""),
+    ]
     environment |= {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(filter(None, places))}
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

@@ -25,11 +25,16 @@ from strange_videos import decode_file
 from torchvision import transforms
 from torchvision.transforms import functional as pil
 
-from previts import augment, dataset, index, loader, records, sampling, shards, storage, tubes
-from previts.crawls import CrawlItem
-from previts.experiment import Experiment, FilterConfig, VideoConfig
-from previts.masks import encode_rle
-from previts.schedule import Schedule
+from previts.config.experiment import Experiment, FilterConfig, VideoConfig
+from previts.corpus import index_table, tube_table
+from previts.ingest import shards
+from previts.ingest.crawls import CrawlItem
+from previts.media.masks import encode_rle
+from previts.models import pixels
+from previts.pretraining import augment, clip_sampling, crop_sampling, dataset, loader
+from previts.pretraining.schedule import Schedule
+from previts.storage import tables
+from previts.storage.files import join, write_bytes
 
 SHORT_SIDE, FPS, FRAMES = 256, 25, 250
 VIDEOS = int(os.environ.get("PREVITS_BENCH_VIDEOS", "12"))
@@ -55,7 +60,7 @@ THREE_CLIPS = replace(
 class Corpus:
     """The same videos in two stores: shards with an index, and files of one GOP with a folder of mask pictures each."""
 
-    index: index.Index
+    index: index_table.Index
     files: list[Path]
     masks: list[Path]
 
@@ -119,22 +124,22 @@ def corpus(real_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Corpus:
     rows = shards.build_shard(items, 0, videos_uri, VideoConfig(), workers=1)
     assert [(row.error, row.num_frames) for row in rows] == [("", FRAMES)] * len(rows)
     blobs: list[bytes] = []
-    tracked: list[tubes.TubeRecord] = []
+    tracked: list[tube_table.TubeRecord] = []
     for number, row in enumerate(rows):
         masks = moving_masks(number, row.height, row.width)
         (folder / "masks" / row.video_id).mkdir()
         for frame, mask in enumerate(masks):
             Image.fromarray(mask.astype(np.uint8) * 255).save(folder / "masks" / row.video_id / f"{frame:05d}.png")
-        tube = tubes.Tube(row.height, row.width, [encode_rle(mask) for mask in masks], list(range(FRAMES)))
+        tube = tube_table.Tube(row.height, row.width, [encode_rle(mask) for mask in masks], list(range(FRAMES)))
         place = (sum(map(len, blobs)), len(tube.to_bytes()))
         figures = (tube.mean_area(), *place, tube.lost_frame(), tube.border_share(), None)
-        tracked.append(tubes.TubeRecord(row.video_id, "tracked", FRAMES, tube.spans(), *figures))
+        tracked.append(tube_table.TubeRecord(row.video_id, "tracked", FRAMES, tube.spans(), *figures))
         blobs.append(tube.to_bytes())
-    storage.write_bytes(storage.join(tubes_uri, tubes.blob_name(0)), b"".join(blobs))
-    records.write_records(storage.join(tubes_uri, shards.table_name(0)), tubes.TubeRecord, tracked)
-    index.write_index(uri, index.join_shard(videos_uri, tubes_uri, 0), FilterConfig())
-    table = records.read_table(storage.join(uri, index.TABLE), index.IndexRecord)
-    made = index.Index(uri, videos_uri, tubes_uri, table)
+    write_bytes(join(tubes_uri, tube_table.blob_name(0)), b"".join(blobs))
+    tables.write_records(join(tubes_uri, tables.table_name(0)), tube_table.TubeRecord, tracked)
+    index_table.write_index(uri, index_table.join_shard(videos_uri, tubes_uri, 0), FilterConfig())
+    table = tables.read_table(join(uri, index_table.TABLE), index_table.IndexRecord)
+    made = index_table.Index(uri, videos_uri, tubes_uri, table)
     ids = [row.video_id for row in made]
     return Corpus(made, [folder / "long" / f"{name}.mp4" for name in ids], [folder / "masks" / name for name in ids])
 
@@ -159,11 +164,13 @@ def wanted_frames(corpus: Corpus, experiment: Experiment, number: int) -> tuple[
     generator = np.random.default_rng([number, 11])
     chosen = int(generator.integers(len(corpus.files)))
     task = experiment.objective.speed_weight > 0
-    pair = sampling.sample_pair(corpus.index[chosen], experiment.sampling, generator, speed_task=task)
-    speeds = sampling.draw_speeds(experiment.sampling, generator) if task else sampling.Speeds(1, 1)
+    pair = clip_sampling.sample_pair(corpus.index[chosen], experiment.sampling, generator, speed_task=task)
+    speeds = clip_sampling.draw_speeds(experiment.sampling, generator) if task else clip_sampling.Speeds(1, 1)
     starts = [(pair.query, speeds.pair), (pair.key, speeds.pair), (pair.other, speeds.other)]
     return chosen, [
-        sampling.clip_indices(start, FRAMES, experiment.sampling, speed) for start, speed in starts if start is not None
+        clip_sampling.clip_indices(start, FRAMES, experiment.sampling, speed)
+        for start, speed in starts
+        if start is not None
     ]
 
 
@@ -172,7 +179,7 @@ def decord_frames(corpus: Corpus) -> Callable[[int], None]:
     import decord
 
     jitter, grey = transforms.ColorJitter(0.4, 0.4, 0.4, 0.4), transforms.RandomGrayscale(0.2)
-    finish = transforms.Compose([transforms.ToTensor(), transforms.Normalize(augment.MEAN, augment.STD)])
+    finish = transforms.Compose([transforms.ToTensor(), transforms.Normalize(pixels.MEAN, pixels.STD)])
 
     def view(picture: np.ndarray, mask: Image.Image) -> None:
         image = Image.fromarray(picture)
@@ -212,7 +219,9 @@ def decord_clips(corpus: Corpus, experiment: Experiment) -> Callable[[int], None
             pictures = dict(zip(wanted, reader.get_batch(wanted).asnumpy(), strict=True))
             for clip in clips:
                 height, width = pictures[clip[0]].shape[:2]
-                crop = sampling.sample_crop(None, height, width, experiment.sampling, np.random.default_rng(number))
+                crop = crop_sampling.sample_crop(
+                    None, height, width, experiment.sampling, np.random.default_rng(number)
+                )
                 left, top, right, bottom = crop
                 np.stack([cv2.resize(pictures[frame][top:bottom, left:right], (size, size)) for frame in clip])
 

@@ -24,11 +24,14 @@ from skimage.filters import threshold_otsu
 from skimage.segmentation import slic
 from strange_videos import decode_file
 
-from previts import shards, tubes, video
-from previts.crawls import CrawlItem
-from previts.experiment import SaliencyConfig, TrackConfig, VideoConfig
+from previts.config.experiment import SaliencyConfig, TrackConfig, VideoConfig
+from previts.corpus import tube_table, video_table
+from previts.ingest import shards
+from previts.ingest.crawls import CrawlItem
+from previts.media import normalisation
 from previts.saliency.predict import load_predictor
 from previts.saliency.superpixels import picture
+from previts.tracking import tracker
 
 SECONDS, FPS, KEY_FPS = 10, 25, 5
 CORPUS = 200_000  # videos
@@ -133,10 +136,10 @@ def ten_seconds(source: Path, target: Path) -> None:
     height, width = (side // 2 * 2 for side in frames.shape[1:3])
     there_and_back = [*range(len(frames)), *range(len(frames) - 2, 0, -1)]
     chosen = (there_and_back[number % len(there_and_back)] for number in range(SECONDS * FPS))
-    video.encode_video((frames[number, :height, :width] for number in chosen), FPS, str(target))
+    normalisation.encode_video((frames[number, :height, :width] for number in chosen), FPS, str(target))
 
 
-def stored_videos(crawl: Path, folder: Path) -> tuple[str, list[shards.VideoRecord]]:
+def stored_videos(crawl: Path, folder: Path) -> tuple[str, list[video_table.VideoRecord]]:
     """Store some videos of the crawl, evenly chosen, as the pipeline does."""
     sources = sorted(crawl.glob("*.mp4"))
     sources = [sources[number * len(sources) // VIDEOS] for number in range(VIDEOS)]
@@ -147,7 +150,7 @@ def stored_videos(crawl: Path, folder: Path) -> tuple[str, list[shards.VideoReco
     return uri, shards.build_shard(items, 0, uri, VideoConfig(), workers=1)
 
 
-def measure(uri: str, record: shards.VideoRecord, predict: Predict) -> tuple[dict[str, float], tubes.Tube]:
+def measure(uri: str, record: video_table.VideoRecord, predict: Predict) -> tuple[dict[str, float], tube_table.Tube]:
     """Return CPU and wall seconds of each phase of one video, and what was found."""
     seconds: dict[str, float] = {}
     key_frames = list(range(0, record.num_frames, FPS // KEY_FPS))
@@ -159,11 +162,11 @@ def measure(uri: str, record: shards.VideoRecord, predict: Predict) -> tuple[dic
         seconds[phase], seconds[f"{phase}_wall"] = now[0] - clocks[0], now[1] - clocks[1]
         clocks = now
 
-    images = shards.read_frames(uri, record, key_frames)
+    images = video_table.read_frames(uri, record, key_frames)
     done("decode")
     masks = predict(images) > 0.5
     done("saliency")
-    tube = tubes.build_tube(masks, key_frames, record.num_frames, TrackConfig(association="box"))
+    tube = tracker.build_tube(masks, key_frames, record.num_frames, TrackConfig(association="box"))
     done("track")
     return seconds, tube
 

@@ -15,8 +15,10 @@ from pathlib import Path
 
 import pytest
 
-from previts import index as corpus
-from previts import stages, storage, truth
+from previts import stages
+from previts.corpus import index_table, truth
+from previts.reporting import corpus
+from previts.storage import folders
 
 PROFILE = os.environ.get("PREVITS_BENCH_PROFILE", "paper")
 SET = os.environ.get("PREVITS_BENCH_SET", "saliency.method=rbd").split()
@@ -46,8 +48,8 @@ def test_tubes_of_a_real_crawl(real_data: Path):
     followed = timed("track", lambda: stages.track(videos, regions, root, PROFILE, SET))
     index = timed("index", lambda: stages.index(videos, followed, root, PROFILE, SET))
     for name, uri in (("crawl", videos), ("fit", model), ("index", index)):
-        figures |= {f"{name}_{key}": value for key, value in storage.read_manifest(uri).counts.items()}
-    scores, cause = truth.score_index(corpus.read_index(index))
+        figures |= {f"{name}_{key}": value for key, value in folders.read_manifest(uri).counts.items()}
+    scores, cause = corpus.score_index(index_table.read_index(index))
     assert scores, cause
     mean = truth.mean_score(list(scores.values()))
     figures |= {"clips_with_truth": len(scores), "iou_all_frames": round(mean.iou, 3)}

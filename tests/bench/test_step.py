@@ -24,11 +24,10 @@ not.
 import contextlib
 import ctypes
 import gc
-import json
 import os
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -37,18 +36,17 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
+from training_steps import PAPER, Size, keep, sized_experiment, synthetic_pairs
 
-from previts.distributed import best_device
-from previts.experiment import Experiment
-from previts.gradcam import attention_map, channel_weights_by_autograd, pool_masks
-from previts.losses import attention_distance, info_nce, relative_speed
-from previts.moco import Clips, Keys, MoCo, Pairs
+from previts.config.paper import PREVITS
 from previts.models.encoders import build_encoder
-from previts.optim import build_optimizer
-from previts.paper import PREVITS, VIDEO_PREVITS
-from previts.pretrain import build_model
+from previts.models.gradcam import attention_map, channel_weights_by_autograd, pool_masks
+from previts.models.losses import attention_distance, info_nce, relative_speed
+from previts.models.moco import Clips, Keys, MoCo, Pairs
+from previts.pretraining.loop import build_model
+from previts.pretraining.optim import build_optimizer
+from previts.processes.distributed import best_device
 
-PAPER = {"resnet50": PREVITS, "s3dg": VIDEO_PREVITS}
 PEAK = {"A100": 312e12, "H100": 989e12, "H200": 989e12}  # dense bfloat16 operations a second
 CORPORA = {"VGG-Sound": 200_000, "K400": 240_000}  # videos
 # GFLOP of a forward pass of one clip at 224 px, a multiplication with its addition counted as two.
@@ -61,16 +59,6 @@ GOALS = {
 }
 
 Variant = Callable[[MoCo, Pairs], tuple[Tensor, Keys]]
-
-
-@dataclass(frozen=True)
-class Size:
-    """How large a step is, and how often each variant takes it."""
-
-    batch: int
-    groups: int
-    pixels: int
-    rounds: int
 
 
 SIZES = {
@@ -87,39 +75,6 @@ def asked_size(device: torch.device, kind: str) -> Size:
     names = {"batch": "BATCH", "groups": "GROUPS", "pixels": "SIZE", "rounds": "ROUNDS"}
     asked = {field: os.environ.get(f"PREVITS_BENCH_STEP_{name}") for field, name in names.items()}
     return replace(size, **{field: int(value) for field, value in asked.items() if value})
-
-
-def sized_experiment(kind: str, size: Size, **objective) -> Experiment:
-    paper = PAPER[kind]
-    return replace(
-        paper,
-        augment=replace(paper.augment, size=size.pixels),
-        objective=replace(paper.objective, batch_norm_groups=size.groups, **objective),
-        # A rate at which noise is learnt slowly: numbers that are not finite are computed at another speed.
-        optim=replace(paper.optim, batch_size=size.batch, lr=1e-4),
-    )
-
-
-def synthetic_pairs(
-    experiment: Experiment, device: torch.device, *, batch: int | None = None, order: Tensor | None = None
-) -> Pairs:
-    """Return noise with a square as mask: a batch of one process, by default of the only one."""
-    batch = batch or experiment.optim.batch_size
-    frames, pixels = experiment.sampling.clip_frames, experiment.augment.size
-    generator = torch.Generator(device).manual_seed(0)
-
-    def side() -> Clips:
-        # As `augment` leaves clips: frames apart, then transposed.
-        clips = torch.randn(batch, frames, 3, pixels, pixels, generator=generator, device=device).transpose(1, 2)
-        mask = torch.zeros(batch, frames, pixels, pixels, dtype=torch.bool, device=device)
-        mask[:, :, pixels // 4 : pixels * 3 // 4, pixels // 4 : pixels * 3 // 4] = True
-        sure = torch.ones(batch, dtype=torch.bool, device=device)
-        return Clips(clips, mask, sure, sure)
-
-    other = side() if experiment.objective.speed_weight else None
-    if order is None:
-        order = torch.randperm(batch, generator=generator, device=device)
-    return Pairs(side(), side(), other, order)
 
 
 def shared_query(model: MoCo, pairs: Pairs) -> tuple[Tensor, Keys]:
@@ -286,15 +241,6 @@ def one_thread(device: torch.device) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
-
-
-def keep(name: str, figures: dict) -> None:
-    """Print figures, and write them to the folder that was asked for."""
-    text = json.dumps(figures, indent=1)
-    print(text)
-    if folder := os.environ.get("PREVITS_BENCH_OUT"):
-        Path(folder).mkdir(parents=True, exist_ok=True)
-        (Path(folder) / f"{name}.json").write_text(text)
 
 
 def device_name(device: torch.device) -> str:

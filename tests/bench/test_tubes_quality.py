@@ -25,10 +25,10 @@ import pytest
 from strange_videos import decode_file
 from threadpoolctl import threadpool_limits
 
-from previts import tubes
-from previts.experiment import SaliencyConfig, TrackConfig
-from previts.masks import Mask, components, iou
+from previts.config.experiment import SaliencyConfig, TrackConfig
+from previts.media.masks import Mask, components, iou
 from previts.saliency.predict import load_predictor
+from previts.tracking import tracker
 
 OFF = 0.1
 EVERY = (1, 5, 25)
@@ -114,7 +114,7 @@ def largest_regions(masks: Mask) -> Mask:
 def followed(one: Video, config: TrackConfig, every: int = 1, known: bool = False) -> Mask:
     keys = range(0, len(one.images), every)
     first = one.truth[0] if known else None
-    tube = tubes.build_tube(one.salient[::every], keys, len(one.images), config, first)
+    tube = tracker.build_tube(one.salient[::every], keys, len(one.images), config, first)
     return tube.masks(range(len(one.images)))
 
 

@@ -1,0 +1,1 @@
+"""Decisions: experiments, evaluation protocols, benchmarks, the paper's rows, profiles."""

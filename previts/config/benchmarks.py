@@ -1,0 +1,56 @@
+"""The benchmarks, the datasets and settings that each reads, and the type of their results.
+
+PreViTS sections 4.2 to 4.5 and 4.7; the settings are `evaluation.EvaluationConfig`. Declarations only: no module here
+reads a file or loads torch.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from previts.config.fields import did_you_mean
+from previts.errors import InputError
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """A benchmark: the folders of its datasets, the settings that it reads, and the models that it accepts.
+
+    Attributes:
+        folders: In the folder of the labelled datasets; the first is the benchmark's own.
+        sections: Of `EvaluationConfig`, in addition to the fields that all benchmarks share.
+        images: Whether it accepts image models.
+        clips: Whether it accepts video models.
+        shared: Whether it has a long training that several processes can share.
+    """
+
+    folders: tuple[str, ...]
+    sections: tuple[str, ...] = ()
+    images: bool = True
+    clips: bool = False
+    shared: bool = False
+
+
+BENCHMARKS = {
+    "voc07": Benchmark(("voc",), ("svm",)),
+    "in1k": Benchmark(("imagenet",), ("linear",), shared=True),
+    "voc_det": Benchmark(("voc",), ("detection",), shared=True),
+    "coco": Benchmark(("coco",), ("detection",), shared=True),
+    "in9": Benchmark(("in9",), ("linear",), shared=True),
+    "davis": Benchmark(("davis",), ("davis",), clips=True),
+    "grounding": Benchmark(("coco",), ()),
+    "ucf101": Benchmark(("ucf101",), ("actions",), images=False, clips=True, shared=True),
+    "hmdb51": Benchmark(("hmdb51",), ("actions",), images=False, clips=True, shared=True),
+    "jhmdb": Benchmark(("jhmdb", "ucf101"), ("actions", "backgrounds"), images=False, clips=True, shared=True),
+    "minikinetics": Benchmark(("minikinetics",), ("actions", "backgrounds"), images=False, clips=True, shared=True),
+}
+# Next to the variants of the Backgrounds Challenge: maps each of the 1000 ImageNet classes to one of the nine.
+CLASS_MAP = "in_to_in9.json"
+
+
+def check(names: Iterable[str]) -> None:
+    """Raise an InputError for a benchmark that does not exist."""
+    for name in names:
+        if name not in BENCHMARKS:
+            raise InputError(
+                f"there is no benchmark {name!r}{did_you_mean(name, BENCHMARKS)} Known: {', '.join(BENCHMARKS)}"
+            )

@@ -1,0 +1,405 @@
+"""An experiment: every decision that changes what is learned or measured, as one frozen, typed tree.
+
+Field defaults are the paper's (section 4.1, image model); what the paper leaves open says so and names its source. Only
+`paper.py` fills other values in. The tree is plain data and imports nothing heavy: steps without torch read it too.
+
+Where something ran (root, workers, devices, launcher) is never here.
+"""
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from previts.config import fields
+from previts.config.evaluation import EvaluationConfig
+from previts.config.fields import require
+from previts.errors import InputError
+
+
+@dataclass(frozen=True)
+class VideoConfig:
+    """How a clip of the crawl is stored. The paper trains on 10 s clips at 25 frames a second."""
+
+    max_short_side: int = 256  # not stated; the smallest that leaves room for 224 px crops
+    max_fps: float = 25.0
+    gop: int = 12  # not stated; short groups of pictures make random frames cheap to read
+    crf: int = 23  # not stated; x264's default quality
+    videos_per_shard: int = 64  # not stated; unit of work and of resume
+
+    def __post_init__(self) -> None:
+        require("video.max_short_side", self.max_short_side, "16 or more", self.max_short_side >= 16)
+        require("video.max_fps", self.max_fps, "more than 0", self.max_fps > 0)
+        require("video.gop", self.gop, "1 or more", self.gop >= 1)
+        require("video.crf", self.crf, "from 0 to 51", 0 <= self.crf <= 51)
+        require("video.videos_per_shard", self.videos_per_shard, "1 or more", self.videos_per_shard >= 1)
+
+
+@dataclass(frozen=True)
+class FitConfig:
+    """How the saliency model of a corpus is made (section 3.2).
+
+    Deep-USPS (Nguyen et al. 2019) as its code has it: for each handcrafted prior a network that is trained on the
+    prior's maps, in rounds, each round on the last one's averaged predictions; then one network on all four.
+    """
+
+    network: Literal["drn_d_105", "drn_d_22"] = "drn_d_105"
+    width: float = 1.0  # share of the network's channels
+    # Deep-USPS sees colours. "contrast" adds nothing that is learned from labels and spares a random network what takes
+    # it thousands of pictures to find out: how a pixel differs from its picture and from the picture's borders
+    inputs: Literal["rgb", "contrast"] = "rgb"
+    # URI of weights to start from: a DRN's state dict, a checkpoint of `pretrain`, or with saliency.method=supervised
+    # torchvision's Mask R-CNN. Paper: Deep-USPS starts from a network trained on labelled street scenes; "" is random,
+    # so that no label is involved.
+    weights: str = ""
+    frames: int = 2500  # of the corpus, evenly over its videos; Deep-USPS has 2500 pictures
+    size: int = 432  # pixels: frames are squashed to size x size
+    rounds: int = 3
+    round_epochs: int = 25
+    # Paper: 1e-6, 2e-6, 5e-6, which move trained weights a little and would leave random ones where they are.
+    round_lr: tuple[float, float, float] = (1e-4, 1e-4, 1e-4)
+    fusion_epochs: int = 200
+    fusion_lr: float = 1e-4
+    batch_size: int = 20
+    round_beta2: float = 1.0
+    fusion_beta2: float = 4.0
+    history_momentum: float = 0.7
+    # "each": a prediction is refined by the CRF before it enters the average, in every epoch; "last": the average is,
+    # once at the end of a round, which costs little and keeps most of it
+    history_crf: Literal["each", "last"] = "each"
+    # Deep-USPS changes nothing about its pictures; a random network needs to see that colours come in any combination
+    flip_probability: float = 0.0
+    recolour_probability: float = 0.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        require("fit.width", self.width, "in (0, 1]", 0 < self.width <= 1)
+        require("fit.frames", self.frames, "2 or more", self.frames >= 2)
+        require("fit.size", self.size, "a multiple of 8 from 32", self.size >= 32 and self.size % 8 == 0)
+        require("fit.rounds", self.rounds, "from 1 to 3", 1 <= self.rounds <= 3)
+        require("fit.round_epochs", self.round_epochs, "1 or more", self.round_epochs >= 1)
+        require("fit.round_lr", self.round_lr, "more than 0", min(self.round_lr) > 0)
+        require("fit.fusion_epochs", self.fusion_epochs, "1 or more", self.fusion_epochs >= 1)
+        require("fit.fusion_lr", self.fusion_lr, "more than 0", self.fusion_lr > 0)
+        require("fit.batch_size", self.batch_size, "2 or more", self.batch_size >= 2)
+        require("fit.round_beta2", self.round_beta2, "more than 0", self.round_beta2 > 0)
+        require("fit.fusion_beta2", self.fusion_beta2, "more than 0", self.fusion_beta2 > 0)
+        require("fit.history_momentum", self.history_momentum, "in [0, 1)", 0 <= self.history_momentum < 1)
+        for name in ("flip_probability", "recolour_probability"):
+            require(f"fit.{name}", getattr(self, name), "from 0 to 1", 0 <= getattr(self, name) <= 1)
+
+
+# The handcrafted maps that Deep-USPS learns from, each of which may also be used as it is.
+PRIORS = ("rbd", "mc", "dsr", "hs")
+
+
+@dataclass(frozen=True)
+class SaliencyConfig:
+    """How the salient region of a frame is found (section 3.2)."""
+
+    # "supervised": masks of a detector trained with labels (table 6d); "none": nothing is salient and no tube is made
+    method: Literal["deepusps", "rbd", "mc", "dsr", "hs", "supervised", "none"] = "deepusps"
+    every: int = 1  # saliency on every k-th frame; the released loaders read a mask for every frame
+    threshold: float = 0.5  # not stated; of the saliency map, for the binary mask; Deep-USPS evaluates at 0.5
+    crf: bool = True  # Deep-USPS refines its test maps by a CRF
+    min_score: float = 0.5  # not stated; of a detection, with method="supervised"
+    agreement: bool = True  # compare the handcrafted priors on the first key frame, for the quality of the crawl
+
+    def __post_init__(self) -> None:
+        require("saliency.every", self.every, "1 or more", self.every >= 1)
+        require("saliency.threshold", self.threshold, "in [0, 1)", 0 <= self.threshold < 1)
+        require("saliency.min_score", self.min_score, "in [0, 1)", 0 <= self.min_score < 1)
+
+
+@dataclass(frozen=True)
+class TrackConfig:
+    """How the target of the first frame is followed (section 3.2, SORT)."""
+
+    # "box" overlaps the predicted box with a region's (SORT); "mask" the last mask with the region's own pixels
+    association: Literal["box", "mask"] = "box"  # not stated; SORT's own
+    # not stated; SORT has 0.3 and 1 for detections that keep their size. Salient regions grow, shrink and flicker: with
+    # these two the tubes of 35 real clips cover the object better (mean IoU 0.24 instead of 0.17 on maps of RBD).
+    iou_threshold: float = 0.1
+    max_age: int = 5  # key frames in a row without a match that the object may be out of sight and be found again
+    # not stated; SORT's 3 withholds the first frames of a track, also those of the object. From 2 on the largest region
+    # must be matched in so many key frames in a row before the tube begins, else the choice is made anew.
+    min_hits: int = 0
+    min_area: float = 0.01  # not stated; share of the frame below which a region is dropped (never under 10 px)
+
+    def __post_init__(self) -> None:
+        require("track.iou_threshold", self.iou_threshold, "from 0 to 1", 0 <= self.iou_threshold <= 1)
+        require("track.max_age", self.max_age, "0 or more", self.max_age >= 0)
+        require("track.min_hits", self.min_hits, "0 or more", self.min_hits >= 0)
+        require("track.min_area", self.min_area, "in [0, 1)", 0 <= self.min_area < 1)
+
+
+@dataclass(frozen=True)
+class FilterConfig:
+    """Which videos of a crawl are kept for pretraining, by what is known without ground truth. The paper keeps all."""
+
+    min_tube_seconds: float = 0.0  # how long the object is visible
+    min_area: float = 0.0  # mean share of the frame that the object covers where it is visible
+    max_area: float = 1.0
+    min_agreement: float = 0.0  # of the handcrafted priors on the first key frame
+
+    def __post_init__(self) -> None:
+        require("filter.min_tube_seconds", self.min_tube_seconds, "0 or more", self.min_tube_seconds >= 0)
+        require("filter.min_area", self.min_area, "from 0 to filter.max_area", 0 <= self.min_area <= self.max_area)
+        require("filter.max_area", self.max_area, "in (0, 1]", 0 < self.max_area <= 1)
+        require("filter.min_agreement", self.min_agreement, "from 0 to 1", 0 <= self.min_agreement <= 1)
+
+
+@dataclass(frozen=True)
+class SamplingConfig:
+    """Which query and key are drawn from a video (section 3.2)."""
+
+    constraint: Literal["none", "tracking"] = "tracking"
+    gap: Literal["varying", "constant", "zero"] = "varying"
+    gap_seconds: float = 1.7  # of gap="constant" (section 4.6)
+    min_overlap: float = 0.3  # mu
+    # Paper: "IOU with the tracking mask"; section 4.6 ("cover at least") and the released code mean the share of the
+    # mask that the crop covers, so does the default; "iou" is intersection over union of crop and mask
+    overlap: Literal["coverage", "iou"] = "coverage"
+    crop_scale: tuple[float, float] = (0.4, 1.0)  # not stated; released code
+    crop_ratio: tuple[float, float] = (3 / 4, 4 / 3)  # not stated; released code
+    crop_attempts: int = 10  # not stated; released code
+    min_tracked_fraction: float = 0.24  # not stated; released code: 60 of 250 frames
+    clip_frames: int = 1
+    clip_stride: int = 1
+    # "clip": the object is visible in every frame of a clip, each of which has its own mask (section 3.2); "middle": in
+    # the middle frame, whose mask stands for all (released code)
+    visible: Literal["clip", "middle"] = "clip"
+    # The third clip of the speed task (section 3.1): "own" is a segment drawn like the others; "key" is the key's at
+    # the other speed (RSPNet and the released code)
+    other_segment: Literal["own", "key"] = "own"
+    speeds: tuple[int, int] = (1, 2)  # not stated; RSPNet: every frame, or every second one
+    data_fraction: float = 1.0  # appendix A, figure 1
+
+    def __post_init__(self) -> None:
+        require("sampling.min_overlap", self.min_overlap, "in [0, 1)", 0 <= self.min_overlap < 1)
+        require("sampling.gap_seconds", self.gap_seconds, "0 or more", self.gap_seconds >= 0)
+        require(
+            "sampling.crop_scale",
+            self.crop_scale,
+            "0 < low <= high <= 1",
+            0 < self.crop_scale[0] <= self.crop_scale[1] <= 1,
+        )
+        require("sampling.crop_ratio", self.crop_ratio, "0 < low <= high", 0 < self.crop_ratio[0] <= self.crop_ratio[1])
+        require("sampling.crop_attempts", self.crop_attempts, "1 or more", self.crop_attempts >= 1)
+        require("sampling.clip_frames", self.clip_frames, "1 or more", self.clip_frames >= 1)
+        require("sampling.clip_stride", self.clip_stride, "1 or more", self.clip_stride >= 1)
+        require(
+            "sampling.speeds",
+            self.speeds,
+            "two different numbers from 1",
+            min(self.speeds) >= 1 and self.speeds[0] != self.speeds[1],
+        )
+        require("sampling.data_fraction", self.data_fraction, "in (0, 1]", 0 < self.data_fraction <= 1)
+
+
+@dataclass(frozen=True)
+class AugmentConfig:
+    """Augmentation of a crop (section 4.1: random Gaussian blur and colour jitter, following SimCLR)."""
+
+    size: int = 224
+    flip_probability: float = 0.5  # not stated; MoCo
+    grey_probability: float = 0.2  # not stated; MoCo
+    jitter: tuple[float, float, float, float] = (0.4, 0.4, 0.4, 0.4)  # not stated; released code
+    jitter_probability: float = 1.0  # not stated; released code
+    # Paper: random Gaussian blur is named; the released configuration turns it off.
+    blur_probability: float = 0.5  # not stated; MoCo v2
+    blur_sigma: tuple[float, float] = (0.1, 2.0)  # not stated; MoCo v2
+
+    def __post_init__(self) -> None:
+        require("augment.size", self.size, "an even number from 32", self.size >= 32 and self.size % 2 == 0)
+        for name in ("flip_probability", "grey_probability", "jitter_probability", "blur_probability"):
+            require(f"augment.{name}", getattr(self, name), "from 0 to 1", 0 <= getattr(self, name) <= 1)
+        require(
+            "augment.jitter", self.jitter, "0 or more, hue at most 0.5", min(self.jitter) >= 0 and self.jitter[3] <= 0.5
+        )
+        require("augment.blur_sigma", self.blur_sigma, "0 < low <= high", 0 < self.blur_sigma[0] <= self.blur_sigma[1])
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """The encoder and its projection head (section 4.1)."""
+
+    encoder: Literal["resnet18", "resnet50", "s3dg"] = "resnet50"  # S3D-g sees clips, the others single frames
+    width: float = 1.0  # share of the channels of S3D-g
+    # How far the statistics of batch normalisation move in a step; 0: as the encoder's authors have it, 0.1 for ResNets
+    # and 0.001 for S3D-g, which needs thousands of steps
+    bn_momentum: float = 0.0
+    # URI of weights that both encoders start from: a checkpoint of ours, MoCo's, RSPNet's or torchvision's; "": random
+    weights: str = ""
+    frozen: bool = False  # the encoder stays as it starts: what others, or nobody, trained
+    head: Literal["linear", "mlp"] = "linear"  # not stated; MoCo v1 and the released code
+    embedding_dim: int = 128  # not stated; MoCo
+
+    def __post_init__(self) -> None:
+        require("model.bn_momentum", self.bn_momentum, "from 0 to 1", 0 <= self.bn_momentum <= 1)
+        shrinkable = self.encoder == "s3dg" or self.width == 1
+        require("model.width", self.width, "in (0, 1], and 1 but for s3dg", 0 < self.width <= 1 and shrinkable)
+        require("model.embedding_dim", self.embedding_dim, "1 or more", self.embedding_dim >= 1)
+
+
+@dataclass(frozen=True)
+class ObjectiveConfig:
+    """The loss (sections 3.1 and 3.3)."""
+
+    temperature: float = 0.07  # tau
+    queue_size: int = 65535  # K, as printed in section 4.1; the ring of keys needs no multiple of the batch
+    key_momentum: float = 0.999  # not stated; MoCo
+    # Paper: the momentum encoder moves once a step, as in MoCo; the released code moves it in both of its passes
+    key_updates: int = 1
+    attention_weight: float = 3.0  # lambda; 0 leaves the attention term out
+    cam: Literal["relu", "minmax"] = "relu"  # equation 4; the released code shifts to [0, 1] instead
+    mask_pooling: Literal["area", "bilinear"] = "area"  # not stated, mask to the map's grid; released code: bilinear
+    speed_weight: float = (
+        0.0  # of the speed loss (equation 2); video models have 1, with a third clip and a second head
+    )
+    speed_margin: float = 0.15  # gamma, in units of cosine; released code: 2 on logits divided by tau, which is 0.14
+    # Which clips are positives of equation 1: the paper names the key; RSPNet and the released code add the third clip
+    # by a second term of the same weight
+    positives: Literal["key", "key+other"] = "key"
+    enqueued: Literal["key", "other"] = "key"  # which embedding becomes a negative; RSPNet and the released code: other
+    batch_norm_groups: int = 16  # batch-norm statistics are taken over this many parts of a batch: the paper's 16 GPUs
+
+    def __post_init__(self) -> None:
+        require("objective.temperature", self.temperature, "more than 0", self.temperature > 0)
+        require("objective.queue_size", self.queue_size, "1 or more", self.queue_size >= 1)
+        require("objective.key_momentum", self.key_momentum, "from 0 to 1", 0 <= self.key_momentum <= 1)
+        require("objective.key_updates", self.key_updates, "1 or more", self.key_updates >= 1)
+        require("objective.speed_weight", self.speed_weight, "0 or more", self.speed_weight >= 0)
+        require("objective.speed_margin", self.speed_margin, "more than 0", self.speed_margin > 0)
+        for name in ("positives", "enqueued"):
+            holds = self.speed_weight > 0 or getattr(self, name) == "key"
+            require(f"objective.{name}", getattr(self, name), "key where there is no speed loss", holds)
+        require("objective.attention_weight", self.attention_weight, "0 or more", self.attention_weight >= 0)
+        require("objective.batch_norm_groups", self.batch_norm_groups, "1 or more", self.batch_norm_groups >= 1)
+
+
+@dataclass(frozen=True)
+class OptimConfig:
+    """SGD and its schedule (section 4.1)."""
+
+    lr: float = 0.03
+    momentum: float = 0.9  # not stated; MoCo
+    weight_decay: float = 1e-4  # not stated; MoCo
+    epochs: int = 200
+    batch_size: int = 256  # over all processes
+    lr_update: Literal["epoch", "step"] = "epoch"  # not stated; MoCo and the released code move it once an epoch
+    final_lr_fraction: float = 0.001  # not stated; released code, the cosine ends at lr / 1000
+    clip_norm: float = 0.0  # gradients are scaled down to this norm; 0: never (paper and released code; CAST has 2)
+    precision: Literal["float32", "bfloat16"] = "bfloat16"  # not stated; on a CPU always float32
+
+    def __post_init__(self) -> None:
+        require("optim.lr", self.lr, "more than 0", self.lr > 0)
+        require("optim.final_lr_fraction", self.final_lr_fraction, "from 0 to 1", 0 <= self.final_lr_fraction <= 1)
+        require("optim.clip_norm", self.clip_norm, "0 or more", self.clip_norm >= 0)
+        require("optim.momentum", self.momentum, "in [0, 1)", 0 <= self.momentum < 1)
+        require("optim.weight_decay", self.weight_decay, "0 or more", self.weight_decay >= 0)
+        require("optim.epochs", self.epochs, "1 or more", self.epochs >= 1)
+        require("optim.batch_size", self.batch_size, "2 or more", self.batch_size >= 2)
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """Everything that decides a pretrained encoder."""
+
+    video: VideoConfig = field(default_factory=VideoConfig)
+    fit: FitConfig = field(default_factory=FitConfig)
+    saliency: SaliencyConfig = field(default_factory=SaliencyConfig)
+    track: TrackConfig = field(default_factory=TrackConfig)
+    filter: FilterConfig = field(default_factory=FilterConfig)
+    sampling: SamplingConfig = field(default_factory=SamplingConfig)
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        require("seed", self.seed, "from 0 to 2**63 - 1", 0 <= self.seed < 2**63)
+        batch, groups = self.optim.batch_size, self.objective.batch_norm_groups
+        require("optim.batch_size", batch, f"a multiple of objective.batch_norm_groups = {groups}", batch % groups == 0)
+        require(
+            "objective.queue_size",
+            self.objective.queue_size,
+            f"optim.batch_size = {batch} or more",
+            self.objective.queue_size >= batch,
+        )
+        frames, encoder = self.sampling.clip_frames, self.model.encoder
+        if encoder == "s3dg":
+            require("sampling.clip_frames", frames, "a multiple of 8 for s3dg", frames % 8 == 0)
+        else:
+            require("sampling.clip_frames", frames, f"1 for the image encoder {encoder}", frames == 1)
+            speed = self.objective.speed_weight
+            require("objective.speed_weight", speed, f"0 for the image encoder {encoder}", speed == 0)
+        masked = self.sampling.constraint == "tracking" or self.objective.attention_weight == 0
+        require(
+            "sampling.constraint", self.sampling.constraint, "tracking where objective.attention_weight > 0", masked
+        )
+
+    def check_processes(self, processes: int) -> None:
+        """Raise an InputError if so many processes cannot train this."""
+        groups = self.objective.batch_norm_groups
+        if processes < 1 or groups % processes:
+            raise InputError(
+                f"objective.batch_norm_groups = {groups} must be a multiple of the number of processes, {processes}: "
+                "each process holds whole groups; change the number of processes, or the field"
+            )
+
+    def learned(self) -> dict[str, Any]:
+        """Return the part that training reads, as plain data; the rest has decided the index.
+
+        Without `model.weights`: what these are decides, not where they lie.
+        """
+        whole = dataclasses.asdict(self)
+        part = {name: whole[name] for name in ("sampling", "augment", "model", "objective", "optim", "seed")}
+        del part["model"]["weights"]
+        return part
+
+    def to_json(self) -> str:
+        """Return the experiment as an indented JSON document."""
+        return json.dumps(dataclasses.asdict(self), indent=1)
+
+    @staticmethod
+    def from_json(text: str | bytes) -> "Experiment":
+        """Return the experiment of a JSON document.
+
+        Raises:
+            InputError: If a field is unknown or has the wrong type.
+        """
+        return fields.from_plain(Experiment, json.loads(text), "")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """An experiment and how its result is evaluated: what a row of the paper means under a profile."""
+
+    experiment: Experiment = field(default_factory=Experiment)
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+
+
+def override(plan: Plan, assignments: Sequence[str]) -> Plan:
+    """Return the plan with `section.field=value` assignments made, each checked against the field's type.
+
+    Raises:
+        InputError: Naming the assignment, what was allowed, and the closest field where the name is unknown.
+    """
+    values = dataclasses.asdict(plan)
+    known = [
+        *sorted(fields.paths(Experiment)),
+        *(f"evaluation.{name}" for name in sorted(fields.paths(EvaluationConfig))),
+    ]
+    for assignment in assignments:
+        path, text = fields.split_setting(
+            assignment, known, "field", "section.field=value, such as sampling.min_overlap=0.2"
+        )
+        keys = path.split(".")
+        if keys[0] != "evaluation":
+            keys = ["experiment", *keys]
+        fields.assign(Plan, values, keys, text.strip(), path)
+    # Checks what fields must hold together, in whatever order they were given.
+    return fields.from_plain(Plan, values, "")

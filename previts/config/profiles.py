@@ -1,0 +1,112 @@
+"""Sizes at which any row of the paper can be run: its own, and a laptop's.
+
+A profile shrinks a plan and keeps what tells the rows apart. Its numbers are ours, found on the demo's synthetic world.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from previts.config.evaluation import ActionsConfig, DetectionConfig, EvaluationConfig, LinearConfig
+from previts.config.experiment import Plan
+
+
+@dataclass(frozen=True)
+class Profile:
+    """A size at which any row can be run."""
+
+    name: str
+    title: str
+    shrink: Callable[[Plan], Plan]
+
+
+def _demo(plan: Plan) -> Plan:
+    """Return the plan at the size of a laptop: ResNet-18 or a quarter of S3D-g, small frames, a few epochs.
+
+    The row's own choices stay.
+
+    Rate and queue follow the batch and the corpus: with a queue longer than the corpus, most negatives of a video would
+    be the video itself. Colours are changed less, so that a hundred steps are enough to learn something.
+    """
+    row = plan.experiment
+    video = row.model.encoder == "s3dg"
+    return Plan(
+        replace(
+            row,
+            video=replace(row.video, max_short_side=160, max_fps=12.0, videos_per_shard=16),
+            # A random network that sees 144 frames: contrast inputs, other colours, larger rates.
+            fit=replace(
+                row.fit,
+                network="drn_d_22",
+                width=0.25,
+                inputs="contrast",
+                frames=144,
+                size=128,
+                rounds=1,
+                round_epochs=6,
+                round_lr=(1.5e-3, 1.5e-3, 1.5e-3),
+                fusion_epochs=12,
+                fusion_lr=1.5e-3,
+                batch_size=8,
+                history_crf="last",
+                flip_probability=0.5,
+                recolour_probability=0.5,
+            ),
+            saliency=replace(row.saliency, every=2),
+            augment=replace(
+                row.augment,
+                size=96 if video else 112,
+                jitter=(0.2, 0.2, 0.2, 0.05),
+                grey_probability=0.1,
+                blur_probability=0.2,
+            ),
+            sampling=replace(row.sampling, clip_frames=8 if video else 1),
+            model=replace(row.model, encoder="s3dg", width=0.25, bn_momentum=0.1)
+            if video
+            else replace(row.model, encoder="resnet18"),
+            objective=replace(
+                row.objective,
+                queue_size=64,
+                # In so few steps keys that follow quickly would all become alike under the attention term.
+                key_momentum=0.99 if video else row.objective.key_momentum,
+                batch_norm_groups=2,
+            ),
+            optim=replace(
+                row.optim,
+                lr=row.optim.lr / (6 if video else 2),
+                epochs=row.optim.epochs // 5,
+                batch_size=32,
+                # The first gradients of S3D-g are a hundred times later ones; taken whole, they make its weights so
+                # large that a short run never recovers.
+                clip_norm=4.0 if video else row.optim.clip_norm,
+            ),
+        ),
+        EvaluationConfig(
+            resize=128,
+            crop=112,
+            batch_size=64,
+            linear=LinearConfig(epochs=30, views="cached"),
+            detection=DetectionConfig(
+                batch_size=2,
+                voc_steps=30,
+                coco_steps=20,
+                voc_sides=(128, 160),
+                coco_sides=(128, 160),
+                proposals=16,
+                regions=16,
+                cells=7,
+                precise_bn=4,
+            ),
+            actions=ActionsConfig(epochs=40, batch_size=8, frames=16, size=64, test_clips=2),
+        ),
+    )
+
+
+PROFILES = {
+    profile.name: profile
+    for profile in (
+        Profile("paper", "the paper's sizes", lambda plan: plan),
+        Profile(
+            "demo", "a laptop's sizes: minutes on two cores; its numbers are not comparable with the paper's", _demo
+        ),
+    )
+}

@@ -1,0 +1,1 @@
+"""The tables that stages leave for each other: videos, regions, tubes, index."""

@@ -1,0 +1,211 @@
+"""The sampling index: every usable video joined with its tube, so that one table answers what may be sampled where.
+
+PreViTS section 3.2: clips are drawn only where the tube is not empty. Pixels and masks stay in their shards; a row says
+which bytes hold them. What a filter leaves out is not in the index; a table beside it has all videos, with the reason.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import pyarrow as pa
+
+from previts.config import fields
+from previts.config.experiment import FilterConfig
+from previts.corpus import quality, tube_table, video_table
+from previts.corpus.quality import Quality
+from previts.errors import InputError
+from previts.storage import files, folders, tables
+
+TABLE, QUALITY = "index.parquet", "quality.parquet"
+
+
+@dataclass(frozen=True)
+class IndexRecord:
+    """One video: where it and its tube are stored, and the half-open spans of frames in which the object is visible.
+
+    `mean_area`, `lost_frame`, `border_share` and `agreement` are those of `tubes.TubeRecord`.
+    """
+
+    video_id: str
+    label: str
+    split: str
+    shard: int
+    offset: int
+    size: int
+    width: int
+    height: int
+    num_frames: int
+    fps: float
+    header: bytes
+    gop_frames: list[int]
+    gop_offsets: list[int]
+    spans: list[list[int]]
+    tracked_frames: int
+    mean_area: float
+    lost_frame: int | None
+    border_share: float
+    agreement: float | None
+    tube_offset: int
+    tube_size: int
+
+
+def join_shard(videos_uri: str, tubes_uri: str, shard: int) -> list[IndexRecord]:
+    """Return the rows of one shard: its usable videos, each with its tube.
+
+    Raises:
+        InputError: If the two tables do not hold the same usable videos.
+    """
+    videos = [video for video in video_table.read_shard(videos_uri, shard) if video.status == "ok"]
+    followed = {tube.video_id: tube for tube in tube_table.read_shard(tubes_uri, shard)}
+    missing = [video.video_id for video in videos if video.video_id not in followed]
+    if missing or len(followed) != len(videos):
+        raise InputError(
+            f"shard {shard} of {tubes_uri} does not belong to {videos_uri}: {len(missing)} of {len(videos)} videos "
+            f"have no tube (first: {missing[:3]}); run `previts saliency` and `previts track` on these videos"
+        )
+    return [_join(video, followed[video.video_id]) for video in videos]
+
+
+def _join(video: video_table.VideoRecord, tube: tube_table.TubeRecord) -> IndexRecord:
+    return IndexRecord(
+        video_id=video.video_id,
+        label=video.label,
+        split=video.split,
+        shard=video.shard,
+        offset=video.offset,
+        size=video.size,
+        width=video.width,
+        height=video.height,
+        num_frames=video.num_frames,
+        fps=video.fps,
+        header=video.header,
+        gop_frames=video.gop_frames,
+        gop_offsets=video.gop_offsets,
+        spans=tube.spans,
+        tracked_frames=tube.tracked_frames,
+        mean_area=tube.mean_area,
+        lost_frame=tube.lost_frame,
+        border_share=tube.border_share,
+        agreement=tube.agreement,
+        tube_offset=tube.offset,
+        tube_size=tube.size,
+    )
+
+
+def quality_of(row: IndexRecord) -> Quality:
+    """Return what is known of a video without ground truth, not yet judged by any filter."""
+    return Quality(
+        video_id=row.video_id,
+        label=row.label,
+        split=row.split,
+        shard=row.shard,
+        reason="",
+        seconds=row.num_frames / row.fps,
+        tube_seconds=row.tracked_frames / row.fps,
+        mean_area=row.mean_area,
+        lost_seconds=None if row.lost_frame is None else row.lost_frame / row.fps,
+        border_share=row.border_share,
+        agreement=row.agreement,
+    )
+
+
+def summarise(rows: list[IndexRecord]) -> dict[str, int | float]:
+    """Return what a person wants to know of a corpus: videos, tubes, how long the object is visible; then how good."""
+    tracked = [row for row in rows if row.tracked_frames]
+    frames = sum(row.num_frames for row in rows)
+    return {
+        "videos": len(rows),
+        "videos_with_tube": len(tracked),
+        "frames": frames,
+        "tracked_frames": sum(row.tracked_frames for row in rows),
+        "spans": sum(len(row.spans) for row in rows),
+        "mean_tube_seconds": round(sum(row.tracked_frames / row.fps for row in tracked) / max(1, len(tracked)), 3),
+        "hours": round(sum(row.num_frames / row.fps for row in rows) / 3600, 4),
+        **quality.summarise([quality_of(row) for row in rows]),
+    }
+
+
+@dataclass(frozen=True)
+class Index:
+    """An index in memory as one Arrow table; `index[i]` makes the row of video i when asked."""
+
+    uri: str
+    videos_uri: str
+    tubes_uri: str
+    table: pa.Table
+
+    def __len__(self) -> int:
+        return int(self.table.num_rows)
+
+    def __getitem__(self, number: int) -> IndexRecord:
+        return tables.row(self.table, IndexRecord, number)
+
+    def __iter__(self) -> Iterator[IndexRecord]:
+        return (self[number] for number in range(len(self)))
+
+
+def write_index(uri: str, rows: list[IndexRecord], config: FilterConfig) -> dict[str, int | float]:
+    """Write the videos that the filter keeps, and beside them the quality of all.
+
+    Both tables are sorted by video id, so that their order does not depend on the sharding.
+
+    Returns:
+        Counts: `videos` and the rest of `summarise` are of those that are kept; videos_in = videos + filtered, and
+        filtered is the sum of one count for each reason.
+
+    Raises:
+        InputError: If nothing is left.
+    """
+    rows = sorted(rows, key=lambda row: row.video_id)
+    judged = quality.judge([quality_of(row) for row in rows], config)
+    kept = [row for row, video in zip(rows, judged, strict=True) if not video.reason]
+    tables.write_records(files.join(uri, QUALITY), Quality, judged)
+    tables.write_records(files.join(uri, TABLE), IndexRecord, kept)
+    return {**summarise(kept), **quality.filtered(judged)}
+
+
+def read_quality(uri: str) -> list[Quality]:
+    """Return all videos that came to a finished index, kept or not, sorted by id.
+
+    Raises:
+        InputError: If it has not been committed, or is damaged.
+    """
+    _manifest(uri)
+    return tables.read_records(files.join(uri, QUALITY), Quality)
+
+
+def find_video(uri: str, video_id: str) -> IndexRecord:
+    """Return the row of a video by its id, also of one that the filter left out.
+
+    Raises:
+        InputError: If the index has not seen it.
+    """
+    manifest = _manifest(uri)
+    known = {video.video_id: video.shard for video in read_quality(uri)}
+    if video_id not in known:
+        videos = manifest.inputs["videos"]
+        total = int(folders.read_manifest(videos).counts["shards"])
+        failed = {row.video_id: row.error for shard in range(total) for row in video_table.read_shard(videos, shard)}
+        if video_id in failed:
+            raise InputError(f"video {video_id!r} was not stored: {failed[video_id]}")
+        raise InputError(f"{uri} has no video {video_id!r}{fields.did_you_mean(video_id, known, cutoff=0.6)}")
+    rows = join_shard(manifest.inputs["videos"], manifest.inputs["tubes"], known[video_id])
+    return next(row for row in rows if row.video_id == video_id)
+
+
+def read_index(uri: str) -> Index:
+    """Return a finished index.
+
+    Raises:
+        InputError: If it has not been committed, or is damaged.
+    """
+    manifest = _manifest(uri)
+    table = tables.read_table(files.join(uri, TABLE), IndexRecord)
+    return Index(files.absolute(uri), manifest.inputs["videos"], manifest.inputs["tubes"], table)
+
+
+def _manifest(uri: str) -> folders.Manifest:
+    manifest = folders.read_manifest(uri)
+    if manifest.stage != "index":
+        raise InputError(f"{uri} is an output of stage {manifest.stage!r}; expected an output of stage 'index'")
+    return manifest

@@ -1,0 +1,237 @@
+"""The quality of a crawl without ground truth: how long each object was held, how large it is, how sure saliency was.
+
+PreViTS section 3.2 keeps every video; here a filter may leave some out, each for one reason. Plain numbers: no I/O, no
+masks.
+"""
+
+import csv
+import io
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, fields, replace
+
+import numpy as np
+
+from previts.config.experiment import FilterConfig
+from previts.errors import InputError
+
+# Why a video is left out, and the threshold that does it; a video has the first reason that applies.
+REASONS = {
+    "short": "min_tube_seconds",
+    "small": "min_area",
+    "large": "max_area",
+    "disagreeing": "min_agreement",
+}
+# What `previts quality` tries, so that a person can choose.
+CANDIDATES = {
+    "min_tube_seconds": (0.1, 0.5, 1.0, 2.0, 4.0, 8.0),
+    "min_area": (0.005, 0.01, 0.02, 0.05, 0.1, 0.2),
+    "max_area": (0.9, 0.7, 0.5, 0.4, 0.3, 0.2),
+    "min_agreement": (0.05, 0.1, 0.2, 0.3, 0.4, 0.5),
+}
+
+
+@dataclass(frozen=True)
+class Quality:
+    """What is known of one video of a crawl without ground truth.
+
+    Attributes:
+        reason: Why the filter left it out, one of `REASONS`; "" if it is kept.
+        seconds: Length of the video.
+        tube_seconds: How long the object is visible.
+        mean_area: Mean share of the frame that the object covers where it is visible; 0 without a tube.
+        lost_seconds: When the object was lost for good, 0 without a tube; None if it was held to the end.
+        border_share: Share of the tracked key frames in which the object touches the frame's edge.
+        agreement: Of the handcrafted priors on the first key frame; None where they were not compared.
+    """
+
+    video_id: str
+    label: str
+    split: str
+    shard: int
+    reason: str
+    seconds: float
+    tube_seconds: float
+    mean_area: float
+    lost_seconds: float | None
+    border_share: float
+    agreement: float | None
+
+    @property
+    def held(self) -> float:
+        """Share of the video in which the object is visible."""
+        return self.tube_seconds / self.seconds if self.seconds else 0.0
+
+    @property
+    def rank(self) -> tuple[float, float]:
+        """What videos are sorted by, the best first: share of the video held, then agreement."""
+        return (-self.held, -(self.agreement or 0.0))
+
+
+def reason(video: Quality, config: FilterConfig) -> str:
+    """Return why a video is left out, or "" if it is kept; the area of a tube that is not there decides nothing."""
+    if video.tube_seconds < config.min_tube_seconds:
+        return "short"
+    if video.tube_seconds and video.mean_area < config.min_area:
+        return "small"
+    if video.tube_seconds and video.mean_area > config.max_area:
+        return "large"
+    if video.agreement is not None and video.agreement < config.min_agreement:
+        return "disagreeing"
+    return ""
+
+
+def judge(videos: Sequence[Quality], config: FilterConfig) -> list[Quality]:
+    """Return the videos, each with the reason why it is left out.
+
+    Raises:
+        InputError: If the filter asks for what is not known, or leaves nothing.
+    """
+    if config.min_agreement and any(video.agreement is None for video in videos):
+        unknown = sum(video.agreement is None for video in videos)
+        raise InputError(
+            f"filter.min_agreement={config.min_agreement:g} needs the agreement of the saliency priors, which is not "
+            f"known of {unknown} of {len(videos)} videos; run `previts saliency` and `previts track` with "
+            "saliency.agreement=true and a method that is not none"
+        )
+    judged = [replace(video, reason=reason(video, config)) for video in videos]
+    if videos and all(video.reason for video in judged):
+        counts = filtered(judged)
+        removed = ", ".join(
+            f"filter.{field}={getattr(config, field):g} removes {counts[f'filtered_{name}']}"
+            for name, field in REASONS.items()
+            if counts[f"filtered_{name}"]
+        )
+        raise InputError(
+            f"the filter leaves none of the {len(videos)} videos: {removed}; choose other values: "
+            "`previts quality` on an index without a filter shows what they would keep"
+        )
+    return judged
+
+
+def filtered(videos: Sequence[Quality]) -> dict[str, int]:
+    """Return how many videos came in and were left out, in all and for each reason."""
+    out = [video.reason for video in videos if video.reason]
+    counts = {f"filtered_{name}": out.count(name) for name in REASONS}
+    return {"videos_in": len(videos), "filtered": len(out), **counts}
+
+
+def summarise(videos: Sequence[Quality]) -> dict[str, float]:
+    """Return the quality of a crawl: of all its videos, of those with a tube, and of those that lost their object.
+
+    A number that nothing is known of is left out.
+    """
+    found = [video for video in videos if video.tube_seconds]
+    lost = [video.lost_seconds / video.seconds for video in found if video.lost_seconds is not None]
+    spread = {
+        "tube_seconds": [video.tube_seconds for video in found],
+        "held": [video.held for video in found],
+        "area": [video.mean_area for video in found],
+        "border": [video.border_share for video in found],
+        "agreement": [video.agreement for video in videos if video.agreement is not None],
+    }
+    counts: dict[str, float] = {}
+    if videos:
+        counts["tube_share"] = len(found) / len(videos)
+    if found:
+        counts["lost_share"] = len(lost) / len(found)
+    if lost:
+        counts["lost_at"] = float(np.median(lost))
+    for name, values in spread.items():
+        if values:
+            q25, q50, q75 = np.quantile(values, (0.25, 0.5, 0.75)).tolist()
+            counts |= {f"{name}_mean": float(np.mean(values)), f"{name}_q25": q25, f"{name}_q50": q50}
+            counts[f"{name}_q75"] = q75
+    return {name: round(value, 4) for name, value in counts.items()}
+
+
+def kept_by(videos: Sequence[Quality], field: str, value: float) -> int:
+    """Return how many videos one threshold of `FilterConfig`, alone, would keep."""
+    # An area of which the least is above the most is refused by the configuration, so the others stay at their ends.
+    config = replace(FilterConfig(), **{field: value})
+    return sum(not reason(video, config) for video in videos)
+
+
+def held_curve(videos: Sequence[Quality], points: int = 101) -> tuple[list[float], list[float]]:
+    """Return shares of the video, and the share of the tubes that are not yet lost for good there."""
+    ends = [
+        1.0 if video.lost_seconds is None else video.lost_seconds / video.seconds
+        for video in videos
+        if video.tube_seconds
+    ]
+    at = np.linspace(0, 1, points)
+    # At the very end a tube that was held to it still holds.
+    still = [float(np.mean([end > share or end >= 1 for end in ends])) if ends else 0.0 for share in at]
+    return at.tolist(), still
+
+
+def complaint(video: Quality) -> str:
+    """Return in words what is weakest about a video."""
+    if not video.tube_seconds:
+        return "no object found"
+    words = [f"visible {video.tube_seconds:.1f} of {video.seconds:.1f} s"]
+    if video.lost_seconds is not None:
+        words.append(f"lost at {video.lost_seconds:.1f} s")
+    words.append(f"{100 * video.mean_area:.1f} % of the frame")
+    if video.border_share >= 0.5:
+        words.append(f"at the edge in {100 * video.border_share:.0f} % of its key frames")
+    if video.agreement is not None:
+        words.append(f"priors agree {video.agreement:.2f}")
+    return ", ".join(words)
+
+
+def to_csv(videos: Sequence[Quality]) -> str:
+    """Return a line for each video, its numbers with all their digits."""
+    buffer = io.StringIO()
+    writer = csv.DictWriter(buffer, [field.name for field in fields(Quality)], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(asdict(video) for video in videos)
+    return buffer.getvalue()
+
+
+def spread(videos: Sequence[Quality]) -> list[tuple[str, list[str]]]:
+    """Return what is known of a crawl: a title, then mean and quartiles as text."""
+    counts, lines = summarise(videos), []
+
+    def percent(share: float) -> str:
+        return f"{100 * share:.1f} %"
+
+    number: Callable[[float], str] = "{:.2f}".format
+    for title, name, show in (
+        ("object visible, seconds", "tube_seconds", number),
+        ("object visible, share of the video", "held", percent),
+        ("area, share of the frame", "area", percent),
+        ("at the edge, share of key frames", "border", percent),
+        ("agreement of the priors", "agreement", number),
+    ):
+        if f"{name}_mean" in counts:
+            lines.append((title, [show(counts[f"{name}_{part}"]) for part in ("mean", "q25", "q50", "q75")]))
+    return lines
+
+
+def describe(videos: Sequence[Quality], worst: int) -> str:
+    """Return the quality of a crawl as a text for a terminal."""
+    counts, out = summarise(videos), filtered(videos)
+    found = [video for video in videos if video.tube_seconds]
+    lost = [video for video in found if video.lost_seconds is not None]
+    lines = [
+        f"videos      {out['videos_in']}, of which the filter left out {out['filtered']}"
+        + "".join(f", {out[f'filtered_{name}']} {name}" for name in REASONS if out[f"filtered_{name}"]),
+        f"with a tube {len(found)} ({counts.get('tube_share', 0):.0%})",
+        f"lost        {len(lost)} before the end ({counts.get('lost_share', 0):.0%} of the tubes)"
+        + (f", half of them before {counts['lost_at']:.0%} of the video" if lost else ""),
+        "",
+        f"{'':<38}{'mean':>8}{'25 %':>8}{'50 %':>8}{'75 %':>8}",
+    ]
+    lines += [f"{title:<38}{''.join(f'{cell:>8}' for cell in cells)}" for title, cells in spread(videos)]
+    lines += ["", f"What each threshold, alone, would keep of {len(videos)} videos (value: kept):"]
+    for field, values in CANDIDATES.items():
+        if field == "min_agreement" and any(video.agreement is None for video in videos):
+            lines.append(f"  {'filter.' + field:<26}cannot be set: the priors were not compared on every video")
+            continue
+        cells = "".join(f"{f'{value:g}: {kept_by(videos, field, value)}':>13}" for value in values)
+        lines.append(f"  {'filter.' + field:<26}{cells}")
+    lines += ["", "The weakest:"] if worst else []
+    for video in sorted(videos, key=lambda video: (video.rank, video.video_id), reverse=True)[:worst]:
+        left = f" (left out: {video.reason})" if video.reason else ""
+        lines.append(f"  {video.video_id:<28} {complaint(video)}{left}")
+    return "\n".join(lines)

@@ -1,0 +1,179 @@
+"""Tubes: the mask of one object through a video, found by following the largest salient region with SORT.
+
+PreViTS section 3.2: M in {0, 1}^(h x w x t). The object is chosen once; a tube is empty where it is lost and never
+moves on to another object. Saliency comes in as masks; this file computes none, and knows nothing of crops. How the
+object is followed from one key frame to the next lies in `target.py`.
+
+Shape suffixes: T frames, R regions, H W pixels.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+
+from previts.corpus import tube_layout
+from previts.errors import InputError
+from previts.media.masks import Mask, decode_rle
+from previts.storage import files, folders, tables
+
+Unpacked = TypeVar("Unpacked")
+
+
+@dataclass(frozen=True)
+class Tube:
+    """The masks of one object: one per matched key frame, and for each frame of the video which of them holds.
+
+    Attributes:
+        height: Of the video, in pixels.
+        width: Of the video, in pixels.
+        key_counts: Run lengths of each mask, as `masks.encode_rle` writes them.
+        frame_keys: For each frame the position of its mask in `key_counts`, or -1 where the tube is empty.
+    """
+
+    height: int
+    width: int
+    key_counts: list[list[int]]
+    frame_keys: list[int]
+
+    def mask(self, frame: int) -> Mask:
+        """Return the mask (height, width) of a frame, all False where the tube is empty."""
+        return np.asarray(self.masks([frame])[0])
+
+    def masks(self, frames: Sequence[int]) -> Mask:
+        """Return the masks (T, height, width) of the given frames, which may repeat and come in any order.
+
+        Raises:
+            ValueError: If a frame is not one of the video.
+        """
+        tube_layout.check_frames(frames, len(self.frame_keys))
+        mask_THW = np.zeros((len(frames), self.height, self.width), dtype=np.bool_)
+        decoded: dict[int, Mask] = {}
+        for place, frame in enumerate(frames):
+            key = self.frame_keys[frame]
+            if key < 0:
+                continue
+            if key not in decoded:
+                decoded[key] = decode_rle(self.key_counts[key], self.height, self.width)
+            mask_THW[place] = decoded[key]
+        return mask_THW
+
+    def spans(self) -> list[list[int]]:
+        """Return the half-open spans [start, stop) of frames in which the tube is not empty."""
+        visible = np.diff(np.array([-1, *self.frame_keys, -1]) >= 0).nonzero()[0]
+        return [[int(start), int(stop)] for start, stop in visible.reshape(-1, 2)]
+
+    def tracked_frames(self) -> int:
+        """Return the number of frames in which the tube is not empty."""
+        return sum(key >= 0 for key in self.frame_keys)
+
+    def mean_area(self) -> float:
+        """Return the mean share of the frame that the object covers where the tube is not empty, else 0."""
+        areas = [sum(counts[1::2]) for counts in self.key_counts]
+        seen = [areas[key] for key in self.frame_keys if key >= 0]
+        return float(np.mean(seen)) / (self.height * self.width) if seen else 0.0
+
+    def lost_frame(self) -> int | None:
+        """Return the first frame from which the tube is empty to the end; None if it is held to the last frame."""
+        visible = [frame for frame, key in enumerate(self.frame_keys) if key >= 0]
+        stop = visible[-1] + 1 if visible else 0
+        return stop if stop < len(self.frame_keys) else None
+
+    def border_share(self) -> float:
+        """Return the share of the tube's masks that touch the edge of the frame, else 0."""
+        masks = (decode_rle(counts, self.height, self.width) for counts in self.key_counts)
+        touching = [mask[[0, -1]].any() or mask[:, [0, -1]].any() for mask in masks]
+        return float(np.mean(touching)) if touching else 0.0
+
+    def to_bytes(self) -> bytes:
+        """Return the tube as a compact blob, of which single masks can be read (`packing.py`)."""
+        return tube_layout.pack(self.height, self.width, self.key_counts, self.frame_keys)
+
+    @classmethod
+    def from_bytes(cls, blob: bytes) -> "Tube":
+        """Return the tube of a blob.
+
+        Raises:
+            ValueError: If the blob is not one of `to_bytes`, or is damaged.
+        """
+        packed = tube_layout.unpack(blob)
+        counts = [packed.counts(key).tolist() for key in range(packed.num_masks)]
+        return cls(packed.height, packed.width, counts, packed.frame_keys.tolist())
+
+
+@dataclass(frozen=True)
+class TubeRecord:
+    """The tube of one video: how much of it there is, and which bytes of the shard's blob file hold it.
+
+    Attributes:
+        status: "tracked" or "empty", where nothing could be followed.
+        lost_frame: First frame from which the tube is empty to the end; None if it is held to the last frame.
+        border_share: Share of the matched key frames in which the mask touches the edge of the frame.
+        agreement: Mean agreement of the handcrafted priors on the key frames where they were compared.
+    """
+
+    video_id: str
+    status: str
+    tracked_frames: int
+    spans: list[list[int]]
+    mean_area: float
+    offset: int
+    size: int
+    lost_frame: int | None
+    border_share: float
+    agreement: float | None
+
+
+def blob_name(shard: int) -> str:
+    """Return the file name of a shard's tubes, which lie one after the other."""
+    return f"shard-{shard:05d}.tubes"
+
+
+def is_done(tubes_uri: str, shard: int) -> bool:
+    """Return whether a shard's tubes are written; its table comes last."""
+    return files.exists(files.join(tubes_uri, tables.table_name(shard)))
+
+
+def read_shard(tubes_uri: str, shard: int) -> list[TubeRecord]:
+    """Return the rows of a shard, one for each usable video in the order of the videos."""
+    return tables.read_records(files.join(tubes_uri, tables.table_name(shard)), TubeRecord)
+
+
+class DamagedTubeError(InputError):
+    """The bytes of one tube are not what was written."""
+
+
+def read_tube(tubes_uri: str, shard: int, offset: int, size: int) -> Tube:
+    """Return one tube by one range read.
+
+    Raises:
+        InputError: If the blob file is missing or damaged.
+    """
+    return _read(tubes_uri, shard, offset, size, Tube.from_bytes)
+
+
+def read_masks(tubes_uri: str, shard: int, offset: int, size: int, frames: Sequence[int]) -> list[Mask]:
+    """Return the masks (H, W) of some frames of a tube by one range read; frames that share a mask share the array.
+
+    Raises:
+        ValueError: If a frame is not one of the video.
+        InputError: As of `read_tube`.
+    """
+    return _read(tubes_uri, shard, offset, size, lambda blob: tube_layout.unpack(blob).masks(frames))
+
+
+def _read(tubes_uri: str, shard: int, offset: int, size: int, unpack: Callable[[bytes], Unpacked]) -> Unpacked:
+    uri = files.join(tubes_uri, blob_name(shard))
+    try:
+        return unpack(files.read_ranges(uri, [offset], [offset + size])[0])
+    except FileNotFoundError:
+        raise InputError(
+            f"{uri} is missing; delete {tables.table_name(shard)} and {folders.MANIFEST} beside it "
+            "and run `previts track` again"
+        ) from None
+    except tube_layout.DamagedError as error:
+        raise DamagedTubeError(
+            f"{uri}, bytes {offset} to {offset + size}: {error}; "
+            f"delete {tables.table_name(shard)} and {folders.MANIFEST} beside it and run `previts track` again"
+        ) from None

@@ -1,0 +1,1 @@
+"""The moving objects of the demo world."""

@@ -1,0 +1,51 @@
+"""Every kind of object that can be drawn, and the nine classes that they stand for.
+
+No place in the paper: the catalogue of `previts.demo`. Never draws pixels.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+
+from previts.demo.cast import animals, beasts, crawlers, things
+from previts.demo.cast.puppets import Part
+
+KINDS: dict[str, Callable[[np.random.Generator], list[Part]]] = {
+    "dog": beasts.dog,
+    "bird": animals.bird,
+    "car": things.car,
+    "bus": things.bus,
+    "lizard": crawlers.lizard,
+    "turtle": crawlers.turtle,
+    "tiger": beasts.tiger,
+    "leopard": beasts.leopard,
+    "lion": beasts.lion,
+    "ladybird": crawlers.ladybird,
+    "butterfly": crawlers.butterfly,
+    "guitar": things.guitar,
+    "drum": things.drum,
+    "monkey": animals.monkey,
+    "goldfish": animals.goldfish,
+    "clownfish": animals.clownfish,
+    "tang": animals.tang,
+    "cat": beasts.cat,
+    "horse": beasts.horse,
+    "cow": beasts.cow,
+    "sheep": beasts.sheep,
+    "person": animals.person,
+}
+
+# The nine classes of the Backgrounds Challenge, in its order, and the kinds that stand for each.
+CLASSES: dict[str, tuple[str, ...]] = {
+    "dog": ("dog",),
+    "bird": ("bird",),
+    "vehicle": ("car", "bus"),
+    "reptile": ("lizard", "turtle"),
+    "carnivore": ("tiger", "leopard", "lion"),
+    "insect": ("ladybird", "butterfly"),
+    "instrument": ("guitar", "drum"),
+    "primate": ("monkey",),
+    "fish": ("goldfish", "clownfish", "tang"),
+}
+# Legless or seen from above: it casts no shadow on the ground below its feet, and turns in the plane.
+AFLOAT = frozenset({"bird", "goldfish", "clownfish", "tang", "lizard", "ladybird", "butterfly"})

@@ -1,0 +1,1 @@
+"""The backgrounds of the demo world."""

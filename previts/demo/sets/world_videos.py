@@ -1,0 +1,155 @@
+"""Labelled clips of the demo world in the official layouts of DAVIS, UCF-101, JHMDB and mini-Kinetics.
+
+Paper sections 4.2, 4.4 and 4.6 evaluate on these; the clips are drawn, the folders and files are the originals'.
+Never trains or evaluates anything.
+"""
+
+import io
+import re
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.io import savemat
+
+from previts.demo.cast.casting import Shot, compose, family_for, generator, kind_of
+from previts.demo.cast.kinds import CLASSES
+from previts.demo.cast.motion import ACTIONS, Action
+from previts.demo.config import WorldConfig
+from previts.demo.files import write_avi, write_jpeg, write_mask, write_mp4, write_png, write_text
+from previts.demo.scene import Frame, Mask, render
+from previts.media import masks as mask_tools
+from previts.processes.progress import progress
+from previts.storage import files
+
+# Actions as the benchmarks would name them.
+NAMES: dict[Action, str] = {
+    "walk": "WalkAbout",
+    "bounce": "BounceBall",
+    "spin": "SpinRound",
+    "swing": "SwingOnRope",
+    "pulse": "PulseInOut",
+    "hop": "HopAlong",
+    "zigzag": "ZigzagRun",
+    "slide": "SlideAcross",
+}
+_SIZE, _FPS = (160, 120), 25.0
+_MAT_TEXT = 116  # bytes of free text at the head of a MATLAB 5 file
+
+
+def _film(config: WorldConfig, name: str, shot: Shot, frames: int, fps: float) -> list[Frame]:
+    scene = compose(config.seed, name, shot)
+    return [render(scene, number / fps) for number in range(frames)]
+
+
+def write_davis(uri: str, config: WorldConfig) -> int:
+    """Write `{JPEGImages,Annotations}/480p/<sequence>` and `ImageSets/480p/*.txt`; return the number of sequences."""
+    lines = []
+    names = list(CLASSES)
+    for number in progress(
+        range(config.davis_sequences), "world: davis", unit="sequence", total=config.davis_sequences
+    ):
+        c, action = number % len(names), ACTIONS[(3 * number) % len(ACTIONS)]
+        rng = generator(config.seed, f"davis/{number}")
+        shot = Shot(
+            kind_of(rng, names[c]),
+            family_for(rng, c, config.background_correlation),
+            action,
+            320,
+            180,
+            config.davis_frames / 12,
+        )
+        sequence = f"{shot.kind}-{action}" + (f"-{number}" if number >= len(names) else "")
+        for place, frame in enumerate(_film(config, f"davis/{number}", shot, config.davis_frames, 12.0)):
+            paths = (f"/JPEGImages/480p/{sequence}/{place:05d}.jpg", f"/Annotations/480p/{sequence}/{place:05d}.png")
+            write_jpeg(files.join(uri, paths[0]), frame.image)
+            write_mask(files.join(uri, paths[1]), frame.masks[0])
+            lines.append(" ".join(paths))
+    for name in ("val", "trainval"):
+        write_text(files.join(uri, "ImageSets", "480p", f"{name}.txt"), lines)
+    return config.davis_sequences
+
+
+def _acts(config: WorldConfig) -> list[Action]:
+    return list(NAMES)[: config.action_classes]
+
+
+def _action_film(config: WorldConfig, dataset: str, action: Action, number: int, frames: int) -> list[Frame]:
+    """Return a clip of some object that acts; the background goes with the action as with a class elsewhere."""
+    rng = generator(config.seed, f"{dataset}/{action}/{number}")
+    family = family_for(rng, ACTIONS.index(action), config.background_correlation)
+    kind = kind_of(rng, list(CLASSES)[int(rng.integers(len(CLASSES)))])
+    shot = Shot(kind, family, action, *_SIZE, max(2.0, frames / _FPS), clutter=bool(rng.random() < 0.15))
+    # A clip of a second or two shows at least half a cycle when its clock runs at double speed.
+    return _film(config, f"{dataset}/{action}/{number}", shot, frames, _FPS / 2)
+
+
+def write_ucf101(uri: str, config: WorldConfig) -> int:
+    """Write `UCF-101/<Class>/v_<Class>_gXX_cXX.avi` and `ucfTrainTestlist` with three splits; return the clips."""
+    acts = sorted(_acts(config), key=lambda action: NAMES[action])
+    jobs = [(action, number) for action in acts for number in range(config.ucf_clips)]
+    for action, number in progress(jobs, "world: ucf101", unit="clip", total=len(jobs)):
+        frames = _action_film(config, "ucf101", action, number, config.ucf_frames)
+        write_avi(files.join(uri, "UCF-101", _ucf_path(action, number)), [frame.image for frame in frames], _FPS)
+    lists = files.join(uri, "ucfTrainTestlist")
+    write_text(files.join(lists, "classInd.txt"), [f"{place} {NAMES[action]}" for place, action in enumerate(acts, 1)])
+    for split in (1, 2, 3):
+        held = {number for number in range(config.ucf_clips) if number % 3 == 3 - split}
+        train = [f"{_ucf_path(action, n)} {acts.index(action) + 1}" for action, n in jobs if n not in held]
+        write_text(files.join(lists, f"trainlist{split:02d}.txt"), train)
+        write_text(
+            files.join(lists, f"testlist{split:02d}.txt"), [_ucf_path(action, n) for action, n in jobs if n in held]
+        )
+    return len(jobs)
+
+
+def _ucf_path(action: Action, number: int) -> str:
+    return f"{NAMES[action]}/v_{NAMES[action]}_g{number + 1:02d}_c01.avi"
+
+
+def write_jhmdb(uri: str, config: WorldConfig) -> int:
+    """Write `Rename_Images`, `puppet_mask` and `splits` of JHMDB; return the clips."""
+    acts = _acts(config)
+    jobs = [(action, number) for action in acts for number in range(config.jhmdb_clips)]
+    for action, number in progress(jobs, "world: jhmdb", unit="clip", total=len(jobs)):
+        clip = f"demo_{action}_f_nm_np1_{number}"
+        frames = _action_film(config, "jhmdb", action, number, config.jhmdb_frames)
+        for place, frame in enumerate(frames, 1):
+            write_png(files.join(uri, "Rename_Images", action, clip, f"{place:05d}.png"), frame.image)
+        masks: list[Mask] = [frame.masks[0] for frame in frames]
+        files.write_bytes(files.join(uri, "puppet_mask", action, clip, "puppet_mask.mat"), _mat(np.stack(masks, 2)))
+    for action in acts:
+        for split in (1, 2, 3):
+            # 1: training, 2: testing.
+            lines = [f"demo_{action}_f_nm_np1_{n}.avi {2 if (n + split) % 2 else 1}" for n in range(config.jhmdb_clips)]
+            write_text(files.join(uri, "splits", f"{action}_test_split{split}.txt"), lines)
+    return len(jobs)
+
+
+def write_minikinetics(uri: str, config: WorldConfig) -> int:
+    """Write `videos/<class>/<id>.mp4`, `boxes/<class>/<id>.csv`, `train.csv` and `val.csv`; return the clips.
+
+    The object stands for the person whom a detector would have found: `evals/minikinetics.py` says what a box file is.
+    """
+    counts = {"train": config.minikinetics_train, "val": config.minikinetics_val}
+    jobs = [(split, action, n) for split, count in counts.items() for action in _acts(config) for n in range(count)]
+    lists = {split: ["label,youtube_id,time_start,time_end,split"] for split in counts}
+    seconds = config.minikinetics_frames / _FPS
+    for split, action, number in progress(jobs, "world: minikinetics", unit="clip", total=len(jobs)):
+        # Kinetics names its classes in small letters, with spaces.
+        label, clip = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", NAMES[action]).lower(), f"{split}_{action}_{number:04d}"
+        frames = _action_film(config, f"minikinetics/{split}", action, number, config.minikinetics_frames)
+        write_mp4(files.join(uri, "videos", label, f"{clip}.mp4"), (frame.image for frame in frames), _FPS)
+        boxes = ((place, mask_tools.box(frame.masks[0])) for place, frame in enumerate(frames))
+        rows = [f"{place},{','.join(f'{side:g}' for side in box)}" for place, box in boxes if box is not None]
+        write_text(files.join(uri, "boxes", label, f"{clip}.csv"), ["frame,x0,y0,x1,y1", *rows])
+        lists[split].append(f"{label},{clip},0,{seconds:g},{split}")
+    for split, lines in lists.items():
+        write_text(files.join(uri, f"{split}.csv"), lines)
+    return len(jobs)
+
+
+def _mat(masks: NDArray[np.bool_]) -> bytes:
+    """Return a MATLAB file of the masks HWT without the date that its header would carry."""
+    buffer = io.BytesIO()
+    savemat(buffer, {"part_mask": masks.astype(np.uint8)}, do_compression=True)
+    return b"MATLAB 5.0 MAT-file, previts demo world".ljust(_MAT_TEXT) + buffer.getvalue()[_MAT_TEXT:]

@@ -1,0 +1,1 @@
+"""Action recognition: UCF-101 and HMDB-51."""

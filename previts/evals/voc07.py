@@ -1,0 +1,202 @@
+"""Linear support vector machines on frozen features of VOC 2007."""
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.model_selection import StratifiedKFold
+from sklearn.svm import LinearSVC
+
+from previts.config.evaluation import EvaluationConfig, SvmConfig
+from previts.errors import InputError
+from previts.evals import features, labelled_images, metrics
+from previts.evals.features import Features, Labels
+from previts.evals.outcome import Outcome, Population
+from previts.models.moco import MoCo
+from previts.processes import prefetch
+from previts.processes.progress import progress
+from previts.storage import files
+
+# not stated: VirTex's VOC07 classification. Squared hinge, positives weighted 2 to 1, cost by 3 folds of trainval.
+COSTS = (0.01, 0.1, 1.0, 10.0)
+
+
+FOLDS = 3
+
+
+POSITIVE_WEIGHT = 2.0
+
+
+MAX_ITERATIONS = 2000
+
+
+def voc07(model: MoCo, data_uri: str, config: EvaluationConfig) -> Outcome:
+    """Train one linear SVM per class on VOC 2007 trainval and score test: `voc07/map` in percent.
+
+    Features come from a centre crop and are scaled to unit length. An image whose objects of a class are all
+    "difficult" is a negative in training and is left out of the test of that class (VirTex).
+
+    Args:
+        model: In eval mode.
+        data_uri: Folder with `VOCdevkit/VOC2007/{ImageSets/Main,JPEGImages}`.
+        config: Uses resize, crop, batch_size, svm, limit, seed.
+
+    Raises:
+        InputError: If a file of the layout is missing or damaged.
+    """
+    root = files.join(data_uri, "VOCdevkit", "VOC2007")
+    classes = voc_classes(root)
+    before = features.weights_digest(model)
+    split_features, split_labels = {}, {}
+    load = partial(labelled_images.load_centre, resize=config.resize, crop=config.crop)
+    for split in ("trainval", "test"):
+        ids, labels_NC = read_voc_labels(root, classes, split)
+        chosen = labelled_images.evenly(len(ids), config.limit)
+        uris = [files.join(root, "JPEGImages", f"{ids[i]}.jpg") for i in chosen]
+        split_labels[split] = labels_NC[chosen]
+        split_features[split] = features.extract(model, uris, load, config.batch_size, f"VOC07 {split}")
+    result = probe_voc(
+        split_features["trainval"], split_labels["trainval"], split_features["test"], split_labels["test"],
+        method=config.svm.average_precision, seed=config.seed,
+    )  # fmt: skip
+    scored = {name: round(value, 2) for name, value in zip(classes, result.precision, strict=True) if value >= 0}
+    if not scored:
+        raise InputError(f"no class of {root} has positives in both trainval and test; nothing can be scored")
+    return Outcome(
+        metrics={"voc07/map": float(np.mean([value for value in result.precision if value >= 0]))},
+        protocol={
+            "classifier": "one-vs-all LinearSVC, squared hinge, on unit-length pooled features of one centre crop",
+            "average_precision": config.svm.average_precision,
+            "difficult": "negative in training, left out of the test",
+            "costs": dict(zip(classes, result.cost, strict=True)),
+            "average_precision_by_class": scored,
+            "classes_without_positives": [name for name in classes if name not in scored],
+            "images": {split: len(labels) for split, labels in split_labels.items()},
+            **features.unchanged(model, before),
+        },
+        populations={
+            "voc07/map": Population(
+                len(split_labels["test"]), "images", _voc_chance(split_labels["test"], result, config.svm)
+            )
+        },
+    )
+
+
+def _voc_chance(test_labels_NC: Labels, result: "VocResult", settings: SvmConfig) -> float | None:
+    """Return the expected mean AP of random scores in percent; None for 11-point AP, which has no closed form."""
+    if settings.average_precision != "area":
+        return None
+    scored_NC = test_labels_NC[:, np.array(result.precision) >= 0].T
+    chances = [
+        metrics.chance_average_precision(int((labels == 1).sum()), int((labels != 0).sum())) for labels in scored_NC
+    ]
+    return 100 * float(np.mean(chances))
+
+
+def voc_classes(root: str) -> list[str]:
+    """Return the classes for which VOC 2007 has lists, sorted.
+
+    Raises:
+        InputError: If there is no class, or a class has no list of test images.
+    """
+    folder = files.join(root, "ImageSets", "Main")
+    names = set(files.names(folder))
+    classes = sorted(name.removesuffix("_trainval.txt") for name in names if name.endswith("_trainval.txt"))
+    # "train" is a class as well as a split, so test.txt and train.txt do not identify classes.
+    for name in classes:
+        if f"{name}_test.txt" not in names:
+            raise InputError(f"{files.join(folder, f'{name}_test.txt')} is missing; add the test lists")
+    if not classes:
+        raise InputError(f"there is no {files.join(folder, '<class>_trainval.txt')}; expected VOC 2007 as published")
+    return classes
+
+
+def read_voc_labels(root: str, classes: Sequence[str], split: str) -> tuple[list[str], Labels]:
+    """Return the image names of a split and their labels, N x C: 1 present, -1 absent, 0 only difficult objects.
+
+    Raises:
+        InputError: If a list is missing, a line is invalid, or the lists do not name the same images.
+    """
+    columns: list[dict[str, int]] = []
+    for name in classes:
+        uri = files.join(root, "ImageSets", "Main", f"{name}_{split}.txt")
+        column = {}
+        for number, line in enumerate(files.read_bytes(uri).decode("ascii", "replace").splitlines(), start=1):
+            words = line.split()
+            if not words:
+                continue
+            if len(words) != 2 or words[1] not in ("-1", "0", "1"):
+                raise InputError(f"{uri}, line {number}: expected '<image> <-1, 0 or 1>', got {line!r}")
+            column[words[0]] = int(words[1])
+        if columns and column.keys() != columns[0].keys():
+            raise InputError(f"{uri} does not name the same images as the list of {classes[0]!r}")
+        columns.append(column)
+    ids = sorted(columns[0])
+    if not ids:
+        raise InputError(f"the lists {files.join(root, 'ImageSets', 'Main', f'*_{split}.txt')} name no image")
+    return ids, np.array([[column[name] for column in columns] for name in ids], dtype=np.int64)
+
+
+@dataclass(frozen=True)
+class VocResult:
+    """By class: average precision in percent, or -1 if a split has no positive or no negative; the chosen cost."""
+
+    precision: list[float]
+    cost: list[float]
+
+
+def probe_voc(
+    train_ND: Features, train_labels_NC: Labels, test_ND: Features, test_labels_NC: Labels, *, method: str, seed: int
+) -> VocResult:
+    """Fit and score one linear SVM per class; labels as in `read_voc_labels`, features of any length."""
+    train_ND, test_ND = _unit(train_ND), _unit(test_ND)
+
+    def probe(number: int) -> tuple[float, float]:
+        truth_N = train_labels_NC[:, number] == 1
+        kept_N = test_labels_NC[:, number] != 0
+        test_truth_N = test_labels_NC[kept_N, number] == 1
+        if not test_truth_N.any() or truth_N.all() or not truth_N.any():
+            return -1.0, COSTS[0]
+        cost = _best_cost(train_ND, truth_N, seed)
+        scores_N = _svm(cost, seed).fit(train_ND, truth_N).decision_function(test_ND[kept_N])
+        return 100 * _average_precision(method, test_truth_N, scores_N), cost
+
+    with ThreadPoolExecutor(prefetch.THREADS) as pool:  # the solver releases Python's lock
+        numbers = range(train_labels_NC.shape[1])
+        found = list(progress(pool.map(probe, numbers), "VOC07 SVMs", unit="class", total=len(numbers)))
+    return VocResult([precision for precision, _ in found], [cost for _, cost in found])
+
+
+def _unit(features_ND: Features) -> Features:
+    return np.asarray(features_ND / np.maximum(np.linalg.norm(features_ND, axis=1, keepdims=True), 1e-12))
+
+
+def _svm(cost: float, seed: int) -> LinearSVC:
+    weights = {True: POSITIVE_WEIGHT, False: 1.0}
+    return LinearSVC(C=cost, class_weight=weights, max_iter=MAX_ITERATIONS, dual="auto", random_state=seed)
+
+
+def _best_cost(train_ND: Features, truth_N: NDArray[np.bool_], seed: int) -> float:
+    """Return the cost with the best mean average precision over the folds; the smallest if there are no folds."""
+    folds = min(FOLDS, int(truth_N.sum()), int((~truth_N).sum()))
+    if folds < 2:
+        return COSTS[0]
+    parts = list(StratifiedKFold(folds).split(train_ND, truth_N))
+    means = []
+    for cost in COSTS:
+        found = []
+        for fit, held in parts:
+            svm = _svm(cost, seed).fit(train_ND[fit], truth_N[fit])
+            found.append(metrics.average_precision(truth_N[held], svm.decision_function(train_ND[held])))
+        means.append(np.mean(found))
+    return COSTS[int(np.argmax(means))]
+
+
+def _average_precision(method: str, truth_N: NDArray[np.bool_], scores_N: NDArray[np.floating[Any]]) -> float:
+    if method == "11-point":
+        return metrics.eleven_point_average_precision(truth_N, scores_N)
+    return metrics.average_precision(truth_N, scores_N)

@@ -1,0 +1,1 @@
+"""Videos in: crawls are read, files fetched, decoded in a child process and stored in shards."""

@@ -1,0 +1,1 @@
+"""Videos and images as data: decoding, normalisation, geometry, masks, drawing."""

@@ -1,0 +1,212 @@
+"""The eight variants of the Backgrounds Challenge: object and background of a picture or a clip, taken apart.
+
+PreViTS section 4.4, figures 3 and 4; the recipe of Xiao et al. 2020 ("Noise or Signal"). Pixels in, pixels out; never
+reads a file and never scores anything. In a clip everything is done frame by frame: mask, box and tiles are the
+frame's own.
+
+An empty mask (the object is out of sight) leaves the background as it is and the foreground black; a box that spans the
+frame leaves no strip to fill it with and turns black. `Oddities` counts both.
+
+Shape suffixes: T frames, H W pixels, C channels.
+"""
+
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from previts.errors import InputError
+from previts.media import masks
+from previts.media.masks import Mask
+
+Pixels = NDArray[np.uint8]
+
+MIXED = ("mixed_same", "mixed_rand", "mixed_next")
+VARIANTS = ("original", *MIXED, "only_fg", "no_fg", "only_bg_b", "only_bg_t")
+
+
+def only_fg(image_HWC: Pixels, mask_HW: Mask) -> Pixels:
+    """Return the object on black."""
+    return image_HWC * mask_HW[..., None].astype(np.uint8)
+
+
+def no_fg(image_HWC: Pixels, mask_HW: Mask) -> Pixels:
+    """Return the picture with the object's shape black."""
+    return image_HWC * (~mask_HW)[..., None].astype(np.uint8)
+
+
+def _corners(mask_HW: Mask) -> tuple[int, int, int, int]:
+    """Return the box xyxy around the object, right and bottom exclusive; all 0 where there is none."""
+    box = masks.box(mask_HW)
+    x0, y0, x1, y1 = (0, 0, 0, 0) if box is None else (int(value) for value in box)
+    return x0, y0, x1, y1
+
+
+def only_bg_b(image_HWC: Pixels, mask_HW: Mask) -> Pixels:
+    """Return the picture with the object's bounding box black."""
+    x0, y0, x1, y1 = _corners(mask_HW)
+    result = image_HWC.copy()
+    result[y0:y1, x0:x1] = 0
+    return result
+
+
+def only_bg_t(image_HWC: Pixels, mask_HW: Mask) -> Pixels:
+    """Return the picture with the object's bounding box filled by tiles of the largest strip outside it.
+
+    A strip reaches over the whole width or height; where the box spans the whole picture, it turns black.
+    """
+    x0, y0, x1, y1 = _corners(mask_HW)
+    height, width = mask_HW.shape
+    result = only_bg_b(image_HWC, mask_HW)
+    strips = {"above": y0 * width, "below": (height - y1) * width, "left": x0 * height, "right": (width - x1) * height}
+    side = max(strips, key=lambda name: strips[name])
+    # not stated: the first tile begins at the box's first row or column, and keeps its place along the strip.
+    rows, columns = np.arange(y1 - y0), np.arange(x1 - x0)
+    match side if strips[side] else "none":
+        case "above":
+            result[y0:y1, x0:x1] = image_HWC[rows % y0, x0:x1]
+        case "below":
+            result[y0:y1, x0:x1] = image_HWC[y1 + rows % (height - y1), x0:x1]
+        case "left":
+            result[y0:y1, x0:x1] = image_HWC[y0:y1, columns % x0]
+        case "right":
+            result[y0:y1, x0:x1] = image_HWC[y0:y1, x1 + columns % (width - x1)]
+    return result
+
+
+def mixed(image_HWC: Pixels, mask_HW: Mask, background_HWC: Pixels) -> Pixels:
+    """Return the object before the background of another picture (its `only_bg_t`), which is brought to its size."""
+    height, width = mask_HW.shape
+    if background_HWC.shape[:2] != (height, width):
+        background_HWC = np.asarray(cv2.resize(background_HWC, (width, height), interpolation=cv2.INTER_LINEAR))
+    return np.where(mask_HW[..., None], image_HWC, background_HWC)
+
+
+def vary(variant: str, image_HWC: Pixels, mask_HW: Mask, background_HWC: Pixels | None = None) -> Pixels:
+    """Return one variant of a picture.
+
+    Args:
+        variant: One of `VARIANTS`.
+        image_HWC: The picture.
+        mask_HW: Its object.
+        background_HWC: `only_bg_t` of the picture whose background a mixed variant takes, which needs it.
+    """
+    match variant:
+        case "original":
+            return image_HWC
+        case "only_fg":
+            return only_fg(image_HWC, mask_HW)
+        case "no_fg":
+            return no_fg(image_HWC, mask_HW)
+        case "only_bg_b":
+            return only_bg_b(image_HWC, mask_HW)
+        case "only_bg_t":
+            return only_bg_t(image_HWC, mask_HW)
+        case "mixed_same" | "mixed_rand" | "mixed_next":
+            if background_HWC is None:
+                raise ValueError(f"{variant} needs the background of another picture")
+            return mixed(image_HWC, mask_HW, background_HWC)
+    raise ValueError(f"there is no variant {variant!r}; allowed: {', '.join(VARIANTS)}")
+
+
+def vary_clip(variant: str, frames_THWC: Pixels, masks_THW: Mask, background_THWC: Pixels | None = None) -> Pixels:
+    """Return one variant of a clip, frame by frame.
+
+    Args:
+        variant: One of `VARIANTS`.
+        frames_THWC: The clip.
+        masks_THW: The object in each of its frames.
+        background_THWC: `only_bg_t` of the clip whose background a mixed variant takes, which needs it. Of any length:
+            frame t stands before its frame t mod T, so that a short background begins anew.
+
+    Raises:
+        ValueError: If there is not one mask of the frame's size for each frame.
+    """
+    if frames_THWC.shape[:3] != masks_THW.shape:
+        raise ValueError(f"frames and masks must fit each other, got {frames_THWC.shape = }, {masks_THW.shape = }")
+    if variant == "original":
+        return frames_THWC
+    result = np.empty_like(frames_THWC)
+    for t, (frame_HWC, mask_HW) in enumerate(zip(frames_THWC, masks_THW, strict=True)):
+        behind = None if background_THWC is None else background_THWC[t % len(background_THWC)]
+        result[t] = vary(variant, frame_HWC, mask_HW, behind)
+    return result
+
+
+@dataclass(frozen=True)
+class Oddities:
+    """How many pictures or frames there were, and in how many the object was out of sight or its box spanned them."""
+
+    frames: int = 0
+    empty: int = 0
+    spanned: int = 0
+
+    def __add__(self, other: "Oddities") -> "Oddities":
+        return Oddities(self.frames + other.frames, self.empty + other.empty, self.spanned + other.spanned)
+
+
+def oddities(masks_THW: Mask) -> Oddities:
+    """Return how many of the masks are empty and how many have a box as large as the frame."""
+    height, width = masks_THW.shape[1:]
+    boxes = [_corners(mask_HW) for mask_HW in masks_THW]
+    empty = sum(box == (0, 0, 0, 0) for box in boxes)
+    return Oddities(len(boxes), empty, sum(box == (0, 0, width, height) for box in boxes))
+
+
+def partner(
+    variant: str, class_number: int, number: int, counts: Sequence[int], rng: np.random.Generator
+) -> tuple[int, int]:
+    """Return class and number of the picture whose background a mixed variant takes.
+
+    Args:
+        variant: One of `MIXED`.
+        class_number: Of the picture that gives the object.
+        number: Of that picture among those of its class.
+        counts: How many pictures each class has, all at least 1; for mixed_same at least 2.
+        rng: Decides among those that are allowed. Of mixed_rand these are all, its own class and itself among them.
+    """
+    match variant:
+        case "mixed_same":
+            own = counts[class_number]
+            return class_number, (number + 1 + int(rng.integers(own - 1))) % own
+        case "mixed_rand":
+            other = int(rng.integers(len(counts)))
+            return other, int(rng.integers(counts[other]))
+        case "mixed_next":
+            after = (class_number + 1) % len(counts)
+            return after, int(rng.integers(counts[after]))
+    raise ValueError(f"{variant!r} does not mix pictures")
+
+
+def partners(variant: str, labels: Sequence[int], keys: Sequence[str], seed: int) -> list[int]:
+    """Return for each picture or clip the place of the one whose background a mixed variant takes.
+
+    The class after the last is the first; classes that nothing is left of are passed over.
+
+    Args:
+        variant: One of `MIXED`.
+        labels: Class number of each.
+        keys: Name of each, unlike all others: with the seed it decides, so that the order of a list does not matter
+            to who draws what.
+        seed: Another seed, other partners.
+
+    Raises:
+        InputError: If mixed_same meets a class of one, or mixed_next a single class.
+    """
+    members: dict[int, list[int]] = {}
+    for place in sorted(range(len(keys)), key=lambda place: (labels[place], keys[place])):
+        members.setdefault(labels[place], []).append(place)
+    classes, groups = list(members), list(members.values())
+    chosen = []
+    for place, (label, key) in enumerate(zip(labels, keys, strict=True)):
+        if variant == "mixed_same" and len(members[label]) < 2:
+            raise InputError(f"{key} is alone in its class, and mixed_same takes the background of another one of it")
+        if variant == "mixed_next" and len(classes) < 2:
+            raise InputError(f"{key} is of the only class, and mixed_next takes the background of the next class")
+        rng = np.random.default_rng([seed, zlib.crc32(f"{variant}/{key}".encode())])
+        at = partner(variant, classes.index(label), members[label].index(place), [len(group) for group in groups], rng)
+        chosen.append(groups[at[0]][at[1]])
+    return chosen

@@ -1,0 +1,1 @@
+"""Pretraining: pairs from an index, one loop, a checkpoint."""

@@ -1,0 +1,162 @@
+"""Which frames of a video become query, key and the third clip of the speed task, and which region of them is cropped.
+
+PreViTS sections 3.1 (three segments, two speeds) and 3.2 (temporal and spatial constraint) and the ablations of tables
+6a and 6b. Pure: it draws from the generator it is given and touches neither pixels nor files.
+
+A video of which too little could be tracked still gives a pair, drawn without constraints and flagged.
+"""
+
+import hashlib
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from previts.config.experiment import SamplingConfig
+from previts.errors import InputError
+
+"""Left, top, right, bottom in pixels; right and bottom are exclusive."""
+
+
+# Splits that are never learnt from, as crawls name them.
+HELD_OUT = ("test", "val", "validate", "validation")
+
+
+class Timeline(Protocol):
+    """What must be known of a video to draw frames from it; `index.IndexRecord` is one."""
+
+    @property
+    def num_frames(self) -> int:
+        """Frames of the clip."""
+
+    @property
+    def fps(self) -> float:
+        """Frames a second."""
+
+    @property
+    def spans(self) -> Sequence[Sequence[int]]:
+        """Half-open [start, stop) runs of frames in which the object is visible, in order."""
+
+
+@dataclass(frozen=True)
+class Pair:
+    """First frames of the clips of a pair, and whether the object is visible in all of them.
+
+    `other` is the third clip of the speed task, None without that task.
+    """
+
+    query: int
+    key: int
+    other: int | None
+    constrained: bool
+
+
+class Speeds(NamedTuple):
+    """At which speed query and key run, and at which one the other clip: every frame (1), every second one (2), ..."""
+
+    pair: int
+    other: int
+
+
+def draw_speeds(config: SamplingConfig, generator: np.random.Generator) -> Speeds:
+    """Draw which of the two speeds query and key share (section 3.1); the other clip has the other one."""
+    first, second = config.speeds
+    return Speeds(first, second) if generator.random() < 0.5 else Speeds(second, first)
+
+
+def sample_pair(
+    video: Timeline, config: SamplingConfig, generator: np.random.Generator, *, speed_task: bool = False
+) -> Pair:
+    """Draw the first frames of a query and a key clip (section 3.2; the gap is the delta of table 6a).
+
+    Both clips lie inside a span of the tube; with `visible="middle"` it is enough that their middle frame does.
+    `varying` draws the two independently; `constant` puts the key `gap_seconds` after the query, or before it near the
+    end; `zero` takes the same clip twice. A constant gap that the tube is too short for shrinks to the largest one it
+    allows. With too few tracked frames, or no room for a clip, the draw is from the whole video and the pair is not
+    `constrained`.
+
+    With the `speed_task` there is a third clip: a segment drawn like the others (with a gap that is not `varying` it
+    begins where the key does), or with `other_segment="key"` the key's own. Every clip then has the room that the
+    fastest speed takes, so that where a clip lies tells nothing of its speed.
+    """
+    window = _reach(config, speed_task, config.clip_frames - 1) + 1
+    starts = np.arange(max(1, video.num_frames - window + 1))
+    constrained = False
+    if config.constraint == "tracking":
+        tracked = sum(stop - start for start, stop in video.spans)
+        visible = _visible_starts(video, config, window, reference_offset(config, speed_task))
+        constrained = len(visible) > 0 and tracked >= config.min_tracked_fraction * video.num_frames
+        starts = visible if constrained else starts
+    match config.gap:
+        case "varying":
+            query, key = generator.choice(starts), generator.choice(starts)
+        case "zero":
+            query = key = generator.choice(starts)
+        case "constant":
+            query, key = _constant_gap(starts, round(config.gap_seconds * video.fps), generator)
+    if not speed_task:
+        return Pair(int(query), int(key), None, constrained)
+    own = config.other_segment == "own" and config.gap == "varying"
+    return Pair(int(query), int(key), int(generator.choice(starts) if own else key), constrained)
+
+
+def _reach(config: SamplingConfig, speed_task: bool, step: int) -> int:
+    """Return how many frames after its first one a clip of the fastest speed takes its frame number `step`."""
+    return step * config.clip_stride * (max(config.speeds) if speed_task else 1)
+
+
+def reference_offset(config: SamplingConfig, speed_task: bool) -> int:
+    """Return the distance from the first frame of a clip to the one whose mask stands for it with `visible="middle"`.
+
+    It is the middle frame of a clip of the fastest speed, for slower ones too, as the released code has it: 16 of a
+    window of 32.
+    """
+    return _reach(config, speed_task, config.clip_frames // 2)
+
+
+def _visible_starts(video: Timeline, config: SamplingConfig, window: int, reference: int) -> NDArray[np.int64]:
+    """Return the first frames, in order, of the clips in which the object is visible as `config` wants it."""
+    if config.visible == "clip":
+        ranges = [(start, stop - window + 1) for start, stop in video.spans]
+    else:
+        last = video.num_frames - window
+        ranges = [(max(0, start - reference), min(last + 1, stop - reference)) for start, stop in video.spans]
+    return np.concatenate([np.arange(0), *(np.arange(start, max(start, stop)) for start, stop in ranges)])
+
+
+def _constant_gap(starts: NDArray[np.int64], gap: int, generator: np.random.Generator) -> tuple[int, int]:
+    gap = min(gap, int(starts[-1] - starts[0]))
+    while True:  # ends at gap 0 at the latest
+        before, after = np.isin(starts - gap, starts), np.isin(starts + gap, starts)
+        able = np.flatnonzero(before | after)
+        if len(able):
+            chosen = generator.choice(able)
+            start = int(starts[chosen])
+            return start, start + gap if after[chosen] else start - gap
+        gap -= 1
+
+
+def clip_indices(start: int, num_frames: int, config: SamplingConfig, speed: int = 1) -> list[int]:
+    """Return the frames of the clip that begins at `start`; a video shorter than the clip is repeated."""
+    return [(start + step * config.clip_stride * speed) % num_frames for step in range(config.clip_frames)]
+
+
+def choose_videos(video_ids: Sequence[str], splits: Sequence[str], config: SamplingConfig) -> list[int]:
+    """Return which videos are learnt from: all but those of held-out splits, and of these a fixed share.
+
+    The share is taken by the digest of the id, so smaller shares are parts of larger ones (appendix A, figure 1).
+
+    Raises:
+        InputError: If no video is left.
+    """
+    able = [number for number, split in enumerate(splits) if split not in HELD_OUT]
+    if not able:
+        raise InputError(
+            f"no video to learn from: all {len(video_ids)} videos of the index are of {sorted(set(splits))}, "
+            f"and {', '.join(HELD_OUT)} are held out; crawl the training split too"
+        )
+    by_digest = sorted(able, key=lambda number: hashlib.sha256(video_ids[number].encode()).hexdigest())
+    return sorted(by_digest[: math.ceil(config.data_fraction * len(able))])

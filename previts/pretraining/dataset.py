@@ -1,0 +1,217 @@
+"""Pairs from an index: how the crops of a sample come from the shards to a batch.
+
+PreViTS sections 3.1 and 3.2. Everything random is drawn from a counter (seed, epoch, sample, purpose), so a sample is
+the same whatever the number of loader workers and processes, and a run can start at any step. Colours are not touched
+here, not even turned into RGB (`augment.py` does that on the training device; only its numbers are drawn here).
+
+Shape suffixes: B pairs of this process, N pairs of all processes, T frames, S pixels of a side of a crop, R = 3 S / 2
+rows of an I420 picture (`crops.py`).
+"""
+
+from collections.abc import Sequence
+from typing import Literal, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from previts.config.experiment import Experiment
+from previts.corpus import tube_table, video_table
+from previts.corpus.index_table import Index, IndexRecord
+from previts.errors import InputError, VideoError
+from previts.pretraining import augment, clip_sampling, crop_sampling, cropping
+from previts.pretraining.schedule import Purpose, Schedule, generator
+from previts.storage import files, folders
+
+Role = Literal["query", "key", "other"]
+_ROLES: dict[Role, int] = {"query": 0, "key": 1, "other": 2}
+
+_UNKNOWN_MATRIX = 2  # H.264's code
+
+
+class Sample(NamedTuple):
+    """One clip of a pair: pictures (T, R, S) as I420, the mask of the object (T, S, S), the `draw` for `augment`.
+
+    `matrix` is H.264's code of the colour matrix.
+    """
+
+    video_id: str
+    clip: NDArray[np.uint8]
+    matrix: int
+    mask: NDArray[np.bool_]
+    masked: bool
+    draw: NDArray[np.float32]
+    error: str
+
+
+class Side(NamedTuple):
+    """The queries, the keys or the other clips of a batch, on the CPU. Where not `usable`, the clip is a stand-in.
+
+    Clips are (B, T, R, S) uint8 as I420, masks (B, T, S, S), draws (B, P), the rest (B,). `matrices` holds H.264's
+    codes of the colour matrices. A mask that is not known (`masked` is False) is all True.
+    """
+
+    clips: Tensor
+    matrices: Tensor
+    masks: Tensor
+    masked: Tensor
+    usable: Tensor
+    draws: Tensor
+    video_ids: list[str]
+
+
+class Batch(NamedTuple):
+    """What one step of this process takes; `damaged` lists (video id, reason).
+
+    Row b holds the query of pair b, and the key of pair `key_order[b]` with the `other` clip of the same pair, if there
+    is a speed task.
+    """
+
+    query: Side
+    key: Side
+    other: Side | None
+    key_order: Tensor
+    damaged: list[tuple[str, str]]
+
+
+Request = tuple[int, int, int, int]
+"""Step, epoch, sample of the query, sample of the key."""
+
+Item = tuple[int, list[Sample]]
+"""Step; the query of one sample, then the key of another and, with the speed task, that one's other clip."""
+
+
+class PairDataset(Dataset[Item]):
+    """The chosen videos of an index as clips of pairs; asked by `Request`s, which `load_batches` makes."""
+
+    def __init__(self, index: Index, experiment: Experiment) -> None:
+        columns = index.table.select(["video_id", "split"]).to_pydict()
+        self.index, self.experiment = index, experiment
+        self.numbers = clip_sampling.choose_videos(columns["video_id"], columns["split"], experiment.sampling)
+        self.speed_task = experiment.objective.speed_weight > 0
+        self._check_shards()
+
+    def _check_shards(self) -> None:
+        present = set(files.names(self.index.videos_uri))
+        wanted = {video_table.tar_name(shard) for shard in self.index.table.column("shard").unique().to_pylist()}
+        if missing := sorted(wanted - present):
+            raise InputError(
+                f"{self.index.videos_uri} lacks {len(missing)} of the {len(wanted)} shards that {self.index.uri} "
+                f"names, the first is {missing[0]}; bring them back, or delete the tables of these shards and "
+                f"{folders.MANIFEST} there and run `previts download` again"
+            )
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    def __getitem__(self, request: Request) -> Item:
+        """Return the step, the query of one sample and what goes with the key of another."""
+        step, epoch, query, key = request
+        beside: tuple[Role, ...] = ("key", "other") if self.speed_task else ("key",)
+        return step, [*self.samples(epoch, query, ("query",)), *self.samples(epoch, key, beside)]
+
+    def samples(self, epoch: int, sample: int, roles: Sequence[Role]) -> list[Sample]:
+        """Return clips of a sample. Where one of them is damaged, all are grey with `error` set."""
+        config, seed, size = self.experiment.sampling, self.experiment.seed, self.experiment.augment.size
+        video = self.index[self.numbers[sample % len(self.numbers)]]
+        pair = clip_sampling.sample_pair(
+            video, config, generator(seed, epoch, sample, Purpose.PAIR), speed_task=self.speed_task
+        )
+        frames = self._frames(pair, epoch, sample, video.num_frames, roles)
+        draws = {
+            role: augment.draw(self.experiment.augment, generator(seed, epoch, sample, Purpose.AUGMENT, _ROLES[role]))
+            for role in roles
+        }
+        mask_frames = {role: self._mask_frames(pair, role, taken, video.num_frames) for role, taken in frames.items()}
+        wanted = sorted(set().union(*frames.values()))
+        try:
+            planes = dict(zip(wanted, video_table.read_planes(self.index.videos_uri, video, wanted), strict=True))
+            masks = self._read_masks(video, mask_frames) if pair.constrained else {}
+        except (VideoError, tube_table.DamagedTubeError) as error:
+            return [_stand_in(video.video_id, config.clip_frames, size, draws[role], str(error)) for role in roles]
+        made = []
+        for role in roles:
+            reference = masks[mask_frames[role][config.clip_frames // 2]] if pair.constrained else None
+            numbers = generator(seed, epoch, sample, Purpose.CROP, _ROLES[role])
+            crop = cropping.even_crop(crop_sampling.sample_crop(reference, video.height, video.width, config, numbers))
+            pictures = [planes[frame] for frame in frames[role]]
+            clip_TRS = cropping.crop_pictures(pictures, crop, size)
+            mask_TSS = (
+                cropping.crop_masks([masks[frame] for frame in mask_frames[role]], crop, size)
+                if pair.constrained
+                else None
+            )
+            # Without a mask the key is its own foreground; the pair takes no part in the attention loss.
+            masked = mask_TSS is not None and bool(mask_TSS.any())
+            if mask_TSS is None or not masked:
+                mask_TSS = np.ones((config.clip_frames, size, size), np.bool_)
+            made.append(Sample(video.video_id, clip_TRS, pictures[0].matrix, mask_TSS, masked, draws[role], ""))
+        return made
+
+    def _frames(
+        self, pair: clip_sampling.Pair, epoch: int, sample: int, num_frames: int, roles: Sequence[Role]
+    ) -> dict[Role, list[int]]:
+        """Return which frames of the video each clip takes."""
+        config, seed = self.experiment.sampling, self.experiment.seed
+        speeds = clip_sampling.Speeds(1, 1)
+        if self.speed_task:
+            speeds = clip_sampling.draw_speeds(config, generator(seed, epoch, sample, Purpose.SPEED))
+        return {
+            role: clip_sampling.clip_indices(
+                _start(pair, role), num_frames, config, speeds.other if role == "other" else speeds.pair
+            )
+            for role in roles
+        }
+
+    def _mask_frames(self, pair: clip_sampling.Pair, role: Role, frames: list[int], num_frames: int) -> list[int]:
+        """Return for each frame of a clip the frame whose mask it has."""
+        config = self.experiment.sampling
+        if config.visible == "clip":
+            return frames
+        reference = _start(pair, role) + clip_sampling.reference_offset(config, self.speed_task)
+        return [reference % num_frames] * len(frames)
+
+    def _read_masks(self, video: IndexRecord, frames: dict[Role, list[int]]) -> dict[int, NDArray[np.bool_]]:
+        wanted = sorted(set().union(*frames.values()))
+        masks = tube_table.read_masks(self.index.tubes_uri, video.shard, video.tube_offset, video.tube_size, wanted)
+        return dict(zip(wanted, masks, strict=True))
+
+
+def _start(pair: clip_sampling.Pair, role: Role) -> int:
+    start = {"query": pair.query, "key": pair.key, "other": pair.other}[role]
+    if start is None:
+        raise ValueError("there is no other clip without the speed task")
+    return start
+
+
+def _stand_in(video_id: str, frames: int, size: int, draw_P: NDArray[np.float32], error: str) -> Sample:
+    whole = np.ones((frames, size, size), np.bool_)
+    return Sample(video_id, cropping.grey(frames, size), _UNKNOWN_MATRIX, whole, False, draw_P, error)
+
+
+def collate(items: list[Item], schedule: Schedule) -> Batch:
+    """Stack the samples of a step."""
+    step = items[0][0]
+    sides = list(zip(*(samples for _, samples in items), strict=True))
+    damaged = {sample.video_id: sample.error for side in sides for sample in side if sample.error}
+    query, key, *other = (_stack(side) for side in sides)
+    key_order = torch.from_numpy(schedule.key_order(step))
+    return Batch(query, key, other[0] if other else None, key_order, sorted(damaged.items()))
+
+
+def _stack(samples: Sequence[Sample]) -> Side:
+    usable = [not sample.error for sample in samples]
+    # A damaged clip is stood in for by the next good one, for the sake of batch normalisation.
+    rows = range(len(usable))
+    source = [next((other for other in (*rows[row:], *rows[:row]) if usable[other]), row) for row in rows]
+    return Side(
+        torch.from_numpy(np.stack([samples[row].clip for row in source])),
+        torch.tensor([samples[row].matrix for row in source]),
+        torch.from_numpy(np.stack([sample.mask for sample in samples])),
+        torch.tensor([sample.masked for sample in samples]),
+        torch.tensor(usable),
+        torch.from_numpy(np.stack([samples[row].draw for row in source])),
+        [sample.video_id for sample in samples],
+    )

@@ -1,0 +1,1 @@
+"""Processes: workers, training ranks, prefetching threads, progress bars, exit codes."""

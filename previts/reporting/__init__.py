@@ -1,0 +1,1 @@
+"""The report page: numbers, evidence, pictures, as HTML, Markdown and CSV."""

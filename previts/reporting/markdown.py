@@ -1,0 +1,79 @@
+"""The report as Markdown."""
+
+import re
+from collections.abc import Iterable
+
+from previts.reporting.contents import ARROWS, FEW_LEGEND, FEW_MARK, Page, table_title, truth_sentence
+from previts.reporting.inputs import short
+from previts.reporting.metrics import TITLES, Metric
+from previts.reporting.numbers import MeasuredOn, TableCell
+
+
+def markdown(page: Page) -> str:
+    """Return the page as Markdown."""
+    lines = ["# PreViTS: measured and reported", ""]
+    lines += [f"**{page.warning}**", ""] if page.warning else []
+    numbers = {(note.status, note.cause): note.number for note in page.notes}
+    for table in page.tables:
+        heads = [_md_head(metric, items) for metric, items in table.columns]
+        lines += [
+            f"## {_md(table_title(table.name))}",
+            "",
+            _md_row(["arm", *heads]),
+            _md_row(["---"] * (len(heads) + 1)),
+        ]
+        lines += [_md_row([_md(row.title), *(_md_cell(cell, numbers) for cell in cells)]) for row, cells in table.rows]
+        for title, values in table.cited:
+            quoted = zip(table.metrics, values, strict=True)
+            cells = ["" if value is None else f"paper {metric.show(value)}" for metric, value in quoted]
+            lines += [_md_row([_md(title), *cells])]
+        lines += [
+            "",
+            "Measured (difference to the first arm), then the number of the paper. "
+            "Bold: best of the column, where the arms differ.",
+            "",
+            *([FEW_LEGEND, ""] if table.few_items else []),
+        ]
+    if page.notes:
+        lines += ["## Missing numbers", ""]
+        lines += [f"{note.number}. {_md(note.cause)} ({_md('; '.join(note.where[:12]))})" for note in page.notes] + [""]
+    for corpus in page.corpora:
+        lines += [f"## Corpus {corpus.fingerprint}", "", *([_md(corpus.cause), ""] if corpus.cause else [])]
+        lines += [_md_row(["step", "number", "remark"]), _md_row(["---"] * 3)] if corpus.steps else []
+        lines += [_md_row([what, number, remark]) for what, number, _, remark in corpus.steps] + [""]
+        lines += [f"- {count} x {_md(reason)}" for count, reason in corpus.failures] + [""]
+        if corpus.spread:
+            lines += [_md_row(["tubes", "mean", "25 %", "50 %", "75 %"]), _md_row(["---"] * 5)]
+            lines += [_md_row([what, *cells]) for what, cells in corpus.spread] + [""]
+        if corpus.score:
+            lines += [_md(truth_sentence(corpus)), ""]
+    if page.differing:
+        lines += ["## What differs between the arms", "", _md_row(["arm", *map(_md, page.differing)])]
+        lines += [_md_row(["---"] * (len(page.differing) + 1))]
+        for place, item in enumerate(page.checkpoints):
+            lines += [_md_row([_md(item.title), *(_md(values[place]) for values in page.differing.values())])]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def _md(text: str) -> str:
+    """Return text from data as literal text of a Markdown table."""
+    return re.sub(r"([\\`*_|<>\[\]])", r"\\\1", short(text)).replace("&", "&amp;")
+
+
+def _md_row(cells: Iterable[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _md_head(metric: Metric, items: MeasuredOn) -> str:
+    title = f"{_md(TITLES.get(metric.benchmark, (metric.benchmark,))[0])} {_md(metric.title)}{ARROWS[metric.better]}"
+    facts = " · ".join(text for text in (items.chance, items.items) if text)
+    return f"{title} ({_md(facts)}{f' {FEW_MARK}' if items.few else ''})" if facts else title
+
+
+def _md_cell(cell: TableCell, numbers: dict[tuple[str, str], int]) -> str:
+    paper = f" / paper {cell.metric.show(cell.paper)}" if cell.paper is not None else ""
+    if cell.value is None:
+        return f"{'failed' if cell.status == 'failed' else 'not run'} ({numbers[cell.status, cell.cause]}){paper}"
+    value = cell.metric.show(cell.value)
+    delta = f" ({cell.metric.show(cell.delta, '+')})" if cell.delta is not None else ""
+    return (f"**{value}**" if cell.best else value) + delta + paper

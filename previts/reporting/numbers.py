@@ -1,0 +1,278 @@
+"""The tables of a report: one cell for every number of every arm.
+
+Tables 1, 4, 5 and 6 of PreViTS. A missing number is a cell with its cause. Reads and writes no files.
+"""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from previts.evals.outcome import Population
+from previts.evals.result import Result
+from previts.reporting.inputs import Checkpoint, ReportRow, is_finite, short
+from previts.reporting.metrics import KNOWN, METRICS, PLACES, SPLIT, TITLES, Metric
+
+FEW_ITEMS = 200  # below it, the standard error of an accuracy of 50 % is more than 3.5 points
+
+
+@dataclass(frozen=True)
+class TableCell:
+    """One number of one row, or the cause of its absence."""
+
+    row: ReportRow
+    metric: Metric
+    value: float | None
+    status: str
+    cause: str
+    population: Population | None = None
+    delta: float | None = None
+    best: bool = False
+
+    @property
+    def paper(self) -> float | None:
+        """The number that the paper reports."""
+        return self.row.reported.get(self.metric.key)
+
+    @property
+    def has_content(self) -> bool:
+        """Whether the cell has a number, a failure or a number of the paper."""
+        return self.status != "missing" or self.paper is not None
+
+    @property
+    def verdict(self) -> str:
+        """Whether the difference to the first arm is an improvement."""
+        if not self.metric.better or not self.delta or float(f"{self.delta:.{self.metric.digits}f}") == 0:
+            return "same"
+        return "up" if (self.delta > 0) == (self.metric.better == "higher") else "down"
+
+
+@dataclass(frozen=True)
+class MeasuredOn:
+    """What the numbers of a column are measured on, as text; empty where no result of the column states it.
+
+    Attributes:
+        chance: The chance level, such as "chance 11.1".
+        items: The test items, such as "108 images".
+        few: Whether any number of the column is measured on fewer than `FEW_ITEMS` items.
+    """
+
+    chance: str = ""
+    items: str = ""
+    few: bool = False
+
+
+def measured_on(metric: Metric, cells: Sequence[TableCell]) -> MeasuredOn:
+    """Return what the measured cells of one column are measured on; a range where they differ."""
+    known = [cell.population for cell in cells if cell.value is not None and cell.population is not None]
+    if not known:
+        return MeasuredOn()
+    chances = sorted({population.chance for population in known if population.chance is not None})
+    counts = sorted({population.items for population in known})
+    shown_chances = dict.fromkeys(metric.show(chance) for chance in (chances[:1] + chances[-1:]))
+    shown_counts = dict.fromkeys(f"{count:,}" for count in (counts[0], counts[-1]))
+    units = "/".join(dict.fromkeys(population.unit for population in known))
+    return MeasuredOn(
+        chance=f"chance {' to '.join(shown_chances)}" if chances else "",
+        items=f"{' to '.join(shown_counts)} {units}",
+        few=counts[0] < FEW_ITEMS,
+    )
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of the paper: cells by row, columns grouped by benchmark.
+
+    `extra` holds numbers that the paper lacks, `cited` the lines of others' work that it quotes.
+    """
+
+    name: str
+    metrics: list[Metric]
+    rows: list[tuple[ReportRow, list[TableCell]]]
+    extra: list[tuple[Metric, list[TableCell]]]
+    cited: list[tuple[str, list[float | None]]] = field(default_factory=list)
+
+    @property
+    def groups(self) -> list[tuple[str, int]]:
+        """The benchmarks in order, each with its number of columns."""
+        return list(Counter(metric.benchmark for metric in self.metrics).items())
+
+    @property
+    def columns(self) -> list[tuple[Metric, MeasuredOn]]:
+        """The numbers in order, each with what it is measured on."""
+        return [
+            (metric, measured_on(metric, [cells[place] for _, cells in self.rows]))
+            for place, metric in enumerate(self.metrics)
+        ]
+
+    @property
+    def further(self) -> list[tuple[Metric, MeasuredOn, list[TableCell]]]:
+        """The numbers of `extra`, each with what it is measured on."""
+        return [(metric, measured_on(metric, cells), cells) for metric, cells in self.extra]
+
+    @property
+    def few_items(self) -> bool:
+        """Whether any number is measured on fewer than `FEW_ITEMS` items."""
+        return any(items.few for _, items in self.columns) or any(items.few for _, items, _ in self.further)
+
+    @property
+    def cells(self) -> list[TableCell]:
+        """Every cell that counts: all columns, and further numbers that were measured or have a new cause."""
+        columns = [cell for _, cells in self.rows for cell in cells]
+        causes = {(cell.row.name, cell.cause) for cell in columns}
+        further = [cell for _, cells in self.extra for cell in cells if cell.status != "missing"]
+        return columns + [cell for cell in further if not cell.cause or (cell.row.name, cell.cause) not in causes]
+
+
+@dataclass(frozen=True)
+class Note:
+    """A cause of missing numbers, with its rows and benchmarks."""
+
+    number: int
+    status: str
+    cause: str
+    where: list[str]
+
+
+def make_tables(
+    rows: Sequence[ReportRow],
+    results: list[Result],
+    checkpoints: list[Checkpoint],
+    cited: Mapping[str, Mapping[str, Mapping[str, float]]],
+) -> list[Table]:
+    """Return the tables of the paper that have these rows, split by the first part of their names, then by benchmark.
+
+    Args:
+        rows: The arms in order.
+        results: All results.
+        checkpoints: The checkpoints of the rows.
+        cited: By table and title, the numbers of others that the paper quotes.
+    """
+    # Numbers of another protocol have names, and so columns, of their own.
+    by_cell = {
+        (result.checkpoint, name): replace(result, benchmark=name)
+        for result in results
+        for name in dict.fromkeys(key.split("/")[0] for key in result.metrics) or [result.benchmark]
+    }
+    state = {item.fingerprint: item for item in checkpoints}
+    grouped: dict[str, list[ReportRow]] = {}
+    for row in rows:
+        grouped.setdefault(row.name.split("/")[0] if "/" in row.name else "", []).append(row)
+    found = []
+    for name, members in grouped.items():
+        for table in _split(_table(name, members, by_cell, state)):
+            lines = [
+                (title, [numbers.get(metric.key) for metric in table.metrics])
+                for title, numbers in cited.get(table.name, {}).items()
+            ]
+            found.append(replace(table, cited=lines))
+    return found
+
+
+def _split(table: Table) -> list[Table]:
+    """Return a table of several benchmarks in the parts that the paper prints, each with the rows that have numbers."""
+    if table.name not in SPLIT:
+        return [table]
+    parts = []
+    for name in dict.fromkeys([table.name, *(PLACES.get(metric.benchmark, table.name) for metric in table.metrics)]):
+        chosen = [n for n, metric in enumerate(table.metrics) if PLACES.get(metric.benchmark, table.name) == name]
+        rows = [(row, [cells[n] for n in chosen]) for row, cells in table.rows]
+        filled = [(row, cells) for row, cells in rows if any(cell.has_content for cell in cells)]
+        main = name == table.name
+        if chosen or main:
+            metrics = [table.metrics[n] for n in chosen]
+            parts.append(Table(name, metrics, rows if main else filled or rows, table.extra if main else []))
+    return parts
+
+
+def _table(
+    name: str, rows: list[ReportRow], results: dict[tuple[str, str], Result], state: dict[str, Checkpoint]
+) -> Table:
+    present = {row.fingerprint for row in rows}
+    mine = [result for (checkpoint, _), result in results.items() if checkpoint in present]
+    reported = dict.fromkeys(key for row in rows for key in row.reported)
+    every = dict.fromkeys([*reported, *(key for item in mine for key in item.metrics)])
+    runs = Counter(item.benchmark for item in mine)
+    trained = sum(not state[fingerprint].cause for fingerprint in present)
+    metrics: list[Metric] = []
+    extra: list[Metric] = []
+    for benchmark in sorted({*runs, *(key.split("/")[0] for key in reported)}, key=_benchmark_order):
+        known = [metric for metric in METRICS if metric.benchmark == benchmark]
+        others = [_unknown(key) for key in sorted(every) if key.split("/")[0] == benchmark and key not in KNOWN]
+        shown = [metric for metric in known if metric.key in every] or known or others
+        shown = shown or [Metric(f"{benchmark}/result", "result")]
+        # Arms that share a checkpoint with another table may have further benchmarks: these are no columns of this one.
+        is_column = 2 * runs[benchmark] > trained or any(metric.key in reported for metric in shown)
+        (metrics if is_column else extra).extend(shown)
+        extra += [metric for metric in others if metric not in shown]
+    return Table(
+        name,
+        metrics,
+        list(zip(rows, _columns(rows, metrics, results, state), strict=True)),
+        [(metric, [cells[0] for cells in _columns(rows, [metric], results, state)]) for metric in extra],
+    )
+
+
+def _benchmark_order(benchmark: str) -> tuple[int, str]:
+    return (list(TITLES).index(benchmark) if benchmark in TITLES else len(TITLES), benchmark)
+
+
+def _unknown(key: str) -> Metric:
+    return Metric(key, short(key.partition("/")[2] or key, 60))
+
+
+def _columns(
+    rows: list[ReportRow], metrics: list[Metric], results: dict[tuple[str, str], Result], state: dict[str, Checkpoint]
+) -> list[list[TableCell]]:
+    """Return the cells of each row, compared with the first row and with the best of the column.
+
+    Values are compared as they are displayed. Nothing is best where all arms have the same value, or one arm has any.
+    """
+    grid = [
+        [
+            _cell(row, metric, results.get((row.fingerprint, metric.benchmark)), state[row.fingerprint])
+            for metric in metrics
+        ]
+        for row in rows
+    ]
+    for column, metric in enumerate(metrics):
+        measured = [value for cells in grid if (value := cells[column].value) is not None]
+        best = ""
+        if metric.better and len({metric.show(value) for value in measured}) > 1:
+            best = metric.show(max(measured) if metric.better == "higher" else min(measured))
+        first = grid[0][column].value
+        for number, cells in enumerate(grid):
+            cell = cells[column]
+            if cell.value is not None:
+                delta = cell.value - first if first is not None and number > 0 else None
+                cells[column] = replace(cell, delta=delta, best=metric.show(cell.value) == best)
+    return grid
+
+
+def _cell(row: ReportRow, metric: Metric, result: Result | None, checkpoint: Checkpoint) -> TableCell:
+    if result is None:
+        if checkpoint.cause:
+            return TableCell(row, metric, None, "failed", checkpoint.cause)
+        return TableCell(row, metric, None, "missing", "This benchmark was not run on this arm.")
+    if result.status != "ok":
+        cause = f"Evaluation failed: {short(result.error) or 'no reason was recorded'}"
+        return TableCell(row, metric, None, "failed", cause)
+    if metric.key not in result.metrics:
+        return TableCell(row, metric, None, "missing", "The evaluation finished, but does not give this number.")
+    value = result.metrics[metric.key]
+    if not is_finite(value):
+        cause = f"The evaluation gave {short(value, 40)}, which is not a finite number."
+        return TableCell(row, metric, None, "failed", cause)
+    return TableCell(row, metric, float(value), "measured", "", result.populations.get(metric.key))
+
+
+def make_notes(tables: list[Table]) -> list[Note]:
+    """Return every cause once, with its rows and benchmarks; failures come first."""
+    found: dict[tuple[str, str], dict[str, dict[str, None]]] = {}
+    for cell in (cell for table in tables for cell in table.cells if cell.cause):
+        title = TITLES.get(cell.metric.benchmark, (cell.metric.benchmark,))[0]
+        found.setdefault((cell.status, cell.cause), {}).setdefault(cell.row.name, {})[title] = None
+    ordered = sorted(found.items(), key=lambda item: item[0][0] != "failed")
+    return [
+        Note(number, *key, [f"{row} ({', '.join(titles)})" for row, titles in where.items()])
+        for number, (key, where) in enumerate(ordered, start=1)
+    ]

@@ -1,0 +1,211 @@
+"""The report of a set of results: measured numbers next to those of the paper, as one HTML page, Markdown and CSV.
+
+Reads finished folders; trains and evaluates nothing. A missing number is an empty cell with its cause. The page is one
+file that makes no network requests.
+"""
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from importlib import resources
+
+import jinja2
+from markupsafe import Markup
+
+from previts.errors import InputError
+from previts.evals.result import Result
+from previts.reporting import figures
+from previts.reporting.contents import ARROWS, FEW_LEGEND, FEW_MARK, Page, Panel, table_title, warning
+from previts.reporting.corpus import read_corpus
+from previts.reporting.evidence import (
+    attention_sheet,
+    read_attention,
+    read_class_attention,
+    read_keys,
+    read_provenance,
+    read_sheets,
+)
+from previts.reporting.inputs import Checkpoint, ReportRow, flatten, read_checkpoints, read_results, short
+from previts.reporting.markdown import markdown
+from previts.reporting.metrics import TITLES
+from previts.reporting.numbers import Table, make_notes, make_tables
+from previts.storage import files, folders
+from previts.storage.files import join
+
+__all__ = ["ReportRow", "build_report"]
+
+HTML, MARKDOWN, CSV, RESULT = "report.html", "report.md", "report.csv", "result.png"
+CURVES = (
+    ("loss", "Loss", "the weighted sum of all terms, which training minimises; lower is better"),
+    ("loss_contrastive", "Contrastive loss", "distinguishing the video's own key from the queue; lower is better"),
+    ("loss_attention", "Attention loss", "cosine distance between attention and tube, from 0 to 1; lower is better"),
+    ("attention_iou", "Attention IoU", "overlap of attention and tube during training; higher is better"),
+    ("loss_speed", "Speed loss", "distinguishing clips of different speeds; lower is better"),
+    ("speed_accuracy", "Speed accuracy", "share of clips whose speed is recognised; chance level 0.5"),
+)
+
+
+def build_report(
+    results: Sequence[str],
+    target_uri: str,
+    rows: Sequence[ReportRow],
+    *,
+    cited: Mapping[str, Mapping[str, Mapping[str, float]]] | None = None,
+    profile: str = "",
+    index: str = "",
+) -> dict[str, int | float]:
+    """Write the report of some results to a folder as HTML, Markdown and CSV, and return its counts.
+
+    If there are attention maps, `result.png` next to them shows those of all arms in one image.
+
+    Args:
+        results: URIs of folders that `previts evaluate` wrote.
+        target_uri: The folder for the three files.
+        rows: The arms in the order of the paper; several may share a checkpoint.
+        cited: By table and title, numbers of others that the paper quotes.
+        profile: Size of the run; empty if unknown.
+        index: The corpus to show first. The corpora of the checkpoints are always shown.
+
+    Raises:
+        InputError: If there are no rows, a URI is not the URI of a result, or two results belong to the same cell.
+    """
+    if not rows:
+        raise InputError("a report needs at least one row; give the rows of the paper that were trained")
+    found = read_results(results)
+    checkpoints = read_checkpoints(rows)
+    tables = make_tables(rows, found, checkpoints, cited or {})
+    indexes = [files.absolute(index)] if index else []
+    indexes += [
+        item.manifest.inputs["index"] for item in checkpoints if item.manifest and "index" in item.manifest.inputs
+    ]
+    corpora = [read_corpus(uri, number) for number, uri in enumerate(dict.fromkeys(indexes))]
+    cells = [cell for table in tables for cell in table.cells]
+    counts: dict[str, int | float] = {
+        "rows": len(rows),
+        "checkpoints": len(checkpoints),
+        "results": len(found),
+        **{status: sum(cell.status == status for cell in cells) for status in ("measured", "failed", "missing")},
+        **next((corpus.counts for corpus in corpora if corpus.score), {}),
+    }
+    page = Page(
+        warning=warning(short(profile, 40)),
+        code_version=folders.code_version(),
+        counts=counts,
+        tables=tables,
+        notes=make_notes(tables),
+        checkpoints=checkpoints,
+        panels=_panels(checkpoints),
+        attention=read_attention(found, checkpoints),
+        keys=read_keys(found, checkpoints),
+        class_attention=read_class_attention(found, checkpoints),
+        sheets=read_sheets(found, checkpoints),
+        corpora=corpora,
+        common=_common(checkpoints),
+        differing=_differing(checkpoints),
+        protocols=_protocols(found, checkpoints),
+        provenance=read_provenance(
+            [*(item.uri for item in checkpoints if item.manifest), *(item.uri for item in found)]
+        ),
+    )
+    text = _html(page)
+    files.write_bytes(join(target_uri, HTML), text.encode())
+    files.write_bytes(join(target_uri, MARKDOWN), markdown(page).encode())
+    files.write_bytes(join(target_uri, CSV), _csv(tables).encode())
+    if sheet := attention_sheet(found, checkpoints):
+        files.write_bytes(join(target_uri, RESULT), sheet)
+    return counts | {"page_bytes": len(text.encode())}
+
+
+def _panels(checkpoints: list[Checkpoint]) -> list[Panel]:
+    panels = []
+    for name, title, meaning in CURVES:
+        series = {number: item.curves[name] for number, item in enumerate(checkpoints) if name in item.curves}
+        if series:
+            svg = figures.curves({number: figures.curve_points(*curve) for number, curve in series.items()}, name)
+            absent = [item.title for number, item in enumerate(checkpoints) if item.curves and number not in series]
+            panels.append(Panel(title, meaning, Markup(svg), absent))  # drawn from numbers alone
+    return panels
+
+
+def _common(checkpoints: list[Checkpoint]) -> dict[str, str]:
+    """Return the configuration that all arms share."""
+    known = [item.configuration for item in checkpoints if item.configuration]
+    return (
+        {key: text for key, text in known[0].items() if all(other.get(key) == text for other in known)} if known else {}
+    )
+
+
+def _differing(checkpoints: list[Checkpoint]) -> dict[str, list[str]]:
+    """Return the fields in which the arms differ, each with the value of every checkpoint."""
+    known = [item.configuration for item in checkpoints if item.configuration]
+    keys = dict.fromkeys(key for configuration in known for key in configuration)
+    return {
+        key: [item.configuration.get(key, "") for item in checkpoints]
+        for key in keys
+        if len({configuration.get(key) for configuration in known}) > 1
+    }
+
+
+def _protocols(
+    results: list[Result], checkpoints: list[Checkpoint]
+) -> list[tuple[str, list[tuple[str, float]], list[tuple[str, str]]]]:
+    """Return each benchmark with the seconds of each checkpoint and the fields of its protocol with their values."""
+    titles = {item.fingerprint: item.title for item in checkpoints}
+    found = []
+    for benchmark in dict.fromkeys(result.benchmark for result in results):
+        mine = [result for result in results if result.benchmark == benchmark and result.checkpoint in titles]
+        protocols = [flatten(result.protocol) for result in mine if result.status == "ok"]
+        keys = dict.fromkeys(key for protocol in protocols for key in protocol)
+        fields = [
+            (short(key, 80), " | ".join(dict.fromkeys(item.get(key, "(none)") for item in protocols))) for key in keys
+        ]
+        found.append((benchmark, [(titles[result.checkpoint], result.seconds) for result in mine], fields))
+    return found
+
+
+def _html(page: Page) -> str:
+    environment = jinja2.Environment(
+        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters |= {"short": short, "table_title": table_title}
+    environment.globals |= {
+        "style": figures.style,
+        "titles": TITLES,
+        "arrows": ARROWS,
+        "few_mark": FEW_MARK,
+        "few_legend": FEW_LEGEND,
+    }
+    template = environment.from_string(resources.files("previts.reporting").joinpath("report.html").read_text("utf-8"))
+    numbers = {(note.status, note.cause): note.number for note in page.notes}
+    return template.render(page=page, numbers=numbers)
+
+
+def _csv(tables: list[Table]) -> str:
+    """Return every cell as a line; numbers have all digits of the result."""
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(
+        ["row", "metric", "value", "paper", "unit", "checkpoint", "benchmark", "status", "cause", "items", "chance"]
+    )
+    for cell in (cell for table in tables for cell in table.cells):
+        metric, population = cell.metric, cell.population
+        items, chance = (population.items, population.chance) if population else (None, None)
+        value, paper, items_text, chance_text = (
+            "" if number is None else repr(number) for number in (cell.value, cell.paper, items, chance)
+        )
+        writer.writerow(
+            [
+                cell.row.name,
+                metric.key,
+                value,
+                paper,
+                metric.unit,
+                cell.row.fingerprint,
+                metric.benchmark,
+                cell.status,
+                cell.cause,
+                items_text,
+                chance_text,
+            ]
+        )
+    return buffer.getvalue()

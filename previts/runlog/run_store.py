@@ -1,0 +1,236 @@
+"""The run store: runs as MLflow has them, found or created, described, and sent what a run log holds.
+
+Beside section 4 of PreViTS. The only file that talks to MLflow's runs; what it raises while MLflow does not answer is
+for its callers to catch, see `outages`.
+"""
+
+import fcntl
+import logging
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from previts.runlog.spool import Entry, Identity
+from previts.storage import files, folders
+
+if TYPE_CHECKING:
+    from mlflow.entities import Run
+    from mlflow.tracking import MlflowClient
+
+FINGERPRINT_TAG, GROUP_TAG, PARENT_TAG = "previts.fingerprint", "previts.group", "mlflow.parentRunId"
+ROOT_TAG = "previts.root"
+# What MLflow takes at once.
+PARAMS_AT_ONCE, METRICS_AT_ONCE, PARAM_LENGTH = 100, 900, 6000
+# Answers that another try would not change; everything else counts as an outage.
+REJECTIONS = ("INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST", "RESOURCE_ALREADY_EXISTS", "BAD_REQUEST")
+
+logger = logging.getLogger(__name__)
+
+
+def tracking_uri(root: str) -> str:
+    """Return where MLflow keeps the runs of a root."""
+    if given := os.environ.get("MLFLOW_TRACKING_URI"):
+        return given
+    folder = files.local_path(root)
+    return f"sqlite:///{os.path.join(os.path.abspath(folder) if folder else os.getcwd(), 'mlflow.db')}"
+
+
+@dataclass(frozen=True)
+class StoredRun:
+    """A run that MLflow has."""
+
+    client: "MlflowClient"
+    run_id: str
+
+    def send(self, entries: list[Entry]) -> None:
+        """Send entries in order, numbers in a row together; what MLflow rejects is dropped with a warning."""
+        from mlflow.entities import Metric
+        from mlflow.exceptions import MlflowException
+
+        waiting: list[Metric] = []
+        for number, entry in enumerate(entries):
+            if entry["kind"] == "metrics":
+                step, when = entry["step"], entry["time"]
+                waiting += [Metric(name, value, when, step) for name, value in entry["values"].items()]
+                following = entries[number + 1]["kind"] if number + 1 < len(entries) else ""
+                if following == "metrics" and len(waiting) < METRICS_AT_ONCE:
+                    continue
+            try:
+                self._send_one(entry, waiting)
+            except MlflowException as error:
+                if error.error_code not in REJECTIONS:
+                    raise
+                logger.warning("MLflow rejects an entry, it is dropped: %s", first_line(error))
+            waiting = []
+
+    def _send_one(self, entry: Entry, waiting: "list[Any]") -> None:
+        match entry["kind"]:
+            case "metrics":
+                for start in range(0, len(waiting), METRICS_AT_ONCE):
+                    self.client.log_batch(self.run_id, metrics=waiting[start : start + METRICS_AT_ONCE])
+            case "tag":
+                self.client.set_tag(self.run_id, entry["key"], entry["value"])
+            case "artifact":
+                if os.path.exists(entry["path"]):
+                    self.client.log_artifact(self.run_id, entry["path"], entry["folder"] or None)
+                else:
+                    logger.warning("%s is gone and cannot be sent to MLflow", entry["path"])
+            case "end":
+                self.client.set_terminated(self.run_id, entry["status"], entry["time"])
+                self._settle_parent()
+
+    def _settle_parent(self) -> None:
+        """Give the group's run the worst status of its arms; a run that is not ours is left alone."""
+        parent_id = self.client.get_run(self.run_id).data.tags.get(PARENT_TAG)
+        if parent_id is None:
+            return
+        parent = self.client.get_run(parent_id)
+        if GROUP_TAG not in parent.data.tags or FINGERPRINT_TAG in parent.data.tags:
+            return
+        arms = self.client.search_runs([parent.info.experiment_id], f"tags.`{PARENT_TAG}` = '{parent_id}'")
+        found = {arm.info.status for arm in arms}
+        worst = next(status for status in ("RUNNING", "FAILED", "KILLED", "FINISHED") if status in found)
+        if worst != "RUNNING":
+            self.client.set_terminated(parent_id, worst)
+
+
+def open_stored(root: str, identity: Identity, *, working: bool) -> StoredRun:
+    """Return the run that an identity names, created where it is not there; `working` marks it as running now."""
+    from mlflow.tracking import MlflowClient
+
+    for name in ("mlflow.store.db.utils", "alembic.runtime.migration"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    uri = tracking_uri(root)
+    with _locked(uri):
+        client = MlflowClient(uri)
+        adopted = os.environ.get("MLFLOW_RUN_ID", "")
+        experiment_id = client.get_run(adopted).info.experiment_id if adopted else _experiment(client, identity, uri)
+        if identity.kind == "addition":
+            tags = {FINGERPRINT_TAG: identity.fingerprint}
+            arm = _find(client, experiment_id, tags)
+            if arm is None:  # trained elsewhere: its numbers are all there is
+                arm = _create(client, experiment_id, tags, {}, identity.name)
+                client.set_terminated(arm.info.run_id)
+            return StoredRun(client, arm.info.run_id)
+        parent_id = adopted
+        if not adopted:
+            # The arms carry the group's tag too; only the parent has this one.
+            key = {GROUP_TAG: identity.group, "previts.role": "group"}
+            parent = _find(client, experiment_id, key) or _create(client, experiment_id, key, {}, identity.group)
+            parent_id = parent.info.run_id
+        if identity.kind == "group":
+            return StoredRun(client, parent_id)
+        key = {FINGERPRINT_TAG: identity.fingerprint}
+        about = {
+            PARENT_TAG: parent_id,
+            GROUP_TAG: identity.group,
+            ROOT_TAG: files.absolute(root),
+            "previts.version": folders.code_version(),
+        }
+        arm = _find(client, experiment_id, key) or _create(client, experiment_id, key, about, identity.name)
+        _describe(client, arm, identity, about, running=parent_id if working and not adopted else "", working=working)
+        return StoredRun(client, arm.info.run_id)
+
+
+def running_arms(root: str, experiment: str) -> list[StoredRun]:
+    """Return the arms of a root that count as running."""
+    from mlflow.tracking import MlflowClient
+
+    uri = tracking_uri(root)
+    if _database(uri) and not os.path.exists(_database(uri)):
+        return []
+    client = MlflowClient(uri)
+    found = client.get_experiment_by_name(experiment)
+    query = f"attributes.status = 'RUNNING' and tags.`{ROOT_TAG}` = '{files.absolute(root)}'"
+    arms = client.search_runs([found.experiment_id], query) if found else []
+    return [StoredRun(client, arm.info.run_id) for arm in arms]
+
+
+def _experiment(client: "MlflowClient", identity: Identity, uri: str) -> str:
+    from mlflow.exceptions import MlflowException
+
+    found = client.get_experiment_by_name(identity.experiment)
+    if found is None:
+        try:
+            return str(client.create_experiment(identity.experiment, artifact_location=_artifacts(uri)))
+        except MlflowException as error:  # another process was faster
+            found = client.get_experiment_by_name(identity.experiment)
+            if found is None:
+                raise error
+    return str(found.experiment_id)
+
+
+def _artifacts(uri: str) -> str | None:
+    """Return the folder beside a database on this disk; a server has its own."""
+    path = _database(uri)
+    return os.path.join(os.path.dirname(path), "mlartifacts") if path else None
+
+
+def _database(uri: str) -> str:
+    prefix = "sqlite:///"
+    return os.path.abspath(uri.removeprefix(prefix)) if uri.startswith(prefix) else ""
+
+
+def _find(client: "MlflowClient", experiment_id: str, tags: Mapping[str, str]) -> "Run | None":
+    query = " and ".join(f"tags.`{key}` = '{value}'" for key, value in tags.items())
+    found = client.search_runs([experiment_id], query)
+    return min(found, key=lambda run: (run.info.start_time, run.info.run_id), default=None)
+
+
+def _create(
+    client: "MlflowClient", experiment_id: str, key: Mapping[str, str], about: Mapping[str, str], name: str
+) -> "Run":
+    """Create a run; of two that were created at once on a server, both processes keep the earlier."""
+    created = client.create_run(experiment_id, tags={**key, **about}, run_name=name or None)
+    first = _find(client, experiment_id, key) or created
+    if first.info.run_id != created.info.run_id:
+        client.delete_run(created.info.run_id)
+    return first
+
+
+def _describe(
+    client: "MlflowClient", arm: "Run", identity: Identity, about: Mapping[str, str], *, running: str, working: bool
+) -> None:
+    """Complete a run that a benchmark or a killed start has left incomplete, and mark it and its parent as running."""
+    from mlflow.entities import Param
+
+    for key, value in about.items():
+        if key not in arm.data.tags:
+            client.set_tag(arm.info.run_id, key, value)
+    missing = [Param(key, value) for key, value in identity.params.items() if key not in arm.data.params]
+    for start in range(0, len(missing), PARAMS_AT_ONCE):
+        client.log_batch(arm.info.run_id, params=missing[start : start + PARAMS_AT_ONCE])
+    for run_id in [arm.info.run_id, running] if working else []:
+        if run_id:
+            client.update_run(run_id, status="RUNNING")
+
+
+@contextmanager
+def _locked(uri: str) -> Iterator[None]:
+    """Let one process at a time create tables and look for runs in a database on this disk."""
+    path = _database(uri)
+    if not path:
+        yield
+        return
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    with open(f"{path}.lock", "w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def outages() -> tuple[type[BaseException], ...]:
+    """Return what MLflow raises when its store does not answer or does not take what is sent."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        from sqlalchemy.exc import SQLAlchemyError
+    except ImportError:  # mlflow-skinny: there is only a server
+        return MlflowException, OSError
+    return MlflowException, OSError, SQLAlchemyError
+
+
+def first_line(error: BaseException) -> str:
+    """Return what an exception says, short enough for a line of a log."""
+    return (str(error).splitlines() or [type(error).__name__])[0][:300]

@@ -1,0 +1,94 @@
+"""Where the output of each stage lies, what decides it, and whether it is there.
+
+An address is made of decisions alone, so that every stage, and the report, finds the output of another by asking again.
+Nothing is computed here.
+"""
+
+from dataclasses import asdict
+from typing import Any
+
+from previts.config.benchmarks import BENCHMARKS, CLASS_MAP
+from previts.config.experiment import Plan
+from previts.errors import InputError
+from previts.stages.outputs import finished
+from previts.storage import files
+from previts.storage.folders import address, identity
+
+# Raise one of these when what a stage writes, or how, changes: results of the older form are then made anew.
+FORMATS = {
+    "world": 2,
+    "videos": 1,
+    "saliency_model": 2,
+    "saliency": 2,
+    "tubes": 3,
+    "index": 2,
+    "checkpoints": 2,
+    "results": 3,
+    "report": 2,
+}
+
+
+def checkpoint_address(plan: Plan, index: str, root: str) -> str:
+    """Return where the checkpoint of a plan on an index lies; equal plans share one."""
+    experiment = plan.experiment
+    arm = "moco" if experiment.sampling.constraint == "none" else "sampling"
+    arm = "previts" if experiment.objective.attention_weight else arm
+    arm = "frozen" if experiment.model.frozen else arm
+    label = f"{experiment.model.encoder}-{arm}"
+    return address(root, "checkpoints", label, checkpoint_decided(plan, index))
+
+
+def checkpoint_decided(plan: Plan, index: str) -> dict[str, Any]:
+    """Return what decides a checkpoint: the corpus, and the part of the experiment that training reads."""
+    decided = {"index": finished(index, "index"), **plan.experiment.learned(), "format": FORMATS["checkpoints"]}
+    if weights := weights_identity(plan):
+        decided["weights"] = weights
+    return decided
+
+
+def weights_identity(plan: Plan) -> str | None:
+    """Return the identity of the weights that training starts from, if any."""
+    if not plan.experiment.model.weights:
+        return None
+    try:
+        return identity(plan.experiment.model.weights)
+    except InputError as error:
+        raise InputError(f"model.weights: {error}") from None
+
+
+def data_folders(benchmark: str, data: str) -> list[str]:
+    """Return the folders of the labelled sets that a benchmark reads.
+
+    Raises:
+        InputError: If one is not there.
+    """
+    folders = [files.join(data, name) for name in BENCHMARKS[benchmark].folders]
+    if benchmark == "in9" and files.exists(files.join(folders[0], CLASS_MAP)):
+        folders.append(files.join(data, BENCHMARKS["in1k"].folders[0]))
+    for folder in folders:
+        if not files.exists(folder):
+            raise InputError(
+                f"benchmark {benchmark} needs a labelled set at {folder}, and there is nothing; "
+                "put it there in its authors' layout, or leave the benchmark out"
+            )
+    return folders
+
+
+def result_decided(benchmark: str, checkpoint: str, data: str, plan: Plan) -> dict[str, Any]:
+    """Return what decides a result: the checkpoint, the labelled sets, and the settings that the benchmark reads."""
+    settings = asdict(plan.evaluation)
+    sections = {name for other in BENCHMARKS.values() for name in other.sections}
+    unread = sections.difference(BENCHMARKS[benchmark].sections)
+    return {
+        "checkpoint": finished(checkpoint, "checkpoints"),
+        "benchmark": benchmark,
+        "data": [identity(folder) for folder in data_folders(benchmark, data)],
+        "evaluation": {name: value for name, value in settings.items() if name not in unread},
+        "format": FORMATS["results"],
+    }
+
+
+def result_address(benchmark: str, checkpoint: str, data: str, plan: Plan, root: str) -> str:
+    """Return where the result of a benchmark on a checkpoint lies."""
+    decided = result_decided(benchmark, checkpoint, data, plan)
+    return address(root, "results", f"{benchmark}-{decided['checkpoint']}", decided)

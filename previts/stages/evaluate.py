@@ -1,0 +1,89 @@
+"""The verb `evaluate`: run one benchmark on one checkpoint."""
+
+import time
+from collections.abc import Sequence
+
+from previts.config import benchmarks, paper
+from previts.evals.result import Result, write_result
+from previts.launch.start import start
+from previts.processes import workers
+from previts.stages.addresses import result_address, result_decided
+from previts.stages.checks import check_fit, check_processes, check_row
+from previts.stages.outputs import done, made
+from previts.storage import files, folders
+
+
+def evaluate(
+    row: str,
+    benchmark: str,
+    checkpoint: str,
+    data: str,
+    root: str,
+    profile: str = "paper",
+    set: Sequence[str] = (),
+    processes: int = 1,
+) -> str:
+    """Measure one checkpoint on one benchmark; what trains resumes where an earlier call was stopped.
+
+    Args:
+        row: Name of the row that the checkpoint is of.
+        benchmark: voc07, in1k, voc_det, coco, in9, grounding, davis, ucf101, hmdb51, jhmdb or minikinetics.
+        checkpoint: URI that `pretrain` returned.
+        data: Folder of the labelled sets, each in its authors' layout: voc/, imagenet/, in9/, davis/ and so on.
+        root: Folder or bucket prefix under which every result lies.
+        profile: Size of the run: paper or demo.
+        set: One-off changes, such as evaluation.limit=100.
+        processes: Processes, one a GPU, that share a benchmark that trains; more than one run under torchrun.
+
+    Returns:
+        URI of the result, for `report`.
+    """
+    benchmarks.check([benchmark])
+    check_processes(processes)
+    plan = paper.resolve(row, profile, set)
+    check_fit(row, plan, [benchmark])
+    decided = result_decided(benchmark, checkpoint, data, plan)
+    check_row(row, plan, checkpoint)
+    uri = result_address(benchmark, checkpoint, data, plan, root)
+    work = files.join(uri, "work")
+    if done(uri):
+        files.delete_folder(work)  # of a call that was killed after it had finished
+        return uri
+    if processes > 1 and benchmarks.BENCHMARKS[benchmark].shared and not workers.is_launched():
+        arguments = ["--row", row, "--benchmark", benchmark, "--checkpoint", checkpoint, "--data", data]
+        arguments += ["--root", root, "--profile", profile, "--set", *set]
+        return start("evaluate", uri, arguments, "local", processes)
+    from previts import evals
+    from previts.pretraining.checkpoint import load_model
+    from previts.processes import distributed
+    from previts.runlog import run_log
+
+    started = time.monotonic()
+    classifier = ""
+    if benchmark == "jhmdb":
+        tuned = result_address("ucf101", checkpoint, data, plan, root)
+        classifier = files.join(tuned, "classifier.pt") if folders.is_committed(tuned) else ""
+    with distributed.process_group() as device:
+        outcome = evals.evaluate(benchmark, load_model(checkpoint, device), data, plan.evaluation, work, classifier)
+        if not distributed.is_main():
+            return uri
+    for name, figure in outcome.figures.items():
+        files.write_bytes(files.join(uri, "figures", name), figure)
+    for name, file in outcome.files.items():
+        files.write_bytes(files.join(uri, name), file)
+    fingerprint = decided["checkpoint"]
+    result = Result(
+        row=row,
+        benchmark=benchmark,
+        checkpoint=fingerprint,
+        metrics=outcome.metrics,
+        populations=outcome.populations,
+        protocol=outcome.protocol,
+        seconds=round(time.monotonic() - started, 1),
+        figures=tuple(sorted(outcome.figures)),
+    )
+    write_result(uri, result)
+    run_log.log_result(root, fingerprint, outcome.metrics)
+    folders.commit(uri, decided, inputs={"checkpoint": checkpoint, "data": data}, counts=outcome.metrics)
+    files.delete_folder(work)
+    return made(uri)

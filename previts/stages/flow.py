@@ -1,0 +1,293 @@
+"""The functions that a pipeline runs between the verbs: check a run, collect parts, list evaluations, close the run.
+
+The loops of the pipeline are flat: one over the rows to pretrain, then one over the pairs of checkpoint and benchmark.
+"""
+
+import collections
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+
+from previts.config import paper
+from previts.config.benchmarks import check
+from previts.config.evaluation import EvaluationConfig
+from previts.errors import InputError
+from previts.evals.result import Result, write_result
+from previts.ingest import crawls
+from previts.processes import workers
+from previts.stages import addresses, checks, outputs
+from previts.storage import files, fingerprints, folders
+
+
+def distinct_rows(
+    *,
+    rows: Sequence[str],
+    benchmarks: Sequence[str],
+    profile: str,
+    set: Sequence[str],
+    parts: int,
+    launcher: str,
+    processes: int,
+    job: Sequence[str] = (),
+) -> list[str]:
+    """Return the rows to pretrain: the first row of each distinct experiment.
+
+    This function checks the parameters alone. It reads and writes no file.
+
+    Raises:
+        InputError: If a parameter has a value that does not exist, or if values contradict each other.
+    """
+    if parts < 1:
+        raise InputError(f"parts must be 1 or more, got {parts}")
+    check(benchmarks)
+    checks.check_launch(launcher, processes, job)
+    distinct: dict[str, tuple[str, EvaluationConfig]] = {}
+    for row in paper.expand(rows):
+        resolved = paper.resolve(row.name, profile, set)
+        resolved.experiment.check_processes(processes)
+        checks.check_start(row.name, resolved)
+        checks.check_fit(row.name, resolved, benchmarks or row.benchmarks)
+        checks.check_perception(row.name, resolved, paper.resolve(None, profile, set))
+        # These settings decide a checkpoint. Two steps must not train the same checkpoint at the same time.
+        trained = {**resolved.experiment.learned(), "weights": resolved.experiment.model.weights}
+        first, evaluation = distinct.setdefault(fingerprints.fingerprint(trained), (row.name, resolved.evaluation))
+        if evaluation != resolved.evaluation:
+            raise InputError(
+                f"rows {first} and {row.name} share a checkpoint, which is evaluated once, but their evaluation "
+                "settings differ: set them for both rows or for neither, or run one row at a time"
+            )
+    return [name for name, _ in distinct.values()]
+
+
+def check_run(
+    *,
+    crawl: str,
+    data: str,
+    rows: Sequence[str],
+    benchmarks: Sequence[str],
+    profile: str,
+    set: Sequence[str],
+    parts: int,
+    launcher: str = "local",
+    processes: int = 1,
+    job: Sequence[str] = (),
+) -> list[str]:
+    """Check the parameters and inputs of a run before any expensive step, and return the rows to pretrain.
+
+    Raises:
+        InputError: If a parameter is invalid, the crawl is broken, or weights or a labelled dataset are missing.
+    """
+    distinct = distinct_rows(
+        rows=rows,
+        benchmarks=benchmarks,
+        profile=profile,
+        set=set,
+        parts=parts,
+        launcher=launcher,
+        processes=processes,
+        job=job,
+    )
+    for row in distinct:
+        checks.check_weights(paper.resolve(row, profile, set))
+    crawls.read_crawl(crawl)
+    wanted = benchmarks or [name for row in paper.expand(rows) for name in row.benchmarks]
+    for benchmark in dict.fromkeys(wanted):
+        addresses.data_folders(benchmark, data)
+    return distinct
+
+
+def next_crawl(prefix: str, root: str) -> str:
+    """Return the first crawl below a prefix, by name, that no report under the root is based on.
+
+    A crawl is identified by its URI. Save a corrected crawl under a new name.
+
+    Returns:
+        The URI of the crawl, or an empty text if every crawl has a report.
+
+    Raises:
+        InputError: If there is no crawl below the prefix.
+    """
+    prefix = files.absolute(prefix)
+    names = [name for name in files.names(prefix) if name.lower().endswith((".csv", ".parquet", ".pq"))]
+    if not names:
+        raise InputError(f"there is no crawl below {prefix}; add .csv or .parquet files to it")
+    reports = files.join(files.absolute(root), "report")
+    processed = set()
+    for name in files.names(reports):
+        report = files.join(reports, name)
+        if folders.is_committed(report):
+            processed.add(files.absolute(folders.ancestor(report, "index", "videos", "crawl")))
+    waiting = [uri for name in names if (uri := files.join(prefix, name)) not in processed]
+    print(f"{len(waiting)} of {len(names)} crawls have no report yet", file=sys.stderr)
+    return waiting[0] if waiting else ""
+
+
+def collect_parts(uris: Sequence[str]) -> str:
+    """Check that all parts of a stage wrote one finished output, and return its URI.
+
+    Raises:
+        InputError: If the URIs differ, or the output is not finished.
+    """
+    if len(dict.fromkeys(uris)) != 1:
+        raise InputError(
+            f"the parts of a stage must write one output, got {sorted(dict.fromkeys(uris))}; run the pipeline again "
+            "with one set of parameters"
+        )
+    folders.read_manifest(uris[0])
+    return uris[0]
+
+
+def list_evaluations(
+    *,
+    rows: Sequence[str],
+    benchmarks: Sequence[str],
+    checkpoints: Sequence[str],
+    index: str,
+    root: str,
+    profile: str,
+    set: Sequence[str],
+) -> list[dict[str, str]]:
+    """Return the evaluations to run, each a row, a benchmark and a checkpoint.
+
+    The checkpoint of a row is found by its address, so the order of `checkpoints` has no effect. Without `benchmarks`,
+    a checkpoint gets the benchmarks of all rows that share it.
+
+    Raises:
+        InputError: If the checkpoint of a row is not among the given ones.
+    """
+    made = {files.absolute(checkpoint) for checkpoint in checkpoints}
+    first: dict[str, str] = {}
+    wanted: dict[tuple[str, str], None] = {}
+    for row in paper.expand(rows):
+        checkpoint = addresses.checkpoint_address(paper.resolve(row.name, profile, set), index, root)
+        if checkpoint not in made:
+            raise InputError(
+                f"row {row.name} has no checkpoint at {checkpoint}, pretrained were {sorted(made)}; pretrain the row "
+                "with the same index, profile and settings"
+            )
+        first.setdefault(checkpoint, row.name)
+        wanted |= dict.fromkeys((checkpoint, benchmark) for benchmark in benchmarks or row.benchmarks)
+    return [
+        {"row": first[checkpoint], "benchmark": benchmark, "checkpoint": checkpoint} for checkpoint, benchmark in wanted
+    ]
+
+
+def evaluate_in_subprocess(
+    *,
+    row: str,
+    benchmark: str,
+    checkpoint: str,
+    data: str,
+    root: str,
+    profile: str,
+    set: Sequence[str],
+    processes: int = 1,
+) -> str:
+    """Run `previts evaluate` in a subprocess, and store its failure as a result.
+
+    One benchmark that fails, or that the kernel kills for its memory, does not stop the other benchmarks. The report
+    shows the reason, and the next run tries the benchmark again.
+
+    Returns:
+        The URI of the result, or of a failed result with the reason.
+
+    Raises:
+        SystemExit: If the subprocess was interrupted or terminated from outside.
+    """
+    command = [sys.executable, "-m", "previts", "evaluate", "--row", row, "--benchmark", benchmark]
+    command += ["--checkpoint", checkpoint, "--data", data, "--root", root, "--profile", profile]
+    command += ["--processes", str(processes), "--set", *set]
+    code, uri, reason = _run_and_relay(command)
+    if code == 0:
+        return uri
+    if code in (130, 143, -signal.SIGTERM):
+        raise SystemExit(143)
+    if code < 0:
+        killed = signal.Signals(-code).name
+        hint = ", often because it ran out of memory" if killed == "SIGKILL" else ""
+        reason = f"the process was killed by {killed}{hint}"
+    fingerprint = outputs.finished(checkpoint, "checkpoints")
+    decided = {"checkpoint": fingerprint, "benchmark": benchmark, "error": reason}
+    failed = folders.address(root, "results", f"failed-{benchmark}-{fingerprint}", decided)
+    write_result(failed, Result(row, benchmark, fingerprint, status="failed", error=reason))
+    folders.commit(failed, decided, inputs={"checkpoint": checkpoint, "data": data}, info={"failed": reason})
+    return failed
+
+
+def _run_and_relay(command: Sequence[str]) -> tuple[int, str, str]:
+    """Run a command and relay its standard error.
+
+    SIGTERM to this process is passed on to the command.
+
+    Returns:
+        The exit code, the last line of the standard output, and the reason for a failure: the last message that starts
+        with "previts: ", else the last line of the standard error.
+    """
+    last: collections.deque[str] = collections.deque(maxlen=1)
+    message: list[str] = []
+    # The command must end with this process, not with the engine of the pipeline. If it ended with the engine, it could
+    # end before this process, which would take it for a failed evaluation.
+    environment = {**os.environ, workers.STARTED_BY: str(os.getpid())}
+    # Standard output goes to a file. With a pipe, a library that prints much would wait for a reader.
+    with tempfile.TemporaryFile("w+", errors="replace") as printed:
+        process = subprocess.Popen(
+            command, stdout=printed, stderr=subprocess.PIPE, text=True, errors="replace", env=environment
+        )
+        signal.signal(signal.SIGTERM, lambda number, frame: process.terminate())
+        assert process.stderr
+        for line in process.stderr:
+            print(line.rstrip(), file=sys.stderr, flush=True)
+            if line.strip():
+                last.append(line.strip())
+            if line.startswith("previts: "):
+                message = [line.removeprefix("previts: ").strip()]  # of several processes, the last message counts
+            elif message:
+                message.append(line.strip())
+        code = process.wait()
+        printed.seek(0)
+        uri = (printed.read().strip().splitlines() or [""])[-1]
+    return code, uri, " ".join(message) or (last[0] if last else "the process printed no message")
+
+
+def check_evaluations(report: str) -> None:
+    """Raise an InputError if an evaluation that the report shows has failed."""
+    inputs = folders.read_manifest(report).inputs
+    results = [folders.read_manifest(uri) for name, uri in inputs.items() if name.startswith("result")]
+    failed = [
+        f"  {result.decided['benchmark']} of {result.inputs['checkpoint']}: {result.info['failed']}"
+        for result in results
+        if "failed" in result.info
+    ]
+    if failed:
+        lines = "\n".join(failed)
+        raise InputError(
+            f"{len(failed)} of {len(results)} evaluations failed:\n{lines}\nThe report at {report} shows the others. "
+            "Fix the cause and start the same run again: it repeats only the failed evaluations"
+        )
+
+
+def close_run(root: str, state: str, error: str) -> str:
+    """Mark MLflow runs that were interrupted as failed, and return a Markdown summary of how the run ended.
+
+    Args:
+        root: Root of the results.
+        state: Final state of the pipeline run, such as SUCCEEDED or FAILED.
+        error: Message of the engine, may be empty.
+    """
+    from previts.runlog import run_log
+
+    closed = run_log.close_runs(root) if state != "SUCCEEDED" else 0
+    lines = [f"### The run ended: {state}", "", f"The results so far are under `{root}`."]
+    if state != "SUCCEEDED":
+        lines += [
+            "",
+            error or "A step failed. The log of the step shows the reason.",
+            "",
+            "Run the pipeline again with the same parameters. It finds finished work and does not repeat it.",
+            f"MLflow runs that were interrupted and are now marked as failed: {closed}.",
+        ]
+    print("\n".join(lines), file=sys.stderr)
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,94 @@
+"""The verb `pretrain`: train the encoder of one row."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import asdict
+
+from previts.config import fields, paper
+from previts.errors import InputError
+from previts.launch.start import start
+from previts.processes import workers
+from previts.processes.conduct import read_conduct
+from previts.stages.addresses import checkpoint_address, checkpoint_decided
+from previts.stages.checks import check_launch, check_lineage, check_start
+from previts.stages.outputs import done, made
+from previts.storage import folders
+
+
+def pretrain(
+    row: str,
+    index: str,
+    root: str,
+    profile: str = "paper",
+    set: Sequence[str] = (),
+    launcher: str = "local",
+    processes: int = 1,
+    job: Sequence[str] = (),
+) -> str:
+    """Pretrain the encoder of one row of the paper's tables on an index; resumes where an earlier call was stopped.
+
+    Environment variables set what changes nothing that is learnt:
+    PREVITS_WORKERS (loader processes of each training process; by default as the machine has room for),
+    PREVITS_ACCUMULATE (parts in which a process computes its share of a batch, for small memories; 1),
+    PREVITS_COMPILE (1: encoders go through torch.compile; 0) and
+    PREVITS_CHECKPOINT_SECONDS (a state is saved at least every so many seconds; 600).
+
+    Args:
+        row: Name of the row, such as 1/vgg/previts (`previts show` lists them).
+        index: URI that `index` returned.
+        root: Folder or bucket prefix under which every result lies.
+        profile: Size of the run: paper or demo.
+        set: One-off changes, such as sampling.min_overlap=0.2.
+        launcher: Where the training program runs: local, on this machine, or pytorchjob, on a Kubernetes cluster.
+        processes: Training processes, one a GPU; more than one run under torchrun.
+        job: Settings of a PyTorchJob, such as spot=true queue=research shm=32Gi (`torchx runopts pytorchjob`).
+
+    Returns:
+        URI of the checkpoint, for `evaluate`.
+    """
+    check_launch(launcher, processes, job)
+    plan = paper.resolve(row, profile, set)
+    plan.experiment.check_processes(processes)
+    check_start(row, plan)
+    check_lineage(row, plan, index)
+    uri = checkpoint_address(plan, index, root)
+    if done(uri):
+        return uri
+    if (
+        plan.experiment.sampling.constraint == "tracking"
+        and not folders.read_manifest(index).counts["videos_with_tube"]
+    ):
+        raise InputError(
+            f"no video of {index} has a tube, so there is nothing that row {row} could constrain or attend to; "
+            "look at the videos, or pretrain a row without tracking such as 1/vgg/moco"
+        )
+    conduct = read_conduct(os.environ)
+    if (processes > 1 or launcher != "local") and not workers.is_launched():
+        arguments = ["--row", row, "--index", index, "--root", root, "--profile", profile, "--set", *set]
+        return start("pretrain", uri, arguments, launcher, processes, job)
+    from previts.corpus.index_table import read_index
+    from previts.pretraining import checkpoint
+    from previts.pretraining.loop import run_pretraining
+    from previts.processes import distributed
+    from previts.runlog import run_log
+
+    with distributed.process_group() as device:
+        run = None
+        if distributed.is_main():
+            run = run_log.open_run(
+                root,
+                group=folders.fingerprint_of(index, "index"),
+                name=f"{row} ({profile})",
+                fingerprint=folders.fingerprint_of(uri, "checkpoints"),
+                params={"row": row, "profile": profile, **fields.flatten(asdict(plan.experiment))},
+            )
+        with run_log.reporting(run):
+            summary = run_pretraining(plan.experiment, read_index(index), uri, device=device, run=run, conduct=conduct)
+            if distributed.is_main():
+                checkpoint.finish(uri, plan.experiment, int(summary["steps"]))
+                decided = checkpoint_decided(plan, index)
+                folders.commit(
+                    uri, decided, inputs={"index": index}, counts=summary, info={"row": row, "profile": profile}
+                )
+                made(uri)
+    return uri

@@ -1,0 +1,68 @@
+"""The verb `report`: write the page that compares rows."""
+
+import sys
+from collections.abc import Sequence
+
+from previts.config import paper
+from previts.errors import InputError
+from previts.stages.addresses import FORMATS, checkpoint_address
+from previts.stages.checks import check_lineage
+from previts.stages.outputs import done, finished
+from previts.storage import files, folders
+
+
+def report(
+    rows: Sequence[str], index: str, results: Sequence[str], root: str, profile: str = "paper", set: Sequence[str] = ()
+) -> str:
+    """Write the page that compares the rows: numbers beside the paper's, curves, tubes, attention.
+
+    Args:
+        rows: Rows or tables to show, such as 1/vgg/previts or 6b.
+        index: URI that `index` returned.
+        results: URIs that `evaluate` returned.
+        root: Folder or bucket prefix under which every result lies.
+        profile: Size of the run: paper or demo.
+        set: The one-off changes that the rows were pretrained with.
+
+    Returns:
+        URI of a folder with report.html, report.md, report.csv and, if there are attention maps, result.png.
+    """
+    shown = paper.expand(rows)
+    if not results:
+        raise InputError("no results were given; run `previts evaluate` first and give the URIs that it prints")
+    trained = []
+    for row in shown:
+        plan = paper.resolve(row.name, profile, set)
+        check_lineage(row.name, plan, index)
+        trained.append(checkpoint_address(plan, index, root))
+    decided = {
+        "rows": [row.name for row in shown],
+        "checkpoints": [[folders.fingerprint_of(uri, "checkpoints"), folders.is_committed(uri)] for uri in trained],
+        "results": sorted({finished(result, "results") for result in results}),
+        "profile": profile,
+        "format": FORMATS["report"],
+    }
+    uri = folders.address(root, "report", "comparison", decided)
+    page = files.join(files.absolute(root), "report.html")
+    if not done(uri):
+        from previts.reporting.inputs import ReportRow
+        from previts.reporting.page import build_report
+        from previts.runlog import run_log
+
+        lines = [
+            ReportRow(
+                name=row.name,
+                title=row.title,
+                checkpoint=uri,
+                fingerprint=folders.fingerprint_of(uri, "checkpoints"),
+                reported=row.reported,
+            )
+            for row, uri in zip(shown, trained, strict=True)
+        ]
+        counts = build_report(list(results), uri, lines, cited=paper.CITED, profile=profile, index=index)
+        run_log.log_report(root, group=folders.fingerprint_of(index, "index"), report=uri)
+        inputs = {"index": index, **{f"result{number}": result for number, result in enumerate(results)}}
+        folders.commit(uri, decided, inputs=inputs, counts=counts)
+    files.write_bytes(page, files.read_bytes(files.join(uri, "report.html")))
+    print(f"The report is at {page}", file=sys.stderr)
+    return uri

@@ -1,0 +1,58 @@
+"""The verb `saliency`: find the salient regions of key frames."""
+
+from collections.abc import Sequence
+from dataclasses import asdict
+
+from previts.config import paper
+from previts.processes import workers
+from previts.stages.addresses import FORMATS
+from previts.stages.checks import check_method
+from previts.stages.outputs import check_part, done, fan_out, finished, made, part_done
+from previts.storage import files, folders
+
+
+def saliency(
+    videos: str, model: str, root: str, profile: str = "paper", set: Sequence[str] = (), part: int = 0, parts: int = 1
+) -> str:
+    """Find the salient regions on every k-th frame of each video.
+
+    Args:
+        videos: URI that `download` returned.
+        model: URI that `fit_saliency` returned.
+        root: Folder or bucket prefix under which every result lies.
+        profile: Size of the run: paper or demo.
+        set: One-off changes, such as saliency.every=5.
+        part: Number of this worker, from 0.
+        parts: Workers that share the work.
+
+    Returns:
+        URI of the masks, for `track`.
+    """
+    check_part(part, parts)
+    config = paper.resolve(None, profile, set).experiment.saliency
+    decided = {
+        "videos": finished(videos, "videos"),
+        "model": finished(model, "saliency_model"),
+        "saliency": asdict(config),
+        "format": FORMATS["saliency"],
+    }
+    check_method(config.method, model)
+    uri = folders.address(root, "saliency", config.method, decided)
+    if done(uri):
+        return uri
+    from previts.corpus import region_table
+    from previts.saliency import predict
+    from previts.storage import tables
+
+    total = int(folders.read_manifest(videos).counts["shards"])
+    with workers.pool(data=uri) as run:
+
+        def work(shard: int) -> None:
+            predict.predict_shard(videos, model, shard, config, uri, run)
+
+        if not fan_out(total, part, parts, lambda shard: region_table.is_done(uri, shard), work):
+            return part_done(uri)
+    keys = sum(tables.num_rows(files.join(uri, tables.table_name(shard))) for shard in range(total))
+    counts = {"shards": total, "key_frames": keys}
+    folders.commit(uri, decided, inputs={"videos": videos, "model": model}, counts=counts)
+    return made(uri)

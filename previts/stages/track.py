@@ -1,0 +1,66 @@
+"""The verb `track`: follow the salient object of each video."""
+
+from collections.abc import Sequence
+from dataclasses import asdict
+
+from previts.config import paper
+from previts.processes import workers
+from previts.stages.addresses import FORMATS
+from previts.stages.outputs import check_part, done, fan_out, finished, made, part_done
+from previts.storage import folders
+
+
+def track(
+    videos: str,
+    saliency: str,
+    root: str,
+    profile: str = "paper",
+    set: Sequence[str] = (),
+    part: int = 0,
+    parts: int = 1,
+) -> str:
+    """Follow the most salient object of each video: one tube of masks a video.
+
+    Args:
+        videos: URI that `download` returned.
+        saliency: URI that `saliency` returned; its shards of the same part must be there.
+        root: Folder or bucket prefix under which every result lies.
+        profile: Size of the run: paper or demo.
+        set: One-off changes, such as track.association=mask.
+        part: Number of this worker, from 0.
+        parts: Workers that share the work.
+
+    Returns:
+        URI of the tubes, for `index`.
+    """
+    check_part(part, parts)
+    config = paper.resolve(None, profile, set).experiment.track
+    decided = {
+        "videos": finished(videos, "videos"),
+        # Not yet committed while other parts still work; its address is its decision.
+        "saliency": folders.fingerprint_of(saliency, "saliency"),
+        "track": asdict(config),
+        "format": FORMATS["tubes"],
+    }
+    uri = folders.address(root, "tubes", config.association, decided)
+    if done(uri):
+        return uri
+    from previts.corpus import tube_table
+    from previts.tracking import tracker
+
+    total = int(folders.read_manifest(videos).counts["shards"])
+    with workers.pool(data=uri) as run:
+
+        def work(shard: int) -> None:
+            tracker.track_shard(videos, saliency, shard, config, uri, run)
+
+        if not fan_out(total, part, parts, lambda shard: tube_table.is_done(uri, shard), work):
+            return part_done(uri)
+    found = [tube for shard in range(total) for tube in tube_table.read_shard(uri, shard)]
+    folders.commit(
+        uri,
+        decided,
+        inputs={"videos": videos, "saliency": saliency},
+        counts={"shards": total, "videos": len(found), "tubes": sum(tube.status == "tracked" for tube in found)},
+    )
+    return made(uri)

@@ -1,0 +1,1 @@
+"""Files, tables, tensors and result folders on any fsspec file system."""

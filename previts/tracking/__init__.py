@@ -1,0 +1,1 @@
+"""The object followed: SORT, the choice of the target, tubes."""

@@ -1,0 +1,149 @@
+"""Follow the salient object of every video of a shard, and write its tube.
+
+PreViTS section 3.2. Saliency is read as masks; nothing here computes it. `target.py` follows the object from one key
+frame to the next.
+
+Shape suffixes: T frames, R regions, H W pixels.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from itertools import groupby, pairwise
+
+import numpy as np
+
+from previts.config.experiment import TrackConfig
+from previts.corpus import region_table, video_table
+from previts.corpus.tube_table import Tube, TubeRecord, blob_name
+from previts.errors import InputError
+from previts.media.masks import Mask, encode_rle
+from previts.processes import workers
+from previts.processes.progress import progress
+from previts.storage import files, tables
+from previts.tracking import target
+
+
+def build_tube(
+    masks: Iterable[Mask],
+    key_frames: Sequence[int],
+    num_frames: int,
+    config: TrackConfig,
+    first: Mask | None = None,
+) -> Tube:
+    """Follow the largest salient region of the first key frame that has one; `target.py` says what may happen to it.
+
+    The tube keeps the matched region's own pixels. Between two neighbouring key frames that both matched, each frame
+    holds the mask of the nearer one (the earlier at a tie). Where the last two key frames both matched, the last mask
+    holds to the end of the video. Every other frame is empty.
+
+    Args:
+        masks: Salient pixels of each key frame: a mask (H, W), or regions (R, H, W) that may overlap.
+        key_frames: Frame numbers of `masks`, increasing.
+        num_frames: Frames of the video.
+        config: How to follow.
+        first: The object where it is known: its mask (H, W) in the first key frame. The region that overlaps it there
+            becomes the target.
+
+    Raises:
+        ValueError: If there are no masks, or they do not fit the key frames or each other.
+    """
+    if not key_frames or any(a >= b for a, b in pairwise([-1, *key_frames, num_frames])):
+        raise ValueError(f"key frames must increase within [0, {num_frames}), got {list(key_frames)[:5]}...")
+    shape: tuple[int, ...] = ()
+    key_counts: list[list[int]] = []
+    kept: list[int] = []
+    place = -1
+    for place, mask in enumerate(target.follow(masks, config, first)):
+        shape = mask.shape
+        if mask.any():
+            kept.append(place)
+            key_counts.append(encode_rle(mask))
+    if place + 1 != len(key_frames):
+        raise ValueError(f"expected one mask for each key frame, got {place + 1} for {len(key_frames)}")
+    frame_keys = [-1] * num_frames
+    for number, place in enumerate(kept):
+        frame_keys[key_frames[place]] = number
+    for number, (place, following) in enumerate(pairwise(kept)):
+        if following == place + 1:
+            start, stop = key_frames[place], key_frames[following]
+            for frame in range(start + 1, stop):
+                frame_keys[frame] = number if frame - start <= stop - frame else number + 1
+    if len(key_frames) > 1 and kept[-2:] == [len(key_frames) - 2, len(key_frames) - 1]:
+        start = key_frames[-1]
+        frame_keys[start:] = [len(kept) - 1] * (num_frames - start)
+    return Tube(shape[0], shape[1], key_counts, frame_keys)
+
+
+def track_shard(
+    videos_uri: str,
+    saliency_uri: str,
+    shard: int,
+    config: TrackConfig,
+    target_uri: str,
+    run: workers.Run = workers.in_order,
+) -> dict[str, int]:
+    """Write the tube of every usable video of a shard: the blobs, then the table that makes the shard done.
+
+    Returns:
+        Counts: videos = tracked + empty; frames, tracked_frames.
+
+    Raises:
+        InputError: If the saliency is not that of these videos.
+    """
+    usable = [video for video in video_table.read_shard(videos_uri, shard) if video.status == "ok"]
+    salient = region_table.read_shard(saliency_uri, shard)
+    of_video = {video_id: list(rows) for video_id, rows in groupby(salient, key=lambda row: row.video_id)}
+    tasks = [(video, of_video.pop(video.video_id, []), config, saliency_uri) for video in usable]
+    if of_video:
+        raise InputError(
+            f"shard {shard} of {saliency_uri} has {len(of_video)} videos that {videos_uri} has not "
+            f"(first: {sorted(of_video)[:3]}); run `previts saliency` on these videos"
+        )
+    rows: list[TubeRecord] = []
+    blobs: list[bytes] = []
+    offset = 0
+    for row, blob in progress(run(_video_tube, tasks), f"track, shard {shard}", unit="video", total=len(tasks)):
+        rows.append(replace(row, offset=offset))
+        blobs.append(blob)
+        offset += len(blob)
+    files.write_bytes(files.join(target_uri, blob_name(shard)), b"".join(blobs))
+    tables.write_records(files.join(target_uri, tables.table_name(shard)), TubeRecord, rows)
+    tracked = sum(row.status == "tracked" for row in rows)
+    return {
+        "videos": len(rows),
+        "tracked": tracked,
+        "empty": len(rows) - tracked,
+        "frames": sum(video.num_frames for video in usable),
+        "tracked_frames": sum(row.tracked_frames for row in rows),
+    }
+
+
+def _video_tube(
+    task: tuple[video_table.VideoRecord, list[region_table.SaliencyRecord], TrackConfig, str],
+) -> tuple[TubeRecord, bytes]:
+    """Return the tube of one video as bytes, with its row; where the bytes will lie is not known yet."""
+    video, salient, config, saliency_uri = task
+    sizes = {(row.height, row.width) for row in salient}
+    if sizes != {(video.height, video.width)} or salient[-1].frame >= video.num_frames:
+        raise InputError(
+            f"{saliency_uri} has {len(salient)} masks of sizes {sorted(sizes)} for video {video.video_id!r}, "
+            f"which is {video.height} x {video.width} with {video.num_frames} frames; "
+            "run `previts saliency` on these videos"
+        )
+    regions = (row.masks() for row in salient)
+    tube = build_tube(regions, [row.frame for row in salient], video.num_frames, config)
+    blob = tube.to_bytes()
+    alike = [row.agreement for row in salient if row.agreement is not None]
+    record = TubeRecord(
+        video_id=video.video_id,
+        status="tracked" if tube.key_counts else "empty",
+        tracked_frames=tube.tracked_frames(),
+        spans=tube.spans(),
+        mean_area=tube.mean_area(),
+        offset=0,
+        size=len(blob),
+        lost_frame=tube.lost_frame(),
+        border_share=tube.border_share(),
+        agreement=float(np.mean(alike)) if alike else None,
+    )
+    return record, blob

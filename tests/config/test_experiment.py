@@ -1,0 +1,65 @@
+import dataclasses
+
+import pytest
+
+from previts.config.experiment import Experiment, Plan, SamplingConfig, override
+from previts.errors import InputError
+
+
+def test_an_experiment_survives_json():
+    changed = override(Plan(), ["sampling.gap=zero", "augment.jitter=[0.1, 0.2, 0.3, 0.4]", "seed=7"]).experiment
+    assert Experiment.from_json(changed.to_json()) == changed != Experiment()
+
+
+def test_the_defaults_are_the_numbers_of_section_4_1():
+    paper = Experiment()
+    assert (paper.objective.temperature, paper.objective.queue_size, paper.objective.attention_weight) == (
+        0.07,
+        65535,
+        3.0,
+    )
+    assert (paper.sampling.min_overlap, paper.optim.lr, paper.optim.epochs, paper.optim.batch_size) == (
+        0.3,
+        0.03,
+        200,
+        256,
+    )
+    assert (paper.augment.size, paper.model.encoder, paper.video.max_fps) == (224, "resnet50", 25.0)
+
+
+def test_an_assignment_changes_one_field_and_nothing_else():
+    changed = override(Plan(), ["sampling.min_overlap=0.2", "evaluation.limit=5"])
+    assert changed.experiment.sampling == dataclasses.replace(SamplingConfig(), min_overlap=0.2)
+    assert dataclasses.replace(changed.experiment, sampling=SamplingConfig()) == Experiment()
+    assert changed.evaluation.limit == 5
+
+
+@pytest.mark.parametrize(
+    ("assignment", "message"),
+    [
+        ("sampling.min_overlp=0.2", "did you mean 'sampling.min_overlap'"),
+        ("sampling=1", "there is no field 'sampling'"),
+        ("sampling.gap=often", "one of varying, constant, zero"),
+        ("sampling.min_overlap=1.0", r"in \[0, 1\)"),
+        ("optim.epochs=2.5", "a whole number"),
+        ("optim.lr=fast", "a number"),
+        ("augment.jitter=[1,2]", "a list of 4 numbers"),
+        ("optim.batch_size=100", "multiple of objective.batch_norm_groups"),
+        ("sampling.constraint=none", "tracking where objective.attention_weight > 0"),
+        ("seed", "section.field=value"),
+        ("evaluation.croop=3", "did you mean 'evaluation.crop'"),
+    ],
+)
+def test_a_wrong_assignment_names_the_field_and_what_is_allowed(assignment: str, message: str):
+    with pytest.raises(InputError, match=message):
+        override(Plan(), [assignment])
+
+
+def test_a_document_with_other_fields_is_refused():
+    with pytest.raises(InputError, match="must have the fields"):
+        Experiment.from_json('{"seed": 1}')
+
+
+def test_fields_that_must_fit_each_other_are_set_in_any_order():
+    one = override(Plan(), ["optim.batch_size=30", "objective.batch_norm_groups=15"])
+    assert one == override(Plan(), ["objective.batch_norm_groups=15", "optim.batch_size=30"])

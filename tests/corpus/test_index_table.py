@@ -1,0 +1,131 @@
+"""An index of a known corpus: what is joined, what a filter leaves out, and what is told of it."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from moving_squares import FRAMES, SIZE, SQUARE, make_index, square
+
+from previts.config.experiment import FilterConfig
+from previts.corpus import index_table, quality, video_table
+from previts.corpus.index_table import IndexRecord
+from previts.errors import InputError
+from previts.storage import files, folders, tables
+
+
+@pytest.fixture(scope="module")
+def rows(tmp_path_factory: pytest.TempPathFactory) -> list[IndexRecord]:
+    return list(make_index(tmp_path_factory.mktemp("squares"), 8))
+
+
+def write(folder: Path, rows: list[IndexRecord], config: FilterConfig) -> tuple[str, dict[str, int | float]]:
+    """Write and commit an index whose inputs are not there."""
+    uri = str(folder / "index" / "corpus-0")
+    counts = index_table.write_index(uri, rows, config)
+    folders.commit(uri, {}, inputs={"videos": "nowhere", "tubes": "nowhere"}, counts=counts)
+    return uri, counts
+
+
+def test_rows_say_of_each_tube_what_its_exact_masks_say(rows):
+    # moving_squares: every fourth video has no object, every other one loses it after three quarters.
+    for number, row in enumerate(rows):
+        seen = [frame for frame in range(FRAMES) if square(number, frame).any()]
+        assert row.tracked_frames == len(seen)
+        assert row.lost_frame == (0 if not seen else None if seen[-1] == FRAMES - 1 else seen[-1] + 1)
+        assert row.mean_area == pytest.approx(SQUARE**2 / SIZE**2 if seen else 0)
+        video = index_table.quality_of(row)
+        assert (video.seconds, video.tube_seconds) == (pytest.approx(3.0), pytest.approx(len(seen) / 10))
+        assert video.lost_seconds == (None if row.lost_frame is None else pytest.approx(row.lost_frame / 10))
+
+
+def test_the_papers_filter_keeps_everything(rows, tmp_path):
+    uri, counts = write(tmp_path, rows, FilterConfig())
+    assert counts["videos"] == counts["videos_in"] == len(index_table.read_index(uri)) == 8
+    assert counts["videos_with_tube"] == 6
+    assert counts["filtered"] == 0
+    assert all(not video.reason for video in index_table.read_quality(uri))
+
+
+@pytest.mark.parametrize(
+    ("config", "out"),
+    [
+        (FilterConfig(min_tube_seconds=0.1), {"short": {3, 7}}),
+        (FilterConfig(min_tube_seconds=2.5), {"short": {1, 3, 5, 7}}),
+        (FilterConfig(min_area=0.01, max_area=0.2), {"small": {4}, "large": {6}}),
+        (FilterConfig(min_agreement=0.35), {"disagreeing": {0, 1, 2, 3}}),
+        # A video with several faults counts once, for the first.
+        (FilterConfig(2.5, 0.01, 0.2, 0.15), {"short": {1, 3, 5, 7}, "small": {4}, "large": {6}, "disagreeing": {0}}),
+    ],
+)
+def test_a_filter_leaves_out_what_its_thresholds_say_and_loses_no_video(rows, tmp_path, config, out):
+    changed = [replace(row, agreement=number / 10) for number, row in enumerate(rows)]
+    changed[4] = replace(changed[4], mean_area=0.001)
+    changed[6] = replace(changed[6], mean_area=0.7)
+    uri, counts = write(tmp_path, changed, config)
+    judged = index_table.read_quality(uri)
+    assert {name: {n for n, video in enumerate(judged) if video.reason == name} for name in out} == out
+    assert [row.video_id for row in index_table.read_index(uri)] == [
+        video.video_id for video in judged if not video.reason
+    ]
+    assert counts["videos_in"] == 8 == counts["videos"] + counts["filtered"]
+    assert counts["filtered"] == sum(counts[f"filtered_{name}"] for name in quality.REASONS)
+    assert {name: counts[f"filtered_{name}"] for name in out} == {name: len(videos) for name, videos in out.items()}
+
+
+def test_a_filter_that_leaves_nothing_says_what_each_threshold_removed(rows, tmp_path):
+    with pytest.raises(InputError) as caught:
+        index_table.write_index(str(tmp_path), rows, FilterConfig(min_tube_seconds=2.5, min_area=0.9))
+    for words in ("none of the 8", "filter.min_tube_seconds=2.5 removes 4", "filter.min_area=0.9 removes 4"):
+        assert words in str(caught.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_filter_by_an_agreement_that_is_not_known_is_refused(rows, tmp_path):
+    with pytest.raises(InputError, match=r"not known of 8 of 8 videos; .*saliency\.agreement=true"):
+        index_table.write_index(str(tmp_path), rows, FilterConfig(min_agreement=0.1))
+
+
+def test_the_order_of_the_rows_decides_nothing(rows, tmp_path):
+    shuffled = [rows[number] for number in np.random.default_rng(0).permutation(len(rows))]
+    one, other = (write(tmp_path / name, given, FilterConfig())[0] for name, given in (("a", rows), ("b", shuffled)))
+    for table in (index_table.TABLE, index_table.QUALITY):
+        assert files.read_bytes(files.join(one, table)) == files.read_bytes(files.join(other, table))
+
+
+def test_a_video_is_found_whether_or_not_it_was_left_out(tmp_path):
+    made = make_index(tmp_path, 8)
+    uri = str(tmp_path / "index" / "corpus-0")
+    counts = index_table.write_index(uri, list(made), FilterConfig(min_tube_seconds=0.1))
+    folders.commit(uri, {}, inputs={"videos": made.videos_uri, "tubes": made.tubes_uri}, counts=counts)
+    assert index_table.find_video(uri, "v003") == made[3]
+    kept = {row.video_id: row for row in index_table.read_index(uri)}
+    assert index_table.find_video(uri, "v004") == kept["v004"]
+    assert "v003" not in kept
+    row = video_table.read_shard(made.videos_uri, 0)[0]
+    failed = replace(row, video_id="broken", status="failed", error="not a readable video")
+    table = files.join(made.videos_uri, tables.table_name(1))
+    tables.write_records(table, video_table.VideoRecord, [failed])
+    folders.commit(made.videos_uri, {}, counts={"shards": 2})
+    with pytest.raises(InputError, match="did you mean 'v004'"):
+        index_table.find_video(uri, "v04")
+    with pytest.raises(InputError, match="video 'broken' was not stored: not a readable video"):
+        index_table.find_video(uri, "broken")
+    with pytest.raises(InputError, match=r"has no video 'elephant'$"):
+        index_table.find_video(uri, "elephant")
+
+
+def test_numbers_in_the_counts_are_those_of_numpy_over_the_table(rows, tmp_path):
+    uri, counts = write(tmp_path, [replace(row, agreement=0.1 * n) for n, row in enumerate(rows)], FilterConfig())
+    table = tables.read_table(files.join(uri, index_table.TABLE), IndexRecord)
+    tracked = table.column("tracked_frames").to_numpy()
+    seconds = tracked[tracked > 0] / 10
+    assert counts["tube_seconds_mean"] == pytest.approx(seconds.mean(), abs=1e-4)
+    assert [counts[f"tube_seconds_q{q}"] for q in (25, 50, 75)] == pytest.approx(
+        np.percentile(seconds, (25, 50, 75)), abs=1e-4
+    )
+    assert counts["agreement_q50"] == pytest.approx(0.35)  # of 0, 0.1, ... 0.7
+    assert counts["tube_share"] == 0.75
+    # Odd videos lose their object at frame 22 of 30: 1 and 5; 3 and 7 have none.
+    assert counts["lost_share"] == pytest.approx(2 / 6, abs=1e-4)
+    assert counts["lost_at"] == pytest.approx(22 / 30, abs=1e-4)

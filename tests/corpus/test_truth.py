@@ -1,0 +1,145 @@
+"""Tubes of squares on masks of squares: their overlap is a closed form."""
+
+import re
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from moving_squares import FRAMES, make_index, square
+
+from previts.config.experiment import FilterConfig
+from previts.corpus import index_table, truth
+from previts.corpus.truth import write_masks
+from previts.corpus.tube_table import Tube
+from previts.errors import InputError
+from previts.media.masks import encode_rle
+from previts.reporting import corpus
+from previts.storage import folders
+
+SIDE = 20
+
+
+def mask(left: int, scale: int = 1) -> np.ndarray:
+    shown = np.zeros((40 * scale, 60 * scale), bool)
+    shown[10 * scale : (10 + SIDE) * scale, left * scale : (left + SIDE) * scale] = True
+    return shown
+
+
+def tube(lefts: list[int | None]) -> Tube:
+    seen = [left for left in lefts if left is not None]
+    places = iter(range(len(seen)))
+    return Tube(
+        40, 60, [encode_rle(mask(left)) for left in seen], [-1 if left is None else next(places) for left in lefts]
+    )
+
+
+@pytest.mark.parametrize("scale", [1, 2])
+def test_the_score_of_a_shifted_square(scale):
+    shown = tube([5, 9, None, None])
+    exact = np.stack([mask(5, scale), mask(5, scale), mask(5, scale), np.zeros((40 * scale, 60 * scale), bool)])
+    score = truth.score(shown, exact)
+    shifted = (SIDE - 4) / (SIDE + 4)
+    # Equal, shifted by 4, lost although it is there, and rightly empty.
+    assert score.iou == pytest.approx((1 + shifted + 0 + 1) / 4)
+    assert score.tracked_iou == pytest.approx((1 + shifted) / 2)
+    assert score.tracked == 0.5
+
+
+def test_masks_of_another_rate_span_the_same_time():
+    shown = tube([5, 5, 15, 15, 25, 25])
+    assert truth.score(shown, np.stack([mask(5), mask(15), mask(25)])).iou == 1
+    assert truth.score(tube([5, 15, 25]), np.stack([mask(left) for left in (5, 5, 15, 15, 25, 25)])).iou == 1
+
+
+def test_a_tube_that_is_nowhere_has_no_iou_where_it_is_tracked():
+    empty = truth.score(tube([None, None]), np.stack([mask(5), mask(5)]))
+    assert (empty.iou, empty.tracked_iou, empty.tracked) == (0, None, 0)
+    whole = truth.score(tube([5, 5]), np.stack([mask(5), mask(5)]))
+    assert truth.mean_score([empty, whole]) == truth.Score(0.5, 1.0, 0.5)
+    assert truth.mean_score([empty]).tracked_iou is None
+
+
+@pytest.mark.parametrize(
+    ("crawl", "folder", "form"),
+    [
+        ("crawl.csv", "masks", "npz"),
+        ("crawl.csv", "crawl_masks", "png"),
+        ("clips", "clips_masks", "png"),
+        ("clips", "masks", "npz"),
+    ],
+)
+def test_exact_masks_beside_a_crawl_are_found_and_score_exact_tubes_with_one(tmp_path: Path, crawl, folder, form):
+    made = make_index(tmp_path / "made", 4)
+    for number in (0, 1, 3):  # nobody has masks of v002
+        exact = np.stack([square(number, frame) for frame in range(FRAMES)])
+        if form == "npz":
+            write_masks(str(tmp_path / folder / f"v{number:03d}.npz"), exact)
+        else:
+            (tmp_path / folder / f"v{number:03d}").mkdir(parents=True)
+            for frame, shown in enumerate(exact):
+                cv2.imwrite(str(tmp_path / folder / f"v{number:03d}" / f"{frame:05d}.png"), shown.astype(np.uint8) * 90)
+    folders.commit(made.videos_uri, {}, inputs={"crawl": str(tmp_path / crawl)})
+    uri = str(tmp_path / "index" / "corpus-0")
+    index_table.write_index(uri, list(made), FilterConfig())
+    folders.commit(uri, {}, inputs={"videos": made.videos_uri, "tubes": made.tubes_uri})
+    scores, cause = corpus.score_index(index_table.read_index(uri))
+    assert cause == ""
+    assert {name: score.iou for name, score in scores.items()} == {"v000": 1, "v001": 1, "v003": 1}
+    assert [scores[f"v{n:03d}"].tracked_iou for n in (0, 1, 3)] == [1, 1, None]
+
+
+def test_masks_that_cannot_be_read_are_told(tmp_path: Path):
+    made = make_index(tmp_path / "made", 2)
+    write_masks(str(tmp_path / "masks" / "v000.npz"), np.stack([square(0, frame) for frame in range(FRAMES)]))
+    (tmp_path / "masks" / "v001").mkdir()
+    (tmp_path / "masks" / "v001" / "0.png").write_bytes(b"no picture")
+    folders.commit(made.videos_uri, {}, inputs={"crawl": str(tmp_path / "crawl.csv")})
+    scores, cause = corpus.score_index(made)
+    assert set(scores) == {"v000"}
+    assert "1 not compared" in cause
+    assert "0.png is not a picture" in cause
+    found = truth.find_truth(made.videos_uri)
+    assert found is not None
+    (tmp_path / "masks" / "v000.npz").write_bytes(b"no masks")
+    with pytest.raises(InputError, match="holds no masks"):
+        found.masks("v000")
+
+
+def test_a_crawl_without_masks_has_no_truth(tmp_path: Path):
+    for number, crawl in enumerate((str(tmp_path / "crawl.csv"), "https://example.org/crawl.csv")):
+        videos = str(tmp_path / "videos" / f"v-{number}")
+        folders.commit(videos, {}, inputs={"crawl": crawl})
+        assert truth.find_truth(videos) is None
+
+
+@pytest.mark.parametrize("crawl", ["c.raw", "c.raw.csv", "c.raw.parquet"])
+def test_masks_of_a_crawl_with_a_dot_in_its_name_are_found(tmp_path, crawl):
+    masks = tmp_path / "c.raw_masks"
+    masks.mkdir()
+    (masks / "a.npz").touch()
+    decided = {"crawl": crawl}
+    videos = folders.address(str(tmp_path), "videos", "crawl", decided)
+    folders.commit(videos, decided, inputs={"crawl": str(tmp_path / crawl)})
+    found = truth.find_truth(videos)
+    assert found is not None
+    assert found.knows("a")
+
+
+def test_pictures_are_in_the_order_of_their_numbers(tmp_path):
+    (tmp_path / "a").mkdir()
+    for number in range(12):
+        mask = np.zeros((4, 16), np.uint8)
+        mask[:, number] = 255
+        cv2.imwrite(str(tmp_path / "a" / f"{number}.png"), mask)
+    masks = truth.Truth(str(tmp_path), frozenset(["a"])).masks("a")
+    assert [int(mask[0].argmax()) for mask in masks] == list(range(12))
+
+
+@pytest.mark.parametrize("name", ["a.npz", "a/0.png"])
+def test_empty_files_of_masks_are_named(tmp_path, name):
+    path = tmp_path / name
+    path.parent.mkdir(exist_ok=True)
+    path.touch()
+    with pytest.raises(InputError, match=re.escape(name)):
+        truth.Truth(str(tmp_path), frozenset([name.split("/")[0]])).masks("a")

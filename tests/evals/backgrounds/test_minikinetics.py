@@ -1,0 +1,183 @@
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import puppet_clips
+import pytest
+
+from previts import evals
+from previts.config.evaluation import ActionsConfig, BackgroundsConfig, EvaluationConfig
+from previts.demo import TINY
+from previts.demo.files import write_mp4
+from previts.demo.sets import world_videos
+from previts.errors import InputError
+from previts.evals.actions import video_sets
+from previts.evals.backgrounds import minikinetics
+from previts.evals.outcome import Population
+from previts.media import masks
+from previts.models.moco import MoCo
+
+FAST = ActionsConfig(epochs=20, lr=0.02, batch_size=4, frames=8, size=64, test_clips=1)
+
+
+def write_minikinetics(root: Path, told_by: str = "person", train: int = 4, val: int = 3, frames: int = 10) -> Path:
+    """Videos of a square before a ground, one of which has the colour of the class."""
+    for split, count in (("train", train), ("val", val)):
+        lines = ["label,youtube_id,time_start,time_end,split"]
+        for c, (name, colour) in enumerate(puppet_clips.COLOURS.items()):
+            inside, around = (colour, puppet_clips.GREY) if told_by == "person" else (puppet_clips.GREY, colour)
+            label = f"{name} it"
+            for n in range(count):
+                pixels, shape = puppet_clips.scene(100 * c + n + 50 * (split == "val"), frames, inside, around, side=28)
+                write_mp4(str(root / "videos" / label / f"{split}{n}.mp4"), list(pixels), 25.0)
+                place = root / "boxes" / label / f"{split}{n}.csv"
+                place.parent.mkdir(parents=True, exist_ok=True)
+                rows = [",".join(map(str, [t, *masks.box(mask)])) for t, mask in enumerate(shape)]
+                place.write_text("\n".join(["frame,x0,y0,x1,y1", *rows]) + "\n")
+                lines.append(f"{label},{split}{n},0,10,{split}")
+        (root / f"{split}.csv").write_text("\n".join(lines) + "\n")
+    return root
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_minikinetics(tmp_path_factory.mktemp("sets") / "minikinetics")
+
+
+@pytest.fixture(scope="module")
+def model() -> MoCo:
+    return puppet_clips.small_model()
+
+
+def test_lists_and_classes(root: Path):
+    train, val = minikinetics.read_minikinetics(str(root))
+    assert train.videos.classes == val.videos.classes == ("catch it", "jump it", "wave it")
+    assert train.videos.labels == (0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2)
+    assert val.videos.uris[3] == str(root / "videos" / "jump it" / "val0.mp4")
+    assert train.missing == val.missing == 0
+    assert minikinetics.boxes_uri(val.videos.uris[3]) == str(root / "boxes" / "jump it" / "val0.csv")
+    assert minikinetics.count_without_boxes(val.videos) == 0
+
+
+def test_persons_are_black_and_all_else_is_as_it_was(root: Path):
+    _, val = minikinetics.read_minikinetics(str(root))
+    assert minikinetics.varied(val.videos, "original") is val.videos
+    uri = val.videos.uris[4]
+    _, shape = puppet_clips.scene(100 * 1 + 1 + 50, 10, puppet_clips.COLOURS["jump"], puppet_clips.GREY, side=28)
+    numbers = [9, 2, 2, 0]
+    plain = video_sets.open_video(uri).read(numbers)
+    found = minikinetics.varied(val.videos, "no_fg").open(uri).read(numbers)
+    np.testing.assert_array_equal(found, plain * ~shape[numbers][..., None])
+    with pytest.raises(ValueError, match="original, no_fg"):
+        minikinetics.varied(val.videos, "only_fg")
+
+
+def test_boxes_blacken_every_pixel_that_they_touch():
+    frames = np.full((3, 6, 8, 3), 9, np.uint8)
+    boxes = {4: [(1.5, 0.2, 3.1, 2.0), (6.0, 4.0, 20.0, 20.0)], 7: [(-5.0, -5.0, 1.0, 1.0)]}
+    found = minikinetics.blackened(frames, [7, 5, 4], boxes)[..., 0] == 0
+    expected = np.zeros((3, 6, 8), bool)
+    expected[0, 0, 0] = True
+    for y in range(6):
+        for x in range(8):
+            expected[2, y, x] = any(x < x1 and x + 1 > x0 and y < y1 and y + 1 > y0 for x0, y0, x1, y1 in boxes[4])
+    np.testing.assert_array_equal(found, expected)
+    assert (frames == 9).all()
+    with pytest.raises(ValueError, match="box 8,0,9,1 of frame 4 is outside 8 x 6"):
+        minikinetics.blackened(frames, [4, 4, 4], {4: [(8, 0, 9, 1)]})
+
+
+def test_videos_that_are_gone_are_counted_and_others_are_read(root: Path, tmp_path: Path):
+    there = tmp_path / "sets"
+    shutil.copytree(root, there)
+    (there / "videos" / "jump it" / "val1.mp4").unlink()
+    _, val = minikinetics.read_minikinetics(str(there))
+    assert (len(val.videos.uris), val.missing) == (8, 1)
+    (there / "boxes" / "jump it" / "val0.csv").write_text("frame,x0,y0,x1,y1\n")
+    assert minikinetics.count_without_boxes(val.videos) == 1
+    uri = val.videos.uris[3]
+    np.testing.assert_array_equal(
+        minikinetics.varied(val.videos, "no_fg").open(uri).read([0, 3]), video_sets.open_video(uri).read([0, 3])
+    )
+    shutil.rmtree(there / "videos")
+    with pytest.raises(InputError, match=r"none of the 12 videos of .*train\.csv exists; expected .*videos/<label>"):
+        minikinetics.read_minikinetics(str(there))
+
+
+def test_lists_that_cannot_be_read_are_named(root: Path, tmp_path: Path):
+    there = tmp_path / "sets"
+    shutil.copytree(root, there)
+    val = there / "val.csv"
+    whole = val.read_text()
+    cases = {
+        r"val\.csv has no column 'youtube_id'": "label,id\ncatch it,val0\n",
+        r"val\.csv, line 3: label and youtube_id must be names": "label,youtube_id\ncatch it,val0\ncatch it\n",
+        r"val\.csv, line 2: .*\.\./x": "label,youtube_id\ncatch it,../x\n",
+        r"lists \('catch it', 'val0'\) more than once": "label,youtube_id\ncatch it,val0\ncatch it,val0\n",
+        r"val\.csv has the class 'sing', which train\.csv does not have": "label,youtube_id\nsing,val0\n",
+    }
+    for match, text in cases.items():
+        val.write_text(text)
+        with pytest.raises(InputError, match=match):
+            minikinetics.read_minikinetics(str(there))
+    val.write_bytes(b"\xef\xbb\xbf" + whole.encode())  # as spreadsheets save it
+    minikinetics.read_minikinetics(str(there))
+    val.unlink()
+    with pytest.raises(InputError, match=r"val\.csv is missing; expected a table with the columns label, youtube_id"):
+        minikinetics.read_minikinetics(str(there))
+
+
+def test_boxes_that_cannot_be_right_are_named(root: Path, tmp_path: Path):
+    there = tmp_path / "sets"
+    shutil.copytree(root, there)
+    _, val = minikinetics.read_minikinetics(str(there))
+    uri = val.videos.uris[0]
+    place = Path(minikinetics.boxes_uri(uri))
+    cases = {
+        r"val0\.csv has no column 'y1'": "frame,x0,y0,x1\n0,1,2,3\n",
+        r"val0\.csv, line 3: expected numbers for frame, x0": "frame,x0,y0,x1,y1\n0,1,2,3,4\n1,a,2,3,4\n",
+        r"line 2: expected frame >= 0, x0 < x1": "frame,x0,y0,x1,y1\n0,30,2,3,4\n",
+        r"line 2: expected frame >= 0": "frame,x0,y0,x1,y1\n-1,3,2,30,4\n",
+        r"has a box for frame 10, and .*val0\.mp4 has 10 frames": "frame,x0,y0,x1,y1\n10,3,2,30,4\n",
+        r"box 200,2,300,4 of frame 1 is outside 72 x 64; boxes must": "frame,x0,y0,x1,y1\n1,200,2,300,4\n",
+    }
+    for match, text in cases.items():
+        place.write_text(text)
+        with pytest.raises(InputError, match=match):
+            minikinetics.varied(val.videos, "no_fg").open(uri).read([0, 1])
+    place.unlink()
+    with pytest.raises(InputError, match=r"boxes/catch it/val0\.csv is missing"):
+        minikinetics.count_without_boxes(val.videos)
+
+
+@pytest.mark.slow
+def test_a_classifier_of_persons_collapses_without_them(model: MoCo, root: Path):
+    outcome = evals.evaluate("minikinetics", model, str(root.parent), EvaluationConfig(actions=FAST))
+    assert set(outcome.metrics) == {"minikinetics/original", "minikinetics/no_fg"}
+    assert outcome.metrics["minikinetics/original"] > 85
+    assert outcome.metrics["minikinetics/no_fg"] < 60
+    assert outcome.protocol["videos"] == {"train": 12, "val": 9}
+    population = Population(9, "videos", pytest.approx(100 / 3))
+    assert outcome.populations == {"minikinetics/original": population, "minikinetics/no_fg": population}
+    assert outcome.protocol["weights_before"] == outcome.protocol["weights_after"]
+
+
+@pytest.mark.slow
+def test_the_demo_worlds_minikinetics(model: MoCo, tmp_path: Path):
+    world_videos.write_minikinetics(str(tmp_path / "minikinetics"), TINY)
+    train, val = minikinetics.read_minikinetics(str(tmp_path / "minikinetics"))
+    assert len(train.videos.uris) == len(val.videos.uris) == TINY.action_classes
+    uri = val.videos.uris[0]
+    action = uri.rsplit("_", 2)[1]
+    film = world_videos._action_film(TINY, "minikinetics/val", action, 0, TINY.minikinetics_frames)
+    boxes = minikinetics.read_boxes(minikinetics.boxes_uri(uri))
+    assert [boxes[t] for t in range(len(film))] == [[tuple(masks.box(frame.masks[0]))] for frame in film]
+    brief = EvaluationConfig(actions=replace(FAST, epochs=1))
+    assert set(evals.evaluate("minikinetics", model, str(tmp_path), brief).metrics) == {
+        "minikinetics/original", "minikinetics/no_fg",
+    }  # fmt: skip
+    by_variant = replace(brief, backgrounds=BackgroundsConfig(train_on="variant"))
+    outcome = evals.evaluate("minikinetics", model, str(tmp_path), by_variant, str(tmp_path / "work"))
+    assert set(outcome.metrics) == {"minikinetics_by_variant/original", "minikinetics_by_variant/no_fg"}
+    assert {path.name for path in (tmp_path / "work").iterdir()} == {"original", "no_fg"}

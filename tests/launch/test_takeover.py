@@ -1,0 +1,194 @@
+"""Jobs, launchers and API servers that end before each other, on a real API server."""
+
+import signal
+import subprocess
+import sys
+import time
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from launching import finish, runs, until, waits
+from operator_by_hand import Operator
+
+from previts.errors import InputError
+from previts.launch import conditions, launcher
+from previts.launch.cluster import connect
+from previts.launch.follow import changes
+from previts.launch.pytorchjob import LAUNCHER, LEASE, SPEC_HASH
+from previts.launch.reaper import reap
+
+pytestmark = pytest.mark.slow
+
+
+def test_a_job_that_does_the_same_is_taken_over(place, capfd):
+    made = place.create({LEASE: "2020-01-01T00:00:00+00:00"}, service_account="default")
+    operator = place.run(finish(place), service_account="default")
+    assert [job["metadata"]["uid"] for job in operator.seen] == [made["metadata"]["uid"]]
+    assert "goes on" in capfd.readouterr().err
+    # its new launcher's lease
+    renewed = operator.job(place.name())["metadata"]["annotations"][LEASE]
+    assert datetime.fromisoformat(renewed) > datetime.now(UTC)
+
+
+def test_a_job_of_the_same_name_that_does_another_thing_is_left_alone(place):
+    made = place.create(shm="1Gi")
+    with pytest.raises(InputError, match=r"is there already in namespace .* and is not the same"):
+        place.run()
+    place.plane.request("PATCH", f"{place.path()}/{place.name()}", {"metadata": {"annotations": {SPEC_HASH: None}}})
+    with pytest.raises(InputError, match="is not the same: it was made by another"):
+        place.run()
+    assert place.plane.request("GET", f"{place.path()}/{place.name()}")["metadata"]["uid"] == made["metadata"]["uid"]
+
+
+def test_a_job_that_is_over_makes_way(place):
+    def failed(operator: Operator, job: dict[str, Any]) -> None:
+        operator.condition(job, "Failed")
+
+    with place.operator(failed) as operator:
+        made = place.create(shm="1Gi")
+        until(lambda: operator.job(place.name()).get("status"))
+    operator = place.run(finish(place))
+    assert operator.seen[-1]["metadata"]["uid"] != made["metadata"]["uid"]
+    assert operator.job(place.name())["metadata"]["uid"] == operator.seen[-1]["metadata"]["uid"]
+
+
+def test_a_watch_goes_on_after_the_server_has_forgotten_where_it_was(place):
+    made = place.create()
+    name, uid = made["metadata"]["name"], made["metadata"]["uid"]
+    server = connect()
+    _, version = server.jobs(name)
+    seen = changes(server, name, uid, pulse=1)
+    assert next(seen)["metadata"]["uid"] == uid
+    other = {"metadata": {"annotations": {"other": "change"}}}
+    for _ in range(3):  # of something else, while nothing happens to the job
+        place.plane.request("PATCH", f"/api/v1/namespaces/{place.namespace}", other)
+        other["metadata"]["annotations"]["other"] += "."
+    place.plane.compact()
+    with pytest.raises(Exception, match=r"too old|compacted") as gone:
+        list(server.watch(name, str(int(version) - 1), 1))
+    assert gone.value.status == 410
+    with place.operator(runs):
+        assert until(lambda: next(seen).get("status"))["conditions"]
+    place.plane.request("DELETE", f"{place.path()}/{name}")
+    assert list(seen)[-1] is None
+
+
+def test_an_api_server_that_dies_and_comes_back_costs_nothing(place, capfd):
+    def script(operator: Operator, job: dict[str, Any]) -> None:
+        operator.condition(job, "Created")
+        operator.condition(job, "Running")
+        operator.plane.kill()
+        time.sleep(2)
+        operator.plane.start()
+        operator.plane.compact()
+        finish(place)(operator, job)
+
+    operator = place.run(script)
+    assert len(operator.seen) == 1
+    assert "step 2" in capfd.readouterr().err
+
+
+STARTER = """
+import sys
+from previts import cli
+from previts.launch.app import training_app
+from previts.launch.launcher import run_on_cluster
+from previts.launch.options import JobOptions
+
+with cli.readable_errors():
+    app = training_app("pretrain", 8, [], 2, gpus=8, target=sys.argv[1])
+    run_on_cluster(app, JobOptions(image="registry/train:1"), lambda: False)
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_told_to_stop_it_deletes_the_job(place, number):
+    with place.operator(runs) as operator:
+        starter = [sys.executable, "-c", STARTER, str(place.marker.parent)]
+        process = subprocess.Popen(starter, stderr=subprocess.PIPE, text=True)
+        until(lambda: operator.seen and operator.job(place.name()).get("status"))
+        time.sleep(1)
+        process.send_signal(number)
+        said = process.communicate(timeout=60)[1]
+        assert process.returncode == 128 + number, said
+        assert "Traceback" not in said
+        until(lambda: not operator.jobs())
+
+
+def test_launchers_that_begin_at_once_share_one_job(place):
+    starter = [sys.executable, "-c", STARTER.replace("lambda: False", "Path(sys.argv[1], 'manifest.json').exists")]
+    starter[-1] = f"from pathlib import Path\n{starter[-1]}"
+    with place.operator(finish(place)) as operator:
+        processes = [
+            subprocess.Popen([*starter, str(place.marker.parent)], stderr=subprocess.PIPE, text=True) for _ in range(3)
+        ]
+        said = [process.communicate(timeout=60)[1] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0, 0], said
+    assert len(operator.seen) == 1
+    assert sum("is submitted" in text for text in said) == 1
+
+
+def test_told_to_stop_it_leaves_a_job_that_another_waits_for(place, capfd):
+    lively = {LEASE: (datetime.now(UTC) + timedelta(minutes=14)).isoformat(), LAUNCHER: "another"}
+    with place.operator(runs) as operator:
+        made = place.create(lively)
+        until(lambda: operator.job(place.name()).get("status"))
+        starter = [sys.executable, "-c", STARTER, str(place.marker.parent)]
+        process = subprocess.Popen(starter, stderr=subprocess.PIPE, text=True)
+        for line in process.stderr:
+            if "Running" in line:
+                break
+        process.send_signal(signal.SIGTERM)
+        said = process.communicate(timeout=60)[1]
+        assert process.returncode == 128 + signal.SIGTERM, said
+        assert "is another's, and goes on" in said
+        left = operator.job(place.name())
+    assert left["metadata"]["uid"] == made["metadata"]["uid"]
+    assert "deletionTimestamp" not in left["metadata"]
+    assert lively.items() <= left["metadata"]["annotations"].items()
+
+
+def test_the_job_of_a_launcher_that_was_killed_is_taken_over_by_the_next(place):
+    with place.operator(runs) as operator:
+        starter = [sys.executable, "-c", STARTER, str(place.marker.parent)]
+        process = subprocess.Popen(starter, stderr=subprocess.DEVNULL)
+        until(lambda: operator.seen and operator.job(place.name()).get("status"))
+        process.kill()
+        process.wait()
+    (killed,) = operator.seen
+    operator = place.run(finish(place))
+    assert [job["metadata"]["uid"] for job in operator.seen] == [killed["metadata"]["uid"]]
+
+
+def test_leases_are_renewed_and_jobs_without_a_launcher_reaped(place, monkeypatch):
+    old = {LEASE: "2020-01-01T00:00:00+00:00"}
+    monkeypatch.setenv("KUBECONFIG", place.plane.kubeconfig("reaper", place.namespace))
+    server = connect()
+    monkeypatch.setenv("KUBECONFIG", place.plane.kubeconfig("launcher", place.namespace))
+
+    def script(operator: Operator, job: dict[str, Any]) -> None:
+        # As if its launcher had said nothing for long, and then it does.
+        operator.plane.request("PATCH", f"{place.path()}/{place.name()}", {"metadata": {"annotations": old}})
+        for message in "abcdef":
+            time.sleep(0.5)
+            operator.condition(job, "Running", message)
+        until(lambda: not operator.job(place.name())["metadata"]["annotations"][LEASE].startswith("2020"))
+        assert reap(server, datetime.now(UTC)) == []
+        finish(place)(operator, job)
+
+    monkeypatch.setattr(launcher, "RENEWALS", 1000)
+    place.run(script)
+    with place.operator(runs, runs, waits) as operator:
+        place.plane.request("DELETE", f"{place.path()}/{place.name()}")
+        until(lambda: not operator.jobs())
+        place.create(old)
+        until(lambda: conditions.name(operator.job(place.name())) == "Running")
+        assert reap(server, datetime.now(UTC)) == [place.name()]
+        until(lambda: not operator.jobs())
+        made = place.create()  # nobody's
+        assert reap(server, datetime.now(UTC)) == []
+        typed = {"metadata": {"annotations": {LEASE: "tomorrow"}}}
+        operator.plane.request("PATCH", f"{place.path()}/{made['metadata']['name']}", typed)
+        assert reap(server, datetime.now(UTC)) == []
+        operator.scripts.clear()

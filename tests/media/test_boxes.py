@@ -1,0 +1,48 @@
+"""Oracles: boxes that pretraining and evaluations drew when each had a function of its own."""
+
+import numpy as np
+import pytest
+
+from previts.config.experiment import SamplingConfig
+from previts.evals import labelled_images
+from previts.pretraining import crop_sampling
+
+
+# (height, width), seed, the box, and the next number of the generator
+@pytest.mark.parametrize(
+    ("shape", "seed", "box", "following"),
+    [
+        ((144, 256), 0, (25, 0, 134, 144), 873242270),
+        ((144, 256), 1, (2, 0, 186, 142), 883629044),
+        ((256, 144), 2, (4, 85, 139, 237), 484547583),
+        ((240, 426), 3, (41, 7, 240, 239), 933331401),
+        ((64, 64), 4, (1, 1, 64, 64), 1041836813),
+        ((100, 1000), 5, (434, 0, 567, 100), 1029825122),  # no attempt fits
+        ((1000, 100), 6, (0, 434, 100, 567), 583469656),
+        ((95, 1000), 7, (436, 0, 563, 95), 500611194),
+    ],
+)
+def test_pretraining_draws_the_boxes_that_it_always_drew(shape, seed, box, following):
+    generator = np.random.default_rng(seed)
+    assert crop_sampling.sample_crop(None, *shape, SamplingConfig(), generator) == box
+    assert generator.integers(1 << 30) == following
+
+
+@pytest.mark.parametrize(
+    ("shape", "seed", "least_area", "box", "following"),
+    [
+        ((144, 256), 0, 0.08, (35, 56, 92, 132), 697304851),
+        ((144, 256), 1, 0.08, (3, 2, 165, 127), 883629044),
+        ((375, 500), 2, 0.08, (111, 94, 342, 354), 484547583),
+        ((240, 320), 3, 0.25, (32, 58, 176, 226), 933331401),
+        ((4, 400), 4, 0.08, (197, 0, 202, 4), 326343117),  # no attempt fits
+        ((400, 5), 5, 0.08, (0, 196, 5, 203), 1029825122),
+        ((64, 64), 6, 0.25, (15, 4, 64, 58), 706235609),
+        ((1, 1), 7, 0.08, (0, 0, 1, 1), None),
+    ],
+)
+def test_evaluations_draw_the_boxes_that_they_always_drew(shape, seed, least_area, box, following):
+    height, width = shape
+    generator = np.random.default_rng(seed)
+    assert labelled_images.random_box(width, height, least_area, generator) == box
+    assert following in (None, generator.integers(1 << 30))

@@ -1,0 +1,264 @@
+import io
+
+import pytest
+import torch
+import torchvision
+from torch import nn
+
+from previts.errors import InputError
+from previts.models.encoders import build_encoder
+from previts.models.norm import GroupedBatchNorm
+from previts.models.weight_formats import encoder_state, read_encoder
+from previts.storage import folders
+
+# RSPNet's S3D-G as its released checkpoints name it, by what we call the same layer.
+RSPNET_FIRST = {
+    "conv_1a.spatial": "sepConv1.sep_conv.0",
+    "conv_1a.temporal": "sepConv1.sep_conv.1",
+    "conv_2b": "basicConv3d",
+    "conv_2c.spatial": "sep_conv2.sep_conv.0",
+    "conv_2c.temporal": "sep_conv2.sep_conv.1",
+}
+RSPNET_INCEPTION = {
+    "alone": "branch0",
+    "reduced_a": "branch1.0",
+    "wide_a.spatial": "branch1.1.sep_conv.0",
+    "wide_a.temporal": "branch1.1.sep_conv.1",
+    "reduced_b": "branch2.0",
+    "wide_b.spatial": "branch2.1.sep_conv.0",
+    "wide_b.temporal": "branch2.1.sep_conv.1",
+    "pooled": "branch3.1",
+}
+RSPNET_UNIT = {
+    "conv.weight": "conv3d.weight",
+    "norm.weight": "bn.weight",
+    "norm.bias": "bn.bias",
+    "norm.running_mean": "bn.running_mean",
+    "norm.running_var": "bn.running_var",
+    "norm.num_batches_tracked": "bn.num_batches_tracked",
+}
+RSPNET_GATES = {"conv_1a.gate": "sepConv1.excitation", "conv_2c.gate": "sep_conv2.excitation"}
+INCEPTIONS = ("3b", "3c", "4b", "4c", "4d", "4e", "4f", "5b", "5c")
+
+
+def rspnet_names():
+    """Our names by RSPNet's, without a prefix."""
+    units, gates = dict(RSPNET_FIRST), dict(RSPNET_GATES)
+    for block in INCEPTIONS:
+        units |= {f"mixed_{block}.{ours}": f"sepInc_{block}.{theirs}" for ours, theirs in RSPNET_INCEPTION.items()}
+        gates[f"mixed_{block}.wide_a.gate"] = f"sepInc_{block}.branch1.1.excitation"
+        gates[f"mixed_{block}.wide_b.gate"] = f"sepInc_{block}.branch2.1.excitation"
+    names = {
+        f"feature.{theirs}.{end}": f"{ours}.{own_end}"
+        for ours, theirs in units.items()
+        for own_end, end in RSPNET_UNIT.items()
+    }
+    return names | {
+        f"feature.{theirs}.{end}": f"{ours}.{end}" for ours, theirs in gates.items() for end in ("weight", "bias")
+    }
+
+
+def trained(model):
+    """The model in eval mode, with statistics as if it had been trained."""
+    for norm in model.modules():
+        if isinstance(norm, nn.BatchNorm2d | GroupedBatchNorm):
+            nn.init.normal_(norm.running_mean, 0, 0.1)
+            nn.init.uniform_(norm.running_var, 0.5, 2)
+            norm.num_batches_tracked.fill_(7)
+    return model.eval()
+
+
+@pytest.fixture(scope="module")
+def resnet():
+    torch.manual_seed(0)
+    return trained(torchvision.models.resnet18())
+
+
+@pytest.fixture(scope="module")
+def s3dg():
+    torch.manual_seed(0)
+    return trained(build_encoder("s3dg", width=1 / 16))
+
+
+def prefixed(prefix, state):
+    return {prefix + name: value for name, value in state.items()}
+
+
+def moco(state, head):
+    """A checkpoint of MoCo's main_moco.py, whose query encoder has a head instead of the classifier."""
+    body = {name: value for name, value in state.items() if not name.startswith("fc.")}
+    query = body | {name: torch.zeros(4) for name in head}
+    key = {name: torch.full_like(value, 3) for name, value in query.items()}
+    rest = {"module.queue": torch.zeros(4, 8), "module.queue_ptr": torch.zeros(1, dtype=torch.int64)}
+    tensors = prefixed("module.encoder_q.", query) | prefixed("module.encoder_k.", key) | rest
+    return {"epoch": 200, "arch": "resnet18", "state_dict": tensors, "optimizer": {"state": {}, "param_groups": []}}
+
+
+def resnet_files(state):
+    body = {name: value for name, value in state.items() if not name.startswith("fc.")}
+    others = prefixed("encoder_k.", body) | {"head_q.out.weight": torch.zeros(4, 512), "queue": torch.zeros(8, 4)}
+    return {
+        "torchvision": state,
+        "previts encoder": body,
+        "previts model": {"step": 3, "experiment": "{}", "model": prefixed("encoder_q.", body) | others},
+        "MoCo": moco(state, ["fc.weight", "fc.bias"]),
+        "MoCo v2": moco(state, ["fc.0.weight", "fc.0.bias", "fc.2.weight", "fc.2.bias"]),
+    }
+
+
+def s3dg_files(state):
+    theirs = {name: state[own] for name, own in rspnet_names().items()}
+    assert len(theirs) == len(state)
+    classifier = {"fc.weight": torch.zeros(1, 1024), "fc.bias": torch.zeros(1)}
+    wrapped = prefixed("encoder.", theirs | classifier)
+    heads = {f"{name}.2.{end}": torch.zeros(4) for name in ("fc1", "fc2") for end in ("weight", "bias")}
+    key = {name: torch.full_like(value, 3) for name, value in wrapped.items()}
+    pretrained = prefixed("encoder_q.", wrapped | heads) | prefixed("encoder_k.", key | heads)
+    return {
+        "previts encoder": state,
+        "previts model": {"step": 3, "experiment": "{}", "model": prefixed("encoder_q.", state)},
+        "RSPNet pretraining": {"epoch": 200, "arch": "s3dg", "model": pretrained | {"queue": torch.zeros(4, 8)}},
+        "RSPNet fine-tuning": {"arch": "s3dg", "model": wrapped | classifier},
+        "RSPNet S3D-G": theirs | classifier,
+    }
+
+
+def saved(path, content):
+    torch.save(content, path)
+    return str(path)
+
+
+@pytest.mark.parametrize("layout", ["torchvision", "previts encoder", "previts model", "MoCo", "MoCo v2"])
+def test_a_resnet_of_any_layout_computes_what_it_did(resnet, tmp_path, layout):
+    content = resnet_files(resnet.state_dict())[layout]
+    assert encoder_state(content, "resnet18")[1] == layout.removesuffix(" v2")
+    encoder = build_encoder("resnet18").eval()
+    encoder.load_state_dict(read_encoder(saved(tmp_path / "file.pth.tar", content), "resnet18"))
+    images = torch.randn(2, 3, 64, 64)
+    with torch.no_grad():
+        body = nn.Sequential(*list(resnet.children())[:-1])
+        torch.testing.assert_close(encoder(images), body(images).flatten(1))
+    assert encoder.bn1.num_batches_tracked == 7
+
+
+@pytest.mark.parametrize(
+    "layout", ["previts encoder", "previts model", "RSPNet pretraining", "RSPNet fine-tuning", "RSPNet S3D-G"]
+)
+def test_an_s3dg_of_any_layout_computes_what_it_did(s3dg, tmp_path, layout):
+    content = s3dg_files(s3dg.state_dict())[layout]
+    assert encoder_state(content, "s3dg", 1 / 16)[1] == layout
+    encoder = build_encoder("s3dg", width=1 / 16).eval()
+    encoder.load_state_dict(read_encoder(saved(tmp_path / "file.pth", content), "s3dg", 1 / 16))
+    clips = torch.randn(2, 3, 8, 64, 64)
+    with torch.no_grad():
+        torch.testing.assert_close(encoder(clips), s3dg(clips))
+    assert encoder.conv_2b.norm.num_batches_tracked == 7
+
+
+def test_a_model_trained_on_several_gpus_is_the_same_model(resnet):
+    bare, wrapped = resnet.state_dict(), {"state_dict": prefixed("module.", resnet.state_dict())}
+    torch.testing.assert_close(encoder_state(wrapped, "resnet18")[0], encoder_state(bare, "resnet18")[0])
+
+
+def test_half_precision_and_missing_counters_are_no_fault(resnet):
+    state = {name: value.half() for name, value in resnet.state_dict().items() if "num_batches" not in name}
+    encoder = build_encoder("resnet18")
+    encoder.load_state_dict(encoder_state(state, "resnet18")[0])
+    torch.testing.assert_close(encoder.conv1.weight, resnet.conv1.weight, rtol=1e-3, atol=1e-4)
+    assert encoder.conv1.weight.dtype == torch.float32
+    assert encoder.bn1.num_batches_tracked == 0
+
+
+def test_looking_at_weights_draws_no_random_numbers(resnet):
+    torch.manual_seed(0)
+    before = torch.get_rng_state()
+    encoder_state(resnet.state_dict(), "resnet18")
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_what_is_missing_too_much_or_of_another_shape_is_named(resnet):
+    content = moco(resnet.state_dict(), ["fc.weight", "fc.bias"])
+    tensors = content["state_dict"]
+    for name in ("bn1.running_mean", "layer1.0.conv1.weight"):
+        del tensors["module.encoder_q." + name]
+    tensors["module.encoder_q.layer5.weight"] = torch.zeros(2)
+    tensors["module.encoder_q.conv1.weight"] = torch.zeros(64, 3, 3, 3)
+    with pytest.raises(InputError) as raised:
+        encoder_state(content, "resnet18", source="model.weights = s3://there/moco.pth.tar")
+    message = str(raised.value)
+    assert message.startswith("model.weights = s3://there/moco.pth.tar does not hold a whole resnet18: ")
+    assert "read in layout 'MoCo', 118 tensors are there; " in message
+    assert "2 missing: encoder_q.bn1.running_mean, encoder_q.layer1.0.conv1.weight;" in message
+    assert "1 unexpected: encoder_q.layer5.weight;" in message
+    assert "1 of another shape: encoder_q.conv1.weight (64, 3, 3, 3) instead of (64, 3, 7, 7);" in message
+    assert "torchvision (conv1.weight), MoCo (encoder_q.conv1.weight)" in message
+
+
+@pytest.mark.parametrize("layout", ["RSPNet pretraining", "RSPNet fine-tuning", "RSPNet S3D-G", "previts encoder"])
+def test_a_lost_gate_of_s3dg_is_named(s3dg, layout):
+    content = s3dg_files(s3dg.state_dict())[layout]
+    tensors = content.get("model", content)
+    lost = next(
+        name for name in tensors if name.endswith(("sepInc_4c.branch2.1.excitation.bias", "4c.wide_b.gate.bias"))
+    )
+    del tensors[lost]
+    with pytest.raises(InputError, match=f"s3dg of width 0.0625.*layout '{layout}'.*1 missing: {lost};"):
+        encoder_state(content, "s3dg", 1 / 16)
+
+
+@pytest.mark.parametrize(
+    ("kind", "width", "fault"),
+    [
+        ("resnet50", 1, "missing: layer1.0.conv3.weight"),
+        ("s3dg", 1, "has no tensor of s3dg, but conv1.weight, bn1.weight, bn1.bias, ...; known layouts"),
+    ],
+)
+def test_weights_of_another_encoder_are_refused(resnet, kind, width, fault):
+    with pytest.raises(InputError, match=fault):
+        encoder_state(resnet.state_dict(), kind, width)
+
+
+def test_an_s3dg_of_another_width_is_refused(s3dg):
+    with pytest.raises(
+        InputError, match=r"of another shape: conv_1a.spatial.conv.weight \(4, 3, 1, 7, 7\) instead of \(8,"
+    ):
+        encoder_state(s3dg.state_dict(), "s3dg", 1 / 8)
+
+
+@pytest.mark.parametrize(
+    ("content", "described"),
+    [([1, 2], "a list"), ({}, "nothing"), ({"epoch": 3, "loss": 0.5}, r"epoch \(int\), loss \(float\)")],
+)
+def test_a_file_without_tensors_says_what_it_holds(tmp_path, content, described):
+    uri = saved(tmp_path / "file.pt", content)
+    with pytest.raises(InputError, match=f"model.weights = {uri} holds {described}, expected tensors by name"):
+        read_encoder(uri, "resnet18")
+
+
+def test_files_that_cannot_be_read_say_why(resnet, tmp_path):
+    with pytest.raises(InputError, match=r"absent.pt, and there is no such file"):
+        read_encoder(str(tmp_path / "absent.pt"), "resnet18")
+    with pytest.raises(InputError, match="and it is a folder"):
+        read_encoder(str(tmp_path), "resnet18")
+    buffer = io.BytesIO()
+    torch.save(resnet.state_dict(), buffer)
+    (tmp_path / "cut.pt").write_bytes(buffer.getvalue()[:100_000])
+    (tmp_path / "text.pt").write_text("no weights")
+    torch.save({"conv1.weight": tmp_path}, tmp_path / "code.pt")
+    for name in ("cut.pt", "text.pt", "code.pt"):
+        with pytest.raises(InputError, match=f"{name} holds no weights that can be read") as raised:
+            read_encoder(str(tmp_path / name), "resnet18")
+        assert "weights_only" not in str(raised.value)
+
+
+def test_a_finished_checkpoint_is_read_by_its_folder(resnet, tmp_path):
+    body = resnet_files(resnet.state_dict())["previts encoder"]
+    for stage in ("checkpoints", "tubes"):
+        folder = tmp_path / stage / "label-0123456789ab"
+        folder.mkdir(parents=True)
+        torch.save(body, folder / "encoder.pt")
+        folders.commit(str(folder), {})
+    state = read_encoder(str(tmp_path / "checkpoints" / "label-0123456789ab"), "resnet18")
+    torch.testing.assert_close(state, dict(body))
+    with pytest.raises(InputError, match="is an output of stage 'tubes', not weights"):
+        read_encoder(str(tmp_path / "tubes" / "label-0123456789ab"), "resnet18")

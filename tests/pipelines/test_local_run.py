@@ -1,0 +1,201 @@
+"""The whole pipeline on the embedded engine: evaluations, repeated runs, and runs that were killed or failed."""
+
+import html
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from previts import demo
+from previts.config import paper
+from previts.stages import addresses
+from previts.storage import files, folders
+
+SMALL = [
+    "video.videos_per_shard=4",
+    "fit.frames=12",
+    "fit.size=64",
+    "fit.width=0.125",
+    "fit.round_epochs=4",
+    "fit.fusion_epochs=8",
+    "fit.batch_size=4",
+    "saliency.every=6",
+    "augment.size=64",
+    "objective.queue_size=16",
+    "objective.batch_norm_groups=1",
+    "optim.batch_size=4",
+    "optim.epochs=1",
+    "evaluation.crop=64",
+    "evaluation.resize=72",
+    "evaluation.linear.epochs=2",
+]
+ROWS = [paper.ARMS[0], paper.ARMS[-1]]
+BENCHMARKS = ["voc07", "davis"]
+
+
+def command(world: Path, root: Path, *more: str) -> list[str]:
+    place = ["--root", str(root), "--crawl", str(world / "crawl.csv"), "--data", str(world / "datasets")]
+    return [
+        *(sys.executable, "-m", "pipelines", "run-local", *place),
+        *("--rows", *ROWS, "--benchmarks", *BENCHMARKS, "--set", *SMALL, *more),
+    ]
+
+
+def results(root: Path) -> dict[tuple[str, str], dict[str, object]]:
+    found = [files.read_json(str(path)) for path in (root / "results").glob("*/result.json")]
+    return {(item["row"], item["benchmark"]): item for item in found}
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("world")
+    demo.make_world(str(folder), replace(demo.TINY, seed=2))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def finished(world: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("finished")
+    run = subprocess.run(command(world, root), capture_output=True, text=True, timeout=600, check=False)
+    assert run.returncode == 0, run.stderr
+    assert "Done in" in run.stderr
+    return root
+
+
+@pytest.mark.slow
+def test_each_evaluation_uses_the_checkpoint_of_its_row(finished: Path):
+    (index,) = (finished / "index").iterdir()
+    found = results(finished)
+    assert set(found) == {(row, benchmark) for row in ROWS for benchmark in BENCHMARKS}
+    fingerprints = set()
+    for (row, _), result in found.items():
+        own = addresses.checkpoint_address(paper.resolve(row, "demo", SMALL), str(index), str(finished))
+        manifest = folders.read_manifest(own)
+        assert result["checkpoint"] == manifest.fingerprint
+        assert manifest.info["row"] == row
+        fingerprints.add(manifest.fingerprint)
+    assert len(fingerprints) == len(ROWS)
+
+
+@pytest.mark.slow
+def test_the_report_contains_all_rows(finished: Path):
+    page = (finished / "report.html").read_text()
+    assert all(row in page for row in ROWS)
+
+
+@pytest.mark.slow
+def test_a_second_run_repeats_no_work(world: Path, finished: Path):
+    before = {path: path.stat().st_mtime_ns for path in finished.rglob("*") if path.is_file()}
+    run = subprocess.run(command(world, finished), capture_output=True, text=True, timeout=600, check=False)
+    assert run.returncode == 0, run.stderr
+    changed = {
+        path.name for path in finished.rglob("*") if path.is_file() and before.get(path) != path.stat().st_mtime_ns
+    }
+    assert changed <= {"report.html", "run.log"}
+    assert "made:" not in run.stderr
+
+
+@pytest.mark.slow
+def test_a_run_that_was_killed_in_each_stage_ends_with_the_same_report(world: Path, finished: Path, tmp_path: Path):
+    for stage in ("videos", "saliency_model", "saliency", "checkpoints", "results"):
+        process = subprocess.Popen(
+            command(world, tmp_path), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+        )
+        deadline = time.monotonic() + 300
+        while process.poll() is None and not any((tmp_path / stage).glob("*/*")):
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+    run = subprocess.run(command(world, tmp_path), capture_output=True, text=True, timeout=600, check=False)
+    assert run.returncode == 0, run.stderr
+
+    def numbers(root: Path) -> dict[tuple[str, str], object]:
+        return {pair: (result["checkpoint"], result["metrics"]) for pair, result in results(root).items()}
+
+    assert numbers(tmp_path) == numbers(finished)
+    names = [sorted(path.name for path in (root / "report").iterdir()) for root in (tmp_path, finished)]
+    assert names[0] == names[1]
+    tables = [next((root / "report").glob("*/report.csv")).read_text() for root in (tmp_path, finished)]
+    assert tables[0] == tables[1]
+
+
+@pytest.mark.slow
+def test_a_failed_benchmark_does_not_stop_the_others_and_is_repeated(world: Path, finished: Path, tmp_path: Path):
+    root, broken = tmp_path / "root", tmp_path / "world"
+    shutil.copytree(finished, root)
+    shutil.rmtree(root / "results")
+    shutil.copytree(world, broken)
+    mask = next((broken / "datasets" / "davis" / "Annotations").rglob("*.png"))
+    intact = mask.read_bytes()
+    mask.write_bytes(intact[:20])
+    row = ROWS[0]
+    place = ["--crawl", str(world / "crawl.csv"), "--data", str(broken / "datasets"), "--rows", row]
+    run = subprocess.run(command(world, root, *place), capture_output=True, text=True, timeout=600, check=False)
+    assert run.returncode == 2, run.stderr
+    last = run.stderr[run.stderr.index("previts: the run stopped") :]
+    assert "1 of 2 evaluations failed" in last
+    assert mask.name in last
+    found = results(root)
+    states = {benchmark: result["status"] for (_, benchmark), result in found.items()}
+    assert states == {"voc07": "ok", "davis": "failed"}
+    reason = str(found[row, "davis"]["error"])
+    assert reason in html.unescape((root / "report.html").read_text())
+    mask.write_bytes(intact)
+    run = subprocess.run(command(world, root, *place), capture_output=True, text=True, timeout=600, check=False)
+    assert run.returncode == 0, run.stderr
+    made = [line for line in run.stderr.splitlines() if "made:" in line and "/results/" in line]
+    assert len(made) == 1
+    assert "/davis-" in made[0]
+    assert reason not in html.unescape((root / "report.html").read_text())
+
+
+def test_a_typing_error_is_reported_before_anything_is_written(world: Path, tmp_path: Path):
+    wrong = command(world, tmp_path / "root", "--rows", "1/vgg/previt")
+    run = subprocess.run(wrong, capture_output=True, text=True, timeout=120, check=False)
+    assert run.returncode == 2
+    assert "did you mean '1/vgg/previts'" in run.stderr
+    assert "Traceback" not in run.stderr
+    assert not (tmp_path / "root").exists()
+
+
+def test_a_root_without_write_access_is_reported_before_any_step(world: Path):
+    run = subprocess.run(
+        command(world, Path("/dev/null/root")), capture_output=True, text=True, timeout=120, check=False
+    )
+    assert run.returncode == 2
+    assert "cannot write to /dev/null/root" in run.stderr
+    assert "choose a root" in run.stderr
+    assert "Traceback" not in run.stderr
+
+
+@pytest.mark.slow
+def test_the_reason_of_a_failed_step_is_the_end_of_the_output(world: Path, tmp_path: Path):
+    (tmp_path / "crawl.csv").write_text("video_id,url\na,nothing.mp4\nb,nowhere.mp4\n")
+    place = [
+        "--root",
+        str(tmp_path / "root"),
+        "--crawl",
+        str(tmp_path / "crawl.csv"),
+        "--data",
+        str(world / "datasets"),
+    ]
+    run = subprocess.run(
+        [sys.executable, "-m", "pipelines", "run-local", *place],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert run.returncode == 2
+    last = run.stderr[run.stderr.index("previts: the run stopped") :]
+    assert "2 of the 2 videos" in last
+    assert "videos already stored are kept" in last
+    assert "run.log" in last
+    assert "Traceback" not in run.stderr

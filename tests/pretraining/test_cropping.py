@@ -1,0 +1,61 @@
+import numpy as np
+import pytest
+
+from previts.media.frame_decoder import Planes
+from previts.pretraining import cropping
+
+HEIGHT, WIDTH = 60, 100
+
+
+def ramp(height, width, across, down):
+    rows, columns = np.mgrid[:height, :width]
+    return (across * columns + down * rows).astype(np.uint8)
+
+
+def test_crops_grow_to_even_pixels():
+    assert cropping.even_crop((3, 4, 8, 9)) == (2, 4, 8, 10)
+    assert cropping.even_crop((0, 1, 99, 60)) == (0, 0, 100, 60)
+
+
+@pytest.mark.parametrize("crop", [(0, 0, 100, 60), (10, 20, 58, 52), (40, 6, 60, 16)])
+@pytest.mark.parametrize("size", [32, 40])
+def test_planes_are_cut_out_at_the_same_place_and_lie_as_i420(crop, size):
+    # A ramp stays a ramp, so every pixel tells where it was.
+    y, u, v = ramp(HEIGHT, WIDTH, 2, 0), ramp(HEIGHT // 2, WIDTH // 2, 0, 4), ramp(HEIGHT // 2, WIDTH // 2, 4, 0)
+    # as a decoder leaves them: rows are padded
+    padded = (np.pad(plane, ((0, 0), (0, 28)))[:, : plane.shape[1]] for plane in (y, u, v))
+    clip_TRS = cropping.crop_pictures([Planes(*padded, 6)] * 2, crop, size)
+    assert clip_TRS.shape == (2, size * 3 // 2, size)
+    assert np.array_equal(clip_TRS[0], clip_TRS[1])
+    left, top, right, bottom = crop
+    half = size // 2
+    chroma = clip_TRS[0, size:].reshape(2, half, half)
+
+    def places(start, stop, number):
+        """Return where the centres of `number` pixels over [start, stop) lie, held to the centres of the source."""
+        centres = start + (np.arange(number) + 0.5) * (stop - start) / number - 0.5
+        return np.clip(centres, start, stop - 1)
+
+    def close(got, expected):
+        assert np.abs(got.astype(float) - expected).max() <= 2
+
+    close(clip_TRS[0, :size], np.broadcast_to(2 * places(left, right, size), (size, size)))
+    close(chroma[0], np.broadcast_to(4 * places(top // 2, bottom // 2, half)[:, None], (half, half)))
+    close(chroma[1], np.broadcast_to(4 * places(left // 2, right // 2, half), (half, half)))
+
+
+def test_masks_are_cut_out_where_their_pictures_are():
+    mask = np.zeros((HEIGHT, WIDTH), bool)
+    mask[10:40, 30:60] = True
+    (whole, again) = cropping.crop_masks([mask, mask.copy()], (20, 0, 80, 60), 60)
+    assert np.array_equal(whole, mask[:, 20:80])
+    assert np.array_equal(again, whole)
+    (large,) = cropping.crop_masks([mask], (20, 0, 80, 60), 120)
+    assert np.array_equal(large, mask[:, 20:80].repeat(2, 0).repeat(2, 1))
+
+
+def test_the_stand_in_is_grey():
+    clip = cropping.grey(2, 32)
+    assert clip.shape == (2, 48, 32)
+    assert (clip[:, :32] == 124).all()
+    assert (clip[:, 32:] == 128).all()

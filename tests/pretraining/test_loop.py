@@ -1,0 +1,442 @@
+import json
+import os
+import random
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections import namedtuple
+from dataclasses import replace
+from pathlib import Path
+
+import moving_squares
+import pytest
+import torch
+from moving_squares import make_index, small_experiment, small_video_experiment
+from torch.nn.parallel import DistributedDataParallel
+
+from previts.errors import InputError
+from previts.models.moco import Clips, MoCo, Pairs, figure_names
+from previts.pretraining import checkpoint, dataset, loader, loop
+from previts.pretraining.optim import build_optimizer
+from previts.pretraining.schedule import Schedule
+from previts.processes import distributed
+from previts.processes.conduct import Conduct
+
+CPU = torch.device("cpu")
+HERE = Conduct(workers=0)
+
+
+@pytest.fixture(scope="module")
+def index(tmp_path_factory):
+    return make_index(tmp_path_factory.mktemp("corpus"), 10)
+
+
+def state(folder, step):
+    return torch.load(folder / f"step-{step:08d}.pt", weights_only=True)
+
+
+def log(folder):
+    return [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+
+
+def assert_equal_states(one, other):
+    assert one["model"].keys() == other["model"].keys()
+    for name, value in one["model"].items():
+        assert torch.equal(value, other["model"][name]), name
+    momenta = [[s["momentum_buffer"] for s in state["optimizer"]["state"].values()] for state in (one, other)]
+    assert momenta[0]
+    assert all(torch.equal(*both) for both in zip(*momenta, strict=True))
+
+
+class Figures:
+    """A figure log that remembers."""
+
+    def __init__(self):
+        self.seen, self.files = [], []
+
+    def metrics(self, values, step):
+        self.seen.append((step, values))
+
+    def artifact(self, path, folder=""):
+        self.files.append((Path(path).name, folder, Path(path).stat().st_size))
+
+
+class Stop:
+    """A figure log that sends SIGTERM, as a cluster does, so that the step of this number is the last."""
+
+    def __init__(self, last):
+        self.last = last
+
+    def metrics(self, values, step):
+        if step >= self.last - 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    def artifact(self, path, folder=""):
+        pass
+
+
+@pytest.mark.parametrize("make", [small_experiment, small_video_experiment])
+def test_two_steps_and_a_resume_are_four_straight(index, tmp_path, make):
+    experiment = make()
+    straight, halves = tmp_path / "straight", tmp_path / "halves"
+    figures = Figures()
+    loop.run_pretraining(experiment, index, str(straight), device=CPU, conduct=HERE)
+    with pytest.raises(SystemExit):
+        loop.run_pretraining(experiment, index, str(halves), device=CPU, conduct=HERE, run=Stop(2))
+    assert checkpoint.steps(str(halves)) == [2]
+    # what a killed run wrote after its last state is dropped
+    with (halves / "log.jsonl").open("a") as file:
+        file.write(json.dumps({"step": 3, "loss": 99.0}) + "\n")
+    summary = loop.run_pretraining(experiment, index, str(halves), device=CPU, conduct=HERE, run=figures)
+    assert_equal_states(state(straight, 4), state(halves, 4))
+    timeless = [
+        [{k: v for k, v in line.items() if k not in ("pairs_per_second", "data_wait", "memory_gib")} for line in log(f)]
+        for f in (straight, halves)
+    ]
+    assert timeless[0] == timeless[1]
+    assert [line["step"] for line in log(halves)] == [1, 2, 3, 4]
+    assert [step for step, _ in figures.seen] == [3, 4]
+    assert figures.seen[-1][1]["loss"] == log(halves)[-1]["loss"] == summary["loss"]
+    assert (summary["steps"], summary["pairs"], summary["videos"]) == (4, 32, 10)
+
+
+def test_a_finished_run_is_not_repeated(index, tmp_path):
+    experiment = small_experiment(epochs=1)
+    first = loop.run_pretraining(experiment, index, str(tmp_path), device=CPU, conduct=HERE)
+    checkpoint.finish(str(tmp_path), experiment)
+    written = (tmp_path / "model.pt").stat().st_mtime_ns
+    again = loop.run_pretraining(experiment, index, str(tmp_path), device=CPU, conduct=HERE)
+    assert again == first
+    assert (tmp_path / "model.pt").stat().st_mtime_ns == written
+
+
+def test_the_log_has_every_figure(index, tmp_path):
+    loop.run_pretraining(small_experiment(epochs=1), index, str(tmp_path), device=CPU, conduct=HERE)
+    (line,) = log(tmp_path)
+    assert set(line) == {
+        *("step", "epoch", "lr", "loss", "loss_contrastive", "loss_attention", "positive_similarity"),
+        *("queue_similarity", "attention_iou", "masked_share", "pairs_per_second", "data_wait"),
+        *("memory_gib", "damaged_clips"),
+    }
+    assert line["loss"] == pytest.approx(line["loss_contrastive"] + 3 * line["loss_attention"], abs=1e-4)
+    assert 0.1 < line["memory_gib"] < 20
+
+
+def test_the_log_of_a_video_model_tells_of_speed_too(index, tmp_path):
+    loop.run_pretraining(small_video_experiment(epochs=1), index, str(tmp_path), device=CPU, conduct=HERE)
+    (line,) = log(tmp_path)
+    parts = line["loss_contrastive"] + 3 * line["loss_attention"] + line["loss_speed"]
+    assert line["loss"] == pytest.approx(parts, abs=1e-4)
+    assert line["speed_accuracy"] in {n / 8 for n in range(9)}
+
+
+def test_a_run_whose_clips_fit_into_no_tube_says_that_attention_learns_nothing(index, tmp_path, capsys):
+    experiment = small_video_experiment(epochs=1)
+    loop.run_pretraining(experiment, index, str(tmp_path / "fits"), device=CPU, conduct=HERE)
+    assert log(tmp_path / "fits")[0]["masked_share"] > 0
+    assert "both masks" not in capsys.readouterr().err
+    experiment = replace(experiment, sampling=replace(experiment.sampling, clip_stride=50))
+    loop.run_pretraining(experiment, index, str(tmp_path / "long"), device=CPU, conduct=HERE)
+    assert log(tmp_path / "long")[0]["masked_share"] == 0
+    assert "no pair of step 1 has both masks" in capsys.readouterr().err
+
+
+def test_pictures_are_made_at_even_distances_and_sent_to_the_run_log(index, tmp_path):
+    figures = Figures()
+    loop.run_pretraining(small_experiment(epochs=24), index, str(tmp_path), device=CPU, conduct=HERE, run=figures)
+    made = sorted(path.name for path in (tmp_path / "pictures").iterdir())
+    assert made == [f"step-{step:08d}.png" for step in range(1, 24, 2)]
+    assert [(name, folder) for name, folder, _ in figures.files] == [(name, "pictures") for name in made]
+    assert all(size > 10_000 for _, _, size in figures.files)
+
+
+@pytest.mark.parametrize("make", [small_experiment, small_video_experiment])
+def test_a_run_in_parts_learns_what_the_whole_does(index, tmp_path, make):
+    for parts in (1, 2):
+        conduct = replace(HERE, accumulate=parts)
+        loop.run_pretraining(make(lr=1e-6, epochs=2), index, str(tmp_path / str(parts)), device=CPU, conduct=conduct)
+    one, two = log(tmp_path / "1"), log(tmp_path / "2")
+    for name in figure_names(make().objective):
+        assert [line[name] for line in one] == pytest.approx([line[name] for line in two], abs=2e-3), name
+
+
+def test_gradients_are_clipped_to_a_norm(index, tmp_path):
+    moved = {}
+    for norm in (0.0, 1e-3):
+        folder = tmp_path / str(norm)
+        experiment = small_experiment(clip_norm=norm, weight_decay=0.0, epochs=1)
+        loop.run_pretraining(experiment, index, str(folder), device=CPU, conduct=HERE)
+        after, start = state(folder, 1)["model"], loop.build_model(experiment, CPU).state_dict()
+        names = [name for name in start if name.startswith(("encoder_q", "head_q")) and "running" not in name]
+        change = torch.cat([(after[name] - start[name]).flatten() for name in names if "num_batches" not in name])
+        moved[norm] = change.norm().item()
+    # The first step of SGD is the rate times the gradient.
+    assert moved[1e-3] == pytest.approx(0.03 * 1e-3, rel=1e-2)
+    assert moved[0.0] > 10 * moved[1e-3]
+
+
+def test_training_starts_from_given_weights(index, tmp_path):
+    experiment = small_experiment(epochs=1)
+    loop.run_pretraining(experiment, index, str(tmp_path / "first"), device=CPU, conduct=HERE)
+    checkpoint.finish(str(tmp_path / "first"), experiment)
+    weights = str(tmp_path / "first" / "encoder.pt")
+    warm = replace(
+        experiment, model=replace(experiment.model, weights=weights), optim=replace(experiment.optim, lr=1e-9)
+    )
+    loop.run_pretraining(warm, index, str(tmp_path / "warm"), device=CPU, conduct=HERE)
+    after, given = state(tmp_path / "warm", 1)["model"], torch.load(weights, weights_only=True)
+    for name, value in given.items():
+        if "running" not in name and "num_batches" not in name:
+            torch.testing.assert_close(after[f"encoder_q.{name}"], value, rtol=0, atol=1e-6)
+
+
+def test_the_loss_falls_on_one_batch(index):
+    experiment = small_experiment(lr=0.01)
+    torch.manual_seed(0)
+    model = MoCo(experiment).train()
+    optimizer = build_optimizer(model.parameters(), experiment.optim)
+    plan = Schedule(10, 8, 1, 0)
+    batch = next(loader.load_batches(dataset.PairDataset(index, experiment), plan, 0))
+    pairs = loop.prepare(batch, CPU)
+    figures = []
+    names = figure_names(experiment.objective)
+    for _ in range(16):
+        step = model(pairs.query, model.encode_keys(pairs))
+        step.loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        figures.append(dict(zip(names, step.figures.tolist(), strict=True)))  # the queue stays: the same task anew
+
+    def last(name):
+        return sum(figure[name] for figure in figures[-4:]) / 4
+
+    assert last("loss_contrastive") < 0.1 * figures[0]["loss_contrastive"]
+    assert last("loss_attention") < 0.6 * figures[0]["loss_attention"]
+
+
+def test_a_loss_that_is_not_finite_names_step_and_videos(index, tmp_path):
+    experiment = small_experiment(lr=1e30)
+    with pytest.raises(FloatingPointError, match=r"the loss of step [234] is (nan|inf).*v00\d, v00\d"):
+        loop.run_pretraining(experiment, index, str(tmp_path), device=CPU, conduct=HERE)
+    assert checkpoint.steps(str(tmp_path)) == []
+
+
+def test_states_are_saved_by_time(index, tmp_path):
+    conduct = replace(HERE, checkpoint_seconds=0.0)
+    loop.run_pretraining(small_experiment(epochs=3), index, str(tmp_path), device=CPU, conduct=conduct)
+    assert checkpoint.steps(str(tmp_path)) == [2, 3]
+
+
+def test_processes_must_divide_the_groups():
+    with pytest.raises(InputError, match=r"batch_norm_groups = 2 .*processes, 3"):
+        small_experiment().check_processes(3)
+
+
+PATHS = f"{Path(__file__).parent}:{Path(moving_squares.__file__).parent}"
+TRAIN = """
+from previts.corpus.index_table import Index, IndexRecord
+from previts.storage import tables
+
+kind, folder, uri = sys.argv[2:]
+table = tables.read_table(folder + "/index/index.parquet", IndexRecord)
+index = Index(folder + "/index", folder + "/videos", folder + "/tubes", table)
+with distributed.process_group():
+    experiment = getattr(moving_squares, kind)(epochs=EPOCHS)
+    run = test_loop.Stop(STOP) if STOP and distributed.is_main() else None
+    conduct = Conduct(workers=WORKERS, checkpoint_seconds=SAVE)
+    loop.run_pretraining(experiment, index, uri, device=torch.device("cpu"), conduct=conduct, run=run)
+"""
+
+# Float64, so that three steps of training do not blow rounding up to something that could hide a fault.
+COMPARE = """
+with distributed.process_group():
+    test_loop.three_steps(sys.argv[2], sys.argv[3])
+"""
+
+
+# Of runs of up to 399 steps every step has its line in the log.
+DEFAULTS = (("EPOCHS", "399"), ("SAVE", "600"), ("STOP", "0"), ("WORKERS", "0"))
+
+
+def start(program, *arguments, **environment):
+    head = """
+import sys, torch
+sys.path[:0] = sys.argv[1].split(':')
+torch.set_num_threads(1)
+import moving_squares, test_loop
+from previts.pretraining import loop
+from previts.processes import distributed
+from previts.processes.conduct import Conduct
+EPOCHS, SAVE, STOP, WORKERS = EVERY
+"""
+    head = head.replace("EVERY", ", ".join(environment.pop(*both) for both in DEFAULTS))
+    return subprocess.Popen(
+        [sys.executable, "-c", head + program, PATHS, *map(str, arguments)],
+        env={**os.environ, "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1", **environment},
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def start_several(processes, program, *arguments, **environment):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": str(processes)}
+    shared |= environment
+    return [start(program, *arguments, RANK=str(rank), LOCAL_RANK=str(rank), **shared) for rank in range(processes)]
+
+
+def four_groups(kind):
+    # Smaller steps on clips: their small maps make rounding grow a thousandfold in a step of 0.03.
+    experiment = small_experiment() if kind == "image" else small_video_experiment(lr=0.003)
+    return replace(experiment, objective=replace(experiment.objective, batch_norm_groups=4))
+
+
+def three_steps(kind, path):
+    """Train three steps on fixed pairs, this process on its share of the rows; the main one writes what came out."""
+    torch.manual_seed(0)
+    model = MoCo(four_groups(kind)).double().train()
+    optimizer = build_optimizer(model.parameters(), model.experiment.optim)
+    learner = model if distributed.world_size() == 1 else DistributedDataParallel(model, broadcast_buffers=False)
+    share, frames = 8 // distributed.world_size(), model.experiment.sampling.clip_frames
+    rows = slice(distributed.rank() * share, (distributed.rank() + 1) * share)
+    generator, losses = torch.Generator().manual_seed(1), []
+    for _ in range(3):
+        pictures = torch.randn(3, 8, 3, frames, 64, 64, generator=generator, dtype=torch.float64)
+        masks = torch.rand(3, 8, frames, 64, 64, generator=generator) > 0.7
+        flags = torch.rand(6, 8, generator=generator) > 0.2
+        order = torch.randperm(8, generator=generator)
+        query = Clips(*(part[rows] for part in (pictures[0], masks[0], flags[0], flags[1])))
+        key, other = (
+            Clips(*(part[order][rows] for part in (pictures[n], masks[n], flags[2 * n], flags[2 * n + 1])))
+            for n in (1, 2)
+        )
+        batch = Pairs(query, key, other if kind == "video" else None, order)
+        keys = model.encode_keys(batch)
+        step = learner(query, keys)
+        step.loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        model.enqueue(keys)
+        figures = step.figures.clone()
+        distributed.average_([figures])
+        losses.append(figures)
+    model.average_statistics()
+    if distributed.is_main():
+        torch.save({"figures": torch.stack(losses), **model.state_dict()}, path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("kind", "processes"), [("image", 2), ("image", 4), ("video", 2)])
+def test_several_processes_are_one(tmp_path, kind, processes):
+    several = start_several(processes, COMPARE, kind, tmp_path / "several.pt")
+    three_steps(kind, tmp_path / "one.pt")
+    for process in several:
+        assert process.wait(180) == 0, process.stderr.read()
+    one, other = (torch.load(tmp_path / name, weights_only=True) for name in ("one.pt", "several.pt"))
+    assert one.keys() == other.keys()
+    # Exact in the first step; each later one makes rounding grow, on clips two hundredfold.
+    torch.testing.assert_close(one["figures"][0], other["figures"][0], rtol=1e-12, atol=1e-13)
+    rtol, atol = (1e-9, 1e-11) if kind == "image" else (1e-6, 1e-8)
+    for name, value in one.items():
+        torch.testing.assert_close(value, other[name], rtol=rtol, atol=atol, msg=name)
+
+
+@pytest.mark.slow
+def test_a_run_of_two_processes_goes_on_as_one(index, tmp_path):
+    two = start_several(2, TRAIN, "small_experiment", Path(index.uri).parent, tmp_path, STOP="2")
+    for process in two:
+        assert process.wait(120) == distributed.TERMINATED, process.stderr.read()
+    assert checkpoint.steps(str(tmp_path)) == [2]
+    for folder in (tmp_path / "one", tmp_path):
+        with pytest.raises(SystemExit):
+            loop.run_pretraining(
+                small_experiment(epochs=399), index, str(folder), device=CPU, conduct=HERE, run=Stop(2)
+            )
+    lines = log(tmp_path)
+    assert [line["step"] for line in lines] == [1, 2, 3, 4]
+    # the same first batch, to the bit, and weights: only rounding apart, which batch normalisation of 4 rows enlarges
+    for name in ("loss", "loss_contrastive", "loss_attention", "positive_similarity", "attention_iou"):
+        assert lines[0][name] == pytest.approx(log(tmp_path / "one")[0][name], abs=1e-4), name
+
+
+@pytest.mark.slow
+def test_sigterm_finishes_the_step_saves_and_exits_143(index, tmp_path):
+    process = start(TRAIN, "small_experiment", Path(index.uri).parent, tmp_path)
+    deadline = time.monotonic() + 60
+    # the first line of the log is only written with a state; the bar tells that the loop has begun
+    for line in process.stderr:
+        if "pretrain" in line or time.monotonic() > deadline:
+            break
+    time.sleep(1.0)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(60) == 143
+    (saved,) = checkpoint.steps(str(tmp_path))
+    assert 0 < saved < 399
+    assert [line["step"] for line in log(tmp_path)] == list(range(1, saved + 1))
+
+
+@pytest.mark.slow
+def test_sigterm_to_the_whole_group_finishes_the_step_that_needs_a_worker(index, tmp_path):
+    process = start(TRAIN, "small_experiment", Path(index.uri).parent, tmp_path, WORKERS="1")
+    for line in process.stderr:
+        if "pretrain" in line:
+            break
+    time.sleep(2.0)
+    os.killpg(process.pid, signal.SIGTERM)
+    assert process.wait(60) == 143, process.stderr.read()
+    assert len(checkpoint.steps(str(tmp_path))) == 1
+
+
+def test_workers_must_fit_into_shared_memory(monkeypatch, capsys):
+    experiment, free = small_experiment(), 1 << 20
+    usage = namedtuple("Usage", "free")
+    monkeypatch.setattr("previts.pretraining.loader.shutil.disk_usage", lambda _: usage(free))
+    assert loader.fitting_workers(experiment, 0, chosen=True) == 0
+    batch = experiment.optim.batch_size * 2 * experiment.augment.size**2 * 5 // 2
+    fitting = free // (3 * batch)
+    assert loader.fitting_workers(experiment, fitting, chosen=True) == fitting
+    with pytest.raises(InputError, match=f"set PREVITS_WORKERS={fitting}"):
+        loader.fitting_workers(experiment, fitting + 1, chosen=True)
+    assert loader.fitting_workers(experiment, fitting + 1, chosen=False) == fitting
+    assert "has only 1 MiB" in capsys.readouterr().err
+
+
+# How often a run is killed in the next test; ten times on request, because each start takes seconds.
+KILLS = int(os.environ.get("PREVITS_KILLS", "2"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("processes", [1, 2])
+@pytest.mark.parametrize("kind", ["small_experiment", "small_video_experiment"])
+def test_a_run_that_is_killed_again_and_again_ends_as_if_it_had_not_been(index, tmp_path, kind, processes):
+    folder, chance = Path(index.uri).parent, random.Random(f"{kind} {processes}")
+    steps = 12 if KILLS < 10 else 40
+    arguments = (processes, TRAIN, kind, folder)
+    straight = start_several(*arguments, tmp_path / "straight", EPOCHS=str(steps))
+    for process in straight:
+        assert process.wait(300) == 0, process.stderr.read()
+    killed = 0
+    while killed < KILLS:
+        run = start_several(*arguments, tmp_path / "killed", EPOCHS=str(steps), SAVE="0")
+        before = max(checkpoint.steps(str(tmp_path / "killed")), default=0)
+        wanted = before + chance.randint(1, max(1, (steps - before) // max(1, KILLS - killed)))
+        while max(checkpoint.steps(str(tmp_path / "killed")), default=0) < min(wanted, steps - 1):
+            time.sleep(0.02)
+            if run[0].poll() is not None:
+                break
+        time.sleep(chance.random() * 0.3)  # anywhere in a step, or in the writing of its state
+        for process in run:
+            process.kill()
+        for process in run:
+            process.communicate()
+        killed += 1
+    run = start_several(*arguments, tmp_path / "killed", EPOCHS=str(steps))
+    for process in run:
+        assert process.wait(300) == 0, process.stderr.read()
+    assert_equal_states(state(tmp_path / "straight", steps), state(tmp_path / "killed", steps))
+    assert [line["step"] for line in log(tmp_path / "killed")] == list(range(1, steps + 1))

@@ -1,0 +1,156 @@
+"""The functions that a pipeline runs between the verbs."""
+
+import pytest
+
+from previts.config import paper
+from previts.errors import InputError
+from previts.stages import addresses, flow
+from previts.storage import folders
+
+
+@pytest.fixture
+def place(tmp_path):
+    (tmp_path / "crawl.csv").write_text("video_id,url\na,a.mp4\n")
+    for name in ("voc", "davis"):
+        (tmp_path / "data" / name).mkdir(parents=True)
+    return tmp_path
+
+
+def checked(place, **changes):
+    arguments = {
+        "crawl": str(place / "crawl.csv"),
+        "data": str(place / "data"),
+        "rows": list(paper.ARMS),
+        "benchmarks": ["voc07", "davis"],
+        "profile": "demo",
+        "set": [],
+        "parts": 3,
+    }
+    return flow.check_run(**{**arguments, **changes})
+
+
+def test_a_checked_run_returns_its_rows(place):
+    assert checked(place) == list(paper.ARMS)
+
+
+def test_rows_with_the_same_experiment_are_pretrained_once(place):
+    rows = checked(place, rows=["6b", "6c"])
+    assert rows == [
+        "6b/mu=0.0",
+        "6b/mu=0.2",
+        "6b/mu=0.3",
+        "6b/mu=0.4",
+        "6c/lambda=0.0",
+        "6c/lambda=2.0",
+        "6c/lambda=4.0",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"rows": ["7/x"]}, "there is no row"),
+        ({"rows": []}, "no rows"),
+        ({"benchmarks": ["voc"]}, "did you mean 'voc07'"),
+        ({"benchmarks": []}, "needs a labelled set at .*imagenet"),  # by default the benchmarks that the paper reports
+        ({"benchmarks": ["in9"]}, "needs a labelled set at .*in9"),
+        ({"benchmarks": ["ucf101"]}, "of the image model, and ucf101 cannot measure that"),
+        ({"rows": ["1"]}, "--set 1/supervised:model.weights=URI"),
+        ({"profile": "tiny"}, "there is no profile"),
+        ({"set": ["optim.lr=quick"]}, "optim.lr must be a number"),
+        ({"parts": 0}, "parts must be 1 or more"),
+        ({"launcher": "moon"}, "allowed: local, pytorchjob"),
+        ({"job": ["spot=true"]}, "are those of launcher pytorchjob, not of local"),
+        ({"launcher": "pytorchjob", "job": ["spott=true"]}, "did you mean 'spot'"),
+        ({"processes": 0}, "processes must be 1 or more"),
+        ({"processes": 3}, "multiple of the number of processes, 3"),
+        ({"set": ["objective.queue_size=16"]}, "optim.batch_size = 32 or more"),
+        ({"crawl": "/nowhere/crawl.csv"}, "there is no crawl at"),
+    ],
+)
+def test_a_run_with_invalid_choices_is_refused_before_it_starts(place, changes, message):
+    with pytest.raises(InputError, match=message):
+        checked(place, **changes)
+
+
+def test_the_parts_of_a_stage_must_have_one_finished_output(tmp_path):
+    uri = folders.address(str(tmp_path), "videos", "x", {})
+    with pytest.raises(InputError, match="has not finished"):
+        flow.collect_parts([uri, uri])
+    folders.commit(uri, {})
+    assert flow.collect_parts([uri, uri]) == uri
+    with pytest.raises(InputError, match="must write one output"):
+        flow.collect_parts([uri, uri + "x"])
+
+
+def test_each_row_is_evaluated_on_its_own_checkpoint_in_any_order(tmp_path):
+    index = folders.address(str(tmp_path), "index", "corpus", {})
+    folders.commit(index, {})
+    rows = list(paper.ARMS)
+    own = {
+        row: addresses.checkpoint_address(paper.resolve(row, "demo", ["seed=3"]), index, str(tmp_path)) for row in rows
+    }
+    given = {"rows": rows, "index": index, "root": str(tmp_path), "profile": "demo", "set": ["seed=3"]}
+    for order in (rows, rows[::-1]):
+        found = flow.list_evaluations(benchmarks=["voc07", "davis"], checkpoints=[own[row] for row in order], **given)
+        assert [(pair["row"], pair["benchmark"]) for pair in found] == [
+            (r, b) for r in rows for b in ("voc07", "davis")
+        ]
+        assert all(pair["checkpoint"] == own[pair["row"]] for pair in found)
+    with pytest.raises(InputError, match="has no checkpoint at"):
+        flow.list_evaluations(benchmarks=["voc07"], checkpoints=[own[rows[0]]], **given)
+
+
+def test_supervised_tracking_needs_a_run_of_its_own(place):
+    assert checked(place, rows=["6d/none", "6d/unsupervised"]) == ["6d/none", "6d/unsupervised"]
+    with pytest.raises(
+        InputError, match=r"row 6d/supervised follows what saliency\.method=supervised finds.*run of its"
+    ):
+        checked(place, rows=["6d"])
+    chosen = ["saliency.method=supervised", "fit.weights=mask_rcnn.pt"]
+    assert checked(place, rows=["6d/none", "6d/supervised"], set=chosen) == ["6d/none", "6d/supervised"]
+    with pytest.raises(InputError, match="row 6d/unsupervised is tracking without labels"):
+        checked(place, rows=["6d"], set=chosen)
+
+
+def reported(root, crawl):
+    """Commit the manifests of a report that is based on a crawl."""
+    videos, index, report = (str(root / stage / f"x-{len(crawl):012x}") for stage in ("videos", "index", "report"))
+    folders.commit(videos, {}, inputs={"crawl": crawl})
+    folders.commit(index, {}, inputs={"videos": videos})
+    folders.commit(report, {}, inputs={"index": index})
+
+
+def test_the_next_crawl_is_the_first_without_a_report(tmp_path):
+    crawls, root = tmp_path / "crawls", tmp_path / "root"
+    crawls.mkdir()
+    with pytest.raises(InputError, match="no crawl below"):
+        flow.next_crawl(str(crawls), str(root))
+    for name in ("2026-02.csv", "2026-1.parquet", "notes.txt"):
+        (crawls / name).touch()
+    assert flow.next_crawl(str(crawls), str(root)) == str(crawls / "2026-02.csv")
+    reported(root, str(crawls / "2026-02.csv"))
+    (root / "report" / "unfinished-000000000000").mkdir()
+    assert flow.next_crawl(str(crawls), str(root)) == str(crawls / "2026-1.parquet")
+    reported(root, str(crawls / "2026-1.parquet"))
+    assert flow.next_crawl(str(crawls), str(root)) == ""
+
+
+def test_a_crawl_in_the_root_of_its_results_is_recognised(tmp_path):
+    (tmp_path / "crawls").mkdir()
+    (tmp_path / "crawls" / "a.csv").touch()
+    reported(tmp_path, str(tmp_path / "crawls" / "a.csv"))
+    assert flow.next_crawl(str(tmp_path / "crawls"), str(tmp_path)) == ""
+
+
+def test_rows_that_share_a_checkpoint_must_have_the_same_evaluation_settings(place):
+    rows = ["1/k400/moco", "1/vgg/moco"]
+    assert checked(place, rows=rows) == ["1/k400/moco"]
+    with pytest.raises(InputError, match="rows 1/k400/moco and 1/vgg/moco share a checkpoint, which is evaluated once"):
+        checked(place, rows=rows, set=["1/vgg/moco:evaluation.linear.recipe=virtex"])
+
+
+def test_missing_weights_are_reported_before_anything_is_downloaded(place):
+    missing = [f"1/supervised:model.weights={place / 'nope.pt'}"]
+    with pytest.raises(InputError, match=r"model\.weights: .*nope\.pt"):
+        checked(place, rows=["1/random", "1/supervised"], benchmarks=["voc07"], set=missing)

@@ -1,0 +1,141 @@
+"""Oracles: the values that were saved, and files that are cut, changed or left half-written by hand."""
+
+import hashlib
+import io
+
+import numpy as np
+import pytest
+import torch
+
+from previts.errors import InputError
+from previts.storage import files
+from previts.storage.resume import States
+
+NAME = "state-{:08d}.pt"
+
+
+def saved(folder, numbers, name=NAME, **settings):
+    states = States(str(folder), name, **settings)
+    for number in numbers:
+        states.save(number, {"weights": torch.full((3,), float(number)), "of": "us"})
+    return states
+
+
+def newest(folder, name=NAME, **settings):
+    return States(str(folder), name, **settings).newest()
+
+
+def test_the_newest_state_comes_back_and_only_the_last_few_stay(tmp_path):
+    saved(tmp_path, [1, 2, 3, 10], keep=2)
+    number, state = newest(tmp_path)
+    assert number == 10
+    assert torch.equal(state["weights"], torch.full((3,), 10.0))
+    assert state["of"] == "us"
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "state-00000003.pt",
+        "state-00000003.pt.sha256",
+        "state-00000010.pt",
+        "state-00000010.pt.sha256",
+    ]
+    checksum = (tmp_path / "state-00000010.pt.sha256").read_text().strip()
+    assert checksum == hashlib.sha256((tmp_path / "state-00000010.pt").read_bytes()).hexdigest()
+
+
+def test_an_empty_or_missing_folder_has_no_state(tmp_path):
+    assert newest(tmp_path) is None
+    assert newest(tmp_path / "nothing") is None
+
+
+@pytest.mark.parametrize("damage", ["cut", "changed", "no checksum"])
+def test_the_state_before_a_damaged_one_is_taken(tmp_path, capsys, damage):
+    saved(tmp_path, [4, 5], keep=2)
+    path = tmp_path / "state-00000005.pt"
+    data = bytearray(path.read_bytes())
+    if damage == "cut":
+        path.write_bytes(data[:-7])
+    elif damage == "changed":
+        data[len(data) // 2] ^= 1
+        path.write_bytes(data)
+    else:
+        (tmp_path / "state-00000005.pt.sha256").unlink()
+    number, state = newest(tmp_path)
+    assert number == 4
+    assert torch.equal(state["weights"], torch.full((3,), 4.0))
+    assert str(path) in capsys.readouterr().err
+
+
+def test_a_damaged_state_does_not_count_among_those_that_are_kept(tmp_path):
+    saved(tmp_path, [4, 5], keep=2)
+    (tmp_path / "state-00000005.pt").write_bytes(b"damaged")
+    states = States(str(tmp_path), NAME, keep=2)
+    assert states.newest()[0] == 4
+    states.save(6, {"weights": torch.zeros(1)})
+    assert states.numbers() == [4, 6]
+    (tmp_path / "state-00000006.pt").write_bytes(b"damaged")
+    assert newest(tmp_path)[0] == 4
+
+
+def test_a_write_that_was_killed_half_way_is_ignored_and_cleared_away(tmp_path, monkeypatch):
+    class Killed(BaseException):
+        pass
+
+    saved(tmp_path, [1], keep=2)
+    half = tmp_path / "state-00000002.pt.0123abcd.tmp"
+    half.write_bytes(b"half a state")
+    assert newest(tmp_path)[0] == 1
+
+    written = files.write_bytes
+
+    def killed_before_the_checksum(uri, data):
+        if uri.endswith(".sha256"):
+            raise Killed
+        written(uri, data)
+
+    monkeypatch.setattr(files, "write_bytes", killed_before_the_checksum)
+    with pytest.raises(Killed):
+        saved(tmp_path, [3], keep=2)
+    monkeypatch.undo()
+    assert not half.exists()
+    assert (tmp_path / "state-00000003.pt").exists()
+    assert newest(tmp_path)[0] == 1
+
+
+def test_the_states_of_another_experiment_are_refused(tmp_path):
+    saved(tmp_path, [7])
+    states = States(str(tmp_path), NAME)
+    with pytest.raises(InputError, match=r"another experiment \(state-00000007\.pt\); give an empty folder"):
+        states.newest("cpu", lambda state: state["of"] == "them")
+    assert states.newest("cpu", lambda state: state["of"] == "us")[0] == 7
+
+
+def test_two_trainings_of_one_folder_do_not_touch_each_other(tmp_path):
+    saved(tmp_path, [1], "round-mc-{}.npz")
+    saved(tmp_path, [2], "round-rbd-{}.npz").sweep()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["round-mc-1.npz", "round-mc-1.npz.sha256"]
+
+
+def test_arrays_come_back_too(tmp_path):
+    maps = np.random.default_rng(0).integers(0, 256, (4, 5, 6), dtype=np.uint8)
+    States(str(tmp_path), "round-{}.npz").save(2, {"maps": maps})
+    number, state = newest(tmp_path, "round-{}.npz")
+    assert number == 2
+    np.testing.assert_array_equal(state["maps"], maps)
+
+
+def test_a_name_without_a_number_has_one_state(tmp_path):
+    states = saved(tmp_path, [0], "fusion.pt")
+    states.save(0, {"weights": torch.ones(2)})
+    assert torch.equal(newest(tmp_path, "fusion.pt")[1]["weights"], torch.ones(2))
+    states.sweep()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_states_of_earlier_versions_without_a_checksum_are_read_unless_they_are_damaged(tmp_path):
+    buffer = io.BytesIO()
+    torch.save({"weights": torch.ones(2)}, buffer)
+    path = tmp_path / "fusion.pt"
+    path.write_bytes(buffer.getvalue())
+    assert newest(tmp_path, "fusion.pt") is None
+    assert torch.equal(newest(tmp_path, "fusion.pt", unchecked=True)[1]["weights"], torch.ones(2))
+    path.write_bytes(buffer.getvalue()[:-100])
+    assert newest(tmp_path, "fusion.pt", unchecked=True) is None

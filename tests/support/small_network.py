@@ -1,0 +1,11 @@
+"""Settings of a Deep-USPS network that a test can train."""
+
+from dataclasses import replace
+
+from previts.config.experiment import FitConfig
+
+SMALL = replace(
+    FitConfig(), network="drn_d_22", width=0.125, inputs="contrast", size=32, rounds=1, round_epochs=3,
+    fusion_epochs=4, batch_size=8, round_lr=(3e-3,) * 3, fusion_lr=3e-3, history_crf="last",
+    flip_probability=0.5, recolour_probability=0.5,
+)  # fmt: skip

@@ -1,0 +1,67 @@
+"""The experiments and synthetic batches on which the benchmarks time training steps."""
+
+import json
+import os
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from previts.config.experiment import Experiment
+from previts.config.paper import PREVITS, VIDEO_PREVITS
+from previts.models.moco import Clips, Pairs
+
+PAPER = {"resnet50": PREVITS, "s3dg": VIDEO_PREVITS}
+
+
+@dataclass(frozen=True)
+class Size:
+    """How large a step is, and how often each variant takes it."""
+
+    batch: int
+    groups: int
+    pixels: int
+    rounds: int
+
+
+def sized_experiment(kind: str, size: Size, **objective) -> Experiment:
+    paper = PAPER[kind]
+    return replace(
+        paper,
+        augment=replace(paper.augment, size=size.pixels),
+        objective=replace(paper.objective, batch_norm_groups=size.groups, **objective),
+        # A rate at which noise is learnt slowly: numbers that are not finite are computed at another speed.
+        optim=replace(paper.optim, batch_size=size.batch, lr=1e-4),
+    )
+
+
+def synthetic_pairs(
+    experiment: Experiment, device: torch.device, *, batch: int | None = None, order: Tensor | None = None
+) -> Pairs:
+    """Return noise with a square as mask: a batch of one process, by default of the only one."""
+    batch = batch or experiment.optim.batch_size
+    frames, pixels = experiment.sampling.clip_frames, experiment.augment.size
+    generator = torch.Generator(device).manual_seed(0)
+
+    def side() -> Clips:
+        # As `augment` leaves clips: frames apart, then transposed.
+        clips = torch.randn(batch, frames, 3, pixels, pixels, generator=generator, device=device).transpose(1, 2)
+        mask = torch.zeros(batch, frames, pixels, pixels, dtype=torch.bool, device=device)
+        mask[:, :, pixels // 4 : pixels * 3 // 4, pixels // 4 : pixels * 3 // 4] = True
+        sure = torch.ones(batch, dtype=torch.bool, device=device)
+        return Clips(clips, mask, sure, sure)
+
+    other = side() if experiment.objective.speed_weight else None
+    if order is None:
+        order = torch.randperm(batch, generator=generator, device=device)
+    return Pairs(side(), side(), other, order)
+
+
+def keep(name: str, figures: dict) -> None:
+    """Print figures, and write them to the folder that was asked for."""
+    text = json.dumps(figures, indent=1)
+    print(text)
+    if folder := os.environ.get("PREVITS_BENCH_OUT"):
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        (Path(folder) / f"{name}.json").write_text(text)
