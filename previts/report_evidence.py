@@ -32,7 +32,7 @@ ATTENTION_ARRAYS = ("names", "frames", "cams", "masks", "key_frames", "key_masks
 KEYS_FIGURE = "keys.npz"
 CLASS_FIGURE = "class_attention.npz"
 SHEET_FIGURE, SHEET_WIDTH = "detections.png", 900
-RESULT_SEQUENCES, RESULT_COLOURS = 3, 96  # of the one image of all arms; a palette keeps it below 150 kB
+RESULT_SEQUENCES, RESULT_COLOURS = 3, 192  # of the one image of all arms; a palette keeps it below 150 kB
 CLASS_ARRAYS = ("names", "classes", "predicted", "frames", "cams")
 Figure = dict[str, NDArray[Any]]
 
