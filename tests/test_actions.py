@@ -132,7 +132,7 @@ def test_a_stopped_run_ends_as_if_it_had_not_been(model: MoCo, tmp_path: Path):
     folder = str(tmp_path / "states")
     with pytest.raises(SystemExit):
         classifiers.train_classifier(model, replace(data, open=stopping), config, folder, "stopped")
-    (saved,) = training._states(folder)
+    (saved,) = training.states_of(folder).numbers()
     assert 0 < saved < 9
     resumed = classifiers.train_classifier(model, data, config, folder, "resumed")
     assert_equal(straight.state_dict(), resumed.state_dict())
