@@ -58,7 +58,7 @@ def run_steps(
         SystemExit: With code 143 after SIGTERM, once the step is finished and saved.
     """
     device = next(module.parameters()).device
-    states = _states(folder) if folder else None
+    states = states_of(folder) if folder else None
     first = 0
     if states is not None and (found := states.newest(device)):
         first, state = found
@@ -122,10 +122,11 @@ def shares(count: int, batch_size: int, seed: int, first: int) -> Iterator[tuple
         yield epoch, chosen[distributed.rank() :: world].tolist()
 
 
-def _states(folder: str) -> States:
+def states_of(folder: str) -> States:
+    """Return the store of the states of a training in a folder."""
     return States(folder, "state-{:08d}.pt")
 
 
 def sweep(folder: str) -> None:
     """Delete the states of a folder: what they were for is finished."""
-    _states(folder).sweep()
+    states_of(folder).sweep()

@@ -150,8 +150,8 @@ def test_voc_end_to_end_distinguishes_colours_and_does_not_change_the_model(mode
     assert (population.items, population.unit) == (24, "images")
     # 8 of 24 test images have each class.
     generator, truth = np.random.default_rng(0), np.arange(24) < 8
-    by_chance = [100 * metrics.average_precision(truth, generator.random(24)) for _ in range(3000)]
-    assert population.chance == pytest.approx(np.mean(by_chance), abs=1)
+    by_chance = [100 * metrics.average_precision(truth, generator.random(24)) for _ in range(400)]
+    assert population.chance == pytest.approx(np.mean(by_chance), abs=2)
     assert outcome.protocol["weights_before"] == outcome.protocol["weights_after"]
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
     again = evals.evaluate("voc07", model, str(tmp_path), replace(SMALL, batch_size=5))
@@ -246,9 +246,9 @@ def test_chance_of_voc_is_the_mean_over_random_scores_without_difficult_and_unsc
     for number in range(3):
         kept = labels[:, number] != 0
         truth = labels[kept, number] == 1
-        found.append(np.mean([metrics.average_precision(truth, generator.random(len(truth))) for _ in range(2000)]))
+        found.append(np.mean([metrics.average_precision(truth, generator.random(len(truth))) for _ in range(400)]))
     chance = voc07._voc_chance(labels, result, SvmConfig())
-    assert chance == pytest.approx(100 * np.mean(found), abs=0.7)
+    assert chance == pytest.approx(100 * np.mean(found), abs=1.5)
     assert voc07._voc_chance(labels, result, SvmConfig("11-point")) is None
 
 

@@ -290,10 +290,10 @@ def test_what_a_worker_cannot_go_on_without_is_told_without_its_traceback(index,
         all_batches(pairs, schedule(batch=10), workers=1)
 
 
-def test_too_many_damaged_clips_stop_with_their_cause():
+def test_too_many_damaged_videos_stop_with_their_cause():
     damaged = loader.Damaged(videos=1000)
     damaged.count([(f"v{n}", "no frame decoded") for n in range(10)] * 3)
-    with pytest.raises(InputError, match=r"11 clips .* 10 are tolerated \(v0: no frame decoded"):
+    with pytest.raises(InputError, match=r"11 videos .* 10 are tolerated \(v0: no frame decoded"):
         damaged.count([("w", "")])
 
 

@@ -134,7 +134,7 @@ def test_a_stopped_run_ends_as_if_it_had_not_been(model: MoCo, tmp_path: Path):
     folder = str(tmp_path / "states")
     with pytest.raises(SystemExit):
         classifier.train_classifier(model, replace(data, open=stopping), config, folder, "stopped")
-    (saved,) = training._states(folder)
+    (saved,) = training.states_of(folder).numbers()
     assert 0 < saved < 9
     resumed = classifier.train_classifier(model, data, config, folder, "resumed")
     assert_equal(straight.state_dict(), resumed.state_dict())
@@ -234,7 +234,7 @@ def test_a_classifier_comes_back_from_its_file(model: MoCo, tuned: Classifier, t
 
 def test_a_batch_of_nothing_to_normalise_is_refused(model: MoCo):
     config = clip_sets.small_settings(size=32, batch_size=4)
-    with pytest.raises(InputError, match=r"evaluation.actions.batch_size = 4 from 5 videos"):
+    with pytest.raises(InputError, match=r"batch_size = 4: the last batch of each epoch of 5 videos"):
         classifier.train_classifier(model, clip_sets.planted("colour", 5, 0), config, "", "x")
 
 

@@ -112,7 +112,7 @@ def test_lists_that_cannot_be_read_are_named(root: Path, tmp_path: Path):
     whole = val.read_text()
     cases = {
         r"val\.csv has no column 'youtube_id'": "label,id\ncatch it,val0\n",
-        r"val\.csv, line 3: label and youtube_id must be names": "label,youtube_id\ncatch it,val0\ncatch it\n",
+        r"val\.csv, line 3: label and youtube_id must be the names": "label,youtube_id\ncatch it,val0\ncatch it\n",
         r"val\.csv, line 2: .*\.\./x": "label,youtube_id\ncatch it,../x\n",
         r"lists \('catch it', 'val0'\) more than once": "label,youtube_id\ncatch it,val0\ncatch it,val0\n",
         r"val\.csv has the class 'sing', which train\.csv does not have": "label,youtube_id\nsing,val0\n",
@@ -139,7 +139,7 @@ def test_boxes_that_cannot_be_right_are_named(root: Path, tmp_path: Path):
         r"val0\.csv, line 3: expected numbers for frame, x0": "frame,x0,y0,x1,y1\n0,1,2,3,4\n1,a,2,3,4\n",
         r"line 2: expected frame >= 0, x0 < x1": "frame,x0,y0,x1,y1\n0,30,2,3,4\n",
         r"line 2: expected frame >= 0": "frame,x0,y0,x1,y1\n-1,3,2,30,4\n",
-        r"has a box for frame 10, and .*val0\.mp4 has 10 frames": "frame,x0,y0,x1,y1\n10,3,2,30,4\n",
+        r"has a box for frame 10, but .*val0\.mp4 has 10 frames": "frame,x0,y0,x1,y1\n10,3,2,30,4\n",
         r"box 200,2,300,4 of frame 1 is outside 72 x 64; boxes must": "frame,x0,y0,x1,y1\n1,200,2,300,4\n",
     }
     for match, text in cases.items():
