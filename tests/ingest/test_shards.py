@@ -232,13 +232,14 @@ def test_a_killed_shard_is_not_believed_and_is_built_again(built, items, tmp_pat
     program = textwrap.dedent(
         f"""
         import os, signal, sys
-        from previts import records, shards
-        from previts.crawls import CrawlItem
-        from previts.experiment import VideoConfig
-        from previts.fetch import Limits
+        from previts.config.experiment import VideoConfig
+        from previts.ingest import shards
+        from previts.ingest.crawls import CrawlItem
+        from previts.ingest.fetch import Limits
+        from previts.storage import tables
         items = [CrawlItem(*fields) for fields in {[tuple(vars(item).values()) for item in items]!r}]
         if {moment!r} == "between tar and table":
-            records.write_records = lambda *arguments: os.kill(os.getpid(), signal.SIGKILL)
+            tables.write_records = lambda *arguments: os.kill(os.getpid(), signal.SIGKILL)
         print("go", flush=True)
         shards.build_shard(items, 3, {str(tmp_path)!r}, VideoConfig(), limits=Limits(attempts=1))
         """
