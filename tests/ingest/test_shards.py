@@ -12,7 +12,7 @@ from pathlib import Path
 import fsspec
 import numpy as np
 import pytest
-from strange_videos import decode_file
+from source_videos import decode_file
 
 from previts.config.experiment import VideoConfig
 from previts.corpus import video_table

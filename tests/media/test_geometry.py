@@ -3,7 +3,7 @@ from fractions import Fraction
 import av
 import numpy as np
 import pytest
-from strange_videos import CONFIG, decode_file, numbered, shown, write_source
+from source_videos import CONFIG, decode_file, numbered, shown, write_source
 
 from previts.media import normalisation
 

@@ -9,7 +9,7 @@ import av
 import numpy as np
 import pytest
 from av.stream import Disposition
-from strange_videos import CONFIG, decode_file, numbered, shown, write_source, write_tone
+from source_videos import CONFIG, decode_file, numbered, shown, write_source, write_tone
 
 from previts.errors import VideoError
 from previts.media import frame_decoder, normalisation

@@ -4,7 +4,7 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
-from strange_videos import numbered, shown, write_source
+from source_videos import numbered, shown, write_source
 
 from previts.errors import VideoError
 
