@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from strange_videos import decode_file
+from source_videos import decode_file
 
 from previts import look, stages
 from previts.config import paper

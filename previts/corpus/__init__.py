@@ -1,1 +1,1 @@
-"""The tables that stages leave for each other: videos, regions, tubes, index."""
+"""The tables of the corpus that stages write for later stages: videos, salient regions, tubes and the index."""

@@ -1,7 +1,8 @@
-"""The sampling index: every usable video joined with its tube, so that one table answers what may be sampled where.
+"""The table of the sampling index: every usable video joined with its tube; clips are sampled from it.
 
-PreViTS section 3.2: clips are drawn only where the tube is not empty. Pixels and masks stay in their shards; a row says
-which bytes hold them. What a filter leaves out is not in the index; a table beside it has all videos, with the reason.
+PreViTS section 3.2: clips are sampled only where the tube is not empty. Pixels and masks stay in their shards, and a
+row contains their byte ranges. Videos that the filter removes are not in the index. A second table in the same folder
+has the quality of all videos, with the reason of each removal.
 """
 
 from collections.abc import Iterator
@@ -23,7 +24,8 @@ TABLE, QUALITY = "index.parquet", "quality.parquet"
 class IndexRecord:
     """One video: where it and its tube are stored, and the half-open spans of frames in which the object is visible.
 
-    `mean_area`, `lost_frame`, `border_share` and `agreement` are those of `tubes.TubeRecord`.
+    The columns from `shard` to `gop_offsets` are those of `video_table.VideoRecord`, the others those of
+    `tube_table.TubeRecord`. `tube_offset` and `tube_size` are its `offset` and `size`.
     """
 
     video_id: str
@@ -53,17 +55,17 @@ def join_shard(videos_uri: str, tubes_uri: str, shard: int) -> list[IndexRecord]
     """Return the rows of one shard: its usable videos, each with its tube.
 
     Raises:
-        InputError: If the two tables do not hold the same usable videos.
+        InputError: If the two tables do not have the same usable videos.
     """
     videos = [video for video in video_table.read_shard(videos_uri, shard) if video.status == "ok"]
-    followed = {tube.video_id: tube for tube in tube_table.read_shard(tubes_uri, shard)}
-    missing = [video.video_id for video in videos if video.video_id not in followed]
-    if missing or len(followed) != len(videos):
+    tubes = {tube.video_id: tube for tube in tube_table.read_shard(tubes_uri, shard)}
+    missing = [video.video_id for video in videos if video.video_id not in tubes]
+    if missing or len(tubes) != len(videos):
         raise InputError(
             f"shard {shard} of {tubes_uri} does not belong to {videos_uri}: {len(missing)} of {len(videos)} videos "
             f"have no tube (first: {missing[:3]}); run `previts saliency` and `previts track` on these videos"
         )
-    return [_join(video, followed[video.video_id]) for video in videos]
+    return [_join(video, tubes[video.video_id]) for video in videos]
 
 
 def _join(video: video_table.VideoRecord, tube: tube_table.TubeRecord) -> IndexRecord:
@@ -93,7 +95,7 @@ def _join(video: video_table.VideoRecord, tube: tube_table.TubeRecord) -> IndexR
 
 
 def quality_of(row: IndexRecord) -> Quality:
-    """Return what is known of a video without ground truth, not yet judged by any filter."""
+    """Return the quality of a video; no filter has judged it yet, so its reason is empty."""
     return Quality(
         video_id=row.video_id,
         label=row.label,
@@ -110,7 +112,7 @@ def quality_of(row: IndexRecord) -> Quality:
 
 
 def summarise(rows: list[IndexRecord]) -> dict[str, int | float]:
-    """Return what a person wants to know of a corpus: videos, tubes, how long the object is visible; then how good."""
+    """Return the counts of a corpus: videos, tubes, how long objects are visible, and the summary of its quality."""
     tracked = [row for row in rows if row.tracked_frames]
     frames = sum(row.num_frames for row in rows)
     return {
@@ -127,7 +129,7 @@ def summarise(rows: list[IndexRecord]) -> dict[str, int | float]:
 
 @dataclass(frozen=True)
 class Index:
-    """An index in memory as one Arrow table; `index[i]` makes the row of video i when asked."""
+    """An index in memory as one Arrow table; `index[i]` creates the row of video i at each call."""
 
     uri: str
     videos_uri: str
@@ -145,16 +147,16 @@ class Index:
 
 
 def write_index(uri: str, rows: list[IndexRecord], config: FilterConfig) -> dict[str, int | float]:
-    """Write the videos that the filter keeps, and beside them the quality of all.
+    """Write the table of the videos that the filter keeps, and the table of the quality of all videos.
 
-    Both tables are sorted by video id, so that their order does not depend on the sharding.
+    Both tables are sorted by video id, so that their order does not depend on the shards.
 
     Returns:
-        Counts: `videos` and the rest of `summarise` are of those that are kept; videos_in = videos + filtered, and
-        filtered is the sum of one count for each reason.
+        Counts. `videos` and the others of `summarise` are of the videos that are kept. `videos_in` is
+        `videos` + `filtered`, and `filtered` is the sum of the counts for each reason.
 
     Raises:
-        InputError: If nothing is left.
+        InputError: If the filter keeps no video, or needs an agreement that is not known.
     """
     rows = sorted(rows, key=lambda row: row.video_id)
     judged = quality.judge([quality_of(row) for row in rows], config)
@@ -165,20 +167,20 @@ def write_index(uri: str, rows: list[IndexRecord], config: FilterConfig) -> dict
 
 
 def read_quality(uri: str) -> list[Quality]:
-    """Return all videos that came to a finished index, kept or not, sorted by id.
+    """Return the quality of all videos of a finished index, kept or not, sorted by id.
 
     Raises:
-        InputError: If it has not been committed, or is damaged.
+        InputError: If the index is not committed, or is damaged.
     """
     _manifest(uri)
     return tables.read_records(files.join(uri, QUALITY), Quality)
 
 
 def find_video(uri: str, video_id: str) -> IndexRecord:
-    """Return the row of a video by its id, also of one that the filter left out.
+    """Return the row of a video by its id, even if the filter removed the video.
 
     Raises:
-        InputError: If the index has not seen it.
+        InputError: If the video is unknown, or its download failed.
     """
     manifest = _manifest(uri)
     known = {video.video_id: video.shard for video in read_quality(uri)}
@@ -197,7 +199,7 @@ def read_index(uri: str) -> Index:
     """Return a finished index.
 
     Raises:
-        InputError: If it has not been committed, or is damaged.
+        InputError: If it is not committed, or is damaged.
     """
     manifest = _manifest(uri)
     table = tables.read_table(files.join(uri, TABLE), IndexRecord)

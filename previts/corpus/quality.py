@@ -1,7 +1,7 @@
-"""The quality of a crawl without ground truth: how long each object was held, how large it is, how sure saliency was.
+"""The quality of each video without ground truth: how long its object is visible, its size, and how far priors agree.
 
-PreViTS section 3.2 keeps every video; here a filter may leave some out, each for one reason. Plain numbers: no I/O, no
-masks.
+PreViTS section 3.2 keeps every video. Here a filter can remove videos, each for one reason. This module computes with
+plain numbers; it reads no files and no masks.
 """
 
 import csv
@@ -14,14 +14,14 @@ import numpy as np
 from previts.config.experiment import FilterConfig
 from previts.errors import InputError
 
-# Why a video is left out, and the threshold that does it; a video has the first reason that applies.
+# Why a video is removed, and the field of `FilterConfig` that decides it. The first reason that applies is used.
 REASONS = {
     "short": "min_tube_seconds",
     "small": "min_area",
     "large": "max_area",
     "disagreeing": "min_agreement",
 }
-# What `previts quality` tries, so that a person can choose.
+# Thresholds that `previts quality` shows, so that the user can choose one; from mild to strict.
 CANDIDATES = {
     "min_tube_seconds": (0.1, 0.5, 1.0, 2.0, 4.0, 8.0),
     "min_area": (0.005, 0.01, 0.02, 0.05, 0.1, 0.2),
@@ -32,16 +32,17 @@ CANDIDATES = {
 
 @dataclass(frozen=True)
 class Quality:
-    """What is known of one video of a crawl without ground truth.
+    """The quality of one video of a crawl, as far as it is known without ground truth.
 
     Attributes:
-        reason: Why the filter left it out, one of `REASONS`; "" if it is kept.
+        reason: Why the filter removed the video, one of `REASONS`; "" if it is kept.
         seconds: Length of the video.
         tube_seconds: How long the object is visible.
-        mean_area: Mean share of the frame that the object covers where it is visible; 0 without a tube.
-        lost_seconds: When the object was lost for good, 0 without a tube; None if it was held to the end.
-        border_share: Share of the tracked key frames in which the object touches the frame's edge.
-        agreement: Of the handcrafted priors on the first key frame; None where they were not compared.
+        mean_area: Mean share of the frame that the object covers while it is visible; 0 without a tube.
+        lost_seconds: Time from which the object is not visible again; 0 without a tube; None if it is visible at the
+            end.
+        border_share: Share of the tracked key frames in which the object touches the edge of the frame.
+        agreement: Agreement of the handcrafted priors on the first key frame; None if they were not compared.
     """
 
     video_id: str
@@ -63,12 +64,12 @@ class Quality:
 
     @property
     def rank(self) -> tuple[float, float]:
-        """What videos are sorted by, the best first: share of the video held, then agreement."""
+        """Sort key, the best video first: by `held`, then by agreement."""
         return (-self.held, -(self.agreement or 0.0))
 
 
 def reason(video: Quality, config: FilterConfig) -> str:
-    """Return why a video is left out, or "" if it is kept; the area of a tube that is not there decides nothing."""
+    """Return why the filter removes a video, or "" if it is kept; without a tube, the area decides nothing."""
     if video.tube_seconds < config.min_tube_seconds:
         return "short"
     if video.tube_seconds and video.mean_area < config.min_area:
@@ -81,17 +82,17 @@ def reason(video: Quality, config: FilterConfig) -> str:
 
 
 def judge(videos: Sequence[Quality], config: FilterConfig) -> list[Quality]:
-    """Return the videos, each with the reason why it is left out.
+    """Return the videos, each with the reason why the filter removes it, or with "".
 
     Raises:
-        InputError: If the filter asks for what is not known, or leaves nothing.
+        InputError: If the filter needs an agreement that is not known, or keeps no video.
     """
     if config.min_agreement and any(video.agreement is None for video in videos):
         unknown = sum(video.agreement is None for video in videos)
         raise InputError(
             f"filter.min_agreement={config.min_agreement:g} needs the agreement of the saliency priors, which is not "
             f"known of {unknown} of {len(videos)} videos; run `previts saliency` and `previts track` with "
-            "saliency.agreement=true and a method that is not none"
+            "saliency.agreement=true and a method other than none"
         )
     judged = [replace(video, reason=reason(video, config)) for video in videos]
     if videos and all(video.reason for video in judged):
@@ -102,23 +103,24 @@ def judge(videos: Sequence[Quality], config: FilterConfig) -> list[Quality]:
             if counts[f"filtered_{name}"]
         )
         raise InputError(
-            f"the filter leaves none of the {len(videos)} videos: {removed}; choose other values: "
-            "`previts quality` on an index without a filter shows what they would keep"
+            f"the filter keeps none of the {len(videos)} videos: {removed}; choose other values "
+            "(`previts quality` on an index without a filter shows how many videos each value keeps)"
         )
     return judged
 
 
 def filtered(videos: Sequence[Quality]) -> dict[str, int]:
-    """Return how many videos came in and were left out, in all and for each reason."""
+    """Return the number of videos, and how many of them the filter removed: in total and for each reason."""
     out = [video.reason for video in videos if video.reason]
     counts = {f"filtered_{name}": out.count(name) for name in REASONS}
     return {"videos_in": len(videos), "filtered": len(out), **counts}
 
 
 def summarise(videos: Sequence[Quality]) -> dict[str, float]:
-    """Return the quality of a crawl: of all its videos, of those with a tube, and of those that lost their object.
+    """Return the quality of a crawl in numbers; numbers without any data are left out.
 
-    A number that nothing is known of is left out.
+    `tube_share` and `agreement_*` are over all videos, `lost_at` over the tubes that were lost, the others over the
+    videos with a tube. `lost_at` is a median, as a share of the video.
     """
     found = [video for video in videos if video.tube_seconds]
     lost = [video.lost_seconds / video.seconds for video in found if video.lost_seconds is not None]
@@ -145,27 +147,27 @@ def summarise(videos: Sequence[Quality]) -> dict[str, float]:
 
 
 def kept_by(videos: Sequence[Quality], field: str, value: float) -> int:
-    """Return how many videos one threshold of `FilterConfig`, alone, would keep."""
-    # An area of which the least is above the most is refused by the configuration, so the others stay at their ends.
+    """Return how many videos a filter with only this threshold keeps."""
+    # The other fields have their defaults, which remove nothing, so `min_area` is never above `max_area`.
     config = replace(FilterConfig(), **{field: value})
     return sum(not reason(video, config) for video in videos)
 
 
 def held_curve(videos: Sequence[Quality], points: int = 101) -> tuple[list[float], list[float]]:
-    """Return shares of the video, and the share of the tubes that are not yet lost for good there."""
+    """Return the curve of tubes that are not yet lost: shares of the video's length, and the share of tubes at each."""
     ends = [
         1.0 if video.lost_seconds is None else video.lost_seconds / video.seconds
         for video in videos
         if video.tube_seconds
     ]
     at = np.linspace(0, 1, points)
-    # At the very end a tube that was held to it still holds.
+    # A tube that is visible at the end counts at the last point too.
     still = [float(np.mean([end > share or end >= 1 for end in ends])) if ends else 0.0 for share in at]
     return at.tolist(), still
 
 
 def complaint(video: Quality) -> str:
-    """Return in words what is weakest about a video."""
+    """Return in words the numbers that show how weak a video is."""
     if not video.tube_seconds:
         return "no object found"
     words = [f"visible {video.tube_seconds:.1f} of {video.seconds:.1f} s"]
@@ -180,7 +182,7 @@ def complaint(video: Quality) -> str:
 
 
 def to_csv(videos: Sequence[Quality]) -> str:
-    """Return a line for each video, its numbers with all their digits."""
+    """Return a CSV with a line for each video; numbers have all their digits."""
     buffer = io.StringIO()
     writer = csv.DictWriter(buffer, [field.name for field in fields(Quality)], lineterminator="\n")
     writer.writeheader()
@@ -189,7 +191,7 @@ def to_csv(videos: Sequence[Quality]) -> str:
 
 
 def spread(videos: Sequence[Quality]) -> list[tuple[str, list[str]]]:
-    """Return what is known of a crawl: a title, then mean and quartiles as text."""
+    """Return the table of a crawl's quality: for each number a title, then mean and quartiles as text."""
     counts, lines = summarise(videos), []
 
     def percent(share: float) -> str:
@@ -209,7 +211,7 @@ def spread(videos: Sequence[Quality]) -> list[tuple[str, list[str]]]:
 
 
 def describe(videos: Sequence[Quality], worst: int) -> str:
-    """Return the quality of a crawl as a text for a terminal."""
+    """Return the quality of a crawl as text for a terminal, with its `worst` weakest videos."""
     counts, out = summarise(videos), filtered(videos)
     found = [video for video in videos if video.tube_seconds]
     lost = [video for video in found if video.lost_seconds is not None]

@@ -1,6 +1,7 @@
-"""Salient regions: the table of a shard, one row for each key frame.
+"""The table of the salient regions of a shard: one row for each key frame of its videos.
 
-`saliency` writes these tables (`saliency.predict`); `track` reads them.
+PreViTS section 3.2: the object of a video is chosen among its salient regions. The stage `saliency` writes these tables
+(`saliency.predict`), and the stage `track` reads them.
 """
 
 from dataclasses import dataclass
@@ -13,10 +14,14 @@ from previts.storage import files, tables
 
 @dataclass(frozen=True)
 class SaliencyRecord:
-    """The salient regions of one key frame, masks at the resolution of the video as `masks.encode_rle` writes them.
+    """The salient regions of one key frame.
 
-    A saliency map gives one region, which may fall into several components, or none; a detector one for each object.
-    `agreement` says how alike the handcrafted priors are on this frame, where they were compared; see `agreement`.
+    Attributes:
+        regions: Run lengths of the mask of each region, at the size of the video, as `masks.encode_rle` writes them. A
+            saliency map gives no region or one, which may have several components. A detector gives one for each
+            object.
+        agreement: How similar the maps of the handcrafted priors are on this frame (`saliency.priors.mean_agreement`);
+            None if they were not compared.
     """
 
     video_id: str
@@ -35,10 +40,14 @@ class SaliencyRecord:
 
 
 def is_done(saliency_uri: str, shard: int) -> bool:
-    """Return whether a shard's masks are written."""
+    """Return whether the table of a shard is written."""
     return files.exists(files.join(saliency_uri, tables.table_name(shard)))
 
 
 def read_shard(saliency_uri: str, shard: int) -> list[SaliencyRecord]:
-    """Return the rows of a shard: all key frames of a video one after the other, videos in the order of the shard."""
+    """Return the rows of a shard: videos in the order of the shard, and the key frames of each in order of time.
+
+    Raises:
+        InputError: If the table is missing or damaged.
+    """
     return tables.read_records(files.join(saliency_uri, tables.table_name(shard)), SaliencyRecord)

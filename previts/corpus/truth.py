@@ -1,9 +1,9 @@
-"""Exact masks of a crawl's videos, where somebody has them, and how well tubes lie on them.
+"""Exact masks of a crawl's videos, if the user has them, and the scores of tubes against them.
 
-No place in the paper, which has no masks of its corpora; the demo world and a user's own labelled videos do. Masks are
-in a folder `masks` or `NAME_masks` next to the crawl `NAME.csv` or `NAME/`. Each video has either `VIDEO_ID.npz`
-(`demo.read_masks`) or a folder `VIDEO_ID` of PNGs in order of time, the object not black. They span the video evenly,
-so they may have another size and rate. Never chooses or changes a tube.
+Not in the paper, which has no masks of its corpora. The demo world has them, and a user's own labelled videos may. The
+masks are in a folder `masks` or `NAME_masks` next to the crawl `NAME.csv` or `NAME/`. Each video has either a file
+`VIDEO_ID.npz` (`read_masks`) or a folder `VIDEO_ID` of PNGs in order of time, in which the object is not black. The
+masks are spread evenly over the video, so their size and frame rate may differ from those of the video.
 
 Shape suffixes: T frames, H W pixels.
 """
@@ -16,7 +16,6 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
 from previts.corpus.tube_table import Tube
 from previts.errors import InputError
@@ -27,17 +26,17 @@ from previts.storage.files import join
 
 @dataclass(frozen=True)
 class Truth:
-    """A folder of exact masks and the names in it."""
+    """A folder of exact masks: its URI, and the names of the files and folders in it."""
 
     uri: str
     names: frozenset[str]
 
     def knows(self, video_id: str) -> bool:
-        """Return whether there are masks of a video."""
+        """Return whether the folder has masks of a video."""
         return f"{video_id}.npz" in self.names or video_id in self.names
 
     def masks(self, video_id: str) -> Mask:
-        """Return the masks (T, H, W) of a video that it knows.
+        """Return the masks (T, H, W) of a video for which `knows` is true.
 
         Raises:
             InputError: If they cannot be read.
@@ -47,26 +46,33 @@ class Truth:
             try:
                 return read_masks(uri)
             except (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile) as error:
-                raise InputError(f"{uri} holds no masks ({error}); mend or remove it") from error
+                raise InputError(f"{uri} does not contain masks ({error}); fix or remove it") from error
         uri = join(self.uri, video_id)
         listed = [name for name in files.names(uri) if name.lower().endswith(".png")]
         listed.sort(key=lambda name: [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", name)])
-        pictures = [_read_png(join(uri, name)) for name in listed]
-        if not pictures or any(picture.shape != pictures[0].shape for picture in pictures):
-            raise InputError(f"{uri} must hold PNGs of one size, found {len(pictures)}; mend or remove it")
-        return np.stack(pictures)
+        masks = [_read_png(join(uri, name)) for name in listed]
+        if not masks or any(mask.shape != masks[0].shape for mask in masks):
+            raise InputError(f"{uri} must contain PNGs of one size, found {len(masks)} PNGs; fix or remove it")
+        return np.stack(masks)
 
 
-def _read_png(uri: str) -> Mask:
-    data = np.frombuffer(files.read_bytes(uri), np.uint8)
-    picture = cv2.imdecode(data, cv2.IMREAD_GRAYSCALE) if len(data) else None
-    if picture is None:
-        raise InputError(f"{uri} is not a picture; mend or remove it")
-    return np.asarray(picture > 0)
+@dataclass(frozen=True)
+class Score:
+    """The overlap of one tube with its object.
+
+    Attributes:
+        iou: Mean IoU over all frames; 1 in frames where both are empty, as DAVIS defines it.
+        tracked_iou: Mean IoU over the frames in which the tube is not empty; None for an empty tube.
+        tracked: Share of these frames.
+    """
+
+    iou: float
+    tracked_iou: float | None
+    tracked: float
 
 
 def find_truth(videos_uri: str) -> Truth | None:
-    """Return the exact masks beside the crawl that stored videos came from, or None where there are none."""
+    """Return the exact masks next to the crawl of stored videos, or None if there are none."""
     crawl = folders.read_manifest(videos_uri).inputs.get("crawl", "")
     if not crawl or crawl.startswith(("http://", "https://")):
         return None
@@ -82,30 +88,40 @@ def find_truth(videos_uri: str) -> Truth | None:
     return None
 
 
-@dataclass(frozen=True)
-class Score:
-    """How well one tube lies on its object: mean IoU over all frames, over those with a tube, and the share of these.
+def write_masks(uri: str, masks_THW: Mask) -> None:
+    """Write the masks of a video as an npz file with one bit for each pixel; `read_masks` reads it."""
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, packed=np.packbits(masks_THW), shape=np.array(masks_THW.shape))
+    files.write_bytes(uri, buffer.getvalue())
 
-    Where neither shows anything the IoU is 1, as DAVIS counts it. `tracked_iou` is None for an empty tube.
-    """
 
-    iou: float
-    tracked_iou: float | None
-    tracked: float
+def read_masks(uri: str) -> Mask:
+    """Return the masks (T, H, W) that `write_masks` wrote."""
+    with np.load(io.BytesIO(files.read_bytes(uri))) as file:
+        shape = tuple(int(side) for side in file["shape"])
+        return np.unpackbits(file["packed"], count=int(np.prod(shape))).reshape(shape).astype(bool)
+
+
+def _read_png(uri: str) -> Mask:
+    data = np.frombuffer(files.read_bytes(uri), np.uint8)
+    image = cv2.imdecode(data, cv2.IMREAD_GRAYSCALE) if len(data) else None
+    if image is None:
+        raise InputError(f"{uri} is not an image; fix or remove it")
+    return np.asarray(image > 0)
 
 
 def score(tube: Tube, truth_THW: Mask) -> Score:
-    """Compare a tube with exact masks that span the same time; a mask of another size is scaled to the tube's."""
+    """Compare a tube with exact masks of the same time span; masks of another size are scaled to the tube's size."""
     frames = range(len(tube.frame_keys))
     exact_THW = at_frames(truth_THW, frames, tube)
     scores = [iou(tube.mask(frame), exact) for frame, exact in zip(frames, exact_THW, strict=True)]
-    seen = [key >= 0 for key in tube.frame_keys]
-    tracked = [value for value, visible in zip(scores, seen, strict=True) if visible]
-    return Score(float(np.mean(scores)), float(np.mean(tracked)) if tracked else None, len(tracked) / len(seen))
+    visible = [key >= 0 for key in tube.frame_keys]
+    tracked = [value for value, shown in zip(scores, visible, strict=True) if shown]
+    return Score(float(np.mean(scores)), float(np.mean(tracked)) if tracked else None, len(tracked) / len(visible))
 
 
 def at_frames(truth_THW: Mask, frames: Sequence[int], tube: Tube) -> Mask:
-    """Return exact masks at frames of a tube, in the tube's size."""
+    """Return the exact masks (len(frames), H, W) at frames of a tube, in the tube's size."""
     places = [frame * len(truth_THW) // len(tube.frame_keys) for frame in frames]
     size = (tube.width, tube.height)
     if truth_THW.shape[1:] == (tube.height, tube.width):
@@ -115,24 +131,10 @@ def at_frames(truth_THW: Mask, frames: Sequence[int], tube: Tube) -> Mask:
 
 
 def mean_score(scores: Sequence[Score]) -> Score:
-    """Return the mean over videos, so that a long video counts no more than a short one; at least one is needed."""
+    """Return the mean over videos, at least one; each video has the same weight, whatever its length."""
     tracked = [item.tracked_iou for item in scores if item.tracked_iou is not None]
     return Score(
         float(np.mean([item.iou for item in scores])),
         float(np.mean(tracked)) if tracked else None,
         float(np.mean([item.tracked for item in scores])),
     )
-
-
-def write_masks(uri: str, masks: NDArray[np.bool_]) -> None:
-    """Write the masks THW of a video, a bit a pixel; see `read_masks`."""
-    buffer = io.BytesIO()
-    np.savez_compressed(buffer, packed=np.packbits(masks), shape=np.array(masks.shape))
-    files.write_bytes(uri, buffer.getvalue())
-
-
-def read_masks(uri: str) -> NDArray[np.bool_]:
-    """Return the masks THW that `write_masks` wrote."""
-    with np.load(io.BytesIO(files.read_bytes(uri))) as file:
-        shape = tuple(int(side) for side in file["shape"])
-        return np.unpackbits(file["packed"], count=int(np.prod(shape))).reshape(shape).astype(bool)

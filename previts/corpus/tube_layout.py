@@ -1,7 +1,7 @@
-"""How a tube lies in bytes, so that the masks of a few frames can be read without the rest.
+"""The layout of a tube in bytes: the masks of a few frames can be read without the others.
 
-The store below PreViTS section 3.2: a loader wants the masks of 1 or 16 frames of 250. Bytes in, bytes out: nothing
-here reads a file, and nothing knows what a tube is for.
+It stores the tubes of PreViTS section 3.2. The loader needs the masks of 1 or 16 frames of 250. This module works on
+bytes; it reads and writes no files.
 """
 
 import struct
@@ -20,13 +20,13 @@ _MAGIC = b"PVT2"
 
 
 class DamagedError(ValueError):
-    """The bytes are not those of a tube, or not all of them."""
+    """The bytes are not a tube, or are an incomplete or changed tube."""
 
 
 def pack(height: int, width: int, key_counts: Sequence[Sequence[int]], frame_keys: Sequence[int]) -> bytes:
-    """Return the blob of a tube: a header, a directory, then each mask packed by itself.
+    """Return the blob of a tube: a header, a directory, and then each mask, packed separately.
 
-    The directory holds for each frame its mask, then for each mask the size of its packed run lengths.
+    The directory contains the number of the mask for each frame, and then the packed size of each mask.
     """
     masks = [_pack(np.array(counts, np.int64)) for counts in key_counts]
     numbers = np.array([*frame_keys, *(len(mask) for mask in masks)], np.int64)
@@ -38,9 +38,10 @@ def pack(height: int, width: int, key_counts: Sequence[Sequence[int]], frame_key
 
 @dataclass(frozen=True)
 class PackedTube:
-    """A blob with its directory read; masks are unpacked when asked for.
+    """A blob whose directory is read; masks are unpacked when they are needed.
 
-    `frame_keys` holds for each frame the number of its mask, or -1; mask k lies in [stops[k], stops[k + 1]) of `blob`.
+    `frame_keys` contains the number of the mask of each frame, or -1. Mask k is stored at [stops[k], stops[k + 1]) of
+    `blob`.
     """
 
     height: int
@@ -51,14 +52,14 @@ class PackedTube:
 
     @property
     def num_masks(self) -> int:
-        """How many masks the tube has; frames may share one."""
+        """Number of masks of the tube; frames may share a mask."""
         return len(self.stops) - 1
 
     def counts(self, key: int) -> NDArray[np.int32]:
         """Return the run lengths of a mask.
 
         Raises:
-            DamagedError: If they are damaged.
+            DamagedError: If its bytes are damaged.
         """
         return _unpack(self.blob[self.stops[key] : self.stops[key + 1]])
 
@@ -86,10 +87,10 @@ class PackedTube:
 
 
 def unpack(blob: bytes) -> PackedTube:
-    """Return the tube of a blob, its masks still packed.
+    """Return the tube of a blob, with its masks still packed.
 
     Raises:
-        DamagedError: If the blob is not one of `pack`, or its header, directory or size is damaged.
+        DamagedError: If `pack` did not write the blob, or its header, directory or size is damaged.
     """
     start = _HEADER.size + _CHECKSUM.size
     if len(blob) < start or not blob.startswith(_MAGIC):
@@ -98,7 +99,7 @@ def unpack(blob: bytes) -> PackedTube:
     (checksum,) = _CHECKSUM.unpack_from(blob, _HEADER.size)
     numbers = _unpack(blob[start : start + size])
     if zlib.crc32(blob[: _HEADER.size] + _planes(numbers)) != checksum or len(numbers) != num_frames + num_masks:
-        raise DamagedError(f"a damaged tube: the checksum of {len(numbers)} numbers does not hold")
+        raise DamagedError(f"a damaged tube: the checksum of {len(numbers)} numbers is wrong")
     stops = start + size + np.concatenate([[0], np.cumsum(numbers[num_frames:], dtype=np.int64)])
     if stops[-1] != len(blob):
         raise DamagedError(f"a damaged tube: it has {len(blob)} bytes, expected {stops[-1]}")
@@ -113,12 +114,12 @@ def check_frames(frames: Sequence[int], num_frames: int) -> None:
 
 
 def _planes(numbers: NDArray[np.signedinteger]) -> bytes:
-    # The high bytes of run lengths are nearly all zero: put side by side they compress to nothing.
+    # Nearly all high bytes of run lengths are zero. Grouped by position, they compress very well.
     return numbers.astype("<i4").view(np.uint8).reshape(-1, 4).T.tobytes()
 
 
 def _pack(numbers: NDArray[np.int64]) -> bytes:
-    return zlib.compress(_planes(numbers), level=9)  # ends in a checksum of its own
+    return zlib.compress(_planes(numbers), level=9)  # zlib adds its own checksum
 
 
 def _unpack(packed: bytes) -> NDArray[np.int32]:
@@ -127,5 +128,5 @@ def _unpack(packed: bytes) -> NDArray[np.int32]:
     except zlib.error as error:
         raise DamagedError(f"a damaged tube: {error}") from error
     if len(planes) % 4:
-        raise DamagedError(f"a damaged tube: {len(planes)} bytes are no whole numbers")
+        raise DamagedError(f"a damaged tube: {len(planes)} bytes are not a multiple of 4")
     return np.frombuffer(planes, np.uint8).reshape(4, -1).T.copy().view("<i4").ravel()

@@ -1,10 +1,10 @@
-"""Tubes: the mask of one object through a video, found by following the largest salient region with SORT.
+"""Tubes (the mask of one object through a video), and the table of a shard's tubes.
 
-PreViTS section 3.2: M in {0, 1}^(h x w x t). The object is chosen once; a tube is empty where it is lost and never
-moves on to another object. Saliency comes in as masks; this file computes none, and knows nothing of crops. How the
-object is followed from one key frame to the next lies in `target.py`.
+PreViTS section 3.2: M in {0, 1}^(h x w x t). A tube follows one object. It is empty where the object is lost, and never
+changes to another object. The stage `track` computes tubes and writes these tables (`tracking.tracker`); this module
+stores and reads them.
 
-Shape suffixes: T frames, R regions, H W pixels.
+Shape suffixes: T frames, H W pixels.
 """
 
 from collections.abc import Callable, Sequence
@@ -23,11 +23,11 @@ Unpacked = TypeVar("Unpacked")
 
 @dataclass(frozen=True)
 class Tube:
-    """The masks of one object: one per matched key frame, and for each frame of the video which of them holds.
+    """The masks of one object: one for each matched key frame, and for each frame of the video the mask that applies.
 
     Attributes:
-        height: Of the video, in pixels.
-        width: Of the video, in pixels.
+        height: Height of the video in pixels.
+        width: Width of the video in pixels.
         key_counts: Run lengths of each mask, as `masks.encode_rle` writes them.
         frame_keys: For each frame the position of its mask in `key_counts`, or -1 where the tube is empty.
     """
@@ -42,7 +42,7 @@ class Tube:
         return np.asarray(self.masks([frame])[0])
 
     def masks(self, frames: Sequence[int]) -> Mask:
-        """Return the masks (T, height, width) of the given frames, which may repeat and come in any order.
+        """Return the masks (T, height, width) of frames, which may be in any order and repeat.
 
         Raises:
             ValueError: If a frame is not one of the video.
@@ -69,25 +69,25 @@ class Tube:
         return sum(key >= 0 for key in self.frame_keys)
 
     def mean_area(self) -> float:
-        """Return the mean share of the frame that the object covers where the tube is not empty, else 0."""
+        """Return the mean share of the frame that the object covers where it is visible; 0 for an empty tube."""
         areas = [sum(counts[1::2]) for counts in self.key_counts]
         seen = [areas[key] for key in self.frame_keys if key >= 0]
         return float(np.mean(seen)) / (self.height * self.width) if seen else 0.0
 
     def lost_frame(self) -> int | None:
-        """Return the first frame from which the tube is empty to the end; None if it is held to the last frame."""
+        """Return the first frame from which the tube is empty to the end; None if the last frame has a mask."""
         visible = [frame for frame, key in enumerate(self.frame_keys) if key >= 0]
         stop = visible[-1] + 1 if visible else 0
         return stop if stop < len(self.frame_keys) else None
 
     def border_share(self) -> float:
-        """Return the share of the tube's masks that touch the edge of the frame, else 0."""
+        """Return the share of the tube's masks that touch the edge of the frame; 0 for an empty tube."""
         masks = (decode_rle(counts, self.height, self.width) for counts in self.key_counts)
         touching = [mask[[0, -1]].any() or mask[:, [0, -1]].any() for mask in masks]
         return float(np.mean(touching)) if touching else 0.0
 
     def to_bytes(self) -> bytes:
-        """Return the tube as a compact blob, of which single masks can be read (`packing.py`)."""
+        """Return the tube as a compact blob from which single masks can be read (`tube_layout`)."""
         return tube_layout.pack(self.height, self.width, self.key_counts, self.frame_keys)
 
     @classmethod
@@ -95,7 +95,7 @@ class Tube:
         """Return the tube of a blob.
 
         Raises:
-            ValueError: If the blob is not one of `to_bytes`, or is damaged.
+            ValueError: If `to_bytes` did not write the blob, or it is damaged.
         """
         packed = tube_layout.unpack(blob)
         counts = [packed.counts(key).tolist() for key in range(packed.num_masks)]
@@ -104,13 +104,18 @@ class Tube:
 
 @dataclass(frozen=True)
 class TubeRecord:
-    """The tube of one video: how much of it there is, and which bytes of the shard's blob file hold it.
+    """The tube of one video: its extent, and its bytes in the shard's blob file.
 
     Attributes:
-        status: "tracked" or "empty", where nothing could be followed.
-        lost_frame: First frame from which the tube is empty to the end; None if it is held to the last frame.
+        status: "tracked", or "empty" if no object could be followed.
+        tracked_frames: Number of frames in which the tube is not empty.
+        spans: Half-open spans [start, stop) of these frames.
+        mean_area: Mean share of the frame that the object covers in these frames.
+        offset: First byte of the tube in the blob file.
+        size: Number of bytes of the tube.
+        lost_frame: First frame from which the tube is empty to the end; None if the last frame has a mask.
         border_share: Share of the matched key frames in which the mask touches the edge of the frame.
-        agreement: Mean agreement of the handcrafted priors on the key frames where they were compared.
+        agreement: Mean agreement of the handcrafted priors on the key frames where they were compared; None if on none.
     """
 
     video_id: str
@@ -126,35 +131,40 @@ class TubeRecord:
 
 
 def blob_name(shard: int) -> str:
-    """Return the file name of a shard's tubes, which lie one after the other."""
+    """Return the name of the blob file of a shard, which contains its tubes one after the other."""
     return f"shard-{shard:05d}.tubes"
 
 
 def is_done(tubes_uri: str, shard: int) -> bool:
-    """Return whether a shard's tubes are written; its table comes last."""
+    """Return whether the tubes of a shard are written; its table is written last."""
     return files.exists(files.join(tubes_uri, tables.table_name(shard)))
 
 
 def read_shard(tubes_uri: str, shard: int) -> list[TubeRecord]:
-    """Return the rows of a shard, one for each usable video in the order of the videos."""
+    """Return the rows of a shard, one for each usable video, in the order of the videos.
+
+    Raises:
+        InputError: If the table is missing or damaged.
+    """
     return tables.read_records(files.join(tubes_uri, tables.table_name(shard)), TubeRecord)
 
 
 class DamagedTubeError(InputError):
-    """The bytes of one tube are not what was written."""
+    """The bytes of one tube differ from the written bytes."""
 
 
 def read_tube(tubes_uri: str, shard: int, offset: int, size: int) -> Tube:
-    """Return one tube by one range read.
+    """Return one tube; it takes one range read.
 
     Raises:
-        InputError: If the blob file is missing or damaged.
+        InputError: If the blob file is missing.
+        DamagedTubeError: If the tube is damaged.
     """
     return _read(tubes_uri, shard, offset, size, Tube.from_bytes)
 
 
 def read_masks(tubes_uri: str, shard: int, offset: int, size: int, frames: Sequence[int]) -> list[Mask]:
-    """Return the masks (H, W) of some frames of a tube by one range read; frames that share a mask share the array.
+    """Return the masks (H, W) of frames of a tube with one range read; frames that share a mask share the array.
 
     Raises:
         ValueError: If a frame is not one of the video.
@@ -169,11 +179,11 @@ def _read(tubes_uri: str, shard: int, offset: int, size: int, unpack: Callable[[
         return unpack(files.read_ranges(uri, [offset], [offset + size])[0])
     except FileNotFoundError:
         raise InputError(
-            f"{uri} is missing; delete {tables.table_name(shard)} and {folders.MANIFEST} beside it "
+            f"{uri} is missing; delete {tables.table_name(shard)} and {folders.MANIFEST} next to it "
             "and run `previts track` again"
         ) from None
     except tube_layout.DamagedError as error:
         raise DamagedTubeError(
             f"{uri}, bytes {offset} to {offset + size}: {error}; "
-            f"delete {tables.table_name(shard)} and {folders.MANIFEST} beside it and run `previts track` again"
+            f"delete {tables.table_name(shard)} and {folders.MANIFEST} next to it and run `previts track` again"
         ) from None

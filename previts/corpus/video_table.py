@@ -1,7 +1,7 @@
-"""Stored videos: the table of a shard, and the frames of its tar file.
+"""The table of a shard's stored videos, and the reader of frames from its tar file.
 
-The store below PreViTS section 4.1. `download` writes these tables (`ingest.shards`); every later stage reads them.
-This file computes nothing and knows neither masks nor models.
+They store the corpora of PreViTS section 4.1. The stage `download` writes these tables (`ingest.shards`), and every
+later stage reads them. This module computes nothing from the frames.
 """
 
 import bisect
@@ -19,15 +19,22 @@ from previts.storage import files, folders, tables
 from previts.storage.files import read_ranges
 from previts.storage.tables import table_name
 
-Picture = TypeVar("Picture")
+Decoded = TypeVar("Decoded")  # a frame as a decoder returns it
 
 
 @dataclass(frozen=True)
 class VideoRecord:
-    """One video of a crawl: its place in the tar of its shard, or why it has none.
+    """One video of a crawl: where it is stored in the tar of its shard, or why it is not.
 
-    `offset` and `size` are of the stored file in the tar, `gop_offsets` are relative to `offset`; see `gops.VideoInfo`.
-    A failed video has `error`; with `retryable` the failure may be temporary.
+    Attributes:
+        status: "ok" if the video is stored, else "failed".
+        error: Why it failed; "" if it is stored.
+        retryable: Whether the failure may be temporary.
+        offset: First byte of the stored file in the tar; -1 if it failed.
+        size: Number of bytes of the stored file.
+        sha256: Digest of the stored file.
+        header: As `gop_offsets` and the other columns of the layout, see `gop_layout.VideoInfo`.
+        gop_offsets: First byte of each GOP, relative to `offset`.
     """
 
     video_id: str
@@ -51,7 +58,7 @@ class VideoRecord:
 
 
 class StoredVideo(Protocol):
-    """Where the frames of one stored video are: `VideoRecord` and `IndexRecord` have these fields."""
+    """The columns that are needed to read frames; `VideoRecord` and `IndexRecord` have them."""
 
     @property
     def video_id(self) -> str: ...  # noqa: D102
@@ -70,12 +77,12 @@ class StoredVideo(Protocol):
 
 
 def tar_name(shard: int) -> str:
-    """Return the file name of a shard's videos."""
+    """Return the file name of the tar of a shard."""
     return f"shard-{shard:05d}.tar"
 
 
 def is_done(videos_uri: str, shard: int) -> bool:
-    """Return whether a shard is complete."""
+    """Return whether a shard is complete; its table is written last."""
     return files.exists(files.join(videos_uri, table_name(shard)))
 
 
@@ -89,38 +96,47 @@ def read_shard(videos_uri: str, shard: int) -> list[VideoRecord]:
 
 
 def read_frames(videos_uri: str, record: StoredVideo, frames: Sequence[int]) -> Pixels:
-    """Return frames of a stored video, fetching only the GOPs that hold them.
+    """Return frames of a stored video; only the bytes of their GOPs are read.
 
     Args:
         videos_uri: The folder of all shards.
-        record: A row of a shard's table, or anything with the same place fields.
+        record: A row of a shard's table or of the index.
         frames: Numbers in [0, num_frames), in any order, repeats allowed.
 
     Returns:
-        [len(frames), height, width, 3] uint8 RGB.
+        The frames (len(frames), height, width, 3), uint8 RGB.
 
     Raises:
-        ValueError: If no frame is wanted, or one that the video does not have.
+        ValueError: If `frames` is empty or has a number that the video does not have.
         VideoError: If the bytes are damaged.
         InputError: If the tar is missing.
     """
-    pictures: list[Pixels] = _read(videos_uri, record, frames, frame_decoder.decode_gops)
-    return np.stack(pictures)
+    decoded: list[Pixels] = _read(videos_uri, record, frames, frame_decoder.decode_gops)
+    return np.stack(decoded)
 
 
 def read_planes(videos_uri: str, record: StoredVideo, frames: Sequence[int]) -> list[Planes]:
-    """Return frames of a stored video as `read_frames` does, one by one and in the colours that they are stored in."""
+    """Return frames of a stored video as `read_frames` does, but as a list of planes without conversion to RGB."""
     return _read(videos_uri, record, frames, frame_decoder.decode_planes)
+
+
+def unreadable(videos_uri: str, record: StoredVideo, error: VideoError) -> InputError:
+    """Return the error for a stored video that can no longer be decoded; its message says what to do."""
+    return InputError(
+        f"video {record.video_id!r} of {tar_name(record.shard)} in {videos_uri} cannot be read: {error}; "
+        f"delete {table_name(record.shard)} and {folders.MANIFEST} there and run `previts download` again"
+    )
 
 
 def _read(
     videos_uri: str,
     record: StoredVideo,
     frames: Sequence[int],
-    decode: Callable[[bytes, bytes, Sequence[int]], list[Picture]],
-) -> list[Picture]:
+    decode: Callable[[bytes, bytes, Sequence[int]], list[Decoded]],
+) -> list[Decoded]:
+    """Return frames as `decode` returns them; neighbouring GOPs are read and decoded as one run."""
     if not frames or min(frames) < 0 or max(frames) >= record.num_frames:
-        raise ValueError(f"frames must be in [0, {record.num_frames}) and at least one, got {list(frames)}")
+        raise ValueError(f"frames must be in [0, {record.num_frames}), and at least one is needed, got {list(frames)}")
     gops = sorted({bisect.bisect_right(record.gop_frames, frame) - 1 for frame in frames})
     runs = [[gops[0], gops[0] + 1]]
     for gop in gops[1:]:
@@ -129,25 +145,17 @@ def _read(
         else:
             runs.append([gop, gop + 1])
     uri = files.join(videos_uri, tar_name(record.shard))
-    decoded: dict[int, Picture] = {}
+    decoded: dict[int, Decoded] = {}
     try:
         for (start, stop), data in zip(runs, _read_runs(uri, record, runs), strict=True):
             first = record.gop_frames[start]
             last = record.gop_frames[stop] if stop < len(record.gop_frames) else record.num_frames
             here = sorted({frame for frame in frames if first <= frame < last})
-            pictures = decode(data, record.header, [frame - first for frame in here])
-            decoded.update(zip(here, pictures, strict=True))
+            images = decode(data, record.header, [frame - first for frame in here])
+            decoded.update(zip(here, images, strict=True))
     except VideoError as error:
         raise VideoError(f"video {record.video_id!r} in {uri}: {error}") from error
     return [decoded[frame] for frame in frames]
-
-
-def unreadable(videos_uri: str, record: StoredVideo, error: VideoError) -> InputError:
-    """Return the error for a stored video that cannot be decoded any more, with what to do."""
-    return InputError(
-        f"video {record.video_id!r} of {tar_name(record.shard)} in {videos_uri} cannot be read: {error}; "
-        f"delete {table_name(record.shard)} and {folders.MANIFEST} there and run `previts download` again"
-    )
 
 
 def _read_runs(uri: str, record: StoredVideo, runs: Sequence[Sequence[int]]) -> list[bytes]:
@@ -158,6 +166,6 @@ def _read_runs(uri: str, record: StoredVideo, runs: Sequence[Sequence[int]]) -> 
         return read_ranges(uri, starts, stops)
     except FileNotFoundError:
         raise InputError(
-            f"{uri} is missing; delete {table_name(record.shard)} and {folders.MANIFEST} beside it "
+            f"{uri} is missing; delete {table_name(record.shard)} and {folders.MANIFEST} next to it "
             "and run `previts download` again"
         ) from None

@@ -1,1 +1,1 @@
-"""Videos in: crawls are read, files fetched, decoded in a child process and stored in shards."""
+"""Video ingest: reads a crawl, fetches its files, normalises them in a child process and stores them in shards."""

@@ -1,7 +1,7 @@
-"""Crawls: lists of videos to fetch, in the forms in which they are found, as one list of `CrawlItem`.
+"""Readers of crawls (lists of videos to fetch): each supported format becomes a list of `CrawlItem`.
 
-PreViTS section 4.1 pretrains on VGG-Sound and Kinetics-400, whose native CSV files are read as they are published;
-other corpora come as a manifest or as a folder. Nothing is fetched here.
+PreViTS section 4.1 pretrains on VGG-Sound and Kinetics-400. Their CSV files are read as published. Other corpora come
+as a manifest or as a folder of videos. This module fetches nothing.
 """
 
 import csv
@@ -25,13 +25,13 @@ VIDEO_SUFFIXES = (
 NATIVE_SUFFIXES = ("mp4", "mkv", "webm")
 MANIFEST_COLUMNS = ("video_id", "url", "start_seconds", "end_seconds", "label", "split")
 VGG_SOUND_SECONDS = 10.0  # VGG-Sound gives starts only; its videos last 10 s (Chen et al. 2020)
-FAULTS_SHOWN = 10
+FAULTS_SHOWN = 10  # at most this many broken lines are listed in an error
 MAX_ID_LENGTH = 200
 
 
 @dataclass(frozen=True)
 class CrawlItem:
-    """One video to fetch and the window [start, end) wanted of it; None means from its start, to its end."""
+    """One video to fetch and its window [start, end) in seconds; None is the start or the end of the video."""
 
     video_id: str
     url: str
@@ -43,7 +43,7 @@ class CrawlItem:
 
 @dataclass(frozen=True)
 class _Line:
-    """A line of a table: its number for people, and its fields by column, or what is wrong with it as a whole."""
+    """A line of a table: its number for messages and its fields by column; `fault` if the whole line is broken."""
 
     number: int
     fields: dict[str, str]
@@ -51,23 +51,28 @@ class _Line:
 
 
 class _FaultError(Exception):
-    """What is wrong with one line."""
+    """One line is broken; the message says why."""
 
 
 def read_crawl(uri: str) -> list[CrawlItem]:
     """Return the videos of a crawl, in its order.
 
-    `uri` is one of: a manifest (CSV with a header, or Parquet; `video_id` and `url` are required, `start_seconds`,
-    `end_seconds`, `label` and `split` may be missing or empty, further columns are ignored, a relative url lies beside
-    the manifest); a native VGG-Sound CSV (no header: youtube id, start, label, split); a native Kinetics CSV (header
-    with `youtube_id`, `time_start`, `time_end`); a folder of videos at any depth (id = path without suffix, label = its
-    folder).
+    `uri` is one of:
 
-    A video of a native CSV is a file near the CSV (its folder or up to two below) named `{id}_{start:06d}_{end:06d}`,
-    `{id}_{start:06d}` or `{id}` with the suffix mp4, mkv or webm; else its page on YouTube.
+    - A manifest: CSV with a header, or Parquet. `video_id` and `url` are required. `start_seconds`, `end_seconds`,
+      `label` and `split` may be missing or empty. Other columns are ignored. A relative url is relative to the
+      manifest's folder.
+    - A native VGG-Sound CSV: no header; youtube id, start, label, split.
+    - A native Kinetics CSV: a header with `youtube_id`, `time_start` and `time_end`.
+    - A folder of videos at any depth. The id is the path without suffix, the label is the name of the file's folder.
+
+    A video of a native CSV is a file in the folder of the CSV or up to two levels below. Its name is
+    `{id}_{start:06d}_{end:06d}`, `{id}_{start:06d}` or `{id}`, its suffix mp4, mkv or webm. Without such a file, the
+    video is its page on YouTube.
 
     Raises:
-        InputError: If there is nothing, or lines are broken (all are looked at, ten shown), or ids repeat.
+        InputError: If the crawl is missing or empty, lines are broken, or ids repeat. All lines are checked, and the
+            first `FAULTS_SHOWN` faults are listed.
     """
     fs, path = open_fs(uri)
     if fs.isdir(path):
@@ -79,18 +84,21 @@ def read_crawl(uri: str) -> list[CrawlItem]:
     elif path.lower().endswith(".csv"):
         items = _csv(uri)
     else:
-        raise InputError(f"{uri} is neither a folder nor a .csv or .parquet file; a crawl is one of these")
+        raise InputError(f"{uri} is not a crawl; expected a folder of videos, or a .csv or .parquet file")
     if not items:
         raise InputError(f"the crawl {uri} is empty; expected at least one video")
     return items
 
 
 def crawl_identity(items: Sequence[CrawlItem], uri: str) -> str:
-    """Return what a crawl asks for, wherever it lies: its rows, and the content of the videos beside it.
+    """Return the fingerprint of a crawl: of its rows and of its videos, but not of where the crawl is stored.
 
-    Files on this machine count by their content while there are few (`storage.HASHED_FILES`, `storage.HASHED_BYTES`),
-    else by their sizes; objects below the crawl's folder by the sizes and checksums that their store lists; everything
-    else by its address.
+    A video counts in one of three ways:
+
+    - A file on this machine: by its content, or by its size if the files are more than `folders.HASHED_FILES` or larger
+      than `folders.HASHED_BYTES` in total.
+    - An object below the crawl's folder in the same store: by the size and the checksum that the store lists.
+    - Anything else: by its address.
     """
     fs, path = open_fs(uri)
     root = path.rstrip("/") if fs.isdir(path) else path.rsplit("/", 1)[0]
@@ -141,7 +149,7 @@ def _folder(uri: str) -> list[CrawlItem]:
                 continue
             lines.append(_Line(number, {"video_id": video_id, "url": _full_name(uri, name), "label": folder}))
     if not lines:
-        raise InputError(f"there are no videos in {uri}; expected files with one of {', '.join(VIDEO_SUFFIXES)}")
+        raise InputError(f"there are no videos in {uri}; expected files with a suffix of {', '.join(VIDEO_SUFFIXES)}")
     return _items(uri, lines, _file_item)
 
 
@@ -150,7 +158,7 @@ def _file_item(line: _Line) -> CrawlItem:
 
 
 def _file_id(relative: str, taken: set[str]) -> str:
-    """Return the id of a file of a folder: its path without the suffix, told apart by a digest where that is no id."""
+    """Return the id of a file in a folder: its path without suffix, with a digest if that is invalid or taken."""
     plain = relative.rsplit(".", 1)[0]
     clean = "".join(letter if letter.isprintable() and letter != "\\" else "_" for letter in plain)
     if clean == plain and len(plain) <= MAX_ID_LENGTH and plain not in taken:
@@ -183,12 +191,12 @@ def _check_columns(uri: str, found: list[str]) -> None:
     if missing:
         raise InputError(
             f"{uri} has no column {' and '.join(missing)}, only {', '.join(found)}; "
-            f"a manifest has the columns {', '.join(MANIFEST_COLUMNS)}, the first two are required"
+            f"a manifest has the columns {', '.join(MANIFEST_COLUMNS)}, and the first two are required"
         )
 
 
 def _csv(uri: str) -> list[CrawlItem]:
-    """Tell the three kinds of CSV apart by their first line."""
+    """Read a CSV file; its first line decides which of the three formats it has."""
     try:
         text = read_bytes(uri).decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -198,7 +206,7 @@ def _csv(uri: str) -> list[CrawlItem]:
         table = [(reader.line_num, row) for row in reader if any(field.strip() for field in row)]
     except csv.Error as error:
         raise InputError(
-            f"{uri}, line {reader.line_num}: {error}; a field with quotes or line breaks needs quotes"
+            f"{uri}, line {reader.line_num}: {error}; put quotes around fields with quotes or line breaks"
         ) from None
     if not table:
         raise InputError(f"the crawl {uri} is empty; expected at least one video")
@@ -213,9 +221,9 @@ def _csv(uri: str) -> list[CrawlItem]:
         )
     if "video_id" not in header and "url" not in header:
         raise InputError(
-            f"{uri} starts with {','.join(header)[:200]!r}, which is no known kind of crawl; expected a manifest with "
-            f"the header {','.join(MANIFEST_COLUMNS)}, VGG-Sound's lines (youtube id,start,label,split) or Kinetics' "
-            "header (label,youtube_id,time_start,time_end,split)"
+            f"{uri} starts with {','.join(header)[:200]!r}, which is not a known format of a crawl; expected a "
+            f"manifest with the header {','.join(MANIFEST_COLUMNS)}, lines of VGG-Sound (youtube id,start,label,split) "
+            "or the header of Kinetics (label,youtube_id,time_start,time_end,split)"
         )
     _check_columns(uri, header)
     return _items(uri, _csv_lines(header, table[1:]), lambda line: _manifest_item(line, uri))
@@ -230,10 +238,10 @@ def _csv_lines(columns: list[str], table: Iterable[tuple[int, list[str]]]) -> li
 
 
 def _items(uri: str, lines: Iterable[_Line], make: Callable[[_Line], CrawlItem]) -> list[CrawlItem]:
-    """Make an item of every line.
+    """Return one item for each line.
 
     Raises:
-        InputError: With the first faults and the number of all.
+        InputError: If lines are broken or ids repeat; the message lists the first faults and counts all of them.
     """
     items: list[CrawlItem] = []
     faults: list[str] = []
@@ -263,7 +271,7 @@ def _items(uri: str, lines: Iterable[_Line], make: Callable[[_Line], CrawlItem])
 
 
 def _check_id(video_id: str) -> None:
-    """Refuse ids that are not harmless relative file names: videos are stored in tars under their ids."""
+    """Refuse ids that are not safe relative file names, because videos are stored in tars under their ids."""
     parts = video_id.split("/")
     if not video_id or len(video_id) > MAX_ID_LENGTH:
         raise _FaultError(
@@ -281,7 +289,7 @@ def _manifest_item(line: _Line, uri: str) -> CrawlItem:
     if not url:
         raise _FaultError("url is empty, expected a path or an address")
     if not url.isprintable():
-        raise _FaultError(f"url {url!r} holds unprintable characters")
+        raise _FaultError(f"url {url!r} contains unprintable characters; remove them")
     if "://" not in url and not url.startswith("/"):
         url = join(absolute(uri).rsplit("/", 1)[0], url)
     start, end = _seconds(fields, "start_seconds"), _seconds(fields, "end_seconds")
@@ -299,7 +307,7 @@ def _seconds(fields: dict[str, str], name: str) -> float | None:
     except ValueError:
         value = math.nan
     if not (math.isfinite(value) and value >= 0):
-        raise _FaultError(f"{name} {text!r} is not a number of seconds from 0 on")
+        raise _FaultError(f"{name} {text!r} is not a number of seconds >= 0")
     return value
 
 
@@ -326,7 +334,7 @@ def _vgg_item(line: _Line, files: dict[str, str]) -> CrawlItem:
 
 
 def _native_item(name: str, fields: dict[str, str], start: float, end: float, files: dict[str, str]) -> CrawlItem:
-    """Find a video of a native list: a file that is this very window, a file of the whole video, or its page."""
+    """Return a video of a native CSV: a file of exactly this window, a file of the whole video, or its page."""
     youtube_id = fields["youtube_id"]
     if not _is_youtube_id(youtube_id):
         raise _FaultError(f"youtube id {youtube_id!r} must be 11 letters, digits, '-' or '_'")
@@ -339,7 +347,7 @@ def _native_item(name: str, fields: dict[str, str], start: float, end: float, fi
 
 
 def _files_near(uri: str) -> dict[str, str]:
-    """Return the videos in the folder of a CSV and up to two levels below, by their names without suffix."""
+    """Return the URLs of the videos in the folder of a CSV and up to two levels below, by name without suffix."""
     fs, path = open_fs(uri)
     found = {}
     for name in sorted(fs.find(path.rsplit("/", 1)[0], maxdepth=3), reverse=True):

@@ -1,11 +1,8 @@
-"""Bring one video of a crawl to this machine's disk.
+"""The fetcher: copies one video of a crawl to the local disk, from http, YouTube, an object store or a path.
 
-Below PreViTS section 4.1: its videos are files from strangers. Addresses are checked before anything connects to them,
-sizes and times are capped, and playlists are refused. Nothing here decodes, or knows shards or tables.
-
-Rules for URLs: https to public addresses always; plain http with PREVITS_ALLOW_HTTP=1; both to this machine where the
-crawl itself says `localhost` or a loopback address, but never by a redirect or by what a name resolves to; and anything
-to the hosts named in PREVITS_TRUSTED_HOSTS (comma separated). Proxies are not used: they resolve names by themselves.
+It prepares the corpora of PreViTS section 4.1, whose videos come from untrusted sources. Hosts are checked before a
+connection is made (`url_guard.py` has the rules), size and time are limited, and playlists are refused. This module
+decodes nothing.
 """
 
 import errno
@@ -31,7 +28,7 @@ YOUTUBE_HOSTS = ("youtube.com", "www.youtube.com", "m.youtube.com", "youtu.be")
 BLOCK_BYTES = 1 << 18
 USER_AGENT = "previts (research crawler)"
 RETRIED_STATUS = (408, 425, 429, 500, 502, 503, 504)
-# What FFmpeg, or a careless server, could take for a video although it points elsewhere.
+# Starts of files that are not videos: playlists, which make FFmpeg open other files, and web pages.
 REFUSED_STARTS = {
     b"#EXTM3U": "an HLS playlist",
     b"ffconcat": "a concat playlist",
@@ -52,7 +49,7 @@ REFUSED_STARTS = {
 
 @dataclass(frozen=True)
 class Limits:
-    """What one video may cost; seconds are wall clock unless named otherwise."""
+    """Limits for one video: the first five are for `fetch`, the others for decoding. Seconds are wall-clock time."""
 
     max_bytes: int = 2 << 30
     max_seconds: float = 600.0
@@ -69,15 +66,15 @@ DEFAULT_LIMITS = Limits()
 
 
 def fetch(url: str, target_path: str, limits: Limits = DEFAULT_LIMITS) -> None:
-    """Put the video at `url` to `target_path`; a local file is linked, not copied.
+    """Store the video at `url` as `target_path`; a local file is linked, not copied.
 
     Raises:
         VideoError: If it is empty, too large, a playlist or a web page, or the URL is not allowed.
-        FetchError: If it could not be had; `retryable` is true for time-outs, dropped connections and busy servers.
-        InputError: If the library for an object store is not installed.
+        FetchError: If it cannot be fetched; `retryable` is true for time-outs, dropped connections and busy servers.
+        InputError: If the library for an object store is not installed, or the disk is full.
     """
     scheme = urlsplit(url).scheme.lower() if "://" in url else "file"
-    if "::" in url and scheme not in ("http", "https"):  # there it may be an IPv6 address
+    if "::" in url and scheme not in ("http", "https"):  # in those, `::` may be in an IPv6 address
         raise VideoError("chained URLs (`::`) are not allowed in a crawl")
     if scheme == "file":
         _link(url, target_path)
@@ -89,9 +86,7 @@ def fetch(url: str, target_path: str, limits: Limits = DEFAULT_LIMITS) -> None:
     elif scheme in OBJECT_STORES:
         _fetch_object(url, target_path, limits)
     else:
-        raise VideoError(
-            f"{scheme}:// is not a source of videos; use a path, https://, or one of {', '.join(OBJECT_STORES)}"
-        )
+        raise VideoError(f"{scheme}:// is not supported; use a path, https:// or one of {', '.join(OBJECT_STORES)}")
     _check_content(target_path, limits)
 
 
@@ -105,7 +100,7 @@ def _check_content(path: str, limits: Limits) -> None:
         start = file.read(512).removeprefix(b"\xef\xbb\xbf").lstrip()
     for magic, what in REFUSED_STARTS.items():
         if start[: len(magic)].lower() == magic.lower():
-            raise VideoError(f"{what}, not a video")
+            raise VideoError(f"the file is {what}, not a video")
 
 
 def _too_large(size: int, limits: Limits) -> str:
@@ -118,7 +113,7 @@ def _link(url: str, target_path: str) -> None:
     if not os.path.exists(path):
         raise FetchError("there is no such file", retryable=False)
     if not os.path.isfile(path):
-        raise VideoError("not a regular file")
+        raise VideoError("the path is not a regular file")
     if not os.access(path, os.R_OK):
         raise FetchError("the file cannot be read (permissions)", retryable=False)
     os.symlink(os.path.abspath(path), target_path)
@@ -135,18 +130,18 @@ def _fetch_object(url: str, target_path: str, limits: Limits) -> None:
             while block := source.read(BLOCK_BYTES):
                 target.write(block)
                 if time.monotonic() > deadline:
-                    raise FetchError(f"not here after {limits.max_seconds:g} s", retryable=True)
+                    raise FetchError(f"not complete after {limits.max_seconds:g} s", retryable=True)
     except FileNotFoundError:
         raise FetchError("there is no such object in the store", retryable=False) from None
     except PermissionError as error:
-        raise FetchError(f"the store refuses to give it: {error}", retryable=False) from error
+        raise FetchError(f"the store denies access: {error}", retryable=False) from error
     except _store_errors(url) as error:
-        _blame_full_disk(error, target_path)
-        raise FetchError(f"the store could not be read: {error}", retryable=True) from error
+        _raise_if_disk_full(error, target_path)
+        raise FetchError(f"the store cannot be read: {error}", retryable=True) from error
 
 
 def _store_errors(url: str) -> tuple[type[Exception], ...]:
-    """Return what a store's library raises besides OSError; imported here, for the child never needs them."""
+    """Return the errors that a store's library raises; imported here because the decoding child never needs them."""
     if url.startswith("memory://"):
         return (OSError,)
     from aiohttp import ClientError
@@ -165,7 +160,7 @@ def _fetch_http(url: str, target_path: str, limits: Limits) -> None:
             _download(url, target_path, limits, deadline)
             return
         except FetchError as error:
-            # Not seeded: workers that met a busy server together should come back apart.
+            # Not seeded: workers that met a busy server together should retry at different times.
             pause = limits.backoff_seconds * 2 ** (attempt - 1) * random.uniform(0.5, 1.5)
             if not error.retryable or attempt == limits.attempts or time.monotonic() + pause > deadline:
                 raise
@@ -173,15 +168,15 @@ def _fetch_http(url: str, target_path: str, limits: Limits) -> None:
 
 
 def _download(url: str, target_path: str, limits: Limits, deadline: float) -> None:
-    """Follow redirects and stream the body; one attempt."""
+    """Make one attempt: follow redirects and write the body to a file."""
     seen: set[str] = set()
     for hop in range(limits.max_redirects + 1):
         seen.add(url)
         connection = _connect(url, redirected=hop > 0, deadline=deadline)
-        # The one clock for headers and body: a server that drips bytes never trips a socket's own time-out.
-        clock = threading.Timer(max(0.0, deadline - time.monotonic()), _hang_up, [connection.sock])
-        clock.daemon = True
-        clock.start()
+        # One timer for headers and body: a server that sends single bytes never reaches the socket's own time-out.
+        timer = threading.Timer(max(0.0, deadline - time.monotonic()), _hang_up, [connection.sock])
+        timer.daemon = True
+        timer.start()
         try:
             parts = urlsplit(url)
             target = quote(parts.path or "/", safe="/%:@!$&'()*+,;=~") + (
@@ -194,25 +189,25 @@ def _download(url: str, target_path: str, limits: Limits, deadline: float) -> No
                 return
             location = urljoin(url, response.getheader("Location") or "")
         except (OSError, http.client.HTTPException, AttributeError) as error:
-            # http.client meets a socket that the clock closed as an attribute of None.
-            _blame_full_disk(error, target_path)
+            # AttributeError: http.client fails so on a connection whose socket the timer closed.
+            _raise_if_disk_full(error, target_path)
             if time.monotonic() >= deadline:
                 raise FetchError(
-                    f"not here after {limits.max_seconds:g} s: the server is too slow", retryable=True
+                    f"not complete after {limits.max_seconds:g} s: the server is too slow", retryable=True
                 ) from error
             raise FetchError(f"the connection broke: {error or type(error).__name__}", retryable=True) from error
         finally:
-            clock.cancel()
+            timer.cancel()
             connection.close()
         if location in seen:
-            raise FetchError("redirects in a circle", retryable=False)
+            raise FetchError("the redirects form a circle", retryable=False)
         url = location
     raise FetchError(f"more than {limits.max_redirects} redirects", retryable=False)
 
 
-def _blame_full_disk(error: Exception, path: str) -> None:
+def _raise_if_disk_full(error: Exception, path: str) -> None:
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-        raise InputError(f"no space left for {path}; free some, or let TMPDIR name a larger disk") from error
+        raise InputError(f"no space left for {path}; free some, or set TMPDIR to a larger disk") from error
 
 
 def _quoted(query: str) -> str:
@@ -239,22 +234,22 @@ def _receive(response: http.client.HTTPResponse, target_path: str, limits: Limit
         while block := response.read1(BLOCK_BYTES):
             received += len(block)
             if received > limits.max_bytes:
-                raise VideoError(_too_large(received, limits) + " (and more was to come)")
+                raise VideoError(_too_large(received, limits) + " (and the body continues)")
             target.write(block)
     if expected is not None and received < expected:
         raise http.client.IncompleteRead(b"", expected - received)
 
 
-def _connect(url: str, redirected: bool, deadline: float) -> http.client.HTTPConnection:
-    """Return a connection to an address that was checked, so that a name cannot mean another address later."""
+def _connect(url: str, *, redirected: bool, deadline: float) -> http.client.HTTPConnection:
+    """Return a connection to a checked address, so that a second look-up of the name cannot lead elsewhere."""
     try:
         parts = urlsplit(url)
         host, port = parts.hostname, parts.port
     except ValueError as error:
-        raise VideoError(f"not a URL: {error}") from error
+        raise VideoError(f"the address is not a valid URL: {error}") from error
     if not host or parts.scheme not in ("http", "https"):
         raise VideoError(
-            f"the address leads to {parts.scheme or 'no scheme'}://{host or ''}; only http and https are followed"
+            f"the address leads to {parts.scheme or 'no scheme'}://{host or ''}; only http and https are allowed"
         )
     port = port or (443 if parts.scheme == "https" else 80)
     addresses = checked_addresses(host, port, encrypted=parts.scheme == "https", redirected=redirected)
@@ -283,14 +278,14 @@ def _dial(addresses: list[str], port: int, timeout: float) -> socket.socket:
         except OSError:
             if number == len(addresses):
                 raise
-    raise AssertionError("a name without addresses is refused before")
+    raise AssertionError("a host without addresses cannot be resolved")
 
 
 def _fetch_youtube(url: str, target_path: str, limits: Limits) -> None:
-    """Let yt-dlp fetch a page's video; it picks the smallest that still has 256 px."""
+    """Fetch the video of a YouTube page with yt-dlp, in a small format that still has 256 px a side."""
     if importlib.util.find_spec("yt_dlp") is None:
         raise FetchError(
-            "videos on YouTube need yt-dlp (pip install 'previts[youtube]'), or put the files beside the CSV",
+            "videos on YouTube need yt-dlp; pip install 'previts[youtube]', or put the files next to the CSV",
             retryable=True,
         )
     command = [
@@ -301,9 +296,10 @@ def _fetch_youtube(url: str, target_path: str, limits: Limits) -> None:
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=limits.max_seconds, check=False)
     except subprocess.TimeoutExpired:
-        raise FetchError(f"not here after {limits.max_seconds:g} s", retryable=True) from None
+        raise FetchError(f"not complete after {limits.max_seconds:g} s", retryable=True) from None
     if done.returncode or not os.path.exists(target_path):
-        said = [line for line in (done.stderr + done.stdout).splitlines() if line.strip()] or ["no reason given"]
-        reason = next((line for line in reversed(said) if line.startswith("ERROR")), said[-1]).removeprefix("ERROR: ")
+        output = [line for line in (done.stderr + done.stdout).splitlines() if line.strip()] or ["no reason given"]
+        errors = [line for line in output if line.startswith("ERROR")]
+        reason = (errors or output)[-1].removeprefix("ERROR: ")
         gone = any(word in reason.lower() for word in ("unavailable", "private", "removed", "terminated", "copyright"))
         raise FetchError(f"yt-dlp: {reason[:300]}", retryable=not gone)

@@ -1,7 +1,7 @@
-"""A child process in which the videos of strangers are decoded, so that a decoder can do no harm.
+"""The sandbox: a child process that normalises videos from untrusted sources, so that a decoder can do no harm.
 
-Below PreViTS section 4.1. The child has limits of memory, time and file size, sees no secrets, and is replaced when it
-dies. Nothing here fetches, or knows shards or tables.
+It prepares the corpora of PreViTS section 4.1. The child has limits for memory, time and file size, and no secrets in
+its environment. It is replaced when it dies. This module fetches nothing and writes no shards.
 """
 
 import errno
@@ -28,27 +28,27 @@ from previts.media.gop_layout import VideoInfo
 class Normaliser:
     """A child process that normalises videos one after another and is replaced when it dies.
 
-    A context manager; one per thread. The child sees none of this process's environment but what Python needs.
+    It is a context manager, for one thread. The child gets only the environment variables that Python needs.
     """
 
     def __init__(self, config: VideoConfig, limits: Limits = DEFAULT_LIMITS) -> None:
         self._config, self._limits = config, limits
         self._child: subprocess.Popen[bytes] | None = None
-        self._complaints = tempfile.TemporaryFile()  # noqa: SIM115 (closed by __exit__)
+        self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 (closed by __exit__)
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *error: object) -> None:
         self._stop()
-        self._complaints.close()
+        self._stderr.close()
 
     def normalise(self, source: str, target: str, start_seconds: float | None, end_seconds: float | None) -> VideoInfo:
-        """Do `video.normalise` in the child.
+        """Run `normalisation.normalise` in the child.
 
         Raises:
-            VideoError: As `video.normalise`; also if the child took too long or too much memory, or died twice.
-            InputError: If the disk is full, which is not the video's fault.
+            VideoError: As of `normalisation.normalise`; also if the child exceeds a limit or dies twice.
+            InputError: If the disk is full. The cause is not the video, so this error ends the shard.
         """
         request = {"source": source, "target": target, "start_seconds": start_seconds, "end_seconds": end_seconds}
         for attempt in (1, 2):
@@ -60,13 +60,13 @@ class Normaliser:
                 raise VideoError(reason)
         assert reply is not None
         if reply.get("full"):
-            raise InputError(f"no space left for {target}; free some, or let TMPDIR name a larger disk")
+            raise InputError(f"no space left for {target}; free some, or set TMPDIR to a larger disk")
         if "error" in reply:
             raise VideoError(reply["error"])
         return VideoInfo(**{**reply["video"], "header": bytes.fromhex(reply["video"]["header"])})
 
     def _ask(self, request: dict[str, Any]) -> dict[str, Any] | None:
-        """Return the child's answer, or None if it died."""
+        """Return the child's reply, or None if it died."""
         child = self._child or self._start()
         assert child.stdin is not None
         assert child.stdout is not None
@@ -88,8 +88,8 @@ class Normaliser:
         return reply
 
     def _start(self) -> "subprocess.Popen[bytes]":
-        self._complaints.seek(0)
-        self._complaints.truncate()
+        self._stderr.seek(0)
+        self._stderr.truncate()
         kept = {name: os.environ[name] for name in ("PATH", "LD_LIBRARY_PATH", "LANG", "TMPDIR") if name in os.environ}
         packages = [str(Path(__file__).resolve().parents[2]), *(entry for entry in sys.path if entry)]
         settings = json.dumps({"config": asdict(self._config), "limits": asdict(self._limits)})
@@ -97,7 +97,7 @@ class Normaliser:
             [sys.executable, "-P", "-m", "previts.ingest.sandbox", settings],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=self._complaints,
+            stderr=self._stderr,
             bufsize=0,
             env={**kept, "PYTHONPATH": os.pathsep.join(packages), "OPENBLAS_NUM_THREADS": "1"},
         )
@@ -114,26 +114,29 @@ class Normaliser:
         self._child = None
 
     def _cause_of_death(self) -> tuple[str, bool]:
-        """Return why the child died, and whether it would only die again."""
+        """Return why the child died, and whether a second attempt is useless."""
         assert self._child is not None
         code = self._child.wait()
         self._stop()
         if code == -signal.SIGXCPU:
             return f"decoding took more than {self._limits.decode_cpu_seconds} CPU seconds", True
         if code == -signal.SIGKILL:
-            return "the decoder was killed twice, perhaps for want of memory", False
+            return "the decoder was killed twice, maybe because memory ran out", False
         if code < 0:
             return f"the decoder crashed twice ({signal.Signals(-code).name})", False
-        self._complaints.seek(0)
-        last = self._complaints.read().decode(errors="replace").strip().rsplit("\n", 1)[-1]
+        self._stderr.seek(0)
+        last = self._stderr.read().decode(errors="replace").strip().rsplit("\n", 1)[-1]
         return f"the decoder failed twice: {last[:300] or f'exit code {code}'}", False
 
 
 def _serve(settings: dict[str, Any]) -> None:
-    """Be the child of a `Normaliser`: a request a line on standard input, an answer a line on standard output."""
+    """Run the child of a `Normaliser`: each line of standard input is a request, each line of standard output a reply.
+
+    Both are JSON objects.
+    """
     config, limits = VideoConfig(**settings["config"]), Limits(**settings["limits"])
-    answers = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # whatever a library prints must not be taken for an answer
+    replies = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # output of a library must not be read as a reply
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     resource.setrlimit(resource.RLIMIT_AS, (limits.memory_bytes, limits.memory_bytes))
     resource.setrlimit(resource.RLIMIT_FSIZE, (limits.stored_bytes, limits.stored_bytes))
@@ -143,16 +146,16 @@ def _serve(settings: dict[str, Any]) -> None:
         resource.setrlimit(resource.RLIMIT_CPU, (seconds, resource.getrlimit(resource.RLIMIT_CPU)[1]))
         try:
             info = normalisation.normalise(config=config, **json.loads(line))
-            answer: dict[str, Any] = {"video": {**asdict(info), "header": info.header.hex()}}
+            reply: dict[str, Any] = {"video": {**asdict(info), "header": info.header.hex()}}
         except VideoError as error:
-            answer = {"error": str(error)}
+            reply = {"error": str(error)}
         except OSError as error:
             if error.errno != errno.ENOSPC:
                 raise
-            answer = {"full": True}
+            reply = {"full": True}
         except MemoryError:
-            answer = {"error": f"decoding needs more than {limits.memory_bytes >> 20} MiB of memory"}
-        print(json.dumps(answer), file=answers, flush=True)
+            reply = {"error": f"decoding needs more than {limits.memory_bytes >> 20} MiB of memory"}
+        print(json.dumps(reply), file=replies, flush=True)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
-"""Shards: tar files of normalised videos, each with a table of the bytes that hold each frame.
+"""The builder of shards: tar files of normalised videos, each with a table of where every video is stored.
 
-The store below PreViTS section 4.1. A shard is the unit of work and of resume; its table is written last and makes it
-done, so a killed shard is simply built again. Every item of the crawl is a row, usable or with the reason why not.
-Nothing here knows masks or models.
+They hold the corpora of PreViTS section 4.1. A shard is the unit of work and of resuming. Its table is written last, so
+a shard without a table is incomplete and is built again. Every item of the crawl is a row of the table: a stored video,
+or the reason why it failed. `corpus.video_table` defines the table and reads the frames.
 """
 
 import contextlib
@@ -30,7 +30,7 @@ from previts.storage.tables import table_name
 
 
 def num_shards(num_items: int, config: VideoConfig) -> int:
-    """Return how many shards a crawl of `num_items` videos makes."""
+    """Return the number of shards for a crawl of `num_items` videos."""
     return -(-num_items // config.videos_per_shard)
 
 
@@ -56,35 +56,35 @@ def build_shard(
         shard: Its number.
         videos_uri: The folder of all shards.
         config: How videos are stored.
-        limits: What one video may cost.
-        workers: How many videos are worked on at once; one per CPU by default. The bytes written do not depend on it.
+        limits: Limits for each video.
+        workers: Number of videos at a time; by default one for each CPU. The bytes written do not depend on it.
 
     Returns:
-        One row per item, in the order of `items`. If the shard was built before, only its retryable failures are tried
-        again.
+        One row for each item, in the order of `items`. If the shard was built before, its stored videos and its final
+        failures are kept, and only its retryable failures are tried again.
     """
     workers = workers or min(len(items), len(os.sched_getaffinity(0))) or 1
-    with tempfile.TemporaryDirectory(prefix="previts-") as folder, _Workers(config, limits) as normalisers:
+    with tempfile.TemporaryDirectory(prefix="previts-") as folder, _Normalisers(config, limits) as normalisers:
         with ThreadPoolExecutor(workers) as pool:
-            settled = _settled(items, shard, videos_uri, folder)
+            kept = _kept_rows(items, shard, videos_uri, folder)
             made = pool.map(
-                lambda n: settled.get(n) or _store_video(items[n], n, folder, normalisers.mine(), limits),
+                lambda n: kept.get(n) or _store_video(items[n], n, folder, normalisers.of_thread(), limits),
                 range(len(items)),
             )
             rows = list(progress(made, f"download shard {shard}", unit="video", total=len(items)))
         tar = os.path.join(folder, tar_name(shard))
         rows = _pack(rows, shard, folder, tar)
-        # A table that speaks of another tar must not outlive this line.
-        _forget(videos_uri, shard)
+        # A table of an earlier tar must not exist next to the new one.
+        _remove_table(videos_uri, shard)
         files.upload(tar, files.join(videos_uri, tar_name(shard)))
     tables.write_records(files.join(videos_uri, table_name(shard)), VideoRecord, rows)
     return rows
 
 
-def _settled(items: Sequence[CrawlItem], shard: int, videos_uri: str, folder: str) -> dict[int, VideoRecord]:
-    """Return by number the rows of an earlier attempt that still hold, and put their videos into `folder`.
+def _kept_rows(items: Sequence[CrawlItem], shard: int, videos_uri: str, folder: str) -> dict[int, VideoRecord]:
+    """Return by number the rows of an earlier attempt that are still valid, and copy their videos into `folder`.
 
-    It was an attempt at the same crawl with the same configuration: another one lies at another address.
+    The attempt had the same crawl and configuration, because others are stored at another address.
     """
     if not is_done(videos_uri, shard):
         return {}
@@ -108,14 +108,14 @@ def _settled(items: Sequence[CrawlItem], shard: int, videos_uri: str, folder: st
     return kept
 
 
-def _forget(videos_uri: str, shard: int) -> None:
+def _remove_table(videos_uri: str, shard: int) -> None:
     if is_done(videos_uri, shard):
         fs, path = files.open_fs(files.join(videos_uri, table_name(shard)))
         fs.rm_file(path)
 
 
-class _Workers:
-    """One `Normaliser` for each thread that asks."""
+class _Normalisers:
+    """One `Normaliser` for each thread; all end together."""
 
     def __init__(self, config: VideoConfig, limits: Limits) -> None:
         self._config, self._limits = config, limits
@@ -123,13 +123,14 @@ class _Workers:
         self._all = contextlib.ExitStack()
         self._lock = threading.Lock()
 
-    def __enter__(self) -> "_Workers":
+    def __enter__(self) -> "_Normalisers":
         return self
 
     def __exit__(self, *error: object) -> None:
         self._all.close()
 
-    def mine(self) -> Normaliser:
+    def of_thread(self) -> Normaliser:
+        """Return the normaliser of the calling thread, made at the first call."""
         if not hasattr(self._thread, "normaliser"):
             with self._lock:
                 self._thread.normaliser = self._all.enter_context(Normaliser(self._config, self._limits))
@@ -142,7 +143,7 @@ def _video_path(folder: str, number: int) -> str:
 
 
 def _store_video(item: CrawlItem, number: int, folder: str, normaliser: Normaliser, limits: Limits) -> VideoRecord:
-    """Return the row of one video; if it is usable, its stored form is put into `folder`."""
+    """Fetch and normalise one video into `folder`; return its row, which has the reason if that fails."""
     source, target = os.path.join(folder, f"{number}.source"), _video_path(folder, number)
     try:
         fetch.fetch(item.url, source, limits)
@@ -192,18 +193,15 @@ def _record(
 
 
 def _pack(rows: Sequence[VideoRecord], shard: int, folder: str, tar: str) -> list[VideoRecord]:
-    """Write the videos of the usable rows to a tar; return all rows with their place in it."""
-    placed = []
+    """Write the videos of the usable rows to a tar; return all rows with their offsets in it."""
     with tarfile.open(tar, "w", format=tarfile.PAX_FORMAT) as archive:
         for number, row in enumerate(rows):
             if row.status == "ok":
-                # The same crawl gives the same bytes: no dates, owners or modes of this machine.
+                # The same crawl gives the same bytes: the member has no date, owner or mode of this machine.
                 member = tarfile.TarInfo(f"{row.video_id}.mp4")
                 member.size = row.size
                 with open(_video_path(folder, number), "rb") as file:
                     archive.addfile(member, file)
     with tarfile.open(tar) as archive:
         offsets = {member.name: member.offset_data for member in archive.getmembers()}
-    for row in rows:
-        placed.append(replace(row, shard=shard, offset=offsets.get(f"{row.video_id}.mp4", -1)))
-    return placed
+    return [replace(row, shard=shard, offset=offsets.get(f"{row.video_id}.mp4", -1)) for row in rows]

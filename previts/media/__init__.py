@@ -1,1 +1,1 @@
-"""Videos and images as data: decoding, normalisation, geometry, masks, drawing."""
+"""Videos, images and masks as data: decoding, normalisation, geometry, random boxes, variants and drawing."""

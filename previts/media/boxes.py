@@ -1,7 +1,7 @@
-"""Random boxes of an image: the "random resized crop" that pretraining and evaluations share.
+"""Random boxes in an image: the "random resized crop" that pretraining and evaluations share.
 
-Szegedy et al. 2015 ("Inception"): a part of the area, at an aspect ratio that is uniform on a logarithmic scale. No
-pixels here.
+Szegedy et al. 2015 ("Inception"): the box covers a random share of the area, and its aspect ratio is uniform on a
+logarithmic scale. This module computes boxes only and crops no pixels.
 """
 
 import math
@@ -13,14 +13,14 @@ Range = tuple[float, float]
 
 
 def draw_size(height: int, width: int, scale: Range, ratio: Range, generator: np.random.Generator) -> tuple[int, int]:
-    """Return height and width of a random box, which may be larger than the image.
+    """Return height and width of a random box in pixels, at least 1; the box may be larger than the image.
 
     Args:
-        height: Of the image.
-        width: Of the image.
+        height: Height of the image in pixels.
+        width: Width of the image in pixels.
         scale: Lowest and highest share of the image's area.
-        ratio: Lowest and highest width by height.
-        generator: Two numbers are drawn from it.
+        ratio: Lowest and highest aspect ratio, width / height.
+        generator: Source of the two random numbers.
     """
     area = generator.uniform(*scale) * height * width
     aspect = math.exp(generator.uniform(math.log(ratio[0]), math.log(ratio[1])))
@@ -30,7 +30,7 @@ def draw_size(height: int, width: int, scale: Range, ratio: Range, generator: np
 def draw_box(
     height: int, width: int, scale: Range, ratio: Range, attempts: int, generator: np.random.Generator
 ) -> Box | None:
-    """Return a random box inside an image, or None if every attempt was larger than the image."""
+    """Return a random box inside an image, or None if no attempt fits; `draw_size` explains the arguments."""
     for _ in range(attempts):
         box_height, box_width = draw_size(height, width, scale, ratio, generator)
         if box_height <= height and box_width <= width:

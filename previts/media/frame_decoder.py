@@ -1,7 +1,8 @@
-"""Single frames of a normalised video, from the bytes of its GOPs: as RGB, or in the colours that they are stored in.
+"""The decoder of normalised videos: single frames from the bytes of their GOPs, as RGB or as stored (YUV).
 
-The store below PreViTS section 4.1: the loader asks for two short clips of a ten second video. Bytes in, frames out: it
-reads no file. `gops.py` defines the layout of the bytes, `video.py` writes them.
+It reads the corpora of PreViTS section 4.1: the loader needs two short clips of a video of ten seconds, not all of it.
+`gop_layout.py` defines the layout of the bytes, and `normalisation.py` writes them. This module works on bytes; it
+reads no files. `video_reader.py` decodes videos that are not normalised.
 """
 
 import contextlib
@@ -17,14 +18,15 @@ from previts.errors import VideoError
 from previts.media.geometry import Pixels
 from previts.media.gop_layout import FrameBytes, frames_to_decode, split_frames
 
-KEPT_DECODERS = 16  # by header, of which there is one for each size and rate of videos
+KEPT_DECODERS = 16  # for each thread; videos of one size and rate share a header, and so a decoder
 _DECODERS = threading.local()
 
 
 class Planes(NamedTuple):
-    """A frame as yuv420p in limited range: views of the decoder's own memory, chroma at half of the luma's sides.
+    """A frame as yuv420p in limited range, as views of the decoder's memory.
 
-    `matrix` is H.264's code of its colour matrix.
+    The chroma planes `u` and `v` have half the height and width of `y`. `matrix` is the colour matrix, as numbered by
+    H.264.
     """
 
     y: Pixels
@@ -34,18 +36,18 @@ class Planes(NamedTuple):
 
 
 def decode_gops(data: bytes, header: bytes, wanted: Sequence[int]) -> list[Pixels]:
-    """Decode single frames from the bytes of whole GOPs that follow each other.
+    """Decode single frames from the bytes of consecutive whole GOPs.
 
     Args:
         data: The bytes [gop_offsets[a], gop_offsets[b]) of a video.
         header: `VideoInfo.header` of the video.
-        wanted: Numbers of frames relative to the first frame in `data`, in any order, repeats allowed.
+        wanted: Numbers of frames, counted from the first frame in `data`, in any order, repeats allowed.
 
     Returns:
-        Per wanted number a frame [height, width, 3] uint8 RGB; repeats share one array.
+        For each wanted number a frame (height, width, 3), uint8 RGB; repeats share one array.
 
     Raises:
-        VideoError: If the bytes are damaged or hold too few frames.
+        VideoError: If the bytes are damaged or contain too few frames.
     """
     reformatter = VideoReformatter()
     found = {number: rgb(reformatter, frame) for number, frame in _decode_wanted(data, header, set(wanted))}
@@ -53,13 +55,13 @@ def decode_gops(data: bytes, header: bytes, wanted: Sequence[int]) -> list[Pixel
 
 
 def decode_planes(data: bytes, header: bytes, wanted: Sequence[int]) -> list[Planes]:
-    """Decode single frames as `decode_gops` does, but leave them in the colours that they are stored in."""
+    """Decode single frames as `decode_gops` does, but return them as stored, without conversion to RGB."""
     found = {number: _planes_of(frame) for number, frame in _decode_wanted(data, header, set(wanted))}
     return [found[number] for number in wanted]
 
 
 def _decode_wanted(data: bytes, header: bytes, wanted: Set[int]) -> Iterator[tuple[int, Any]]:
-    """Yield (number, frame) of the wanted frames; of each GOP only what they need is decoded."""
+    """Return (number, frame) of the wanted frames; each GOP is decoded up to its last wanted frame only."""
     units: list[FrameBytes] = []
     numbers: list[int] = []
     for first, here in frames_to_decode(split_frames(data), wanted):
@@ -73,7 +75,7 @@ def _decode_wanted(data: bytes, header: bytes, wanted: Set[int]) -> Iterator[tup
             frames += context.decode(None)
     except av.FFmpegError as error:
         raise VideoError(f"damaged: {error.strerror or error}") from error
-    # Without B-frames a packet is a frame, so the two lists run side by side.
+    # Without B-frames each packet is one frame, so both lists have the same order.
     if len(frames) != len(units) or any(frame.is_corrupt for frame in frames):
         raise VideoError(f"damaged: {len(frames)} of {len(units)} frames could be decoded")
     return ((number, frame) for number, frame in zip(numbers, frames, strict=True) if number in wanted)
@@ -81,9 +83,9 @@ def _decode_wanted(data: bytes, header: bytes, wanted: Set[int]) -> Iterator[tup
 
 @contextlib.contextmanager
 def _decoder(header: bytes) -> Iterator[Any]:
-    """Lend a decoder of this thread; making one takes a third of the time that a frame does, so some are kept.
+    """Provide a decoder of this thread; some are kept, because making one takes a third of the time of a frame.
 
-    One that met damage is not kept: none of it may show in the next video.
+    After an error the decoder is not kept, so that damage cannot show in the next video.
     """
     kept: dict[bytes, Any] = _DECODERS.__dict__.setdefault("kept", {})
     context: Any = kept.pop(header, None)
@@ -101,7 +103,7 @@ def _decoder(header: bytes) -> Iterator[Any]:
 
 def _planes_of(frame: Any) -> Planes:
     if frame.format.name != "yuv420p":
-        raise VideoError(f"not a normalised video: its pictures are {frame.format.name}, expected yuv420p")
+        raise VideoError(f"not a normalised video: its frames are {frame.format.name}, expected yuv420p")
     y, u, v = (
         np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)[: plane.height, : plane.width]
         for plane in frame.planes
@@ -110,10 +112,10 @@ def _planes_of(frame: Any) -> Planes:
 
 
 def rgb(reformatter: VideoReformatter, frame: Any) -> Pixels:
-    """Return a decoded frame as [height, width, 3] RGB."""
+    """Return a frame of PyAV as an array (height, width, 3), uint8 RGB."""
     return pixels(reformatter.reformat(frame, format="rgb24", threads=1))
 
 
 def pixels(frame: Any) -> Pixels:
-    """Return a frame of PyAV as an array, in the layout of its format."""
+    """Return a frame of PyAV as a uint8 array in the layout of its own pixel format."""
     return np.asarray(frame.to_ndarray(), dtype=np.uint8)

@@ -1,6 +1,7 @@
-"""The canvas of a video: the size at which a source's pictures are stored, and the turn that shows them upright.
+"""The canvas of a normalised video: the size of its frames, and the turn that shows the source upright.
 
-Below PreViTS section 4.1. Pure arithmetic: nothing here decodes or scales a picture.
+It prepares the corpora of PreViTS section 4.1. This module computes sizes and turns planes; it decodes and scales
+nothing.
 """
 
 from dataclasses import dataclass
@@ -12,12 +13,12 @@ from previts.errors import VideoError
 
 Pixels = NDArray[np.uint8]
 
-MIN_SIDE = 16
+MIN_SIDE = 16  # pixels
 
 
 @dataclass(frozen=True)
 class Canvas:
-    """Width and height before the turn; the turn transposes, then flips rows, then flips columns."""
+    """Width and height before the turn in pixels; the turn transposes, then flips rows, then flips columns."""
 
     width: int
     height: int
@@ -26,7 +27,7 @@ class Canvas:
     flip_columns: bool
 
     def turn(self, planes: Pixels) -> Pixels:
-        """Return packed yuv420p planes of this size, [height * 3 / 2, width], upright."""
+        """Return packed yuv420p planes (height * 3 / 2, width) of this canvas upright."""
         if not (self.swap or self.flip_rows or self.flip_columns):
             return planes
         height, width, quarter = self.height, self.width, self.height * self.width // 4
@@ -45,7 +46,14 @@ class Canvas:
 def make_canvas(
     width: int, height: int, pixel_aspect: float, max_short_side: int, display_matrix: bytes | None
 ) -> Canvas:
-    """Return the canvas for pictures of a size: square pixels, even sides, scaled down and never up.
+    """Return the canvas for frames of a size: square pixels, even sides, scaled down but never up.
+
+    Args:
+        width: Width of the source's frames in pixels.
+        height: Height of the source's frames in pixels.
+        pixel_aspect: Width / height of one pixel of the source.
+        max_short_side: Longest allowed short side in pixels.
+        display_matrix: The container's nine 32-bit numbers that describe the turn, if it has them.
 
     Raises:
         VideoError: If a side would be shorter than `MIN_SIDE`.
@@ -58,7 +66,7 @@ def make_canvas(
         *_orientation(display_matrix),
     )
     if min(canvas.width, canvas.height) < MIN_SIDE:
-        raise VideoError(f"pictures of {width}x{height} are too small; both sides need {MIN_SIDE} px")
+        raise VideoError(f"frames of {width}x{height} are too small; both sides need {MIN_SIDE} px")
     return canvas
 
 
@@ -67,9 +75,9 @@ def _even(length: float) -> int:
 
 
 def _orientation(display_matrix: bytes | None) -> tuple[bool, bool, bool]:
-    """Return (transpose, flip rows, flip columns), in this order, that show a picture upright.
+    """Return (transpose, flip rows, flip columns): the steps, in this order, that show a frame upright.
 
-    The display matrix maps (x, y) to (a x + c y, b x + d y); it is snapped to the nearest of the eight orientations.
+    The display matrix maps (x, y) to (a x + c y, b x + d y). The nearest of the eight orientations is used.
     """
     if display_matrix is None:
         return False, False, False

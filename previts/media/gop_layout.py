@@ -1,6 +1,7 @@
-"""How a normalised video is laid out in its file: frames are runs of H.264 units, GOPs are runs of frames.
+"""The layout of a normalised video in its file: a frame is a run of H.264 units, a GOP is a run of frames.
 
-The store below PreViTS section 4.1. Bookkeeping of bytes only: nothing here decodes, reads or writes.
+It describes the stored corpora of PreViTS section 4.1. This module finds frames in bytes; it decodes nothing and reads
+and writes no files.
 """
 
 from collections.abc import Iterator, Set
@@ -13,10 +14,10 @@ FrameBytes = tuple[int, int, bool]  # start, stop, and whether it is a key frame
 
 @dataclass(frozen=True)
 class VideoInfo:
-    """What a reader must know of a normalised video to decode any frame from a range of its bytes.
+    """The layout of one normalised video: with it, any frame can be decoded from a range of bytes.
 
-    `header` is the codec's extradata. GOP g holds the frames [gop_frames[g], gop_frames[g + 1]) and the bytes
-    [gop_offsets[g], gop_offsets[g + 1]) of the file; `gop_offsets` has one entry more than `gop_frames`.
+    `header` is the extradata of the codec. GOP g contains the frames [gop_frames[g], gop_frames[g + 1]) and the bytes
+    [gop_offsets[g], gop_offsets[g + 1]) of the file. `gop_offsets` has one entry more than `gop_frames`.
     """
 
     width: int
@@ -29,10 +30,10 @@ class VideoInfo:
 
 
 def split_frames(data: bytes) -> list[FrameBytes]:
-    """Return the frames in a run of length-prefixed H.264 units, one slice to a frame.
+    """Return the frames in a run of length-prefixed H.264 units; each frame has one slice.
 
     Raises:
-        VideoError: If the bytes do not end where a frame does.
+        VideoError: If the bytes do not end at the end of a frame.
     """
     frames: list[FrameBytes] = []
     start = position = 0
@@ -40,10 +41,10 @@ def split_frames(data: bytes) -> list[FrameBytes]:
         stop = position + 4 + int.from_bytes(data[position : position + 4], "big")
         if stop > len(data) or stop < position + 5:
             raise VideoError("damaged: a unit reaches past the end of its bytes")
-        kind = data[position + 4] & 0x1F
+        unit_type = data[position + 4] & 0x1F
         position = stop
-        if kind in (1, 5):
-            frames.append((start, stop, kind == 5))
+        if unit_type in (1, 5):  # a slice; 5 is one of a key frame (IDR)
+            frames.append((start, stop, unit_type == 5))
             start = stop
     if start != len(data):
         raise VideoError("damaged: bytes left over after the last frame")
@@ -51,17 +52,19 @@ def split_frames(data: bytes) -> list[FrameBytes]:
 
 
 def frames_to_decode(frames: list[FrameBytes], wanted: Set[int]) -> Iterator[tuple[int, list[FrameBytes]]]:
-    """Yield for each GOP with a wanted frame its first frame's number, and its frames up to the last wanted one.
+    """Yield (number of the first frame, frames up to the last wanted one) for each GOP that has a wanted frame.
 
     Raises:
-        VideoError: If the first frame is no key frame, or there are too few frames.
+        VideoError: If the first frame is not a key frame, or there are too few frames.
     """
     if not frames or not frames[0][2]:
         raise VideoError("damaged: the bytes do not start with a key frame")
     if not wanted:
         return
     if min(wanted) < 0 or max(wanted) >= len(frames):
-        raise VideoError(f"frames {min(wanted)} to {max(wanted)} were wanted, the bytes hold {len(frames)}")
+        raise VideoError(
+            f"frames {min(wanted)} to {max(wanted)} are wanted, but the bytes contain {len(frames)} frames"
+        )
     keys = [number for number, (_, _, key) in enumerate(frames) if key]
     for first, stop in zip(keys, [*keys[1:], len(frames)], strict=True):
         if here := [number for number in wanted if first <= number < stop]:

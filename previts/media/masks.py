@@ -1,7 +1,7 @@
 """Binary masks: run lengths, boxes, connected components and overlap.
 
-PreViTS section 3.2: the saliency map of a frame is a binary mask, the tube a mask for each frame. Arrays in, arrays
-out; never reads a file and never decides which object matters.
+PreViTS section 3.2: the saliency map of a frame is a binary mask, and the tube is one mask for each frame. This module
+works on arrays; it reads no files and selects no object.
 
 Shape suffixes: H W pixels.
 """
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 Mask = npt.NDArray[np.bool_]
 
-_NUMBERS = ("1", "L", "P", "I", "I;16")  # Pillow's modes of one number a pixel
+_NUMBERS = ("1", "L", "P", "I", "I;16")  # modes of Pillow with one number for each pixel
 
 
 def encode_rle(mask_HW: Mask) -> list[int]:
@@ -46,17 +46,17 @@ def decode_rle(counts: Sequence[int] | npt.NDArray[np.signedinteger], height: in
 
 
 def object_pixels(image: "Image.Image") -> Mask:
-    """Return the object of a mask that is stored as an image: the pixels that are not 0 in any colour.
+    """Return the mask that an image stores: the pixels that are above 0 in at least one channel.
 
-    In an image with a palette the numbers count, not their colours.
+    In an image with a palette, the numbers of the colours count, not the colours.
     """
-    whole = image if image.mode in _NUMBERS else image.convert("RGB")
-    pixels = np.asarray(whole) > 0
+    numbers = image if image.mode in _NUMBERS else image.convert("RGB")
+    pixels = np.asarray(numbers) > 0
     return pixels if pixels.ndim == 2 else np.asarray(pixels.any(axis=2))
 
 
 def box(mask_HW: Mask) -> npt.NDArray[np.float64] | None:
-    """Return the box xyxy around a mask in pixels, right and bottom exclusive, or None for an empty mask."""
+    """Return the box xyxy around a mask in pixels (right and bottom exclusive), or None for an empty mask."""
     rows, columns = np.flatnonzero(mask_HW.any(axis=1)), np.flatnonzero(mask_HW.any(axis=0))
     if not len(rows):
         return None
@@ -64,7 +64,7 @@ def box(mask_HW: Mask) -> npt.NDArray[np.float64] | None:
 
 
 def components(mask_HW: Mask, min_area: int) -> list[Mask]:
-    """Return the 8-connected components of at least `min_area` pixels, largest first, the higher at a tie."""
+    """Return the 8-connected components of at least `min_area` pixels, largest first; at a tie, the upper one."""
     _, labels, stats, _ = cv2.connectedComponentsWithStats(mask_HW.astype(np.uint8), connectivity=8)
     order = sorted(
         (
@@ -80,12 +80,12 @@ def components(mask_HW: Mask, min_area: int) -> list[Mask]:
 
 
 def iou(one_HW: Mask, other_HW: Mask) -> float:
-    """Return intersection over union of two masks; 1 if both are empty, as DAVIS counts it.
+    """Return intersection over union of two masks; 1 if both are empty, as DAVIS defines it.
 
     Raises:
         ValueError: If the shapes differ.
     """
     if one_HW.shape != other_HW.shape:
-        raise ValueError(f"masks must share a frame, got {one_HW.shape = }, {other_HW.shape = }")
+        raise ValueError(f"masks must have one shape, got {one_HW.shape = }, {other_HW.shape = }")
     union = int(np.count_nonzero(one_HW | other_HW))
     return int(np.count_nonzero(one_HW & other_HW)) / union if union else 1.0

@@ -1,6 +1,7 @@
-"""The window of a source that a crawl asks for: its bounds, its rate, and the picture on screen at each moment.
+"""The time window of a source video: its bounds, its frame rate, and the frame on screen at each output time.
 
-Below PreViTS section 4.1. Arithmetic of timestamps in seconds only: nothing here knows what a picture is.
+It prepares the corpora of PreViTS section 4.1, whose crawls name a window of each video. This module computes with
+timestamps in seconds; it reads and decodes nothing.
 """
 
 import math
@@ -11,12 +12,20 @@ from typing import Any
 
 from previts.errors import VideoError
 
-MAX_FRAMES = 90_000  # an hour at 25 fps; gives a reason where a whole film was meant to be trimmed
+MAX_FRAMES = 90_000  # one hour at 25 fps; longer videos, such as whole films, need a window
 
 
 @dataclass(frozen=True)
 class Window:
-    """What part of a source is wanted, in the time of its container."""
+    """The wanted part of a source.
+
+    Attributes:
+        origin: Start in seconds, in the time of the container.
+        stop: End in seconds, exclusive; infinity is the end of the video.
+        rate: Average frames per second of the source in the window.
+        pixel_aspect: Width / height of one pixel of the source.
+        seek: Whether decoding starts with a seek to `origin`.
+    """
 
     origin: float
     stop: float
@@ -25,58 +34,77 @@ class Window:
     seek: bool
 
     def elapsed(self, time: float) -> str:
-        """Return in words how far into the window a moment lies."""
+        """Return in words how far after the start of the window a time is."""
         return f"{max(0.0, time - self.origin):.1f} s of the window" if math.isfinite(time) else "0 s"
 
 
 def make_window(
     times: list[float], origin: float, stop: float, *, nominal: Fraction | None, aspect: Fraction | None, seek: bool
 ) -> Window:
-    """Return the window whose pictures have some timestamps; `nominal` and `aspect` are as the container states them.
+    """Return the window from the timestamps of its frames.
+
+    Args:
+        times: Seconds of each frame in the window, in any order.
+        origin: Start of the window, or minus infinity for the first frame.
+        stop: End of the window.
+        nominal: Frame rate that the container states.
+        aspect: Pixel aspect ratio that the container states.
+        seek: Whether decoding starts with a seek.
 
     Raises:
-        VideoError: If there is one picture only, or no time passes between them, or too much.
+        VideoError: If there is only one frame, or the frames have no distance in time, or too much.
     """
     if len(times) == 1:
-        raise VideoError("only one picture in the video or window; it needs at least two")
+        raise VideoError("the video or window has only one frame; it needs at least two")
     span = max(times) - min(times)
     if span <= 0:
-        raise VideoError("all pictures have the same timestamp")
-    # Absurd or missing pixel shapes count as square.
+        raise VideoError("all frames have the same timestamp")
+    # Missing or implausible pixel shapes count as square.
     pixel_aspect = float(aspect) if aspect and Fraction(1, 4) <= aspect <= 4 else 1.0
     origin = min(times) if origin == -math.inf else origin
     return Window(origin, stop, _average_rate(len(times), span, nominal), pixel_aspect, seek)
 
 
-def _average_rate(pictures: int, span: float, nominal: Fraction | None) -> Fraction:
-    """Return the average rate of a window: what the container states where that fits, else pictures over time."""
-    measured = (pictures - 1) / span
-    # One picture more or less, or milliseconds as timestamps, must not turn 30000/1001 into a neighbour of it.
-    if nominal and abs(float(nominal) - measured) <= measured * max(0.01, 1.01 / pictures):
+def _average_rate(frames: int, seconds: float, nominal: Fraction | None) -> Fraction:
+    """Return the average rate of a window: the rate that the container states if it fits, else the measured rate."""
+    measured = (frames - 1) / seconds
+    # One frame more or less, or timestamps in milliseconds, must not change 30000/1001 to a similar number.
+    if nominal and abs(float(nominal) - measured) <= measured * max(0.01, 1.01 / frames):
         return Fraction(nominal).limit_denominator(1001)
     rate = Fraction(measured).limit_denominator(1001)
     if rate < Fraction(1, 10):
-        raise VideoError(f"{pictures} pictures in {span:.0f} s are a slide show, not a video")
+        raise VideoError(f"{frames} frames in {seconds:.0f} s are a slide show, not a video")
     return rate
 
 
 def check_complete(stated: float, found: float, wanted: float) -> None:
-    """Refuse a Matroska file that ends before its header says; other containers notice that by themselves.
+    """Refuse a Matroska file that ends too early; other containers report this themselves.
+
+    Args:
+        stated: Duration in seconds that the header states.
+        found: Seconds at which the last frame begins.
+        wanted: Seconds at which the window ends.
 
     Raises:
-        VideoError: If the last picture lies long before the seconds that the header states, or that are wanted.
+        VideoError: If the last frame is long before the stated end and before the end of the window.
     """
     if found < min(stated, wanted) - max(0.5, 0.05 * stated):
-        raise VideoError(f"cut short: it says {stated:.1f} s and ends after {found:.1f} s")
+        raise VideoError(f"cut short: the header states {stated:.1f} s, but the video ends after {found:.1f} s")
 
 
 def constant_rate(decoded: Iterator[tuple[float, Any]], window: Window, rate: Fraction) -> Generator[Any, None, None]:
-    """Yield the picture on screen at each multiple of 1 / rate after the window's origin, of (seconds, picture).
+    """Yield the frame on screen at each multiple of 1 / rate after the start of the window.
 
-    A timestamp counts to the nearest multiple: a source of that very rate passes unchanged, however coarse its clock.
+    A timestamp is rounded to the nearest multiple. So a source of exactly this rate passes unchanged, even if its
+    timestamps are coarse.
+
+    Args:
+        decoded: (seconds, frame) in order of time.
+        window: The window.
+        rate: Frames per second of the output.
 
     Raises:
-        VideoError: If there are no pictures, or too many.
+        VideoError: If there are no frames, or more than `MAX_FRAMES`.
     """
     count = 0
     limit = MAX_FRAMES
@@ -96,6 +124,6 @@ def constant_rate(decoded: Iterator[tuple[float, Any]], window: Window, rate: Fr
         yield held
         count += 1
     if count == 0:
-        raise VideoError("no picture could be decoded in the window")
+        raise VideoError("no frame could be decoded in the window")
     if count == MAX_FRAMES and not math.isfinite(window.stop):
         raise VideoError(f"more than {MAX_FRAMES} frames; give start_seconds and end_seconds")

@@ -1,11 +1,11 @@
-"""The eight variants of the Backgrounds Challenge: object and background of a picture or a clip, taken apart.
+"""The eight variants of the Backgrounds Challenge: images and clips with object and background separated or mixed.
 
-PreViTS section 4.4, figures 3 and 4; the recipe of Xiao et al. 2020 ("Noise or Signal"). Pixels in, pixels out; never
-reads a file and never scores anything. In a clip everything is done frame by frame: mask, box and tiles are the
-frame's own.
+PreViTS section 4.4, figures 3 and 4; the recipe of Xiao et al. 2020 ("Noise or Signal"). This module works on arrays;
+it reads no files and computes no scores. Clips are processed frame by frame: each frame has its own mask, box and
+tiles.
 
-An empty mask (the object is out of sight) leaves the background as it is and the foreground black; a box that spans the
-frame leaves no strip to fill it with and turns black. `Oddities` counts both.
+With an empty mask (the object is out of sight), the background is unchanged and the foreground is black. A box that
+spans the whole frame leaves no strip to fill it with, so it becomes black. `Oddities` counts both cases.
 
 Shape suffixes: T frames, H W pixels, C channels.
 """
@@ -29,24 +29,24 @@ VARIANTS = ("original", *MIXED, "only_fg", "no_fg", "only_bg_b", "only_bg_t")
 
 
 def only_fg(image_HWC: Pixels, mask_HW: Mask) -> Pixels:
-    """Return the object on black."""
+    """Return the image with everything but the object black."""
     return image_HWC * mask_HW[..., None].astype(np.uint8)
 
 
 def no_fg(image_HWC: Pixels, mask_HW: Mask) -> Pixels:
-    """Return the picture with the object's shape black."""
+    """Return the image with the object black."""
     return image_HWC * (~mask_HW)[..., None].astype(np.uint8)
 
 
 def _corners(mask_HW: Mask) -> tuple[int, int, int, int]:
-    """Return the box xyxy around the object, right and bottom exclusive; all 0 where there is none."""
+    """Return the box xyxy around the object, right and bottom exclusive; all 0 for an empty mask."""
     box = masks.box(mask_HW)
     x0, y0, x1, y1 = (0, 0, 0, 0) if box is None else (int(value) for value in box)
     return x0, y0, x1, y1
 
 
 def only_bg_b(image_HWC: Pixels, mask_HW: Mask) -> Pixels:
-    """Return the picture with the object's bounding box black."""
+    """Return the image with the bounding box of the object black."""
     x0, y0, x1, y1 = _corners(mask_HW)
     result = image_HWC.copy()
     result[y0:y1, x0:x1] = 0
@@ -54,16 +54,16 @@ def only_bg_b(image_HWC: Pixels, mask_HW: Mask) -> Pixels:
 
 
 def only_bg_t(image_HWC: Pixels, mask_HW: Mask) -> Pixels:
-    """Return the picture with the object's bounding box filled by tiles of the largest strip outside it.
+    """Return the image with the bounding box of the object filled by tiles of the largest strip outside it.
 
-    A strip reaches over the whole width or height; where the box spans the whole picture, it turns black.
+    A strip spans the whole width or height. If the box spans the whole image, it becomes black.
     """
     x0, y0, x1, y1 = _corners(mask_HW)
     height, width = mask_HW.shape
     result = only_bg_b(image_HWC, mask_HW)
     strips = {"above": y0 * width, "below": (height - y1) * width, "left": x0 * height, "right": (width - x1) * height}
     side = max(strips, key=lambda name: strips[name])
-    # not stated: the first tile begins at the box's first row or column, and keeps its place along the strip.
+    # not stated: the first tile begins at the first row or column of the box; along the strip, tiles are not shifted.
     rows, columns = np.arange(y1 - y0), np.arange(x1 - x0)
     match side if strips[side] else "none":
         case "above":
@@ -78,7 +78,7 @@ def only_bg_t(image_HWC: Pixels, mask_HW: Mask) -> Pixels:
 
 
 def mixed(image_HWC: Pixels, mask_HW: Mask, background_HWC: Pixels) -> Pixels:
-    """Return the object before the background of another picture (its `only_bg_t`), which is brought to its size."""
+    """Return the object in front of another image's background (its `only_bg_t`), scaled to the size of the image."""
     height, width = mask_HW.shape
     if background_HWC.shape[:2] != (height, width):
         background_HWC = np.asarray(cv2.resize(background_HWC, (width, height), interpolation=cv2.INTER_LINEAR))
@@ -86,13 +86,16 @@ def mixed(image_HWC: Pixels, mask_HW: Mask, background_HWC: Pixels) -> Pixels:
 
 
 def vary(variant: str, image_HWC: Pixels, mask_HW: Mask, background_HWC: Pixels | None = None) -> Pixels:
-    """Return one variant of a picture.
+    """Return one variant of an image.
 
     Args:
         variant: One of `VARIANTS`.
-        image_HWC: The picture.
-        mask_HW: Its object.
-        background_HWC: `only_bg_t` of the picture whose background a mixed variant takes, which needs it.
+        image_HWC: The image.
+        mask_HW: The mask of its object.
+        background_HWC: `only_bg_t` of another image, which the variants in `MIXED` need.
+
+    Raises:
+        ValueError: If the variant is unknown or its background is missing.
     """
     match variant:
         case "original":
@@ -107,7 +110,7 @@ def vary(variant: str, image_HWC: Pixels, mask_HW: Mask, background_HWC: Pixels 
             return only_bg_t(image_HWC, mask_HW)
         case "mixed_same" | "mixed_rand" | "mixed_next":
             if background_HWC is None:
-                raise ValueError(f"{variant} needs the background of another picture")
+                raise ValueError(f"{variant} needs the background of another image; pass `background_HWC`")
             return mixed(image_HWC, mask_HW, background_HWC)
     raise ValueError(f"there is no variant {variant!r}; allowed: {', '.join(VARIANTS)}")
 
@@ -118,15 +121,15 @@ def vary_clip(variant: str, frames_THWC: Pixels, masks_THW: Mask, background_THW
     Args:
         variant: One of `VARIANTS`.
         frames_THWC: The clip.
-        masks_THW: The object in each of its frames.
-        background_THWC: `only_bg_t` of the clip whose background a mixed variant takes, which needs it. Of any length:
-            frame t stands before its frame t mod T, so that a short background begins anew.
+        masks_THW: The mask of the object in each frame.
+        background_THWC: `only_bg_t` of another clip, which the variants in `MIXED` need. It may have any length: frame
+            t gets its frame t mod length, so a short background is repeated.
 
     Raises:
-        ValueError: If there is not one mask of the frame's size for each frame.
+        ValueError: If there is not one mask of the size of the frames for each frame.
     """
     if frames_THWC.shape[:3] != masks_THW.shape:
-        raise ValueError(f"frames and masks must fit each other, got {frames_THWC.shape = }, {masks_THW.shape = }")
+        raise ValueError(f"each frame needs a mask of its size, got {frames_THWC.shape = }, {masks_THW.shape = }")
     if variant == "original":
         return frames_THWC
     result = np.empty_like(frames_THWC)
@@ -138,7 +141,13 @@ def vary_clip(variant: str, frames_THWC: Pixels, masks_THW: Mask, background_THW
 
 @dataclass(frozen=True)
 class Oddities:
-    """How many pictures or frames there were, and in how many the object was out of sight or its box spanned them."""
+    """Counts of frames (or images), and of two special cases among them.
+
+    Attributes:
+        frames: All frames.
+        empty: Frames in which the object is out of sight.
+        spanned: Frames that the box of the object spans.
+    """
 
     frames: int = 0
     empty: int = 0
@@ -149,7 +158,7 @@ class Oddities:
 
 
 def oddities(masks_THW: Mask) -> Oddities:
-    """Return how many of the masks are empty and how many have a box as large as the frame."""
+    """Count the masks that are empty and the masks whose box spans the frame."""
     height, width = masks_THW.shape[1:]
     boxes = [_corners(mask_HW) for mask_HW in masks_THW]
     empty = sum(box == (0, 0, 0, 0) for box in boxes)
@@ -159,14 +168,17 @@ def oddities(masks_THW: Mask) -> Oddities:
 def partner(
     variant: str, class_number: int, number: int, counts: Sequence[int], rng: np.random.Generator
 ) -> tuple[int, int]:
-    """Return class and number of the picture whose background a mixed variant takes.
+    """Return the image that gives the background of a mixed variant, as (class, number in the class).
 
     Args:
         variant: One of `MIXED`.
-        class_number: Of the picture that gives the object.
-        number: Of that picture among those of its class.
-        counts: How many pictures each class has, all at least 1; for mixed_same at least 2.
-        rng: Decides among those that are allowed. Of mixed_rand these are all, its own class and itself among them.
+        class_number: Class of the image that gives the object.
+        number: Number of that image in its class.
+        counts: Number of images in each class, at least 1; for mixed_same at least 2.
+        rng: Chooses among the allowed images. For mixed_rand all are allowed, the same class and image included.
+
+    Raises:
+        ValueError: If the variant mixes no images.
     """
     match variant:
         case "mixed_same":
@@ -178,23 +190,23 @@ def partner(
         case "mixed_next":
             after = (class_number + 1) % len(counts)
             return after, int(rng.integers(counts[after]))
-    raise ValueError(f"{variant!r} does not mix pictures")
+    raise ValueError(f"{variant!r} does not mix images; allowed: {', '.join(MIXED)}")
 
 
 def partners(variant: str, labels: Sequence[int], keys: Sequence[str], seed: int) -> list[int]:
-    """Return for each picture or clip the place of the one whose background a mixed variant takes.
+    """Return for each image or clip the position of the one that gives its background in a mixed variant.
 
-    The class after the last is the first; classes that nothing is left of are passed over.
+    The class after the last is the first. Classes without images are skipped.
 
     Args:
         variant: One of `MIXED`.
-        labels: Class number of each.
-        keys: Name of each, unlike all others: with the seed it decides, so that the order of a list does not matter
-            to who draws what.
-        seed: Another seed, other partners.
+        labels: Class number of each image.
+        keys: Unique name of each image. The name and the seed decide the choice, so the order of the list has no
+            influence.
+        seed: Seed of the choice.
 
     Raises:
-        InputError: If mixed_same meets a class of one, or mixed_next a single class.
+        InputError: If a class has one image (mixed_same), or there is only one class (mixed_next).
     """
     members: dict[int, list[int]] = {}
     for place in sorted(range(len(keys)), key=lambda place: (labels[place], keys[place])):
@@ -203,9 +215,9 @@ def partners(variant: str, labels: Sequence[int], keys: Sequence[str], seed: int
     chosen = []
     for place, (label, key) in enumerate(zip(labels, keys, strict=True)):
         if variant == "mixed_same" and len(members[label]) < 2:
-            raise InputError(f"{key} is alone in its class, and mixed_same takes the background of another one of it")
+            raise InputError(f"{key} is alone in its class, and mixed_same needs two; add one or leave the class out")
         if variant == "mixed_next" and len(classes) < 2:
-            raise InputError(f"{key} is of the only class, and mixed_next takes the background of the next class")
+            raise InputError(f"{key} is in the only class, and mixed_next needs two classes; add a class")
         rng = np.random.default_rng([seed, zlib.crc32(f"{variant}/{key}".encode())])
         at = partner(variant, classes.index(label), members[label].index(place), [len(group) for group in groups], rng)
         chosen.append(groups[at[0]][at[1]])

@@ -21,7 +21,7 @@ import numpy as np
 import pytest
 from one_core import one_thread
 from PIL import Image, ImageFilter
-from strange_videos import decode_file
+from source_videos import decode_file
 from torchvision import transforms
 from torchvision.transforms import functional as pil
 

@@ -22,7 +22,7 @@ from scipy.spatial.distance import cdist
 from skimage.color import rgb2lab
 from skimage.filters import threshold_otsu
 from skimage.segmentation import slic
-from strange_videos import decode_file
+from source_videos import decode_file
 
 from previts.config.experiment import SaliencyConfig, TrackConfig, VideoConfig
 from previts.corpus import tube_table, video_table

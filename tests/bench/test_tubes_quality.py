@@ -22,7 +22,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 import pytest
-from strange_videos import decode_file
+from source_videos import decode_file
 from threadpoolctl import threadpool_limits
 
 from previts.config.experiment import SaliencyConfig, TrackConfig

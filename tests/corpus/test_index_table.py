@@ -1,4 +1,4 @@
-"""An index of a known corpus: what is joined, what a filter leaves out, and what is told of it."""
+"""Oracle: a corpus of moving squares whose tubes are known, and counting by hand."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -20,15 +20,15 @@ def rows(tmp_path_factory: pytest.TempPathFactory) -> list[IndexRecord]:
 
 
 def write(folder: Path, rows: list[IndexRecord], config: FilterConfig) -> tuple[str, dict[str, int | float]]:
-    """Write and commit an index whose inputs are not there."""
+    """Write and commit an index whose inputs do not exist."""
     uri = str(folder / "index" / "corpus-0")
     counts = index_table.write_index(uri, rows, config)
     folders.commit(uri, {}, inputs={"videos": "nowhere", "tubes": "nowhere"}, counts=counts)
     return uri, counts
 
 
-def test_rows_say_of_each_tube_what_its_exact_masks_say(rows):
-    # moving_squares: every fourth video has no object, every other one loses it after three quarters.
+def test_rows_have_the_numbers_of_the_exact_masks(rows):
+    # In moving_squares, every fourth video has no object, and every second one loses it after three quarters.
     for number, row in enumerate(rows):
         seen = [frame for frame in range(FRAMES) if square(number, frame).any()]
         assert row.tracked_frames == len(seen)
@@ -39,7 +39,7 @@ def test_rows_say_of_each_tube_what_its_exact_masks_say(rows):
         assert video.lost_seconds == (None if row.lost_frame is None else pytest.approx(row.lost_frame / 10))
 
 
-def test_the_papers_filter_keeps_everything(rows, tmp_path):
+def test_the_filter_of_the_paper_keeps_every_video(rows, tmp_path):
     uri, counts = write(tmp_path, rows, FilterConfig())
     assert counts["videos"] == counts["videos_in"] == len(index_table.read_index(uri)) == 8
     assert counts["videos_with_tube"] == 6
@@ -54,11 +54,11 @@ def test_the_papers_filter_keeps_everything(rows, tmp_path):
         (FilterConfig(min_tube_seconds=2.5), {"short": {1, 3, 5, 7}}),
         (FilterConfig(min_area=0.01, max_area=0.2), {"small": {4}, "large": {6}}),
         (FilterConfig(min_agreement=0.35), {"disagreeing": {0, 1, 2, 3}}),
-        # A video with several faults counts once, for the first.
+        # A video with several reasons counts once, for the first reason.
         (FilterConfig(2.5, 0.01, 0.2, 0.15), {"short": {1, 3, 5, 7}, "small": {4}, "large": {6}, "disagreeing": {0}}),
     ],
 )
-def test_a_filter_leaves_out_what_its_thresholds_say_and_loses_no_video(rows, tmp_path, config, out):
+def test_a_filter_removes_videos_by_its_thresholds_and_counts_all_of_them(rows, tmp_path, config, out):
     changed = [replace(row, agreement=number / 10) for number, row in enumerate(rows)]
     changed[4] = replace(changed[4], mean_area=0.001)
     changed[6] = replace(changed[6], mean_area=0.7)
@@ -73,7 +73,7 @@ def test_a_filter_leaves_out_what_its_thresholds_say_and_loses_no_video(rows, tm
     assert {name: counts[f"filtered_{name}"] for name in out} == {name: len(videos) for name, videos in out.items()}
 
 
-def test_a_filter_that_leaves_nothing_says_what_each_threshold_removed(rows, tmp_path):
+def test_a_filter_that_keeps_no_video_is_refused_with_what_each_threshold_removes(rows, tmp_path):
     with pytest.raises(InputError) as caught:
         index_table.write_index(str(tmp_path), rows, FilterConfig(min_tube_seconds=2.5, min_area=0.9))
     for words in ("none of the 8", "filter.min_tube_seconds=2.5 removes 4", "filter.min_area=0.9 removes 4"):
@@ -81,19 +81,19 @@ def test_a_filter_that_leaves_nothing_says_what_each_threshold_removed(rows, tmp
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_filter_by_an_agreement_that_is_not_known_is_refused(rows, tmp_path):
+def test_a_filter_by_an_unknown_agreement_is_refused(rows, tmp_path):
     with pytest.raises(InputError, match=r"not known of 8 of 8 videos; .*saliency\.agreement=true"):
         index_table.write_index(str(tmp_path), rows, FilterConfig(min_agreement=0.1))
 
 
-def test_the_order_of_the_rows_decides_nothing(rows, tmp_path):
+def test_the_order_of_the_rows_does_not_change_the_tables(rows, tmp_path):
     shuffled = [rows[number] for number in np.random.default_rng(0).permutation(len(rows))]
     one, other = (write(tmp_path / name, given, FilterConfig())[0] for name, given in (("a", rows), ("b", shuffled)))
     for table in (index_table.TABLE, index_table.QUALITY):
         assert files.read_bytes(files.join(one, table)) == files.read_bytes(files.join(other, table))
 
 
-def test_a_video_is_found_whether_or_not_it_was_left_out(tmp_path):
+def test_a_video_is_found_by_its_id_even_if_the_filter_removed_it(tmp_path):
     made = make_index(tmp_path, 8)
     uri = str(tmp_path / "index" / "corpus-0")
     counts = index_table.write_index(uri, list(made), FilterConfig(min_tube_seconds=0.1))
@@ -115,7 +115,7 @@ def test_a_video_is_found_whether_or_not_it_was_left_out(tmp_path):
         index_table.find_video(uri, "elephant")
 
 
-def test_numbers_in_the_counts_are_those_of_numpy_over_the_table(rows, tmp_path):
+def test_counts_equal_those_of_numpy_over_the_table(rows, tmp_path):
     uri, counts = write(tmp_path, [replace(row, agreement=0.1 * n) for n, row in enumerate(rows)], FilterConfig())
     table = tables.read_table(files.join(uri, index_table.TABLE), IndexRecord)
     tracked = table.column("tracked_frames").to_numpy()
@@ -126,6 +126,6 @@ def test_numbers_in_the_counts_are_those_of_numpy_over_the_table(rows, tmp_path)
     )
     assert counts["agreement_q50"] == pytest.approx(0.35)  # of 0, 0.1, ... 0.7
     assert counts["tube_share"] == 0.75
-    # Odd videos lose their object at frame 22 of 30: 1 and 5; 3 and 7 have none.
+    # The videos 1 and 5 lose their object at frame 22 of 30; 3 and 7 have none.
     assert counts["lost_share"] == pytest.approx(2 / 6, abs=1e-4)
     assert counts["lost_at"] == pytest.approx(22 / 30, abs=1e-4)

@@ -1,4 +1,4 @@
-"""The quality of a crawl, against counting by hand."""
+"""Oracle: the quality of a crawl of five videos, counted by hand."""
 
 import csv
 import io
@@ -32,7 +32,7 @@ def test_the_curve_falls_where_tubes_are_lost():
     assert held == [1, 1, 1, 1, 0.75, 0.75, 0.75, 0.75, 0.75, 0.5, 0.5]
 
 
-def test_what_a_threshold_would_keep_is_what_it_keeps():
+def test_kept_by_equals_what_a_filter_with_the_threshold_keeps():
     for field, values in quality.CANDIDATES.items():
         kept = []
         for value in values:
@@ -41,12 +41,12 @@ def test_what_a_threshold_would_keep_is_what_it_keeps():
             assert kept[-1] == quality.kept_by([*CRAWL, video(9, 100.0)], field, value)
         assert kept == sorted(kept, reverse=True)  # candidates go from mild to strict
     assert quality.kept_by(CRAWL, "min_tube_seconds", 4.0) == 4
-    assert quality.kept_by(CRAWL, "min_area", 0.005) == 4  # also the one without a tube, which has no area to judge
+    assert quality.kept_by(CRAWL, "min_area", 0.005) == 4  # the video without a tube has no area, so it is kept
     assert quality.kept_by(CRAWL, "max_area", 0.2) == 4
     assert quality.kept_by(CRAWL, "min_agreement", 0.1) == 4
 
 
-def test_the_summary_is_that_of_the_right_videos():
+def test_each_number_of_the_summary_is_over_the_right_videos():
     counts = quality.summarise(CRAWL)
     assert counts["tube_share"] == 0.8
     assert (counts["lost_share"], counts["lost_at"]) == (0.5, 0.65)
@@ -59,7 +59,7 @@ def test_the_summary_is_that_of_the_right_videos():
     }  # fmt: skip
 
 
-def test_the_text_names_the_weakest_and_why():
+def test_the_text_lists_the_weakest_videos_with_their_numbers():
     text = quality.describe(quality.judge(CRAWL, FilterConfig(min_agreement=0.1)), worst=2)
     assert "5, of which the filter left out 1, 1 disagreeing" in text
     assert "with a tube 4 (80%)" in text
@@ -72,14 +72,14 @@ def test_the_text_names_the_weakest_and_why():
     assert "of 0 videos" in quality.describe([], worst=2)
 
 
-def test_a_threshold_of_what_is_not_known_is_not_offered():
+def test_a_threshold_of_an_unknown_agreement_is_not_offered():
     known = quality.describe(CRAWL, worst=0)
     unknown = quality.describe([*CRAWL[:-1], replace(CRAWL[-1], agreement=None)], worst=0)
     assert "filter.min_agreement      cannot be set" in unknown
     assert "cannot be set" not in known
 
 
-def test_the_csv_is_read_back_as_it_was():
+def test_the_csv_contains_every_field_of_every_video():
     lines = list(csv.DictReader(io.StringIO(quality.to_csv(CRAWL))))
     for line, item in zip(lines, CRAWL, strict=True):
         for field in fields(Quality):

@@ -1,4 +1,4 @@
-"""Tubes of squares on masks of squares: their overlap is a closed form."""
+"""Oracle: the overlap of shifted squares in closed form."""
 
 import re
 from pathlib import Path
@@ -40,19 +40,19 @@ def test_the_score_of_a_shifted_square(scale):
     exact = np.stack([mask(5, scale), mask(5, scale), mask(5, scale), np.zeros((40 * scale, 60 * scale), bool)])
     score = truth.score(shown, exact)
     shifted = (SIDE - 4) / (SIDE + 4)
-    # Equal, shifted by 4, lost although it is there, and rightly empty.
+    # Frame by frame: equal; shifted by 4; lost although the object is visible; correctly empty.
     assert score.iou == pytest.approx((1 + shifted + 0 + 1) / 4)
     assert score.tracked_iou == pytest.approx((1 + shifted) / 2)
     assert score.tracked == 0.5
 
 
-def test_masks_of_another_rate_span_the_same_time():
+def test_masks_of_another_frame_rate_are_compared_by_time():
     shown = tube([5, 5, 15, 15, 25, 25])
     assert truth.score(shown, np.stack([mask(5), mask(15), mask(25)])).iou == 1
     assert truth.score(tube([5, 15, 25]), np.stack([mask(left) for left in (5, 5, 15, 15, 25, 25)])).iou == 1
 
 
-def test_a_tube_that_is_nowhere_has_no_iou_where_it_is_tracked():
+def test_an_empty_tube_has_no_iou_over_tracked_frames():
     empty = truth.score(tube([None, None]), np.stack([mask(5), mask(5)]))
     assert (empty.iou, empty.tracked_iou, empty.tracked) == (0, None, 0)
     whole = truth.score(tube([5, 5]), np.stack([mask(5), mask(5)]))
@@ -69,9 +69,9 @@ def test_a_tube_that_is_nowhere_has_no_iou_where_it_is_tracked():
         ("clips", "masks", "npz"),
     ],
 )
-def test_exact_masks_beside_a_crawl_are_found_and_score_exact_tubes_with_one(tmp_path: Path, crawl, folder, form):
+def test_exact_masks_next_to_a_crawl_are_found_and_give_exact_tubes_an_iou_of_one(tmp_path: Path, crawl, folder, form):
     made = make_index(tmp_path / "made", 4)
-    for number in (0, 1, 3):  # nobody has masks of v002
+    for number in (0, 1, 3):  # v002 has no masks
         exact = np.stack([square(number, frame) for frame in range(FRAMES)])
         if form == "npz":
             write_masks(str(tmp_path / folder / f"v{number:03d}.npz"), exact)
@@ -89,20 +89,20 @@ def test_exact_masks_beside_a_crawl_are_found_and_score_exact_tubes_with_one(tmp
     assert [scores[f"v{n:03d}"].tracked_iou for n in (0, 1, 3)] == [1, 1, None]
 
 
-def test_masks_that_cannot_be_read_are_told(tmp_path: Path):
+def test_masks_that_cannot_be_read_are_reported(tmp_path: Path):
     made = make_index(tmp_path / "made", 2)
     write_masks(str(tmp_path / "masks" / "v000.npz"), np.stack([square(0, frame) for frame in range(FRAMES)]))
     (tmp_path / "masks" / "v001").mkdir()
-    (tmp_path / "masks" / "v001" / "0.png").write_bytes(b"no picture")
+    (tmp_path / "masks" / "v001" / "0.png").write_bytes(b"no image")
     folders.commit(made.videos_uri, {}, inputs={"crawl": str(tmp_path / "crawl.csv")})
     scores, cause = corpus.score_index(made)
     assert set(scores) == {"v000"}
     assert "1 not compared" in cause
-    assert "0.png is not a picture" in cause
+    assert "0.png is not an image" in cause
     found = truth.find_truth(made.videos_uri)
     assert found is not None
     (tmp_path / "masks" / "v000.npz").write_bytes(b"no masks")
-    with pytest.raises(InputError, match="holds no masks"):
+    with pytest.raises(InputError, match="does not contain masks"):
         found.masks("v000")
 
 
@@ -126,7 +126,7 @@ def test_masks_of_a_crawl_with_a_dot_in_its_name_are_found(tmp_path, crawl):
     assert found.knows("a")
 
 
-def test_pictures_are_in_the_order_of_their_numbers(tmp_path):
+def test_masks_are_in_the_order_of_the_numbers_in_their_file_names(tmp_path):
     (tmp_path / "a").mkdir()
     for number in range(12):
         mask = np.zeros((4, 16), np.uint8)
@@ -137,7 +137,7 @@ def test_pictures_are_in_the_order_of_their_numbers(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["a.npz", "a/0.png"])
-def test_empty_files_of_masks_are_named(tmp_path, name):
+def test_empty_files_are_named_in_the_error(tmp_path, name):
     path = tmp_path / name
     path.parent.mkdir(exist_ok=True)
     path.touch()

@@ -8,7 +8,7 @@ import fsspec
 import numpy as np
 import pytest
 from scipy.io import loadmat
-from strange_videos import decode_file
+from source_videos import decode_file
 from torchvision.datasets import ImageFolder, VOCDetection
 
 from previts import errors

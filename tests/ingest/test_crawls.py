@@ -1,3 +1,5 @@
+"""Oracles: crawls written by hand, with the items that they must give."""
+
 import os
 import shutil
 
@@ -39,7 +41,7 @@ def test_columns_may_be_missing_extra_or_in_another_order(tmp_path):
     assert read_crawl(uri) == [CrawlItem("v", "gs://bucket/v.mp4", None, None, "", "")]
 
 
-def test_parquet_equals_csv(tmp_path):
+def test_a_parquet_manifest_equals_its_csv(tmp_path):
     rows = [("a", "a.mp4", 0.0, 10.0, "dog", "train"), ("b", "https://example.org/b", None, None, None, "test")]
     names = HEADER.strip().split(",")
     table = pa.table({name: [row[number] for row in rows] for number, name in enumerate(names)})
@@ -48,13 +50,13 @@ def test_parquet_equals_csv(tmp_path):
     assert read_crawl(str(tmp_path / "crawl.parquet")) == read_crawl(write(tmp_path / "crawl.csv", HEADER + text))
 
 
-def test_a_numeric_id_of_a_parquet_file_is_text(tmp_path):
+def test_numeric_ids_of_a_parquet_file_become_text(tmp_path):
     pq.write_table(pa.table({"video_id": [7, 8], "url": ["a", "b"], "label": [1, None]}), tmp_path / "crawl.parquet")
     items = read_crawl(str(tmp_path / "crawl.parquet"))
     assert [(item.video_id, item.label) for item in items] == [("7", "1"), ("8", "")]
 
 
-def test_vgg_sound_as_published(tmp_path):
+def test_the_csv_of_vgg_sound_is_read_as_published(tmp_path):
     uri = write(
         tmp_path / "vggsound.csv",
         '---g-f_I2yQ,1,people marching,test\n--0PQM4-hqg,30,"waterfall, loud",train\n--56QUhyDQM,185,x,train\n',
@@ -74,7 +76,7 @@ def test_vgg_sound_as_published(tmp_path):
 @pytest.mark.parametrize(
     "columns", ["label,youtube_id,time_start,time_end,split", "label,youtube_id,time_start,time_end,split,is_cc"]
 )
-def test_kinetics_as_published(tmp_path, columns):
+def test_the_csv_of_kinetics_is_read_as_published(tmp_path, columns):
     extra = ",0" if columns.endswith("is_cc") else ""
     uri = write(
         tmp_path / "train.csv",
@@ -94,7 +96,7 @@ def test_kinetics_as_published(tmp_path, columns):
     ]
 
 
-def test_kinetics_test_split_has_no_labels(tmp_path):
+def test_the_test_split_of_kinetics_has_no_labels(tmp_path):
     uri = write(tmp_path / "test.csv", "youtube_id,time_start,time_end,split\n---QUuC4vJs,84,94,test\n")
     assert [(item.label, item.split) for item in read_crawl(uri)] == [("", "test")]
 
@@ -109,7 +111,7 @@ def test_a_folder_gives_its_videos_at_any_depth(tmp_path):
     ]
 
 
-def test_crawls_in_a_store_point_into_the_store():
+def test_urls_of_a_crawl_in_an_object_store_are_in_the_store():
     fs = fsspec.filesystem("memory")
     fs.pipe({"/corpus/crawl.csv": b"video_id,url\na,videos/a.mp4\n", "/corpus/videos/a.mp4": b"x"})
     try:
@@ -120,12 +122,12 @@ def test_crawls_in_a_store_point_into_the_store():
 
 
 @pytest.mark.parametrize(
-    ("line", "said"),
+    ("line", "message"),
     [
         ("a,,,,,", "url is empty"),
         (",x.mp4,,,,", "0 characters"),
         ("a,x.mp4,soon,,,", "start_seconds 'soon' is not a number"),
-        ("a,x.mp4,-1,,,", "start_seconds '-1' is not a number of seconds from 0 on"),
+        ("a,x.mp4,-1,,,", "start_seconds '-1' is not a number of seconds >= 0"),
         ("a,x.mp4,nan,,,", "start_seconds 'nan'"),
         ("a,x.mp4,5,5,,", "end_seconds 5 must be greater than start_seconds 5"),
         ("a,x.mp4,,inf,,", "end_seconds 'inf'"),
@@ -138,11 +140,11 @@ def test_crawls_in_a_store_point_into_the_store():
         ("a" * 300 + ",x.mp4,,,,", "300 characters, allowed are 1 to 200"),
     ],
 )
-def test_a_broken_line_is_named(tmp_path, line, said):
+def test_a_broken_line_is_named_with_its_number(tmp_path, line, message):
     uri = write(tmp_path / "crawl.csv", f"{HEADER}first,first.mp4,,,,\n{line}\n")
     with pytest.raises(InputError) as error:
         read_crawl(uri)
-    assert said in str(error.value)
+    assert message in str(error.value)
     assert "line 3" in str(error.value)
     assert uri in str(error.value)
 
@@ -159,11 +161,11 @@ def test_all_broken_lines_are_counted_and_ten_shown(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ("", "is empty"),
         (HEADER, "is empty"),
-        ("id,file\na,b\n", "no known kind of crawl"),
+        ("id,file\na,b\n", "not a known format of a crawl"),
         ("video_id,label\na,b\n", "no column url"),
         ('video_id,url\n"a,b\n', "line 2"),
         ("youtube_id,time_start,time_end,split\nshort,1,2,train\n", "must be 11 letters"),
@@ -171,16 +173,16 @@ def test_all_broken_lines_are_counted_and_ten_shown(tmp_path):
         ("youtube_id,time_start,time_end,split\n---QUuC4vJs,9,2,train\n", "time_end 2 must be greater"),
     ],
 )
-def test_a_table_that_is_no_crawl_is_refused(tmp_path, text, said):
+def test_a_table_that_is_not_a_crawl_is_refused(tmp_path, text, message):
     with pytest.raises(InputError) as error:
         read_crawl(write(tmp_path / "crawl.csv", text))
-    assert said in str(error.value)
+    assert message in str(error.value)
 
 
 def test_other_inputs_are_refused(tmp_path):
     with pytest.raises(InputError, match="no crawl at"):
         read_crawl(str(tmp_path / "missing.csv"))
-    with pytest.raises(InputError, match="neither a folder"):
+    with pytest.raises(InputError, match="is not a crawl; expected a folder"):
         read_crawl(write(tmp_path / "list.txt", "a"))
     (tmp_path / "nothing").mkdir()
     with pytest.raises(InputError, match="no videos in"):
@@ -193,7 +195,7 @@ def test_other_inputs_are_refused(tmp_path):
         read_crawl(str(tmp_path / "broken.parquet"))
 
 
-def test_identity_follows_content_not_place(tmp_path):
+def test_the_identity_depends_on_the_content_and_not_on_the_place(tmp_path):
     def identity(folder, name="crawl.csv"):
         uri = str(folder / name)
         return crawl_identity(read_crawl(uri), uri)
@@ -211,7 +213,7 @@ def test_identity_follows_content_not_place(tmp_path):
     assert identity(tmp_path / "two") != before
 
 
-def test_identity_of_objects_follows_their_content():
+def test_the_identity_of_objects_depends_on_their_content():
     fs = fsspec.filesystem("memory")
     uri = "memory://corpus/crawl.csv"
     fs.pipe({"/corpus/crawl.csv": b"video_id,url\na,a.mp4\n", "/corpus/a.mp4": b"pixels"})
@@ -224,7 +226,7 @@ def test_identity_of_objects_follows_their_content():
         fs.rm("/corpus", recursive=True)
 
 
-def test_every_file_of_a_folder_gets_an_id_of_its_own(tmp_path):
+def test_every_file_of_a_folder_gets_a_different_id(tmp_path):
     names = ["a.mov", "a.mp4", "tab\there.mp4", "back\\slash.mp4", "x" * 220 + ".mp4", "plain.mp4"]
     for name in names:
         (tmp_path / name).write_bytes(b"x")
@@ -237,7 +239,7 @@ def test_every_file_of_a_folder_gets_an_id_of_its_own(tmp_path):
     assert ids == [item.video_id for item in read_crawl(str(tmp_path))]
 
 
-def test_a_file_name_that_is_no_text_is_named(tmp_path):
+def test_a_file_name_that_is_not_utf8_is_named(tmp_path):
     with open(os.fsencode(tmp_path) + b"/bad\xff.mp4", "wb") as file:
         file.write(b"x")
     with pytest.raises(InputError, match="is not UTF-8; rename it"):

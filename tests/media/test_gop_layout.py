@@ -1,3 +1,5 @@
+"""Oracle: a stream of H.264 units whose frames are known, because the test writes them."""
+
 import random
 
 import pytest
@@ -7,7 +9,7 @@ from previts.media import gop_layout
 
 
 def make_stream(rng, sizes):
-    """Frames of one slice, each behind some units without a picture, as (bytes, is key)."""
+    """Return frames as (bytes, is key frame): each is some units without a slice, then one slice."""
     frames = []
     for gop in sizes:
         for number in range(gop):
@@ -18,7 +20,7 @@ def make_stream(rng, sizes):
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_frames_are_told_apart_and_only_needed_ones_are_decoded(seed):
+def test_frames_are_separated_and_only_the_needed_ones_are_decoded(seed):
     rng = random.Random(seed)
     sizes = [rng.randrange(1, 6) for _ in range(4)]
     stream = make_stream(rng, sizes)

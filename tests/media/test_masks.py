@@ -14,14 +14,14 @@ def random_masks(number):
         yield generator.random((height, width)) < generator.choice([0.0, 0.02, 0.3, 0.7, 1.0])
 
 
-def test_runs_are_what_a_person_counts():
+def test_run_lengths_are_those_counted_by_hand():
     assert encode_rle(np.array([[False, True], [True, True]])) == [1, 3]
     assert encode_rle(np.array([[True, False, False], [False, False, True]])) == [0, 1, 4, 1]
     assert encode_rle(np.zeros((2, 3), bool)) == [6]
     assert encode_rle(np.ones((2, 3), bool)) == [0, 6]
 
 
-def test_run_lengths_come_back_as_the_mask():
+def test_run_lengths_decode_to_the_mask():
     for mask in random_masks(0):
         counts = encode_rle(mask)
         assert sum(counts) == mask.size
@@ -32,7 +32,7 @@ def test_run_lengths_come_back_as_the_mask():
         np.testing.assert_array_equal(decoded, mask)
 
 
-def test_a_transposed_view_is_read_in_its_own_order():
+def test_a_transposed_view_is_encoded_in_its_own_row_order():
     mask = np.zeros((3, 5), bool)
     mask[1, 2:4] = True
     np.testing.assert_array_equal(decode_rle(encode_rle(mask.T), 5, 3), mask.T)
@@ -44,7 +44,7 @@ def test_runs_that_do_not_fit_the_frame_are_refused(counts):
         decode_rle(counts, 2, 3)
 
 
-def test_box_holds_exactly_the_pixels():
+def test_the_box_is_that_of_the_pixels():
     for mask in random_masks(1):
         found = box(mask)
         pixels = [(row, column) for row in range(mask.shape[0]) for column in range(mask.shape[1]) if mask[row, column]]
@@ -55,7 +55,7 @@ def test_box_holds_exactly_the_pixels():
         assert found.tolist() == [min(columns), min(rows), max(columns) + 1, max(rows) + 1]
 
 
-def test_components_are_those_of_scipy_by_size():
+def test_components_are_those_of_scipy_in_order_of_size():
     for mask in random_masks(2):
         labels, count = ndimage.label(mask, structure=np.ones((3, 3)))
         expected = sorted((int((labels == label).sum()) for label in range(1, count + 1)), reverse=True)
@@ -67,7 +67,7 @@ def test_components_are_those_of_scipy_by_size():
         assert len(components(mask, 4)) == sum(area >= 4 for area in expected)
 
 
-def test_equal_components_come_from_top_to_bottom():
+def test_components_of_one_size_are_ordered_from_top_to_bottom():
     mask = np.zeros((9, 9), bool)
     mask[6:8, 0:2] = mask[1:3, 6:8] = True
     first, second = components(mask, 1)
@@ -81,5 +81,5 @@ def test_iou_counts_pixels():
         one, other = one[:height, :width], other[:height, :width]
         a, b = (set(map(tuple, np.argwhere(mask))) for mask in (one, other))
         assert iou(one, other) == (len(a & b) / len(a | b) if a | b else 1.0)
-    with pytest.raises(ValueError, match="share a frame"):
+    with pytest.raises(ValueError, match="have one shape"):
         iou(np.zeros((2, 3), bool), np.zeros((3, 2), bool))

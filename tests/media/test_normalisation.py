@@ -1,4 +1,5 @@
-import itertools
+"""Oracles: frames that show their own number, colours in closed form, and the layout that PyAV reads."""
+
 import os
 import random
 from dataclasses import replace
@@ -9,48 +10,18 @@ import av
 import numpy as np
 import pytest
 from av.stream import Disposition
-from strange_videos import CONFIG, decode_file, numbered, shown, write_source, write_tone
+from source_videos import CONFIG, decode_file, numbered, shown, write_noisy, write_source, write_tone
 
 from previts.errors import VideoError
 from previts.media import frame_decoder, normalisation
 
-
-@pytest.fixture(scope="module")
-def noisy_clip(tmp_path_factory):
-    """A clip with detail and motion enough that every frame depends on the ones before it."""
-    generator = np.random.default_rng(0)
-    base = generator.integers(0, 256, (160, 240, 3), dtype=np.uint8)
-    path = str(tmp_path_factory.mktemp("noisy") / "clip.mp4")
-    frames = [np.roll(base, (shift, 2 * shift), (0, 1)) for shift in range(40)]
-    return path, normalisation.encode_video(frames, 25, path)
+# --- the layout of a normalised video ---
 
 
-# --- the layout of a clip ---
-
-
-def test_any_run_of_gops_decodes_to_the_frames_of_the_whole_file(noisy_clip):
-    path, info = noisy_clip
-    data, whole = Path(path).read_bytes(), decode_file(path)
+def test_a_normalised_video_has_closed_gops_of_twelve_and_frames_in_display_order(tmp_path):
+    path = str(tmp_path / "noisy.mp4")
+    info = write_noisy(path)
     assert info.gop_frames == [0, 12, 24, 36]
-    bounds = [*info.gop_frames, info.num_frames]
-    for first, stop in itertools.combinations(range(len(bounds)), 2):
-        piece = data[info.gop_offsets[first] : info.gop_offsets[stop]]
-        wanted = range(bounds[stop] - bounds[first])
-        decoded = frame_decoder.decode_gops(piece, info.header, wanted)
-        np.testing.assert_array_equal(np.stack(decoded), whole[bounds[first] : bounds[stop]])
-
-
-def test_frames_may_be_wanted_in_any_order_and_twice(noisy_clip):
-    path, info = noisy_clip
-    data, whole = Path(path).read_bytes(), decode_file(path)
-    wanted = random.Random(0).choices(range(info.num_frames), k=25)
-    decoded = frame_decoder.decode_gops(data[info.gop_offsets[0] : info.gop_offsets[-1]], info.header, wanted)
-    np.testing.assert_array_equal(np.stack(decoded), whole[wanted])
-    assert frame_decoder.decode_gops(data[info.gop_offsets[0] : info.gop_offsets[-1]], info.header, []) == []
-
-
-def test_a_clip_has_closed_gops_of_twelve_and_frames_in_display_order(noisy_clip):
-    path, info = noisy_clip
     with av.open(path) as container:
         assert [stream.type for stream in container.streams] == ["video"]
         stream = container.streams.video[0]
@@ -60,7 +31,7 @@ def test_a_clip_has_closed_gops_of_twelve_and_frames_in_display_order(noisy_clip
     assert all(packet.pts == packet.dts for packet in packets)
     starts = [packet.pos for packet in packets if packet.is_keyframe]
     assert info.gop_offsets == [*starts, packets[-1].pos + packets[-1].size]
-    # Fast start: the table of contents comes before the pictures, so a stream of the file can be read at once.
+    # Fast start: the table of contents is before the frames, so a player can start before it has the whole file.
     assert Path(path).read_bytes().index(b"moov") < info.gop_offsets[0]
 
 
@@ -71,7 +42,7 @@ def test_the_same_frames_give_the_same_bytes(tmp_path):
     assert (tmp_path / "a.mp4").read_bytes() == (tmp_path / "b.mp4").read_bytes()
 
 
-def test_a_foreign_video_is_no_clip(tmp_path):
+def test_a_video_that_is_not_normalised_is_refused(tmp_path):
     frames = [numbered(number) for number in range(30)]
     sliced = write_source(tmp_path / "sliced.mp4", frames, options={"x264-params": "slices=4"})
     with pytest.raises(VideoError, match="single slice"):
@@ -79,43 +50,6 @@ def test_a_foreign_video_is_no_clip(tmp_path):
     other = write_source(tmp_path / "other.mp4", frames, codec="mpeg4")
     with pytest.raises(VideoError, match=r"H\.264"):
         normalisation.inspect_video(other)
-
-
-def test_damaged_bytes_are_refused(noisy_clip):
-    path, info = noisy_clip
-    gop = Path(path).read_bytes()[info.gop_offsets[1] : info.gop_offsets[2]]
-    shifted = Path(path).read_bytes()[info.gop_offsets[1] + 1 : info.gop_offsets[2] + 1]
-    for damaged in (b"", gop[:-10], gop[: len(gop) // 2], bytes(len(gop)), shifted, gop[4:]):
-        with pytest.raises(VideoError):
-            frame_decoder.decode_gops(damaged, info.header, [0, 11])
-    with pytest.raises(VideoError, match="hold 12"):
-        frame_decoder.decode_gops(gop, info.header, [12])
-    with pytest.raises(VideoError):
-        frame_decoder.decode_gops(gop, b"\x01nonsense", [0])
-
-
-def test_damage_leaves_no_trace_in_what_is_decoded_next(noisy_clip):
-    path, info = noisy_clip
-    data, whole = Path(path).read_bytes(), decode_file(path)
-    gop = data[info.gop_offsets[1] : info.gop_offsets[2]]
-    for cut in (30, len(gop) // 4, len(gop) // 2):
-        damaged = bytearray(gop)
-        damaged[cut:] = b"\xff" * len(damaged[cut:])
-        with pytest.raises(VideoError):
-            frame_decoder.decode_gops(bytes(damaged), info.header, [11])
-        np.testing.assert_array_equal(frame_decoder.decode_gops(gop, info.header, [4, 0]), whole[[16, 12]])
-
-
-def test_planes_are_those_of_the_decoded_picture(noisy_clip):
-    path, info = noisy_clip
-    data = Path(path).read_bytes()[info.gop_offsets[0] : info.gop_offsets[-1]]
-    with av.open(path) as container:
-        frames = [frame.to_ndarray() for frame in container.decode(video=0)]
-    decoded = frame_decoder.decode_planes(data, info.header, [30, 7, 30])
-    for number, planes in zip([30, 7, 30], decoded, strict=True):
-        packed = np.concatenate([planes.y.ravel(), planes.u.ravel(), planes.v.ravel()])
-        np.testing.assert_array_equal(packed, frames[number].ravel())
-        assert planes.matrix == 6
 
 
 @pytest.mark.parametrize(
@@ -127,18 +61,18 @@ def test_planes_are_those_of_the_decoded_picture(noisy_clip):
         [np.zeros((32, 32, 3), np.uint8), np.zeros((32, 48, 3), np.uint8)],
     ],
 )
-def test_encode_video_refuses_what_it_cannot_write_and_leaves_no_file(tmp_path, frames):
+def test_encode_video_refuses_invalid_frames_and_leaves_no_file(tmp_path, frames):
     with pytest.raises(ValueError, match="fram"):
-        normalisation.encode_video(frames, 25, str(tmp_path / "clip.mp4"))
-    assert not (tmp_path / "clip.mp4").exists()
+        normalisation.encode_video(frames, 25, str(tmp_path / "normalised.mp4"))
+    assert not (tmp_path / "normalised.mp4").exists()
 
 
 # --- colours ---
 
 
 @pytest.mark.parametrize("colour", [(0, 0, 0), (255, 255, 255), (200, 30, 40), (30, 180, 60), (20, 40, 210)])
-def test_colours_survive(tmp_path, colour):
-    path = str(tmp_path / "clip.mp4")
+def test_colours_are_kept(tmp_path, colour):
+    path = str(tmp_path / "normalised.mp4")
     normalisation.encode_video([np.full((64, 96, 3), colour, np.uint8)] * 13, 25, path)
     assert np.abs(decode_file(path).astype(int) - colour).max() <= 5
 
@@ -164,14 +98,14 @@ def test_normalising_keeps_colours_of_any_matrix_and_range(tmp_path, matrix, ful
             frame.pts = number
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
-    normalisation.normalise(path, str(tmp_path / "clip.mp4"), CONFIG, None, None)
-    assert np.abs(decode_file(str(tmp_path / "clip.mp4")).astype(int) - colour).max() <= 5
+    normalisation.normalise(path, str(tmp_path / "normalised.mp4"), CONFIG, None, None)
+    assert np.abs(decode_file(str(tmp_path / "normalised.mp4")).astype(int) - colour).max() <= 5
 
 
-# --- every kind of bad input ends with a reason ---
+# --- invalid inputs, and unusual valid ones ---
 
 
-def test_bad_inputs_end_with_a_reason(tmp_path):
+def test_each_invalid_input_is_refused_with_its_reason(tmp_path):
     (tmp_path / "empty.mp4").write_bytes(b"")
     (tmp_path / "noise.mp4").write_bytes(random.Random(0).randbytes(100_000))
     (tmp_path / "text.mp4").write_text("hello\n" * 1000)
@@ -183,12 +117,12 @@ def test_bad_inputs_end_with_a_reason(tmp_path):
     write_source(tmp_path / "tiny.mp4", [numbered(n, 40, 8) for n in range(5)])
     write_source(tmp_path / "slides.mkv", [numbered(n) for n in range(3)], times=[0, 60, 120], fps=1000)
     with av.open(str(tmp_path / "cover.m4a"), "w", format="mp4") as container:
-        picture = container.add_stream("mjpeg", rate=25)
-        picture.width, picture.height, picture.pix_fmt = 64, 64, "yuvj420p"
-        picture.codec_context.time_base, picture.disposition = Fraction(1, 25), Disposition.attached_pic
+        cover = container.add_stream("mjpeg", rate=25)
+        cover.width, cover.height, cover.pix_fmt = 64, 64, "yuvj420p"
+        cover.codec_context.time_base, cover.disposition = Fraction(1, 25), Disposition.attached_pic
         frame = av.VideoFrame(64, 64, "yuvj420p")
         frame.pts, frame.time_base = 0, Fraction(1, 25)
-        container.mux(picture.encode(frame))
+        container.mux(cover.encode(frame))
     plain = Path(write_source(tmp_path / "plain.mp4", [numbered(n) for n in range(5)])).read_bytes()
     (tmp_path / "codec.mp4").write_bytes(plain.replace(b"avc1", b"zzzz").replace(b"avcC", b"zzzC"))
     reasons = {
@@ -200,29 +134,29 @@ def test_bad_inputs_end_with_a_reason(tmp_path):
         "playlist.mp4": "not a",
         "concat.mp4": "not a",
         "sound.m4a": "no video stream .*audio only",
-        "single.mp4": "only one picture",
+        "single.mp4": "only one frame",
         "tiny.mp4": "too small",
         "slides.mkv": "slide show",
         "missing.mp4": "no such file",
     }
     for name, reason in reasons.items():
         with pytest.raises(VideoError, match=reason):
-            normalisation.normalise(str(tmp_path / name), str(tmp_path / "clip.mp4"), CONFIG, None, None)
-        assert not (tmp_path / "clip.mp4").exists(), name
+            normalisation.normalise(str(tmp_path / name), str(tmp_path / "normalised.mp4"), CONFIG, None, None)
+        assert not (tmp_path / "normalised.mp4").exists(), name
 
 
-def test_a_rate_that_leaves_one_picture_is_named(tmp_path):
+def test_a_rate_limit_that_leaves_one_frame_is_named(tmp_path):
     two = write_source(tmp_path / "two.mp4", [numbered(n) for n in range(2)])
-    with pytest.raises(VideoError, match="only one picture in the video or window at 5 pictures a second"):
-        normalisation.normalise(two, str(tmp_path / "clip.mp4"), replace(CONFIG, max_fps=5.0), None, None)
+    with pytest.raises(VideoError, match="the video or window has only one frame at 5 frames per second"):
+        normalisation.normalise(two, str(tmp_path / "normalised.mp4"), replace(CONFIG, max_fps=5.0), None, None)
 
 
-def test_a_video_with_sound_beside_it_is_fine(tmp_path):
+def test_a_video_with_sound_is_normalised(tmp_path):
     source = write_source(tmp_path / "source.mp4", [numbered(n) for n in range(30)], audio=True)
     assert shown(source, tmp_path)[1] == list(range(30))
 
 
-def test_cut_and_damaged_videos_are_refused_unless_the_damage_lies_outside_the_window(tmp_path):
+def test_cut_and_damaged_videos_are_refused_unless_the_damage_is_outside_the_window(tmp_path):
     rng = np.random.default_rng(0)
     frames = [rng.integers(0, 256, (96, 160, 3), dtype=np.uint8) for _ in range(75)]
     for name, options in (("a.mp4", {"movflags": "+faststart"}), ("a.mkv", {})):
@@ -230,17 +164,17 @@ def test_cut_and_damaged_videos_are_refused_unless_the_damage_lies_outside_the_w
         cut = tmp_path / f"cut-{name}"
         cut.write_bytes(whole[: len(whole) * 2 // 3])
         with pytest.raises(VideoError, match=r"damaged|cut short"):
-            normalisation.normalise(str(cut), str(tmp_path / "clip.mp4"), CONFIG, None, None)
-        assert normalisation.normalise(str(cut), str(tmp_path / "clip.mp4"), CONFIG, 0.0, 1.0).num_frames == 25
-        hurt = bytearray(whole)
-        hurt[len(whole) // 2 : len(whole) // 2 + 20_000] = bytes(20_000)
-        cut.write_bytes(hurt)
+            normalisation.normalise(str(cut), str(tmp_path / "normalised.mp4"), CONFIG, None, None)
+        assert normalisation.normalise(str(cut), str(tmp_path / "normalised.mp4"), CONFIG, 0.0, 1.0).num_frames == 25
+        damaged = bytearray(whole)
+        damaged[len(whole) // 2 : len(whole) // 2 + 20_000] = bytes(20_000)
+        cut.write_bytes(damaged)
         with pytest.raises(VideoError, match=r"damaged|cut short"):
-            normalisation.normalise(str(cut), str(tmp_path / "clip.mp4"), CONFIG, None, None)
-        assert normalisation.normalise(str(cut), str(tmp_path / "clip.mp4"), CONFIG, 0.0, 1.0).num_frames == 25
+            normalisation.normalise(str(cut), str(tmp_path / "normalised.mp4"), CONFIG, None, None)
+        assert normalisation.normalise(str(cut), str(tmp_path / "normalised.mp4"), CONFIG, 0.0, 1.0).num_frames == 25
 
 
-def test_4k_becomes_a_small_clip(tmp_path):
+def test_a_4k_video_is_scaled_down(tmp_path):
     source = write_source(
         tmp_path / "source.mp4", [numbered(n, 3840, 2160) for n in range(2)], options={"preset": "ultrafast"}
     )
@@ -252,18 +186,18 @@ def test_4k_becomes_a_small_clip(tmp_path):
 @pytest.mark.parametrize(
     ("codec", "name"), [("mpeg4", "a.avi"), ("libvpx-vp9", "a.webm"), ("mpeg2video", "a.mpg"), ("flv", "a.flv")]
 )
-def test_other_codecs_and_containers(tmp_path, codec, name):
+def test_other_codecs_and_containers_are_normalised(tmp_path, codec, name):
     source = write_source(tmp_path / name, [numbered(n) for n in range(30)], codec=codec)
     _, numbers = shown(source, tmp_path)
     assert numbers == list(range(30))
 
 
-def test_real_videos(real_data, tmp_path):
+def test_real_videos_are_normalised(real_data, tmp_path):
     names = sorted(os.listdir(real_data / "crawl"))
     videos = [name for name in names if name.endswith(".mp4")][::29]
     assert videos
     for name in videos:
-        target = str(tmp_path / "clip.mp4")
+        target = str(tmp_path / "normalised.mp4")
         info = normalisation.normalise(str(real_data / "crawl" / name), target, CONFIG, None, None)
         whole, data = decode_file(target), Path(target).read_bytes()
         assert min(info.width, info.height) <= 256

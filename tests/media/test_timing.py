@@ -1,15 +1,17 @@
+"""Oracles: frames that show their own number, and the output times computed by brute force."""
+
 import itertools
 import random
 from fractions import Fraction
 
 import numpy as np
 import pytest
-from strange_videos import numbered, shown, write_source
+from source_videos import numbered, shown, write_source
 
 from previts.errors import VideoError
 
 
-def test_a_source_of_the_right_rate_keeps_every_frame(tmp_path):
+def test_a_source_below_the_rate_limit_keeps_every_frame(tmp_path):
     for rate, name in (
         (25, "a.mp4"),
         (Fraction(24000, 1001), "b.mkv"),
@@ -24,7 +26,7 @@ def test_a_source_of_the_right_rate_keeps_every_frame(tmp_path):
 
 
 @pytest.mark.parametrize("rate", [30, 50, Fraction(60000, 1001), Fraction(30000, 1001)])
-def test_faster_sources_come_down_to_25_by_time(tmp_path, rate):
+def test_faster_sources_are_reduced_to_25_fps_by_time(tmp_path, rate):
     source = write_source(tmp_path / "source.mp4", [numbered(n) for n in range(120)], fps=rate)
     info, numbers = shown(source, tmp_path)
     assert info.fps == 25
@@ -35,7 +37,7 @@ def test_faster_sources_come_down_to_25_by_time(tmp_path, rate):
     assert numbers == sorted(set(numbers))
 
 
-def test_variable_rate_becomes_the_average_rate_by_time(tmp_path):
+def test_a_variable_rate_becomes_the_average_rate_by_time(tmp_path):
     generator = random.Random(1)
     times = [0.0]
     while len(times) < 80:
@@ -50,7 +52,7 @@ def test_variable_rate_becomes_the_average_rate_by_time(tmp_path):
     assert len(numbers) / info.fps == pytest.approx(times[-1], abs=1.5 / info.fps)
 
 
-def test_variable_rate_above_the_limit_becomes_25(tmp_path):
+def test_a_variable_rate_above_the_limit_becomes_25_fps(tmp_path):
     times = list(itertools.accumulate([0.0] + [0.01, 0.05] * 50))
     source = write_source(tmp_path / "source.mp4", [numbered(n) for n in range(101)], times=times, fps=1000)
     info, numbers = shown(source, tmp_path)
@@ -64,8 +66,8 @@ def test_variable_rate_above_the_limit_becomes_25(tmp_path):
 @pytest.mark.parametrize(
     ("start", "end", "first", "stop"), [(2.0, 4.0, 50, 100), (8.0, 10.0, 200, 250), (None, 1.0, 0, 25)]
 )
-def test_windows_are_cut_to_the_frame_in_every_container(tmp_path, name, start, end, first, stop):
-    # One key frame in four seconds, B-frames where the container can order them: a seek lands before the window.
+def test_windows_are_exact_to_the_frame_in_every_container(tmp_path, name, start, end, first, stop):
+    # A key frame every four seconds, and B-frames except in AVI: a seek leads to a frame before the window.
     codec = "mpeg4" if name.endswith("avi") else "libx264"
     source = write_source(tmp_path / name, [numbered(n) for n in range(275)], codec=codec, gop=100)
     info, numbers = shown(source, tmp_path, start, end)
@@ -73,10 +75,10 @@ def test_windows_are_cut_to_the_frame_in_every_container(tmp_path, name, start, 
     assert info.fps == 25
 
 
-def test_a_window_past_the_end_is_cut_there_and_one_outside_is_refused(tmp_path):
+def test_a_window_ends_with_the_video_and_one_outside_of_it_is_refused(tmp_path):
     source = write_source(tmp_path / "source.mp4", [numbered(n) for n in range(50)])
     assert shown(source, tmp_path, 1.0, 11.0)[1] == list(range(25, 50))
     assert shown(source, tmp_path, 1.0, None)[1] == list(range(25, 50))
     for start in (3.0, 300.0):
-        with pytest.raises(VideoError, match=r"no pictures in the window from .* ends near [12]\.\d s"):
+        with pytest.raises(VideoError, match=r"no frames in the window from .* ends near [12]\.\d s"):
             shown(source, tmp_path, start, start + 10)

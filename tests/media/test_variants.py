@@ -1,3 +1,5 @@
+"""Oracle: the recipe of Xiao et al. written out pixel by pixel."""
+
 import numpy as np
 import pytest
 
@@ -7,7 +9,7 @@ from previts.media.variants import MIXED, VARIANTS
 
 
 def by_pixel(variant: str, image: np.ndarray, mask: np.ndarray, back: np.ndarray | None = None) -> np.ndarray:
-    """The recipe of Xiao et al. in loops, one pixel after the other."""
+    """Return a variant by the recipe of Xiao et al., in loops over the pixels."""
     height, width = mask.shape
     ys = [y for y in range(height) if mask[y].any()]
     xs = [x for x in range(width) if mask[:, x].any()]
@@ -44,8 +46,8 @@ def by_pixel(variant: str, image: np.ndarray, mask: np.ndarray, back: np.ndarray
     return result
 
 
-def pictures(count: int = 40) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Objects of any shape at any side, some cut by the frame, one that spans it and one that is not there."""
+def images_and_masks(count: int = 40) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Return images with objects of any shape and place; the first mask is empty, the second spans the image."""
     rng, found = np.random.default_rng(3), []
     for number in range(count):
         height, width = rng.integers(4, 14, 2)
@@ -63,20 +65,20 @@ def pictures(count: int = 40) -> list[tuple[np.ndarray, np.ndarray]]:
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_every_variant_is_the_recipe_pixel_by_pixel(variant: str):
-    for image, mask in pictures():
+def test_every_variant_equals_the_recipe_pixel_by_pixel(variant: str):
+    for image, mask in images_and_masks():
         before = image.copy()
         back = np.random.default_rng(1).integers(0, 256, image.shape, dtype=np.uint8)
         np.testing.assert_array_equal(variants.vary(variant, image, mask, back), by_pixel(variant, image, mask, back))
         np.testing.assert_array_equal(image, before)
 
 
-def test_foreground_and_background_add_up_to_the_picture():
-    for image, mask in pictures():
+def test_foreground_and_background_add_up_to_the_image():
+    for image, mask in images_and_masks():
         np.testing.assert_array_equal(variants.only_fg(image, mask) + variants.no_fg(image, mask), image)
 
 
-def test_a_background_of_another_size_is_brought_to_the_pictures():
+def test_a_background_of_another_size_is_scaled_to_the_image():
     image, mask = np.full((8, 12, 3), 200, np.uint8), np.zeros((8, 12), bool)
     mask[2:4, 2:4] = True
     back = np.zeros((16, 16, 3), np.uint8)
@@ -97,19 +99,19 @@ def clip(frames: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_a_clip_is_varied_frame_by_frame_and_a_short_background_begins_anew(variant: str):
+def test_a_clip_is_varied_frame_by_frame_and_a_short_background_is_repeated(variant: str):
     frames, masks = clip(7, 0)
     masks[3] = False  # out of sight
     behind = variants.vary_clip("only_bg_t", *clip(3, 1))
     varied = variants.vary_clip(variant, frames, masks, behind)
     for t in range(7):
         np.testing.assert_array_equal(varied[t], by_pixel(variant, frames[t], masks[t], behind[t % 3]))
-    # Where the object is out of sight: no foreground, and the background as it was.
+    # With the object out of sight, there is no foreground and the background is unchanged.
     expected = {"only_fg": np.zeros_like(frames[3]), **dict.fromkeys(MIXED, behind[0])}.get(variant, frames[3])
     np.testing.assert_array_equal(varied[3], expected)
 
 
-def test_what_is_odd_is_counted():
+def test_empty_masks_and_masks_that_span_the_frame_are_counted():
     masks = np.zeros((5, 4, 6), bool)
     masks[1, 0, 0] = masks[1, 3, 5] = True
     masks[2] = True
@@ -118,21 +120,21 @@ def test_what_is_odd_is_counted():
     assert variants.oddities(masks) + variants.Oddities(1, 1, 0) == variants.Oddities(6, 3, 2)
 
 
-def test_masks_that_do_not_fit_and_variants_that_are_none_are_refused():
+def test_masks_of_another_shape_and_unknown_variants_are_refused():
     frames, masks = clip(4, 0)
-    with pytest.raises(ValueError, match="fit each other"):
+    with pytest.raises(ValueError, match="needs a mask of its size"):
         variants.vary_clip("only_fg", frames, masks[:3])
     with pytest.raises(ValueError, match="only_fg"):
         variants.vary("only_foreground", frames[0], masks[0])
-    with pytest.raises(ValueError, match="another picture"):
+    with pytest.raises(ValueError, match="another image"):
         variants.vary("mixed_rand", frames[0], masks[0])
 
 
-LABELS = [0, 0, 0, 2, 2, 2, 2, 5, 5]  # two classes of the list are empty
+LABELS = [0, 0, 0, 2, 2, 2, 2, 5, 5]  # the classes 1, 3 and 4 are empty
 KEYS = [f"clip{number}" for number in range(9)]
 
 
-def test_partners_are_of_the_class_that_the_variant_names():
+def test_partners_are_from_the_class_that_the_variant_defines():
     after = {0: 2, 2: 5, 5: 0}
     seen = set()
     for seed in range(60):
@@ -147,14 +149,14 @@ def test_partners_are_of_the_class_that_the_variant_names():
     assert seen == {(place, label) for place in range(9) for label in (0, 2, 5)}
 
 
-def test_a_random_class_is_drawn_first_so_that_large_classes_count_no_more_than_small_ones():
+def test_mixed_rand_draws_each_class_equally_often_whatever_its_size():
     labels, keys = [0] * 30 + [1] * 3, [str(number) for number in range(33)]
     drawn = [labels[other] for seed in range(40) for other in variants.partners("mixed_rand", labels, keys, seed)]
     assert np.mean(drawn) == pytest.approx(0.5, abs=0.05)
 
 
 @pytest.mark.parametrize("variant", MIXED)
-def test_partners_follow_the_seed_and_not_the_order_of_the_list(variant: str):
+def test_partners_depend_on_the_seed_but_not_on_the_order_of_the_list(variant: str):
     chosen = variants.partners(variant, LABELS, KEYS, 4)
     assert chosen == variants.partners(variant, LABELS, KEYS, 4)
     assert any(chosen != variants.partners(variant, LABELS, KEYS, seed) for seed in (5, 6, 7))
@@ -165,10 +167,10 @@ def test_partners_follow_the_seed_and_not_the_order_of_the_list(variant: str):
     }
 
 
-def test_who_has_no_partner_is_named():
+def test_an_image_without_a_partner_is_named():
     with pytest.raises(InputError, match="clip3 is alone in its class"):
         variants.partners("mixed_same", [0, 0, 0, 1], KEYS[:4], 0)
-    with pytest.raises(InputError, match="clip0 is of the only class"):
+    with pytest.raises(InputError, match="clip0 is in the only class"):
         variants.partners("mixed_next", [3, 3], KEYS[:2], 0)
     with pytest.raises(ValueError, match="does not mix"):
         variants.partners("only_fg", [3, 3], KEYS[:2], 0)

@@ -1,7 +1,7 @@
-"""A small real corpus for the tests of learning: encoded clips of one moving square, their exact tubes, an index.
+"""A small corpus for tests: encoded videos of one moving square, their exact tubes and an index.
 
-Video n shows a square of its own colour on a noisy ground. Every fourth video has no object and an empty tube; every
-other one loses its object in the last quarter.
+Video n shows a square on a noisy background; its colour depends on n mod 5. Every fourth video (n mod 4 = 3) has no
+object and an empty tube. The other odd ones lose their object in the last quarter.
 """
 
 from collections.abc import Callable
@@ -22,7 +22,7 @@ from previts.storage import files, tables
 FRAMES, SIZE, SQUARE = 30, 96, 30
 
 Shown = Callable[[int, int], np.ndarray]
-"""The picture (height, width, 3) of a video and a frame."""
+"""Function from the numbers of a video and a frame to its image (height, width, 3)."""
 
 
 def square(number: int, frame: int) -> np.ndarray:
@@ -36,6 +36,7 @@ def square(number: int, frame: int) -> np.ndarray:
 
 
 def picture(number: int, frame: int) -> np.ndarray:
+    """Return a frame with the square."""
     generator = np.random.default_rng([number, 7])
     image = generator.integers(60, 120, (SIZE, SIZE, 3), dtype=np.uint8)
     image[square(number, frame)] = [(230, 40, 40), (40, 220, 60), (40, 60, 240), (240, 230, 30), (230, 40, 220)][
@@ -45,18 +46,18 @@ def picture(number: int, frame: int) -> np.ndarray:
 
 
 def numbered(number: int, frame: int) -> np.ndarray:
-    """Return a grey frame that tells its number by its light (`frame_number`)."""
+    """Return a grey frame whose brightness is its number (`frame_number`)."""
     return np.full((SIZE, SIZE, 3), 8 * frame, np.uint8)
 
 
-def frame_number(picture_RS: np.ndarray) -> int:
-    """Return which frame of a video of `numbered` pictures an I420 picture is."""
-    size = picture_RS.shape[1]
-    return round((float(picture_RS[:size].mean()) - 16) * 255 / 219 / 8)
+def frame_number(planes_RS: np.ndarray) -> int:
+    """Return the number of a frame of `numbered`, given as packed I420 planes."""
+    size = planes_RS.shape[1]
+    return round((float(planes_RS[:size].mean()) - 16) * 255 / 219 / 8)
 
 
 def make_index(folder: Path, videos: int, *, split: str = "train", shown: Shown = picture) -> Index:
-    """Encode the videos as `shown`, write shards, tubes and the table, and return the index."""
+    """Encode videos with the frames of `shown`; write shards, tubes and the index; return the index."""
     source, videos_uri, tubes_uri = folder / "source", str(folder / "videos"), str(folder / "tubes")
     source.mkdir(parents=True)
     items = []
@@ -77,7 +78,7 @@ def make_index(folder: Path, videos: int, *, split: str = "train", shown: Shown 
 
 
 def small_experiment(**optim: float) -> Experiment:
-    """Return PreViTS at a size for tests: ResNet-18, 64 px, batches of 8 in two groups."""
+    """Return an experiment with PreViTS at a size for tests: ResNet-18, 64 px, batches of 8 in two groups."""
     paper = Experiment()
     return replace(
         paper,
@@ -89,7 +90,7 @@ def small_experiment(**optim: float) -> Experiment:
 
 
 def small_video_experiment(frames: int = 8, **optim: float) -> Experiment:
-    """Return PreViTS on clips, with the speed task, at a size for tests: an eighth of S3D-g, 64 px."""
+    """Return an experiment on clips, with the speed task, at a size for tests: an eighth of S3D-g, 64 px."""
     image = small_experiment(**optim)
     return replace(
         image,
@@ -101,8 +102,8 @@ def small_video_experiment(frames: int = 8, **optim: float) -> Experiment:
 
 def _write_tubes(tubes_uri: str, shard: int, videos: list) -> None:
     blobs, rows, offset = [], [], 0
-    for clip in videos:
-        number = int(clip.video_id[1:])
+    for video in videos:
+        number = int(video.video_id[1:])
         masks = [square(number, frame) for frame in range(FRAMES)]
         keys = [frame for frame, mask in enumerate(masks) if mask.any()]
         frame_keys = [keys.index(frame) if frame in keys else -1 for frame in range(FRAMES)]
@@ -112,7 +113,7 @@ def _write_tubes(tubes_uri: str, shard: int, videos: list) -> None:
         area, lost, border = tube.mean_area(), tube.lost_frame(), tube.border_share()
         place = (offset, len(blob))
         rows.append(
-            tube_table.TubeRecord(clip.video_id, status, len(keys), tube.spans(), area, *place, lost, border, None)
+            tube_table.TubeRecord(video.video_id, status, len(keys), tube.spans(), area, *place, lost, border, None)
         )
         blobs.append(blob)
         offset += len(blob)

@@ -1,4 +1,4 @@
-"""Videos as strangers make them, whose frames show their own number, and the numbers that their clips show."""
+"""Source videos in many formats, whose frames show their own number, and a reader of these numbers."""
 
 from fractions import Fraction
 
@@ -15,16 +15,17 @@ BITS = 10
 
 
 def numbered(number, width=160, height=96, channels=3):
-    """A frame that shows its number as a row of black and white blocks, above a texture that moves."""
+    """Return a frame that shows its number as a row of black and white blocks, above a moving texture."""
     rows, columns = np.mgrid[:height, :width]
-    picture = 110 + 40 * np.sin(rows / 9 + number / 3) + 40 * np.cos(columns / 13 - number / 5)
+    image = 110 + 40 * np.sin(rows / 9 + number / 3) + 40 * np.cos(columns / 13 - number / 5)
     block = width // BITS
     for bit in range(BITS):
-        picture[: height // 3, bit * block : (bit + 1) * block] = 255 if number >> bit & 1 else 0
-    return np.repeat(picture.astype(np.uint8)[..., None], channels, axis=2)
+        image[: height // 3, bit * block : (bit + 1) * block] = 255 if number >> bit & 1 else 0
+    return np.repeat(image.astype(np.uint8)[..., None], channels, axis=2)
 
 
 def read_number(frame):
+    """Return the number that a frame of `numbered` shows."""
     height, width = frame.shape[:2]
     block = width / BITS
     strip = frame[height // 9 : height // 4].mean(axis=(0, 2))
@@ -45,7 +46,7 @@ def write_source(
     audio=False,
     container_options=None,
 ):
-    """A video as strangers make them: `times` in seconds makes its rate variable."""
+    """Write a video that is not normalised; `times` in seconds give it a variable frame rate."""
     with av.open(str(path), "w", options=container_options or {}) as container:
         stream = container.add_stream(codec, rate=fps, options=options or {})
         stream.height, stream.width = frames[0].shape[:2]
@@ -70,6 +71,7 @@ def write_source(
 
 
 def write_tone(container, seconds=2):
+    """Add an audio stream to a container."""
     stream = container.add_stream("aac", rate=16000)
     for start in range(0, 16000 * seconds, 1024):
         tone = np.sin(np.arange(start, start + 1024) / 10).astype(np.float32)[None]
@@ -79,16 +81,22 @@ def write_tone(container, seconds=2):
     container.mux(stream.encode(None))
 
 
+def write_noisy(path):
+    """Write a normalised video with so much detail and motion that every frame depends on the frames before it."""
+    base = np.random.default_rng(0).integers(0, 256, (160, 240, 3), dtype=np.uint8)
+    return normalisation.encode_video([np.roll(base, (shift, 2 * shift), (0, 1)) for shift in range(40)], 25, path)
+
+
 def decode_file(path):
-    """Return all frames of a stored video, from the first to the last: (T, H, W, 3) RGB."""
+    """Return all frames of a video file (T, H, W, 3), uint8 RGB, from the first to the last."""
     reformatter = VideoReformatter()
     with av.open(path) as container:
         return np.stack([rgb(reformatter, frame) for frame in container.decode(video=0)])
 
 
 def shown(source, tmp_path, start=None, end=None, config=CONFIG):
-    """Normalise, and return the numbers that the clip's frames show."""
-    target = str(tmp_path / "clip.mp4")
+    """Normalise a video; return its layout and the numbers that its frames show."""
+    target = str(tmp_path / "normalised.mp4")
     info = normalisation.normalise(source, target, config, start, end)
     frames = decode_file(target)
     assert len(frames) == info.num_frames
