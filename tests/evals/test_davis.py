@@ -8,12 +8,12 @@ import torch
 from PIL import Image
 from torch.nn import functional as F
 
-from previts import evals
 from previts.config.evaluation import EvaluationConfig
 from previts.config.experiment import Experiment, ModelConfig, ObjectiveConfig, OptimConfig
 from previts.errors import InputError
-from previts.evals import davis, features, metrics
+from previts.evals import attention, davis, frozen, metrics
 from previts.evals.outcome import Population
+from previts.evals.run import evaluate
 from previts.models.gradcam import channel_weights_by_autograd
 from previts.models.moco import MoCo
 
@@ -94,14 +94,14 @@ def test_an_object_smaller_than_a_cell_is_the_cell_that_it_covers_most(model: Mo
     masks[0, :40, :40] = True  # cells of 32 x 32
     masks[1, 60:70, 10:20] = True
     masks[2, 28:36, 28:36] = True  # as much of four cells
-    cells = features.covered_cells(model, masks, (3, 3))
+    cells = attention.covered_cells(model, masks, (3, 3))
     found = [np.argwhere(frame).tolist() for frame in cells]
     assert found == [[[0, 0]], [[2, 0]], [[0, 0], [0, 1], [1, 0], [1, 1]], []]
 
 
 def test_outcome_is_what_autograd_and_loops_give(model: MoCo, tmp_path: Path):
     write_davis(tmp_path, {"alpha": 7, "beta": 5})
-    outcome = evals.evaluate("davis", model, str(tmp_path), SMALL)
+    outcome = evaluate("davis", model, str(tmp_path), SMALL)
     means = []
     for name, length in (("alpha", 7), ("beta", 5)):
         folder = tmp_path / "davis"
@@ -153,7 +153,7 @@ def test_figure_shows_the_same_frames_for_every_model(model: MoCo, tmp_path: Pat
     write_davis(tmp_path, {f"s{n}": 4 + n for n in range(8)})
     figures = []
     for tested in (model, build(1)):
-        data = evals.evaluate("davis", tested, str(tmp_path), SMALL).figures["attention.npz"]
+        data = evaluate("davis", tested, str(tmp_path), SMALL).figures["attention.npz"]
         figures.append(dict(np.load(io.BytesIO(data), allow_pickle=False)))
     first, second = figures
     assert first["names"].tolist() == ["s0", "s1", "s3", "s4", "s6", "s7"]
@@ -177,7 +177,7 @@ def test_figure_shows_the_same_frames_for_every_model(model: MoCo, tmp_path: Pat
 
 def test_limit_keeps_first_and_last_frame(model: MoCo, tmp_path: Path):
     write_davis(tmp_path, {"alpha": 9})
-    outcome = evals.evaluate("davis", model, str(tmp_path), replace(SMALL, limit=1))
+    outcome = evaluate("davis", model, str(tmp_path), replace(SMALL, limit=1))
     assert outcome.protocol["scored_frames"] == 1
     kept = davis._shortened(davis.read_sequences(str(tmp_path / "davis"))[0], 3)
     assert [Path(uri).stem for uri in kept.frames] == ["00000", "00004", "00008"]
@@ -185,24 +185,24 @@ def test_limit_keeps_first_and_last_frame(model: MoCo, tmp_path: Path):
 
 def test_layout_errors_name_the_file(model: MoCo, tmp_path: Path):
     with pytest.raises(InputError, match=r"ImageSets/480p/val\.txt is missing"):
-        evals.evaluate("davis", model, str(tmp_path), SMALL)
+        evaluate("davis", model, str(tmp_path), SMALL)
     base = write_davis(tmp_path, {"alpha": 4}) / "davis"
     listing = base / "ImageSets" / "480p" / "val.txt"
     lines = listing.read_text()
     listing.write_text("alpha\n")
     with pytest.raises(InputError, match=r"val\.txt, line 1"):
-        evals.evaluate("davis", model, str(tmp_path), SMALL)
+        evaluate("davis", model, str(tmp_path), SMALL)
     listing.write_text("".join(lines.splitlines(keepends=True)[:2]))
     with pytest.raises(InputError, match="at least 3"):
-        evals.evaluate("davis", model, str(tmp_path), SMALL)
+        evaluate("davis", model, str(tmp_path), SMALL)
     listing.write_text(lines)
     first = base / "Annotations" / "480p" / "alpha" / "00000.png"
     Image.new("L", (WIDTH, HEIGHT)).save(first)
     with pytest.raises(InputError, match=r"alpha/00000\.png is empty"):
-        evals.evaluate("davis", model, str(tmp_path), SMALL)
+        evaluate("davis", model, str(tmp_path), SMALL)
     first.unlink()
     with pytest.raises(InputError, match=r"alpha/00000\.png is missing"):
-        evals.evaluate("davis", model, str(tmp_path), SMALL)
+        evaluate("davis", model, str(tmp_path), SMALL)
 
 
 def test_palette_masks_count_every_object_number(tmp_path: Path):
@@ -219,6 +219,6 @@ def test_palette_masks_count_every_object_number(tmp_path: Path):
 def test_real_sequences(model: MoCo, real_data: Path):
     config = EvaluationConfig(limit=4)
     assert len(davis.read_sequences(str(real_data / "davis"))) == 20
-    outcome = evals.evaluate("davis", model, str(real_data), config)
+    outcome = evaluate("davis", model, str(real_data), config)
     assert 0 <= outcome.metrics["davis/j_mean"] < outcome.metrics["davis/static_j_mean"] < 1
-    assert features.weights_digest(model) == outcome.protocol["weights_after"]
+    assert frozen.weights_digest(model) == outcome.protocol["weights_after"]

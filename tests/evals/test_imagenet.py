@@ -12,12 +12,12 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import cross_val_score
 from torchvision.transforms import CenterCrop, Compose, InterpolationMode, Resize
 
-from previts import evals
 from previts.config.evaluation import EvaluationConfig, LinearConfig, SvmConfig
 from previts.config.experiment import Experiment, ModelConfig, ObjectiveConfig, OptimConfig
 from previts.errors import InputError
-from previts.evals import features, imagenet, labelled_images, metrics, training, voc07
+from previts.evals import features, frozen, labelled_images, linear_classifier, metrics, training, voc07
 from previts.evals.outcome import Population
+from previts.evals.run import evaluate
 from previts.models.moco import MoCo
 
 SMALL = EvaluationConfig(resize=64, crop=64, batch_size=8, linear=LinearConfig(epochs=20, views="cached"))
@@ -143,7 +143,7 @@ def test_class_without_positives_is_marked_and_few_positives_are_no_error():
 
 def test_voc_end_to_end_distinguishes_colours_and_does_not_change_the_model(model: MoCo, tmp_path: Path):
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    outcome = evals.evaluate("voc07", model, str(write_voc(tmp_path)), SMALL)
+    outcome = evaluate("voc07", model, str(write_voc(tmp_path)), SMALL)
     assert outcome.metrics["voc07/map"] > 95
     assert sorted(outcome.protocol["average_precision_by_class"]) == ["cat", "dog", "train"]
     population = outcome.populations["voc07/map"]
@@ -154,34 +154,36 @@ def test_voc_end_to_end_distinguishes_colours_and_does_not_change_the_model(mode
     assert population.chance == pytest.approx(np.mean(by_chance), abs=2)
     assert outcome.protocol["weights_before"] == outcome.protocol["weights_after"]
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
-    again = evals.evaluate("voc07", model, str(tmp_path), replace(SMALL, batch_size=5))
+    again = evaluate("voc07", model, str(tmp_path), replace(SMALL, batch_size=5))
     assert again.metrics["voc07/map"] == pytest.approx(outcome.metrics["voc07/map"], abs=1e-3)
 
 
 def test_voc_layout_errors_name_the_file(model: MoCo, tmp_path: Path):
     with pytest.raises(InputError, match=r"_trainval\.txt"):
-        evals.evaluate("voc07", model, str(tmp_path), SMALL)
+        evaluate("voc07", model, str(tmp_path), SMALL)
     base = write_voc(tmp_path, per_class=2) / "voc" / "VOCdevkit" / "VOC2007"
     (base / "ImageSets" / "Main" / "dog_test.txt").rename(tmp_path / "dog_test.txt")
     with pytest.raises(InputError, match=r"dog_test\.txt is missing"):
-        evals.evaluate("voc07", model, str(tmp_path), SMALL)
+        evaluate("voc07", model, str(tmp_path), SMALL)
     (base / "ImageSets" / "Main" / "dog_test.txt").write_text("000500 yes\n")
     with pytest.raises(InputError, match=r"dog_test\.txt, line 1"):
-        evals.evaluate("voc07", model, str(tmp_path), SMALL)
+        evaluate("voc07", model, str(tmp_path), SMALL)
     (tmp_path / "dog_test.txt").rename(base / "ImageSets" / "Main" / "dog_test.txt")
     (base / "JPEGImages" / "000001.jpg").write_bytes(b"not an image")
     with pytest.raises(InputError, match=r"000001\.jpg cannot be read"):
-        evals.evaluate("voc07", model, str(tmp_path), SMALL)
+        evaluate("voc07", model, str(tmp_path), SMALL)
     (base / "JPEGImages" / "000001.jpg").unlink()
     with pytest.raises(InputError, match=r"000001\.jpg is missing"):
-        evals.evaluate("voc07", model, str(tmp_path), SMALL)
+        evaluate("voc07", model, str(tmp_path), SMALL)
 
 
 def fit(train: np.ndarray, labels: np.ndarray, num_classes: int, config: EvaluationConfig, folder: str = ""):
-    coming = partial(imagenet.cached_views, train, labels, config)
+    coming = partial(linear_classifier.cached_views, train, labels, config)
     epoch_steps = training.steps_an_epoch(len(labels), config.batch_size)
     sizes = (train.shape[1], num_classes)
-    return imagenet.fit_softmax(coming, sizes, epoch_steps, config, torch.device("cpu"), folder, "test")
+    return linear_classifier.fit_softmax(
+        coming, sizes, epoch_steps=epoch_steps, config=config, device=torch.device("cpu"), folder=folder, what="test"
+    )
 
 
 def test_softmax_finds_a_planted_answer_and_nothing_in_noise():
@@ -203,10 +205,10 @@ def test_softmax_comes_to_the_loss_of_scikit_learns_optimum():
 
 
 def test_learning_rate_follows_the_recipes():
-    steps = [imagenet.learning_rate(EvaluationConfig(), step, 10) for step in (0, 599, 600, 799, 800, 999)]
+    steps = [linear_classifier.learning_rate(EvaluationConfig(), step, 10) for step in (0, 599, 600, 799, 800, 999)]
     assert steps == pytest.approx([30, 30, 3, 3, 0.3, 0.3])
     virtex = EvaluationConfig(linear=LinearConfig("virtex"))
-    cosine = [imagenet.learning_rate(virtex, step, 10) for step in (0, 500, 750)]
+    cosine = [linear_classifier.learning_rate(virtex, step, 10) for step in (0, 500, 750)]
     assert cosine == pytest.approx([0.3, 0.15, 0.15 * (1 - 2**-0.5)])
 
 
@@ -214,15 +216,15 @@ def test_learning_rate_follows_the_recipes():
 def test_imagenet_end_to_end(model: MoCo, tmp_path: Path, views: str):
     write_imagenet(tmp_path)
     config = replace(SMALL, linear=replace(SMALL.linear, views=views))
-    before = features.weights_digest(model)
-    outcome = evals.evaluate("in1k", model, str(tmp_path), config)
+    before = frozen.weights_digest(model)
+    outcome = evaluate("in1k", model, str(tmp_path), config)
     assert outcome.metrics["in1k/top1"] > 90
     assert outcome.metrics["in1k/top5"] == 100  # of three classes
     assert outcome.populations == {
         "in1k/top1": Population(18, "images", pytest.approx(100 / 3)), "in1k/top5": Population(18, "images", 100.0),
     }  # fmt: skip
-    assert features.weights_digest(model) == before
-    few, again = (evals.evaluate("in1k", model, str(tmp_path), replace(config, limit=3)) for _ in range(2))
+    assert frozen.weights_digest(model) == before
+    few, again = (evaluate("in1k", model, str(tmp_path), replace(config, limit=3)) for _ in range(2))
     assert few.metrics == again.metrics
     assert few.protocol["images"] == {"train": 3, "val": 3}
     assert few.protocol["classes"] == 3
@@ -230,11 +232,11 @@ def test_imagenet_end_to_end(model: MoCo, tmp_path: Path, views: str):
 
 def test_imagenet_layout_errors(model: MoCo, tmp_path: Path):
     with pytest.raises(InputError, match="imagenet/train/<class>"):
-        evals.evaluate("in1k", model, str(tmp_path), SMALL)
+        evaluate("in1k", model, str(tmp_path), SMALL)
     write_imagenet(tmp_path, per_class=1)
     write_image(tmp_path / "imagenet" / "val" / "unicorn" / "0.png", (9, 9, 9), 0)
     with pytest.raises(InputError, match="unicorn is not a class"):
-        evals.evaluate("in1k", model, str(tmp_path), SMALL)
+        evaluate("in1k", model, str(tmp_path), SMALL)
 
 
 def test_chance_of_voc_is_the_mean_over_random_scores_without_difficult_and_unscored_classes():
@@ -247,15 +249,15 @@ def test_chance_of_voc_is_the_mean_over_random_scores_without_difficult_and_unsc
         kept = labels[:, number] != 0
         truth = labels[kept, number] == 1
         found.append(np.mean([metrics.average_precision(truth, generator.random(len(truth))) for _ in range(400)]))
-    chance = voc07._voc_chance(labels, result, SvmConfig())
+    chance = voc07._chance(labels, result, SvmConfig())
     assert chance == pytest.approx(100 * np.mean(found), abs=1.5)
-    assert voc07._voc_chance(labels, result, SvmConfig("11-point")) is None
+    assert voc07._chance(labels, result, SvmConfig("11-point")) is None
 
 
 def test_repeated_runs_keep_the_test_items_when_they_resume(model: MoCo, tmp_path: Path):
     write_imagenet(tmp_path, per_class=2)
     config = replace(SMALL, runs=2)
-    first, resumed = (evals.evaluate("in1k", model, str(tmp_path), config, str(tmp_path / "work")) for _ in range(2))
+    first, resumed = (evaluate("in1k", model, str(tmp_path), config, folder=str(tmp_path / "work")) for _ in range(2))
     assert first.populations == resumed.populations == {
         "in1k/top1": Population(6, "images", pytest.approx(100 / 3)), "in1k/top5": Population(6, "images", 100.0),
     }  # fmt: skip
@@ -263,7 +265,7 @@ def test_repeated_runs_keep_the_test_items_when_they_resume(model: MoCo, tmp_pat
 
 def test_unknown_benchmark_names_the_closest(model: MoCo, tmp_path: Path):
     with pytest.raises(InputError, match="did you mean 'voc07'"):
-        evals.evaluate("voc7", model, str(tmp_path), SMALL)
+        evaluate("voc7", model, str(tmp_path), SMALL)
 
 
 @pytest.mark.parametrize("size", [(80, 70), (70, 81), (333, 250), (64, 64), (65, 640)])

@@ -16,14 +16,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from previts import evals
 from previts.demo.config import TINY
 from previts.demo.sets.world_videos import write_ucf101
 from previts.errors import InputError
-from previts.evals import features, metrics, training
+from previts.evals import frozen, metrics, training
 from previts.evals.actions import classifier, recognition, video_sets
 from previts.evals.actions.classifier import Classifier
 from previts.evals.outcome import Population
+from previts.evals.run import evaluate
 from previts.media.video_reader import Footage
 from previts.models.moco import MoCo
 from previts.models.norm import GroupedBatchNorm
@@ -41,7 +41,9 @@ def model() -> MoCo:
 @pytest.fixture(scope="module")
 def tuned(model: MoCo) -> Classifier:
     """A classifier of colours after two epochs."""
-    return classifier.train_classifier(model, clip_sets.planted("colour", 8, 0), clip_sets.small_settings(), "", "x")
+    return classifier.train_classifier(
+        model, clip_sets.planted("colour", 8, 0), clip_sets.small_settings(), folder="", what="x"
+    )
 
 
 def accuracy(made: Classifier, data: video_sets.LabelledClips) -> float:
@@ -55,20 +57,20 @@ def normalised(clip_TCHW: np.ndarray) -> Tensor:
 
 @pytest.mark.slow
 def test_what_is_planted_is_found(model: MoCo):
-    before = features.weights_digest(model)
+    before = frozen.weights_digest(model)
     train, test = clip_sets.planted("colour", 24, 0), clip_sets.planted("colour", 24, 1)
     config = clip_sets.small_settings(epochs=10)
-    assert accuracy(classifier.train_classifier(model, train, config, "", "colour"), test) == 100
+    assert accuracy(classifier.train_classifier(model, train, config, folder="", what="colour"), test) == 100
     labels = tuple(np.random.default_rng(0).permutation(train.labels).tolist())
-    shuffled = classifier.train_classifier(model, replace(train, labels=labels), config, "", "shuffled")
+    shuffled = classifier.train_classifier(model, replace(train, labels=labels), config, folder="", what="shuffled")
     assert accuracy(shuffled, test) < 75
-    assert features.weights_digest(model) == before
+    assert frozen.weights_digest(model) == before
 
 
 @pytest.mark.slow
 def test_motion_is_found_where_no_frame_tells_the_class(model: MoCo):
     train, test = clip_sets.planted("motion", 24, 0), clip_sets.planted("motion", 48, 1)
-    made = classifier.train_classifier(model, train, clip_sets.small_settings(epochs=36), "", "motion")
+    made = classifier.train_classifier(model, train, clip_sets.small_settings(epochs=36), folder="", what="motion")
     assert accuracy(made, test) >= 75  # by chance four times in ten thousand
     assert accuracy(made, replace(test, open=lambda uri: still(test.open(uri)))) < 65
 
@@ -122,7 +124,7 @@ def test_the_rate_is_a_cosine_of_the_epoch():
 @pytest.mark.slow
 def test_a_stopped_run_ends_as_if_it_had_not_been(model: MoCo, tmp_path: Path):
     data, config = clip_sets.planted("colour", 9, 0), clip_sets.small_settings(epochs=3, batch_size=3)
-    straight = classifier.train_classifier(model, data, config, "", "straight")
+    straight = classifier.train_classifier(model, data, config, folder="", what="straight")
     opened = []
 
     def stopping(uri: str) -> Footage:
@@ -133,13 +135,15 @@ def test_a_stopped_run_ends_as_if_it_had_not_been(model: MoCo, tmp_path: Path):
 
     folder = str(tmp_path / "states")
     with pytest.raises(SystemExit):
-        classifier.train_classifier(model, replace(data, open=stopping), config, folder, "stopped")
+        classifier.train_classifier(model, replace(data, open=stopping), config, folder=folder, what="stopped")
     (saved,) = training.states_of(folder).numbers()
     assert 0 < saved < 9
-    resumed = classifier.train_classifier(model, data, config, folder, "resumed")
+    resumed = classifier.train_classifier(model, data, config, folder=folder, what="resumed")
     assert_equal(straight.state_dict(), resumed.state_dict())
     # What is finished is not trained again.
-    assert_equal(classifier.train_classifier(model, data, config, folder, "done").state_dict(), straight.state_dict())
+    assert_equal(
+        classifier.train_classifier(model, data, config, folder=folder, what="done").state_dict(), straight.state_dict()
+    )
 
 
 def assert_equal(one: dict[str, Tensor], other: dict[str, Tensor]) -> None:
@@ -157,7 +161,7 @@ from previts.processes import distributed
 from previts.evals.actions import classifier
 data, config = clip_sets.planted("colour", 8, 0), clip_sets.small_settings(epochs=1)
 with distributed.process_group():
-    made = classifier.train_classifier(clip_sets.small_model(), data, config, "", "two")
+    made = classifier.train_classifier(clip_sets.small_model(), data, config, folder="", what="two")
     scores = classifier.test_classifier(made, clip_sets.planted("colour", 5, 1), config, "two")
     torch.save((made.state_dict(), torch.from_numpy(scores)), f"{sys.argv[2]}/{distributed.rank()}.pt")
 """
@@ -235,13 +239,13 @@ def test_a_classifier_comes_back_from_its_file(model: MoCo, tuned: Classifier, t
 def test_a_batch_of_nothing_to_normalise_is_refused(model: MoCo):
     config = clip_sets.small_settings(size=32, batch_size=4)
     with pytest.raises(InputError, match=r"batch_size = 4: the last batch of each epoch of 5 videos"):
-        classifier.train_classifier(model, clip_sets.planted("colour", 5, 0), config, "", "x")
+        classifier.train_classifier(model, clip_sets.planted("colour", 5, 0), config, folder="", what="x")
 
 
 @pytest.mark.slow
 def test_ucf101_from_its_files(model: MoCo, tmp_path: Path):
     clip_sets.write_ucf101(tmp_path / "ucf101", videos=5)
-    outcome = evals.evaluate("ucf101", model, str(tmp_path), clip_sets.small_settings(epochs=25))
+    outcome = evaluate("ucf101", model, str(tmp_path), clip_sets.small_settings(epochs=25))
     assert outcome.metrics == {"ucf101/top1": 100.0, "ucf101/top5": 100.0}
     assert outcome.protocol["videos"] == {"1": {"train": 12, "test": 3}}
     assert outcome.protocol["weights_before"] == outcome.protocol["weights_after"]
@@ -260,7 +264,7 @@ def test_ucf101_from_its_files(model: MoCo, tmp_path: Path):
 @pytest.mark.slow
 def test_all_splits_are_averaged(model: MoCo, tmp_path: Path):
     clip_sets.write_hmdb51(tmp_path / "hmdb51", frames=8)
-    outcome = evals.evaluate("hmdb51", model, str(tmp_path), clip_sets.small_settings(epochs=1, split="all"))
+    outcome = evaluate("hmdb51", model, str(tmp_path), clip_sets.small_settings(epochs=1, split="all"))
     assert outcome.protocol["videos"] == {split: {"train": 6, "test": 3} for split in ("1", "2", "3")}
     for name, value in outcome.metrics.items():
         assert value == pytest.approx(np.mean([found[name] for found in outcome.protocol["by_split"].values()]))
@@ -270,7 +274,9 @@ def test_all_splits_are_averaged(model: MoCo, tmp_path: Path):
 
 def test_the_demo_world_goes_through(model: MoCo, tmp_path: Path):
     write_ucf101(str(tmp_path / "ucf101"), TINY)
-    outcome = evals.evaluate("ucf101", model, str(tmp_path), clip_sets.small_settings(epochs=1), str(tmp_path / "work"))
+    outcome = evaluate(
+        "ucf101", model, str(tmp_path), clip_sets.small_settings(epochs=1), folder=str(tmp_path / "work")
+    )
     assert outcome.protocol["videos"] == {"1": {"train": 4, "test": 2}}
     assert outcome.protocol["classes"] == 2
     assert outcome.populations == {
@@ -284,7 +290,7 @@ def test_the_demo_world_goes_through(model: MoCo, tmp_path: Path):
 def test_files_and_figures_survive_repetitions(model: MoCo, tmp_path: Path):
     clip_sets.write_ucf101(tmp_path / "ucf101", videos=2, frames=8)
     config = replace(clip_sets.small_settings(epochs=1), runs=2)
-    first, again = (evals.evaluate("ucf101", model, str(tmp_path), config, str(tmp_path / "work")) for _ in range(2))
+    first, again = (evaluate("ucf101", model, str(tmp_path), config, folder=str(tmp_path / "work")) for _ in range(2))
     assert first.files == again.files
     assert first.figures == again.figures
     assert list(again.files) == ["classifier.pt"]
@@ -302,6 +308,6 @@ def test_a_video_that_is_damaged_stops_the_run_with_its_name(model: MoCo, tmp_pa
 @pytest.mark.slow
 def test_real_videos(model: MoCo, real_data: Path):
     config = replace(clip_sets.small_settings(epochs=1), limit=8)
-    outcome = evals.evaluate("ucf101", model, str(real_data), config)
+    outcome = evaluate("ucf101", model, str(real_data), config)
     assert outcome.protocol["videos"] == {"1": {"train": 8, "test": 8}}
     assert outcome.protocol["classes"] == 11

@@ -15,18 +15,18 @@ import torch
 from PIL import Image
 from pycocotools import mask as run_lengths
 
-from previts import evals
 from previts.config.evaluation import DetectionConfig, EvaluationConfig
 from previts.config.experiment import Experiment, ModelConfig, ObjectiveConfig, OptimConfig
 from previts.config.paper import TABLE_1
 from previts.demo import TINY
 from previts.demo.sets import world_images
 from previts.errors import InputError
-from previts.evals import features, labelled_images
-from previts.evals.detection import detector_inputs, fine_tuning, object_sets, scores
+from previts.evals import frozen, labelled_images
+from previts.evals.detection import benchmarks, detector_inputs, fine_tuning, object_sets, scores
 from previts.evals.detection.object_sets import AnnotatedImage
 from previts.evals.detection.scores import Detections
 from previts.evals.outcome import Population
+from previts.evals.run import evaluate
 from previts.models.moco import MoCo
 
 SMALL = EvaluationConfig(
@@ -74,14 +74,14 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_rate_warms_up_and_drops():
-    voc = fine_tuning.Course(24_000, (3 / 4, 11 / 12), 100, (480, 800), masks=False)
+    voc = fine_tuning.Schedule(24_000, (3 / 4, 11 / 12), 100, (480, 800), masks=False)
     rates = [voc.factor(step) for step in (0, 50, 100, 17_999, 18_000, 21_999, 22_000, 23_999)]
     assert rates == pytest.approx([0.001, 0.5005, 1, 1, 0.1, 0.1, 0.01, 0.01])
     for steps, drops in ((90_000, (60_000, 80_000)), (180_000, (120_000, 160_000))):
-        coco = fine_tuning.Course(steps, (2 / 3, 8 / 9), 1000, (640, 800), masks=True)
+        coco = fine_tuning.Schedule(steps, (2 / 3, 8 / 9), 1000, (640, 800), masks=True)
         rates = [coco.factor(step) for drop in drops for step in (drop - 1, drop)]
         assert rates == pytest.approx([1, 0.1, 0.1, 0.01])
-    assert fine_tuning.Course(30, (3 / 4, 11 / 12), 100, (64, 96), masks=False).factor(3) == 1
+    assert fine_tuning.Schedule(30, (3 / 4, 11 / 12), 100, (64, 96), masks=False).factor(3) == 1
 
 
 @pytest.mark.slow
@@ -89,12 +89,12 @@ def test_the_rate_warms_up_and_drops():
 def test_end_to_end_and_resumed(
     model: MoCo, world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, benchmark: str
 ):
-    straight = evals.evaluate(benchmark, model, str(world), SMALL, str(tmp_path / "straight"))
+    straight = evaluate(benchmark, model, str(world), SMALL, folder=str(tmp_path / "straight"))
     table = {key for row in TABLE_1 for key in row.reported if key.startswith(benchmark + "/")}
     assert straight.metrics.keys() == table
     assert all(0 <= value <= 100 for value in straight.metrics.values())
     protocol = straight.protocol
-    assert protocol["weights_before"] == protocol["weights_after"] == features.weights_digest(model)
+    assert protocol["weights_before"] == protocol["weights_after"] == frozen.weights_digest(model)
     assert protocol["images"]["train"] == (6 if benchmark == "voc_det" else 4)
     assert protocol["train"] == (["VOC2007 trainval"] if benchmark == "voc_det" else ["train2017"])
     json.dumps(protocol)
@@ -111,11 +111,11 @@ def test_end_to_end_and_resumed(
     monkeypatch.setattr(labelled_images, "open_image", open_image)
     torch.manual_seed(99)  # what else was drawn must not matter
     with pytest.raises(SystemExit) as stopped:
-        evals.evaluate(benchmark, model, str(world), SMALL, str(tmp_path / "resumed"))
+        evaluate(benchmark, model, str(world), SMALL, folder=str(tmp_path / "resumed"))
     assert stopped.value.code == 143
     last = f"state-{SMALL.detection.voc_steps if benchmark == 'voc_det' else SMALL.detection.coco_steps:08d}.pt"
     assert not (tmp_path / "resumed" / last).exists()
-    resumed = evals.evaluate(benchmark, model, str(world), SMALL, str(tmp_path / "resumed"))
+    resumed = evaluate(benchmark, model, str(world), SMALL, folder=str(tmp_path / "resumed"))
     assert resumed.metrics == straight.metrics
     assert resumed.figures == straight.figures
     states = [torch.load(tmp_path / run / last, weights_only=True)["module"] for run in ("straight", "resumed")]
@@ -153,20 +153,20 @@ def test_squares_are_found_after_some_training(model: MoCo, tmp_path: Path):
     config = replace(
         SMALL, limit=0, detection=replace(SMALL.detection, lr=0.02, batch_size=4, voc_steps=50, voc_sides=(64, 64))
     )
-    assert evals.evaluate("voc_det", model, str(tmp_path), config).metrics["voc_det/ap50"] > 30
+    assert evaluate("voc_det", model, str(tmp_path), config).metrics["voc_det/ap50"] > 30
 
 
 TOGETHER = """
 import json, sys
 sys.path.insert(0, sys.argv[1])
 from dataclasses import replace
-from previts import evals
+from previts.evals.run import evaluate
 from previts.processes import distributed
 from test_fine_tuning import SMALL, build
 
 with distributed.process_group():
     config = replace(SMALL, limit=5, detection=replace(SMALL.detection, voc_steps=2, voc_sides=(64, 64)))
-    print(json.dumps(evals.evaluate("voc_det", build(), sys.argv[2], config, sys.argv[3]).metrics))
+    print(json.dumps(evaluate("voc_det", build(), sys.argv[2], config, folder=sys.argv[3]).metrics))
 """
 
 
@@ -264,7 +264,7 @@ def test_voc_layout_errors_name_file_and_field(model: MoCo, world: Path, tmp_pat
     damage, message = VOC_FAULTS[fault]
     damage(tmp_path)
     with pytest.raises(InputError, match=message):
-        evals.evaluate("voc_det", model, str(tmp_path), replace(SMALL, limit=0))
+        evaluate("voc_det", model, str(tmp_path), replace(SMALL, limit=0))
 
 
 @pytest.mark.parametrize("fault", COCO_FAULTS)
@@ -273,17 +273,17 @@ def test_coco_layout_errors_name_file_and_field(model: MoCo, world: Path, tmp_pa
     damage, message = COCO_FAULTS[fault]
     damage(tmp_path)
     with pytest.raises(InputError, match=message):
-        evals.evaluate("coco", model, str(tmp_path), replace(SMALL, limit=0))
+        evaluate("coco", model, str(tmp_path), replace(SMALL, limit=0))
 
 
 def test_what_is_ignored_is_not_trained_on_and_empty_images_are_left_out(world: Path):
     classes = sorted(world_images.VOC_NAMES)
     read = object_sets.read_voc(str(world / VOC), "trainval", classes, 0)
     hard = replace(read[0], objects=replace(read[0].objects, ignored=np.ones_like(read[0].objects.ignored)))
-    assert len(fine_tuning._usable([hard, *read[1:]], "", ignored=True)) == len(read) - 1
-    assert len(fine_tuning._usable([hard, *read[1:]], "", ignored=False)) == len(read)
+    assert len(benchmarks._usable([hard, *read[1:]], "", ignored=True)) == len(read) - 1
+    assert len(benchmarks._usable([hard, *read[1:]], "", ignored=False)) == len(read)
     with pytest.raises(InputError, match="has an object to train on"):
-        fine_tuning._usable([hard], "voc", ignored=True)
+        benchmarks._usable([hard], "voc", ignored=True)
     assert len(read[0].objects.labels) == len(read[0].objects.boxes) > 0
 
 
@@ -291,7 +291,7 @@ def test_2012_is_trained_on_where_it_is_there(model: MoCo, world: Path, tmp_path
     shutil.copytree(world / "voc", tmp_path / "voc")
     shutil.copytree(tmp_path / VOC, tmp_path / "voc/VOCdevkit/VOC2012")
     config = replace(SMALL, limit=3, detection=replace(SMALL.detection, voc_steps=1, precise_bn=0, voc_sides=(64, 64)))
-    outcome = evals.evaluate("voc_det", model, str(tmp_path), config)
+    outcome = evaluate("voc_det", model, str(tmp_path), config)
     assert outcome.protocol["train"] == ["VOC2007 trainval", "VOC2012 trainval"]
     assert outcome.protocol["images"] == {"train": 3, "train_with_objects": 3, "test": 3}
     test = object_sets.read_voc(str(tmp_path / VOC), "test", sorted(world_images.VOC_NAMES), 3)
@@ -320,7 +320,7 @@ def test_real_data(model: MoCo, real_data: Path, benchmark: str):
     if not (real_data / ("voc" if benchmark == "voc_det" else "coco")).is_dir():
         pytest.skip(f"no {benchmark} in {real_data}")
     # All annotations are read and checked; few images are looked at.
-    outcome = evals.evaluate(benchmark, model, str(real_data), replace(SMALL, limit=4))
+    outcome = evaluate(benchmark, model, str(real_data), replace(SMALL, limit=4))
     assert all(0 <= value <= 100 for value in outcome.metrics.values())
     if benchmark == "coco":
         whole = object_sets.read_coco(str(real_data / "coco"), "train", 0)
