@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from previts.config.evaluation import EvaluationConfig
 from previts.config.experiment import Experiment, ModelConfig, ObjectiveConfig, OptimConfig
 from previts.errors import InputError
-from previts.evals import attention, davis, frozen, metrics
+from previts.evals import davis, frozen, metrics
 from previts.evals.outcome import Population
 from previts.evals.run import evaluate
 from previts.models.gradcam import channel_weights_by_autograd
@@ -87,16 +87,6 @@ def test_last_frame_is_not_scored():
 def test_maps_are_scaled_frame_by_frame_and_constant_ones_attend_to_nothing():
     maps = np.array([[[1.0, 3.0]], [[5.0, 5.0]], [[0.0, 0.0]]], np.float32)
     assert davis.unit_scaled(maps).tolist() == [[[0, 1]], [[0, 0]], [[0, 0]]]
-
-
-def test_an_object_smaller_than_a_cell_is_the_cell_that_it_covers_most(model: MoCo):
-    masks = np.zeros((4, 96, 96), bool)
-    masks[0, :40, :40] = True  # cells of 32 x 32
-    masks[1, 60:70, 10:20] = True
-    masks[2, 28:36, 28:36] = True  # as much of four cells
-    cells = attention.covered_cells(model, masks, (3, 3))
-    found = [np.argwhere(frame).tolist() for frame in cells]
-    assert found == [[[0, 0]], [[2, 0]], [[0, 0], [0, 1], [1, 0], [1, 1]], []]
 
 
 def test_outcome_is_what_autograd_and_loops_give(model: MoCo, tmp_path: Path):

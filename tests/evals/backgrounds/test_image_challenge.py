@@ -10,7 +10,7 @@ from PIL import Image
 from previts.config.evaluation import EvaluationConfig, LinearConfig
 from previts.config.experiment import Experiment, ModelConfig, ObjectiveConfig, OptimConfig
 from previts.errors import InputError
-from previts.evals import frozen, labelled_images
+from previts.evals import frozen
 from previts.evals.outcome import Population
 from previts.evals.run import evaluate
 from previts.media.variants import VARIANTS
@@ -149,13 +149,6 @@ def test_layout_errors_name_the_folder(model: MoCo, tmp_path: Path):
     (tmp_path / "in9" / "only_fg").rename(tmp_path / "only_fg")
     with pytest.raises(InputError, match="in9/only_fg/val/<class>"):
         evaluate("in9", model, str(tmp_path), SMALL)
-
-
-def test_images_of_the_crops_size_go_in_as_they_are(tmp_path: Path):
-    paint(tmp_path / "image.png", COLOURS[0], COLOURS[1], 0)
-    pixels = np.asarray(Image.open(tmp_path / "image.png")).transpose(2, 0, 1)
-    assert (labelled_images.load_whole(str(tmp_path / "image.png"), size=SIDE) == pixels).all()
-    assert labelled_images.load_whole(str(tmp_path / "image.png"), size=32).shape == (3, 32, 32)
 
 
 @pytest.mark.slow
