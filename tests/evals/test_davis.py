@@ -5,11 +5,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from colour_images import image_model
 from PIL import Image
 from torch.nn import functional as F
 
 from previts.config.evaluation import EvaluationConfig
-from previts.config.experiment import Experiment, ModelConfig, ObjectiveConfig, OptimConfig
 from previts.errors import InputError
 from previts.evals import davis, frozen, metrics
 from previts.evals.outcome import Population
@@ -22,20 +22,9 @@ MEAN_COLOUR = (124, 116, 104)  # what normalisation turns into (nearly) zero
 WIDTH, HEIGHT, SIDE = 160, 96, 32
 
 
-def build(seed: int) -> MoCo:
-    torch.set_num_threads(1)
-    torch.manual_seed(seed)
-    experiment = Experiment(
-        model=ModelConfig(encoder="resnet18"),
-        objective=ObjectiveConfig(queue_size=64, batch_norm_groups=1),
-        optim=OptimConfig(batch_size=8),
-    )
-    return MoCo(experiment).eval()
-
-
 @pytest.fixture(scope="module")
 def model() -> MoCo:
-    return build(0)
+    return image_model()
 
 
 def write_davis(root: Path, lengths: dict[str, int]) -> Path:
@@ -142,7 +131,7 @@ def test_attention_stays_where_something_is_to_be_seen(model: MoCo, tmp_path: Pa
 def test_figure_shows_the_same_frames_for_every_model(model: MoCo, tmp_path: Path):
     write_davis(tmp_path, {f"s{n}": 4 + n for n in range(8)})
     figures = []
-    for tested in (model, build(1)):
+    for tested in (model, image_model(1)):
         data = evaluate("davis", tested, str(tmp_path), SMALL).figures["attention.npz"]
         figures.append(dict(np.load(io.BytesIO(data), allow_pickle=False)))
     first, second = figures

@@ -4,11 +4,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
+from colour_images import image_model
 from PIL import Image
 
 from previts.config.evaluation import EvaluationConfig, LinearConfig
-from previts.config.experiment import Experiment, ModelConfig, ObjectiveConfig, OptimConfig
 from previts.errors import InputError
 from previts.evals import frozen
 from previts.evals.outcome import Population
@@ -25,14 +24,7 @@ GREY = (128, 128, 128)
 
 @pytest.fixture(scope="module")
 def model() -> MoCo:
-    torch.set_num_threads(1)
-    torch.manual_seed(0)
-    experiment = Experiment(
-        model=ModelConfig(encoder="resnet18"),
-        objective=ObjectiveConfig(queue_size=64, batch_norm_groups=1),
-        optim=OptimConfig(batch_size=8),
-    )
-    return MoCo(experiment).eval()
+    return image_model()
 
 
 def paint(path: Path, inside: tuple[int, ...] | None, around: tuple[int, ...] | None, seed: int) -> None:

@@ -4,11 +4,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
+from colour_images import image_model
 from PIL import Image
 
 from previts.config.evaluation import EvaluationConfig, LinearConfig
-from previts.config.experiment import Experiment, ModelConfig, ObjectiveConfig, OptimConfig
 from previts.errors import InputError
 from previts.evals.backgrounds import variant_folders
 from previts.evals.run import evaluate
@@ -90,13 +89,7 @@ def test_variants_of_jpegs_are_jpegs_and_close_to_the_exact_variants(tmp_path: P
 
 @pytest.fixture(scope="module")
 def model() -> MoCo:
-    torch.manual_seed(0)
-    experiment = Experiment(
-        model=ModelConfig(encoder="resnet18"),
-        objective=ObjectiveConfig(queue_size=64, batch_norm_groups=1),
-        optim=OptimConfig(batch_size=8),
-    )
-    return MoCo(experiment).eval()
+    return image_model()
 
 
 @pytest.mark.slow
