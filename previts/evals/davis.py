@@ -20,7 +20,7 @@ from torch.nn import functional as F
 
 from previts.config.evaluation import EvaluationConfig
 from previts.errors import InputError
-from previts.evals import features, labelled_images, metrics
+from previts.evals import attention, features, frozen, labelled_images, metrics
 from previts.evals.outcome import Outcome, Population
 from previts.media.masks import object_pixels
 from previts.models.moco import MoCo
@@ -76,7 +76,7 @@ def track(model: MoCo, data_uri: str, config: EvaluationConfig) -> Outcome:
     Raises:
         InputError: If a file of the layout is missing or damaged, or a first mask is empty.
     """
-    before, length = features.weights_digest(model), model.experiment.sampling.clip_frames
+    before, length = frozen.weights_digest(model), model.experiment.sampling.clip_frames
     sequences = [_shortened(sequence, config.limit) for sequence in read_sequences(data_uri)]
     shown = _Figure(sequences)
     scores: list[Scores] = []
@@ -118,7 +118,7 @@ def track(model: MoCo, data_uri: str, config: EvaluationConfig) -> Outcome:
                 {"name": sequence.name, "frames": len(sequence.frames), **_table_row(score)}
                 for sequence, score in zip(sequences, scores, strict=True)
             ],
-            **features.unchanged(model, before),
+            **frozen.unchanged(model, before),
         },
         figures={"attention.npz": shown.npz()},
         # Each sequence counts the same, whatever its length. DAVIS-2016 defines no chance level.
@@ -193,11 +193,11 @@ def follow(model: MoCo, sequence: Sequence480p, config: EvaluationConfig) -> Fol
     parts = []
     for start in range(0, len(places_TL), at_once):
         clips_BLCSS = features.normalised(frames_TCSS[places_TL[start : start + at_once]], device)
-        cam_Bthw = features.attention(model, clips_BLCSS, key_LCSS, key_mask_LSS)
+        cam_Bthw = attention.key_attention(model, clips_BLCSS, key_LCSS, key_mask_LSS)
         # the time step of the map that contains the frame itself
         parts.append(cam_Bthw[:, length // 2 * cam_Bthw.shape[1] // length].cpu().numpy())
     cam_Thw = unit_scaled(np.concatenate(parts))
-    cells_Thw = features.covered_cells(model, squashed_TSS, (cam_Thw.shape[1], cam_Thw.shape[2]))
+    cells_Thw = attention.covered_cells(model, squashed_TSS, (cam_Thw.shape[1], cam_Thw.shape[2]))
     return Followed(cam_Thw, cells_Thw[1:], cells_Thw[0], truth_THW[1:])
 
 

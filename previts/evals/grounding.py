@@ -19,7 +19,7 @@ from PIL import Image
 
 from previts.config.evaluation import EvaluationConfig
 from previts.errors import InputError
-from previts.evals import features, labelled_images, metrics
+from previts.evals import attention, features, frozen, labelled_images, metrics
 from previts.evals.detection import detector_inputs, object_sets
 from previts.evals.outcome import Outcome, Population
 from previts.models.moco import MoCo
@@ -59,7 +59,7 @@ def localise(model: MoCo, data_uri: str, config: EvaluationConfig) -> Outcome:
     Raises:
         InputError: If a file of the layout is missing or damaged, or no image has two objects that are large enough.
     """
-    before = features.weights_digest(model)
+    before = frozen.weights_digest(model)
     every = read_two_object_images(data_uri)
     chosen = [every[number] for number in labelled_images.evenly(len(every), config.limit)]
     shown = labelled_images.evenly(len(chosen), FIGURE_PICTURES)
@@ -90,7 +90,7 @@ def localise(model: MoCo, data_uri: str, config: EvaluationConfig) -> Outcome:
             "mask": "the share of each cell that the object covers; pointing needs a cell that is half covered",
             "pictures_scored": len(chosen),
             "mean_area_of_an_object": float(np.mean([item.masks.mean(axis=(1, 2)) for item in chosen])),
-            **features.unchanged(model, before),
+            **frozen.unchanged(model, before),
         },
         figures={"keys.npz": figure.npz()},
         populations={
@@ -115,9 +115,9 @@ def attend(model: MoCo, image_CSS: labelled_images.Pixels, masks_KHW: Masks) -> 
     mask_K1SS = torch.from_numpy(squashed_KSS[:, None]).to(device)
     with torch.no_grad():
         cam_Khw = torch.cat(
-            [features.attention(model, image_1CSS[None], image_1CSS, mask_1SS)[:, 0] for mask_1SS in mask_K1SS]
+            [attention.key_attention(model, image_1CSS[None], image_1CSS, mask_1SS)[:, 0] for mask_1SS in mask_K1SS]
         )
-    shares_Khw = features.cell_shares(model, squashed_KSS, (cam_Khw.shape[1], cam_Khw.shape[2]))
+    shares_Khw = attention.cell_shares(model, squashed_KSS, (cam_Khw.shape[1], cam_Khw.shape[2]))
     return cam_Khw.cpu().numpy(), shares_Khw
 
 

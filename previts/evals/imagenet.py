@@ -1,38 +1,19 @@
-"""Linear probes of a frozen encoder: support vector machines on VOC 2007, softmax regression on ImageNet-1k.
+"""ImageNet-1k classification: a linear classifier on the features of a frozen encoder.
 
-PreViTS section 4.2, table 1 (VOC07 clf., IN-1k clf.). The encoder only computes features; a digest of its weights,
-taken before and after, is part of the outcome.
+PreViTS section 4.2, table 1 (IN-1k clf.).
 
-Shape suffixes: N B images, D features, C classes.
+Shape suffixes: N images, D features, C classes.
 """
 
-import math
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor, nn
-from torch.nn import functional as F
 
 from previts.config.evaluation import EvaluationConfig
-from previts.evals import features, labelled_images, metrics, training
-from previts.evals.features import Features, Labels
+from previts.evals import features, frozen, labelled_images, linear_classifier, metrics
 from previts.evals.outcome import Outcome, Population
 from previts.models.moco import MoCo
-from previts.processes import prefetch
 from previts.storage import files
-
-# MoCo's linear classification, and VirTex's
-RATES = {"moco": 30.0, "virtex": 0.3}
-MOMENTUM, INITIAL_DEVIATION = 0.9, 0.01
-STEPS, STEP_FACTOR = (0.6, 0.8), 0.1  # epochs 60 and 80 of 100
-# On a small dataset a hundred epochs are about a hundred steps; the recipe takes 500,000 on ImageNet. The result would
-# depend on the last batches by chance. With cached features, training takes at least this many steps.
-LEAST_STEPS = 2000
-SCORED_AT_ONCE = 4096
 
 
 def imagenet(model: MoCo, data_uri: str, config: EvaluationConfig, folder: str) -> Outcome:
@@ -47,171 +28,25 @@ def imagenet(model: MoCo, data_uri: str, config: EvaluationConfig, folder: str) 
     Raises:
         InputError: If a split is missing, or val has a class that train does not have.
     """
-    before = features.weights_digest(model)
+    before = frozen.weights_digest(model)
     train = labelled_images.limited(labelled_images.read_image_folder(files.join(data_uri, "train")), config.limit)
     val = labelled_images.limited(
         labelled_images.read_image_folder(files.join(data_uri, "val"), train.classes), config.limit
     )
     load = partial(labelled_images.load_centre, resize=config.resize, crop=config.crop)
-    head = train_head(model, train, load, config, folder, "ImageNet")
-    val_ND = features.extract(model, val.uris, load, config.batch_size, "ImageNet val")
-    scores_NC, labels_N = head.scores(val_ND), np.array(val.labels)
+    classifier = linear_classifier.train_classifier(model, train, load, config=config, folder=folder, what="ImageNet")
+    val_ND = features.extract(model, val.uris, load, batch_size=config.batch_size, what="ImageNet val")
+    scores_NC, labels_N = classifier.scores(val_ND), np.array(val.labels)
     return Outcome(
         metrics={f"in1k/top{k}": metrics.top_k_accuracy(scores_NC, labels_N, k) for k in (1, 5)},
         protocol={
-            **head_protocol(config, head, "one centre crop per image"),
+            **linear_classifier.protocol(config, classifier, "one centre crop per image"),
             "classes": len(train.classes),
             "images": {"train": len(train.uris), "val": len(val.uris)},
-            **features.unchanged(model, before),
+            **frozen.unchanged(model, before),
         },
         populations={
             f"in1k/top{k}": Population(len(val.uris), "images", metrics.chance_accuracy(len(train.classes), k))
             for k in (1, 5)
         },
     )
-
-
-def head_protocol(config: EvaluationConfig, head: "Head", view: str) -> dict[str, Any]:
-    """Return how a classifier was trained, for an outcome's protocol; `view` describes the output of its `load`."""
-    cached = config.linear.views == "cached"
-    return {
-        "classifier": "softmax regression on pooled features, SGD",
-        # Paper: follows MoCo, which draws new crops in each epoch; "cached" differs, to save compute.
-        "views": f"{view}, encoded once" if cached else "random crops and flips, encoded every epoch",
-        "recipe": config.linear.recipe,
-        "learning_rate": RATES[config.linear.recipe],
-        "epochs": head.epochs,
-        "batch_size": config.batch_size,
-    }
-
-
-@dataclass(frozen=True)
-class Head:
-    """A linear classifier: weight CD, bias C, and the number of training epochs."""
-
-    weight: Tensor
-    bias: Tensor
-    epochs: int
-
-    def scores(self, features_ND: Features) -> Features:
-        """Return the class scores of features, N x C."""
-        parts = [
-            F.linear(torch.from_numpy(part).to(self.weight.device), self.weight, self.bias).cpu().numpy()
-            for part in np.array_split(features_ND, max(1, len(features_ND) // SCORED_AT_ONCE))
-        ]
-        return np.concatenate(parts)
-
-
-def train_head(
-    model: MoCo,
-    train: labelled_images.LabelledImages,
-    load: Callable[[str], labelled_images.Pixels],
-    config: EvaluationConfig,
-    folder: str,
-    what: str,
-) -> Head:
-    """Return a linear classifier trained on images, on the device of the model; the encoder does not change.
-
-    Args:
-        model: In eval mode.
-        train: The training images.
-        load: Converts an image's URI to the input of the encoder; "fresh" views use random crops instead.
-        config: Uses linear, batch_size, crop, seed.
-        folder: URI for the states to resume from.
-        what: Text of the progress line.
-    """
-    labels_N = np.array(train.labels)
-    epoch_steps = training.steps_an_epoch(len(labels_N), config.batch_size)
-    if config.linear.views == "fresh":
-        coming = partial(fresh_views, model, train.uris, labels_N, config)
-        channels = model.encoder.channels
-    else:
-        train_ND = features.extract(model, train.uris, load, config.batch_size, f"{what} train")
-        epochs = max(config.linear.epochs, math.ceil(LEAST_STEPS / epoch_steps))
-        config = replace(config, linear=replace(config.linear, epochs=epochs))
-        coming = partial(cached_views, train_ND, labels_N, config)
-        channels = train_ND.shape[1]
-    sizes = (channels, len(train.classes))
-    return fit_softmax(coming, sizes, epoch_steps, config, features.device_of(model), folder, what)
-
-
-Batch = tuple[Tensor, Tensor]  # features_BD, labels_B
-
-
-def cached_views(features_ND: Features, labels_N: Labels, config: EvaluationConfig, first: int) -> Iterator[Batch]:
-    """Yield this process's share of the batches from step `first` on, of cached features."""
-    for _, chosen in training.shares(len(labels_N), config.batch_size, config.seed, first):
-        yield torch.from_numpy(features_ND[chosen]), torch.from_numpy(labels_N[chosen])
-
-
-def fresh_views(
-    model: MoCo, uris: Sequence[str], labels_N: Labels, config: EvaluationConfig, first: int
-) -> Iterator[Batch]:
-    """Yield this process's share of the batches from step `first` on, of random crops encoded on the fly (MoCo)."""
-
-    def load(item: tuple[int, int]) -> tuple[labelled_images.Pixels, int]:
-        epoch, number = item
-        generator = np.random.default_rng((config.seed, epoch, number))
-        return labelled_images.random_crop(labelled_images.open_image(uris[number]), config.crop, generator), int(
-            labels_N[number]
-        )
-
-    device = features.device_of(model)
-    shares = training.shares(len(labels_N), config.batch_size, config.seed, first)
-    groups = ([(epoch, number) for number in chosen] for epoch, chosen in shares)
-    for loaded in prefetch.loaded(groups, load):
-        images, labels = zip(*loaded, strict=True)
-        yield (
-            features.pooled_features(model, features.normalised(np.stack(images), device)),
-            torch.tensor(labels),
-        )
-
-
-def fit_softmax(
-    coming: Callable[[int], Iterator[Batch]],
-    sizes: tuple[int, int],
-    epoch_steps: int,
-    config: EvaluationConfig,
-    device: torch.device,
-    folder: str,
-    what: str,
-) -> Head:
-    """Return a linear classifier, trained by SGD with momentum and without weight decay.
-
-    Args:
-        coming: Called with the first step; yields this process's share of the batches from that step on.
-        sizes: Numbers of features and of classes.
-        epoch_steps: Batches in an epoch.
-        config: Uses linear, seed.
-        device: The device to train on.
-        folder: URI for the states to resume from.
-        what: Text of the progress line.
-
-    Raises:
-        FloatingPointError: If the loss is not finite.
-    """
-    head = nn.Linear(*sizes)
-    with torch.no_grad():
-        head.weight.normal_(0, INITIAL_DEVIATION, generator=torch.Generator().manual_seed(config.seed))
-        head.bias.zero_()
-    head = head.to(device)
-    training.run_steps(
-        head,
-        torch.optim.SGD(head.parameters(), lr=RATES[config.linear.recipe], momentum=MOMENTUM),
-        steps=config.linear.epochs * epoch_steps,
-        batches=coming,
-        loss_of=lambda learner, batch: F.cross_entropy(learner(batch[0].to(device)), batch[1].to(device)),
-        rate_at=lambda step: learning_rate(config, step, epoch_steps),
-        folder=folder,
-        what=f"{what} head",
-    )
-    return Head(head.weight.detach(), head.bias.detach(), config.linear.epochs)
-
-
-def learning_rate(config: EvaluationConfig, step: int, epoch_steps: int) -> float:
-    """Return the rate of a step: MoCo's drops after whole epochs, or VirTex's cosine over all steps."""
-    rate, epochs = RATES[config.linear.recipe], config.linear.epochs
-    if config.linear.recipe == "virtex":
-        return rate * 0.5 * (1 + math.cos(math.pi * step / (epochs * epoch_steps)))
-    passed = sum(step // epoch_steps >= round(drop * epochs) for drop in STEPS)
-    return float(rate * STEP_FACTOR**passed)

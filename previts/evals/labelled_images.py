@@ -17,10 +17,7 @@ from previts.storage import files
 
 Pixels = NDArray[np.uint8]
 
-
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
-
-
 CROP_ATTEMPTS = 10
 
 

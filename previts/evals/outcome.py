@@ -1,4 +1,7 @@
-"""What one benchmark measured on one model."""
+"""The outcome of one benchmark on one model, as the code of the benchmark returns it.
+
+`result.py` stores it together with the row and the checkpoint.
+"""
 
 from dataclasses import dataclass, field
 from typing import Any

@@ -125,8 +125,3 @@ def shares(count: int, batch_size: int, seed: int, first: int) -> Iterator[tuple
 def states_of(folder: str) -> States:
     """Return the store of the states of a training in a folder."""
     return States(folder, "state-{:08d}.pt")
-
-
-def sweep(folder: str) -> None:
-    """Delete the states of a folder: what they were for is finished."""
-    states_of(folder).sweep()

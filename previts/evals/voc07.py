@@ -1,4 +1,9 @@
-"""Linear support vector machines on frozen features of VOC 2007."""
+"""VOC 2007 classification: linear support vector machines on the features of a frozen encoder.
+
+PreViTS section 4.2, table 1 (VOC07 clf.). The encoder only computes features; its weights do not change.
+
+Shape suffixes: N images, D features, C classes.
+"""
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -13,7 +18,7 @@ from sklearn.svm import LinearSVC
 
 from previts.config.evaluation import EvaluationConfig, SvmConfig
 from previts.errors import InputError
-from previts.evals import features, labelled_images, metrics
+from previts.evals import features, frozen, labelled_images, metrics
 from previts.evals.features import Features, Labels
 from previts.evals.outcome import Outcome, Population
 from previts.models.moco import MoCo
@@ -21,17 +26,19 @@ from previts.processes import prefetch
 from previts.processes.progress import progress
 from previts.storage import files
 
-# not stated: VirTex's VOC07 classification. Squared hinge, positives weighted 2 to 1, cost by 3 folds of trainval.
+# not stated: VirTex's VOC07 classification, with the squared hinge loss. The cost is chosen by folds of trainval.
 COSTS = (0.01, 0.1, 1.0, 10.0)
-
-
 FOLDS = 3
-
-
 POSITIVE_WEIGHT = 2.0
-
-
 MAX_ITERATIONS = 2000
+
+
+@dataclass(frozen=True)
+class VocResult:
+    """By class: average precision in percent, or -1 if a split has no positive or no negative; the chosen cost."""
+
+    precision: list[float]
+    cost: list[float]
 
 
 def voc07(model: MoCo, data_uri: str, config: EvaluationConfig) -> Outcome:
@@ -50,7 +57,7 @@ def voc07(model: MoCo, data_uri: str, config: EvaluationConfig) -> Outcome:
     """
     root = files.join(data_uri, "VOCdevkit", "VOC2007")
     classes = voc_classes(root)
-    before = features.weights_digest(model)
+    before = frozen.weights_digest(model)
     split_features, split_labels = {}, {}
     load = partial(labelled_images.load_centre, resize=config.resize, crop=config.crop)
     for split in ("trainval", "test"):
@@ -58,7 +65,7 @@ def voc07(model: MoCo, data_uri: str, config: EvaluationConfig) -> Outcome:
         chosen = labelled_images.evenly(len(ids), config.limit)
         uris = [files.join(root, "JPEGImages", f"{ids[i]}.jpg") for i in chosen]
         split_labels[split] = labels_NC[chosen]
-        split_features[split] = features.extract(model, uris, load, config.batch_size, f"VOC07 {split}")
+        split_features[split] = features.extract(model, uris, load, batch_size=config.batch_size, what=f"VOC07 {split}")
     result = probe_voc(
         split_features["trainval"], split_labels["trainval"], split_features["test"], split_labels["test"],
         method=config.svm.average_precision, seed=config.seed,
@@ -76,17 +83,17 @@ def voc07(model: MoCo, data_uri: str, config: EvaluationConfig) -> Outcome:
             "average_precision_by_class": scored,
             "classes_without_positives": [name for name in classes if name not in scored],
             "images": {split: len(labels) for split, labels in split_labels.items()},
-            **features.unchanged(model, before),
+            **frozen.unchanged(model, before),
         },
         populations={
             "voc07/map": Population(
-                len(split_labels["test"]), "images", _voc_chance(split_labels["test"], result, config.svm)
+                len(split_labels["test"]), "images", _chance(split_labels["test"], result, config.svm)
             )
         },
     )
 
 
-def _voc_chance(test_labels_NC: Labels, result: "VocResult", settings: SvmConfig) -> float | None:
+def _chance(test_labels_NC: Labels, result: VocResult, settings: SvmConfig) -> float | None:
     """Return the expected mean AP of random scores in percent; None for 11-point AP, which has no closed form."""
     if settings.average_precision != "area":
         return None
@@ -139,14 +146,6 @@ def read_voc_labels(root: str, classes: Sequence[str], split: str) -> tuple[list
     if not ids:
         raise InputError(f"the lists {files.join(root, 'ImageSets', 'Main', f'*_{split}.txt')} name no image")
     return ids, np.array([[column[name] for column in columns] for name in ids], dtype=np.int64)
-
-
-@dataclass(frozen=True)
-class VocResult:
-    """By class: average precision in percent, or -1 if a split has no positive or no negative; the chosen cost."""
-
-    precision: list[float]
-    cost: list[float]
 
 
 def probe_voc(

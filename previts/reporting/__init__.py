@@ -1,1 +1,1 @@
-"""The report page: numbers, evidence, pictures, as HTML, Markdown and CSV."""
+"""The report page: numbers, evidence and figures as HTML, Markdown and CSV."""

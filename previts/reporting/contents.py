@@ -1,4 +1,7 @@
-"""What a report page contains, independent of its format."""
+"""The content of a report page, independent of its format, and the sentences that the formats share.
+
+Tables 1 to 6 of PreViTS. Reads and writes no files.
+"""
 
 import re
 from dataclasses import dataclass
@@ -10,12 +13,8 @@ from previts.reporting.evidence import Attention, ClassAttention, SourceFolder
 from previts.reporting.inputs import Checkpoint
 from previts.reporting.numbers import FEW_ITEMS, Note, Table
 
-ARROWS = {"higher": " ↑", "lower": " ↓", "": ""}
-
-
+ARROWS = {"higher": " ↑", "lower": " ↓", "": ""}  # by the better direction of a metric
 FEW_MARK = "†"
-
-
 FEW_LEGEND = f"{FEW_MARK} Fewer than {FEW_ITEMS} test items: differences of a few points are noise."
 
 

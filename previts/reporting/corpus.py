@@ -12,7 +12,7 @@ from markupsafe import Markup
 from previts.corpus import quality, truth, tube_table, video_table
 from previts.corpus.index_table import Index, IndexRecord, read_index, read_quality
 from previts.corpus.quality import Quality
-from previts.corpus.truth import Score, Truth, find_truth, score
+from previts.corpus.truth import Score, Truth
 from previts.errors import InputError, VideoError
 from previts.media.masks import iou
 from previts.reporting import figures
@@ -21,10 +21,8 @@ from previts.storage import folders
 from previts.storage.folders import Manifest
 
 FRAMES = 8  # of a strip
-STRIPS, CORPORA_WITH_STRIPS = (
-    3,
-    3,
-)  # best, median and worst tubes: three each of the first corpus, one each of the next two
+# The best, median and worst tubes are shown: three each of the first corpus, one each of the next two.
+STRIPS, CORPORA_WITH_STRIPS = 3, 3
 FAILURE_REASONS = 6
 
 
@@ -114,7 +112,7 @@ def read_corpus(uri: str, number: int) -> Corpus:
         score=truth.mean_score(list(scores.values())) if scores else None,
         labelled=len(scores),
         strips=[
-            _tube_strip(index, index[place], why, exact, scores.get(index[place].video_id))
+            _tube_strip(index, index[place], why=why, exact=exact, score=scores.get(index[place].video_id))
             for place, why in choose(kept, strips)
         ],
     )
@@ -203,16 +201,15 @@ def choose(videos: Sequence[Quality], count: int) -> list[tuple[int, str]]:
             ("worst", range(total - 1, total - 1 - count, -1)),
             ("median", range(middle, middle + count)),
         )
-        picked = {
-            rank: what for what, ranks in reversed(parts) for rank in ranks if 0 <= rank < total
-        }  # a video of two kinds counts as best or worst
+        # Reversed, so that a video of two kinds counts as best or worst.
+        picked = {rank: what for what, ranks in reversed(parts) for rank in ranks if 0 <= rank < total}
         chosen = {ranked[rank]: f"{what}, rank {rank + 1} of {total}" for rank, what in sorted(picked.items())}
         empty = [place for place, video in enumerate(videos) if not video.tube_seconds]
         chosen |= {place: f"no object found, as in {len(empty)} of {len(videos)}" for place in empty[:1]}
     return list(chosen.items())
 
 
-def _tube_strip(index: Index, record: IndexRecord, why: str, exact: Truth | None, score: Score | None) -> TubeStrip:
+def _tube_strip(index: Index, record: IndexRecord, *, why: str, exact: Truth | None, score: Score | None) -> TubeStrip:
     # Each frame represents an eighth of the video, so that the timeline below the strip is aligned with it.
     frames = [int((number + 0.5) / FRAMES * record.num_frames) for number in range(FRAMES)]
     image, cause, ious = "", "", []
@@ -243,17 +240,17 @@ def _tube_strip(index: Index, record: IndexRecord, why: str, exact: Truth | None
 
 
 def score_index(index: Index) -> tuple[dict[str, Score], str]:
-    """Return the scores of all videos of an index that have exact masks, by id; and what could not be read."""
-    truth = find_truth(index.videos_uri)
+    """Return the scores of all videos of an index that have exact masks, by id, and the files that cannot be read."""
+    exact = truth.find_truth(index.videos_uri)
+    if exact is None:
+        return {}, ""
     scores: dict[str, Score] = {}
     causes: list[str] = []
-    if truth is None:
-        return {}, ""
     for row in index:
-        if truth.knows(row.video_id):
+        if exact.knows(row.video_id):
             try:
                 tube = tube_table.read_tube(index.tubes_uri, row.shard, row.tube_offset, row.tube_size)
-                scores[row.video_id] = score(tube, truth.masks(row.video_id))
+                scores[row.video_id] = truth.score(tube, exact.masks(row.video_id))
             except InputError as error:
                 causes.append(str(error))
     return scores, f"{len(causes)} not compared: {causes[0]}" if causes else ""

@@ -207,7 +207,9 @@ def _sequence(name: str, figures: list[tuple[str, Figure]]) -> AttentionSequence
             cams = figure["cams"][number, chosen].astype(np.float32)
             masks = figure["masks"][number, chosen].astype(np.bool_)
             key, key_mask = figure["key_frames"][number], figure["key_masks"][number].astype(np.bool_)
-            strip = attention_strip(key, key_mask, figure["frames"][number, chosen], cams, masks)
+            strip = attention_strip(
+                key, key_mask, frames_THWC=figure["frames"][number, chosen], cams_Thw=cams, masks_THW=masks
+            )
             strips.append((title, data_uri(strip), grid_ious(cams, masks)))
     return AttentionSequence(short(name, 80), strips)
 

@@ -59,7 +59,7 @@ def tube_strip(frames_THWC: Array, masks_THW: Mask, exact_THW: Mask | None = Non
 
 
 def attention_strip(
-    key_HWC: Array, key_mask_HW: Mask, frames_THWC: Array, cams_Thw: NDArray[np.float32], masks_THW: Mask
+    key_HWC: Array, key_mask_HW: Mask, *, frames_THWC: Array, cams_Thw: NDArray[np.float32], masks_THW: Mask
 ) -> Array:
     """Return the key with its background dimmed, then frames with attention and the outline of the ground truth."""
     key = drawing.resize(key_HWC)

@@ -1,4 +1,7 @@
-"""The report as Markdown."""
+"""The Markdown of a report page: its tables, the causes of missing numbers, the corpora, what differs between the arms.
+
+Text from data appears literally. Images are only on the HTML page.
+"""
 
 import re
 from collections.abc import Iterable

@@ -53,7 +53,7 @@ def evaluate(
         arguments = ["--row", row, "--benchmark", benchmark, "--checkpoint", checkpoint, "--data", data]
         arguments += ["--root", root, "--profile", profile, "--set", *set]
         return start("evaluate", uri, arguments, "local", processes)
-    from previts import evals
+    from previts.evals import run
     from previts.pretraining.checkpoint import load_model
     from previts.processes import distributed
     from previts.runlog import run_log
@@ -64,7 +64,9 @@ def evaluate(
         tuned = result_address("ucf101", checkpoint, data, plan, root)
         classifier = files.join(tuned, "classifier.pt") if folders.is_committed(tuned) else ""
     with distributed.process_group() as device:
-        outcome = evals.evaluate(benchmark, load_model(checkpoint, device), data, plan.evaluation, work, classifier)
+        outcome = run.evaluate(
+            benchmark, load_model(checkpoint, device), data, plan.evaluation, folder=work, classifier_uri=classifier
+        )
         if not distributed.is_main():
             return uri
     for name, figure in outcome.figures.items():

@@ -5,15 +5,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from colour_images import image_model
 from PIL import Image
 from torch.nn import functional as F
 
-from previts import evals
 from previts.config.evaluation import EvaluationConfig
-from previts.config.experiment import Experiment, ModelConfig, ObjectiveConfig, OptimConfig
 from previts.errors import InputError
-from previts.evals import davis, features, metrics
+from previts.evals import davis, frozen, metrics
 from previts.evals.outcome import Population
+from previts.evals.run import evaluate
 from previts.models.gradcam import channel_weights_by_autograd
 from previts.models.moco import MoCo
 
@@ -22,20 +22,9 @@ MEAN_COLOUR = (124, 116, 104)  # what normalisation turns into (nearly) zero
 WIDTH, HEIGHT, SIDE = 160, 96, 32
 
 
-def build(seed: int) -> MoCo:
-    torch.set_num_threads(1)
-    torch.manual_seed(seed)
-    experiment = Experiment(
-        model=ModelConfig(encoder="resnet18"),
-        objective=ObjectiveConfig(queue_size=64, batch_norm_groups=1),
-        optim=OptimConfig(batch_size=8),
-    )
-    return MoCo(experiment).eval()
-
-
 @pytest.fixture(scope="module")
 def model() -> MoCo:
-    return build(0)
+    return image_model()
 
 
 def write_davis(root: Path, lengths: dict[str, int]) -> Path:
@@ -89,19 +78,9 @@ def test_maps_are_scaled_frame_by_frame_and_constant_ones_attend_to_nothing():
     assert davis.unit_scaled(maps).tolist() == [[[0, 1]], [[0, 0]], [[0, 0]]]
 
 
-def test_an_object_smaller_than_a_cell_is_the_cell_that_it_covers_most(model: MoCo):
-    masks = np.zeros((4, 96, 96), bool)
-    masks[0, :40, :40] = True  # cells of 32 x 32
-    masks[1, 60:70, 10:20] = True
-    masks[2, 28:36, 28:36] = True  # as much of four cells
-    cells = features.covered_cells(model, masks, (3, 3))
-    found = [np.argwhere(frame).tolist() for frame in cells]
-    assert found == [[[0, 0]], [[2, 0]], [[0, 0], [0, 1], [1, 0], [1, 1]], []]
-
-
 def test_outcome_is_what_autograd_and_loops_give(model: MoCo, tmp_path: Path):
     write_davis(tmp_path, {"alpha": 7, "beta": 5})
-    outcome = evals.evaluate("davis", model, str(tmp_path), SMALL)
+    outcome = evaluate("davis", model, str(tmp_path), SMALL)
     means = []
     for name, length in (("alpha", 7), ("beta", 5)):
         folder = tmp_path / "davis"
@@ -152,8 +131,8 @@ def test_attention_stays_where_something_is_to_be_seen(model: MoCo, tmp_path: Pa
 def test_figure_shows_the_same_frames_for_every_model(model: MoCo, tmp_path: Path):
     write_davis(tmp_path, {f"s{n}": 4 + n for n in range(8)})
     figures = []
-    for tested in (model, build(1)):
-        data = evals.evaluate("davis", tested, str(tmp_path), SMALL).figures["attention.npz"]
+    for tested in (model, image_model(1)):
+        data = evaluate("davis", tested, str(tmp_path), SMALL).figures["attention.npz"]
         figures.append(dict(np.load(io.BytesIO(data), allow_pickle=False)))
     first, second = figures
     assert first["names"].tolist() == ["s0", "s1", "s3", "s4", "s6", "s7"]
@@ -177,7 +156,7 @@ def test_figure_shows_the_same_frames_for_every_model(model: MoCo, tmp_path: Pat
 
 def test_limit_keeps_first_and_last_frame(model: MoCo, tmp_path: Path):
     write_davis(tmp_path, {"alpha": 9})
-    outcome = evals.evaluate("davis", model, str(tmp_path), replace(SMALL, limit=1))
+    outcome = evaluate("davis", model, str(tmp_path), replace(SMALL, limit=1))
     assert outcome.protocol["scored_frames"] == 1
     kept = davis._shortened(davis.read_sequences(str(tmp_path / "davis"))[0], 3)
     assert [Path(uri).stem for uri in kept.frames] == ["00000", "00004", "00008"]
@@ -185,24 +164,24 @@ def test_limit_keeps_first_and_last_frame(model: MoCo, tmp_path: Path):
 
 def test_layout_errors_name_the_file(model: MoCo, tmp_path: Path):
     with pytest.raises(InputError, match=r"ImageSets/480p/val\.txt is missing"):
-        evals.evaluate("davis", model, str(tmp_path), SMALL)
+        evaluate("davis", model, str(tmp_path), SMALL)
     base = write_davis(tmp_path, {"alpha": 4}) / "davis"
     listing = base / "ImageSets" / "480p" / "val.txt"
     lines = listing.read_text()
     listing.write_text("alpha\n")
     with pytest.raises(InputError, match=r"val\.txt, line 1"):
-        evals.evaluate("davis", model, str(tmp_path), SMALL)
+        evaluate("davis", model, str(tmp_path), SMALL)
     listing.write_text("".join(lines.splitlines(keepends=True)[:2]))
     with pytest.raises(InputError, match="at least 3"):
-        evals.evaluate("davis", model, str(tmp_path), SMALL)
+        evaluate("davis", model, str(tmp_path), SMALL)
     listing.write_text(lines)
     first = base / "Annotations" / "480p" / "alpha" / "00000.png"
     Image.new("L", (WIDTH, HEIGHT)).save(first)
     with pytest.raises(InputError, match=r"alpha/00000\.png is empty"):
-        evals.evaluate("davis", model, str(tmp_path), SMALL)
+        evaluate("davis", model, str(tmp_path), SMALL)
     first.unlink()
     with pytest.raises(InputError, match=r"alpha/00000\.png is missing"):
-        evals.evaluate("davis", model, str(tmp_path), SMALL)
+        evaluate("davis", model, str(tmp_path), SMALL)
 
 
 def test_palette_masks_count_every_object_number(tmp_path: Path):
@@ -219,6 +198,6 @@ def test_palette_masks_count_every_object_number(tmp_path: Path):
 def test_real_sequences(model: MoCo, real_data: Path):
     config = EvaluationConfig(limit=4)
     assert len(davis.read_sequences(str(real_data / "davis"))) == 20
-    outcome = evals.evaluate("davis", model, str(real_data), config)
+    outcome = evaluate("davis", model, str(real_data), config)
     assert 0 <= outcome.metrics["davis/j_mean"] < outcome.metrics["davis/static_j_mean"] < 1
-    assert features.weights_digest(model) == outcome.protocol["weights_after"]
+    assert frozen.weights_digest(model) == outcome.protocol["weights_after"]

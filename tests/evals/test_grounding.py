@@ -10,13 +10,14 @@ import pytest
 import torch
 from PIL import Image
 
-from previts import demo, evals
+from previts import demo
 from previts.config.evaluation import EvaluationConfig
 from previts.config.experiment import Experiment, ModelConfig, ObjectiveConfig, OptimConfig
 from previts.demo.sets import world_images
 from previts.errors import InputError
-from previts.evals import features, grounding, labelled_images
+from previts.evals import features, frozen, grounding, labelled_images
 from previts.evals.detection import object_sets
+from previts.evals.run import evaluate
 from previts.models.moco import MoCo
 
 SMALL = EvaluationConfig(resize=96, crop=96)
@@ -95,18 +96,18 @@ def test_a_key_gives_the_map_that_davis_would_give(model: MoCo, tmp_path: Path) 
 def test_chance_of_pointing_is_the_score_of_a_random_cell(model: MoCo, tmp_path: Path) -> None:
     # On a grid of 3 x 3 cells of 32 pixels: the first object covers 3 cells, the second 6.
     write(tmp_path / "coco", [[(0, 0, 32, 96), (32, 0, 96, 96)]])
-    populations = evals.evaluate("grounding", model, str(tmp_path), SMALL).populations
+    populations = evaluate("grounding", model, str(tmp_path), SMALL).populations
     assert populations["grounding/pointing"].chance == pytest.approx((3 + 6) / 18)
     assert populations["grounding/energy"].chance == pytest.approx((3 + 6) / 18)
 
 
 def test_the_benchmark_on_the_synthetic_world(model: MoCo, tmp_path: Path) -> None:
     world_images.write_coco(str(tmp_path / "coco"), replace(demo.TINY, coco_val=12, coco_train=1))
-    before = features.weights_digest(model)
-    outcome = evals.evaluate("grounding", model, str(tmp_path), SMALL)
+    before = frozen.weights_digest(model)
+    outcome = evaluate("grounding", model, str(tmp_path), SMALL)
     assert all(0 <= value <= 1 for value in outcome.metrics.values())
     assert set(outcome.metrics) == {"grounding/energy", "grounding/pointing", "grounding/told_apart"}
-    assert features.weights_digest(model) == before
+    assert frozen.weights_digest(model) == before
     scored = outcome.protocol["pictures_scored"]
     populations = outcome.populations
     assert {name: (item.items, item.unit) for name, item in populations.items()} == {
@@ -123,7 +124,7 @@ def test_the_benchmark_on_the_synthetic_world(model: MoCo, tmp_path: Path) -> No
 
 
 def test_real_images(model: MoCo, real_data: Path) -> None:
-    outcome = evals.evaluate("grounding", model, str(real_data), replace(SMALL, limit=8))
+    outcome = evaluate("grounding", model, str(real_data), replace(SMALL, limit=8))
     assert outcome.protocol["pictures_scored"] == 8
     split = object_sets.read_coco(str(real_data / "coco"), "val", 0)
     assert outcome.metrics["grounding/energy"] < 1

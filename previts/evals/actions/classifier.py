@@ -23,6 +23,7 @@ from previts.config.experiment import ModelConfig
 from previts.errors import InputError
 from previts.evals import training
 from previts.evals.actions import video_sets
+from previts.evals.features import device_of
 from previts.models.encoders import build_encoder, last_maps
 from previts.models.gradcam import attention_map
 from previts.models.moco import MoCo
@@ -89,14 +90,8 @@ def new_classifier(start: MoCo | Classifier, classes: Sequence[str], seed: int) 
     return made.to(device_of(start))
 
 
-def device_of(start: MoCo | Classifier) -> torch.device:
-    """Return the device of the encoder."""
-    device: torch.device = next(start.encoder.parameters()).device
-    return device
-
-
 def train_classifier(
-    start: MoCo | Classifier, data: video_sets.LabelledClips, config: EvaluationConfig, folder: str, what: str
+    start: MoCo | Classifier, data: video_sets.LabelledClips, config: EvaluationConfig, *, folder: str, what: str
 ) -> Classifier:
     """Return a classifier trained on the videos of `data`; every process of a group must call this.
 
@@ -112,12 +107,12 @@ def train_classifier(
         FloatingPointError: If the loss is not finite.
     """
     made = new_classifier(start, data.classes, config.seed)
-    fine_tune(made, data, config, folder, what)
+    fine_tune(made, data, config, folder=folder, what=what)
     return made
 
 
 def fine_tune(
-    classifier: Classifier, data: video_sets.LabelledClips, config: EvaluationConfig, folder: str, what: str
+    classifier: Classifier, data: video_sets.LabelledClips, config: EvaluationConfig, *, folder: str, what: str
 ) -> None:
     """Train all layers of a classifier in place; see `train_classifier`."""
     settings, count = config.actions, len(data.uris)
@@ -232,6 +227,23 @@ def _spread(item: video_sets.SpacedClips, device: torch.device) -> Tensor:
     """Return the clips of a video, (K, T, C, S, S); each frame is copied to the device once."""
     spread: Tensor = torch.from_numpy(item.frames).to(device)[torch.from_numpy(item.places).to(device)]
     return spread
+
+
+def protocol(config: EvaluationConfig) -> dict[str, Any]:
+    """Return how classifiers are trained and tested, for an outcome's protocol."""
+    settings = config.actions
+    return {
+        "classifier": "linear layer on pooled features; all layers trained by SGD, cosine updated once per epoch",
+        "epochs": settings.epochs,
+        "learning_rate": settings.lr,
+        "batch_size": settings.batch_size,
+        "processes": distributed.world_size(),
+        "clip": f"{settings.frames} consecutive frames at {video_sets.FPS:g} per second, "
+        f"{settings.size} x {settings.size}",
+        # not stated; RSPNet's code selects the best epoch on the test list
+        "epoch": "the last",
+        "test": f"{settings.test_clips} evenly spaced clips of the central square, with averaged logits",
+    }
 
 
 @torch.no_grad()

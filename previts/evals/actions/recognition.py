@@ -1,7 +1,7 @@
 """Action recognition in videos: UCF-101 and HMDB-51, by fine-tuning the encoder.
 
 PreViTS section 4.3, tables 2 and 3; figure 5 shows the attention of the classifiers. `classifier.py` has the training
-and the test, `clips.py` the layouts of the datasets.
+and the test, `video_sets.py` the layouts of the datasets.
 
 Shape suffixes: N videos, C classes or channels, T frames, S pixels of a side, t h w cells of the maps.
 """
@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from previts.config.evaluation import EvaluationConfig
-from previts.evals import features, labelled_images, metrics
+from previts.evals import features, frozen, labelled_images, metrics
 from previts.evals.actions import classifier, video_sets
 from previts.evals.actions.classifier import Classifier
 from previts.evals.outcome import Outcome, Population
@@ -34,25 +34,29 @@ def ucf101(model: MoCo, data_uri: str, config: EvaluationConfig, folder: str) ->
 
     Args:
         model: A video model; it does not change.
-        data_uri: Folder for `clips.read_ucf101`.
+        data_uri: Folder for `video_sets.read_ucf101`.
         config: Uses actions, limit, seed.
         folder: URI for the states to resume from; "" stores none.
 
     Raises:
         InputError: If a file of the layout is missing or damaged.
     """
-    return _recognise("ucf101", "UCF-101", video_sets.read_ucf101, model, data_uri, config, folder)
+    return _recognise(
+        "ucf101", "UCF-101", video_sets.read_ucf101, model=model, data_uri=data_uri, config=config, folder=folder
+    )
 
 
 def hmdb51(model: MoCo, data_uri: str, config: EvaluationConfig, folder: str) -> Outcome:
     """Fine-tune on HMDB-51 and score its test videos: `hmdb51/top1` and `hmdb51/top5`; see `ucf101`."""
-    return _recognise("hmdb51", "HMDB-51", video_sets.read_hmdb51, model, data_uri, config, folder)
+    return _recognise(
+        "hmdb51", "HMDB-51", video_sets.read_hmdb51, model=model, data_uri=data_uri, config=config, folder=folder
+    )
 
 
 def _recognise(
-    name: str, title: str, read: Read, model: MoCo, data_uri: str, config: EvaluationConfig, folder: str
+    name: str, title: str, read: Read, *, model: MoCo, data_uri: str, config: EvaluationConfig, folder: str
 ) -> Outcome:
-    before = features.weights_digest(model)
+    before = frozen.weights_digest(model)
     chosen = config.actions.split
     splits = ("1", "2", "3") if chosen == "all" else (chosen,)
     by_split: dict[str, dict[str, float]] = {}
@@ -63,7 +67,7 @@ def _recognise(
         train, test = (video_sets.limited(part, config.limit) for part in read(data_uri, split))
         what = f"{title} split {split}"
         place = files.join(folder, f"split-{split}") if folder else ""
-        made = classifier.train_classifier(model, train, config, place, what)
+        made = classifier.train_classifier(model, train, config, folder=place, what=what)
         logits_NC = classifier.test_classifier(made, test, config, what)
         by_split[split] = accuracies(name, logits_NC, np.array(test.labels))
         counts[split] = {"train": len(train.uris), "test": len(test.uris)}
@@ -74,12 +78,12 @@ def _recognise(
     return Outcome(
         metrics={key: float(np.mean([found[key] for found in by_split.values()])) for key in by_split[splits[0]]},
         protocol={
-            **classifier_protocol(config),
+            **classifier.protocol(config),
             "split": chosen,
             "classes": num_classes,
             "videos": counts,
             **({"by_split": by_split} if len(splits) > 1 else {}),
-            **features.unchanged(model, before),
+            **frozen.unchanged(model, before),
         },
         figures=first.figures if first else {},
         files=first.files if first else {},
@@ -97,23 +101,6 @@ def accuracies(name: str, logits_NC: classifier.Scores, labels_N: NDArray[np.int
     return {f"{name}/top{k}": metrics.top_k_accuracy(logits_NC, labels_N, k) for k in (1, 5)}
 
 
-def classifier_protocol(config: EvaluationConfig) -> dict[str, Any]:
-    """Return how classifiers of clips are trained and tested, for an outcome's protocol."""
-    settings = config.actions
-    return {
-        "classifier": "linear layer on pooled features; all layers trained by SGD, cosine updated once per epoch",
-        "epochs": settings.epochs,
-        "learning_rate": settings.lr,
-        "batch_size": settings.batch_size,
-        "processes": distributed.world_size(),
-        "clip": f"{settings.frames} consecutive frames at {video_sets.FPS:g} per second, "
-        f"{settings.size} x {settings.size}",
-        # not stated; RSPNet's code selects the best epoch on the test list
-        "epoch": "the last",
-        "test": f"{settings.test_clips} evenly spaced clips of the central square, with averaged logits",
-    }
-
-
 def attention_figure(
     made: Classifier, test: video_sets.LabelledClips, logits_NC: classifier.Scores, config: EvaluationConfig
 ) -> bytes:
@@ -122,7 +109,7 @@ def attention_figure(
     `names`, `classes` and `predicted` N, `frames` NTSSC uint8. `cams` NThw are the maps of the video's own class for
     its middle clip, at the time of each shown frame.
     """
-    settings, device = config.actions, classifier.device_of(made)
+    settings, device = config.actions, features.device_of(made)
     chosen = labelled_images.evenly(len(test.uris), FIGURE_CLIPS)
     shown_T = labelled_images.evenly(settings.frames, FIGURE_FRAMES)
     rows: dict[str, list[Any]] = {name: [] for name in ("names", "classes", "predicted", "frames", "cams")}

@@ -1,1 +1,1 @@
-"""Backgrounds Challenges: of images, of videos, and of the user's own images."""
+"""The Backgrounds Challenges of images and of videos, and the writer of variants of the user's own images."""

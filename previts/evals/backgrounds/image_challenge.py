@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from previts.config.benchmarks import CLASS_MAP
 from previts.config.evaluation import EvaluationConfig
 from previts.errors import InputError
-from previts.evals import features, imagenet, labelled_images, metrics
+from previts.evals import features, frozen, labelled_images, linear_classifier, metrics
 from previts.evals.outcome import Outcome, Population
 from previts.media.variants import VARIANTS
 from previts.models.moco import MoCo
@@ -25,7 +25,7 @@ from previts.storage import files
 TRAIN_FOLDERS = ("train/original", "original/train")
 
 
-def challenge(model: MoCo, data_uri: str, imagenet_uri: str, config: EvaluationConfig, folder: str) -> Outcome:
+def challenge(model: MoCo, data_uri: str, *, imagenet_uri: str, config: EvaluationConfig, folder: str) -> Outcome:
     """Score the eight variants: `in9/original` and so on in percent, and `in9/bg_gap` = mixed_same - mixed_rand.
 
     With `in_to_in9.json` next to the variants, the classifier is the paper's, trained on ImageNet-1k. Without that file
@@ -41,7 +41,7 @@ def challenge(model: MoCo, data_uri: str, imagenet_uri: str, config: EvaluationC
     Raises:
         InputError: If a variant or the training images are missing, or the class map does not match them.
     """
-    before = features.weights_digest(model)
+    before = frozen.weights_digest(model)
     variants = {
         name: labelled_images.limited(
             labelled_images.read_image_folder(files.join(data_uri, name, "val")), config.limit
@@ -63,7 +63,9 @@ def challenge(model: MoCo, data_uri: str, imagenet_uri: str, config: EvaluationC
         )
         to_in9_C = read_class_map(map_uri, len(train.classes), len(classes))
         centre = partial(labelled_images.load_centre, resize=config.resize, crop=config.crop)
-        head = imagenet.train_head(model, train, centre, config, folder, "ImageNet")
+        classifier = linear_classifier.train_classifier(
+            model, train, centre, config=config, folder=folder, what="ImageNet"
+        )
         view = "one centre crop per image"
         kind, what = "in1k head", f"argmax over all {len(to_in9_C)} classes of ImageNet, then {CLASS_MAP}; -1 is wrong"
     else:
@@ -72,14 +74,18 @@ def challenge(model: MoCo, data_uri: str, imagenet_uri: str, config: EvaluationC
         to_in9_C = np.arange(len(classes))
         # The published images already have one size, so training and test use whole images.
         view = "the whole image"
-        head = imagenet.train_head(model, train, whole, config, folder, "ImageNet-9")
+        classifier = linear_classifier.train_classifier(
+            model, train, whole, config=config, folder=folder, what="ImageNet-9"
+        )
         kind, what = "in9 head", "Paper: trains on ImageNet-1k; here on ImageNet-9's own training images"
     accuracy, populations = {}, {}
     for name, images in variants.items():
         labels_N = np.array(images.labels)
-        scores_NC = head.scores(features.extract(model, images.uris, whole, config.batch_size, f"in9 {name}"))
+        scores_NC = classifier.scores(
+            features.extract(model, images.uris, whole, batch_size=config.batch_size, what=f"in9 {name}")
+        )
         accuracy[name] = metrics.mapped_accuracy(scores_NC, labels_N, to_in9_C)
-        # A guess among the classes of the head. With a class map these are ImageNet's, most of which count as wrong.
+        # A guess among the classes of the classifier. Most of ImageNet's are not in ImageNet-9 and never right.
         chance = 100 * float((labels_N[:, None] == to_in9_C).mean())
         populations[f"in9/{name}"] = Population(len(labels_N), "images", chance)
     return Outcome(
@@ -90,11 +96,11 @@ def challenge(model: MoCo, data_uri: str, imagenet_uri: str, config: EvaluationC
         protocol={
             "head": kind,
             "prediction": what,
-            **imagenet.head_protocol(config, head, view),
+            **linear_classifier.protocol(config, classifier, view),
             "classes": list(classes),
             "images": {"train": len(train.uris), **{name: len(images.uris) for name, images in variants.items()}},
             "input": f"whole images; those not of {config.crop} x {config.crop} pixels are squashed to it",
-            **features.unchanged(model, before),
+            **frozen.unchanged(model, before),
         },
         populations=populations,
     )

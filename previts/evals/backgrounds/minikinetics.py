@@ -56,7 +56,7 @@ def read_minikinetics(uri: str) -> tuple[Kinetics, Kinetics]:
     if unknown := sorted({label for label, _ in listed["val"]} - set(classes)):
         raise InputError(f"{files.join(uri, 'val.csv')} has the class {unknown[0]!r}, which train.csv does not have")
     existing = _below(files.join(uri, "videos"))
-    train, val = (_present(uri, split, pairs, classes, existing) for split, pairs in listed.items())
+    train, val = (_present(uri, split, pairs, classes=classes, existing=existing) for split, pairs in listed.items())
     return train, val
 
 
@@ -92,7 +92,7 @@ def _rows(uri: str, columns: Sequence[str]) -> list[tuple[str, dict[str, str]]]:
 
 
 def _present(
-    uri: str, split: str, pairs: list[tuple[str, str]], classes: tuple[str, ...], existing: set[str]
+    uri: str, split: str, pairs: list[tuple[str, str]], *, classes: tuple[str, ...], existing: set[str]
 ) -> Kinetics:
     found = [(label, name) for label, name in pairs if f"{label}/{name}.mp4" in existing]
     if not found:

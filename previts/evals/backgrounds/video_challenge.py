@@ -18,10 +18,9 @@ from numpy.typing import NDArray
 from torch.nn import functional as F
 
 from previts.config.evaluation import EvaluationConfig
-from previts.evals import features, metrics
+from previts.evals import features, frozen, metrics
 from previts.evals.actions import classifier, video_sets
 from previts.evals.actions.classifier import Classifier
-from previts.evals.actions.recognition import classifier_protocol
 from previts.evals.backgrounds import jhmdb, minikinetics
 from previts.evals.outcome import Outcome, Population
 from previts.media.variants import VARIANTS
@@ -40,7 +39,7 @@ _TRAINED_ON = {
 
 
 def score_jhmdb(
-    model: MoCo, data_uri: str, ucf101_uri: str, config: EvaluationConfig, folder: str, classifier_uri: str
+    model: MoCo, data_uri: str, *, ucf101_uri: str, config: EvaluationConfig, folder: str, classifier_uri: str
 ) -> Outcome:
     """Score the eight variants of JHMDB's test clips: `jhmdb/original` and so on in percent.
 
@@ -51,7 +50,7 @@ def score_jhmdb(
     Args:
         model: A video model; it does not change.
         data_uri: Folder for `jhmdb.read_jhmdb`.
-        ucf101_uri: Folder for `clips.read_ucf101`; read only without a classifier.
+        ucf101_uri: Folder for `video_sets.read_ucf101`; read only without a classifier.
         config: Uses actions, backgrounds, limit, seed.
         folder: URI for the states to resume from; "" stores none.
         classifier_uri: The classifier that ucf101 stored for this model; "" trains one first.
@@ -59,7 +58,7 @@ def score_jhmdb(
     Raises:
         InputError: If a file of a layout is missing or damaged, or a clip has no partner in its class.
     """
-    before, train_on = features.weights_digest(model), config.backgrounds.train_on
+    before, train_on = frozen.weights_digest(model), config.backgrounds.train_on
     splits = ("1", "2", "3") if config.actions.split == "all" else (config.actions.split,)
     parts = {split: jhmdb.read_jhmdb(data_uri, split) for split in splits}
     shown = {
@@ -71,15 +70,17 @@ def score_jhmdb(
     # Before any training, so that a missing partner or mask is reported now.
     manifest = jhmdb.manifest(((*place, part) for place, part in shown.items()), config.seed)
     odd = {" ".join(place): asdict(jhmdb.count_oddities(part)) for place, part in shown.items()}
-    start = _start(model, ucf101_uri, config, folder, classifier_uri)
+    start = _start(model, ucf101_uri=ucf101_uri, config=config, folder=folder, classifier_uri=classifier_uri)
     by_split, counts, num_classes = {}, {}, 0
     for split, (train, test) in parts.items():
         what = f"JHMDB split {split}"
         train_of, test_of = (_limited(partial(jhmdb.varied, part, seed=config.seed), config) for part in (train, test))
         place = files.join(folder, f"split-{split}") if folder else ""
         once = _once_where_all_are_short(test, config)
-        found, made = _accuracies("jhmdb", VARIANTS, start, train_of, test_of, once, place, what)
-        grounding = _grounding(made, test, test_of("original"), config, what)
+        found, made = _accuracies(
+            "jhmdb", VARIANTS, start=start, train_of=train_of, test_of=test_of, config=once, folder=place, what=what
+        )
+        grounding = _grounding(made, test, test_of("original"), config=config, what=what)
         by_split[split] = {**found, **{f"{_name('jhmdb', config)}/{key}": value for key, value in grounding.items()}}
         counts[split] = {"train": len(train_of("original").uris), "test": len(test_of("original").uris)}
         num_classes = len(train.classes)
@@ -93,7 +94,7 @@ def score_jhmdb(
     return Outcome(
         metrics=means,
         protocol={
-            **classifier_protocol(config),
+            **classifier.protocol(config),
             "start": "the classifier that ucf101 left" if classifier_uri else "a classifier trained on UCF-101 here",
             "trained_on": _TRAINED_ON[train_on],
             "split": config.actions.split,
@@ -107,7 +108,7 @@ def score_jhmdb(
             "a cell that is half covered",
             "cam_energy_of_an_even_map": energy_chance,
             **({"by_split": by_split} if len(splits) > 1 else {}),
-            **features.unchanged(model, before),
+            **frozen.unchanged(model, before),
         },
         files={MANIFEST: manifest},
         populations={
@@ -130,20 +131,27 @@ def score_minikinetics(model: MoCo, data_uri: str, config: EvaluationConfig, fol
     Raises:
         InputError: If a file of the layout is missing or damaged.
     """
-    before = features.weights_digest(model)
+    before = frozen.weights_digest(model)
     train, val = minikinetics.read_minikinetics(data_uri)
     train_of, val_of = (_limited(partial(minikinetics.varied, part.videos), config) for part in (train, val))
     read = {"val": val_of} if config.backgrounds.train_on == "original" else {"train": train_of, "val": val_of}
     # Before any training, so that a missing file of boxes is reported now.
     nobody = {split: minikinetics.count_without_boxes(part("original")) for split, part in read.items()}
     found, _ = _accuracies(
-        "minikinetics", minikinetics.VARIANTS, model, train_of, val_of, config, folder, "mini-Kinetics"
+        "minikinetics",
+        minikinetics.VARIANTS,
+        start=model,
+        train_of=train_of,
+        test_of=val_of,
+        config=config,
+        folder=folder,
+        what="mini-Kinetics",
     )
     population = Population(len(val_of("original").uris), "videos", metrics.chance_accuracy(len(train.videos.classes)))
     return Outcome(
         metrics=found,
         protocol={
-            **classifier_protocol(config),
+            **classifier.protocol(config),
             "start": "the pretrained encoder",  # not stated: whether fine-tuned on UCF-101 first, as for JHMDB
             "trained_on": _TRAINED_ON[config.backgrounds.train_on],
             "classes": len(train.videos.classes),
@@ -151,7 +159,7 @@ def score_minikinetics(model: MoCo, data_uri: str, config: EvaluationConfig, fol
             "listed_but_not_there": {"train": train.missing, "val": val.missing},
             "no_fg": "all boxes of persons black, at the original size of the video",
             "videos_without_a_box": nobody,
-            **features.unchanged(model, before),
+            **frozen.unchanged(model, before),
         },
         populations=dict.fromkeys(found, population),
     )
@@ -174,19 +182,20 @@ def _once_where_all_are_short(part: jhmdb.PuppetClips, config: EvaluationConfig)
     )
 
 
-def _start(model: MoCo, ucf101_uri: str, config: EvaluationConfig, folder: str, classifier_uri: str) -> Classifier:
+def _start(model: MoCo, *, ucf101_uri: str, config: EvaluationConfig, folder: str, classifier_uri: str) -> Classifier:
     """Return the classifier of UCF-101 whose encoder is fine-tuned further."""
     if classifier_uri:
         return classifier.load_classifier(classifier_uri, model)
     split = "1" if config.actions.split == "all" else config.actions.split
     train = video_sets.limited(video_sets.read_ucf101(ucf101_uri, split)[0], config.limit)
     place = files.join(folder, "ucf101") if folder else ""
-    return classifier.train_classifier(model, train, config, place, f"UCF-101 split {split}")
+    return classifier.train_classifier(model, train, config, folder=place, what=f"UCF-101 split {split}")
 
 
 def _accuracies(
     name: str,
     variants: tuple[str, ...],
+    *,
     start: MoCo | Classifier,
     train_of: Part,
     test_of: Part,
@@ -201,7 +210,7 @@ def _accuracies(
         if original is None or config.backgrounds.train_on == "variant":
             place = files.join(folder, variant) if folder else ""
             label = what if config.backgrounds.train_on == "original" else f"{what} {variant}"
-            made = classifier.train_classifier(start, train_of(variant), config, place, label)
+            made = classifier.train_classifier(start, train_of(variant), config, folder=place, what=label)
             original = original or made
         test = test_of(variant)
         logits_NC = classifier.test_classifier(made, test, config, f"{what} {variant}")
@@ -213,14 +222,14 @@ def _accuracies(
 
 @torch.no_grad()
 def _grounding(
-    made: Classifier, part: jhmdb.PuppetClips, test: video_sets.LabelledClips, config: EvaluationConfig, what: str
+    made: Classifier, part: jhmdb.PuppetClips, test: video_sets.LabelledClips, *, config: EvaluationConfig, what: str
 ) -> dict[str, float]:
     """Return as fractions the share of the class's map on the person, and how often its strongest cell is there.
 
     `cam_chance` is the first number of an even map, `cam_pointing_chance` the second of a random cell. Processes share
     the clips.
     """
-    device, by_uri = classifier.device_of(made), {clip.uri: clip for clip in part.clips}
+    device, by_uri = features.device_of(made), {clip.uri: clip for clip in part.clips}
     world, count = distributed.world_size(), len(test.uris)
     mine = range(distributed.rank(), count, world)
     scores_RX = torch.zeros(-(-count // world), 4, dtype=torch.float64, device=device)

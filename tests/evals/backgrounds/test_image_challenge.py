@@ -4,15 +4,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
+from colour_images import image_model
 from PIL import Image
 
-from previts import evals
 from previts.config.evaluation import EvaluationConfig, LinearConfig
-from previts.config.experiment import Experiment, ModelConfig, ObjectiveConfig, OptimConfig
 from previts.errors import InputError
-from previts.evals import features, labelled_images
+from previts.evals import frozen
 from previts.evals.outcome import Population
+from previts.evals.run import evaluate
 from previts.media.variants import VARIANTS
 from previts.models.moco import MoCo
 
@@ -25,14 +24,7 @@ GREY = (128, 128, 128)
 
 @pytest.fixture(scope="module")
 def model() -> MoCo:
-    torch.set_num_threads(1)
-    torch.manual_seed(0)
-    experiment = Experiment(
-        model=ModelConfig(encoder="resnet18"),
-        objective=ObjectiveConfig(queue_size=64, batch_norm_groups=1),
-        optim=OptimConfig(batch_size=8),
-    )
-    return MoCo(experiment).eval()
+    return image_model()
 
 
 def paint(path: Path, inside: tuple[int, ...] | None, around: tuple[int, ...] | None, seed: int) -> None:
@@ -73,7 +65,7 @@ def write_in9(root: Path, shown_by: str, per_class: int = 6, train: str = "train
 
 
 def test_a_world_shown_by_backgrounds_collapses_without_them(model: MoCo, tmp_path: Path):
-    outcome = evals.evaluate("in9", model, str(write_in9(tmp_path, "background")), SMALL)
+    outcome = evaluate("in9", model, str(write_in9(tmp_path, "background")), SMALL)
     found = {name.removeprefix("in9/"): value for name, value in outcome.metrics.items()}
     assert sorted(found) == sorted((*VARIANTS, "bg_gap"))
     assert min(found["original"], found["mixed_same"], found["only_bg_t"]) > 90
@@ -83,11 +75,11 @@ def test_a_world_shown_by_backgrounds_collapses_without_them(model: MoCo, tmp_pa
     assert found["bg_gap"] == pytest.approx(found["mixed_same"] - found["mixed_rand"])
     assert found["bg_gap"] > 50
     assert outcome.protocol["head"] == "in9 head"
-    assert outcome.protocol["weights_before"] == outcome.protocol["weights_after"] == features.weights_digest(model)
+    assert outcome.protocol["weights_before"] == outcome.protocol["weights_after"] == frozen.weights_digest(model)
 
 
 def test_a_world_shown_by_foregrounds_does_not_mind_other_backgrounds(model: MoCo, tmp_path: Path):
-    outcome = evals.evaluate("in9", model, str(write_in9(tmp_path, "foreground", train="original/train")), SMALL)
+    outcome = evaluate("in9", model, str(write_in9(tmp_path, "foreground", train="original/train")), SMALL)
     found = {name.removeprefix("in9/"): value for name, value in outcome.metrics.items()}
     assert min(found[name] for name in ("original", "mixed_same", "mixed_rand", "mixed_next")) > 90
     assert max(found[name] for name in ("no_fg", "only_bg_b", "only_bg_t")) < 45
@@ -110,7 +102,7 @@ def test_imagenet_head_maps_its_classes_and_minus_one_is_wrong(model: MoCo, tmp_
     write_imagenet(tmp_path)
     mapping = tmp_path / "in9" / "in_to_in9.json"
     mapping.write_text(json.dumps({"0": 2, "1": 0, "2": -1, "3": 1, "4": 2}))
-    outcome = evals.evaluate("in9", model, str(tmp_path), SMALL)
+    outcome = evaluate("in9", model, str(tmp_path), SMALL)
     assert outcome.protocol["head"] == "in1k head"
     assert outcome.metrics["in9/original"] > 90
     # Of five classes of the head two are class 2, one is class 0, one is class 1, and one is no class.
@@ -118,7 +110,7 @@ def test_imagenet_head_maps_its_classes_and_minus_one_is_wrong(model: MoCo, tmp_
     assert outcome.populations["in9/original"] == Population(images, "images", pytest.approx(100 * (1 + 1 + 2) / 15))
     # The class that looks like 00_dog is of no class now: its third of the images is lost, the others are not.
     mapping.write_text(json.dumps({"0": 2, "1": -1, "2": 0, "3": 1, "4": 2}))
-    assert evals.evaluate("in9", model, str(tmp_path), SMALL).metrics["in9/original"] == pytest.approx(66.7, abs=7)
+    assert evaluate("in9", model, str(tmp_path), SMALL).metrics["in9/original"] == pytest.approx(66.7, abs=7)
 
 
 def test_class_map_must_fit_the_folders(model: MoCo, tmp_path: Path):
@@ -126,40 +118,33 @@ def test_class_map_must_fit_the_folders(model: MoCo, tmp_path: Path):
     mapping = tmp_path / "in9" / "in_to_in9.json"
     mapping.write_text(json.dumps({str(number): 0 for number in range(1000)}))
     with pytest.raises(InputError, match="imagenet/train/<class>"):
-        evals.evaluate("in9", model, str(tmp_path), SMALL)
+        evaluate("in9", model, str(tmp_path), SMALL)
     write_imagenet(tmp_path)
     with pytest.raises(InputError, match="every number below 5"):
-        evals.evaluate("in9", model, str(tmp_path), SMALL)
+        evaluate("in9", model, str(tmp_path), SMALL)
     mapping.write_text(json.dumps({"0": 3, "1": 0, "2": -1, "3": 1, "4": 2}))
     with pytest.raises(InputError, match="number below 3"):
-        evals.evaluate("in9", model, str(tmp_path), SMALL)
+        evaluate("in9", model, str(tmp_path), SMALL)
 
 
 def test_layout_errors_name_the_folder(model: MoCo, tmp_path: Path):
     with pytest.raises(InputError, match="in9/original/val/<class>"):
-        evals.evaluate("in9", model, str(tmp_path), SMALL)
+        evaluate("in9", model, str(tmp_path), SMALL)
     write_in9(tmp_path, "background", per_class=1)
     (tmp_path / "in9" / "train").rename(tmp_path / "elsewhere")
     with pytest.raises(InputError, match="no training data for the classifier"):
-        evals.evaluate("in9", model, str(tmp_path), SMALL)
+        evaluate("in9", model, str(tmp_path), SMALL)
     (tmp_path / "elsewhere").rename(tmp_path / "in9" / "train")
     (tmp_path / "in9" / "only_fg" / "val" / "00_dog").rename(tmp_path / "in9" / "only_fg" / "val" / "00_cat")
     with pytest.raises(InputError, match="only_fg/val has the classes 00_cat"):
-        evals.evaluate("in9", model, str(tmp_path), SMALL)
+        evaluate("in9", model, str(tmp_path), SMALL)
     (tmp_path / "in9" / "only_fg").rename(tmp_path / "only_fg")
     with pytest.raises(InputError, match="in9/only_fg/val/<class>"):
-        evals.evaluate("in9", model, str(tmp_path), SMALL)
-
-
-def test_images_of_the_crops_size_go_in_as_they_are(tmp_path: Path):
-    paint(tmp_path / "image.png", COLOURS[0], COLOURS[1], 0)
-    pixels = np.asarray(Image.open(tmp_path / "image.png")).transpose(2, 0, 1)
-    assert (labelled_images.load_whole(str(tmp_path / "image.png"), size=SIDE) == pixels).all()
-    assert labelled_images.load_whole(str(tmp_path / "image.png"), size=32).shape == (3, 32, 32)
+        evaluate("in9", model, str(tmp_path), SMALL)
 
 
 @pytest.mark.slow
 def test_real_variants(model: MoCo, real_data: Path):
-    outcome = evals.evaluate("in9", model, str(real_data), replace(SMALL, limit=10))
+    outcome = evaluate("in9", model, str(real_data), replace(SMALL, limit=10))
     assert len(outcome.protocol["classes"]) == 5
     assert all(0 <= outcome.metrics[f"in9/{name}"] <= 100 for name in VARIANTS)

@@ -6,7 +6,6 @@ import numpy as np
 import puppet_clips
 import pytest
 
-from previts import evals
 from previts.config.evaluation import ActionsConfig, BackgroundsConfig, EvaluationConfig
 from previts.demo import TINY
 from previts.demo.files import write_mp4
@@ -15,6 +14,7 @@ from previts.errors import InputError
 from previts.evals.actions import video_sets
 from previts.evals.backgrounds import minikinetics
 from previts.evals.outcome import Population
+from previts.evals.run import evaluate
 from previts.media import masks
 from previts.models.moco import MoCo
 
@@ -153,7 +153,7 @@ def test_boxes_that_cannot_be_right_are_named(root: Path, tmp_path: Path):
 
 @pytest.mark.slow
 def test_a_classifier_of_persons_collapses_without_them(model: MoCo, root: Path):
-    outcome = evals.evaluate("minikinetics", model, str(root.parent), EvaluationConfig(actions=FAST))
+    outcome = evaluate("minikinetics", model, str(root.parent), EvaluationConfig(actions=FAST))
     assert set(outcome.metrics) == {"minikinetics/original", "minikinetics/no_fg"}
     assert outcome.metrics["minikinetics/original"] > 85
     assert outcome.metrics["minikinetics/no_fg"] < 60
@@ -174,10 +174,10 @@ def test_the_demo_worlds_minikinetics(model: MoCo, tmp_path: Path):
     boxes = minikinetics.read_boxes(minikinetics.boxes_uri(uri))
     assert [boxes[t] for t in range(len(film))] == [[tuple(masks.box(frame.masks[0]))] for frame in film]
     brief = EvaluationConfig(actions=replace(FAST, epochs=1))
-    assert set(evals.evaluate("minikinetics", model, str(tmp_path), brief).metrics) == {
+    assert set(evaluate("minikinetics", model, str(tmp_path), brief).metrics) == {
         "minikinetics/original", "minikinetics/no_fg",
     }  # fmt: skip
     by_variant = replace(brief, backgrounds=BackgroundsConfig(train_on="variant"))
-    outcome = evals.evaluate("minikinetics", model, str(tmp_path), by_variant, str(tmp_path / "work"))
+    outcome = evaluate("minikinetics", model, str(tmp_path), by_variant, folder=str(tmp_path / "work"))
     assert set(outcome.metrics) == {"minikinetics_by_variant/original", "minikinetics_by_variant/no_fg"}
     assert {path.name for path in (tmp_path / "work").iterdir()} == {"original", "no_fg"}

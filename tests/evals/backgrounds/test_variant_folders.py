@@ -4,14 +4,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
+from colour_images import image_model
 from PIL import Image
 
-from previts import evals
 from previts.config.evaluation import EvaluationConfig, LinearConfig
-from previts.config.experiment import Experiment, ModelConfig, ObjectiveConfig, OptimConfig
 from previts.errors import InputError
 from previts.evals.backgrounds import variant_folders
+from previts.evals.run import evaluate
 from previts.media import variants
 from previts.media.variants import MIXED, VARIANTS
 from previts.models.moco import MoCo
@@ -20,7 +19,7 @@ COLOURS = {"ant": (230, 30, 30), "bee": (30, 230, 30), "cow": (30, 30, 230)}
 
 
 def write_images(root: Path, count: int = 4, side: int = 48, suffix: str = ".png", train: Path | None = None) -> None:
-    """Grey discs before the colour of their class: what a classifier can tell them by is behind the object."""
+    """Grey discs on a background with the colour of their class: only the background shows the class."""
     rng = np.random.default_rng(0)
     for class_name, colour in COLOURS.items():
         for number in range(3 * count if train else count):
@@ -33,12 +32,12 @@ def write_images(root: Path, count: int = 4, side: int = 48, suffix: str = ".png
                 (train / class_name).mkdir(parents=True, exist_ok=True)
                 image.save(train / class_name / f"{number}.png")
                 continue
-            for folder, name, picture in (
+            for folder, name, saved in (
                 ("images", f"{number}{suffix}", image),
                 ("masks", f"{number}.png", Image.fromarray(disc.astype(np.uint8))),
             ):
                 (root / folder / class_name).mkdir(parents=True, exist_ok=True)
-                picture.save(root / folder / class_name / name)
+                saved.save(root / folder / class_name / name)
 
 
 def write(root: Path, out: str = "out", seed: int = 0) -> str:
@@ -54,10 +53,10 @@ def rows(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def test_files_are_the_variants_and_the_manifest_says_whose_background_it_is(tmp_path: Path):
+def test_files_are_the_variants_and_the_manifest_has_the_source_of_each_background(tmp_path: Path):
     write_images(tmp_path)
-    told = write(tmp_path, seed=3)
-    assert told.startswith("8 variants of 12 images of 3 classes")
+    summary = write(tmp_path, seed=3)
+    assert summary.startswith("8 variants of 12 images of 3 classes")
     found = rows(tmp_path / "out" / "manifest.csv")
     assert len(found) == 8 * 12
     assert {row["seed"] for row in found} == {"3"}
@@ -79,7 +78,7 @@ def test_files_are_the_variants_and_the_manifest_says_whose_background_it_is(tmp
         np.testing.assert_array_equal(shown, (mask > 0) * np.uint8(255))
 
 
-def test_jpegs_stay_jpegs_and_are_near_the_variants(tmp_path: Path):
+def test_variants_of_jpegs_are_jpegs_and_close_to_the_exact_variants(tmp_path: Path):
     write_images(tmp_path, suffix=".JPEG")
     write(tmp_path)
     path = tmp_path / "out" / "only_bg_t" / "val" / "bee" / "1.JPEG"
@@ -90,23 +89,17 @@ def test_jpegs_stay_jpegs_and_are_near_the_variants(tmp_path: Path):
 
 @pytest.fixture(scope="module")
 def model() -> MoCo:
-    torch.manual_seed(0)
-    experiment = Experiment(
-        model=ModelConfig(encoder="resnet18"),
-        objective=ObjectiveConfig(queue_size=64, batch_norm_groups=1),
-        optim=OptimConfig(batch_size=8),
-    )
-    return MoCo(experiment).eval()
+    return image_model()
 
 
 @pytest.mark.slow
-def test_the_benchmark_reads_what_was_written_and_collapses_where_backgrounds_are_lost(model: MoCo, tmp_path: Path):
+def test_the_benchmark_reads_the_variants_and_loses_accuracy_without_backgrounds(model: MoCo, tmp_path: Path):
     write_images(tmp_path, count=6, train=tmp_path / "in9" / "train" / "original")
     write(tmp_path, "in9")
     config = EvaluationConfig(resize=64, crop=64, batch_size=18, linear=LinearConfig(views="cached"))
-    found = evals.evaluate("in9", model, str(tmp_path), config).metrics
+    found = evaluate("in9", model, str(tmp_path), config).metrics
     assert set(found) == {f"in9/{name}" for name in (*VARIANTS, "bg_gap")}
-    # The colour behind the object tells the class: what keeps it is solved, what exchanges it is lost.
+    # Only the background shows the class. Variants that keep it are solved; variants that exchange it are not.
     assert min(found[f"in9/{name}"] for name in ("original", "mixed_same", "only_bg_t")) > 90
     assert found["in9/mixed_next"] < 10
     assert max(found["in9/mixed_rand"], found["in9/only_fg"]) < 67
@@ -116,7 +109,7 @@ def files(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-def test_a_stopped_call_goes_on_and_a_finished_one_is_left_alone(tmp_path: Path):
+def test_an_interrupted_call_resumes_and_a_complete_folder_is_unchanged(tmp_path: Path):
     write_images(tmp_path)
     write(tmp_path)
     out = tmp_path / "out"
@@ -124,7 +117,7 @@ def test_a_stopped_call_goes_on_and_a_finished_one_is_left_alone(tmp_path: Path)
     times = {path: path.stat().st_mtime_ns for path in out.rglob("*")}
     write(tmp_path)
     assert {path: path.stat().st_mtime_ns for path in out.rglob("*")} == times
-    # What a stop leaves: no manifest, one image not begun, one begun.
+    # The state after an interruption: no manifest, one image without variants, one with some of them.
     (out / "manifest.csv").rename(out / "begun.csv")
     for variant in (*VARIANTS, "fg_mask"):
         (out / variant / "val" / "ant" / "0.png").unlink()
@@ -136,39 +129,39 @@ def test_a_stopped_call_goes_on_and_a_finished_one_is_left_alone(tmp_path: Path)
     assert done.stat().st_mtime_ns == times[done]
 
 
-def test_another_seed_or_image_is_not_mixed_into_a_folder(tmp_path: Path):
+def test_a_folder_of_another_seed_or_of_other_images_is_refused(tmp_path: Path):
     write_images(tmp_path)
     write(tmp_path)
-    with pytest.raises(InputError, match=r"out/manifest.csv is of other images, masks or another seed"):
+    with pytest.raises(InputError, match=r"out/manifest.csv was written for other images, masks or another seed"):
         write(tmp_path, seed=1)
     shutil.copy(tmp_path / "images/ant/0.png", tmp_path / "images/ant/1.png")
-    with pytest.raises(InputError, match=r"out/manifest.csv is of other"):
+    with pytest.raises(InputError, match=r"out/manifest.csv was written for other"):
         write(tmp_path)
     (tmp_path / "out" / "manifest.csv").unlink()
-    with pytest.raises(InputError, match=r"out/original is there already"):
+    with pytest.raises(InputError, match=r"out/original exists but has no manifest"):
         write(tmp_path)
 
 
-def test_objects_out_of_sight_are_left_out_and_those_that_fill_the_image_are_counted(tmp_path: Path):
+def test_images_with_empty_masks_are_left_out_and_objects_that_fill_the_image_are_counted(tmp_path: Path):
     write_images(tmp_path)
     for name, value in (("0", 0), ("1", 7)):
         Image.fromarray(np.full((48, 56), value, np.uint8)).save(tmp_path / "masks" / "cow" / f"{name}.png")
-    told = write(tmp_path)
-    assert "8 variants of 11 images" in told
-    assert "masks are empty: 1, the first is" in told
-    assert "images/cow/0.png" in told
-    assert "only_bg_t is black: 1" in told
+    summary = write(tmp_path)
+    assert "8 variants of 11 images" in summary
+    assert "Images with an empty mask, left out: 1, such as" in summary
+    assert "images/cow/0.png" in summary
+    assert "which makes only_bg_t black: 1" in summary
     assert not pixels(tmp_path / "out" / "only_bg_t" / "val" / "cow" / "1.png").any()
     assert not any(path.stem == "0" for path in (tmp_path / "out").rglob("cow/*"))
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "P", "I;16", "RGB", "RGBA", "LA"])
-def test_masks_may_be_of_any_kind(mode: str, tmp_path: Path):
+def test_masks_of_any_image_mode_are_read(mode: str, tmp_path: Path):
     truth = np.zeros((6, 8), bool)
     truth[2:4, 3:7] = True
     if mode == "P":
         image = Image.fromarray(truth.astype(np.uint8), "P")
-        image.putpalette([0, 0, 0, 0, 0, 0])  # the object's colour is black too; its number is what counts
+        image.putpalette([0, 0, 0, 0, 0, 0])  # the colour of the object is black too; only its number counts
     elif mode == "I;16":
         image = Image.fromarray(truth.astype(np.uint16) * 300)
     elif mode in ("RGB", "RGBA"):
@@ -179,7 +172,7 @@ def test_masks_may_be_of_any_kind(mode: str, tmp_path: Path):
     np.testing.assert_array_equal(variant_folders.read_mask(str(tmp_path / "mask.png")), truth)
 
 
-def test_what_is_wrong_with_the_files_is_named(tmp_path: Path):
+def test_errors_of_the_layout_name_the_file(tmp_path: Path):
     write_images(tmp_path)
     images, masks = tmp_path / "images", tmp_path / "masks"
     mask = masks / "bee" / "2.png"
@@ -195,7 +188,7 @@ def test_what_is_wrong_with_the_files_is_named(tmp_path: Path):
         write(tmp_path)
     mask.write_bytes(kept)
     shutil.copy(images / "bee" / "2.png", images / "bee" / "2.jpg")
-    with pytest.raises(InputError, match="two images are called bee/2"):
+    with pytest.raises(InputError, match="two images have the name bee/2"):
         write(tmp_path)
     (images / "bee" / "2.jpg").unlink()
     for number in (1, 2, 3):
@@ -208,12 +201,12 @@ def test_what_is_wrong_with_the_files_is_named(tmp_path: Path):
 
 
 @pytest.mark.slow
-def test_real_variants_that_others_made_are_met(real_data: Path, tmp_path: Path):
-    """Real images whose variants another program made; its tiles cover the whole frame, so they are not compared."""
-    theirs = real_data / "in9"
-    variant_folders.write(str(theirs / "original" / "val"), str(theirs / "fg_mask" / "val"), str(tmp_path), 0)
-    for mask_path in sorted((theirs / "fg_mask" / "val").rglob("*.png")):
-        name = mask_path.relative_to(theirs / "fg_mask" / "val").with_suffix(".jpg")
+def test_variants_are_close_to_those_of_another_program(real_data: Path, tmp_path: Path):
+    """Real images whose variants another program wrote. Its tiles cover the whole frame, so they are not compared."""
+    published = real_data / "in9"
+    variant_folders.write(str(published / "original" / "val"), str(published / "fg_mask" / "val"), str(tmp_path), 0)
+    for mask_path in sorted((published / "fg_mask" / "val").rglob("*.png")):
+        name = mask_path.relative_to(published / "fg_mask" / "val").with_suffix(".jpg")
         for variant in ("original", "only_fg", "no_fg", "only_bg_b"):
-            one, other = (pixels(root / variant / "val" / name).astype(float) for root in (theirs, tmp_path))
+            one, other = (pixels(root / variant / "val" / name).astype(float) for root in (published, tmp_path))
             assert np.abs(one - other).mean() < 2.5, (variant, name)  # both are JPEG

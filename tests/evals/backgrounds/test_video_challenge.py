@@ -10,15 +10,15 @@ import puppet_clips
 import pytest
 import torch
 
-from previts import evals
 from previts.config.evaluation import ActionsConfig, BackgroundsConfig, EvaluationConfig
 from previts.demo import TINY
 from previts.demo.sets import world_videos
 from previts.errors import InputError
-from previts.evals import features
+from previts.evals import frozen
 from previts.evals.actions import classifier, video_sets
 from previts.evals.backgrounds import jhmdb, video_challenge
-from previts.evals.outcome import Population
+from previts.evals.outcome import Outcome, Population
+from previts.evals.run import evaluate
 from previts.media.variants import MIXED, VARIANTS
 from previts.models.moco import MoCo
 from previts.storage import files
@@ -34,7 +34,7 @@ def model() -> MoCo:
     return puppet_clips.small_model()
 
 
-def percent(outcome: evals.Outcome) -> dict[str, float]:
+def percent(outcome: Outcome) -> dict[str, float]:
     return {key.removeprefix("jhmdb/"): value for key, value in outcome.metrics.items()}
 
 
@@ -50,7 +50,7 @@ def root(model: MoCo, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.slow
 def test_a_classifier_of_backgrounds_collapses_without_them(model: MoCo, root: Path):
     config = EvaluationConfig(actions=FAST)
-    outcome = evals.evaluate("jhmdb", model, str(root), config, "", str(root / "classifier.pt"))
+    outcome = evaluate("jhmdb", model, str(root), config, folder="", classifier_uri=str(root / "classifier.pt"))
     found = percent(outcome)
     assert set(found) == {*VARIANTS, *CAMS}
     assert min(found["original"], found["mixed_same"]) > 85
@@ -63,7 +63,7 @@ def test_a_classifier_of_backgrounds_collapses_without_them(model: MoCo, root: P
     lucky = np.mean([row["class"] == row["background_class"] for row in rows if row["variant"] == "mixed_rand"])
     assert found["mixed_rand"] == pytest.approx(100 * lucky, abs=23)
     protocol = outcome.protocol
-    assert protocol["weights_before"] == protocol["weights_after"] == features.weights_digest(model)
+    assert protocol["weights_before"] == protocol["weights_after"] == frozen.weights_digest(model)
     assert protocol["clips"] == {"1": {"train": 12, "test": 9}}
     assert outcome.populations.keys() == outcome.metrics.keys()
     assert outcome.populations["jhmdb/mixed_rand"] == Population(9, "clips", pytest.approx(100 / 3))
@@ -76,7 +76,7 @@ def test_a_classifier_of_backgrounds_collapses_without_them(model: MoCo, root: P
 def test_a_classifier_of_persons_keeps_its_accuracy_on_other_backgrounds(model: MoCo, root: Path, tmp_path: Path):
     puppet_clips.write_jhmdb(tmp_path / "jhmdb", "person")
     config = EvaluationConfig(actions=FAST)
-    outcome = evals.evaluate("jhmdb", model, str(tmp_path), config, "", str(root / "classifier.pt"))
+    outcome = evaluate("jhmdb", model, str(tmp_path), config, folder="", classifier_uri=str(root / "classifier.pt"))
     found = percent(outcome)
     assert min(found[name] for name in ("original", *MIXED)) > 85
     assert max(found[name] for name in ("no_fg", "only_bg_b", "only_bg_t")) < 50
@@ -101,7 +101,7 @@ def test_attention_is_compared_with_the_person_at_the_same_place_and_time(model:
         hit = float(cam.max() > 0 and shares[peak] >= 0.5)
         expected.append((energy, hit, shares.mean(), (shares >= 0.5).mean()))
     config = EvaluationConfig(actions=FAST)
-    found = video_challenge._grounding(made, test, videos, config, "attention")
+    found = video_challenge._grounding(made, test, videos, config=config, what="attention")
     assert list(found) == ["cam_energy", "cam_pointing", "cam_chance", "cam_pointing_chance"]
     np.testing.assert_allclose(list(found.values()), np.mean(expected, axis=0), atol=1e-5)
     # The share of a square of 26 pixels, of which the crop may remove a part.
@@ -135,12 +135,12 @@ def test_without_a_classifier_one_is_trained_on_ucf101_and_a_stopped_call_resume
     world = tmp_path / "world"
     world_videos.write_jhmdb(str(world / "jhmdb"), TINY)
     world_videos.write_ucf101(str(world / "ucf101"), TINY)
-    first = evals.evaluate("jhmdb", model, str(world), BRIEF, str(tmp_path / "work"))
+    first = evaluate("jhmdb", model, str(world), BRIEF, folder=str(tmp_path / "work"))
     assert first.protocol["start"] == "a classifier trained on UCF-101 here"
     assert set(percent(first)) == {*VARIANTS, *CAMS}
     states = {path: path.stat().st_mtime_ns for path in (tmp_path / "work").rglob("state-*.pt")}
     assert {path.parent.relative_to(tmp_path / "work").as_posix() for path in states} == {"ucf101", "split-1/original"}
-    again = evals.evaluate("jhmdb", model, str(world), BRIEF, str(tmp_path / "work"))
+    again = evaluate("jhmdb", model, str(world), BRIEF, folder=str(tmp_path / "work"))
     assert again.metrics == first.metrics
     assert again.files == first.files
     assert {path: path.stat().st_mtime_ns for path in states} == states
@@ -150,7 +150,7 @@ def test_without_a_classifier_one_is_trained_on_ucf101_and_a_stopped_call_resume
 def test_numbers_of_classifiers_trained_on_variants_have_other_names(model: MoCo, root: Path, tmp_path: Path):
     config = replace(BRIEF, backgrounds=BackgroundsConfig(train_on="variant"))
     start = str(root / "classifier.pt")
-    outcome = evals.evaluate("jhmdb", model, str(root), config, str(tmp_path), start)
+    outcome = evaluate("jhmdb", model, str(root), config, folder=str(tmp_path), classifier_uri=start)
     assert set(outcome.metrics) == {f"jhmdb_by_variant/{name}" for name in (*VARIANTS, *CAMS)}
     assert {path.name for path in (tmp_path / "split-1").iterdir()} == set(VARIANTS)
     rows = list(csv.DictReader(io.StringIO(outcome.files["manifest.csv"].decode())))
@@ -158,7 +158,9 @@ def test_numbers_of_classifiers_trained_on_variants_have_other_names(model: MoCo
     # The training clips of each kind were what the name says: this one saw nothing but persons on black.
     train, _ = jhmdb.read_jhmdb(str(root / "jhmdb"), "1")
     chosen = video_sets.limited(jhmdb.varied(train, "only_fg", 0), 3)
-    made = classifier.train_classifier(classifier.load_classifier(start, model), chosen, config, "", "only_fg")
+    made = classifier.train_classifier(
+        classifier.load_classifier(start, model), chosen, config, folder="", what="only_fg"
+    )
     state = torch.load(next((tmp_path / "split-1" / "only_fg").glob("*.pt")), weights_only=True)
     torch.testing.assert_close(state["module"]["head.weight"], made.head.weight.detach())
 
@@ -166,7 +168,7 @@ def test_numbers_of_classifiers_trained_on_variants_have_other_names(model: MoCo
 @pytest.mark.slow
 def test_all_splits_give_their_mean(model: MoCo, root: Path):
     config = replace(BRIEF, actions=replace(BRIEF.actions, split="all"))
-    outcome = evals.evaluate("jhmdb", model, str(root), config, "", str(root / "classifier.pt"))
+    outcome = evaluate("jhmdb", model, str(root), config, folder="", classifier_uri=str(root / "classifier.pt"))
     by_split = outcome.protocol["by_split"]
     assert list(by_split) == ["1", "2", "3"]
     for name in VARIANTS:
@@ -178,10 +180,10 @@ def test_all_splits_give_their_mean(model: MoCo, root: Path):
 def test_errors_are_reported_before_any_training(model: MoCo, tmp_path: Path):
     puppet_clips.write_jhmdb(tmp_path / "jhmdb", test=1)
     with pytest.raises(InputError, match="is alone in its class, and mixed_same"):
-        evals.evaluate("jhmdb", model, str(tmp_path), BRIEF)
+        evaluate("jhmdb", model, str(tmp_path), BRIEF)
     puppet_clips.write_jhmdb(tmp_path / "other" / "jhmdb")
     with pytest.raises(InputError, match=r"classifier names .*nowhere\.pt"):
-        evals.evaluate("jhmdb", model, str(tmp_path / "other"), BRIEF, "", str(tmp_path / "nowhere.pt"))
+        evaluate("jhmdb", model, str(tmp_path / "other"), BRIEF, folder="", classifier_uri=str(tmp_path / "nowhere.pt"))
     with pytest.raises(InputError, match=r"ucf101/ucfTrainTestlist/classInd\.txt is missing"):
-        evals.evaluate("jhmdb", model, str(tmp_path / "other"), BRIEF)
+        evaluate("jhmdb", model, str(tmp_path / "other"), BRIEF)
     assert not files.exists(str(tmp_path / "ucf101"))

@@ -1,0 +1,67 @@
+"""Oracles: torchvision's transforms, sets counted by hand."""
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from torchvision.transforms import CenterCrop, Compose, InterpolationMode, Resize
+
+from previts.errors import InputError
+from previts.evals import labelled_images
+
+
+@pytest.mark.parametrize("size", [(80, 70), (70, 81), (333, 250), (64, 64), (65, 640)])
+def test_centre_crop_equals_torchvision(size: tuple[int, int]):
+    noise = np.random.default_rng(0).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
+    image = Image.fromarray(noise)
+    oracle = Compose([Resize(72, InterpolationMode.BILINEAR), CenterCrop(64)])(image)
+    assert (labelled_images.centre_crop(image, 72, 64) == np.asarray(oracle).transpose(2, 0, 1)).all()
+
+
+def test_random_crop_depends_only_on_its_generator():
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (90, 120, 3), dtype=np.uint8))
+    crops = [labelled_images.random_crop(image, 32, np.random.default_rng(seed)) for seed in (1, 1, 2)]
+    assert (crops[0] == crops[1]).all()
+    assert (crops[0] != crops[2]).any()
+    assert labelled_images.random_crop(Image.new("L", (400, 4)), 32, np.random.default_rng(0)).shape == (3, 32, 32)
+
+
+def test_whole_images_of_the_right_size_are_unchanged(tmp_path: Path):
+    pixels = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "image.png")
+    assert (labelled_images.load_whole(str(tmp_path / "image.png"), size=64) == pixels.transpose(2, 0, 1)).all()
+    assert labelled_images.load_whole(str(tmp_path / "image.png"), size=32).shape == (3, 32, 32)
+
+
+def test_grey_palette_and_transparent_images_are_read(tmp_path: Path):
+    for mode in ("L", "P", "RGBA", "CMYK", "1"):
+        buffer = io.BytesIO()
+        Image.new(mode, (70, 90)).save(buffer, "TIFF" if mode == "CMYK" else "PNG")
+        (tmp_path / mode).write_bytes(buffer.getvalue())
+        assert labelled_images.load_centre(str(tmp_path / mode), resize=64, crop=64).shape == (3, 64, 64)
+
+
+def test_a_limit_takes_evenly_spaced_items_from_first_to_last():
+    assert labelled_images.evenly(5, 0) == [0, 1, 2, 3, 4]
+    assert labelled_images.evenly(9, 3) == [0, 4, 8]
+    assert labelled_images.evenly(3, 9) == [0, 1, 2]
+    assert labelled_images.evenly(9, 1) == [0]
+    for count in range(1, 40):
+        for limit in range(1, count + 1):
+            assert len(set(labelled_images.evenly(count, limit))) == limit
+
+
+def test_folders_are_classes_and_images_are_sorted(tmp_path: Path):
+    for name in ("b/2.png", "b/10.JPG", "a/x/1.webp", "a/notes.txt", "top.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(b"")
+    found = labelled_images.read_image_folder(str(tmp_path))
+    assert found.classes == ("a", "b")
+    assert [uri.removeprefix(f"{tmp_path}/") for uri in found.uris] == ["a/x/1.webp", "b/10.JPG", "b/2.png"]
+    assert found.labels == (0, 1, 1)
+    assert labelled_images.read_image_folder(str(tmp_path), ("b", "c", "a")).labels == (2, 0, 0)
+    assert labelled_images.limited(found, 2).labels == (0, 1)
+    with pytest.raises(InputError, match=r"/b is not a class of the training split"):
+        labelled_images.read_image_folder(str(tmp_path), ("a",))
