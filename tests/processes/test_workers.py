@@ -65,7 +65,7 @@ def die(_):
 
 
 def test_a_worker_that_dies_says_what_may_help():
-    with workers.pool(2) as run, pytest.raises(InputError, match=r"a worker process died: .*PREVITS_WORKERS=1"):
+    with workers.pool(2) as run, pytest.raises(InputError, match=r"a worker process died; .*PREVITS_WORKERS=1"):
         list(run(die, [1]))
 
 

@@ -155,7 +155,7 @@ def test_processes_that_start_at_once_share_group_and_store(tmp_path: Path):
         for run in found["arms"]
     }
     assert lengths == {"fa": 30, "fb": 60}
-    assert "MLflow does not take" not in "".join(errors)
+    assert "MLflow does not accept" not in "".join(errors)
 
 
 class Server:
@@ -222,7 +222,7 @@ def test_outages_never_stop_the_work_and_lose_nothing(
     run.artifact(str(tmp_path / "note.txt"))
     run.finish("FAILED")
     assert time.monotonic() - started < 10
-    assert caplog.text.count("does not take entries") == 1
+    assert caplog.text.count("does not accept entries") == 1
     (spool,) = (root / "runlog").glob("*.jsonl")
     with open(spool, "a") as file:
         file.write('{"kind": "metr')  # the process was killed in the middle of a line
