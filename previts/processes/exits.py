@@ -44,7 +44,8 @@ EXTRAS = {
 def readable_errors() -> Iterator[None]:
     """Print a readable message and exit, if an error comes from the input, the installation or the environment.
 
-    With PREVITS_TRACEBACK set, the traceback is printed too. Any other error keeps its traceback.
+    With PREVITS_TRACEBACK set, the traceback is printed too. Any other error keeps its traceback. If an engine started
+    this process (`workers.STARTED_BY`), the process is killed when the engine ends.
     """
     over = threading.Event()
     if engine := os.environ.get(workers.STARTED_BY, ""):

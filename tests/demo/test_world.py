@@ -266,7 +266,7 @@ def test_voc_is_read_by_torchvision_and_its_lists_agree_with_its_boxes(world):
 def test_voc_boxes_hold_the_object(world):
     # The dominant colour of a car or a bus lies in its box: the picture changes strongly across the box's sides.
     config = TINY
-    still = world_images.take(config, "box", ("car",), "sky", (200, 160), "train")
+    still = world_images.take(config, "box", ("car",), "sky", size=(200, 160), split="train")
     text = ElementTree.fromstring(world_images._voc_xml("000001", still, [False]))
     box = [int(text.findtext(f"object/bndbox/{side}", "")) for side in ("xmin", "ymin", "xmax", "ymax")]
     rows, columns = np.nonzero(still.masks[0])
@@ -417,7 +417,7 @@ def test_jhmdb_frames_masks_and_splits(world):
         ({"background_correlation": 1.2}, "background_correlation"),
         ({"width": 225}, "even"),
         ({"action_classes": 9}, "action_classes"),
-        ({"in9_val": 1}, "two pictures"),
+        ({"in9_val": 1}, "in9_val at least 2"),
         ({"ucf_clips": 2}, "ucf_clips"),
         ({"jhmdb_clips": 3}, "jhmdb_clips = 3"),
     ],
