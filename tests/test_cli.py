@@ -126,7 +126,7 @@ def test_a_store_without_credentials_is_told_on_one_screen(tmp_path: Path):
     run = previts("quality", "s3://bucket/index", **away)
     assert run.returncode == 1, run.stderr
     assert "Traceback" not in run.stderr
-    assert "previts: the object store did not serve (NoCredentialsError" in run.stderr
+    assert "previts: the object store request failed (NoCredentialsError" in run.stderr
 
 
 def test_the_traceback_is_shown_when_asked_for(place: Path):

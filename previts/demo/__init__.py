@@ -1,8 +1,8 @@
-"""A small synthetic world with exact masks, in each benchmark's official layout: what the pipeline runs on by default.
+"""The demo world: synthetic videos and labelled sets with exact masks, the default input of the pipeline.
 
-Textured, jointed, turning objects of nine classes and eight actions move over cluttered backgrounds that go with their
-class, so that a model can cheat by looking at the background. Stands for the data of the paper's section 4.
-Never trains anything.
+Textured, jointed objects of nine classes and eight actions turn and move over cluttered backgrounds. Most objects are
+shown over the family of backgrounds of their class, so that a model can cheat by using the background. The world
+replaces the data of the paper's section 4. Nothing here trains a model.
 """
 
 from previts.corpus.truth import read_masks

@@ -1,6 +1,6 @@
 """Sizes of the demo world.
 
-No place in the paper: a world of our own, so every number here is ours.
+Not part of the paper: the project defines every number here.
 """
 
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class WorldConfig:
-    """How much of everything the world holds; `seed` decides what it looks like."""
+    """Number and size of the videos and images of each set; `seed` decides their content."""
 
     seed: int = 0
     videos: int = 72
@@ -16,9 +16,9 @@ class WorldConfig:
     fps: float = 12.0
     width: int = 224
     height: int = 168
-    # Share of pictures in which a class stands before its own family of backgrounds.
+    # Share of images and videos in which a class is shown over its own family of backgrounds.
     background_correlation: float = 0.8
-    # Items of the crawl that cannot be used: cut short, no video at all, not there.
+    # Whether the crawl has three unusable items: a truncated file, a web page, a missing file.
     bad_items: bool = True
     voc_images: int = 90
     imagenet_train: int = 30
@@ -46,11 +46,16 @@ class WorldConfig:
         if not 2 <= self.action_classes <= 8:
             raise ValueError(f"action_classes must be in [2, 8], got {self.action_classes = }")
         if min(self.videos, self.in9_val, self.davis_sequences, self.voc_images) < 1 or self.in9_val < 2:
-            raise ValueError(f"a world needs a video, a sequence and two pictures a class, got {self}")
-        # Of JHMDB's at least two are tested on and two trained on: mixed_same takes the background of the other one.
+            raise ValueError(
+                "videos, davis_sequences and voc_images must be at least 1 and in9_val at least 2, got "
+                f"{self.videos = }, {self.davis_sequences = }, {self.voc_images = }, {self.in9_val = }"
+            )
+        # JHMDB needs two clips to train on and two to test on: mixed_same uses the background of the other test clip.
         if self.ucf_clips < 3 or self.jhmdb_clips < 4 or min(self.minikinetics_train, self.minikinetics_val) < 1:
             raise ValueError(
-                f"an action class needs clips to train and to test on, got {self.ucf_clips = }, {self.jhmdb_clips = }, "
+                "an action class needs training and test clips: ucf_clips must be at least 3, jhmdb_clips at least 4, "
+                "minikinetics_train and minikinetics_val at least 1, got "
+                f"{self.ucf_clips = }, {self.jhmdb_clips = }, "
                 f"{self.minikinetics_train = }, {self.minikinetics_val = }"
             )
 

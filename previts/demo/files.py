@@ -1,6 +1,6 @@
-"""Encodes images, masks and videos of the demo world and writes them to any file system.
+"""Writers of the demo world: encode images, masks, videos and text, and write them to any file system.
 
-No place in the paper. Never decides what is in a picture.
+Not part of the paper.
 """
 
 import os
@@ -18,12 +18,12 @@ from previts.storage import files
 
 
 def write_jpeg(uri: str, image: Image, quality: int = 92) -> None:
-    """Write a picture HWC as JPEG."""
+    """Write an image HWC as JPEG."""
     files.write_bytes(uri, cv2.imencode(".jpg", image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])[1].tobytes())
 
 
 def write_png(uri: str, image: NDArray[np.uint8]) -> None:
-    """Write a picture HWC, or HW, without loss."""
+    """Write an image HWC or HW as PNG."""
     pixels = image[..., ::-1] if image.ndim == 3 else image
     files.write_bytes(uri, cv2.imencode(".png", pixels, [cv2.IMWRITE_PNG_COMPRESSION, 3])[1].tobytes())
 
@@ -39,7 +39,7 @@ def write_text(uri: str, lines: Iterable[str]) -> None:
 
 
 def write_mp4(uri: str, frames: Iterable[Image], fps: float) -> None:
-    """Write frames HWC as an H.264 file with the sparse key frames of an ordinary upload."""
+    """Write frames HWC as an H.264 file; key frames are as sparse as in an ordinary upload."""
     with tempfile.TemporaryDirectory() as folder:
         path = os.path.join(folder, "clip.mp4")
         encode_video(frames, fps, path, gop=60)
@@ -47,7 +47,7 @@ def write_mp4(uri: str, frames: Iterable[Image], fps: float) -> None:
 
 
 def write_avi(uri: str, frames: list[Image], fps: float) -> None:
-    """Write frames HWC as MPEG-4 in AVI, the form in which UCF-101 is published."""
+    """Write frames HWC as MPEG-4 in AVI, the format of UCF-101."""
     height, width = frames[0].shape[:2]
     with tempfile.TemporaryDirectory() as folder:
         path = os.path.join(folder, "clip.avi")

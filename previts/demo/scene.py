@@ -1,9 +1,9 @@
-"""A scene: puppets that move over a backdrop before a camera, rendered frame by frame with exact masks.
+"""Scenes and their renderer: puppets move over a backdrop in front of a camera; each frame has exact masks.
 
-No place in the paper: the renderer of `previts.demo`. Never chooses what a scene holds (see `casting`), never writes.
+Not part of the paper. `casting` chooses the content of a scene. Nothing here writes files.
 
-A mask holds the pixels of which at least half shows the object: its coverage after motion blur and after what stands in
-front of it. Shadows darken the ground beside an object and are not part of its mask.
+A mask is True where the object covers at least half of the pixel, after motion blur and occlusion. Shadows darken the
+ground next to an object and are not part of its mask.
 """
 
 from dataclasses import dataclass, field
@@ -22,7 +22,7 @@ Mask = NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class Actor:
-    """A puppet with its size (pixels a unit), resting tilt and motion."""
+    """A puppet with its size (pixels a unit), tilt at rest (radians) and motion."""
 
     puppet: Puppet
     size: float
@@ -33,7 +33,7 @@ class Actor:
 
 @dataclass(frozen=True)
 class Light:
-    """Brightness over time, a side that is brighter, a tint, and how noisy the sensor is."""
+    """Brightness and its flicker over time, a brightness slope along x and y, a tint, and the sensor noise."""
 
     gain: float = 1.0
     flicker: float = 0.0
@@ -44,7 +44,7 @@ class Light:
 
 @dataclass(frozen=True)
 class Scene:
-    """Everything that decides the frames of one video; actor 0 is the object, later ones pass in front of it."""
+    """All parameters of the frames of one video; actor 0 is the object, later actors are in front of it."""
 
     width: int
     height: int
@@ -60,21 +60,21 @@ class Scene:
 
 @dataclass(frozen=True)
 class Frame:
-    """One rendered picture HWC and the mask HW of every actor, in the scene's order."""
+    """One rendered image HWC and the mask HW of every actor, in the order of the scene."""
 
     image: Image
     masks: list[Mask]
 
 
 def render(scene: Scene, time: float, *, hidden: frozenset[int] = frozenset()) -> Frame:
-    """Return the frame at a time in seconds; actors in `hidden` are left out (their masks are empty)."""
+    """Return the frame at a time in seconds; actors in `hidden` are not drawn and their masks are empty."""
     size = (scene.width, scene.height)
     poses = [actor.motion.pose(time) for actor in scene.actors]
     share = time / max(scene.seconds, 1e-6)
     home = scene.actors[0].motion.home
     pan_x, pan_y, zoom, roll = scene.camera.view(share, poses[0], home)
     canvas_height, canvas_width = scene.backdrop.shape[:2]
-    # Coordinates are those of pixel centres, so the middle of a row of n pixels is (n - 1) / 2.
+    # Coordinates refer to pixel centres, so the middle of a row of n pixels is (n - 1) / 2.
     to_frame = affine((scene.width - 1) / 2, (scene.height - 1) / 2, roll, zoom, zoom)
     over = affine(-(canvas_width - 1) / 2 - pan_x * scene.width, -(canvas_height - 1) / 2 - pan_y * scene.height)
     image = cv2.warpAffine(
@@ -102,7 +102,7 @@ def render(scene: Scene, time: float, *, hidden: frozenset[int] = frozenset()) -
 
 
 def _over(image: Floats, layer: Floats) -> None:
-    """Lay a premultiplied layer HW4 over a picture, in place, where it covers anything."""
+    """Draw a premultiplied layer HW4 over an image, in place, within the bounding box of the layer."""
     rows, columns = np.flatnonzero(layer[..., 3].any(1)), np.flatnonzero(layer[..., 3].any(0))
     if len(rows):
         area = np.s_[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
@@ -111,7 +111,7 @@ def _over(image: Floats, layer: Floats) -> None:
 
 
 def actor_matrix(actor: Actor, pose: Pose, to_frame: Matrix, size: tuple[int, int]) -> Matrix:
-    """Return the matrix from an actor's units to pixels; `to_frame` is the camera's, around the centre of the frame."""
+    """Return the matrix from the units of an actor to pixels; `to_frame` is the matrix of the camera."""
     x0, y0, x1, y1 = actor.puppet.box
     at = affine((pose.x - 0.5) * size[0], (pose.y - 0.5) * size[1], pose.angle)
     unit = actor.size * pose.scale
@@ -125,6 +125,7 @@ def actor_matrix(actor: Actor, pose: Pose, to_frame: Matrix, size: tuple[int, in
 
 
 def _layer(scene: Scene, actor: Actor, pose: Pose, before: Pose, to_frame: Matrix) -> Floats:
+    """Return an actor as a premultiplied layer HW4, blurred along its way from the pose `before`."""
     size = (scene.width, scene.height)
     layer = np.zeros((scene.height, scene.width, 4), np.float32)
     draw(layer, actor.puppet, actor_matrix(actor, pose, to_frame, size), pose.phase)
@@ -156,11 +157,12 @@ def _shade(image: Floats, actor: Actor, pose: Pose, to_frame: Matrix, size: tupl
 
 @lru_cache(maxsize=8)
 def _grain(height: int, width: int) -> Floats:
-    """Return a sheet of sensor noise HW1; every frame cuts its own window out of it."""
+    """Return a field of sensor noise HW1; each frame uses a different window of it."""
     return np.random.default_rng(0).standard_normal((height, width, 1), dtype=np.float32)
 
 
 def _expose(image: Floats, scene: Scene, share: float, time: float) -> Image:
+    """Return the image HWC in bytes after light and sensor noise; `share` is `time` as a share of the video."""
     light = scene.light
     gain = light.gain * (1 + light.flicker * np.sin(2 * np.pi * share * 1.3))
     across = 1 + light.slope[0] * np.linspace(-1, 1, scene.width, dtype=np.float32)

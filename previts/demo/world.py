@@ -1,6 +1,6 @@
-"""Writes the demo world: a crawl of videos with exact masks, labelled sets in official layouts, and a contact sheet.
+"""The whole demo world on disk: a crawl of videos with exact masks, the labelled sets, and a contact sheet.
 
-Stands for the corpora and benchmarks of the paper's section 4 where none is at hand. Never trains or evaluates.
+It replaces the corpora and benchmarks of the paper's section 4. Nothing here trains or evaluates.
 """
 
 import csv
@@ -30,7 +30,7 @@ _SHEET_FRAMES, _SHEET_TILE = 6, (160, 120)
 
 @dataclass(frozen=True)
 class VideoPlan:
-    """What one video shows, and where the object's own background would have been."""
+    """The content of one video; `home` is the background family of its class."""
 
     video_id: str
     label: str
@@ -41,7 +41,7 @@ class VideoPlan:
 
 
 def plan_videos(config: WorldConfig) -> list[VideoPlan]:
-    """Return what the videos of the crawl show: classes and actions in turn, some upright, some faster, some larger."""
+    """Return the plans of the videos: classes and actions in turn; some are upright, larger or at 25 fps."""
     plans, names = [], list(CLASSES)
     for number in range(config.videos):
         c, action = number % len(names), ACTIONS[(number + number // len(names)) % len(ACTIONS)]
@@ -70,16 +70,16 @@ def plan_videos(config: WorldConfig) -> list[VideoPlan]:
 
 
 def make_world(uri: str, config: WorldConfig) -> dict[str, int]:
-    """Write the whole world below `uri`; a second call writes the same bytes again.
+    """Write the whole world below `uri`; the same configuration gives the same bytes.
 
-    Writes `crawl.csv`, `videos/`, `masks/` (see `files.read_masks`), `scenes.json` (what each video shows), `datasets/`
-    and `preview.png`.
+    Writes `crawl.csv`, `videos/`, `masks/` (see `corpus.truth.read_masks`), `scenes.json` (the content of each video),
+    `datasets/` and `preview.png`.
 
     Returns:
-        How many of each there are.
+        The number of videos, images, sequences and clips of each set.
     """
     threads = cv2.getNumThreads()
-    cv2.setNumThreads(1)  # the pictures are small: threads only cost
+    cv2.setNumThreads(1)  # the images are small: more threads are slower
     try:
         plans = plan_videos(config)
         rows = [
@@ -100,11 +100,11 @@ def make_world(uri: str, config: WorldConfig) -> dict[str, int]:
             "minikinetics_clips": world_videos.write_minikinetics(files.join(datasets, "minikinetics"), config),
         }
         write_png(files.join(uri, "preview.png"), contact_sheet(config, plans))
-        files.write_json(files.join(uri, "scenes.json"), [_facts(plan) for plan in plans])
-        _write_crawl(uri, [*rows, *bad])  # last: it is what makes the rest be read
+        files.write_json(files.join(uri, "scenes.json"), [_scene_row(plan) for plan in plans])
+        _write_crawl(uri, [*rows, *bad])  # last: readers start from the crawl
     finally:
         cv2.setNumThreads(threads)
-        casting.forget()
+        casting.clear_caches()
     return counts
 
 
@@ -115,7 +115,7 @@ def film(config: WorldConfig, plan: VideoPlan) -> list[Frame]:
 
 
 def write_video(uri: str, config: WorldConfig, plan: VideoPlan) -> dict[str, str]:
-    """Write one video and its masks; return its line of the crawl."""
+    """Write one video and its masks; return its row of the crawl."""
     frames = film(config, plan)
     write_mp4(files.join(uri, "videos", f"{plan.video_id}.mp4"), (frame.image for frame in frames), plan.fps)
     write_masks(files.join(uri, "masks", f"{plan.video_id}.npz"), np.stack([frame.masks[0] for frame in frames]))
@@ -123,7 +123,7 @@ def write_video(uri: str, config: WorldConfig, plan: VideoPlan) -> dict[str, str
 
 
 def _write_bad_items(uri: str, plan: VideoPlan) -> list[dict[str, str]]:
-    """Write what a crawl of the real web brings home too: a file cut short, a page instead of a video, nothing."""
+    """Write bad items as in a real crawl and return their rows: a truncated file, a web page, a missing file."""
     whole = files.read_bytes(files.join(uri, "videos", f"{plan.video_id}.mp4"))
     files.write_bytes(files.join(uri, "videos", "bad_truncated.mp4"), whole[: min(700, len(whole) // 4)])
     files.write_bytes(
@@ -141,7 +141,7 @@ def _write_crawl(uri: str, rows: list[dict[str, str]]) -> None:
     files.write_bytes(files.join(uri, "crawl.csv"), text.getvalue().encode())
 
 
-def _facts(plan: VideoPlan) -> dict[str, object]:
+def _scene_row(plan: VideoPlan) -> dict[str, object]:
     return {
         "video_id": plan.video_id,
         "label": plan.label,
@@ -153,7 +153,7 @@ def _facts(plan: VideoPlan) -> dict[str, object]:
 
 
 def contact_sheet(config: WorldConfig, plans: list[VideoPlan]) -> Image:
-    """Return a picture of the world: a row of frames for each of up to 18 videos, the object outlined."""
+    """Return an image of the world: a row of frames for each of up to 18 videos, the object outlined."""
     rows = []
     for plan in _shown(plans):
         scene = compose(config.seed, f"video/{plan.video_id}", plan.shot)
@@ -174,7 +174,7 @@ def contact_sheet(config: WorldConfig, plans: list[VideoPlan]) -> Image:
 
 
 def _shown(plans: list[VideoPlan]) -> list[VideoPlan]:
-    """Return up to 18 videos: one of each class, then one of each class away from its home where there is one."""
+    """Return up to 18 videos: one of each class, then one of each class, if possible over a foreign background."""
     chosen: list[VideoPlan] = []
     for away in (False, True):
         for label in dict.fromkeys(plan.label for plan in plans):
@@ -184,6 +184,7 @@ def _shown(plans: list[VideoPlan]) -> list[VideoPlan]:
 
 
 def _tile(frame: Frame) -> Image:
+    """Return a frame with its object outlined, fitted into a tile of the contact sheet."""
     image = np.ascontiguousarray(frame.image)
     outlines, _ = cv2.findContours(frame.masks[0].astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
     cv2.drawContours(image, outlines, -1, (255, 40, 200), 1, cv2.LINE_AA)

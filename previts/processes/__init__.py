@@ -1,1 +1,1 @@
-"""Processes: workers, training ranks, prefetching threads, progress bars, exit codes."""
+"""Processes of a machine: workers, training ranks, prefetching threads, progress bars and exit codes."""

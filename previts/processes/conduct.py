@@ -1,6 +1,6 @@
-"""How a training is carried out: settings of a machine, read from the environment, that change no result.
+"""Machine settings of a training, read from environment variables; they change no result.
 
-They are no part of an experiment, so that a run may resume on another machine.
+They are not part of the experiment, so that a training can resume on another machine.
 """
 
 from collections.abc import Mapping
@@ -14,14 +14,14 @@ CHECKPOINT_SECONDS = "PREVITS_CHECKPOINT_SECONDS"
 
 @dataclass(frozen=True)
 class Conduct:
-    """How a training is carried out.
+    """Machine settings of a training.
 
     Attributes:
-        workers: Loader processes of each training process; None: as the machine has room for.
-        accumulate: Parts in which a process computes its share of a batch one after another, for a share that does not
-            fit into memory; the result is that of the whole.
-        compile: Whether the encoders go through torch.compile.
-        checkpoint_seconds: A state is saved at least every so many seconds.
+        workers: Loader processes of each training process; None: as many as fit the machine.
+        accumulate: Number of parts into which a process splits its share of a batch, if the share does not fit into
+            memory. The parts are computed one after another; the result equals that of the whole share.
+        compile: Whether the encoders are compiled by torch.compile.
+        checkpoint_seconds: Longest time between two saved states, in seconds.
     """
 
     workers: int | None = None
@@ -31,12 +31,12 @@ class Conduct:
 
 
 def read_conduct(environ: Mapping[str, str]) -> Conduct:
-    """Return the conduct that environment variables set; an empty variable counts as not set.
+    """Return the settings in environment variables; an empty variable counts as not set.
 
-    PREVITS_WORKERS, PREVITS_ACCUMULATE, PREVITS_COMPILE (1 or 0) and PREVITS_CHECKPOINT_SECONDS.
+    The variables are PREVITS_WORKERS, PREVITS_ACCUMULATE, PREVITS_COMPILE (1 or 0) and PREVITS_CHECKPOINT_SECONDS.
 
     Raises:
-        InputError: If a value is not a whole number in its range; names the variable.
+        InputError: If a value is not a whole number in its range. The message names the variable.
     """
     default = Conduct()
     workers = _whole_number(environ, WORKERS, 0)

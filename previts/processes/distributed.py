@@ -1,6 +1,6 @@
-"""Processes that train together: who this one is, its device, and the few things they exchange.
+"""Training processes: the rank and device of this process, and the exchange of tensors and flags between them.
 
-Started by torchrun (one process a GPU); with one process every function is the identity. No science here.
+torchrun starts the processes, one for each GPU. With a single process, each exchange returns its input.
 """
 
 import contextlib
@@ -24,12 +24,12 @@ from previts.processes import workers
 
 Item = TypeVar("Item")
 
-TERMINATED = 143  # what a shell reports for SIGTERM
-LOST_SECONDS = 2.0  # torchrun looks at its processes ten times a second
+TERMINATED = 143  # exit code after SIGTERM, as shells report it: 128 + 15
+LOST_SECONDS = 2.0  # torchrun checks its processes ten times a second
 
 
 def best_device() -> torch.device:
-    """Return this process's GPU, or the CPU where there is none."""
+    """Return the GPU of this process, or the CPU if there is no GPU."""
     if torch.cuda.is_available():
         return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
     return torch.device("cpu")
@@ -37,11 +37,11 @@ def best_device() -> torch.device:
 
 @contextlib.contextmanager
 def process_group() -> Iterator[torch.device]:
-    """Join the other processes for the time of the block, if torchrun started several; yield this one's device.
+    """Join the other processes during the block, if torchrun started several; yield the device of this process.
 
     Raises:
         InputError: If this machine has fewer GPUs than processes.
-        ConnectionError: If another process was lost in the middle of the block.
+        ConnectionError: If another process ended unexpectedly during the block.
     """
     if not workers.is_launched() or int(os.environ["WORLD_SIZE"]) == 1:
         yield best_device()
@@ -49,25 +49,27 @@ def process_group() -> Iterator[torch.device]:
     if torch.cuda.is_available():
         local, gpus = int(os.environ["LOCAL_RANK"]), torch.cuda.device_count()
         if local >= gpus:
-            raise InputError(f"process {local} of this machine has no GPU: there are {gpus}; start at most that many")
+            raise InputError(f"process {local} of this machine has no GPU; start at most {gpus} processes, one a GPU")
         torch.cuda.set_device(local)
-    # Tensors on a GPU travel by NCCL, small ones on the CPU (flags) by gloo: asking for a stop never waits for a GPU.
+    # NCCL exchanges tensors on GPUs; gloo exchanges flags on the CPU, so that a stop request never waits for a GPU.
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
     dist.init_process_group(backend, timeout=timedelta(minutes=15))
     try:
         yield best_device()
     except RuntimeError as error:
-        if not isinstance(error, dist.DistError) and "peer" not in str(error):  # gloo raises no type of its own
+        if not isinstance(error, dist.DistError) and "peer" not in str(error):  # gloo has no error type of its own
             raise
-        # torchrun takes the first end that it sees for the cause: leave that to the process that was lost.
+        # torchrun reports the first process that ends as the cause: wait until it has noticed the lost process.
         time.sleep(LOST_SECONDS)
-        raise ConnectionError(f"another process was lost ({str(error).splitlines()[0]})") from error
+        raise ConnectionError(
+            f"another process was lost ({str(error).splitlines()[0]}); see the log of the process that ended first"
+        ) from error
     finally:
         dist.destroy_process_group()
 
 
 def rank() -> int:
-    """Return the number of this process, from 0."""
+    """Return the number of this process, counted from 0."""
     return dist.get_rank() if dist.is_initialized() else 0
 
 
@@ -77,22 +79,22 @@ def world_size() -> int:
 
 
 def is_main() -> bool:
-    """Return whether this process is the one that writes."""
+    """Return whether this is process 0, which writes all files."""
     return rank() == 0
 
 
 def shared(module: nn.Module) -> nn.Module:
-    """Return a module whose gradients are averaged over the processes; its buffers stay its own."""
+    """Return a module whose gradients are averaged over the processes; its buffers are not synchronised."""
     if world_size() == 1:
         return module
     with warnings.catch_warnings():
-        # torch 2.15 has a new name for it that older ones, which run here too, do not know.
+        # torch 2.15 renames the argument; older supported versions know only this name.
         warnings.filterwarnings("ignore", message="`broadcast_buffers` is deprecated")
         return DistributedDataParallel(module, broadcast_buffers=False, gradient_as_bucket_view=True)
 
 
 def gather(tensor: Tensor) -> Tensor:
-    """Return the tensors of all processes along the first dimension, in the order of ranks; gradients do not travel."""
+    """Return the tensors of all processes, concatenated along the first dimension by rank; gradients do not pass."""
     if world_size() == 1:
         return tensor
     whole = tensor.new_empty(world_size() * len(tensor), *tensor.shape[1:])
@@ -101,7 +103,7 @@ def gather(tensor: Tensor) -> Tensor:
 
 
 def average_(tensors: list[Tensor]) -> None:
-    """Replace each tensor by its mean over the processes; they travel as one."""
+    """Replace each tensor by its mean over the processes, in place; one exchange for all tensors."""
     if world_size() == 1:
         return
     flat = torch.cat([tensor.flatten() for tensor in tensors])
@@ -112,7 +114,7 @@ def average_(tensors: list[Tensor]) -> None:
 
 
 def any_of(*flags: bool) -> list[bool]:
-    """Return for each flag whether any process set it."""
+    """Return for each flag whether it is set in any process."""
     if world_size() == 1:
         return list(flags)
     shared = torch.tensor(flags, dtype=torch.uint8)
@@ -121,7 +123,7 @@ def any_of(*flags: bool) -> list[bool]:
 
 
 def gather_lists(items: list[Item]) -> list[Item]:
-    """Return the items of all processes, in the order of ranks."""
+    """Return the items of all processes, ordered by rank."""
     if world_size() == 1:
         return items
     found: list[list[Item]] = [[] for _ in range(world_size())]
@@ -136,7 +138,10 @@ def barrier() -> None:
 
 @contextlib.contextmanager
 def sigterm() -> Iterator[threading.Event]:
-    """Yield a flag that SIGTERM sets instead of ending the process; only a main thread can ask for that."""
+    """Yield a flag that SIGTERM sets instead of ending the process.
+
+    Only the main thread can install a signal handler; in another thread the flag is never set.
+    """
     flag = threading.Event()
 
     def note(number: int, frame: FrameType | None) -> None:

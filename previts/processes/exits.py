@@ -1,4 +1,7 @@
-"""How a process ends: user errors as one message, signals as exit codes."""
+"""Exit messages and exit codes of a process: one readable message instead of a traceback for errors of the user.
+
+The exit code is 2 for an error that the user can fix, 1 for an error of the machine or a store, 130 after Ctrl-C.
+"""
 
 import contextlib
 import os
@@ -10,7 +13,7 @@ from collections.abc import Iterator
 from previts.errors import InputError
 from previts.processes import workers
 
-# What object stores raise; the types share no ancestor with each other or with OSError.
+# Errors of object stores; the types have no common base class besides Exception.
 STORE_ERRORS = (
     ("botocore.exceptions", "BotoCoreError"),
     ("botocore.exceptions", "ClientError"),
@@ -18,8 +21,6 @@ STORE_ERRORS = (
     ("gcsfs.retry", "HttpError"),
     ("aiohttp", "ClientError"),
 )
-
-
 # The optional packages that previts imports, by the extra that installs them.
 EXTRAS = {
     "data": ("av", "cv2", "filterpy", "PIL", "scipy", "threadpoolctl"),
@@ -41,7 +42,11 @@ EXTRAS = {
 
 @contextlib.contextmanager
 def readable_errors() -> Iterator[None]:
-    """End the process with a readable error where its input, installation or environment is at fault."""
+    """Print a readable message and exit, if an error comes from the input, the installation or the environment.
+
+    With PREVITS_TRACEBACK set, the traceback is printed too. Any other error keeps its traceback. If an engine started
+    this process (`workers.STARTED_BY`), the process is killed when the engine ends.
+    """
     over = threading.Event()
     if engine := os.environ.get(workers.STARTED_BY, ""):
         threading.Thread(target=workers.end_with, args=(int(engine), over), daemon=True).start()
@@ -51,13 +56,13 @@ def readable_errors() -> Iterator[None]:
         if os.environ.get("PREVITS_TRACEBACK"):
             traceback.print_exc()
         text = str(error) if isinstance(error, InputError) else f"{type(error).__name__}: {error}"
-        rank = os.environ.get("RANK", "")  # of a process that torchrun started
+        rank = os.environ.get("RANK", "")  # set by torchrun
         print(f"previts: process {rank}: {text}" if rank else f"previts: {text}", file=sys.stderr)
         sys.exit(2 if isinstance(error, InputError) else 1)
     except ModuleNotFoundError as error:
         package = (error.name or "").partition(".")[0]
         extra = next((extra for extra, packages in EXTRAS.items() if package in packages), None)
-        if extra is None:  # a fault of ours, or a broken installation
+        if extra is None:  # a bug, or a broken installation
             raise
         if os.environ.get("PREVITS_TRACEBACK"):
             traceback.print_exc()
@@ -71,18 +76,18 @@ def readable_errors() -> Iterator[None]:
         if os.environ.get("PREVITS_TRACEBACK"):
             traceback.print_exc()
         print(
-            f"previts: the object store did not serve ({type(error).__name__}: {error}); look at its address, at this "
-            "machine's credentials for it and at the network",
+            f"previts: the object store request failed ({type(error).__name__}: {error}); "
+            "check the URI, the credentials of this machine and the network",
             file=sys.stderr,
         )
         sys.exit(1)
     except KeyboardInterrupt:
-        print("previts: stopped; the same command goes on where this one stopped", file=sys.stderr)
+        print("previts: interrupted; run the same command again to resume", file=sys.stderr)
         sys.exit(130)
     finally:
         over.set()
 
 
 def _store_errors() -> tuple[type[Exception], ...]:
-    """Return the error types of the object stores that were used at all."""
+    """Return the error types of the object stores whose libraries are loaded."""
     return tuple(getattr(sys.modules[module], name) for module, name in STORE_ERRORS if module in sys.modules)

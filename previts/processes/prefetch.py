@@ -1,4 +1,4 @@
-"""Load items in threads while the previous ones are used."""
+"""Prefetching: threads load the next items while the caller uses the previous ones."""
 
 import itertools
 import os
@@ -8,17 +8,17 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
 Item = TypeVar("Item")
-
-
 Value = TypeVar("Value")
 
-
-# Threads, not processes: decoding releases Python's lock, and clients of object stores do not survive a fork.
+# Threads, not processes: decoding releases the GIL, and clients of object stores do not work after a fork.
 THREADS = min(8, os.cpu_count() or 1)
 
 
 def loaded(groups: Iterable[Sequence[Item]], load: Callable[[Item], Value], ahead: int = 2) -> Iterator[list[Value]]:
-    """Yield the loaded items of each group, in order; threads load the next groups while the caller uses one."""
+    """Yield the loaded items of each group, in order; threads load up to `ahead` groups in advance.
+
+    An error of `load` is raised when its group is next.
+    """
     pending: deque[list[Future[Value]]] = deque()
     coming = iter(groups)
     with ThreadPoolExecutor(THREADS) as pool:

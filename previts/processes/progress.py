@@ -1,4 +1,4 @@
-"""Progress of long work: a bar on a terminal, a line now and then in a log."""
+"""Progress of long work: a bar on a terminal, a line every few seconds in a log."""
 
 import io
 import sys
@@ -13,7 +13,7 @@ LOG_EVERY_SECONDS = 10.0
 
 
 class _Lines(io.TextIOBase):
-    """Turns the redrawn bar into lines, for streams that nobody can redraw (a pod's log, a pipe)."""
+    """Writes the bar as lines, for streams that cannot redraw a line (the log of a pod, a pipe)."""
 
     def write(self, text: str) -> int:
         line = text.strip("\r\n ")
@@ -23,9 +23,9 @@ class _Lines(io.TextIOBase):
 
 
 def progress(items: Iterable[Item], what: str, *, unit: str, total: int | None = None) -> "tqdm[Item]":
-    """Return `items` with their progress shown on standard error.
+    """Return `items`; iterating over them shows the progress on standard error.
 
-    The result is tqdm's: `set_postfix` adds figures to the bar.
+    The result is a tqdm object: `set_postfix` adds numbers to the bar.
     """
     if sys.stderr.isatty():
         return tqdm(items, desc=what, unit=f" {unit}", total=total)

@@ -1,4 +1,4 @@
-"""Processes of this machine that share work on many videos; in what order they work changes no result."""
+"""Worker processes of this machine, which share work on many videos; their number and order change no result."""
 
 import contextlib
 import multiprocessing
@@ -16,20 +16,20 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 COUNT = "PREVITS_WORKERS"
-STARTED_BY = "PREVITS_ENGINE_PID"  # id of the process with which a step ends, see `end_with`
-WHOLE = "PREVITS_CORES"  # cores for a step that has the machine to itself; other steps share it
+STARTED_BY = "PREVITS_ENGINE_PID"  # id of the process that started a step; the step ends with it, see `end_with`
+WHOLE = "PREVITS_CORES"  # cores for a step that has the machine to itself
 
 
 def is_launched() -> bool:
-    """Return whether torchrun started this process, as one of those that train together."""
+    """Return whether torchrun started this process."""
     return "TORCHELASTIC_RUN_ID" in os.environ or ("RANK" in os.environ and "WORLD_SIZE" in os.environ)
 
 
 class Run(Protocol):
-    """Apply a function of a module to each item and yield the results in the order of the items."""
+    """A function that applies a module-level function to each item and yields the results in the order of the items."""
 
     def __call__(self, function: Callable[[Item], Result], items: Iterable[Item], /) -> Iterator[Result]:
-        """Raise what the function raises."""
+        """Yield the results; raise what the function raises."""
 
 
 def in_order(function: Callable[[Item], Result], items: Iterable[Item], /) -> Iterator[Result]:
@@ -38,7 +38,9 @@ def in_order(function: Callable[[Item], Result], items: Iterable[Item], /) -> It
 
 
 def available() -> int:
-    """Return how many processes may work at once: PREVITS_WORKERS, else OMP_NUM_THREADS, else the cores allowed here.
+    """Return how many processes may work at once.
+
+    The first of these that is set: PREVITS_WORKERS, OMP_NUM_THREADS, the cores that this process may use.
 
     Raises:
         InputError: If PREVITS_WORKERS is not a whole number above 0.
@@ -49,19 +51,22 @@ def available() -> int:
             return int(text)
         if text and name == COUNT:
             raise InputError(f"{COUNT} must be a whole number above 0, got {text!r}")
-    # Not every system can say which cores a process may use.
+    # Not every system (macOS) has sched_getaffinity.
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return min(cores, _quota())
 
 
 def alone() -> int:
-    """Return how many processes or threads may work at once in a step that has the machine to itself."""
+    """Return how many processes or threads may work at once, for a step that has the machine to itself."""
     text = os.environ.get(WHOLE, "")
     return int(text) if text.isdigit() and int(text) and COUNT not in os.environ else available()
 
 
 def _quota() -> int:
-    """Return the CPU limit of a container, rounded up; a pod on a large node may use only a few of its cores."""
+    """Return the CPU limit of the container, rounded up; without a limit, a number above any core count.
+
+    A pod on a large node may use only a few of its cores.
+    """
     try:
         with open("/sys/fs/cgroup/cpu.max") as file:
             quota, period = file.read().split()
@@ -72,15 +77,15 @@ def _quota() -> int:
 
 @contextlib.contextmanager
 def pool(count: int = 0, data: str = "") -> Iterator[Run]:
-    """Yield a function that runs work on `count` processes (0: as many as are available), in this one if it is 1.
+    """Yield a function that shares work among `count` processes (0: `available()`); with 1, this process does it all.
 
-    Only this process can read its memory: with `data` at a URI of memory it is always 1.
+    If `data` is a memory:// URI, the count is 1: other processes cannot read the memory of this one.
     """
     count = count or available()
     if count == 1 or data.startswith("memory:"):
         yield in_order
         return
-    # Not forked: a child of a process with threads (torch, gcsfs) may wait for ever for a lock that nobody holds.
+    # Not forked: a child of a process with threads (torch, gcsfs) may wait forever for a lock that is never released.
     others = multiprocessing.active_children()
     executor = ProcessPoolExecutor(
         count, mp_context=multiprocessing.get_context("spawn"), initializer=_begin, initargs=(os.getpid(),)
@@ -92,12 +97,12 @@ def pool(count: int = 0, data: str = "") -> Iterator[Run]:
                 yield from executor.map(function, items)
             except BrokenProcessPool:
                 raise InputError(
-                    f"a worker process died: out of memory (fewer workers: {COUNT}=1), killed, or started by a script "
-                    "that calls previts outside of `if __name__ == '__main__':`"
+                    "a worker process died; if it was killed or ran out of memory, use fewer workers, such as "
+                    f"{COUNT}=1; a script that calls previts must do so below `if __name__ == '__main__':`"
                 ) from None
 
         yield share
-    except BaseException:  # an error or Ctrl-C: nobody waits for what was begun or queued
+    except BaseException:  # an error or Ctrl-C: stop running and queued work without waiting for it
         executor.shutdown(wait=False, cancel_futures=True)
         for process in multiprocessing.active_children():
             if process not in others:
@@ -107,9 +112,9 @@ def pool(count: int = 0, data: str = "") -> Iterator[Run]:
 
 
 def _begin(parent: int) -> None:
-    """End this worker with its parent, and keep its libraries from starting threads: the workers are the threads."""
+    """Set up a worker: it ends with its parent, and its libraries use one thread, because there are many workers."""
     threading.Thread(target=end_with, args=(parent, threading.Event()), daemon=True).start()
-    os.environ["OMP_NUM_THREADS"] = "1"  # read by torch, where it is loaded at all
+    os.environ["OMP_NUM_THREADS"] = "1"  # read by torch, if the worker loads it
     import cv2
     from threadpoolctl import threadpool_limits
 
@@ -118,10 +123,10 @@ def _begin(parent: int) -> None:
 
 
 def end_with(process: int, over: threading.Event) -> None:
-    """Kill this process once another one of this machine is gone; return once `over` is set.
+    """Kill this process when another process of this machine has ended; return when `over` is set.
 
-    A worker whose parent was killed would wait for its next item for ever, and the orphan of a step would work at the
-    same time as the next run.
+    Without this, a worker whose parent was killed would wait forever for its next item. An orphaned step would work at
+    the same time as the next run.
     """
     while not over.wait(0.5):
         if _is_gone(process):
@@ -129,7 +134,7 @@ def end_with(process: int, over: threading.Event) -> None:
 
 
 def _is_gone(process: int) -> bool:
-    """Return whether a process has ended, whether or not its parent has noticed."""
+    """Return whether a process has ended; a zombie counts as ended."""
     try:
         with open(f"/proc/{process}/stat") as file:
             return file.read().rsplit(")", 1)[1].split()[0] in "ZX"

@@ -1,1 +1,1 @@
-"""Runs in MLflow."""
+"""The run log: runs in MLflow, with a local spool while MLflow does not answer."""

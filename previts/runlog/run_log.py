@@ -1,10 +1,10 @@
-"""The run log: what a run was told, what it measured and how it ended, kept in MLflow.
+"""The run log: the parameters, metrics, artifacts and end of each run, recorded in MLflow.
 
-Serves section 4 of PreViTS, whose tables compare arms of one group. It never decides anything and never stops the
-work: what MLflow does not take is kept in a file, the spool, and sent as soon as MLflow answers, at the latest when
-another run of the same root starts. Only the main process writes here.
+For section 4 of PreViTS, whose tables compare the arms of one group. The run log never stops the work. Entries that
+MLflow does not accept are kept in a file, the spool. They are sent when MLflow answers, at the latest when another run
+of the same root starts. Only the main process writes here.
 
-An arm is found again by its fingerprint, so a resumed run continues its record; parameters are written once.
+An arm is identified by its fingerprint, so a resumed run continues its MLflow run. Parameters are written once.
 """
 
 import logging
@@ -22,7 +22,7 @@ from previts.storage import files
 
 Status = Literal["FINISHED", "FAILED", "KILLED"]
 
-EXPERIMENT = "previts"  # of MLflow
+EXPERIMENT = "previts"  # name of the MLflow experiment
 RETRY_SECONDS, LONGEST_RETRY_SECONDS = 60.0, 600.0
 
 logger = logging.getLogger(__name__)
@@ -31,7 +31,7 @@ logger = logging.getLogger(__name__)
 class RunLog:
     """One run in MLflow, or in the spool while MLflow does not answer.
 
-    No method raises because of MLflow; each returns when the entry is sent or kept.
+    No method raises an error of MLflow; each returns when the entry is sent or in the spool.
     """
 
     def __init__(self, root: str, identity: Identity) -> None:
@@ -41,32 +41,32 @@ class RunLog:
         self._retry_at, self._pause = 0.0, RETRY_SECONDS
 
     def metrics(self, values: Mapping[str, float], step: int) -> None:
-        """Record numbers of one step."""
+        """Record metrics of one step."""
         plain = {name: float(value) for name, value in values.items()}
         self._record({"kind": "metrics", "values": plain, "step": step})
 
     def artifact(self, path: str, folder: str = "") -> None:
-        """Record a file of this machine's disk, below `folder` of the run's artifacts."""
+        """Record a file on the local disk as an artifact in `folder`."""
         self._record({"kind": "artifact", "path": os.path.abspath(path), "folder": folder})
 
     def tag(self, key: str, value: str) -> None:
-        """Set a tag; a later value replaces an earlier one."""
+        """Set a tag; a new value replaces the old one."""
         self._record({"kind": "tag", "key": key, "value": str(value)})
 
     def finish(self, status: Status = "FINISHED") -> None:
-        """Say how the run ended; where MLflow does not answer, leave the spool for the next run of this root."""
+        """Record how the run ended; if MLflow does not answer, leave the spool for the next run of this root."""
         self._retry_at = 0.0
         self._record({"kind": "end", "status": status})
         self.close()
 
     def close(self) -> None:
-        """Let go of the spool, and put it beside the results where these lie elsewhere."""
+        """Release the spool; if the root is remote, copy the spool to it."""
         if self._spool is not None:
             self._spool.leave()
             self._spool = None
 
     def start(self) -> None:
-        """Find or create the run in MLflow; where that is not possible now, go on with the spool."""
+        """Find or create the run in MLflow; if that fails, use the spool."""
         if (outage := self._try([])) is not None:
             self._begin_spool(outage)
 
@@ -90,7 +90,7 @@ class RunLog:
         self._spool = Spool.create(self._root, self._identity)
         self._retry_at = time.monotonic() + self._pause
         logger.warning(
-            "MLflow does not take entries (%s); the work goes on, they are kept in %s and sent when it answers again",
+            "MLflow does not accept entries (%s); they are kept in %s and sent when MLflow answers; the run continues",
             first_line(outage),
             self._spool.path,
         )
@@ -101,13 +101,13 @@ class RunLog:
         if outage is None:
             spool.delete()
             self._spool, self._pause = None, RETRY_SECONDS
-            logger.warning("MLflow answers again; what was kept has been sent")
+            logger.warning("MLflow answers again; the kept entries have been sent")
             return
         self._pause = min(2 * self._pause, LONGEST_RETRY_SECONDS)
         self._retry_at = time.monotonic() + self._pause
 
     def _try(self, entries: list[Entry]) -> BaseException | None:
-        """Send entries in order; return what kept MLflow from taking them."""
+        """Send entries in order; return the error if MLflow did not accept them, else None."""
         try:
             if self._stored is None:
                 self._stored = open_stored(self._root, self._identity, working=self._identity.kind == "arm")
@@ -119,35 +119,35 @@ class RunLog:
 
 
 def open_run(root: str, *, group: str, name: str, fingerprint: str, params: Mapping[str, object]) -> RunLog:
-    """Start or continue the run of one arm, and send what earlier runs of this root could not.
+    """Start or continue the run of one arm, and send the spools of earlier runs of this root.
 
-    The store is `MLFLOW_TRACKING_URI`, else a file `mlflow.db` in the root, or in the working directory where the root
-    is not on this machine. A run named by `MLFLOW_RUN_ID` (Kubeflow Pipelines sets it) is the parent instead of the
-    group's.
+    The store is `MLFLOW_TRACKING_URI`. If it is not set, the store is a file `mlflow.db` in the root, or in the working
+    directory if the root is remote. If `MLFLOW_RUN_ID` is set (Kubeflow Pipelines sets it), that run is the parent
+    instead of the group's run.
 
     Args:
-        root: Folder or bucket prefix under which every result lies.
-        group: What the arms that are compared have in common; one parent run.
-        name: Shown in MLflow; of a continued run, the first name stays.
-        fingerprint: Names the arm: an equal one continues that run.
-        params: Written at the first start only; see `flatten`.
+        root: Folder or bucket prefix that contains all results.
+        group: Name shared by the arms that are compared; one parent run.
+        name: Name shown in MLflow; a continued run keeps its first name.
+        fingerprint: Identifies the arm; a run with the same fingerprint is continued.
+        params: Parameters, written only at the first start.
 
     Raises:
-        InputError: If group or fingerprint has a quote, which MLflow's search cannot express.
+        InputError: If group or fingerprint contains a quote, which MLflow's search cannot express.
     """
     texts = {key: str(value)[:PARAM_LENGTH] for key, value in params.items()}
     return _start(root, Identity("arm", EXPERIMENT, group, name, fingerprint, texts))
 
 
 def log_result(root: str, fingerprint: str, metrics: Mapping[str, float]) -> None:
-    """Add the numbers of a benchmark to the run of the arm that they measure."""
+    """Add the metrics of a benchmark to the run of the arm that was evaluated."""
     log = _start(root, Identity("addition", EXPERIMENT, name=fingerprint, fingerprint=fingerprint))
     log.metrics(metrics, step=0)
     log.close()
 
 
 def log_report(root: str, *, group: str, report: str) -> None:
-    """Keep the page about a group's arms with the group's run, and say where its folder lies."""
+    """Store the report about the arms of a group as an artifact of the group's run, and its folder as a tag."""
     log = _start(root, Identity("group", EXPERIMENT, group=group))
     log.tag("previts.reporting.page", report)
     with tempfile.TemporaryDirectory() as folder:
@@ -159,24 +159,27 @@ def log_report(root: str, *, group: str, report: str) -> None:
 
 
 def close_runs(root: str) -> int:
-    """Mark the arms of a root that still count as running as failed: whoever worked on them was killed.
+    """Mark the arms of a root that still have the status running as failed: their processes were killed.
 
     Returns:
-        How many there were; 0 where MLflow does not answer.
+        The number of these arms; 0 if MLflow does not answer.
     """
     try:
         left = running_arms(root, EXPERIMENT)
         for arm in left:
             arm.send([{"kind": "end", "status": "FAILED", "time": int(time.time() * 1000)}])
     except outages() as outage:
-        logger.warning("MLflow does not answer (%s); runs that were killed stay marked as running", first_line(outage))
+        logger.warning("MLflow does not answer (%s); killed runs keep the status running", first_line(outage))
         return 0
     return len(left)
 
 
 @contextmanager
 def reporting(run: RunLog | None) -> Iterator[None]:
-    """Finish a run by how the block ends: FINISHED, FAILED, or KILLED when it was interrupted or told to exit."""
+    """Finish a run with a status that depends on how the block ends.
+
+    FINISHED without an error, KILLED after an interrupt or an exit, FAILED after any other error.
+    """
     try:
         yield
     except BaseException as error:
@@ -190,8 +193,8 @@ def reporting(run: RunLog | None) -> Iterator[None]:
 def _start(root: str, identity: Identity) -> RunLog:
     for text in (identity.group, identity.fingerprint):
         if "'" in text or '"' in text:
-            raise InputError(f"names of runs and groups must be without quotes, got {text!r}")
-    # Training must not stand still for MLflow's own patience: 7 tries of up to 2 minutes each.
+            raise InputError(f"names of runs and groups must be without quotes, got {text!r}; remove the quotes")
+    # Training must not wait for MLflow's default of 7 retries with a timeout of 2 minutes each.
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
     _replay(root)
@@ -201,7 +204,7 @@ def _start(root: str, identity: Identity) -> RunLog:
 
 
 def _replay(root: str) -> None:
-    """Send what runs that are over have left in their spools; stop at the first outage."""
+    """Send the spools that finished runs have left; stop at the first outage."""
     for spool in Spool.left_behind(root):
         identity, entries = spool.identity(), spool.entries()
         try:

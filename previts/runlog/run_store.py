@@ -1,7 +1,7 @@
-"""The run store: runs as MLflow has them, found or created, described, and sent what a run log holds.
+"""The run store: finds or creates runs in MLflow and sends them the entries of a run log.
 
-Beside section 4 of PreViTS. The only file that talks to MLflow's runs; what it raises while MLflow does not answer is
-for its callers to catch, see `outages`.
+For section 4 of PreViTS. Only this file calls MLflow's run API. Callers catch the errors that it raises while MLflow
+does not answer, see `outages`.
 """
 
 import fcntl
@@ -21,16 +21,16 @@ if TYPE_CHECKING:
 
 FINGERPRINT_TAG, GROUP_TAG, PARENT_TAG = "previts.fingerprint", "previts.group", "mlflow.parentRunId"
 ROOT_TAG = "previts.root"
-# What MLflow takes at once.
+# Limits of one MLflow request: number of parameters, number of metrics, length of a parameter.
 PARAMS_AT_ONCE, METRICS_AT_ONCE, PARAM_LENGTH = 100, 900, 6000
-# Answers that another try would not change; everything else counts as an outage.
+# Error codes for which a retry is useless; every other error counts as an outage.
 REJECTIONS = ("INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST", "RESOURCE_ALREADY_EXISTS", "BAD_REQUEST")
 
 logger = logging.getLogger(__name__)
 
 
 def tracking_uri(root: str) -> str:
-    """Return where MLflow keeps the runs of a root."""
+    """Return the MLflow tracking URI for the runs of a root."""
     if given := os.environ.get("MLFLOW_TRACKING_URI"):
         return given
     folder = files.local_path(root)
@@ -39,13 +39,13 @@ def tracking_uri(root: str) -> str:
 
 @dataclass(frozen=True)
 class StoredRun:
-    """A run that MLflow has."""
+    """A run in MLflow."""
 
     client: "MlflowClient"
     run_id: str
 
     def send(self, entries: list[Entry]) -> None:
-        """Send entries in order, numbers in a row together; what MLflow rejects is dropped with a warning."""
+        """Send entries in order, consecutive metrics in one request; drop rejected entries with a warning."""
         from mlflow.entities import Metric
         from mlflow.exceptions import MlflowException
 
@@ -62,7 +62,7 @@ class StoredRun:
             except MlflowException as error:
                 if error.error_code not in REJECTIONS:
                     raise
-                logger.warning("MLflow rejects an entry, it is dropped: %s", first_line(error))
+                logger.warning("MLflow rejects an entry, which is dropped: %s", first_line(error))
             waiting = []
 
     def _send_one(self, entry: Entry, waiting: "list[Any]") -> None:
@@ -76,13 +76,13 @@ class StoredRun:
                 if os.path.exists(entry["path"]):
                     self.client.log_artifact(self.run_id, entry["path"], entry["folder"] or None)
                 else:
-                    logger.warning("%s is gone and cannot be sent to MLflow", entry["path"])
+                    logger.warning("%s no longer exists and cannot be sent to MLflow", entry["path"])
             case "end":
                 self.client.set_terminated(self.run_id, entry["status"], entry["time"])
                 self._settle_parent()
 
     def _settle_parent(self) -> None:
-        """Give the group's run the worst status of its arms; a run that is not ours is left alone."""
+        """Set the status of the group's run to the worst status of its arms; other parents are not changed."""
         parent_id = self.client.get_run(self.run_id).data.tags.get(PARENT_TAG)
         if parent_id is None:
             return
@@ -97,7 +97,7 @@ class StoredRun:
 
 
 def open_stored(root: str, identity: Identity, *, working: bool) -> StoredRun:
-    """Return the run that an identity names, created where it is not there; `working` marks it as running now."""
+    """Return the run of an identity, created if it does not exist; with `working`, mark it as running."""
     from mlflow.tracking import MlflowClient
 
     for name in ("mlflow.store.db.utils", "alembic.runtime.migration"):
@@ -110,13 +110,13 @@ def open_stored(root: str, identity: Identity, *, working: bool) -> StoredRun:
         if identity.kind == "addition":
             tags = {FINGERPRINT_TAG: identity.fingerprint}
             arm = _find(client, experiment_id, tags)
-            if arm is None:  # trained elsewhere: its numbers are all there is
+            if arm is None:  # trained elsewhere: the run contains only these metrics
                 arm = _create(client, experiment_id, tags, {}, identity.name)
                 client.set_terminated(arm.info.run_id)
             return StoredRun(client, arm.info.run_id)
         parent_id = adopted
         if not adopted:
-            # The arms carry the group's tag too; only the parent has this one.
+            # The arms have the group's tag too; only the parent has the role.
             key = {GROUP_TAG: identity.group, "previts.role": "group"}
             parent = _find(client, experiment_id, key) or _create(client, experiment_id, key, {}, identity.group)
             parent_id = parent.info.run_id
@@ -135,7 +135,7 @@ def open_stored(root: str, identity: Identity, *, working: bool) -> StoredRun:
 
 
 def running_arms(root: str, experiment: str) -> list[StoredRun]:
-    """Return the arms of a root that count as running."""
+    """Return the arms of a root that have the status running."""
     from mlflow.tracking import MlflowClient
 
     uri = tracking_uri(root)
@@ -155,7 +155,7 @@ def _experiment(client: "MlflowClient", identity: Identity, uri: str) -> str:
     if found is None:
         try:
             return str(client.create_experiment(identity.experiment, artifact_location=_artifacts(uri)))
-        except MlflowException as error:  # another process was faster
+        except MlflowException as error:  # another process may have created it
             found = client.get_experiment_by_name(identity.experiment)
             if found is None:
                 raise error
@@ -163,17 +163,19 @@ def _experiment(client: "MlflowClient", identity: Identity, uri: str) -> str:
 
 
 def _artifacts(uri: str) -> str | None:
-    """Return the folder beside a database on this disk; a server has its own."""
+    """Return the artifact folder next to a database on the local disk; a server has its own."""
     path = _database(uri)
     return os.path.join(os.path.dirname(path), "mlartifacts") if path else None
 
 
 def _database(uri: str) -> str:
+    """Return the path of a database on the local disk, or "" for a server."""
     prefix = "sqlite:///"
     return os.path.abspath(uri.removeprefix(prefix)) if uri.startswith(prefix) else ""
 
 
 def _find(client: "MlflowClient", experiment_id: str, tags: Mapping[str, str]) -> "Run | None":
+    """Return the earliest run with these tags, or None."""
     query = " and ".join(f"tags.`{key}` = '{value}'" for key, value in tags.items())
     found = client.search_runs([experiment_id], query)
     return min(found, key=lambda run: (run.info.start_time, run.info.run_id), default=None)
@@ -182,7 +184,7 @@ def _find(client: "MlflowClient", experiment_id: str, tags: Mapping[str, str]) -
 def _create(
     client: "MlflowClient", experiment_id: str, key: Mapping[str, str], about: Mapping[str, str], name: str
 ) -> "Run":
-    """Create a run; of two that were created at once on a server, both processes keep the earlier."""
+    """Create a run; if two processes create it at once on a server, both use the earlier one."""
     created = client.create_run(experiment_id, tags={**key, **about}, run_name=name or None)
     first = _find(client, experiment_id, key) or created
     if first.info.run_id != created.info.run_id:
@@ -193,7 +195,10 @@ def _create(
 def _describe(
     client: "MlflowClient", arm: "Run", identity: Identity, about: Mapping[str, str], *, running: str, working: bool
 ) -> None:
-    """Complete a run that a benchmark or a killed start has left incomplete, and mark it and its parent as running."""
+    """Add missing tags and parameters; with `working`, mark the run and its parent `running` as running.
+
+    A run is incomplete after a killed start, or if a benchmark created it.
+    """
     from mlflow.entities import Param
 
     for key, value in about.items():
@@ -209,7 +214,7 @@ def _describe(
 
 @contextmanager
 def _locked(uri: str) -> Iterator[None]:
-    """Let one process at a time create tables and look for runs in a database on this disk."""
+    """Allow one process at a time to create tables and find runs in a database on the local disk."""
     path = _database(uri)
     if not path:
         yield
@@ -221,16 +226,16 @@ def _locked(uri: str) -> Iterator[None]:
 
 
 def outages() -> tuple[type[BaseException], ...]:
-    """Return what MLflow raises when its store does not answer or does not take what is sent."""
+    """Return the error types that MLflow raises if its store does not answer or does not accept an entry."""
     from mlflow.exceptions import MlflowException
 
     try:
         from sqlalchemy.exc import SQLAlchemyError
-    except ImportError:  # mlflow-skinny: there is only a server
+    except ImportError:  # mlflow-skinny: it can only use a server
         return MlflowException, OSError
     return MlflowException, OSError, SQLAlchemyError
 
 
 def first_line(error: BaseException) -> str:
-    """Return what an exception says, short enough for a line of a log."""
+    """Return the first line of an error message, at most 300 characters."""
     return (str(error).splitlines() or [type(error).__name__])[0][:300]

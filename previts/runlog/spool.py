@@ -1,7 +1,7 @@
-"""The spool: what a run log has to say while MLflow does not answer, kept in a file until it does.
+"""The spool: a file that keeps the entries of a run log while MLflow does not answer.
 
-Beside section 4 of PreViTS. A spool lies in the root, or among temporary files with a copy in a root elsewhere. Nothing
-here knows MLflow.
+For section 4 of PreViTS. A spool is stored in the root. For a remote root, it is stored among the temporary files, and
+copied to the root when it is closed. This file does not use MLflow.
 """
 
 import fcntl
@@ -22,7 +22,7 @@ SPOOLS = "runlog"
 
 @dataclass(frozen=True)
 class Identity:
-    """Which MLflow run is meant: an arm that works now, an arm that is only added to, or the group above its arms."""
+    """Names an MLflow run: an arm at work, an arm that gets additional metrics, or the group's parent run."""
 
     kind: Literal["arm", "addition", "group"]
     experiment: str
@@ -33,9 +33,9 @@ class Identity:
 
 
 class Spool:
-    """A file of entries that wait for MLflow, one JSON document a line, the first the identity of their run.
+    """A file of entries that wait for MLflow: one JSON document a line, first the identity of their run.
 
-    It is locked while its run is at work, so that no other process sends it too.
+    The file is locked while its run works, so that no other process sends it.
     """
 
     def __init__(self, root: str, path: str, file: IO[str]) -> None:
@@ -43,11 +43,11 @@ class Spool:
 
     @staticmethod
     def create(root: str, identity: Identity) -> "Spool":
-        """Begin a file for a run that is at work."""
+        """Create and lock the file of a run that works."""
         folder = _spool_folder(root)
         os.makedirs(folder, exist_ok=True)
         path = os.path.join(folder, f"{identity.fingerprint or identity.group}-{uuid.uuid4().hex[:8]}.jsonl")
-        file = open(path, "a+", encoding="utf-8")  # noqa: SIM115 (open for as long as the run)
+        file = open(path, "a+", encoding="utf-8")  # noqa: SIM115 (stays open during the run)
         fcntl.flock(file, fcntl.LOCK_EX)
         spool = Spool(root, path, file)
         spool.write([asdict(identity)])
@@ -55,7 +55,7 @@ class Spool:
 
     @staticmethod
     def left_behind(root: str) -> Iterator["Spool"]:
-        """Yield the spools that no process holds, those of a remote root fetched to this disk."""
+        """Yield the spools that no process has locked; those of a remote root are downloaded first."""
         folder = _spool_folder(root)
         if files.local_path(root) is None:
             for name in files.names(files.join(root, SPOOLS)):
@@ -72,16 +72,16 @@ class Spool:
             except BlockingIOError:
                 file.close()
                 continue
-            if os.fstat(file.fileno()).st_nlink:  # else another process has just sent and removed it
+            if os.fstat(file.fileno()).st_nlink:  # else another process has just sent and deleted it
                 yield Spool(root, file.name, file)
 
     def write(self, entries: list[Entry]) -> None:
-        """Append entries; they survive the death of the process."""
+        """Append entries; they are kept if the process is killed."""
         self._file.writelines(json.dumps(entry) + "\n" for entry in entries)
         self._file.flush()
 
     def identity(self) -> Identity | None:
-        """Return whose entries these are, None where the process died in the first line."""
+        """Return the run of these entries, or None if the process was killed before the first line was complete."""
         lines = self._lines()
         return Identity(**lines[0]) if lines else None
 
@@ -91,31 +91,30 @@ class Spool:
 
     def _lines(self) -> list[Entry]:
         self._file.seek(0)
-        # A process that was killed may have left half a line at the end.
+        # A killed process may have left an incomplete last line.
         return [json.loads(line) for line in self._file if line.endswith("\n")]
 
     def leave(self) -> None:
-        """Close the file for another run to send; a root elsewhere gets a copy, as this disk may not last."""
+        """Close the file; another run sends it. A remote root gets a copy, because the local disk may be temporary."""
         self._file.close()
         if self._copy():
             files.upload(self.path, self._copy())
 
     def delete(self) -> None:
-        """Remove the file and its copy: its entries have been sent."""
+        """Delete the file and its copy, after its entries have been sent."""
         os.remove(self.path)
         self._file.close()
-        if self._copy() and files.exists(self._copy()):
-            fs, path = files.open_fs(self._copy())
-            fs.rm_file(path)
+        if self._copy():
+            files.delete(self._copy())
 
     def _copy(self) -> str:
-        """Return where a root elsewhere keeps a copy of this file, nothing for a root on this disk."""
+        """Return the URI of the copy in a remote root, or "" for a root on the local disk."""
         here = files.local_path(self._root) is not None
         return "" if here else files.join(self._root, SPOOLS, os.path.basename(self.path))
 
 
 def _spool_folder(root: str) -> str:
-    """Return the folder of spools on this disk: in the root if that is here, else among temporary files."""
+    """Return the local folder of spools: in the root if it is local, else among the temporary files."""
     folder = files.local_path(root)
     if folder is not None:
         return os.path.join(os.path.abspath(folder), SPOOLS)

@@ -1,1 +1,1 @@
-"""Files, tables, tensors and result folders on any fsspec file system."""
+"""Storage on any fsspec file system: files, tables, tensors, result folders, fingerprints and states to resume from."""

@@ -1,9 +1,6 @@
-"""Where results live: content-addressed folders on any fsspec file system, believed only once their manifest is there.
+"""Files on any fsspec file system: URIs and paths, reading, writing, listing, deleting.
 
-A stage writes to `address(...)`, its manifest last (`commit`). A reader trusts a folder only through `read_manifest`.
-Nothing here knows what a stage computes.
-
-Identity is what was decided (configuration, inputs, format version), never where it ran or under which path.
+Every write is whole: a reader sees the complete file or no file. A bare path is a file on the local disk.
 """
 
 import contextlib
@@ -22,7 +19,7 @@ from previts.errors import InputError
 
 
 def open_fs(uri: str) -> tuple[fsspec.AbstractFileSystem, str]:
-    """Return the file system of a URI and the path in it; a bare path is a local file.
+    """Return the file system of a URI and the path in it; a bare path is on the local disk.
 
     Raises:
         InputError: If the protocol is unknown or its library is not installed.
@@ -38,25 +35,29 @@ def open_fs(uri: str) -> tuple[fsspec.AbstractFileSystem, str]:
     return fs, path
 
 
+# A loader opens the same few thousand files many times.
+_opened = functools.lru_cache(maxsize=4096)(open_fs)
+
+
 def join(uri: str, *parts: str) -> str:
-    """Return the URI of something below `uri`."""
+    """Return the URI of a file or folder below `uri`."""
     return "/".join([uri.rstrip("/"), *(part.strip("/") for part in parts)])
 
 
 def absolute(uri: str) -> str:
-    """Return a URI that means the same in every process: local paths absolute and bare, others as they are."""
-    if get_protocol(uri) != "file":  # without opening it: some stores look for credentials for many seconds
+    """Return a URI that means the same in every process: a local path becomes absolute, other URIs stay as they are."""
+    if get_protocol(uri) != "file":  # opening a remote URI may search for credentials for many seconds
         return uri.rstrip("/")
     return str(open_fs(uri)[1])
 
 
 def is_local(fs: fsspec.AbstractFileSystem) -> bool:
-    """Return whether the file system is this machine's disk."""
+    """Return whether the file system is the local disk."""
     return "file" in (fs.protocol if isinstance(fs.protocol, tuple) else (fs.protocol,))
 
 
 def local_path(uri: str) -> str | None:
-    """Return the path of a URI on this machine's disk, or None if it lies elsewhere."""
+    """Return the path of a URI on the local disk, or None for a remote URI."""
     fs, path = open_fs(uri)
     return path if is_local(fs) else None
 
@@ -68,7 +69,7 @@ def exists(uri: str) -> bool:
 
 
 def names(uri: str) -> list[str]:
-    """Return the sorted names directly below a folder, or nothing where there is no folder."""
+    """Return the sorted names directly below a folder; a missing folder has none."""
     fs, path = open_fs(uri)
     fs.invalidate_cache(path)
     try:
@@ -78,15 +79,36 @@ def names(uri: str) -> list[str]:
 
 
 def read_bytes(uri: str, start: int | None = None, stop: int | None = None) -> bytes:
-    """Return the bytes [start, stop) of a file, the whole of it by default."""
+    """Return the bytes [start, stop) of a file, by default all of them."""
     fs, path = open_fs(uri)
     return bytes(fs.cat_file(path, start=start, end=stop))
 
 
-def write_bytes(uri: str, data: bytes) -> None:
-    """Write a file so that a reader sees all of it or none.
+def read_ranges(uri: str, starts: Sequence[int], stops: Sequence[int]) -> list[bytes]:
+    """Return ranges of bytes of one file; a remote store gets all requests at once.
 
-    Object stores do that by themselves; on a disk the file is moved into place.
+    Raises:
+        FileNotFoundError: If the file does not exist.
+    """
+    fs, path = _opened(uri)
+    if not is_local(fs):
+        return [bytes(block) for block in fs.cat_ranges([path] * len(starts), starts, stops, on_error="raise")]
+    file = os.open(path, os.O_RDONLY)
+    try:
+        return [os.pread(file, stop - start, start) for start, stop in zip(starts, stops, strict=True)]
+    finally:
+        os.close(file)
+
+
+def read_json(uri: str) -> Any:
+    """Return the JSON document at `uri`."""
+    return json.loads(read_bytes(uri))
+
+
+def write_bytes(uri: str, data: bytes) -> None:
+    """Write a file so that a reader sees the complete file or no file.
+
+    An object store guarantees this. On the local disk, the file is written under a temporary name and renamed.
     """
     fs, path = open_fs(uri)
     if not is_local(fs):
@@ -105,22 +127,13 @@ def write_bytes(uri: str, data: bytes) -> None:
         raise
 
 
-def delete(uri: str) -> None:
-    """Remove one file, if it is there."""
-    fs, path = open_fs(uri)
-    if fs.exists(path):
-        fs.rm_file(path)
-
-
-def delete_folder(uri: str) -> None:
-    """Delete whatever lies below `uri`; nothing there is fine."""
-    fs, path = open_fs(uri)
-    if fs.exists(path):
-        fs.rm(path, recursive=True)
+def write_json(uri: str, value: Any) -> None:
+    """Write a JSON document; a reader sees the complete document or none."""
+    write_bytes(uri, json.dumps(value, indent=1, allow_nan=False).encode() + b"\n")
 
 
 def upload(path: str, uri: str) -> None:
-    """Put a file of this machine's disk to `uri`, whole or not at all."""
+    """Copy a file from the local disk to `uri`; a reader sees the complete file or no file."""
     fs, target = open_fs(uri)
     if not is_local(fs):
         fs.put_file(path, target)
@@ -131,10 +144,10 @@ def upload(path: str, uri: str) -> None:
 
 
 def check_writable(uri: str) -> None:
-    """Make sure that a folder can be written to; on this machine's disk it is made.
+    """Create a folder on the local disk and check that it is writable; a remote folder is not checked.
 
     Raises:
-        InputError: If it cannot.
+        InputError: If the folder cannot be created or written to.
     """
     folder = local_path(uri) if get_protocol(uri) == "file" else None
     if folder is None:
@@ -148,36 +161,20 @@ def check_writable(uri: str) -> None:
 
 
 def _temporary(path: str) -> str:
-    """Return a name beside `path`, in a folder that exists, to write under before moving into place."""
+    """Return a temporary name next to `path`, to write under before renaming; create the folder."""
     check_writable(os.path.dirname(path))
     return f"{path}.{uuid.uuid4().hex}.tmp"
 
 
-def read_json(uri: str) -> Any:
-    """Return the JSON document at `uri`."""
-    return json.loads(read_bytes(uri))
+def delete(uri: str) -> None:
+    """Delete a file, if it exists."""
+    fs, path = open_fs(uri)
+    if fs.exists(path):
+        fs.rm_file(path)
 
 
-def write_json(uri: str, value: Any) -> None:
-    """Write a JSON document, whole or not at all."""
-    write_bytes(uri, json.dumps(value, indent=1, allow_nan=False).encode() + b"\n")
-
-
-def read_ranges(uri: str, starts: Sequence[int], stops: Sequence[int]) -> list[bytes]:
-    """Return ranges of bytes of one file; a remote store is asked for all at once.
-
-    Raises:
-        FileNotFoundError: If there is no such file.
-    """
-    fs, path = _opened(uri)
-    if not is_local(fs):
-        return [bytes(block) for block in fs.cat_ranges([path] * len(starts), starts, stops, on_error="raise")]
-    file = os.open(path, os.O_RDONLY)
-    try:
-        return [os.pread(file, stop - start, start) for start, stop in zip(starts, stops, strict=True)]
-    finally:
-        os.close(file)
-
-
-# A loader asks for the same few thousand files again and again.
-_opened = functools.lru_cache(maxsize=4096)(open_fs)
+def delete_folder(uri: str) -> None:
+    """Delete a folder and everything in it, if it exists."""
+    fs, path = open_fs(uri)
+    if fs.exists(path):
+        fs.rm(path, recursive=True)

@@ -1,4 +1,7 @@
-"""Fingerprints: short names of decisions, equal for equal decisions."""
+"""Fingerprints: short names of settings, equal for equal settings.
+
+The address of a result contains the fingerprint of what was decided (see `folders`).
+"""
 
 import hashlib
 import json
@@ -9,7 +12,7 @@ from typing import Any
 
 
 def plain(value: Any) -> Any:
-    """Return `value` as JSON types, the same for the same decision.
+    """Return `value` as JSON types; equal settings give equal JSON.
 
     Raises:
         TypeError: For a type that has no single JSON form (sets, functions, arrays, ...).
@@ -33,6 +36,6 @@ def plain(value: Any) -> Any:
 
 
 def fingerprint(value: Any) -> str:
-    """Return 12 hex digits that name a decision: equal values give equal digits, in every process and for good."""
+    """Return 12 hex digits that identify a value: equal values give equal digits, in every process and version."""
     canonical = json.dumps(plain(value), sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(canonical.encode()).hexdigest()[:12]

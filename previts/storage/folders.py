@@ -1,7 +1,10 @@
-"""Folders of results: their addresses, and the manifest that makes them complete.
+"""Result folders: their content-addressed URIs, and the manifest that marks them as finished.
 
-Identity is what was decided (configuration, inputs, format version), never where it ran or under which path. A reader
-trusts a folder only through `read_manifest`; a folder without a manifest is treated as incomplete.
+A stage writes its files to `address(...)` and its manifest last (`commit`). Readers open a folder through
+`read_manifest`; a folder without a manifest is treated as incomplete.
+
+The identity of a result is what was decided: configuration, inputs, format version. Where it ran and its path do not
+count.
 """
 
 import hashlib
@@ -18,24 +21,22 @@ from previts.storage.files import absolute, join, open_fs, read_json, write_json
 from previts.storage.fingerprints import fingerprint, plain
 
 MANIFEST = "manifest.json"
-
-
 # Folders up to these sizes are identified by their content, larger ones by names, sizes and the store's checksums.
 HASHED_FILES, HASHED_BYTES = 10_000, 1 << 30
 
 
 def address(root: str, stage: str, label: str, decided: Mapping[str, Any]) -> str:
-    """Return the folder for what `decided` decides: `{root}/{stage}/{label}-{fingerprint}`."""
+    """Return the URI of a result folder, `{root}/{stage}/{label}-{fingerprint}`; `decided` gives the fingerprint."""
     slug = re.sub(r"[^a-z0-9.]+", "-", label.lower()).strip("-")
     return join(absolute(root), stage, f"{slug}-{fingerprint({'stage': stage, **decided})}")
 
 
 @dataclass(frozen=True)
 class Manifest:
-    """What a finished folder holds and what it was made of; its presence is what makes the folder finished.
+    """The content and the inputs of a result folder; a folder with a manifest is finished.
 
-    `inputs` maps a name to the URI it was read from, relative to the folder where both lie under one root, so that a
-    root can be moved or copied.
+    `inputs` maps a name to the URI that the stage read. On disk, the URI is relative to the folder if both are under
+    one root, so that a root can be moved or copied.
     """
 
     stage: str
@@ -63,7 +64,7 @@ def commit(
     counts: Mapping[str, int | float] | None = None,
     info: Mapping[str, Any] | None = None,
 ) -> Manifest:
-    """Write the manifest of a folder whose files are all there; only now do readers believe it."""
+    """Write the manifest of a folder after all its files; from now on it counts as finished."""
     stage, name = uri.rstrip("/").rsplit("/", 2)[-2:]
     manifest = Manifest(
         stage=stage,
@@ -79,7 +80,7 @@ def commit(
 
 
 def is_committed(uri: str) -> bool:
-    """Return whether the folder at `uri` is finished; a damaged manifest makes it unfinished, so it is made again."""
+    """Return whether the folder at `uri` is finished; one with a damaged manifest is not, so its stage runs again."""
     try:
         return isinstance(read_json(join(uri, MANIFEST)), dict)
     except (FileNotFoundError, NotADirectoryError, ValueError):
@@ -90,14 +91,14 @@ def read_manifest(uri: str) -> Manifest:
     """Return the manifest of a finished folder, its inputs as absolute URIs.
 
     Raises:
-        InputError: If there is no manifest: the stage did not finish, or the URI names something else.
+        InputError: If the manifest is missing (the stage did not finish, or the URI is wrong) or damaged.
     """
     try:
         document = read_json(join(uri, MANIFEST))
     except FileNotFoundError:
         raise InputError(
-            f"{uri} has no {MANIFEST}: the stage that writes it has not finished, or the URI is not one of a stage; "
-            "run that stage (again), or give the URI that it printed"
+            f"{uri} has no {MANIFEST}: the stage that writes it has not finished, or the URI is not the output of a "
+            "stage; run that stage (again), or give the URI that it printed"
         ) from None
     except ValueError as error:
         raise InputError(f"{join(uri, MANIFEST)} is damaged ({error}); run the stage that writes it again") from None
@@ -112,11 +113,11 @@ def read_manifest(uri: str) -> Manifest:
 
 
 def ancestor(uri: str, *inputs: str) -> str:
-    """Return the URI of what an output was made of: its input of the first name, that one's of the second, and so on.
+    """Return the URI of an input of an input: follow the named inputs from a result folder, one after another.
 
     Raises:
-        InputError: If an output on the way is gone.
-        KeyError: If one has no input of that name.
+        InputError: If a folder on the way no longer exists.
+        KeyError: If a folder on the way has no input of that name.
     """
     for name in inputs:
         uri = read_manifest(uri).inputs[name]
@@ -124,7 +125,7 @@ def ancestor(uri: str, *inputs: str) -> str:
 
 
 def fingerprint_of(uri: str, stage: str) -> str:
-    """Return the fingerprint in the address of a stage's output, finished or not.
+    """Return the fingerprint in the address of a stage's output; the output may be unfinished.
 
     Raises:
         InputError: If the URI is not the address of an output of that stage.
@@ -138,10 +139,10 @@ def fingerprint_of(uri: str, stage: str) -> str:
 
 
 def identity(uri: str) -> str:
-    """Return what is at `uri`, whatever its path: a stage's fingerprint, else a digest of the content.
+    """Return the identity of what is at `uri`: the fingerprint of a stage's output, else a digest of the content.
 
-    A folder above 10,000 files or 1 GiB is identified by names, sizes and the checksums that its store lists; on a
-    local disk that misses a file replaced by another of equal size.
+    The path does not count. A folder above 10,000 files or 1 GiB is identified by names, sizes and the checksums that
+    its store lists. On the local disk this misses a file that was replaced by another of the same size.
 
     Raises:
         InputError: If there is nothing at `uri`.
@@ -174,12 +175,13 @@ def _content_digest(fs: fsspec.AbstractFileSystem, path: str) -> str:
 
 
 def _relative(target: str, uri: str) -> str:
-    """Return `target` relative to the folder `uri` where both lie under one root (`root/stage/name`), else as it is."""
+    """Return `target` relative to the folder `uri` (`root/stage/name`) if it is under the same root, else unchanged."""
     target, root = absolute(target), absolute(uri).rsplit("/", 2)[0]
     return f"../../{target.removeprefix(root + '/')}" if target.startswith(root + "/") else target
 
 
 def _resolve(target: str, uri: str) -> str:
-    return (
-        join(absolute(uri).rsplit("/", 2)[0], target.removeprefix("../../")) if target.startswith("../../") else target
-    )
+    """Return the absolute URI of a target that `_relative` returned."""
+    if not target.startswith("../../"):
+        return target
+    return join(absolute(uri).rsplit("/", 2)[0], target.removeprefix("../../"))

@@ -1,7 +1,7 @@
-"""States to resume from: numbered files in the folder of one training, of which the newest few stay.
+"""States from which a training resumes: numbered files in one folder, of which the newest few are kept.
 
-A state is written under a temporary name and moved into place, then its checksum (`tensors.write_checked`). Of several
-processes only one may save. What a state contains, and when it is saved, is decided by the training.
+A state is written under a temporary name and renamed; then its checksum is written (`tensors.write_checked`). Only one
+process may save. The training decides what a state contains and when it is saved.
 """
 
 import re
@@ -21,12 +21,12 @@ class States:
     """The states of one training.
 
     Args:
-        folder: URI of their folder.
-        name: Name of a file with a field for the number, such as "step-{:08d}.pt"; without a field there is one state,
+        folder: URI of the folder.
+        name: File name with a field for the number, such as "step-{:08d}.pt". Without a field there is one state,
             and each save replaces it.
-        keep: How many states stay. Only states that this object has saved or restored count as sound.
-        sound: Number of the state that the training has resumed from, if another object has restored it.
-        unchecked: Whether a state without a checksum is read too; earlier versions of `fit_saliency` wrote none.
+        keep: Number of states to keep. Only states that this object has saved or restored count as intact.
+        sound: Number of the state from which the training resumed, if another object restored it.
+        unchecked: Whether to read a state without a checksum too; earlier versions of `fit_saliency` wrote none.
     """
 
     def __init__(
@@ -35,10 +35,10 @@ class States:
         self.folder, self.name, self.unchecked = folder, name, unchecked
         self._keep, self._sound = keep, [] if sound is None else [sound]
         self._file = re.compile(re.sub(r"\\{.*\\}", r"(\\d+)", re.escape(name)))
-        self._left = re.compile(self._file.pattern + r"\..*\.tmp")  # by a process that was killed while it wrote
+        self._left = re.compile(self._file.pattern + r"\..*\.tmp")  # left by a process that was killed while writing
 
     def numbers(self) -> list[int]:
-        """Return the numbers of the states in order, damaged ones included; 0 for a name without a field."""
+        """Return the numbers of all states in order, including damaged ones; 0 for a name without a field."""
         found = (self._file.fullmatch(name) for name in files.names(self.folder))
         return sorted(int(match[1]) if self._file.groups else 0 for match in found if match)
 
@@ -47,29 +47,29 @@ class States:
         return files.join(self.folder, self.name.format(number))
 
     def save(self, number: int, state: State) -> None:
-        """Write a state, then delete all but the newest sound ones."""
+        """Write a state, then delete all except the newest intact ones."""
         for name in files.names(self.folder):
             if self._left.fullmatch(name):
                 files.delete(files.join(self.folder, name))
         write_checked(self.uri(number), state)
         self._sound = [*(old for old in self._sound if old != number), number][-self._keep :]
-        # Higher numbers too: they were damaged, else the training would have resumed from them.
+        # Higher numbers too: the training did not resume from them, so they are damaged.
         for old in self.numbers() if self._file.groups else ():
             if old not in self._sound:
                 delete_checked(self.uri(old))
 
     def read(self, number: int, device: torch.device | str = "cpu") -> State | None:
-        """Return a state, or None where it is missing, incomplete or damaged."""
+        """Return a state, or None if it is missing, incomplete or damaged."""
         return read_checked(self.uri(number), device, unchecked=self.unchecked)
 
     def newest(
         self, device: torch.device | str = "cpu", is_own: Callable[[State], bool] = lambda state: True
     ) -> tuple[int, State] | None:
-        """Return the newest sound state and its number, or None; a message names each damaged one.
+        """Return the newest intact state and its number, or None; print a message for each damaged state.
 
         Args:
-            device: Where its tensors are wanted.
-            is_own: Whether a state belongs to the training that asks.
+            device: Device for its tensors.
+            is_own: Returns whether a state belongs to this training.
 
         Raises:
             InputError: If the state belongs to another experiment.
@@ -81,7 +81,7 @@ class States:
             if not is_own(state):
                 raise InputError(
                     f"{self.folder} has states of another experiment ({self.name.format(number)}); "
-                    "give an empty folder, or the experiment that they are of"
+                    "give an empty folder, or the experiment to which the states belong"
                 )
             self._sound = [number]
             return number, state

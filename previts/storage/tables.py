@@ -1,4 +1,4 @@
-"""Tables of dataclass rows as Parquet files: one schema per dataclass, nothing inferred from the data."""
+"""Parquet tables of dataclass rows; the dataclass gives the schema, which never depends on the data."""
 
 import io
 import types
@@ -15,13 +15,13 @@ from previts.storage import files, folders
 
 Row = TypeVar("Row")
 
-REMEDY = f"delete {folders.MANIFEST} beside it, if there is one, and run the stage that writes it again"
+REMEDY = f"delete {folders.MANIFEST} next to it, if it exists, and run the stage that writes it again"
 
 _ARROW = {str: pa.string(), int: pa.int64(), float: pa.float64(), bool: pa.bool_(), bytes: pa.binary()}
 
 
 def schema(row_type: type) -> pa.Schema:
-    """Return the Arrow schema of a dataclass of str, int, float, bool, bytes, lists of these and optionals of these."""
+    """Return the Arrow schema of a dataclass; fields are str, int, float, bool, bytes, lists or optionals of these."""
     hints = typing.get_type_hints(row_type)
     return pa.schema([(item.name, _arrow_type(hints[item.name])) for item in fields(row_type)])
 
@@ -38,7 +38,7 @@ def _arrow_type(hint: Any) -> pa.DataType:
 
 
 def write_records(uri: str, row_type: type[Row], rows: Iterable[Row]) -> None:
-    """Write rows to a Parquet file, whole or not at all."""
+    """Write rows to a Parquet file; a reader sees the complete file or no file."""
     table = pa.Table.from_pylist([asdict(row) for row in rows], schema=schema(row_type))  # type: ignore[call-overload]
     buffer = io.BytesIO()
     pq.write_table(table, buffer, compression="zstd")
@@ -46,48 +46,48 @@ def write_records(uri: str, row_type: type[Row], rows: Iterable[Row]) -> None:
 
 
 def parse(data: bytes) -> pa.Table:
-    """Return the table of a Parquet file's bytes.
+    """Return the table in the bytes of a Parquet file.
 
-    Without Arrow's threads: a process that ends while they still start is aborted, and small tables gain nothing.
+    Arrow's threads are not used. A process that ends while they start is aborted, and small tables gain nothing.
     """
     return pq.read_table(io.BytesIO(data), use_threads=False, pre_buffer=False)
 
 
 def read_table(uri: str, row_type: type) -> pa.Table:
-    """Return a Parquet file as an Arrow table; see `row` for one line of it.
+    """Return a Parquet file as an Arrow table; `row` returns one of its rows.
 
     Raises:
-        InputError: If the file is missing, damaged or has other columns than `row_type`.
+        InputError: If the file is missing or damaged, or its columns are not the fields of `row_type`.
     """
     try:
         table = parse(files.read_bytes(uri))
     except FileNotFoundError:
         raise InputError(f"{uri} is missing; {REMEDY}") from None
     except pa.ArrowInvalid as error:
-        raise InputError(f"{uri} is damaged ({error}); delete it too: {REMEDY}") from None
+        raise InputError(f"{uri} is damaged ({error}); delete it, {REMEDY}") from None
     expected = schema(row_type)
     if table.schema.names != expected.names:
-        raise InputError(f"{uri} has the columns {table.schema.names}, expected {expected.names}")
+        raise InputError(f"{uri} has the columns {table.schema.names}, expected {expected.names}; {REMEDY}")
     return table
 
 
 def row(table: pa.Table, row_type: type[Row], number: int) -> Row:
-    """Return one line of a table as its dataclass."""
+    """Return one row of a table as its dataclass."""
     return row_type(**{name: table.column(name)[number].as_py() for name in table.column_names})
 
 
 def read_records(uri: str, row_type: type[Row]) -> list[Row]:
-    """Return all rows of a Parquet file; see `read_table` for the errors."""
+    """Return all rows of a Parquet file; raises the errors of `read_table`."""
     return [row_type(**values) for values in read_table(uri, row_type).to_pylist()]
 
 
 def num_rows(uri: str) -> int:
-    """Return how many rows a Parquet file has, reading only its end."""
+    """Return the number of rows of a Parquet file; reads only its footer."""
     fs, path = files.open_fs(uri)
     with fs.open(path, "rb") as file:
         return int(pq.read_metadata(file).num_rows)
 
 
 def table_name(shard: int) -> str:
-    """Return the file name of a shard's table."""
+    """Return the file name of the table of a shard."""
     return f"shard-{shard:05d}.parquet"

@@ -63,3 +63,8 @@ def test_a_field_is_set_by_its_dotted_name():
     assert fields.from_plain(Outer, values, "") == Outer(Inner(2.0, "a"), 7)
     with pytest.raises(InputError, match=re.escape("inner.kind must be one of a, b, got 'c'")):
         fields.assign(Outer, values, ["inner", "kind"], "c", "inner.kind")
+
+
+def test_flatten_names_nested_settings_by_their_path():
+    nested = {"seed": 0, "optim": {"lr": 0.03, "deep": {"on": True}}, "sizes": (1, 2)}
+    assert fields.flatten(nested) == {"seed": 0, "optim.lr": 0.03, "optim.deep.on": True, "sizes": (1, 2)}

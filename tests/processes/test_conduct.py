@@ -1,3 +1,5 @@
+"""Oracle: the settings and the messages, written out for each variable."""
+
 import re
 
 import pytest
@@ -6,7 +8,7 @@ from previts.errors import InputError
 from previts.processes.conduct import Conduct, read_conduct
 
 
-def test_an_empty_environment_sets_nothing():
+def test_an_empty_environment_gives_the_defaults():
     assert read_conduct({}) == read_conduct({"PREVITS_WORKERS": "", "PREVITS_COMPILE": ""}) == Conduct()
     assert Conduct() == Conduct(workers=None, accumulate=1, compile=False, checkpoint_seconds=600)
 
@@ -35,7 +37,7 @@ def test_each_variable_sets_its_field():
         ("PREVITS_CHECKPOINT_SECONDS", "0", "1 or more"),
     ],
 )
-def test_a_bad_value_is_named_with_its_variable(variable, text, allowed):
+def test_the_error_for_a_bad_value_names_its_variable(variable, text, allowed):
     message = f"the environment variable {variable} must be a whole number, {allowed}; got {text!r}"
     with pytest.raises(InputError, match=re.escape(message)):
         read_conduct({variable: text})

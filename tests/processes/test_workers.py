@@ -1,4 +1,4 @@
-"""Oracles: the results in the order of the items, whatever takes longest, and the error that the worker raised."""
+"""Oracles: the results in the order of the items, whichever takes longest, and the error that the worker raised."""
 
 import os
 import subprocess
@@ -20,7 +20,7 @@ def slow_first(item):
 
 def refuse_three(item):
     if item == 3:
-        raise InputError(f"item {item} cannot be read;\nmend it")
+        raise InputError(f"item {item} cannot be read;\nfix it")
     return item
 
 
@@ -30,17 +30,17 @@ def threads(_):
     return cv2.getNumThreads(), os.environ["OMP_NUM_THREADS"]
 
 
-def test_results_come_in_the_order_of_the_items_from_other_processes():
+def test_other_processes_return_results_in_the_order_of_the_items():
     with workers.pool(2) as run:
         found = list(run(slow_first, range(6)))
         assert [square for square, _ in found] == [0, 1, 4, 9, 16, 25]
         assert os.getpid() not in {process for _, process in found}
         assert list(run(slow_first, [])) == []
         assert list(run(threads, [0])) == [(1, "1")]
-        # The same pool goes on after an error, which arrives as the worker raised it, after what came before it.
+        # After an error, the pool still works. The error is raised unchanged, after the results before it.
         results = run(refuse_three, range(6))
         assert [next(results) for _ in range(3)] == [0, 1, 2]
-        with pytest.raises(InputError, match=r"^item 3 cannot be read;\nmend it$"):
+        with pytest.raises(InputError, match=r"^item 3 cannot be read;\nfix it$"):
             next(results)
         assert list(run(refuse_three, [4, 5])) == [4, 5]
 
@@ -53,19 +53,19 @@ def fail_first(folder_and_number):
     (Path(folder) / str(number)).touch()
 
 
-def test_after_an_error_nothing_more_is_begun_and_nobody_waits(tmp_path):
+def test_an_error_cancels_the_items_that_have_not_started(tmp_path):
     with pytest.raises(InputError, match="the first one fails"), workers.pool(2) as run:
         list(run(fail_first, [(tmp_path, number) for number in range(20)]))
     time.sleep(1.5)
-    assert len(list(tmp_path.iterdir())) < 8  # what had begun, on a busy machine
+    assert len(list(tmp_path.iterdir())) < 8  # those that had started; more on a busy machine
 
 
 def die(_):
     os._exit(1)
 
 
-def test_a_worker_that_dies_says_what_may_help():
-    with workers.pool(2) as run, pytest.raises(InputError, match=r"a worker process died: .*PREVITS_WORKERS=1"):
+def test_the_error_for_a_dead_worker_names_a_remedy():
+    with workers.pool(2) as run, pytest.raises(InputError, match=r"a worker process died; .*PREVITS_WORKERS=1"):
         list(run(die, [1]))
 
 
@@ -91,7 +91,7 @@ def is_running(process: int) -> bool:
         return False
 
 
-def test_workers_end_with_a_parent_that_was_killed(tmp_path):
+def test_workers_end_when_their_parent_is_killed(tmp_path):
     (tmp_path / "script.py").write_text(SCRIPT)
     (tmp_path / "at").mkdir()
     root = os.pathsep.join(str(folder) for folder in Path(__file__).parents[:3])
@@ -118,18 +118,18 @@ def test_one_worker_is_this_process(monkeypatch):
             list(run(refuse_three, range(6)))
 
 
-def test_the_count_is_what_was_asked_for_else_what_may_be_used(monkeypatch):
+def test_the_count_is_the_configured_one_or_the_available_cores(monkeypatch):
     monkeypatch.setenv(workers.COUNT, "7")
     monkeypatch.setenv("OMP_NUM_THREADS", "3")
     assert workers.available() == 7
     monkeypatch.delenv(workers.COUNT)
     assert workers.available() == 3
-    monkeypatch.setenv("OMP_NUM_THREADS", "2,1")  # a list for nested regions says nothing of processes
+    monkeypatch.setenv("OMP_NUM_THREADS", "2,1")  # a list for nested regions is not a count
     assert 1 <= workers.available() <= len(os.sched_getaffinity(0))
 
 
 @pytest.mark.parametrize("wrong", ["0", "-1", "two", "1.5", " "])
-def test_a_count_that_is_no_whole_number_above_zero_is_refused(monkeypatch, wrong):
+def test_a_count_must_be_a_whole_number_above_zero(monkeypatch, wrong):
     monkeypatch.setenv(workers.COUNT, wrong)
     with pytest.raises(InputError, match="PREVITS_WORKERS must be a whole number above 0"):
         workers.available()
@@ -137,12 +137,12 @@ def test_a_count_that_is_no_whole_number_above_zero_is_refused(monkeypatch, wron
         pass
 
 
-def test_a_step_that_nothing_runs_beside_has_the_whole_machine(monkeypatch):
+def test_a_step_alone_on_the_machine_uses_all_cores(monkeypatch):
     monkeypatch.delenv(workers.COUNT, raising=False)
     monkeypatch.setenv("OMP_NUM_THREADS", "2")
     monkeypatch.setenv(workers.WHOLE, "6")
     assert (workers.available(), workers.alone()) == (2, 6)
-    monkeypatch.setenv(workers.COUNT, "3")  # what a person says of the machine goes before what the engine says
+    monkeypatch.setenv(workers.COUNT, "3")  # the setting of the user takes precedence over that of the engine
     assert (workers.available(), workers.alone()) == (3, 3)
     monkeypatch.delenv(workers.WHOLE)
     assert workers.alone() == 3

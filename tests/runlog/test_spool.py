@@ -1,3 +1,5 @@
+"""Oracles: the entries that were written, and the runs in MLflow, read with its own client."""
+
 import json
 import shutil
 from pathlib import Path
@@ -7,11 +9,12 @@ import pytest
 from mlflow_runs import client_of, free_port, open_arm, runs_of
 
 from previts.runlog import run_log
+from previts.runlog.spool import Identity, Spool
 
 pytestmark = pytest.mark.usefixtures("mlflow_environment")
 
 
-def test_spool_of_a_remote_root_is_put_beside_the_results_and_sent_from_there(
+def test_the_spool_of_a_remote_root_is_copied_to_the_root_and_sent_from_there(
     tmp_path: Path, mlflow_tables: Path, monkeypatch: pytest.MonkeyPatch
 ):
     shutil.copy(mlflow_tables, tmp_path / "mlflow.db")
@@ -24,7 +27,7 @@ def test_spool_of_a_remote_root_is_put_beside_the_results_and_sent_from_there(
     run.finish("KILLED")
     (copy,) = fsspec.filesystem("memory").ls("/bucket/root/runlog", detail=False)
     for spool in tmp_path.glob("previts-runlog-*/*"):
-        spool.unlink()  # the pod is gone, and its disk with it
+        spool.unlink()  # the pod and its disk no longer exist
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
     (tmp_path / "r").mkdir()
     (tmp_path / "r" / "report.html").write_text("<p>page</p>")
@@ -35,7 +38,7 @@ def test_spool_of_a_remote_root_is_put_beside_the_results_and_sent_from_there(
     assert not fsspec.filesystem("memory").exists(copy)
 
 
-def test_spool_lines_are_plain_json(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_each_line_of_a_spool_is_a_json_document(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{free_port()}")
     run = open_arm(tmp_path, lr=0.1)
     run.metrics({"loss": 1.5}, step=3)
@@ -45,3 +48,47 @@ def test_spool_lines_are_plain_json(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert identity["params"] == {"lr": "0.1"}
     assert (entry["values"], entry["step"]) == ({"loss": 1.5}, 3)
     run.close()
+
+
+IDENTITY = Identity("arm", "previts", "corpus", "name", "f1", {"lr": "0.1"})
+ENTRIES = [{"kind": "tag", "key": "a", "value": "b"}, {"kind": "end", "status": "FAILED", "time": 5}]
+
+
+def test_a_spool_is_left_to_others_only_after_it_is_closed(tmp_path: Path):
+    spool = Spool.create(str(tmp_path), IDENTITY)
+    spool.write(ENTRIES)
+    assert list(Spool.left_behind(str(tmp_path))) == []  # locked by its run
+    spool.leave()
+    (found,) = Spool.left_behind(str(tmp_path))
+    assert (found.identity(), found.entries()) == (IDENTITY, ENTRIES)
+    found.delete()
+    assert list(Spool.left_behind(str(tmp_path))) == []
+    assert list((tmp_path / "runlog").iterdir()) == []
+
+
+@pytest.mark.parametrize("kept", [0, 1, 2])
+def test_an_incomplete_last_line_is_ignored(tmp_path: Path, kept: int):
+    spool = Spool.create(str(tmp_path), IDENTITY)
+    spool.write(ENTRIES)
+    spool.leave()
+    path = Path(spool.path)
+    lines = path.read_text().splitlines(keepends=True)
+    path.write_text("".join(lines[:kept]) + lines[kept][:5])
+    (found,) = Spool.left_behind(str(tmp_path))
+    assert found.identity() == (IDENTITY if kept else None)
+    assert found.entries() == ENTRIES[: max(0, kept - 1)]
+    found.delete()
+
+
+def test_a_remote_root_keeps_a_copy_until_the_spool_is_deleted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    root = f"memory://{tmp_path.name}"
+    spool = Spool.create(root, IDENTITY)
+    spool.write(ENTRIES)
+    spool.leave()
+    (copy,) = fsspec.filesystem("memory").ls(f"/{tmp_path.name}/runlog", detail=False)
+    Path(spool.path).unlink()
+    (found,) = Spool.left_behind(root)
+    assert found.entries() == ENTRIES
+    found.delete()
+    assert not fsspec.filesystem("memory").exists(copy)

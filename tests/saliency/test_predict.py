@@ -126,5 +126,5 @@ def test_settings_out_of_range_are_refused(wrong):
 
 
 def test_a_missing_shard_says_what_to_run(tmp_path):
-    with pytest.raises(InputError, match=r"missing; delete manifest\.json beside it"):
+    with pytest.raises(InputError, match=r"missing; delete manifest\.json next to it"):
         region_table.read_shard(str(tmp_path), 3)

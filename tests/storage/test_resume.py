@@ -1,4 +1,4 @@
-"""Oracles: the values that were saved, and files that are cut, changed or left half-written by hand."""
+"""Oracles: the values that were saved, and files that are truncated, changed or incomplete."""
 
 import hashlib
 import io
@@ -25,7 +25,7 @@ def newest(folder, name=NAME, **settings):
     return States(str(folder), name, **settings).newest()
 
 
-def test_the_newest_state_comes_back_and_only_the_last_few_stay(tmp_path):
+def test_the_newest_state_is_restored_and_only_the_newest_few_are_kept(tmp_path):
     saved(tmp_path, [1, 2, 3, 10], keep=2)
     number, state = newest(tmp_path)
     assert number == 10
@@ -47,7 +47,7 @@ def test_an_empty_or_missing_folder_has_no_state(tmp_path):
 
 
 @pytest.mark.parametrize("damage", ["cut", "changed", "no checksum"])
-def test_the_state_before_a_damaged_one_is_taken(tmp_path, capsys, damage):
+def test_the_state_before_a_damaged_one_is_restored(tmp_path, capsys, damage):
     saved(tmp_path, [4, 5], keep=2)
     path = tmp_path / "state-00000005.pt"
     data = bytearray(path.read_bytes())
@@ -64,7 +64,7 @@ def test_the_state_before_a_damaged_one_is_taken(tmp_path, capsys, damage):
     assert str(path) in capsys.readouterr().err
 
 
-def test_a_damaged_state_does_not_count_among_those_that_are_kept(tmp_path):
+def test_a_damaged_state_does_not_count_as_kept(tmp_path):
     saved(tmp_path, [4, 5], keep=2)
     (tmp_path / "state-00000005.pt").write_bytes(b"damaged")
     states = States(str(tmp_path), NAME, keep=2)
@@ -75,7 +75,7 @@ def test_a_damaged_state_does_not_count_among_those_that_are_kept(tmp_path):
     assert newest(tmp_path)[0] == 4
 
 
-def test_a_write_that_was_killed_half_way_is_ignored_and_cleared_away(tmp_path, monkeypatch):
+def test_an_interrupted_write_is_ignored_and_deleted_later(tmp_path, monkeypatch):
     class Killed(BaseException):
         pass
 
@@ -108,13 +108,13 @@ def test_the_states_of_another_experiment_are_refused(tmp_path):
     assert states.newest("cpu", lambda state: state["of"] == "us")[0] == 7
 
 
-def test_two_trainings_of_one_folder_do_not_touch_each_other(tmp_path):
+def test_two_trainings_in_one_folder_keep_their_own_states(tmp_path):
     saved(tmp_path, [1], "round-mc-{}.npz")
     saved(tmp_path, [2], "round-rbd-{}.npz").sweep()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["round-mc-1.npz", "round-mc-1.npz.sha256"]
 
 
-def test_arrays_come_back_too(tmp_path):
+def test_arrays_are_restored(tmp_path):
     maps = np.random.default_rng(0).integers(0, 256, (4, 5, 6), dtype=np.uint8)
     States(str(tmp_path), "round-{}.npz").save(2, {"maps": maps})
     number, state = newest(tmp_path, "round-{}.npz")
@@ -130,7 +130,7 @@ def test_a_name_without_a_number_has_one_state(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_states_of_earlier_versions_without_a_checksum_are_read_unless_they_are_damaged(tmp_path):
+def test_unchecked_states_without_a_checksum_are_read_unless_damaged(tmp_path):
     buffer = io.BytesIO()
     torch.save({"weights": torch.ones(2)}, buffer)
     path = tmp_path / "fusion.pt"

@@ -1,3 +1,5 @@
+"""Oracle: the rows that were written."""
+
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -26,7 +28,7 @@ LINES = [
 
 
 @pytest.mark.parametrize("rows", [LINES, LINES[:1], []])
-def test_rows_come_back_as_they_were_written(tmp_path, rows):
+def test_read_rows_equal_the_written_rows(tmp_path, rows):
     uri = str(tmp_path / "table.parquet")
     tables.write_records(uri, Line, rows)
     assert tables.read_records(uri, Line) == rows
@@ -42,7 +44,7 @@ def test_the_schema_does_not_depend_on_the_rows(tmp_path):
     assert tables.schema(Line).field("spans").type == pa.list_(pa.list_(pa.int64()))
 
 
-def test_missing_damaged_and_foreign_tables_name_the_file(tmp_path):
+def test_errors_for_missing_damaged_and_foreign_tables_name_the_file(tmp_path):
     @dataclass(frozen=True)
     class Other:
         name: str
@@ -56,3 +58,15 @@ def test_missing_damaged_and_foreign_tables_name_the_file(tmp_path):
     files.write_bytes(uri, files.read_bytes(uri)[:-20])
     with pytest.raises(InputError, match=r"table\.parquet is damaged"):
         tables.read_records(uri, Line)
+
+
+def test_the_number_of_rows_is_read_from_the_footer(tmp_path):
+    for rows in ([], LINES):
+        tables.write_records(str(tmp_path / "table"), Line, rows)
+        assert tables.num_rows(str(tmp_path / "table")) == len(rows)
+
+
+def test_table_names_sort_like_their_shards():
+    names = [tables.table_name(shard) for shard in (0, 9, 10, 99999)]
+    assert names[0] == "shard-00000.parquet"
+    assert names == sorted(names)

@@ -1,8 +1,8 @@
-"""Birds, upright figures and fish of the demo world, each a list of jointed parts.
+"""Shapes of the bird, the monkey, the person and the fish, each a list of jointed parts.
 
-No place in the paper: shapes of `previts.demo`. Never draws pixels.
+Not part of the paper.
 
-Units: a body is about 1 long and faces +x; y points down. Each function varies coat and proportions with its generator.
+Units: a body is about 1 long and faces +x; y points down. The generator varies coat and proportions.
 """
 
 from collections.abc import Sequence
@@ -82,10 +82,12 @@ def _upright(
     coat: Coat,
     head: Sequence[Part],
     limbs: tuple[Colour, Colour],
+    *,
     arm: float,
     leg: float,
     width: float,
 ) -> list[Part]:
+    """Return an upright figure; `limbs` are the colours of arms and legs, `arm` and `leg` their lengths."""
     arms, legs = limbs
     torso = smooth(
         [(-0.15, -0.26), (0.0, -0.32), (0.15, -0.26), (0.2, 0.0), (0.18, 0.22), (0.0, 0.29), (-0.18, 0.22), (-0.2, 0.0)]
@@ -186,7 +188,7 @@ def monkey(rng: np.random.Generator) -> list[Part]:
         )
         for k in range(4)
     ]
-    return [*tail, *_upright(rng, coat, head, (coat.back, coat.back), rng.uniform(0.6, 0.72), 0.44, 0.1)]
+    return [*tail, *_upright(rng, coat, head, (coat.back, coat.back), arm=rng.uniform(0.6, 0.72), leg=0.44, width=0.1)]
 
 
 def person(rng: np.random.Generator) -> list[Part]:
@@ -212,13 +214,14 @@ def person(rng: np.random.Generator) -> list[Part]:
         Coat(shirt, skin, shirt, "bands" if rng.random() < 0.4 else "plain"),
         head,
         (shirt, trousers),
-        0.52,
-        0.62,
-        0.115,
+        arm=0.52,
+        leg=0.62,
+        width=0.115,
     )
 
 
 def _fish(coat: Coat, deep: float, details: Sequence[Detail]) -> list[Part]:
+    """Return a fish; `deep` scales its height."""
     colours, fin = (coat.back, coat.belly, coat.mark), pinkish(coat.back) if coat.texture == "scales" else coat.mark
     front = smooth(
         [

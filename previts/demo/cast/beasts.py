@@ -1,8 +1,8 @@
-"""The four-legged animals of the demo world, each a list of jointed parts.
+"""Shapes of the four-legged animals, each a list of jointed parts.
 
-No place in the paper: shapes of `previts.demo`. Never draws pixels.
+Not part of the paper.
 
-Units: a body is about 1 long and faces +x; y points down. Each function varies coat and proportions with its generator.
+Units: a body is about 1 long and faces +x; y points down. The generator varies coat and proportions.
 """
 
 from collections.abc import Sequence
@@ -49,7 +49,7 @@ def quadruped(
     collar: Colour | None = None,
     woolly: bool = False,
 ) -> list[Part]:
-    """Return a walking animal; `head` and `tail` hang on "body"."""
+    """Return a walking animal; the parent of `head` and `tail` is "body"."""
     leg, girth = leg * rng.uniform(0.9, 1.12), girth * rng.uniform(0.92, 1.1)
     outline = np.array(
         [
@@ -233,7 +233,7 @@ def lion(rng: np.random.Generator) -> list[Part]:
 
 
 def cat(rng: np.random.Generator) -> list[Part]:
-    """Return a house cat with its tail up."""
+    """Return a house cat with a raised tail."""
     coat = pick(
         rng,
         [

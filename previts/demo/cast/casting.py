@@ -1,8 +1,8 @@
-"""Chooses what a scene holds: object, home or foreign background, action, camera, light and clutter, all from one seed.
+"""Casting: chooses the content of a scene (object, background, action, camera, light, clutter) from one seed.
 
-No place in the paper: the director of `previts.demo`. Never renders or writes.
+Not part of the paper. Nothing here renders or writes files.
 
-Everything is drawn from generators named by text, so that one piece of the world does not depend on the others.
+Each piece of the world has its own random generator, named by a text, so that no piece depends on the others.
 """
 
 import zlib
@@ -20,13 +20,15 @@ from previts.demo.scenery import backgrounds
 from previts.demo.scenery.backgrounds import FAMILIES, GROUNDED
 from previts.demo.scenery.textures import Floats, Image
 
-# Puppets and backdrops that the still pictures share; those of training and test pictures differ.
+# Number of puppets of a kind, and of backdrops of a family, that the images of a split share; splits share none.
 _POOL = 10
+# Tilt at rest (radians) of the kinds that have one.
 _TILT = {"guitar": -0.5}
-# Backdrops of videos relative to the frame (they leave room to pan); backdrops and sprites of still pictures in pixels.
+# Size (height, width) of backdrops: of videos relative to the frame, with room to pan; of still images in pixels.
+# _STILL_UNIT is the resolution of the sprites of still images, in pixels a unit.
 _CANVAS = (1.35, 1.6)
 _STILL_CANVAS, _STILL_UNIT = (300, 360), 130
-# Who may walk past in a family of backgrounds.
+# The kind that may walk past the object, for each family of backgrounds.
 _PASSERS = dict(
     zip(
         FAMILIES,
@@ -37,7 +39,7 @@ _PASSERS = dict(
 
 
 def generator(seed: int, name: str) -> np.random.Generator:
-    """Return the generator of one named piece of the world."""
+    """Return the random generator of one named piece of the world."""
     return np.random.default_rng([seed, zlib.crc32(name.encode())])
 
 
@@ -65,8 +67,8 @@ def _backdrop(seed: int, family: str, name: str, height: int, width: int) -> Ima
     return backgrounds.paint(family, height, width, generator(seed, f"backdrop/{family}/{name}"))
 
 
-def forget() -> None:
-    """Free the puppets and backdrops that pictures shared."""
+def clear_caches() -> None:
+    """Free the puppets and backdrops that images shared."""
     _puppet.cache_clear()
     _backdrop.cache_clear()
 
@@ -76,20 +78,21 @@ def _clutter(seed: int, family: str, name: str, height: int, width: int) -> Floa
 
 
 def size_for(puppet: Puppet, width: int, height: int, share: float) -> float:
-    """Return pixels a unit so that the puppet covers `share` of the frame, yet fits into it with a margin."""
+    """Return the pixels a unit at which the puppet covers `share` of the frame, or less if it would not fit."""
     x0, y0, x1, y1 = puppet.box
     wanted = float(np.sqrt(share * width * height / puppet.area))
     return min(wanted, 0.78 * width / (x1 - x0), 0.78 * height / (y1 - y0))
 
 
 def _cast(
-    puppet: Puppet, kind: str, action: Action, family: str, width: int, height: int, seconds: float, share: float,
+    puppet: Puppet, kind: str, action: Action, family: str, *, width: int, height: int, seconds: float, share: float,
     rng: np.random.Generator, visit: Visit = "stays",
 ) -> Actor:  # fmt: skip
+    """Return a puppet with a random size, place and motion that keep it in the frame."""
     size = size_for(puppet, width, height, share)
     x0, y0, x1, y1 = puppet.box
     half = ((x1 - x0) * size / width / 2, (y1 - y0) * size / height / 2)
-    if action == "spin":  # its corners sweep a circle
+    if action == "spin":  # its corners move on a circle
         reach = float(np.hypot(half[0] * width, half[1] * height))
         shrink = min(1.0, 0.47 * height / reach, 0.47 * width / reach)
         size, half = size * shrink, (reach * shrink / width, reach * shrink / height)
@@ -137,7 +140,7 @@ def _light(rng: np.random.Generator) -> Light:
 
 @dataclass(frozen=True)
 class Shot:
-    """What to put into one scene."""
+    """The content of one scene."""
 
     kind: str
     family: str
@@ -159,13 +162,17 @@ def compose(seed: int, name: str, shot: Shot) -> Scene:
     share = rng.uniform(0.1, 0.19)
     actors = [
         _cast(
-            puppet, shot.kind, shot.action, shot.family, shot.width, shot.height, shot.seconds, share, rng, shot.visit
+            puppet, shot.kind, shot.action, shot.family, width=shot.width, height=shot.height, seconds=shot.seconds,
+            share=share, rng=rng, visit=shot.visit,
         )
-    ]
+    ]  # fmt: skip
     if shot.passer:
-        stranger = _PASSERS[shot.family]
-        other = _puppet(seed, stranger, f"{name}/passer", unit)
-        passing = _cast(other, stranger, "slide", shot.family, shot.width, shot.height, shot.seconds, 0.05, rng)
+        kind = _PASSERS[shot.family]
+        other = _puppet(seed, kind, f"{name}/passer", unit)
+        passing = _cast(
+            other, kind, "slide", shot.family, width=shot.width, height=shot.height, seconds=shot.seconds, share=0.05,
+            rng=rng,
+        )  # fmt: skip
         away = Motion(
             "slide", (0.5, 0.72), (0.85, 0.0), shot.seconds, period=shot.seconds, offset=-0.5, gait=1.5, direction=1
         )
@@ -194,21 +201,22 @@ def compose(seed: int, name: str, shot: Shot) -> Scene:
 
 
 def snapshot(
-    seed: int, name: str, kinds: Sequence[str], family: str, width: int, height: int, split: str
+    seed: int, name: str, kinds: Sequence[str], family: str, *, size: tuple[int, int], split: str
 ) -> tuple[Scene, float]:
-    """Return a scene and a moment of it for a still picture of one or more objects, the largest first.
+    """Return a scene of `size` (width, height) and a time in it, for an image of some objects, the largest first.
 
-    Puppets and backdrops come from a pool of the split, so that thousands of pictures stay cheap.
+    Puppets and backdrops come from a pool of the split, so that thousands of images are cheap.
     """
+    width, height = size
     rng = generator(seed, f"still/{name}")
     actors = []
     for number, kind in enumerate(kinds):
         puppet = _puppet(seed, kind, f"{split}/{int(rng.integers(_POOL))}", _STILL_UNIT)
         share = rng.uniform(0.1, 0.24) if number == 0 else rng.uniform(0.03, 0.08)
         action: Action = ("walk", "swing", "pulse", "slide")[int(rng.integers(4))]
-        actor = _cast(puppet, kind, action, family, width, height, 4.0, share, rng)
+        actor = _cast(puppet, kind, action, family, width=width, height=height, seconds=4.0, share=share, rng=rng)
         if number:
-            actor = _beside(actor, rng)
+            actor = _at_side(actor, rng)
         actors.append(actor)
     rows, columns = _STILL_CANVAS
     backdrop = _backdrop(seed, family, f"{split}/{int(rng.integers(_POOL))}", rows, columns)
@@ -227,8 +235,8 @@ def snapshot(
     return scene, float(rng.uniform(0, 4.0))
 
 
-def _beside(actor: Actor, rng: np.random.Generator) -> Actor:
-    """Return the actor at a side of the frame, so that it does not hide the first one."""
+def _at_side(actor: Actor, rng: np.random.Generator) -> Actor:
+    """Return the actor at one side of the frame, so that it does not hide the first actor."""
     side = float(rng.choice([0.17, 0.83]))
     motion = Motion(
         "pulse",

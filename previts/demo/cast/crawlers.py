@@ -1,6 +1,6 @@
-"""The reptiles and insects of the demo world, each a list of jointed parts.
+"""Shapes of the reptiles and insects, each a list of jointed parts.
 
-No place in the paper: shapes of `previts.demo`. Never draws pixels.
+Not part of the paper.
 """
 
 import numpy as np
@@ -11,7 +11,7 @@ from previts.demo.scenery.textures import Colour, Detail, Points, ellipse, limb,
 
 
 def lizard(rng: np.random.Generator) -> list[Part]:
-    """Return a lizard seen from above: a body of segments that winds, splayed legs."""
+    """Return a lizard from above: a winding body of segments, splayed legs."""
     coat = pick(
         rng,
         [
@@ -92,7 +92,7 @@ def lizard(rng: np.random.Generator) -> list[Part]:
 
 
 def turtle(rng: np.random.Generator) -> list[Part]:
-    """Return a turtle from the side: patterned dome, four flippers."""
+    """Return a turtle from the side: patterned shell, four legs."""
     shell, skin = vary((120, 84, 40), rng), vary((96, 156, 70), rng)
     dome = smooth(
         [
@@ -169,7 +169,7 @@ def _bug_legs(colour: Colour, reach: float) -> list[Part]:
 
 
 def ladybird(rng: np.random.Generator) -> list[Part]:
-    """Return a ladybird from above: red wing cases, black dots, six running legs."""
+    """Return a ladybird from above: coloured wing cases, black dots, six running legs."""
     shell = vary([(214, 30, 24), (240, 130, 20), (236, 190, 30)][int(rng.integers(3))], rng)
     dots = [
         Detail(ellipse(x, y * s, r, r), BLACK)

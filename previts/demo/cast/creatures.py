@@ -1,6 +1,6 @@
-"""What all animals of the demo world share: coats, eyes, colours.
+"""Coats, eyes and colours shared by the animals of the demo world.
 
-No place in the paper: shapes of `previts.demo`. Never draws pixels.
+Not part of the paper.
 
 Units: a body is about 1 long and faces +x; y points down.
 """
@@ -17,7 +17,7 @@ BLACK, WHITE, PINK = (22.0, 20.0, 22.0), (244.0, 242.0, 236.0), (226.0, 140.0, 1
 
 @dataclass(frozen=True)
 class Coat:
-    """Colours (back, belly, marking) and what the skin looks like."""
+    """Colours of back, belly and marking, and the texture of the skin."""
 
     back: Colour
     belly: Colour
@@ -26,13 +26,13 @@ class Coat:
 
 
 def pick(rng: np.random.Generator, coats: Sequence[Coat]) -> Coat:
-    """Return one of the coats, slightly tinted."""
+    """Return one of the coats, with slightly varied colours."""
     coat = coats[int(rng.integers(len(coats)))]
     return Coat(vary(coat.back, rng), vary(coat.belly, rng), vary(coat.mark, rng), coat.texture)
 
 
 def eye(x: float, y: float, size: float, iris: Colour = BLACK, white: Colour = WHITE) -> list[Detail]:
-    """Return an eye looking to +x with a glint."""
+    """Return an eye with a glint that looks towards +x."""
     return [
         Detail(ellipse(x, y, size, size), white),
         Detail(ellipse(x + 0.2 * size, y, 0.68 * size, 0.72 * size), iris),
@@ -46,5 +46,5 @@ def darker(colours: Sequence[Colour], factor: float = 0.72) -> tuple[Colour, ...
 
 
 def pinkish(face: Colour) -> Colour:
-    """Return the colour of the muzzle that goes with a face."""
+    """Return the muzzle colour for a face: halfway between the face and pink."""
     return (0.5 * face[0] + 0.5 * PINK[0], 0.5 * face[1] + 0.5 * PINK[1], 0.5 * face[2] + 0.5 * PINK[2])

@@ -1,6 +1,6 @@
-"""Every kind of object that can be drawn, and the nine classes that they stand for.
+"""The kinds of objects that can be drawn, and the nine classes to which they belong.
 
-No place in the paper: the catalogue of `previts.demo`. Never draws pixels.
+Not part of the paper.
 """
 
 from collections.abc import Callable
@@ -35,7 +35,7 @@ KINDS: dict[str, Callable[[np.random.Generator], list[Part]]] = {
     "person": animals.person,
 }
 
-# The nine classes of the Backgrounds Challenge, in its order, and the kinds that stand for each.
+# The nine classes of the Backgrounds Challenge, in its order, and the kinds of each.
 CLASSES: dict[str, tuple[str, ...]] = {
     "dog": ("dog",),
     "bird": ("bird",),
@@ -47,5 +47,5 @@ CLASSES: dict[str, tuple[str, ...]] = {
     "primate": ("monkey",),
     "fish": ("goldfish", "clownfish", "tang"),
 }
-# Legless or seen from above: it casts no shadow on the ground below its feet, and turns in the plane.
+# Kinds that fly, swim or are shown from above: they do not stand on the ground and cast no shadow on it.
 AFLOAT = frozenset({"bird", "goldfish", "clownfish", "tang", "lizard", "ladybird", "butterfly"})

@@ -1,8 +1,8 @@
-"""How things move: eight actions of an object, and the drift of the camera, as functions of time.
+"""Motion as a function of time: the eight actions of an object, and the camera.
 
-No place in the paper: motion of `previts.demo`. Never draws pixels.
+Not part of the paper.
 
-Positions are shares of the frame (x of its width, y of its height); times are seconds; angles radians.
+Positions are shares of the frame (x of its width, y of its height). Times are in seconds, angles in radians.
 """
 
 from dataclasses import dataclass, replace
@@ -17,7 +17,7 @@ Visit = Literal["stays", "leaves", "arrives"]
 
 @dataclass(frozen=True)
 class Pose:
-    """Where an object is: centre, scale, rotation, how much of its side shows (-1 faces left), squash, gait phase."""
+    """Pose of an object: centre (x, y), scale, rotation, facing (-1 left to 1 right), squash, gait phase (turns)."""
 
     x: float
     y: float
@@ -30,7 +30,7 @@ class Pose:
 
 @dataclass(frozen=True)
 class Motion:
-    """One object's motion: its action around a home, within `reach` (shares of the frame) of it."""
+    """The motion of one object: its action around a home position, at most `reach` (shares of the frame) away."""
 
     action: Action
     home: tuple[float, float]
@@ -44,7 +44,7 @@ class Motion:
     visit: Visit = "stays"
 
     def pose(self, time: float) -> Pose:
-        """Return where the object is at a time."""
+        """Return the pose of the object at a time."""
         pose = self._act(time)
         share = time / max(self.seconds, 1e-6)
         pose = replace(pose, scale=pose.scale * (1 + self.growth * np.sin(np.pi * share)))
@@ -56,6 +56,7 @@ class Motion:
         return pose
 
     def _act(self, time: float) -> Pose:
+        """Return the pose of the action alone, without growth and visit."""
         (x, y), (wide, high) = self.home, self.reach
         turn = 2 * np.pi * (time / self.period + self.offset)
         wave, face = np.sin(turn), self.direction
@@ -124,7 +125,7 @@ class Motion:
 
 @dataclass(frozen=True)
 class Camera:
-    """A camera that drifts over the backdrop, follows an object a little, breathes in and out, and shakes."""
+    """A camera that drifts over the backdrop, follows the object partly, zooms, rolls and shakes."""
 
     drift: tuple[float, float] = (0.0, 0.0)
     follow: float = 0.0
@@ -134,7 +135,7 @@ class Camera:
     offset: float = 0.0
 
     def view(self, share: float, target: Pose, home: tuple[float, float]) -> tuple[float, float, float, float]:
-        """Return (pan x, pan y, zoom, roll) at a share of the video; pans are shares of the frame."""
+        """Return (pan x, pan y, zoom, roll) at a share of the video; pans are shares of the frame, roll in radians."""
         wobble = [
             np.sin(share * rate + self.offset * seed) for rate, seed in ((57.0, 1), (83.0, 2), (41.0, 3), (67.0, 5))
         ]
@@ -149,5 +150,6 @@ class Camera:
 
 
 def _ease(value: float) -> float:
+    """Return the smoothstep of a value: 0 below 0, 1 above 1."""
     t = min(1.0, max(0.0, value))
     return t * t * (3 - 2 * t)

@@ -1,7 +1,6 @@
-"""Articulated puppets: parts with joints, cut from sprites, drawn at any pose with an exact coverage.
+"""Articulated puppets: textured parts with joints, drawn at any pose with exact coverage.
 
-No place in the paper: the objects of `previts.demo`. The shapes live in `creatures` and `things`; nothing here knows a
-species. Never reads or writes files.
+Not part of the paper. The shapes of the kinds are in `animals`, `beasts`, `crawlers` and `things`.
 
 Units: a puppet is about 1 long and faces +x; y points down. Matrices are 3x3 and act on column vectors.
 """
@@ -20,10 +19,10 @@ Matrix = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Part:
-    """One rigid piece: its outline around its own joint, and how the joint moves.
+    """One rigid part: its outline around its joint, and the motion of the joint.
 
-    `swing` is amplitude (radians), cycles a gait cycle, phase (turns); `spin` turns a gait cycle; `flap` in [0, 1) is
-    how far it folds along y; parts are drawn in the order of the list.
+    `swing` is amplitude (radians), cycles a gait cycle, phase (turns). `spin` is in turns a gait cycle. `flap` in
+    [0, 1) is the share by which the part folds along y. Parts are drawn in the order of their list.
     """
 
     name: str
@@ -41,7 +40,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Puppet:
-    """A cut-out figure: its parts, their sprites, the area and the box xyxy that it covers at rest, in units."""
+    """Parts with their sprites; `area` and `box` (xyxy) are those of the puppet at rest, in units."""
 
     parts: tuple[Part, ...]
     sprites: tuple[Sprite, ...]
@@ -56,15 +55,17 @@ def affine(x: float, y: float, angle: float = 0.0, scale_x: float = 1.0, scale_y
 
 
 def joints(parts: Sequence[Part], phase: float) -> list[Matrix]:
-    """Return the matrix from each part's units to the puppet's at a gait phase (turns)."""
+    """Return for each part the matrix from its units to those of the puppet, at a gait phase (turns).
+
+    Raises:
+        ValueError: If a parent does not exist.
+    """
     known: dict[str, Matrix] = {"": np.eye(3)}
     waiting = list(parts)
     while waiting:
         ready = [part for part in waiting if part.parent in known]
         if not ready:
-            raise ValueError(
-                f"parts hang on parents that do not exist: {[(part.name, part.parent) for part in waiting]}"
-            )
+            raise ValueError(f"parts name parents that do not exist: {[(part.name, part.parent) for part in waiting]}")
         for part in ready:
             amplitude, cycles, offset = part.swing
             angle = (
@@ -77,7 +78,7 @@ def joints(parts: Sequence[Part], phase: float) -> list[Matrix]:
 
 
 def build(parts: Sequence[Part], pixels: float, rng: np.random.Generator) -> Puppet:
-    """Return a puppet with its sprites drawn at `pixels` a unit."""
+    """Return a puppet with its sprites, drawn at a resolution of `pixels` a unit."""
     sprites = [make_sprite(part.outline, part.colours, part.texture, part.details, pixels, rng) for part in parts]
     corners = []
     raster, size = np.zeros((240, 240), np.uint8), 80.0
@@ -99,7 +100,7 @@ def draw(layer: Floats, puppet: Puppet, to_frame: Matrix, phase: float) -> None:
 
 
 def place(layer: Floats, rgba: Floats, matrix: Matrix, size: tuple[int, int]) -> None:
-    """Draw a premultiplied picture over a layer, in place, touching only the rectangle that it can reach."""
+    """Draw a premultiplied sprite over a layer, in place, within the bounding box of the sprite."""
     rows, columns = rgba.shape[:2]
     corners = matrix[:2, :2] @ np.array([[-1, columns, columns, -1], [-1, -1, rows, rows]]) + matrix[:2, 2:]
     x0, y0 = np.maximum(np.floor(corners.min(1)).astype(int), 0)

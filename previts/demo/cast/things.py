@@ -1,6 +1,6 @@
-"""The vehicles and instruments of the demo world, each a list of jointed parts.
+"""Shapes of the vehicles and instruments, each a list of jointed parts.
 
-No place in the paper: shapes of `previts.demo`. Never draws pixels.
+Not part of the paper.
 """
 
 import numpy as np
@@ -112,7 +112,7 @@ def bus(rng: np.random.Generator) -> list[Part]:
 
 
 def guitar(rng: np.random.Generator) -> list[Part]:
-    """Return a guitar: waisted body, sound hole, long neck."""
+    """Return a guitar: body with a waist, sound hole, long neck."""
     top = vary([(206, 110, 36), (176, 30, 34), (240, 226, 190), (40, 90, 190), (36, 34, 38)][int(rng.integers(5))], rng)
     body = smooth(
         [
@@ -160,7 +160,7 @@ def guitar(rng: np.random.Generator) -> list[Part]:
 
 
 def drum(rng: np.random.Generator) -> list[Part]:
-    """Return a drum that two sticks beat."""
+    """Return a drum with two moving sticks."""
     shell = vary([(200, 30, 40), (30, 90, 190), (30, 150, 90)][int(rng.integers(3))], rng)
     zigzag = np.array([(x, -0.16 if k % 2 else 0.26) for k, x in enumerate(np.linspace(-0.4, 0.4, 9))])
     body = smooth([(-0.42, -0.2), (0.0, -0.27), (0.42, -0.2), (0.4, 0.28), (0.0, 0.38), (-0.4, 0.28)], 5)

@@ -1,1 +1,1 @@
-"""The backgrounds of the demo world."""
+"""Backgrounds and surface textures of the demo world."""

@@ -1,7 +1,6 @@
-"""Nine families of cluttered backgrounds, and the foreground clutter that passes in front of an object.
+"""The nine families of cluttered backgrounds, and the foreground clutter in front of objects.
 
-No place in the paper: scenery of `previts.demo`. Family i is the home of class i, so that a model can cheat by looking
-at it. Never draws the objects themselves.
+Not part of the paper. Family i is the home of class i, so that a model can cheat by using the background.
 """
 
 import numpy as np
@@ -16,12 +15,12 @@ _PAINTERS = {
     "jungle": jungle, "water": water,
 }  # fmt: skip
 FAMILIES = tuple(_PAINTERS)
-# Families with a floor, on which an object throws a shadow.
+# Families with a ground on which objects cast shadows.
 GROUNDED = frozenset({"meadow", "street", "desert", "forest", "room", "jungle"})
 
 
 def paint(family: str, height: int, width: int, rng: np.random.Generator) -> Image:
-    """Return a picture HWC of one family."""
+    """Return a background HWC of a family."""
     return _PAINTERS[family](height, width, rng)
 
 

@@ -1,6 +1,6 @@
-"""What all backgrounds are drawn with: skies, clouds, skylines, leaves.
+"""Elements shared by the backgrounds: gradients, clouds, skylines, leaves.
 
-No place in the paper: scenery of `previts.demo`. Never draws the objects themselves.
+Not part of the paper.
 """
 
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ from previts.demo.scenery.textures import Colour, Floats, Image, Points, fbm, fi
 
 
 def gradient(height: int, width: int, stops: Sequence[tuple[float, Colour]]) -> Floats:
-    """Return a picture HWC whose rows run through colours given at shares of the height."""
+    """Return an image HWC with a vertical gradient; `stops` are colours at shares of the height."""
     rows = np.linspace(0, 1, height)
     places = [place for place, _ in stops]
     column = np.stack([np.interp(rows, places, [colour[k] for _, colour in stops]) for k in range(3)], 1)
@@ -19,22 +19,22 @@ def gradient(height: int, width: int, stops: Sequence[tuple[float, Colour]]) -> 
 
 
 def flat(height: int, width: int, colour: Colour) -> Floats:
-    """Return a picture HWC of one colour."""
+    """Return an image HWC of one colour."""
     return np.ascontiguousarray(np.broadcast_to(np.asarray(colour, np.float32), (height, width, 3)))
 
 
 def to_bytes(image: Floats) -> Image:
-    """Return a picture as bytes."""
+    """Return an image as bytes."""
     return np.clip(image, 0, 255).astype(np.uint8)
 
 
 def scaled(colour: Colour, factor: float) -> Colour:
-    """Return a colour made darker or lighter."""
+    """Return a colour multiplied by a factor, at most 255."""
     return (min(255.0, colour[0] * factor), min(255.0, colour[1] * factor), min(255.0, colour[2] * factor))
 
 
 def ridge(width: int, level: float, rough: float, rng: np.random.Generator, bumps: float = 3) -> Points:
-    """Return a rolling skyline, one point a column, around the row `level`."""
+    """Return a skyline of hills, one point a column, around the row `level`."""
     knots = round(bumps * 4) + 1
     line = np.interp(np.arange(width), np.linspace(0, width, knots), rng.normal(0, 0.35, knots))
     reach = max(1, width // 10)
@@ -49,7 +49,7 @@ def land(image: Image, ridge: Points, colour: Colour) -> None:
 
 
 def clouds(image: Floats, rng: np.random.Generator, cover: float, stop: float = 1.0) -> Floats:
-    """Return a sky with clouds, which thin out towards the row at share `stop` of the height."""
+    """Return a sky with clouds that fade towards the row at share `stop` of the height."""
     height, width = image.shape[:2]
     puff = fbm(height, width, rng, cells=2.6, octaves=5, stretch=1.8)
     below = fbm(height, width, rng, cells=4, octaves=3, stretch=2)
@@ -61,7 +61,7 @@ def clouds(image: Floats, rng: np.random.Generator, cover: float, stop: float = 
 def leaf(
     image: Image, at: tuple[float, float], length: float, angle: float, colour: Colour, slim: float = 0.28
 ) -> None:
-    """Draw a leaf with a light half, a dark half and a vein."""
+    """Draw a leaf with a light half, a dark half and a vein, in place; `angle` in radians."""
     axis, side = np.array([np.cos(angle), np.sin(angle)]), np.array([-np.sin(angle), np.cos(angle)])
     places = np.array([0, 0.25, 0.6, 1.0])
     bow = np.array([0, 1.0, 0.8, 0]) * slim * length

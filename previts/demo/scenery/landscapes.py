@@ -1,6 +1,6 @@
-"""Wide backgrounds: meadow, sky, street, desert and a room.
+"""Backgrounds with a wide view: meadow, sky, street, desert and room.
 
-No place in the paper: scenery of `previts.demo`. Never draws the objects themselves.
+Not part of the paper.
 """
 
 from itertools import pairwise
@@ -51,7 +51,7 @@ def meadow(height: int, width: int, rng: np.random.Generator) -> Image:
 
 
 def sky(height: int, width: int, rng: np.random.Generator) -> Image:
-    """Return clouds over a sky, and now and then tree tops or far hills."""
+    """Return a sky with clouds, and in 60% of the images distant hills and tree tops."""
     top, low = [
         ((54, 118, 206), (168, 210, 242)),
         ((70, 140, 220), (206, 228, 240)),
@@ -72,7 +72,7 @@ def sky(height: int, width: int, rng: np.random.Generator) -> Image:
 
 
 def street(height: int, width: int, rng: np.random.Generator) -> Image:
-    """Return house fronts with windows, a pavement and a road."""
+    """Return houses with windows and doors, a pavement, a road and lamps."""
     image = to_bytes(gradient(height, width, [(0, (196, 210, 222)), (1, (216, 220, 222))]))
     kerb, x = height * rng.uniform(0.5, 0.58), -rng.uniform(0, 0.2) * height
     while x < width:
@@ -180,7 +180,7 @@ def desert(height: int, width: int, rng: np.random.Generator) -> Image:
 
 
 def room(height: int, width: int, rng: np.random.Generator) -> Image:
-    """Return a papered wall with pictures, a shelf, a window, and a floor of planks."""
+    """Return a wall with wallpaper, windows, bookshelves and framed paintings, and a floor of planks."""
     wall = vary([(206, 196, 176), (168, 190, 186), (214, 186, 170), (180, 178, 200)][int(rng.integers(4))], rng)
     image = to_bytes(flat(height, width, wall))
     for x in np.arange(0, width, 0.09 * height):

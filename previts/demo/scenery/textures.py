@@ -1,8 +1,9 @@
-"""Noise, surface textures and shaded sprites: the material that the demo world is drawn with.
+"""Drawing primitives of the demo world: noise, curves, polygons, surface textures and shaded sprites.
 
-No place in the paper: it feeds `previts.demo`. Never reads or writes files, never draws random numbers of its own.
+Not part of the paper. Random numbers come only from the generator that the caller passes.
 
-Images are RGB; colours are 0-255 triples; sprites are premultiplied float32 RGBA in [0, 255] and alpha in [0, 1].
+Images are RGB and colours are triples in [0, 255]. Sprites are float32 RGBA: alpha in [0, 1], colours in [0, 255] and
+premultiplied by alpha.
 """
 
 from collections.abc import Sequence
@@ -19,13 +20,13 @@ Image = NDArray[np.uint8]
 Colour = tuple[float, float, float]
 Texture = Literal["plain", "fur", "stripes", "spots", "patches", "scales", "feathers", "metal", "wood", "bands"]
 
-_SUBPIXEL = 4  # bits of the fixed-point coordinates that OpenCV draws with
+_SUBPIXEL = 4  # fractional bits of the fixed-point coordinates of OpenCV
 
 
 def fbm(
     height: int, width: int, rng: np.random.Generator, *, cells: float = 4, octaves: int = 4, stretch: float = 1.0
 ) -> Floats:
-    """Return smooth fractal noise HW in [0, 1]; `cells` bumps over the height, `stretch` > 1 draws them out along x."""
+    """Return fractal noise HW in [0, 1] with `cells` bumps over the height; `stretch` > 1 widens them along x."""
     total = np.zeros((height, width), np.float32)
     for octave in range(octaves):
         rows = max(2, min(height, round(cells * 2**octave))) + 2
@@ -37,7 +38,7 @@ def fbm(
 
 
 def smooth(points: Sequence[tuple[float, float]] | Points, steps: int = 6) -> Points:
-    """Return the closed Catmull-Rom curve through `points`, N*steps x 2."""
+    """Return the closed Catmull-Rom curve through N points, as N*steps x 2."""
     p1 = np.asarray(points, float)
     p0, p2, p3 = np.roll(p1, 1, 0), np.roll(p1, -1, 0), np.roll(p1, -2, 0)
     t = (np.arange(steps) / steps)[None, :, None]
@@ -54,7 +55,7 @@ def ellipse(x: float, y: float, rx: float, ry: float, angle: float = 0.0, count:
 
 
 def limb(length: float, start: float, end: float, foot: float = 0.0) -> Points:
-    """Return a tapered limb hanging from the origin along +y; `foot` lets it end in a paw that points to +x."""
+    """Return the outline of a tapered limb from the origin along +y; `foot` is the length of a paw towards +x."""
     a, b = start / 2, end / 2
     tip = [(b + foot, length - 0.1 * foot), (b + foot, length + b)] if foot else [(b * 0.8, length + b * 0.8)]
     return smooth([(a, 0), (0.4 * a + 0.6 * b, length * 0.6), (b, length - foot * 0.6), *tip, (-b, length + b),
@@ -62,38 +63,38 @@ def limb(length: float, start: float, end: float, foot: float = 0.0) -> Points:
 
 
 def fill(image: Image, points: Points, colour: Colour | float) -> None:
-    """Fill a polygon in place with smooth edges; `points` N x 2 in pixels."""
+    """Fill a polygon in place, antialiased; `points` N x 2 in pixels."""
     fixed = np.round(np.asarray(points) * (1 << _SUBPIXEL)).astype(np.int32)
     cv2.fillPoly(image, [fixed], colour if isinstance(colour, tuple) else (colour,), cv2.LINE_AA, _SUBPIXEL)
 
 
 def stroke(image: Image, points: Points, colour: Colour | float, width: float = 1.0, *, closed: bool = False) -> None:
-    """Draw a polyline in place with smooth edges."""
+    """Draw a polyline in place, antialiased; `points` N x 2 and `width` in pixels."""
     fixed = np.round(np.asarray(points) * (1 << _SUBPIXEL)).astype(np.int32)
     value = colour if isinstance(colour, tuple) else (colour,)
     cv2.polylines(image, [fixed], closed, value, max(1, round(width)), cv2.LINE_AA, _SUBPIXEL)
 
 
 def mix(first: Floats, second: Floats, weight: Floats) -> Floats:
-    """Return first where `weight` HW is 0, second where it is 1."""
+    """Return the blend of two images: `first` where `weight` HW is 0, `second` where it is 1."""
     return np.asarray(first + (second - first) * weight[..., None], np.float32)
 
 
 def step(values: Floats, low: float, high: float) -> Floats:
-    """Return the smooth step of `values` from 0 at `low` to 1 at `high`."""
+    """Return the smoothstep of `values`, from 0 at `low` to 1 at `high`."""
     t = np.clip((values - low) / (high - low), 0, 1)
     return np.asarray(t * t * (3 - 2 * t), np.float32)
 
 
 def vary(colour: Colour, rng: np.random.Generator, amount: float = 14.0) -> Colour:
-    """Return a colour near `colour`: another brightness and a slight tint."""
+    """Return a random colour near `colour`, with another brightness and a slight tint."""
     value = np.clip(np.array(colour) * rng.uniform(0.88, 1.1) + rng.normal(0, amount / 2, 3), 4, 251)
     return float(value[0]), float(value[1]), float(value[2])
 
 
 @dataclass(frozen=True)
 class Detail:
-    """Something painted on a part before it is shaded: a filled polygon, or a line if `width` > 0 (in units)."""
+    """A marking on a part, painted before shading: a filled polygon, or a line if `width` > 0 (in units)."""
 
     points: Points
     colour: Colour
@@ -102,7 +103,7 @@ class Detail:
 
 @dataclass(frozen=True)
 class Sprite:
-    """A shaded picture of one part; `to_local` maps its pixels to the part's own units."""
+    """The shaded image of one part; `to_local` maps its pixels to the units of the part."""
 
     rgba: Floats
     to_local: NDArray[np.float64]
@@ -111,14 +112,14 @@ class Sprite:
 def paint_texture(
     texture: Texture, colours: Sequence[Colour], x: Floats, y: Floats, rng: np.random.Generator
 ) -> Floats:
-    """Return the surface HWC of a part, before details and light.
+    """Return the surface HWC of a part, without details and shading.
 
     Args:
-        texture: What it is made of.
-        colours: Back, belly and marking.
-        x: Coordinates HW in units, so that a pattern keeps its size whatever the resolution.
-        y: The same for rows.
-        rng: Draws the pattern.
+        texture: Kind of surface.
+        colours: Colours of back, belly and marking.
+        x: Horizontal coordinates HW in units, so that the size of a pattern does not depend on the resolution.
+        y: Vertical coordinates HW in units.
+        rng: Generator for the pattern.
     """
     height, width = x.shape
     back, belly, mark = (np.asarray(colours[min(i, len(colours) - 1)], np.float32) for i in range(3))
@@ -166,15 +167,15 @@ def make_sprite(
     pixels: float,
     rng: np.random.Generator,
 ) -> Sprite:
-    """Return a part as a lit, textured picture.
+    """Return the textured and shaded sprite of a part.
 
     Args:
         outline: Closed polygon N x 2 in units.
-        colours: Back, belly and marking.
-        texture: What it is made of.
-        details: Painted on in this order.
-        pixels: Resolution, pixels a unit.
-        rng: Draws the texture.
+        colours: Colours of back, belly and marking.
+        texture: Kind of surface.
+        details: Markings, painted in this order.
+        pixels: Resolution in pixels a unit.
+        rng: Generator for the texture.
     """
     low, high = outline.min(0) - 2.5 / pixels, outline.max(0) + 2.5 / pixels
     width, height = (max(6, int(np.ceil(side))) for side in (high - low) * pixels)
@@ -199,7 +200,7 @@ def make_sprite(
 
 
 def _light(alpha: Image, pixels: float) -> Floats:
-    """Return the brightness of a rounded body of this silhouette, lit from above left, dark at its rim."""
+    """Return the brightness HW of a rounded body with this silhouette: lit from the upper left, dark at the rim."""
     inside = cv2.distanceTransform((alpha > 127).astype(np.uint8), cv2.DIST_L2, 3)
     depth = max(2.0, min(float(inside.max()), 0.16 * pixels))
     across = np.clip(inside / depth, 0, 1)

@@ -1,6 +1,6 @@
-"""Dense backgrounds: forest, leaves, jungle and the sea floor.
+"""Dense backgrounds: forest, leaves, jungle and sea floor.
 
-No place in the paper: scenery of `previts.demo`. Never draws the objects themselves.
+Not part of the paper.
 """
 
 import numpy as np
@@ -10,7 +10,7 @@ from previts.demo.scenery.textures import Image, ellipse, fbm, fill, step, strok
 
 
 def forest(height: int, width: int, rng: np.random.Generator) -> Image:
-    """Return rows of misty trunks over a dark floor."""
+    """Return rows of trees in mist over a dark ground."""
     mist = vary((176, 198, 200), rng)
     image = to_bytes(clouds(gradient(height, width, [(0, scaled(mist, 0.85)), (0.6, mist), (1, mist)]), rng, 0.2))
     floor = height * rng.uniform(0.55, 0.64)
@@ -56,7 +56,7 @@ def forest(height: int, width: int, rng: np.random.Generator) -> Image:
 
 
 def leaves(height: int, width: int, rng: np.random.Generator) -> Image:
-    """Return a carpet of leaves and blossoms seen close."""
+    """Return leaves and blossoms from a short distance."""
     image = to_bytes(
         flat(height, width, vary((58, 98, 50), rng)) * (0.7 + 0.5 * fbm(height, width, rng, cells=4))[..., None]
     )
@@ -85,7 +85,7 @@ def leaves(height: int, width: int, rng: np.random.Generator) -> Image:
 
 
 def jungle(height: int, width: int, rng: np.random.Generator) -> Image:
-    """Return bark, vines and great fronds in green shade with shafts of light."""
+    """Return trunks, vines and large fronds in green shade with shafts of light."""
     shade = flat(height, width, vary((30, 70, 52), rng)) * (0.6 + 0.9 * fbm(height, width, rng, cells=3))[..., None]
     image = to_bytes(shade)
     for _ in range(38):
@@ -140,20 +140,20 @@ def jungle(height: int, width: int, rng: np.random.Generator) -> Image:
 
 
 def water(height: int, width: int, rng: np.random.Generator) -> Image:
-    """Return a sea floor with corals, weed, bubbles and caustics."""
+    """Return a sea floor with corals, seaweed, bubbles and caustics."""
     top, deep = vary((70, 176, 206), rng), vary((12, 66, 112), rng)
     image = gradient(height, width, [(0, top), (0.75, deep), (1, deep)])
     warp = fbm(height, width, rng, cells=3, octaves=3)
     caustic = np.abs(np.sin(fbm(height, width, rng, cells=5, octaves=2, stretch=1.6) * 22 + warp * 6))
     image = image * (1 + 0.22 * (1 - step(caustic, 0.05, 0.45)) * (0.4 + 0.6 * warp))[..., None]
-    picture = to_bytes(image)
-    land(picture, ridge(width, height * 0.84, 0.14 * height, rng), vary((150, 156, 130), rng))
+    pixels = to_bytes(image)
+    land(pixels, ridge(width, height * 0.84, 0.14 * height, rng), vary((150, 156, 130), rng))
     for _ in range(13):
         x, y, size = rng.uniform(0, width), height * rng.uniform(0.8, 1.0), height * rng.uniform(0.03, 0.08)
         coral = vary([(150, 96, 130), (96, 130, 140), (176, 140, 110), (70, 110, 96)][int(rng.integers(4))], rng)
         for _ in range(9):
             fill(
-                picture,
+                pixels,
                 ellipse(x + rng.normal(0, size * 0.6), y - rng.uniform(0, size), size * 0.36, size * 0.36, count=14),
                 scaled(coral, rng.uniform(0.75, 1.2)),
             )
@@ -161,12 +161,12 @@ def water(height: int, width: int, rng: np.random.Generator) -> Image:
         tall, weed = height * rng.uniform(0.14, 0.4), scaled(vary((42, 110, 84), rng), rng.uniform(0.7, 1.1))
         up = np.linspace(0, 1, 14)
         stroke(
-            picture,
+            pixels,
             np.stack([x + 0.025 * height * np.sin(up * 9 + x), height * 0.97 - tall * up], 1),
             weed,
             height / 55,
         )
     for _ in range(34):
         x, y, size = rng.uniform(0, width), rng.uniform(0, height), height * rng.uniform(0.004, 0.014)
-        stroke(picture, ellipse(x, y, size, size, count=14), (176, 222, 236), 1, closed=True)
-    return picture
+        stroke(pixels, ellipse(x, y, size, size, count=14), (176, 222, 236), 1, closed=True)
+    return pixels

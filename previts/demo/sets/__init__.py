@@ -1,1 +1,1 @@
-"""The labelled sets of the demo world, in the official layouts."""
+"""The labelled sets of the demo world, in the official layouts of the benchmarks."""

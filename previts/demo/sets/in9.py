@@ -1,6 +1,6 @@
-"""ImageNet-9 of the Backgrounds Challenge: eight variants of each picture that tell object from background.
+"""ImageNet-9 of the Backgrounds Challenge, with drawn images: each image and its variants of object and background.
 
-Paper section 4.4, figure 4. The pictures are drawn, and `variants` takes them apart. Never scores anything.
+Paper section 4.4, figure 4. `media.variants` computes the variants. Nothing here evaluates.
 """
 
 import numpy as np
@@ -20,12 +20,12 @@ SIDE = 224
 
 
 def folder(class_name: str) -> str:
-    """Return the official folder of a class, such as `00_dog`."""
+    """Return the official folder name of a class, such as `00_dog`."""
     return f"{list(CLASSES).index(class_name):02d}_{class_name}"
 
 
 def write_in9(uri: str, config: WorldConfig) -> int:
-    """Write `<variant>/val`, `fg_mask/val`, `train/original` and `index.csv`; return the number of pictures drawn."""
+    """Write `<variant>/val`, `fg_mask/val`, `train/original` and `index.csv`; return the number of drawn images."""
     names, index = list(CLASSES), ["split,variant,class,key,background_family,background_from"]
     stills: dict[tuple[int, int], Still] = {}
     jobs = [
@@ -37,7 +37,7 @@ def write_in9(uri: str, config: WorldConfig) -> int:
     for split, c, n in progress(jobs, "world: in9", unit="image", total=len(jobs)):
         key = f"{names[c]}_{split}_{n:04d}"
         kind = kind_of(generator(config.seed, f"in9/kind/{key}"), names[c])
-        still = take(config, f"in9/{key}", (kind,), FAMILIES[c], (SIDE, SIDE), split)
+        still = take(config, f"in9/{key}", (kind,), FAMILIES[c], size=(SIDE, SIDE), split=split)
         place = ("train", "original") if split == "train" else ("original", "val")
         write_jpeg(files.join(uri, *place, folder(names[c]), f"{key}.jpg"), still.image, 95)
         index.append(f"{split},original,{names[c]},{key},{still.family},")
@@ -48,15 +48,15 @@ def write_in9(uri: str, config: WorldConfig) -> int:
     for (c, n), still in progress(stills.items(), "world: in9 variants", unit="image", total=len(stills)):
         key, mask = f"{names[c]}_val_{n:04d}", still.masks[0]
         write_mask(files.join(uri, "fg_mask", "val", folder(names[c]), f"{key}.png"), mask)
-        pictures: dict[str, NDArray[np.uint8]] = {
+        images: dict[str, NDArray[np.uint8]] = {
             "only_fg": only_fg(still.image, mask), "no_fg": no_fg(still.image, mask),
             "only_bg_b": only_bg_b(still.image, mask), "only_bg_t": backs[c, n],
         }  # fmt: skip
         for variant in MIXED:
             at = partner(variant, c, n, counts, generator(config.seed, f"in9/{variant}/{key}"))
-            pictures[variant] = mixed(still.image, mask, backs[at])
+            images[variant] = mixed(still.image, mask, backs[at])
             index.append(f"val,{variant},{names[c]},{key},{stills[at].family},{names[at[0]]}_val_{at[1]:04d}")
-        for variant, picture in pictures.items():
-            write_jpeg(files.join(uri, variant, "val", folder(names[c]), f"{key}.jpg"), picture, 95)
+        for variant, image in images.items():
+            write_jpeg(files.join(uri, variant, "val", folder(names[c]), f"{key}.jpg"), image, 95)
     write_text(files.join(uri, "index.csv"), index)
     return len(jobs)

@@ -1,7 +1,7 @@
-"""Labelled still pictures of the demo world in the official layouts of VOC2007, ImageNet and COCO.
+"""Labelled images of the demo world, in the official layouts of VOC2007, ImageNet and COCO.
 
-Paper sections 4.3 and 4.5 evaluate on these; the pictures are drawn, the folders and files are those of the originals.
-Never trains or evaluates anything.
+The paper evaluates on these datasets in sections 4.3 and 4.5. The images are drawn; the folders and file formats are
+official. Nothing here trains or evaluates.
 """
 
 from dataclasses import dataclass
@@ -42,12 +42,12 @@ VOC_NAMES = (
     "train",
     "tvmonitor",
 )
-# Kinds that are both VOC and COCO classes: COCO's category number, and where each is at home.
+# Kinds that are both VOC and COCO classes: category number of COCO, and the home family of backgrounds.
 HOMES = {
     "dog": (18, "meadow"), "bird": (16, "sky"), "car": (3, "street"), "bus": (6, "street"), "cat": (17, "room"),
     "horse": (19, "desert"), "cow": (21, "meadow"), "sheep": (20, "meadow"), "person": (1, "forest"),
 }  # fmt: skip
-# ImageNet-1k classes that the kinds stand for, in the order of the nine classes of the Backgrounds Challenge.
+# The ImageNet-1k class of each kind, in the order of the nine classes of the Backgrounds Challenge.
 WNIDS = {
     "dog": "n02102040",
     "bird": "n01531178",
@@ -63,7 +63,7 @@ WNIDS = {
 
 @dataclass(frozen=True)
 class Still:
-    """A picture HWC with the visible mask HW of each object, and the family of its background."""
+    """An image HWC with the visible mask HW of each object, and the family of its background."""
 
     image: Image
     kinds: tuple[str, ...]
@@ -71,41 +71,45 @@ class Still:
     family: str
 
 
-def take(config: WorldConfig, name: str, kinds: tuple[str, ...], home: str, size: tuple[int, int], split: str) -> Still:
-    """Return a picture of size (width, height) in which the first object is never hidden."""
+def take(
+    config: WorldConfig, name: str, kinds: tuple[str, ...], home: str, *, size: tuple[int, int], split: str
+) -> Still:
+    """Return an image of size (width, height) in which the mask of the first object covers at least 4%."""
     rng = generator(config.seed, f"family/{name}")
     family = family_for(rng, FAMILIES.index(home), config.background_correlation)
     for attempt in range(20):
-        scene, time = snapshot(config.seed, f"{name}/{attempt}", kinds, family, *size, split)
+        scene, time = snapshot(config.seed, f"{name}/{attempt}", kinds, family, size=size, split=split)
         frame = render(scene, time)
         if frame.masks[0].mean() >= 0.04:
             shown = [number for number, mask in enumerate(frame.masks) if mask.sum() >= 40]
             return Still(frame.image, tuple(kinds[n] for n in shown), tuple(frame.masks[n] for n in shown), family)
-    raise AssertionError(f"{name} hides its object 20 times")
+    raise AssertionError(f"{name}: the object is too small or hidden in 20 attempts")
 
 
-def _company(config: WorldConfig, name: str, number: int) -> tuple[str, ...]:
-    """Return what is in a picture: the kind whose turn it is, in a third of the pictures another one too."""
+def _kinds_shown(config: WorldConfig, name: str, number: int) -> tuple[str, ...]:
+    """Return the kinds in an image: the kind whose turn it is, and in a third of the images a second one."""
     rng, kinds = generator(config.seed, f"company/{name}"), tuple(HOMES)
     first = kinds[number % len(kinds)]
     return (first, kinds[int(rng.integers(len(kinds)))]) if rng.random() < 0.35 else (first,)
 
 
 def _size(config: WorldConfig, name: str) -> tuple[int, int]:
+    """Return the (width, height) of an image; a fifth of the images are upright."""
     rng = generator(config.seed, f"size/{name}")
     long, short = int(rng.choice([224, 232, 240])), int(rng.choice([168, 176, 180]))
     return (long, short) if rng.random() < 0.8 else (short, long)
 
 
 def write_voc(uri: str, config: WorldConfig) -> int:
-    """Write `VOCdevkit/VOC2007` with as many pictures for trainval as for test; return their number."""
+    """Write `VOCdevkit/VOC2007` with as many images for trainval as for test; return their total number."""
     root = files.join(uri, "VOCdevkit", "VOC2007")
     sets: dict[str, list[str]] = {"train": [], "val": [], "test": []}
     present: dict[str, dict[str, bool]] = {}
     for number in progress(range(2 * config.voc_images), "world: voc", unit="image", total=2 * config.voc_images):
         name, split = f"{number + 1:06d}", "train" if number < config.voc_images else "test"
-        kinds = _company(config, f"voc/{name}", number)
-        still = take(config, f"voc/{name}", kinds, HOMES[kinds[0]][1], _size(config, f"voc/{name}"), split)
+        kinds = _kinds_shown(config, f"voc/{name}", number)
+        size = _size(config, f"voc/{name}")
+        still = take(config, f"voc/{name}", kinds, HOMES[kinds[0]][1], size=size, split=split)
         write_jpeg(files.join(root, "JPEGImages", f"{name}.jpg"), still.image)
         difficult = [bool(place and mask.mean() < 0.012) for place, mask in enumerate(still.masks)]
         files.write_bytes(files.join(root, "Annotations", f"{name}.xml"), _voc_xml(name, still, difficult).encode())
@@ -117,7 +121,7 @@ def write_voc(uri: str, config: WorldConfig) -> int:
     for set_name, members in sets.items():
         write_text(files.join(root, "ImageSets", "Main", f"{set_name}.txt"), members)
         for label in VOC_NAMES:
-            # 1: shown, 0: shown but difficult, -1: not there.
+            # 1: shown, 0: shown but difficult, -1: absent.
             signs = [(1 if present[name][label] else 0) if label in present[name] else -1 for name in members]
             lines = [f"{name} {sign:2d}" for name, sign in zip(members, signs, strict=True)]
             write_text(files.join(root, "ImageSets", "Main", f"{label}_{set_name}.txt"), lines)
@@ -146,7 +150,7 @@ def _voc_xml(name: str, still: Still, difficult: list[bool]) -> str:
 
 
 def write_imagenet(uri: str, config: WorldConfig) -> int:
-    """Write `{train,val}/<wnid>/*.JPEG`; return the number of pictures."""
+    """Write `{train,val}/<wnid>/*.JPEG`; return the number of images."""
     counts = {"train": config.imagenet_train, "val": config.imagenet_val}
     jobs = [(split, kind, number) for split in counts for kind in WNIDS for number in range(counts[split])]
     for split, kind, number in progress(jobs, "world: imagenet", unit="image", total=len(jobs)):
@@ -156,13 +160,14 @@ def write_imagenet(uri: str, config: WorldConfig) -> int:
             if split == "train"
             else f"ILSVRC2012_val_{list(WNIDS).index(kind) * counts['val'] + number + 1:08d}"
         )
-        still = take(config, f"imagenet/{split}/{name}", (kind,), home, _size(config, f"imagenet/{name}"), split)
+        size = _size(config, f"imagenet/{name}")
+        still = take(config, f"imagenet/{split}/{name}", (kind,), home, size=size, split=split)
         write_jpeg(files.join(uri, split, wnid, f"{name}.JPEG"), still.image)
     return len(jobs)
 
 
 def write_coco(uri: str, config: WorldConfig) -> int:
-    """Write `{train,val}2017` and `annotations/instances_*.json`; return the number of pictures."""
+    """Write `{train,val}2017` and `annotations/instances_*.json`; return the number of images."""
     categories = [{"supercategory": "thing", "id": number, "name": kind} for kind, (number, _) in HOMES.items()]
     for split, count in (("train", config.coco_train), ("val", config.coco_val)):
         images: list[dict[str, Any]] = []
@@ -170,8 +175,8 @@ def write_coco(uri: str, config: WorldConfig) -> int:
         for number in progress(range(count), f"world: coco {split}", unit="image", total=count):
             image_id = number + 1 + (0 if split == "train" else 100_000)
             name = f"coco/{split}/{image_id}"
-            kinds = _company(config, name, number)
-            still = take(config, name, kinds, HOMES[kinds[0]][1], _size(config, name), split)
+            kinds = _kinds_shown(config, name, number)
+            still = take(config, name, kinds, HOMES[kinds[0]][1], size=_size(config, name), split=split)
             file_name = f"{image_id:012d}.jpg"
             write_jpeg(files.join(uri, f"{split}2017", file_name), still.image)
             height, width = still.image.shape[:2]
@@ -193,10 +198,10 @@ def write_coco(uri: str, config: WorldConfig) -> int:
 
 
 def _instance(mask: Mask) -> dict[str, Any]:
-    """Return polygons, area and box (x, y, width, height) of one object as COCO writes them."""
+    """Return the polygons, area and box (x, y, width, height) of one object in the format of COCO."""
     box = mask_tools.box(mask)
     assert box is not None
-    # Each pixel is drawn as 4x4, so that the polygon runs along the pixels' edges.
+    # Each pixel is enlarged to 4x4, so that the polygon follows the edges of the pixels.
     outlines, _ = cv2.findContours(
         np.kron(mask, np.ones((4, 4))).astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE
     )

@@ -1,7 +1,7 @@
-"""Labelled clips of the demo world in the official layouts of DAVIS, UCF-101, JHMDB and mini-Kinetics.
+"""Labelled videos of the demo world, in the official layouts of DAVIS, UCF-101, JHMDB and mini-Kinetics.
 
-Paper sections 4.2, 4.4 and 4.6 evaluate on these; the clips are drawn, the folders and files are the originals'.
-Never trains or evaluates anything.
+The paper evaluates on these datasets in sections 4.2, 4.4 and 4.6. The videos are drawn; the folders and file formats
+are official. Nothing here trains or evaluates.
 """
 
 import io
@@ -21,7 +21,7 @@ from previts.media import masks as mask_tools
 from previts.processes.progress import progress
 from previts.storage import files
 
-# Actions as the benchmarks would name them.
+# Names of the actions in the style of the benchmarks.
 NAMES: dict[Action, str] = {
     "walk": "WalkAbout",
     "bounce": "BounceBall",
@@ -33,7 +33,7 @@ NAMES: dict[Action, str] = {
     "slide": "SlideAcross",
 }
 _SIZE, _FPS = (160, 120), 25.0
-_MAT_TEXT = 116  # bytes of free text at the head of a MATLAB 5 file
+_MAT_TEXT = 116  # bytes of free text at the start of a MATLAB 5 file
 
 
 def _film(config: WorldConfig, name: str, shot: Shot, frames: int, fps: float) -> list[Frame]:
@@ -69,32 +69,33 @@ def write_davis(uri: str, config: WorldConfig) -> int:
     return config.davis_sequences
 
 
-def _acts(config: WorldConfig) -> list[Action]:
+def _actions(config: WorldConfig) -> list[Action]:
     return list(NAMES)[: config.action_classes]
 
 
 def _action_film(config: WorldConfig, dataset: str, action: Action, number: int, frames: int) -> list[Frame]:
-    """Return a clip of some object that acts; the background goes with the action as with a class elsewhere."""
+    """Return the frames of an object of any class; the background family depends on the action, not on the class."""
     rng = generator(config.seed, f"{dataset}/{action}/{number}")
     family = family_for(rng, ACTIONS.index(action), config.background_correlation)
     kind = kind_of(rng, list(CLASSES)[int(rng.integers(len(CLASSES)))])
     shot = Shot(kind, family, action, *_SIZE, max(2.0, frames / _FPS), clutter=bool(rng.random() < 0.15))
-    # A clip of a second or two shows at least half a cycle when its clock runs at double speed.
+    # At double speed, a video of one or two seconds shows at least half a cycle of the action.
     return _film(config, f"{dataset}/{action}/{number}", shot, frames, _FPS / 2)
 
 
 def write_ucf101(uri: str, config: WorldConfig) -> int:
-    """Write `UCF-101/<Class>/v_<Class>_gXX_cXX.avi` and `ucfTrainTestlist` with three splits; return the clips."""
-    acts = sorted(_acts(config), key=lambda action: NAMES[action])
-    jobs = [(action, number) for action in acts for number in range(config.ucf_clips)]
+    """Write `UCF-101/<Class>/v_<Class>_gXX_cXX.avi` and `ucfTrainTestlist` (3 splits); return the number of videos."""
+    actions = sorted(_actions(config), key=lambda action: NAMES[action])
+    jobs = [(action, number) for action in actions for number in range(config.ucf_clips)]
     for action, number in progress(jobs, "world: ucf101", unit="clip", total=len(jobs)):
         frames = _action_film(config, "ucf101", action, number, config.ucf_frames)
         write_avi(files.join(uri, "UCF-101", _ucf_path(action, number)), [frame.image for frame in frames], _FPS)
     lists = files.join(uri, "ucfTrainTestlist")
-    write_text(files.join(lists, "classInd.txt"), [f"{place} {NAMES[action]}" for place, action in enumerate(acts, 1)])
+    numbered = [f"{number} {NAMES[action]}" for number, action in enumerate(actions, 1)]
+    write_text(files.join(lists, "classInd.txt"), numbered)
     for split in (1, 2, 3):
         held = {number for number in range(config.ucf_clips) if number % 3 == 3 - split}
-        train = [f"{_ucf_path(action, n)} {acts.index(action) + 1}" for action, n in jobs if n not in held]
+        train = [f"{_ucf_path(action, n)} {actions.index(action) + 1}" for action, n in jobs if n not in held]
         write_text(files.join(lists, f"trainlist{split:02d}.txt"), train)
         write_text(
             files.join(lists, f"testlist{split:02d}.txt"), [_ucf_path(action, n) for action, n in jobs if n in held]
@@ -107,9 +108,9 @@ def _ucf_path(action: Action, number: int) -> str:
 
 
 def write_jhmdb(uri: str, config: WorldConfig) -> int:
-    """Write `Rename_Images`, `puppet_mask` and `splits` of JHMDB; return the clips."""
-    acts = _acts(config)
-    jobs = [(action, number) for action in acts for number in range(config.jhmdb_clips)]
+    """Write `Rename_Images`, `puppet_mask` and `splits` of JHMDB; return the number of videos."""
+    actions = _actions(config)
+    jobs = [(action, number) for action in actions for number in range(config.jhmdb_clips)]
     for action, number in progress(jobs, "world: jhmdb", unit="clip", total=len(jobs)):
         clip = f"demo_{action}_f_nm_np1_{number}"
         frames = _action_film(config, "jhmdb", action, number, config.jhmdb_frames)
@@ -117,7 +118,7 @@ def write_jhmdb(uri: str, config: WorldConfig) -> int:
             write_png(files.join(uri, "Rename_Images", action, clip, f"{place:05d}.png"), frame.image)
         masks: list[Mask] = [frame.masks[0] for frame in frames]
         files.write_bytes(files.join(uri, "puppet_mask", action, clip, "puppet_mask.mat"), _mat(np.stack(masks, 2)))
-    for action in acts:
+    for action in actions:
         for split in (1, 2, 3):
             # 1: training, 2: testing.
             lines = [f"demo_{action}_f_nm_np1_{n}.avi {2 if (n + split) % 2 else 1}" for n in range(config.jhmdb_clips)]
@@ -126,16 +127,16 @@ def write_jhmdb(uri: str, config: WorldConfig) -> int:
 
 
 def write_minikinetics(uri: str, config: WorldConfig) -> int:
-    """Write `videos/<class>/<id>.mp4`, `boxes/<class>/<id>.csv`, `train.csv` and `val.csv`; return the clips.
+    """Write `videos/<class>/<id>.mp4`, `boxes/<class>/<id>.csv` and `{train,val}.csv`; return the number of videos.
 
-    The object stands for the person whom a detector would have found: `evals/minikinetics.py` says what a box file is.
+    The box of the object replaces the box of a detected person; `evals/backgrounds/minikinetics.py` defines box files.
     """
     counts = {"train": config.minikinetics_train, "val": config.minikinetics_val}
-    jobs = [(split, action, n) for split, count in counts.items() for action in _acts(config) for n in range(count)]
+    jobs = [(split, action, n) for split, count in counts.items() for action in _actions(config) for n in range(count)]
     lists = {split: ["label,youtube_id,time_start,time_end,split"] for split in counts}
     seconds = config.minikinetics_frames / _FPS
     for split, action, number in progress(jobs, "world: minikinetics", unit="clip", total=len(jobs)):
-        # Kinetics names its classes in small letters, with spaces.
+        # Kinetics writes class names in lower case, with spaces.
         label, clip = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", NAMES[action]).lower(), f"{split}_{action}_{number:04d}"
         frames = _action_film(config, f"minikinetics/{split}", action, number, config.minikinetics_frames)
         write_mp4(files.join(uri, "videos", label, f"{clip}.mp4"), (frame.image for frame in frames), _FPS)
@@ -149,7 +150,7 @@ def write_minikinetics(uri: str, config: WorldConfig) -> int:
 
 
 def _mat(masks: NDArray[np.bool_]) -> bytes:
-    """Return a MATLAB file of the masks HWT without the date that its header would carry."""
+    """Return a MATLAB file of the masks HWT; its header has no date, so that equal masks give equal bytes."""
     buffer = io.BytesIO()
     savemat(buffer, {"part_mask": masks.astype(np.uint8)}, do_compression=True)
     return b"MATLAB 5.0 MAT-file, previts demo world".ljust(_MAT_TEXT) + buffer.getvalue()[_MAT_TEXT:]

@@ -1,19 +1,11 @@
-import json
-import subprocess
-import sys
-from dataclasses import dataclass
+"""Oracles: what was committed, and folders that differ only in their path or only in their content."""
+
 from pathlib import Path
 
 import pytest
 
 from previts.errors import InputError
-from previts.storage import files, fingerprints, folders
-
-
-@dataclass(frozen=True)
-class Config:
-    rate: float
-    names: tuple[str, ...]
+from previts.storage import files, folders
 
 
 @pytest.fixture(params=["file", "memory"])
@@ -21,34 +13,7 @@ def root(request, tmp_path: Path) -> str:
     return str(tmp_path) if request.param == "file" else f"memory://{tmp_path.name}"
 
 
-def test_a_fingerprint_is_the_same_in_another_process_and_in_any_key_order():
-    value = {"b": [1, 2.5, None, True], "a": {"x": "é"}}
-    program = (
-        "from previts.storage import fingerprints\n"
-        "print(fingerprints.fingerprint({'a': {'x': 'é'}, 'b': (1, 2.5, None, True)}))"
-    )
-    other = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    assert other.stdout.strip() == fingerprints.fingerprint(value)
-    assert len(fingerprints.fingerprint(value)) == 12
-
-
-def test_a_dataclass_is_fingerprinted_as_its_fields():
-    assert fingerprints.fingerprint(Config(0.5, ("a",))) == fingerprints.fingerprint({"rate": 0.5, "names": ["a"]})
-    assert fingerprints.fingerprint(Config(0.5, ("a",))) != fingerprints.fingerprint(Config(0.25, ("a",)))
-
-
-@pytest.mark.parametrize("value", [{1, 2}, object(), b"x", {1: "a"}])
-def test_a_value_without_one_json_form_is_refused(value):
-    with pytest.raises(TypeError, match="fingerprint"):
-        fingerprints.fingerprint(value)
-
-
-def test_a_number_that_is_not_finite_is_refused():
-    with pytest.raises(ValueError, match="finite"):
-        fingerprints.fingerprint({"a": float("nan")})
-
-
-def test_a_folder_is_believed_only_with_its_manifest(root: str):
+def test_a_folder_is_finished_only_with_a_manifest(root: str):
     uri = folders.address(root, "videos", "My Crawl", {"crawl": "abc"})
     files.write_bytes(files.join(uri, "shard"), b"1")
     assert not folders.is_committed(uri)
@@ -69,7 +34,7 @@ def test_an_address_depends_on_what_was_decided_and_not_on_the_root(tmp_path: Pa
     assert folders.address(str(tmp_path), "index", "x", {"k": 2}).rsplit("-", 1)[1] not in one
 
 
-def test_inputs_of_a_root_that_moved_are_found_again(tmp_path: Path):
+def test_inputs_are_found_after_their_root_is_moved(tmp_path: Path):
     first = tmp_path / "first"
     videos = folders.address(str(first), "videos", "v", {})
     tubes = folders.address(str(first), "tubes", "t", {})
@@ -82,25 +47,7 @@ def test_inputs_of_a_root_that_moved_are_found_again(tmp_path: Path):
     assert folders.is_committed(moved)
 
 
-def test_a_file_is_written_whole_or_not_at_all(root: str):
-    uri = files.join(root, "folder", "name.json")
-    files.write_json(uri, {"a": 1})
-    files.write_json(uri, {"a": 2})
-    assert files.read_json(uri) == {"a": 2}
-    assert files.read_bytes(uri, 1, 4) == json.dumps({"a": 2}, indent=1).encode()[1:4]
-    assert files.names(files.join(root, "folder")) == ["name.json"]
-    assert files.names(files.join(root, "nowhere")) == []
-
-
-def test_an_upload_leaves_no_temporary_file(root: str, tmp_path: Path):
-    source = tmp_path / "source"
-    source.write_bytes(b"x" * 1000)
-    files.upload(str(source), files.join(root, "up", "target"))
-    assert files.read_bytes(files.join(root, "up", "target")) == b"x" * 1000
-    assert files.names(files.join(root, "up")) == ["target"]
-
-
-def test_identity_follows_content_and_not_the_path(tmp_path: Path):
+def test_identity_depends_on_the_content_and_not_on_the_path(tmp_path: Path):
     for name, text in (("a", "same"), ("b", "same"), ("c", "else")):
         (tmp_path / name / "deep").mkdir(parents=True)
         (tmp_path / name / "deep" / "file").write_text(text)
@@ -120,26 +67,20 @@ def test_large_folders_are_identified_by_names_and_sizes(tmp_path: Path, monkeyp
     assert folders.identity(str(tmp_path)) != by_size
 
 
-@pytest.mark.parametrize("uri", ["", "nope://x/y"])
-def test_a_uri_that_cannot_be_opened_says_what_is_allowed(uri: str):
-    with pytest.raises(InputError, match="gs://"):
-        files.open_fs(uri)
-
-
-def test_nothing_there_is_an_input_error(tmp_path: Path):
+def test_a_missing_path_and_a_path_of_no_stage_are_input_errors(tmp_path: Path):
     with pytest.raises(InputError, match="nothing at"):
         folders.identity(str(tmp_path / "missing"))
     with pytest.raises(InputError, match="not an output of stage"):
         folders.fingerprint_of(str(tmp_path), "index")
 
 
-def test_a_manifest_of_something_else_is_refused(tmp_path: Path):
+def test_a_manifest_of_another_program_is_refused(tmp_path: Path):
     (tmp_path / "manifest.json").write_text('{"foo": 1}')
     with pytest.raises(InputError, match="not a manifest of previts"):
         folders.read_manifest(str(tmp_path))
 
 
-def test_a_damaged_manifest_is_no_manifest(tmp_path: Path):
+def test_a_folder_with_a_damaged_manifest_is_unfinished(tmp_path: Path):
     uri = folders.address(str(tmp_path), "videos", "x", {})
     folders.commit(uri, {})
     manifest = Path(uri) / "manifest.json"
@@ -150,7 +91,18 @@ def test_a_damaged_manifest_is_no_manifest(tmp_path: Path):
             folders.read_manifest(uri)
 
 
-def test_a_fingerprint_is_read_off_a_relative_address_too(tmp_path: Path, monkeypatch):
+def test_a_fingerprint_is_read_from_a_relative_address(tmp_path: Path, monkeypatch):
     uri = folders.address(str(tmp_path), "index", "x", {})
     monkeypatch.chdir(tmp_path)
     assert folders.fingerprint_of("index/" + uri.rsplit("/", 1)[1], "index") == folders.fingerprint_of(uri, "index")
+
+
+def test_an_ancestor_is_the_input_of_an_input(tmp_path: Path):
+    videos, tubes, index = (folders.address(str(tmp_path), stage, "x", {}) for stage in ("videos", "tubes", "index"))
+    folders.commit(videos, {})
+    folders.commit(tubes, {}, inputs={"videos": videos})
+    folders.commit(index, {}, inputs={"tubes": tubes})
+    assert folders.ancestor(index) == index
+    assert folders.ancestor(index, "tubes", "videos") == videos
+    with pytest.raises(KeyError):
+        folders.ancestor(index, "videos")

@@ -1,0 +1,124 @@
+"""Oracles: the exit code and the text on standard error for each kind of error."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+import types
+from pathlib import Path
+
+import pytest
+
+from previts.errors import InputError
+from previts.processes import exits, workers
+
+
+@pytest.fixture(autouse=True)
+def plain_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("RANK", "PREVITS_TRACEBACK", workers.STARTED_BY):
+        monkeypatch.delenv(name, raising=False)
+
+
+def raise_inside(error: BaseException) -> None:
+    with exits.readable_errors():
+        raise error
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "text"),
+    [
+        (InputError("seed must be 0 or more"), 2, "previts: seed must be 0 or more\n"),
+        (
+            FileNotFoundError(2, "No such file", "a.csv"),
+            1,
+            "previts: FileNotFoundError: [Errno 2] No such file: 'a.csv'\n",
+        ),
+        (FloatingPointError("the loss is not finite"), 1, "previts: FloatingPointError: the loss is not finite\n"),
+        (KeyboardInterrupt(), 130, "previts: interrupted; run the same command again to resume\n"),
+        (
+            ModuleNotFoundError("No module named 'torch'", name="torch.nn"),
+            2,
+            "previts: the package torch is not installed; this command needs the extra 'train': "
+            "pip install 'previts[train]'\n",
+        ),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, BaseException) else "",
+)
+def test_each_error_has_its_exit_code_and_one_line(capsys, error: BaseException, code: int, text: str):
+    with pytest.raises(SystemExit) as ended:
+        raise_inside(error)
+    assert ended.value.code == code
+    assert capsys.readouterr().err == text
+
+
+@pytest.mark.parametrize("error", [ZeroDivisionError(), ValueError("x"), ModuleNotFoundError(name="previts.gone")])
+def test_any_other_error_passes_unchanged(capsys, error: Exception):
+    with pytest.raises(type(error)) as raised:
+        raise_inside(error)
+    assert raised.value is error
+    assert capsys.readouterr().err == ""
+
+
+def test_a_block_without_an_error_ends_silently(capsys):
+    with exits.readable_errors():
+        pass
+    assert capsys.readouterr().err == ""
+
+
+def test_a_training_process_names_its_rank(capsys, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("RANK", "3")
+    with pytest.raises(SystemExit):
+        raise_inside(InputError("no GPU"))
+    assert capsys.readouterr().err == "previts: process 3: no GPU\n"
+
+
+@pytest.mark.parametrize("error", [InputError("wrong"), OSError("full"), ModuleNotFoundError(name="torch")])
+def test_the_traceback_is_printed_on_request(capsys, monkeypatch: pytest.MonkeyPatch, error: Exception):
+    monkeypatch.setenv("PREVITS_TRACEBACK", "1")
+    with pytest.raises(SystemExit):
+        raise_inside(error)
+    text = capsys.readouterr().err
+    assert text.startswith("Traceback")
+    assert text.splitlines()[-1].startswith("previts: ")
+
+
+def test_an_error_of_an_object_store_names_what_to_check(capsys, monkeypatch: pytest.MonkeyPatch):
+    # A library of a store that need not be installed: the handler knows it by module and name.
+    library = types.ModuleType("gcsfs.retry")
+    library.HttpError = type("HttpError", (Exception,), {})
+    monkeypatch.setitem(sys.modules, "gcsfs.retry", library)
+    with pytest.raises(SystemExit) as ended:
+        raise_inside(library.HttpError("403 forbidden"))
+    assert ended.value.code == 1
+    text = capsys.readouterr().err
+    assert text.startswith("previts: the object store request failed (HttpError: 403 forbidden); check the URI")
+
+
+def test_every_extra_that_a_message_names_exists():
+    project = (Path(__file__).parents[2] / "pyproject.toml").read_text()
+    table = project[project.index("[project.optional-dependencies]") :]
+    assert set(exits.EXTRAS) <= set(re.findall(r"^(\w+) = \[", table, re.MULTILINE))
+
+
+STEP = """
+import sys, time
+from previts.processes import exits
+with exits.readable_errors():
+    open(sys.argv[1], "w").close()
+    time.sleep(60)
+"""
+
+
+def test_a_step_is_killed_when_its_engine_ends(tmp_path: Path):
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as engine:
+        environment = {**os.environ, workers.STARTED_BY: str(engine.pid)}
+        step = subprocess.Popen([sys.executable, "-c", STEP, str(tmp_path / "begun")], env=environment)
+        deadline = time.monotonic() + 60
+        while not (tmp_path / "begun").exists():
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        assert step.poll() is None
+        engine.kill()
+    assert step.wait(30) == -signal.SIGKILL
