@@ -13,10 +13,11 @@ from previts.launch.local import run_locally
 
 PROGRAM = """
 import os, signal, sys
-from previts import cli, distributed
 from previts.errors import InputError
+from previts.processes import distributed
+from previts.processes.exits import readable_errors
 
-with cli.readable_errors(), distributed.process_group():
+with readable_errors(), distributed.process_group():
     for step in range(1000):
         distributed.barrier()
         if step == 3 and distributed.rank() == 1:

@@ -91,12 +91,12 @@ def test_an_api_server_that_dies_and_comes_back_costs_nothing(place, capfd):
 
 STARTER = """
 import sys
-from previts import cli
 from previts.launch.app import training_app
 from previts.launch.launcher import run_on_cluster
 from previts.launch.options import JobOptions
+from previts.processes.exits import readable_errors
 
-with cli.readable_errors():
+with readable_errors():
     app = training_app("pretrain", 8, [], 2, gpus=8, target=sys.argv[1])
     run_on_cluster(app, JobOptions(image="registry/train:1"), lambda: False)
 """
