@@ -25,7 +25,7 @@ def test_a_job_that_does_the_same_is_taken_over(place, capfd):
     made = place.create({LEASE: "2020-01-01T00:00:00+00:00"}, service_account="default")
     operator = place.run(finish(place), service_account="default")
     assert [job["metadata"]["uid"] for job in operator.seen] == [made["metadata"]["uid"]]
-    assert "goes on" in capfd.readouterr().err
+    assert "is adopted" in capfd.readouterr().err
     # its new launcher's lease
     renewed = operator.job(place.name())["metadata"]["annotations"][LEASE]
     assert datetime.fromisoformat(renewed) > datetime.now(UTC)
@@ -33,10 +33,10 @@ def test_a_job_that_does_the_same_is_taken_over(place, capfd):
 
 def test_a_job_of_the_same_name_that_does_another_thing_is_left_alone(place):
     made = place.create(shm="1Gi")
-    with pytest.raises(InputError, match=r"is there already in namespace .* and is not the same"):
+    with pytest.raises(InputError, match=r"exists already in namespace .* and is not the same"):
         place.run()
     place.plane.request("PATCH", f"{place.path()}/{place.name()}", {"metadata": {"annotations": {SPEC_HASH: None}}})
-    with pytest.raises(InputError, match="is not the same: it was made by another"):
+    with pytest.raises(InputError, match="is not the same: another program created it"):
         place.run()
     assert place.plane.request("GET", f"{place.path()}/{place.name()}")["metadata"]["uid"] == made["metadata"]["uid"]
 
@@ -97,7 +97,7 @@ from previts.launch.options import JobOptions
 from previts.processes.exits import readable_errors
 
 with readable_errors():
-    app = training_app("pretrain", 8, [], 2, gpus=8, target=sys.argv[1])
+    app = training_app("pretrain", 8, [], nodes=2, gpus=8, target=sys.argv[1])
     run_on_cluster(app, JobOptions(image="registry/train:1"), lambda: False)
 """
 
@@ -142,7 +142,7 @@ def test_told_to_stop_it_leaves_a_job_that_another_waits_for(place, capfd):
         process.send_signal(signal.SIGTERM)
         said = process.communicate(timeout=60)[1]
         assert process.returncode == 128 + signal.SIGTERM, said
-        assert "is another's, and goes on" in said
+        assert "belongs to another launcher and continues" in said
         left = operator.job(place.name())
     assert left["metadata"]["uid"] == made["metadata"]["uid"]
     assert "deletionTimestamp" not in left["metadata"]

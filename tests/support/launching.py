@@ -26,7 +26,7 @@ class Place:
 
     def app(self, *arguments: str) -> Any:
         target = str(self.marker.parent)
-        return training_app("pretrain", 8, arguments, 2, image="registry/train:1", gpus=8, target=target)
+        return training_app("pretrain", 8, arguments, nodes=2, image="registry/train:1", gpus=8, target=target)
 
     def name(self) -> str:
         return job_name(self.app())
