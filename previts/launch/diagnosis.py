@@ -22,7 +22,7 @@ DISRUPTIONS = {
 OWN_FAULT = ("ephemeral", "low on resource", "usage of", "exceeds")
 STUCK = ("ImagePullBackOff", "ErrImagePull", "InvalidImageName", "CreateContainerConfigError", "CreateContainerError",
          "CrashLoopBackOff", "RunContainerError")  # fmt: skip
-LOST_PEER = "another process was lost"  # message of a training process whose peer has ended
+LOST_PEER = "another process was lost"  # part of the message that `processes.distributed` raises in the other processes
 LAST_LINES = 20  # of a log, in the page for the user
 INDEX, ROLE = "training.kubeflow.org/replica-index", "training.kubeflow.org/replica-type"
 SECOND = len("2026-01-01T00:00:00")  # compares times up to the second; all are UTC, some have fractions

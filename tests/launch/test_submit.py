@@ -19,7 +19,7 @@ pytestmark = pytest.mark.slow
 
 
 def test_missing_rights_are_listed_before_any_object_is_created(place, monkeypatch):
-    monkeypatch.setenv("KUBECONFIG", place.plane.kubeconfig("stranger", place.namespace))
+    monkeypatch.setenv("KUBECONFIG", place.plane.kubeconfig("guest", place.namespace))
     with pytest.raises(InputError) as denied:
         place.run()
     for right in ("create pytorchjobs.kubeflow.org", "get pods/log", "list events"):

@@ -1,4 +1,4 @@
-"""Helpers of the launcher tests: a namespace for each test, and scripts that play the life of a job."""
+"""Helpers of the launcher tests: a namespace for each test, and scripts for the course of a job."""
 
 import time
 from collections.abc import Callable
