@@ -1,3 +1,5 @@
+"""Fixtures of several test folders."""
+
 import itertools
 import os
 from collections.abc import Iterator
@@ -10,8 +12,9 @@ import torch
 if TYPE_CHECKING:
     from control_plane import ControlPlane, Kubelet
     from launching import Place
+    from scripted_api import ScriptedApi
 
-# Small networks hardly gain by a second thread, and where the cores are shared, two threads wait for each other.
+# A second thread hardly speeds up small networks, and slows them down if tests share the cores.
 torch.set_num_threads(1)
 
 MLFLOW_VARIABLES = (
@@ -23,16 +26,16 @@ namespaces = itertools.count()
 
 @pytest.fixture(scope="session")
 def real_data() -> Path:
-    """Real videos and labelled sets, for measuring; the project runs and is tested without them."""
+    """The folder of real videos and datasets, which some measurements need. No other test needs them."""
     folder = Path(os.environ.get("PREVITS_REAL_DATA", Path(__file__).parents[2] / "shared" / "data"))
     if not folder.is_dir():
-        pytest.skip(f"no real data at {folder}: set PREVITS_REAL_DATA to a folder with crawl/, davis/, voc/, in9/, ...")
+        pytest.skip(f"no real data in {folder}: set PREVITS_REAL_DATA to a folder with crawl/, davis/, voc/, in9/, ...")
     return folder
 
 
 @pytest.fixture
 def mlflow_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """MLflow as on a machine that knows no server, and without its patience."""
+    """The environment of a machine without an MLflow server. MLflow does not repeat failed requests."""
     for name in MLFLOW_VARIABLES:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
@@ -41,7 +44,7 @@ def mlflow_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 @pytest.fixture(scope="session")
 def mlflow_tables(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An empty database: making its tables takes seconds, which one test alone needs to see."""
+    """An empty MLflow database that tests copy, because creating its tables takes seconds."""
     from mlflow.tracking import MlflowClient
 
     path = tmp_path_factory.mktemp("tables") / "mlflow.db"
@@ -51,7 +54,7 @@ def mlflow_tables(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def plane(tmp_path_factory: pytest.TempPathFactory) -> "Iterator[ControlPlane]":
-    """A Kubernetes API server with PyTorchJob installed."""
+    """A real Kubernetes API server that has the PyTorchJob resource."""
     import control_plane
 
     with control_plane.running(tmp_path_factory.mktemp("control-plane")) as plane:
@@ -60,7 +63,7 @@ def plane(tmp_path_factory: pytest.TempPathFactory) -> "Iterator[ControlPlane]":
 
 @pytest.fixture(scope="session")
 def kubelet(plane: "ControlPlane") -> "Iterator[Kubelet]":
-    """The one node of that cluster, which has the logs of pods."""
+    """The only node of that cluster, which serves the logs of pods."""
     from control_plane import Kubelet
     from operator_by_hand import open_node
 
@@ -72,7 +75,7 @@ def kubelet(plane: "ControlPlane") -> "Iterator[Kubelet]":
 
 @pytest.fixture
 def place(plane: "ControlPlane", kubelet: "Kubelet", tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> "Place":
-    """A namespace of that cluster, in which the user `launcher` may launch."""
+    """A new namespace of that cluster, in which the user `launcher` has the rights of a launcher."""
     from launching import Place
     from operator_by_hand import open_namespace
 
@@ -84,3 +87,13 @@ def place(plane: "ControlPlane", kubelet: "Kubelet", tmp_path: Path, monkeypatch
     monkeypatch.setattr(launcher, "MARKER_SECONDS", 1.0)
     monkeypatch.setattr(follow, "DRAIN_SECONDS", 2.0)
     return Place(plane, kubelet, namespace, tmp_path / "checkpoint" / "manifest.json")
+
+
+@pytest.fixture
+def api() -> "Iterator[ScriptedApi]":
+    """An HTTP server that answers as the test says."""
+    from scripted_api import ScriptedApi
+
+    api = ScriptedApi()
+    yield api
+    api.close()

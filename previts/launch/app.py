@@ -1,4 +1,4 @@
-"""The training program as a torchx `AppDef`: what is run, wherever it is run."""
+"""The training program as a torchx `AppDef`, the same for every launcher."""
 
 import os
 import sys
@@ -6,27 +6,29 @@ from collections.abc import Sequence
 
 from torchx.specs import AppDef, Resource, Role
 
+# Prefixes of the environment variables that the processes get from the launcher.
 PASSED_ON = ("PREVITS_", "MLFLOW_", "OMP_", "AWS_ENDPOINT_URL", "AWS_DEFAULT_REGION", "AWS_REGION")
-TARGET = "target"  # where the program writes: what tells one job from another
+TARGET = "target"  # key of the app's metadata: the folder that the program writes, which identifies a job
 
 
 def training_app(
     verb: str,
     processes: int,
     arguments: Sequence[str],
+    *,
     nodes: int = 1,
     image: str = "",
     gpus: int = 0,
     target: str = "",
 ) -> AppDef:
-    """Return a program that trains, `previts pretrain` or `previts evaluate`, as torchrun's workers.
+    """Return the app that runs a verb (`pretrain` or `evaluate`) as workers of torchrun.
 
     Args:
-        verb: Which of the two.
-        processes: Worker processes of a node, one a GPU.
-        arguments: Its command-line arguments.
-        nodes: How many torchruns meet; what they need for it is in their environment (PET_*).
-        image: Container image that holds the program; by default it is this Python's.
+        verb: Name of the verb.
+        processes: Worker processes of a node, one for each GPU.
+        arguments: Command-line arguments of the verb.
+        nodes: Number of nodes. Each runs one torchrun, which reads the address of the others from PET_* variables.
+        image: Container image with the program. By default this Python interpreter runs it.
         gpus: GPUs of a node.
         target: URI of the folder that the program writes.
     """
@@ -48,14 +50,14 @@ def training_app(
 def torchx_component(
     verb: str, *arguments: str, processes: int = 1, nodes: int = 1, image: str = "", gpus: int = 0
 ) -> AppDef:
-    """Train by `torchx run -s local_cwd previts/launch/app.py:torchx_component`, or `-s pytorchjob`.
+    """Train with `torchx run -s local_cwd previts/launch/app.py:torchx_component`, or with `-s pytorchjob`.
 
     Args:
         verb: pretrain or evaluate.
         arguments: Arguments of the verb.
-        processes: Worker processes of a node, one a GPU.
-        nodes: How many nodes train together; more than one need a scheduler that has them.
-        image: Container image that holds the program, for a scheduler of containers.
+        processes: Worker processes of a node, one for each GPU.
+        nodes: Number of nodes that train together. More than one needs a scheduler with nodes.
+        image: Container image with the program, for a scheduler of containers.
         gpus: GPUs of a node.
     """
-    return training_app(verb, processes, arguments, nodes, image, gpus)
+    return training_app(verb, processes, arguments, nodes=nodes, image=image, gpus=gpus)

@@ -1,6 +1,7 @@
-"""The API server of a Kubernetes cluster, seen from one namespace: plain questions, answered with plain JSON.
+"""Client of a Kubernetes API server for one namespace, with plain JSON as input and output.
 
-What is asked waits through a server that restarts; what a person can mend becomes an `InputError`.
+`with_retries` repeats a request while the server restarts. Requests raise the errors of the library, which `submit` and
+`launcher` turn into messages.
 """
 
 import json
@@ -22,45 +23,46 @@ from previts.launch.pytorchjob import GROUP, LABEL, PLURAL, VERSION, Manifest
 Result = TypeVar("Result")
 
 NAMESPACE_FILE = "/var/run/secrets/kubernetes.io/serviceaccount/namespace"
-JOB_LABEL = "training.kubeflow.org/job-name"  # the operator's, on the pods of a job
+JOB_LABEL = "training.kubeflow.org/job-name"  # the operator sets it on the pods of a job
 CONNECT_SECONDS, ANSWER_SECONDS = 5, 60
-FOLLOW_SECONDS = 300  # of silence, in which the other side may have gone without a word
-PATIENCE_SECONDS = 600.0  # an API server that is upgraded is away for minutes, and the job goes on without it
+FOLLOW_SECONDS = 300  # without a new line, after which the connection counts as lost
+RETRY_SECONDS = 600.0  # an upgrade of the API server takes minutes, and jobs continue to run without it
 UNAUTHORISED, FORBIDDEN, NOT_FOUND, CONFLICT, GONE = 401, 403, 404, 409, 410
+# The time that the kubelet writes before each line of a log.
 STAMPED = re.compile(r"(?P<second>\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(\.\d+)?(?P<zone>Z|[+-]\d\d:\d\d) ")
 
 
 @dataclass(frozen=True)
 class Cluster:
-    """A connection and the namespace that everything is in."""
+    """A connection to an API server, and the namespace that all requests are about."""
 
     api: client.ApiClient
     namespace: str
 
     def get(self, name: str) -> Manifest | None:
-        """Return a job, or None where there is none."""
+        """Return a job, or None if it does not exist."""
         try:
-            return self._ask("GET", self._path(name))
+            return self._json("GET", self._path(name))
         except ApiException as error:
             if error.status == NOT_FOUND:
                 return None
             raise
 
     def jobs(self, name: str = "") -> tuple[list[Manifest], str]:
-        """Return the jobs that previts made, or the one of a name, and the version of this list."""
+        """Return the jobs that previts created, or only the job `name`, and the version of the list."""
         query = [("fieldSelector", f"metadata.name={name}")] if name else [("labelSelector", f"{LABEL}=previts")]
-        found = self._ask("GET", self._path(), query)
+        found = self._json("GET", self._path(), query)
         return found["items"], found["metadata"]["resourceVersion"]
 
     def watch(self, name: str, version: str, seconds: float) -> Iterator[tuple[str, Manifest]]:
-        """Yield (type, job) at each change of a job after a version, for some seconds.
+        """Yield (type of the change, job) at each change of a job after `version`, for some seconds.
 
         Raises:
-            ApiException: With status 410, if the version is too old to go on from.
+            ApiException: With status 410, if the server no longer knows the version.
         """
         query = [("watch", "true"), ("fieldSelector", f"metadata.name={name}"), ("resourceVersion", version)]
         query.append(("timeoutSeconds", str(max(1, round(seconds)))))
-        response = self._raw("GET", self._path(), query, seconds + CONNECT_SECONDS + ANSWER_SECONDS)
+        response = self._request("GET", self._path(), query, seconds=seconds + CONNECT_SECONDS + ANSWER_SECONDS)
         try:
             for line in _lines(response):
                 event = json.loads(line)
@@ -68,27 +70,41 @@ class Cluster:
                     raise ApiException(status=event["object"].get("code"), reason=event["object"].get("message"))
                 yield event["type"], event["object"]
         finally:
-            response.close()  # not handed back: what is left of this answer would begin the next
+            response.close()  # never reuse this connection: the next answer would begin with the unread rest
 
     def create(self, job: Manifest, dry_run: bool = False) -> Manifest:
-        """Create a job; a dry run goes through every check of the server, unknown fields included."""
+        """Create a job. A dry run only runs the checks of the server. Both refuse unknown fields."""
         query = [("fieldValidation", "Strict"), *([("dryRun", "All")] if dry_run else [])]
-        return self._ask("POST", self._path(), query, job)
+        return self._json("POST", self._path(), query, job)
 
     def annotate(self, name: str, annotations: dict[str, str]) -> None:
-        """Set annotations of a job; one that is gone is none of this call's business."""
+        """Set annotations of a job. Do nothing if the job no longer exists."""
         try:
-            self._ask("PATCH", self._path(name), [], {"metadata": {"annotations": annotations}})
+            self._json("PATCH", self._path(name), [], {"metadata": {"annotations": annotations}})
         except ApiException as error:
             if error.status != NOT_FOUND:
                 raise
 
     def delete(self, name: str, uid: str = "", version: str = "") -> bool:
-        """Delete a job, its pods first; return False where it is gone or another than the one that is meant."""
-        meant = {key: value for key, value in (("uid", uid), ("resourceVersion", version)) if value}
-        body = {"kind": "DeleteOptions", "apiVersion": "v1", "propagationPolicy": "Foreground", "preconditions": meant}
+        """Delete a job after its pods.
+
+        Args:
+            name: Name of the job.
+            uid: If given, only the job with this uid is deleted.
+            version: If given, only this version of the job is deleted.
+
+        Returns:
+            False if the job no longer exists, or has another uid or version.
+        """
+        expected = {key: value for key, value in (("uid", uid), ("resourceVersion", version)) if value}
+        body = {
+            "kind": "DeleteOptions",
+            "apiVersion": "v1",
+            "propagationPolicy": "Foreground",
+            "preconditions": expected,
+        }
         try:
-            self._ask("DELETE", self._path(name), [], body)
+            self._json("DELETE", self._path(name), [], body)
         except ApiException as error:
             if error.status in (NOT_FOUND, CONFLICT):
                 return False
@@ -96,68 +112,83 @@ class Cluster:
         return True
 
     def pods(self, name: str) -> list[Manifest]:
-        """Return the pods of a job that are still there."""
+        """Return the pods of a job that still exist."""
         query = [("labelSelector", f"{JOB_LABEL}={name}")]
-        pods: list[Manifest] = self._ask("GET", f"/api/v1/namespaces/{self.namespace}/pods", query)["items"]
+        pods: list[Manifest] = self._json("GET", f"/api/v1/namespaces/{self.namespace}/pods", query)["items"]
         return pods
 
     def pod(self, name: str) -> Manifest:
         """Return one pod."""
-        return self._ask("GET", f"/api/v1/namespaces/{self.namespace}/pods/{name}")
+        return self._json("GET", f"/api/v1/namespaces/{self.namespace}/pods/{name}")
 
     def events(self, name: str) -> list[Manifest]:
-        """Return what was said about a job and its pods, those included that are gone."""
+        """Return the events of a job and its pods, including pods that no longer exist; empty if the request fails."""
         try:
-            found = self._ask("GET", f"/api/v1/namespaces/{self.namespace}/events")["items"]
-        except (ApiException, urllib3.exceptions.HTTPError, OSError):  # they only make a diagnosis better
+            found = self._json("GET", f"/api/v1/namespaces/{self.namespace}/events")["items"]
+        except (ApiException, urllib3.exceptions.HTTPError, OSError):  # a diagnosis without events is better than none
             return []
         return [item for item in found if item["involvedObject"].get("name", "").startswith(name)]
 
-    def log(self, pod: str, follow: bool = False, tail: int = 0, since_seconds: int = 0) -> Iterator[tuple[str, str]]:
-        """Yield the lines of a pod's log, each with its time; what the kubelet says among them itself has none."""
+    def log(
+        self, pod: str, *, follow: bool = False, tail: int = 0, since_seconds: int = 0
+    ) -> Iterator[tuple[str, str]]:
+        """Yield (time, text) of each line of a pod's log; the time of the kubelet's own messages is empty.
+
+        Args:
+            pod: Name of the pod.
+            follow: Whether to wait for further lines until the container ends.
+            tail: Number of last lines; 0 for all.
+            since_seconds: Age of the oldest line; 0 for no limit.
+        """
         query = [("timestamps", "true"), ("container", "pytorch")]
         query += [("follow", "true")] if follow else []
         query += [("tailLines", str(tail))] if tail else []
         query += [("sinceSeconds", str(since_seconds))] if since_seconds else []
         path = f"/api/v1/namespaces/{self.namespace}/pods/{pod}/log"
-        response = self._raw("GET", path, query, FOLLOW_SECONDS if follow else ANSWER_SECONDS)
+        response = self._request("GET", path, query, seconds=FOLLOW_SECONDS if follow else ANSWER_SECONDS)
         try:
             for line in _lines(response):
                 match = STAMPED.match(line)
                 yield (match[0].rstrip(), line[match.end() :]) if match else ("", line)
         finally:
-            response.close()  # not handed back: what is left of this answer would begin the next
+            response.close()  # never reuse this connection: the next answer would begin with the unread rest
 
-    def kinds(self) -> list[str]:
-        """Return the plural names of what the server knows of kubeflow.org/v1."""
+    def resources(self) -> list[str]:
+        """Return the plural names of the resources of kubeflow.org/v1 that the server has."""
         try:
-            found = self._ask("GET", f"/apis/{GROUP}/{VERSION}")
+            found = self._json("GET", f"/apis/{GROUP}/{VERSION}")
         except ApiException as error:
             if error.status == NOT_FOUND:
                 return []
             raise
         return [item["name"] for item in found["resources"]]
 
-    def may(self, verb: str, resource: str, group: str = "", subresource: str = "") -> bool:
-        """Return whether this account may do something in the namespace."""
+    def is_allowed(self, verb: str, resource: str, group: str = "", subresource: str = "") -> bool:
+        """Return whether this account has a right in the namespace."""
         attributes = {"namespace": self.namespace, "verb": verb, "resource": resource, "group": group}
         body = {
             "apiVersion": "authorization.k8s.io/v1",
             "kind": "SelfSubjectAccessReview",
             "spec": {"resourceAttributes": {**attributes, "subresource": subresource}},
         }
-        answer = self._ask("POST", "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews", [], body)
+        answer = self._json("POST", "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews", [], body)
         return bool(answer["status"].get("allowed"))
 
     def _path(self, name: str = "") -> str:
         return f"/apis/{GROUP}/{VERSION}/namespaces/{self.namespace}/{PLURAL}" + (f"/{name}" if name else "")
 
-    def _ask(self, method: str, path: str, query: list[tuple[str, str]] | None = None, body: Any = None) -> Manifest:
-        answer: Manifest = json.loads(self._raw(method, path, query or [], ANSWER_SECONDS, body).data)
+    def _json(self, method: str, path: str, query: list[tuple[str, str]] | None = None, body: Any = None) -> Manifest:
+        answer: Manifest = json.loads(self._request(method, path, query or [], body).data)
         return answer
 
-    def _raw(
-        self, method: str, path: str, query: list[tuple[str, str]], seconds: float, body: Any = None
+    def _request(
+        self,
+        method: str,
+        path: str,
+        query: list[tuple[str, str]],
+        body: Any = None,
+        *,
+        seconds: float = ANSWER_SECONDS,
     ) -> urllib3.HTTPResponse:
         kind = "application/merge-patch+json" if method == "PATCH" else "application/json"
         response: urllib3.HTTPResponse = self.api.call_api(
@@ -174,16 +205,16 @@ class Cluster:
         return response
 
 
-def moment_of(stamp: str) -> datetime:
-    """Return the time, to the second, that stands before a line of a log."""
+def log_time(stamp: str) -> datetime:
+    """Parse the time before a line of a log, without its fraction of a second."""
     match = STAMPED.match(f"{stamp} ")
     assert match, stamp
     return datetime.fromisoformat(match["second"] + match["zone"])
 
 
 def _lines(response: urllib3.HTTPResponse) -> Iterator[str]:
-    parts: list[bytes] = []  # of a line that has not ended: one without an end must not be copied with every block
-    while block := response.read1(1 << 16):  # what there is, without waiting for more
+    parts: list[bytes] = []  # of the current line; joined only once, because a line can have many blocks
+    while block := response.read1(1 << 16):  # returns the bytes that have arrived, without waiting for more
         *lines, rest = block.split(b"\n")
         for line in lines:
             whole = b"".join([*parts, line])
@@ -196,13 +227,13 @@ def _lines(response: urllib3.HTTPResponse) -> Iterator[str]:
 
 
 def connect(namespace: str = "") -> Cluster:
-    """Connect as the pod that this is, else as the kubeconfig says.
+    """Connect with the service account of this pod, or outside of a cluster with the kubeconfig.
 
     Args:
         namespace: By default that of the pod or of the kubeconfig's context.
 
     Raises:
-        InputError: If there is neither.
+        InputError: If there is neither a service account nor a kubeconfig.
     """
     settings = client.Configuration()
     try:
@@ -211,25 +242,25 @@ def connect(namespace: str = "") -> Cluster:
             with open(NAMESPACE_FILE) as file:
                 here = file.read().strip()
         else:
-            file_name = os.environ.get("KUBECONFIG")  # the library looks only once, when it is loaded
+            file_name = os.environ.get("KUBECONFIG")  # the library reads this only once, when it is imported
             config.load_kube_config(file_name, client_configuration=settings)
             here = config.list_kube_config_contexts(file_name)[1]["context"].get("namespace", "default")
     except (config.ConfigException, OSError) as error:
         raise InputError(
-            f"launcher pytorchjob found no Kubernetes cluster: {error}; run it in a pod with a service account, or "
-            "name a kubeconfig by KUBECONFIG; --launcher local trains on this machine"
+            f"launcher pytorchjob found no Kubernetes cluster: {error}; run it in a pod with a service account, set "
+            "KUBECONFIG to a kubeconfig, or train on this machine with --launcher local"
         ) from None
     settings.retries = urllib3.Retry(total=0, redirect=2)
     return Cluster(client.ApiClient(settings), namespace or here)
 
 
-def is_passing(error: Exception, allowed: bool = False) -> bool:
-    """Return whether the same question may be answered later: the server is away, starts or is busy.
+def is_temporary(error: Exception, allowed: bool = False) -> bool:
+    """Return whether the same request may succeed later: the server is not reachable, starting or busy.
 
     Args:
-        error: What the question met.
-        allowed: Whether this account is known to have the right. A server that has just started refuses everyone until
-            it has read its roles.
+        error: The error of the request.
+        allowed: Whether this account is known to have the right. A server that has just started refuses all accounts
+            until it has loaded its roles, so a refusal is temporary then.
     """
     if isinstance(error, ApiException):
         starts = allowed and error.status in (UNAUTHORISED, FORBIDDEN)
@@ -237,32 +268,35 @@ def is_passing(error: Exception, allowed: bool = False) -> bool:
     return isinstance(error, urllib3.exceptions.HTTPError | ConnectionError | TimeoutError | json.JSONDecodeError)
 
 
-def patiently(ask: Callable[[], Result], patience: float = PATIENCE_SECONDS, allowed: bool = False) -> Result:
-    """Ask again and again while the server is away.
+def with_retries(request: Callable[[], Result], limit: float = RETRY_SECONDS, allowed: bool = False) -> Result:
+    """Send a request, and repeat it while its error is temporary.
 
     Args:
-        ask: The question.
-        patience: For how many seconds.
-        allowed: Whether this account is known to have the right, so that a refusal will pass too.
+        request: Sends the request and returns the answer.
+        limit: Seconds after which it is not repeated any more.
+        allowed: Whether this account is known to have the right, so that a refusal is temporary too.
 
     Raises:
-        ConnectionError: If it stays away.
+        ConnectionError: If the server has not answered within the limit.
     """
     started, pause = time.monotonic(), 0.5
     while True:
         try:
-            return ask()
+            return request()
         except (ApiException, urllib3.exceptions.HTTPError, OSError, json.JSONDecodeError) as error:
-            if not is_passing(error, allowed):
+            if not is_temporary(error, allowed):
                 raise
-            if time.monotonic() - started + pause > patience:
-                raise ConnectionError(f"the API server has not answered for {patience:.0f} s: {error}") from error
+            if time.monotonic() - started + pause > limit:
+                raise ConnectionError(
+                    f"the API server has not answered for {limit:.0f} s: {error}; check that it runs and that its "
+                    "address in the kubeconfig is right. The same command takes over a running job"
+                ) from error
         time.sleep(pause)
         pause = min(2 * pause, 15.0)
 
 
 def reason_of(error: ApiException) -> str:
-    """Return what the server said of a refusal."""
+    """Return the reason that the server gave for a refusal."""
     body = error.body.decode(errors="replace") if isinstance(error.body, bytes) else error.body or ""
     try:
         return str(json.loads(body)["message"])

@@ -1,6 +1,6 @@
-"""Why a PyTorchJob failed, or does not start, from what its pods and their events show. Nothing is asked or sent here.
+"""The diagnosis of a PyTorchJob that failed or does not start, from its pods and their events, without requests.
 
-The first thing that went wrong counts, except that a node that was taken explains whatever its neighbours say of it.
+The first failure is the cause. The exception is a lost node: it is the cause, whatever errors its peers report.
 """
 
 import signal
@@ -11,54 +11,66 @@ from typing import Any
 from previts.launch import conditions
 from previts.launch.pytorchjob import CONTAINER, Manifest
 
-# Why a pod ends that did nothing wrong: words of the kubelet, the node controller, the scheduler and the eviction API.
-TAKEN = {
+# Reasons for the end of a pod that are not its own fault, as written by the kubelet, the node controller, the
+# scheduler and the eviction API.
+DISRUPTIONS = {
     "Evicted", "Preempted", "Preempting", "NodeLost", "NodeShutdown", "Shutdown", "Terminated", "NodeNotReady",
     "TaintManagerEviction", "PreemptionByScheduler", "DeletionByTaintManager", "EvictionByEvictionAPI",
     "DeletionByPodGC", "TerminationByKubelet", "PreemptionByKubeScheduler",
 }  # fmt: skip
-# Evictions that would come again: the pod itself used too much of the node.
-ITS_OWN_FAULT = ("ephemeral", "low on resource", "usage of", "exceeds")
+# Parts of the message of an eviction that would happen again: the pod itself used too much of the node.
+OWN_FAULT = ("ephemeral", "low on resource", "usage of", "exceeds")
 STUCK = ("ImagePullBackOff", "ErrImagePull", "InvalidImageName", "CreateContainerConfigError", "CreateContainerError",
          "CrashLoopBackOff", "RunContainerError")  # fmt: skip
-LOST_PEER = "another process was lost"  # what training says of a neighbour that vanished
+LOST_PEER = "another process was lost"  # part of the message that `processes.distributed` raises in the other processes
+LAST_LINES = 20  # of a log, in the page for the user
 INDEX, ROLE = "training.kubeflow.org/replica-index", "training.kubeflow.org/replica-type"
-SECOND = len("2026-01-01T00:00:00")  # of times with and without fractions, all of them UTC
+SECOND = len("2026-01-01T00:00:00")  # compares times up to the second; all are UTC, some have fractions
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that went wrong: when, where, what a person reads, and whether the same job may do well elsewhere."""
+    """One failure.
+
+    Attributes:
+        when: Time in ISO format, or an empty text if it is not known.
+        where: The replica, or "the job".
+        what: Description for the user.
+        disrupted: Whether the cause is outside the pod, such as a lost node. The same job can succeed when it is
+            submitted again.
+        pod: Name of the pod, if the failure belongs to one.
+    """
 
     when: str
     where: str
     what: str
-    taken: bool = False
+    disrupted: bool = False
     pod: str = ""
 
 
 def diagnose(
-    job: Mapping[str, Any], pods: Sequence[Manifest], events: Sequence[Manifest], said: Mapping[str, str] | None = None
+    job: Mapping[str, Any], pods: Sequence[Manifest], events: Sequence[Manifest], logs: Mapping[str, str] | None = None
 ) -> Finding:
-    """Return what failed a job.
+    """Return the cause of a job's failure.
 
     Args:
         job: The PyTorchJob.
-        pods: Those of its pods that are there.
-        events: What was said about both.
-        said: The last lines of each pod's log.
+        pods: Its pods, as far as they are known.
+        events: The events of the job and its pods.
+        logs: The last lines of the log of each pod, by name.
     """
     found = [finding for pod in pods for finding in _of_pod(pod)]
     found += [finding for event in events if (finding := _of_event(event)) and not _is_older(finding, job)]
     found.sort(key=lambda finding: finding.when[:SECOND])
-    if taken := [finding for finding in found if finding.taken]:
-        return taken[0]
-    said = said or {}
-    if found and all(LOST_PEER in said.get(finding.pod, "") for finding in found):
+    if disrupted := [finding for finding in found if finding.disrupted]:
+        return disrupted[0]
+    logs = logs or {}
+    if found and all(LOST_PEER in logs.get(finding.pod, "") for finding in found):
         ended = {finding.pod for finding in found}
         silent = sorted(set(replicas(job)) - ended)
         if silent:
-            return Finding(found[0].when, silent[0], "ended without a word, as with a node that is lost", taken=True)
+            what = "reported nothing, and all its peers lost it: its node was probably lost"
+            return Finding(found[0].when, silent[0], what, disrupted=True)
     if found:
         return found[0]
     condition = conditions.condition(job)
@@ -66,19 +78,19 @@ def diagnose(
 
 
 def _is_older(finding: Finding, job: Mapping[str, Any]) -> bool:
-    """Return whether something happened to an earlier job of the same name: events outlive what they are about."""
+    """Return whether a finding is about an earlier job with the same name, because events remain after a deletion."""
     return "" < finding.when[:SECOND] < str(job["metadata"].get("creationTimestamp", ""))[:SECOND]
 
 
 def replicas(job: Mapping[str, Any]) -> list[str]:
-    """Return the names of the pods that a job has while all is well."""
+    """Return the names of all pods that a job is specified to have."""
     name = job["metadata"]["name"]
     specs = job["spec"]["pytorchReplicaSpecs"]
     return [f"{name}-{kind.lower()}-{index}" for kind in specs for index in range(specs[kind].get("replicas", 1))]
 
 
 def waiting_for(pods: Sequence[Manifest], events: Sequence[Manifest]) -> str:
-    """Return what keeps pods from running, or nothing if nothing does."""
+    """Return what keeps the pods from running, or an empty text."""
     reasons = []
     for pod in pods:
         for item in pod.get("status", {}).get("conditions", []):
@@ -92,10 +104,8 @@ def waiting_for(pods: Sequence[Manifest], events: Sequence[Manifest]) -> str:
     return "; ".join(dict.fromkeys(reasons))
 
 
-def to_markdown(
-    job: Mapping[str, Any], finding: Finding, pods: Sequence[Manifest], said: Mapping[str, str], lines: int = 20
-) -> str:
-    """Return an account for a person: the cause, each replica, the last lines of the one at fault."""
+def to_markdown(job: Mapping[str, Any], finding: Finding, pods: Sequence[Manifest], logs: Mapping[str, str]) -> str:
+    """Return a page for the user: the cause, a table of the replicas, and the last lines of the failed one."""
     metadata = job["metadata"]
     condition = conditions.condition(job)
     page = [
@@ -103,7 +113,7 @@ def to_markdown(
         "",
         f"**{finding.where}: {finding.what}**",
         "",
-        f"Namespace {metadata['namespace']}; the operator says: {condition.get('message') or 'nothing'}",
+        f"Namespace {metadata['namespace']}; message of the operator: {condition.get('message') or 'none'}",
         "",
         "| replica | node | phase | end |",
         "|---|---|---|---|",
@@ -114,8 +124,8 @@ def to_markdown(
         page.append(
             f"| {_where(pod)} | {pod['spec'].get('nodeName', '')} | {status.get('phase', '')} | {'; '.join(ends)} |"
         )
-    if last := said.get(finding.pod, "").rstrip():
-        page += ["", f"Last lines of {finding.where}:", "", "```", *last.splitlines()[-lines:], "```"]
+    if last := logs.get(finding.pod, "").rstrip():
+        page += ["", f"Last lines of {finding.where}:", "", "```", *last.splitlines()[-LAST_LINES:], "```"]
     return "\n".join(page) + "\n"
 
 
@@ -125,14 +135,14 @@ def _where(pod: Mapping[str, Any]) -> str:
 
 
 def _of_pod(pod: Manifest) -> list[Finding]:
-    """Return what went wrong with a pod."""
+    """Return the failures of a pod."""
     name, where, status = pod["metadata"]["name"], _where(pod), pod.get("status", {})
     found = []
     for item in status.get("conditions", []):
         if item["type"] == "DisruptionTarget" and item["status"] == "True":
-            found.append(_taken(item.get("lastTransitionTime") or "", where, name, item))
-    if status.get("phase") == "Failed" and status.get("reason") in TAKEN:
-        found.append(_taken("", where, name, status))
+            found.append(_disruption(item.get("lastTransitionTime") or "", where, name, item))
+    if status.get("phase") == "Failed" and status.get("reason") in DISRUPTIONS:
+        found.append(_disruption("", where, name, status))
     for container in status.get("containerStatuses", []):
         if container["name"] != CONTAINER:
             continue
@@ -146,29 +156,33 @@ def _of_pod(pod: Manifest) -> list[Finding]:
     return found
 
 
-def _taken(when: str, where: str, pod: str, why: Mapping[str, Any]) -> Finding:
+def _disruption(when: str, where: str, pod: str, why: Mapping[str, Any]) -> Finding:
+    """Return the finding of a pod that was ended from outside, from its status, condition or event."""
     reason, message = why.get("reason", ""), why.get("message", "")
-    own_fault = any(word in message for word in ITS_OWN_FAULT)
+    own_fault = any(part in message for part in OWN_FAULT)
     what = f"was evicted: {message}" if own_fault else f"lost its node ({reason}): {message}".rstrip(": ")
-    return Finding(when, where, what, taken=not own_fault, pod=pod)
+    return Finding(when, where, what, disrupted=not own_fault, pod=pod)
 
 
 def _of_event(event: Mapping[str, Any]) -> Finding | None:
-    """Return what an event says of a pod that may be gone with its node."""
+    """Return the failure that an event reports. It may be all that remains of a pod whose node was lost."""
     about = event["involvedObject"]
-    if about.get("kind") != "Pod" or event.get("reason") not in TAKEN:
+    if about.get("kind") != "Pod" or event.get("reason") not in DISRUPTIONS:
         return None
     when = event.get("lastTimestamp") or event.get("eventTime") or event.get("firstTimestamp") or ""
-    return _taken(when, about["name"], about["name"], event)
+    return _disruption(when, about["name"], about["name"], event)
 
 
 def _end(terminated: Mapping[str, Any]) -> str:
-    """Return what became of a container's process."""
+    """Return how the process of a container ended."""
     code, reason = int(terminated["exitCode"]), terminated.get("reason", "")
     if reason == "OOMKilled":
-        return "ran out of memory (OOMKilled, exit code 137): fewer loader processes (PREVITS_WORKERS) or more memory"
+        return (
+            "ran out of memory (OOMKilled, exit code 137): use fewer loader processes (PREVITS_WORKERS), or give the "
+            "job more memory"
+        )
     if code > 128 and code - 128 in set(signal.Signals):
-        hint = ", often for want of memory" if code == 137 else ""
+        hint = ", often out of memory" if code == 137 else ""
         return f"was killed by {signal.Signals(code - 128).name} (exit code {code}{hint})"
     message = terminated.get("message", "").strip()
     return f"ended with exit code {code}" + (f": {message}" if message else "")

@@ -1,4 +1,4 @@
-"""Follow one job: its changes, and the log of its first replica, through servers that restart."""
+"""Streams of one running job, its changes and the log of a pod, which continue after a restart of the API server."""
 
 import collections
 import json
@@ -11,87 +11,109 @@ from datetime import UTC, datetime
 import urllib3
 from kubernetes.client.exceptions import ApiException
 
-from previts.launch.cluster import GONE, NOT_FOUND, PATIENCE_SECONDS, Cluster, is_passing, moment_of, patiently
+from previts.launch.cluster import GONE, NOT_FOUND, RETRY_SECONDS, Cluster, is_temporary, log_time, with_retries
 from previts.launch.pytorchjob import Manifest
 
 PULSE_SECONDS = 20.0
-DRAIN_SECONDS = 5.0
+DRAIN_SECONDS = 5.0  # for the last lines of a log after the end of its job
 TAIL_LINES = 20
-FIRST_PAUSE = 0.2  # after a watch that broke, and each time twice as long
+FIRST_PAUSE = 0.2  # seconds after a broken watch; doubled after each further one
 
 
 def changes(cluster: Cluster, name: str, uid: str, pulse: float = PULSE_SECONDS) -> Iterator[Manifest | None]:
-    """Yield a job as it is, at each change and at least once a pulse; None, at the end, if it was deleted.
+    """Yield the current job at each change and at least once a pulse. Yield None and end when it was deleted.
 
-    A watch goes on where the last one stopped. Where it cannot, because the server has forgotten that version (410) or
-    was away, the job is asked for anew: what happened in between shows in its status.
+    Each watch continues at the version where the last one stopped. That is not possible if the server no longer knows
+    the version (410) or was not reachable. Then the job is read again: its status shows what happened in between.
+
+    Args:
+        cluster: The cluster of the job.
+        name: Name of the job.
+        uid: Its uid. A new job with the same name counts as a deletion.
+        pulse: Seconds of one watch.
 
     Raises:
-        ConnectionError: If the server stays away for ten minutes.
+        ConnectionError: If the server does not answer for ten minutes.
     """
-    version, away, pause = "", 0.0, FIRST_PAUSE
+    version, failing_since, pause = "", 0.0, FIRST_PAUSE
     job: Manifest | None = None
     while True:
         try:
             if not version:
-                found, version = patiently(lambda: cluster.jobs(name), allowed=True)
+                found, version = with_retries(lambda: cluster.jobs(name), allowed=True)
                 job = next((item for item in found if item["metadata"]["uid"] == uid), None)
             yield job
             if job is None:
                 return
-            for kind, seen in cluster.watch(name, version, pulse):
-                away, pause, version = 0.0, FIRST_PAUSE, seen["metadata"]["resourceVersion"]
-                job = seen if seen["metadata"]["uid"] == uid and kind != "DELETED" else None
+            for kind, changed in cluster.watch(name, version, pulse):
+                failing_since, pause, version = 0.0, FIRST_PAUSE, changed["metadata"]["resourceVersion"]
+                job = changed if changed["metadata"]["uid"] == uid and kind != "DELETED" else None
                 yield job
                 if job is None:
                     return
-            away, pause = 0.0, FIRST_PAUSE
+            failing_since, pause = 0.0, FIRST_PAUSE
         except (ApiException, urllib3.exceptions.HTTPError, OSError, json.JSONDecodeError) as error:
-            if not is_passing(error, allowed=True) and getattr(error, "status", None) != GONE:
+            if not is_temporary(error, allowed=True) and getattr(error, "status", None) != GONE:
                 raise
             version = ""
-            away = away or time.monotonic()
-            if time.monotonic() - away > PATIENCE_SECONDS:
-                raise ConnectionError(f"the API server cannot be watched: {error}") from error
+            failing_since = failing_since or time.monotonic()
+            if time.monotonic() - failing_since > RETRY_SECONDS:
+                raise ConnectionError(
+                    f"PyTorchJob {cluster.namespace}/{name} cannot be watched: {error}; check the API server. The same "
+                    "command takes over the running job"
+                ) from error
             time.sleep(pause)
-            pause = min(2 * pause, PULSE_SECONDS)  # a server that is too busy for watches has the list to answer too
+            # Each attempt also reads the list, so a server that is too busy for watches must get fewer attempts.
+            pause = min(2 * pause, PULSE_SECONDS)
 
 
 class LogFollower:
-    """Passes on the lines of one pod in the background, from when it starts until `stop`."""
+    """Prints the log of one pod in the background, until `stop`. The pod may start later.
 
-    def __init__(self, cluster: Cluster, pod: str, say: Callable[[str], None] | None = None) -> None:
+    Attributes:
+        pod: Name of the pod.
+        tail: The last lines, which are lost in the cluster when the pod is deleted.
+    """
+
+    def __init__(self, cluster: Cluster, pod: str, write: Callable[[str], None] | None = None) -> None:
+        """Start to follow.
+
+        Args:
+            cluster: The cluster of the pod.
+            pod: Name of the pod.
+            write: Gets each line; by default it is printed to stderr.
+        """
         self._cluster, self.pod = cluster, pod
-        self._say = say or (lambda line: print(line, file=sys.stderr, flush=True))
-        self.tail: collections.deque[str] = collections.deque(maxlen=TAIL_LINES)  # once the pod is gone, all there is
+        self._write = write or (lambda line: print(line, file=sys.stderr, flush=True))
+        self.tail: collections.deque[str] = collections.deque(maxlen=TAIL_LINES)
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._follow, name=f"log of {pod}", daemon=True)
         self._thread.start()
 
     def stop(self, drain: float | None = None) -> None:
-        """End, after passing on what is still to come for some seconds."""
+        """End after printing the last lines, for at most `drain` seconds (by default `DRAIN_SECONDS`)."""
         self._stopped.set()
         self._thread.join(DRAIN_SECONDS if drain is None else drain)
 
     def _follow(self) -> None:
-        last, aside, pause = "", "", 1.0
+        last, unstamped, pause = "", "", 1.0
         while True:
-            over = self._stopped.is_set()  # then once more: what was said after the last connection broke
+            over = self._stopped.is_set()  # then read once more, for lines after the last connection broke
             try:
                 since = _seconds_since(last) if last else 0
                 for stamp, text in self._cluster.log(self.pod, follow=not over, since_seconds=since):
                     if stamp > last:
                         last, pause = stamp, 1.0
-                    elif stamp or text == aside:  # said already
+                    elif stamp or text == unstamped:  # printed already
                         continue
                     else:
-                        aside = text
+                        unstamped = text
                     self.tail.append(text)
-                    self._say(text)
+                    self._write(text)
             except (ApiException, urllib3.exceptions.HTTPError, OSError) as error:
-                # Not there yet, not started yet, between two lives, or its server restarts.
-                if not is_passing(error, allowed=True) and getattr(error, "status", None) not in (400, NOT_FOUND):
-                    print(f"the log of {self.pod} cannot be read: {error}", file=sys.stderr)
+                # The pod does not exist yet, has not started yet or is restarting, or the API server restarts.
+                if not is_temporary(error, allowed=True) and getattr(error, "status", None) not in (400, NOT_FOUND):
+                    print(f"cannot read the log of pod {self.pod}: {error}; the job continues", file=sys.stderr)
                     return
             if over:
                 return
@@ -100,5 +122,5 @@ class LogFollower:
 
 
 def _seconds_since(stamp: str) -> int:
-    """Return the whole seconds since a time of the cluster's, and some more: its clock may be another."""
-    return max(1, int((datetime.now(UTC) - moment_of(stamp)).total_seconds()) + 10)
+    """Return the seconds since a time of the log, plus 10 because the clock of the node can differ."""
+    return max(1, int((datetime.now(UTC) - log_time(stamp)).total_seconds()) + 10)

@@ -1,7 +1,8 @@
-"""Run the training program as a PyTorchJob, and wait for what it is to write.
+"""The launcher for a cluster: it runs the training program as a PyTorchJob and waits for its result.
 
-The job and this process end together: told to stop, it deletes the job; once it was killed without a word, the job goes
-with the pipeline's run that owns it, or by the reaper as nobody renews its lease. Begun again meanwhile, it takes over.
+The job must not outlive this process. After SIGTERM or Ctrl-C the launcher deletes its job. If the launcher is killed,
+Kubernetes deletes the job with the pipeline run that owns it, or the reaper deletes it when its lease expires. A
+launcher that is started again before that adopts the job.
 """
 
 import contextlib
@@ -22,94 +23,96 @@ from torchx.specs import AppDef
 
 from previts.errors import InputError
 from previts.launch import conditions, diagnosis, submit
-from previts.launch.cluster import Cluster, connect, patiently, reason_of
+from previts.launch.cluster import Cluster, connect, reason_of, with_retries
 from previts.launch.follow import TAIL_LINES, LogFollower, changes
 from previts.launch.options import JobOptions
-from previts.launch.pod import surroundings
+from previts.launch.pod import inherit
 from previts.launch.pytorchjob import LAUNCHER, LEASE, Manifest, lease_until, materialise
 
-IMAGE = "PREVITS_TRAIN_IMAGE"  # of the pods, where the one that launches has a smaller one
-MARKER_SECONDS = 30.0  # stores may show a file some seconds after it was written
-FAREWELL_SECONDS = 10.0  # a pod that is told to stop is killed half a minute later
-RENEWALS = 4  # of a lease before it runs out
+IMAGE = "PREVITS_TRAIN_IMAGE"  # image of the job's pods, for a launcher whose own image is smaller
+MARKER_SECONDS = 30.0  # some stores show a new file only after seconds
+DELETE_SECONDS = 10.0  # Kubernetes kills this pod half a minute after SIGTERM
+RENEWALS = 4  # of a lease before it expires
 
 
-class _Told(BaseException):
-    """SIGTERM, raised where this process waits."""
+class _TerminatedError(BaseException):
+    """SIGTERM as an exception, which ends every wait of this process."""
 
 
 class JobFailedError(InputError):
-    """A job that failed for good; its text is a page of Markdown."""
+    """A job that failed and is not submitted again. The message is a page of Markdown."""
 
 
 @dataclass(frozen=True)
-class _End:
-    """How a job ended that did not do its work."""
+class _Failure:
+    """The failure of one attempt: its page for the user, and whether another attempt can succeed."""
 
     page: str
-    taken: bool
+    disrupted: bool
 
 
 def run_on_cluster(app: AppDef, options: JobOptions, is_finished: Callable[[], bool]) -> None:
-    """Run an app as a PyTorchJob and wait for the end; the log of its first replica is passed on.
+    """Run an app as a PyTorchJob, print the log of its first replica and wait for the end.
 
     Args:
-        app: The program, whose replicas are nodes.
-        options: What the cluster is asked for.
-        is_finished: Whether what the program writes is whole; the word of the job alone is not believed.
+        app: The app, whose replicas are nodes.
+        options: Options of the job.
+        is_finished: Returns whether the output of the program is complete. Only this counts as success, not the state
+            of the job.
 
     Raises:
-        InputError: If the job cannot be, was deleted by someone, or failed; says why.
-        SystemExit: With code 143 after SIGTERM; the job is deleted.
+        InputError: If the cluster refuses the job, another user deletes it, or it fails.
+        SystemExit: With code 143 after SIGTERM, when the job is deleted.
     """
     cluster = connect(options.namespace)
-    here = surroundings(cluster)
-    options = replace(options, namespace=cluster.namespace, service_account=options.service_account or here.account)
-    image = options.image or os.environ.get(IMAGE) or here.image
+    inherited = inherit(cluster)
+    account = options.service_account or inherited.account
+    options = replace(options, namespace=cluster.namespace, service_account=account)
+    image = options.image or os.environ.get(IMAGE) or inherited.image
     app = replace(app, roles=[replace(role, image=image) for role in app.roles])
-    job = materialise(app, options, here.owner)
+    job = materialise(app, options, inherited.owner)
     job["metadata"]["annotations"][LAUNCHER] = uuid.uuid4().hex
-    with _told_by_sigterm():
+    with _raise_at_sigterm():
         try:
             submit.preflight(cluster, job)
             _run(cluster, job, options, is_finished)
-        except (_Told, KeyboardInterrupt):
+        except (_TerminatedError, KeyboardInterrupt):
             _delete(cluster, job)
             raise
         except ApiException as error:
             raise InputError(
                 f"the API server refuses PyTorchJob {cluster.namespace}/{job['metadata']['name']}: {reason_of(error)}; "
-                "look at this account's credentials and rights. The same command takes over a job that runs"
+                "check the credentials and rights of this account. The same command takes over a running job"
             ) from error
 
 
 def _run(cluster: Cluster, job: Manifest, options: JobOptions, is_finished: Callable[[], bool]) -> None:
-    """Have a job done, begun again where its nodes are taken."""
+    """Run a job until its output is finished, and submit it again if it lost a node."""
     for attempt in range(options.resubmissions + 1):
-        end = _attend(cluster, job, options, is_finished)
-        if end is None:
+        failure = _run_once(cluster, job, options, is_finished)
+        if failure is None:
             return
-        if not end.taken:
-            raise JobFailedError(end.page)
-        print(f"{end.page}\nIts node was taken: attempt {attempt + 1} is over.", file=sys.stderr)
+        if not failure.disrupted:
+            raise JobFailedError(failure.page)
+        print(f"{failure.page}\nA node was lost: attempt {attempt + 1} has failed.", file=sys.stderr)
     raise JobFailedError(
-        f"nodes were taken from PyTorchJob {job['metadata']['name']} {options.resubmissions + 1} times; the same "
-        "command goes on where it stopped, and --job resubmissions=... allows more"
+        f"PyTorchJob {job['metadata']['name']} lost nodes in {options.resubmissions + 1} attempts; the same command "
+        "resumes the run, and --job resubmissions=... allows more attempts"
     )
 
 
-def _attend(cluster: Cluster, job: Manifest, options: JobOptions, is_finished: Callable[[], bool]) -> _End | None:
-    """Submit a job and wait for its end; return how it failed, or None if its work is done."""
+def _run_once(cluster: Cluster, job: Manifest, options: JobOptions, is_finished: Callable[[], bool]) -> _Failure | None:
+    """Submit a job and wait for its end. Return its failure, or None if its output is finished."""
     name = job["metadata"]["name"]
     job["metadata"]["annotations"].update(_lease(job, options))
     found, adopted = submit.submit(cluster, job)
-    print(f"PyTorchJob {cluster.namespace}/{name} {'goes on' if adopted else 'is submitted'}", file=sys.stderr)
+    print(f"PyTorchJob {cluster.namespace}/{name} {'is adopted' if adopted else 'is submitted'}", file=sys.stderr)
     log = LogFollower(cluster, diagnosis.replicas(found)[0])
     last: Manifest | None = None
     pods: dict[str, Manifest] = {}
     try:
-        for seen in _watched(cluster, found, job, options, pods):
-            last = seen
+        for current in _follow(cluster, found, job, options=options, pods=pods):
+            last = current
     except BaseException:
         log.stop(drain=0)
         raise
@@ -118,48 +121,49 @@ def _attend(cluster: Cluster, job: Manifest, options: JobOptions, is_finished: C
         return None
     if last is None:
         raise InputError(
-            f"PyTorchJob {cluster.namespace}/{name} was deleted by someone else while it ran; the same command goes on "
-            "where it stopped"
+            f"PyTorchJob {cluster.namespace}/{name} was deleted by another user or program while it ran; the same "
+            "command resumes the run"
         )
-    return _account(cluster, last, pods, log)
+    return _failure_of(cluster, last, pods, log)
 
 
-def _watched(
-    cluster: Cluster, found: Manifest, ours: Manifest, options: JobOptions, pods: dict[str, Manifest]
+def _follow(
+    cluster: Cluster, found: Manifest, ours: Manifest, *, options: JobOptions, pods: dict[str, Manifest]
 ) -> Iterator[Manifest | None]:
-    """Yield a job until its end, say what changes, and keep its lease; None if it was deleted.
+    """Yield a job at each change until its end, print its state and renew its lease. Yield None if it was deleted.
 
     Args:
-        cluster: Where it is.
-        found: The job as it is there.
-        ours: The same as this launcher wanted it.
-        options: How long a lease is.
-        pods: Gets each pod as it was last seen.
+        cluster: The cluster of the job.
+        found: The job in the cluster.
+        ours: The job that this launcher submitted. It differs from `found` if that was adopted.
+        options: Options of the job, among them the length of a lease.
+        pods: Is filled with the last state of each pod, by name.
     """
-    name, said = found["metadata"]["name"], ""
+    name, printed = found["metadata"]["name"], ""
     for job in changes(cluster, name, found["metadata"]["uid"]):
         yield job
         if job is None:
             return
         note = state = conditions.name(job) or "submitted"
         if not conditions.is_over(job):
-            here = patiently(lambda: cluster.pods(name), allowed=True)
-            pods.update((pod["metadata"]["name"], pod) for pod in here)
-            reason = diagnosis.waiting_for(here, cluster.events(name)) if state != "Running" else ""
+            existing = with_retries(lambda: cluster.pods(name), allowed=True)
+            pods.update((pod["metadata"]["name"], pod) for pod in existing)
+            reason = diagnosis.waiting_for(existing, cluster.events(name)) if state != "Running" else ""
             note = f"{state}, {reason}" if reason else state
-        if note != said:
+        if note != printed:
             print(f"PyTorchJob {name}: {note}", file=sys.stderr)
-        said = note
+        printed = note
         if conditions.is_over(job):
             return
-        if _is_due(job, ours, options):
-            patiently(lambda: cluster.annotate(name, _lease(ours, options)), allowed=True)
+        if _needs_renewal(job, ours, options):
+            with_retries(lambda: cluster.annotate(name, _lease(ours, options)), allowed=True)
 
 
-def _is_due(job: Manifest, ours: Manifest, options: JobOptions) -> bool:
-    """Return whether a lease is to be written: ours anew, or another's that has not been for so long that it died.
+def _needs_renewal(job: Manifest, ours: Manifest, options: JobOptions) -> bool:
+    """Return whether this launcher should write the lease of a job.
 
-    A job without one belongs to nobody who waits, and lives by itself also while somebody looks.
+    It renews its own lease, and takes over one that its launcher has not renewed for half of its length: that launcher
+    was probably killed. A job without a lease has no launcher, and stays without one while this launcher watches it.
     """
     until = lease_until(job)
     if until is None or not options.lease_seconds:
@@ -169,33 +173,40 @@ def _is_due(job: Manifest, ours: Manifest, options: JobOptions) -> bool:
 
 
 def _is_ours(job: Manifest, ours: Manifest) -> bool:
-    """Return whether a job is this launcher's: made or taken over by it, and by nobody since."""
+    """Return whether a job belongs to this launcher: it created or adopted the job, and no other adopted it later."""
     return bool(job["metadata"].get("annotations", {}).get(LAUNCHER) == ours["metadata"]["annotations"][LAUNCHER])
 
 
-def _account(cluster: Cluster, job: Manifest, seen: dict[str, Manifest], log: LogFollower) -> _End:
-    """Return why a job has not done its work; of pods that the operator deleted, what was last seen of them tells."""
+def _failure_of(cluster: Cluster, job: Manifest, last_pods: dict[str, Manifest], log: LogFollower) -> _Failure:
+    """Return why a job did not finish its output.
+
+    Args:
+        cluster: The cluster of the job.
+        job: The job after its end.
+        last_pods: The last known state of each pod, because the operator may have deleted them.
+        log: The log of the first replica.
+    """
     name = job["metadata"]["name"]
-    here = {pod["metadata"]["name"]: pod for pod in patiently(lambda: cluster.pods(name), allowed=True)}
-    pods = list({**seen, **here}.values())
-    said = {pod: _last_lines(cluster, pod) for pod in here}
-    said[log.pod] = said.get(log.pod) or "\n".join(log.tail)
+    existing = {pod["metadata"]["name"]: pod for pod in with_retries(lambda: cluster.pods(name), allowed=True)}
+    pods = list({**last_pods, **existing}.values())
+    logs = {pod: _last_lines(cluster, pod) for pod in existing}
+    logs[log.pod] = logs.get(log.pod) or "\n".join(log.tail)
     if conditions.name(job) == "Succeeded":
-        finding = diagnosis.Finding("", "the job", "says that it succeeded, and has not finished what it was to write")
-        return _End(diagnosis.to_markdown(job, finding, pods, said), taken=False)
-    finding = diagnosis.diagnose(job, pods, cluster.events(name), said)
-    return _End(diagnosis.to_markdown(job, finding, pods, said), finding.taken)
+        finding = diagnosis.Finding("", "the job", "succeeded, but its output is not finished; check its log")
+        return _Failure(diagnosis.to_markdown(job, finding, pods, logs), disrupted=False)
+    finding = diagnosis.diagnose(job, pods, cluster.events(name), logs)
+    return _Failure(diagnosis.to_markdown(job, finding, pods, logs), finding.disrupted)
 
 
 def _last_lines(cluster: Cluster, pod: str) -> str:
     try:
         return "\n".join(text for _, text in cluster.log(pod, tail=TAIL_LINES))
-    except (ApiException, urllib3.exceptions.HTTPError, OSError):  # its node may be gone, and its log with it
+    except (ApiException, urllib3.exceptions.HTTPError, OSError):  # the log is lost together with its node
         return ""
 
 
 def _lease(ours: Manifest, options: JobOptions) -> dict[str, str]:
-    """Return the annotations that say who waits for a job, and until when it may go on without another word."""
+    """Return the annotations with the launcher of a job and the end of its lease."""
     launcher = {LAUNCHER: str(ours["metadata"]["annotations"][LAUNCHER])}
     if not options.lease_seconds:
         return launcher
@@ -213,34 +224,37 @@ def _wait_for(is_finished: Callable[[], bool], seconds: float) -> bool:
 
 
 def _delete(cluster: Cluster, job: Manifest) -> None:
-    """Delete the job of this launcher, which may be there although no answer said so; not one of another's."""
+    """Delete the job of this launcher and no other. It may exist even if the request that created it had no answer."""
     name = job["metadata"]["name"]
     try:
-        found = patiently(lambda: cluster.get(name), FAREWELL_SECONDS, allowed=True)
+        found = with_retries(lambda: cluster.get(name), DELETE_SECONDS, allowed=True)
         if found and _is_ours(found, job):
-            print(f"told to stop: PyTorchJob {cluster.namespace}/{name} is deleted", file=sys.stderr)
-            patiently(lambda: cluster.delete(name, found["metadata"]["uid"]), FAREWELL_SECONDS, allowed=True)
+            print(f"stopping: deleting PyTorchJob {cluster.namespace}/{name}", file=sys.stderr)
+            with_retries(lambda: cluster.delete(name, found["metadata"]["uid"]), DELETE_SECONDS, allowed=True)
         elif found:
-            print(f"told to stop: PyTorchJob {cluster.namespace}/{name} is another's, and goes on", file=sys.stderr)
+            message = f"stopping: PyTorchJob {cluster.namespace}/{name} belongs to another launcher and continues"
+            print(message, file=sys.stderr)
     except (ApiException, OSError) as error:
-        print(f"it could not be ({error}); without a renewed lease the reaper will delete it", file=sys.stderr)
+        print(
+            f"cannot delete PyTorchJob {name}: {error}; the reaper deletes it when its lease expires", file=sys.stderr
+        )
 
 
 @contextlib.contextmanager
-def _told_by_sigterm() -> Iterator[None]:
-    """Raise `_Told` at the first SIGTERM of the block; only a main thread can ask for that."""
+def _raise_at_sigterm() -> Iterator[None]:
+    """Raise `_TerminatedError` at the first SIGTERM in the block. Only the main thread can do that."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
 
-    def tell(number: int, frame: FrameType | None) -> None:
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the job is being deleted already
-        raise _Told
+    def terminate(number: int, frame: FrameType | None) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a second signal must not interrupt the deletion
+        raise _TerminatedError
 
-    before = signal.signal(signal.SIGTERM, tell)
+    before = signal.signal(signal.SIGTERM, terminate)
     try:
         yield
-    except _Told:
+    except _TerminatedError:
         raise SystemExit(128 + signal.SIGTERM) from None
     finally:
         signal.signal(signal.SIGTERM, before)

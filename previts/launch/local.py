@@ -1,4 +1,4 @@
-"""The training program on this machine, by torchx's `local_cwd`."""
+"""The launcher for this machine: it runs the training program with torchx's scheduler `local_cwd`."""
 
 import contextlib
 import os
@@ -17,49 +17,50 @@ from torchx.specs import AppDef, AppState
 from previts.errors import InputError
 from previts.processes.workers import STARTED_BY
 
-AGENT_GIVES_UP = re.compile(r"failed \(exitcode: -?\d+\)")
-# The last line of a traceback, as torch marks those of its processes.
-LAST_WORDS = re.compile(r"\[rank(\d+)\]: ([\w.]+(?:Error|Exception)\b.*)")
+# The first line of torchrun's report about a failure.
+REPORT_STARTS = re.compile(r"failed \(exitcode: -?\d+\)")
+# The last line of a traceback, with the prefix that torch adds in its worker processes.
+EXCEPTION = re.compile(r"\[rank(\d+)\]: ([\w.]+(?:Error|Exception)\b.*)")
 ROOT_CAUSE = re.compile(r"Root Cause.*?rank\s*: (?P<rank>\d+).*?exitcode\s*: (?P<code>-?\d+)", re.DOTALL)
 
 
 def run_locally(app: AppDef) -> None:
-    """Run an app on this machine and wait for the end; what its processes say is passed on.
+    """Run an app on this machine, print the output of its processes and wait for the end.
 
-    SIGTERM is passed on to the processes, which save and end; they end at once when this process is killed.
+    SIGTERM is passed on to the processes, which save their state and end. If this process is killed, they end at once.
 
     Raises:
-        InputError: If a process failed; names the first one that did, and what became of it.
+        InputError: If a process failed. The message names the first one that failed, and the cause.
         SystemExit: With code 143 after SIGTERM.
     """
-    causes: list[str] = []
-    words: dict[int, str] = {}
-    account: list[str] = []  # torchrun's own of a failure, its traceback included: only the cause is passed on
+    messages: list[str] = []  # error messages of the processes
+    exceptions: dict[int, str] = {}  # the last exception of each process
+    report: list[str] = []  # torchrun's report with its traceback; the user gets only the cause from it
     ends_with_us = {STARTED_BY: str(os.getpid())}
     app = replace(app, roles=[replace(role, env={**role.env, **ends_with_us}) for role in app.roles])
     with get_runner() as runner:
         handle = runner.run(app, scheduler="local_cwd", workspace="")
         terminated = _pass_on_sigterm()
         for line in runner.log_lines(handle, app.roles[0].name, 0, should_tail=True):
-            if account or AGENT_GIVES_UP.search(line):
-                account.append(line)
+            if report or REPORT_STARTS.search(line):
+                report.append(line)
                 continue
             if line.startswith("previts: process "):
-                causes.append(line.removeprefix("previts: ").rstrip())
-            if match := LAST_WORDS.match(line):
-                words[int(match[1])] = match[2].rstrip()
+                messages.append(line.removeprefix("previts: ").rstrip())
+            if match := EXCEPTION.match(line):
+                exceptions[int(match[1])] = match[2].rstrip()
             print(line.rstrip(), file=sys.stderr)
         status = runner.wait(handle, wait_interval=1)
     if terminated.is_set():
         raise SystemExit(128 + signal.SIGTERM)
     if status is None or status.state != AppState.SUCCEEDED:
-        raise InputError(f"{app.name} failed: {_cause(causes, ''.join(account), words)}")
+        raise InputError(f"{app.name} failed: {_cause(messages, ''.join(report), exceptions)}")
 
 
 def _pass_on_sigterm() -> threading.Event:
-    """Send SIGTERM on to the training processes from now on; return the flag that it was.
+    """Pass SIGTERM on to the training processes from now on, and return the flag that is set when this happens.
 
-    Not to torchrun, which ends what it started after some seconds, saved or not.
+    torchrun does not get the signal: it would kill its processes after some seconds, also if they are still saving.
     """
     terminated = threading.Event()
 
@@ -75,16 +76,16 @@ def _pass_on_sigterm() -> threading.Event:
     return terminated
 
 
-def _cause(causes: Sequence[str], account: str, words: Mapping[int, str]) -> str:
-    """Return which process failed first and why, from torchrun's account and from what the processes said."""
-    first = ROOT_CAUSE.search(account)
+def _cause(messages: Sequence[str], report: str, exceptions: Mapping[int, str]) -> str:
+    """Return which process failed first and why, from torchrun's report and the output of the processes."""
+    first = ROOT_CAUSE.search(report)
     if first is None:
-        return causes[0] if causes else "see above"
+        return messages[0] if messages else "see the output above"
     rank, code = int(first["rank"]), int(first["code"])
-    if said := [cause for cause in causes if cause.startswith(f"process {rank}:")]:
-        return said[0]
+    if own := [message for message in messages if message.startswith(f"process {rank}:")]:
+        return own[0]
     if code < 0:
         name = signal.Signals(-code).name
-        hint = "; often a machine or container without memory left" if name == "SIGKILL" else ""
-        return f"process {rank} was killed by {name}{hint}. The same command goes on where it stopped"
-    return f"process {rank} ended with exit code {code}: {words.get(rank, 'see above')}"
+        hint = "; often the machine or container is out of memory" if name == "SIGKILL" else ""
+        return f"process {rank} was killed by {name}{hint}. The same command resumes the run"
+    return f"process {rank} ended with exit code {code}: {exceptions.get(rank, 'see the output above')}"

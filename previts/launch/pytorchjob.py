@@ -1,8 +1,8 @@
-"""An `AppDef` and the options of a cluster as a PyTorchJob (kubeflow.org/v1): no question is asked, nothing is sent.
+"""The manifest of a PyTorchJob (kubeflow.org/v1), made from an `AppDef` and job options without access to a cluster.
 
-Two forms. Rigid: a Master and Workers, which start together and end together. On spot nodes: Workers alone, elastic in
-name, with as many at most as at least, because the batch, batch normalisation and the learning rate are those of a
-fixed size; a node that was taken is waited for.
+There are two forms. A rigid job has a Master and Workers, which start and end together. A job on spot nodes has only
+Workers and an elastic policy whose minimum equals its maximum: the batch, batch normalisation and learning rate need a
+fixed number of processes. It waits until a lost node is replaced.
 """
 
 import re
@@ -24,14 +24,15 @@ GROUP, VERSION, PLURAL, KIND = "kubeflow.org", "v1", "pytorchjobs", "PyTorchJob"
 CONTAINER = "pytorch"  # the operator looks for a container of this name
 LABEL = "app.kubernetes.io/managed-by"
 SPEC_HASH, TARGET_NOTE = "previts/spec-hash", "previts/target"
-LEASE, LAUNCHER = "previts/lease-until", "previts/launcher"  # until when a job may go on without word from whom
-NAME_LENGTH = 40  # leaves room for the names of pods and of their services, 63 at most
+# Annotations: the time until which a job may run without a renewal, and the launcher that renews it.
+LEASE, LAUNCHER = "previts/lease-until", "previts/launcher"
+NAME_LENGTH = 40  # the names of pods and services add suffixes, and have at most 63 characters
 PORT = 23456
 JOIN_SECONDS = 3600
-HERE = (STARTED_BY, WHOLE, "OMP_NUM_THREADS")  # about the machine that launches
-# Taints of nodes that are sold cheaply and taken back; a cluster that has none of these loses nothing.
+LOCAL_ONLY = (STARTED_BY, WHOLE, "OMP_NUM_THREADS")  # variables that describe the launcher's machine
+# The taint of spot nodes on GKE. Tolerating it has no effect on clusters without such nodes.
 SPOT_TOLERATIONS = [{"key": "cloud.google.com/gke-spot", "operator": "Equal", "value": "true", "effect": "NoSchedule"}]
-# A job's specification can be read by more people than a secret can.
+# Variables that are not passed on, because more accounts can read the specification of a job than a secret.
 SECRET = re.compile(r"(PASSWORD|TOKEN|SECRET|KEY)$")
 
 Manifest = dict[str, Any]
@@ -43,29 +44,30 @@ def materialise(app: AppDef, options: JobOptions, owner: Mapping[str, Any] | Non
     """Return the PyTorchJob of an app.
 
     Args:
-        app: A program of one role, whose replicas are the nodes.
-        options: What the cluster is asked for.
-        owner: Reference to what the job is to vanish with, such as the pipeline's run.
+        app: An app with one role, whose replicas are the nodes.
+        options: Options of the job.
+        owner: Reference to the object with which Kubernetes deletes the job, such as the pipeline run.
 
     Raises:
-        InputError: If the app has more than one role, or no image of a container.
+        InputError: If the app has more than one role, or no container image.
     """
     if len(app.roles) != 1:
-        raise InputError(f"a PyTorchJob runs one role, and {app.name} has {[role.name for role in app.roles]}")
+        names = [role.name for role in app.roles]
+        raise InputError(f"a PyTorchJob runs one role, and app {app.name} has {names}; submit one app for each role")
     name = job_name(app)
     rank0 = f"{name}-worker-0" if options.spot else f"{name}-master-0"
     values = macros.Values(img_root="", app_id=name, replica_id="$(PET_NODE_RANK)", rank0_env="MASTER_ADDR")
     role = values.apply(app.roles[0])
     if not role.image or role.image.startswith("/"):
-        raise InputError("a PyTorchJob needs a container image; give it by --job image=REGISTRY/NAME:TAG")
+        raise InputError("a PyTorchJob needs a container image; set --job image=REGISTRY/NAME:TAG")
     pod = _pod(role, options, {"MASTER_ADDR": rank0} if options.spot else {})
     spec = _elastic(name, role.num_replicas, pod, options) if options.spot else _rigid(role.num_replicas, pod)
     spec["nprocPerNode"] = str(max(1, role.resource.gpu))
     policy: Manifest = {
-        "cleanPodPolicy": "Running",  # else survivors of a failure keep their GPUs
+        "cleanPodPolicy": "Running",  # after a failure, end the other pods so that they free their GPUs
         "ttlSecondsAfterFinished": options.ttl_seconds,
     }
-    if options.spot:  # the rigid form must have none: past it the operator deletes all pods, and what they could tell
+    if options.spot:  # not for rigid jobs: at the limit the operator deletes all pods, and the cause of the failure
         policy["backoffLimit"] = options.restarts
     if options.deadline_seconds:
         policy["activeDeadlineSeconds"] = options.deadline_seconds
@@ -87,7 +89,10 @@ def _target(app: AppDef) -> str:
 
 
 def job_name(app: AppDef) -> str:
-    """Return the one name of a job (DNS-1035): of what it writes, so that no two ever write the same at once."""
+    """Return the name of a job (DNS-1035).
+
+    It is a function of the folder that the job writes, so two jobs of a namespace cannot write the same folder.
+    """
     role = app.roles[0]
     decided = _target(app) or [role.name, role.args]
     label = re.sub(r"[^a-z0-9]+", "-", app.name.lower()).strip("-")
@@ -96,7 +101,7 @@ def job_name(app: AppDef) -> str:
 
 
 def spec_hash(spec: Mapping[str, Any]) -> str:
-    """Return a digest of what a job does and where; the environment, with its names of runs, is not in it."""
+    """Return a digest of a job's specification without the environment, which contains ids of MLflow runs."""
     replicas = {
         name: {**replica, "template": _without_env(replica["template"])}
         for name, replica in spec["pytorchReplicaSpecs"].items()
@@ -111,7 +116,7 @@ def _without_env(template: Mapping[str, Any]) -> Manifest:
 
 
 def lease_until(job: Mapping[str, Any]) -> datetime | None:
-    """Return until when a job may go on without word from its launcher; None if nobody said so in words of ours."""
+    """Return when the lease of a job expires, or None if it has no lease or an invalid one."""
     with suppress(ValueError):
         until = datetime.fromisoformat(job["metadata"].get("annotations", {}).get(LEASE, ""))
         return until if until.tzinfo else until.replace(tzinfo=UTC)
@@ -119,7 +124,7 @@ def lease_until(job: Mapping[str, Any]) -> datetime | None:
 
 
 def _rigid(nodes: int, pod: Manifest) -> Manifest:
-    """Return the form in which a lost node fails the job: a node alone has nothing to go on with."""
+    """Return the replicas of a rigid job, which fails if it loses a node: the other nodes cannot continue alone."""
     replicas = {"Master": _replicas(1, pod, "Never")}
     if nodes > 1:
         replicas["Worker"] = _replicas(nodes - 1, pod, "Never")
@@ -127,6 +132,7 @@ def _rigid(nodes: int, pod: Manifest) -> Manifest:
 
 
 def _elastic(name: str, nodes: int, pod: Manifest, options: JobOptions) -> Manifest:
+    """Return the replicas and the elastic policy of a job on spot nodes."""
     return {
         "pytorchReplicaSpecs": {"Worker": _replicas(nodes, pod, "OnFailure")},
         "elasticPolicy": {
@@ -134,7 +140,7 @@ def _elastic(name: str, nodes: int, pod: Manifest, options: JobOptions) -> Manif
             "rdzvHost": f"{name}-worker-0",
             "rdzvPort": PORT,
             "rdzvId": name,
-            # Spot nodes come one by one; those that are there wait for the last, and for the first, where they meet.
+            # Spot nodes start one by one: the first ones wait for the last, and all wait for the first replica.
             "rdzvConf": [{"key": key, "value": str(JOIN_SECONDS)} for key in ("join_timeout", "read_timeout")],
             "minReplicas": nodes,
             "maxReplicas": nodes,
@@ -145,8 +151,8 @@ def _elastic(name: str, nodes: int, pod: Manifest, options: JobOptions) -> Manif
 
 def _replicas(count: int, pod: Manifest, restart: str) -> Manifest:
     annotations = {
-        "sidecar.istio.io/inject": "false",  # a mesh's sidecar never ends, so neither would the pod
-        "cluster-autoscaler.kubernetes.io/safe-to-evict": "false",  # one that is moved throws all back
+        "sidecar.istio.io/inject": "false",  # the sidecar of a mesh does not end, so the pod would not end either
+        "cluster-autoscaler.kubernetes.io/safe-to-evict": "false",  # moving one pod interrupts all of them
     }
     metadata = {"annotations": annotations, "labels": {LABEL: "previts"}}
     return {"replicas": count, "restartPolicy": restart, "template": {"metadata": metadata, "spec": pod}}
@@ -161,11 +167,11 @@ def _pod(role: Role, options: JobOptions, env: Mapping[str, str]) -> Manifest:
     container: Manifest = {
         "name": CONTAINER,
         "image": role.image,
-        # The path of an interpreter is one of the machine that launches.
+        # The path of this interpreter does not exist in the image.
         "command": ["python" if role.entrypoint == sys.executable else role.entrypoint],
         "args": list(role.args),
         "env": [
-            *({"name": key, "value": value} for key, value in sorted(variables.items()) if _may_be_shown(key)),
+            *({"name": key, "value": value} for key, value in sorted(variables.items()) if _is_passed_on(key)),
             *options.env,
         ],
         "envFrom": [{"secretRef": {"name": secret}} for secret in options.secrets],
@@ -188,12 +194,12 @@ def _pod(role: Role, options: JobOptions, env: Mapping[str, str]) -> Manifest:
         "priorityClassName": options.priority_class,
         "imagePullSecrets": [{"name": secret} for secret in options.pull_secrets],
     }
-    # Training asks nothing of Kubernetes.
+    # Training does not use the API of Kubernetes.
     return {"automountServiceAccountToken": False, **{key: value for key, value in pod.items() if value}}
 
 
 def _as_user(user: int) -> Manifest:
-    """Return what a restricted namespace asks of a pod; its volumes belong to the same number."""
+    """Return the security context that restricted Pod Security requires; volumes belong to the same user id."""
     return {
         "runAsNonRoot": True,
         "runAsUser": user,
@@ -204,12 +210,12 @@ def _as_user(user: int) -> Manifest:
     }
 
 
-def _may_be_shown(name: str) -> bool:
-    return name not in HERE and not SECRET.search(name)
+def _is_passed_on(name: str) -> bool:
+    return name not in LOCAL_ONLY and not SECRET.search(name)
 
 
 def _resources(role: Role, options: JobOptions) -> Manifest:
-    """Return requests and limits: the options' own, else the CPUs and memory of the role, and its GPUs."""
+    """Return requests and limits: those of the options, else CPU and memory of the role, and always its GPUs."""
     requests, limits = dict(options.resources.get("requests", {})), dict(options.resources.get("limits", {}))
     if role.resource.cpu > 0 and not (requests.get("cpu") or limits.get("cpu")):
         requests["cpu"] = str(role.resource.cpu)

@@ -1,6 +1,6 @@
-"""A scheduler of torchx that makes PyTorchJobs: `torchx run -s pytorchjob -cfg image=...,namespace=... COMPONENT ...`.
+"""A torchx scheduler for PyTorchJobs: `torchx run -s pytorchjob -cfg image=...,namespace=... COMPONENT ...`.
 
-It submits and looks, and does not wait: a job begun here has no lease, and lives without the process that submitted it.
+It submits a job and does not wait for it, so the job has no lease and continues after the end of `torchx run`.
 """
 
 import dataclasses
@@ -18,9 +18,9 @@ from torchx.specs import AppState as State
 
 from previts.errors import InputError
 from previts.launch import conditions, diagnosis, options, submit
-from previts.launch.cluster import Cluster, connect, moment_of, patiently
+from previts.launch.cluster import Cluster, connect, log_time, with_retries
 from previts.launch.options import JobOptions
-from previts.launch.pod import surroundings
+from previts.launch.pod import inherit
 from previts.launch.pytorchjob import Manifest, materialise
 
 PHASES = {
@@ -32,15 +32,15 @@ PHASES = {
 
 
 class PyTorchJobScheduler(Scheduler[Mapping[str, Any]]):  # type: ignore[misc]
-    """Makes a PyTorchJob of an `AppDef` of one role; an app's id is `namespace:name`."""
+    """Runs an `AppDef` of one role as a PyTorchJob. The id of an app is `namespace:name`."""
 
     def __init__(self, session_name: str) -> None:
         super().__init__("pytorchjob", session_name)
 
     def _run_opts(self) -> runopts:
-        """Offer every job option; what is JSON elsewhere is JSON text here."""
+        """Declare every job option. Structured options are JSON text, because torchx has no type for them."""
         opts = runopts()
-        kinds = options.kinds()
+        kinds = options.option_types()
         for item in dataclasses.fields(JobOptions):
             kind = kinds[item.name]
             structured = kind in (dict, list)
@@ -56,10 +56,10 @@ class PyTorchJobScheduler(Scheduler[Mapping[str, Any]]):  # type: ignore[misc]
         return AppDryRunInfo(materialise(app, chosen), lambda job: str(yaml.safe_dump(job, sort_keys=False)))
 
     def schedule(self, dryrun_info: AppDryRunInfo[Manifest]) -> str:
-        """Submit a job that a dry run made; a running one that is the same is taken as submitted."""
+        """Submit the job of a dry run. If the same job runs already, it counts as submitted."""
         job = dryrun_info.request
         cluster = connect(job["metadata"].get("namespace", ""))
-        if owner := surroundings(cluster).owner:
+        if owner := inherit(cluster).owner:
             job["metadata"]["ownerReferences"] = [dict(owner)]
         job["metadata"]["namespace"] = cluster.namespace
         submit.preflight(cluster, job)
@@ -67,12 +67,12 @@ class PyTorchJobScheduler(Scheduler[Mapping[str, Any]]):  # type: ignore[misc]
         return f"{cluster.namespace}:{job['metadata']['name']}"
 
     def describe(self, app_id: str) -> DescribeAppResponse | None:
-        """Return how a job and its replicas are, or None where there is none."""
+        """Return the state of a job and its replicas, or None if it does not exist."""
         cluster, name = _place(app_id)
-        job = patiently(lambda: cluster.get(name))
+        job = with_retries(lambda: cluster.get(name))
         if job is None:
             return None
-        pods = patiently(lambda: cluster.pods(name))
+        pods = with_retries(lambda: cluster.pods(name))
         condition = conditions.condition(job)
         specs = job["spec"]["pytorchReplicaSpecs"]
         replicas = sum(spec.get("replicas", 1) for spec in specs.values())
@@ -104,9 +104,9 @@ class PyTorchJobScheduler(Scheduler[Mapping[str, Any]]):  # type: ignore[misc]
         )
 
     def list(self, cfg: Mapping[str, Any] | None = None) -> list[ListAppResponse]:
-        """Return the jobs that previts made, in the namespace that `cfg` names or that of the kubeconfig."""
+        """Return the jobs that previts created, in the namespace of `cfg` or of the kubeconfig."""
         cluster = connect(str((cfg or {}).get("namespace") or ""))
-        jobs, _ = patiently(cluster.jobs)
+        jobs, _ = with_retries(cluster.jobs)
         return [
             ListAppResponse(
                 app_id=f"{cluster.namespace}:{job['metadata']['name']}",
@@ -127,30 +127,30 @@ class PyTorchJobScheduler(Scheduler[Mapping[str, Any]]):  # type: ignore[misc]
         should_tail: bool = False,
         streams: Stream | None = None,
     ) -> Iterable[str]:
-        """Yield the lines of one replica's log, with their ends; a container's two streams are one."""
+        """Yield the lines of one replica's log, with line ends. `streams` has no effect: the log contains both."""
         cluster, name = _place(app_id)
-        job = patiently(lambda: cluster.get(name))
+        job = with_retries(lambda: cluster.get(name))
         if job is None:
-            raise InputError(f"there is no PyTorchJob {app_id}; `torchx list -s pytorchjob` shows those that are")
+            raise InputError(f"there is no PyTorchJob {app_id}; `torchx list -s pytorchjob` lists the existing ones")
         names = diagnosis.replicas(job)
         if not 0 <= k < len(names):
-            raise InputError(f"PyTorchJob {app_id} has the replicas 0 to {len(names) - 1}, and no {k}")
+            raise InputError(f"PyTorchJob {app_id} has no replica {k}; choose one from 0 to {len(names) - 1}")
         for stamp, text in cluster.log(names[k], follow=should_tail):
-            if stamp and since and moment_of(stamp) < _aware(since):
+            if stamp and since and log_time(stamp) < _aware(since):
                 continue
-            if stamp and until and moment_of(stamp) > _aware(until):
+            if stamp and until and log_time(stamp) > _aware(until):
                 continue
             if regex is None or re.search(regex, text):
                 yield text + "\n"
 
     def _cancel_existing(self, app_id: str) -> None:
         cluster, name = _place(app_id)
-        patiently(lambda: cluster.delete(name))
+        with_retries(lambda: cluster.delete(name))
 
 
 def read_cfg(cfg: Mapping[str, Any]) -> JobOptions:
     """Return the job options of a torchx configuration."""
-    kinds = options.kinds()
+    kinds = options.option_types()
     values = {name: value for name, value in cfg.items() if name in kinds and value is not None}
     return JobOptions(
         **{
@@ -161,16 +161,16 @@ def read_cfg(cfg: Mapping[str, Any]) -> JobOptions:
 
 
 def _place(app_id: str) -> tuple[Cluster, str]:
-    """Return the cluster and the name of an app's id."""
+    """Return the cluster and the name of the job from an app's id."""
     namespace, _, name = app_id.rpartition(":")
     return connect(namespace), name
 
 
 def _role_of(name: str) -> str:
-    """Return a role's name; a PyTorchJob does not keep it."""
+    """Return the name of a role from the name of its job, because a PyTorchJob does not store it."""
     return name.rpartition("-")[0] or name
 
 
 def _aware(moment: datetime) -> datetime:
-    """Return a time with its zone; one without is of this machine."""
+    """Return a time with a time zone, by default that of this machine."""
     return moment if moment.tzinfo else moment.astimezone()

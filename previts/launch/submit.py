@@ -1,4 +1,4 @@
-"""Bring a job into a cluster: see beforehand that it can be, create it, or take over the one that is there."""
+"""Submission of a job: check that the cluster accepts it, create it, or adopt a running job that does the same."""
 
 import sys
 import time
@@ -8,118 +8,119 @@ from kubernetes.client.exceptions import ApiException
 
 from previts.errors import InputError
 from previts.launch import conditions
-from previts.launch.cluster import CONFLICT, Cluster, patiently, reason_of
+from previts.launch.cluster import CONFLICT, Cluster, reason_of, with_retries
 from previts.launch.pytorchjob import GROUP, PLURAL, SPEC_HASH, Manifest
 
-# (verb, resource, group, subresource): the rights without which the launcher cannot do its work.
+# (verb, resource, group, subresource): the rights that the launcher needs.
 RIGHTS = (
     *((verb, PLURAL, GROUP, "") for verb in ("create", "get", "list", "watch", "patch", "delete")),
     *((verb, "pods", "", "") for verb in ("get", "list")),
     ("get", "pods", "", "log"),
     ("list", "events", "", ""),
 )
-FIRST_PATIENCE = 30.0  # a wrong address is as silent as a server that restarts
-GONE_SECONDS = 600.0  # pods get their grace before the job that is deleted goes
+FIRST_RETRY_SECONDS = 30.0  # shorter for the first request: a wrong address looks like a server that restarts
+GONE_SECONDS = 600.0  # a deleted job is removed after the grace periods of its pods
 
 
 def preflight(cluster: Cluster, job: Manifest) -> None:
-    """See that a job would be taken, before anything waits for it.
+    """Check that the cluster would accept a job, without creating it.
 
     Raises:
         InputError: If the cluster has no PyTorchJobs, this account lacks a right, or the server refuses the job.
     """
     name = job["metadata"]["name"]
-    if PLURAL not in patiently(cluster.kinds, FIRST_PATIENCE):
+    if PLURAL not in with_retries(cluster.resources, FIRST_RETRY_SECONDS):
         raise InputError(
             f"this cluster has no PyTorchJob ({GROUP}/v1); install the Kubeflow training operator, or train on one "
-            "machine by --launcher local"
+            "machine with --launcher local"
         )
     missing = [
         f"  {verb} {resource}{'/' + subresource if subresource else ''}{'.' + group if group else ''}"
         for verb, resource, group, subresource in RIGHTS
-        if not patiently(partial(cluster.may, verb, resource, group, subresource))
+        if not with_retries(partial(cluster.is_allowed, verb, resource, group, subresource))
     ]
     if missing:
         raise InputError(
             f"this account lacks rights in namespace {cluster.namespace}:\n"
             + "\n".join(missing)
-            + "\nAsk for a role with them, or give --job namespace=... of one that has it."
+            + "\nAsk for a role with these rights, or set --job namespace=... to a namespace where it has them."
         )
-    if patiently(lambda: cluster.get(name)):
-        return  # `submit` looks at it; what is left of a quota does not matter to one that goes on
+    if with_retries(lambda: cluster.get(name)):
+        return  # `submit` decides what to do with it; a job that runs already needs no further quota
     try:
-        patiently(lambda: cluster.create(job, dry_run=True))
+        with_retries(lambda: cluster.create(job, dry_run=True))
     except ApiException as error:
-        if error.status != CONFLICT:  # it came in between, or a quota was being counted
+        if error.status != CONFLICT:  # a conflict: another process created the job, or a quota is being updated
             raise _refused(name, error) from None
 
 
 def submit(cluster: Cluster, job: Manifest) -> tuple[Manifest, bool]:
-    """Create a job, or adopt one of the same name that does the same; one that is over makes way.
+    """Create a job, or adopt a running job with the same name and specification. A finished one is deleted first.
 
     Returns:
-        The job as it is in the cluster, and whether it was there before.
+        The job as it is in the cluster, and whether it was adopted.
 
     Raises:
-        InputError: If the server refuses the job, or its name belongs to another.
+        InputError: If the server refuses the job, or another job has its name.
     """
     name = job["metadata"]["name"]
     while True:
-        found = patiently(lambda: cluster.get(name))  # first: with a quota that is used up, the server says no more
+        # Read before creating: if the quota is used up, the server reports that and not the existing job.
+        found = with_retries(lambda: cluster.get(name))
         if found is None:
             try:
-                return patiently(lambda: cluster.create(job)), False
+                return with_retries(lambda: cluster.create(job)), False
             except ApiException as error:
                 if error.status != CONFLICT:
                     raise _refused(name, error) from None
-            time.sleep(0.2)  # it came in between, or others were counted for a quota at the same time
+            time.sleep(0.2)  # another process created the job, or a quota is being updated
             continue
         if found["metadata"].get("deletionTimestamp"):
             wait_until_gone(cluster, found)
             continue
         if conditions.is_over(found) and SPEC_HASH in found["metadata"].get("annotations", {}):
-            remove(cluster, found)  # whatever its settings were: they may be what was mended
+            remove(cluster, found)  # also if its settings differ, because the user may have fixed them
             continue
         if is_same(found, job):
             return found, True
         raise InputError(
-            f"PyTorchJob {name} is there already in namespace {cluster.namespace} and is not the same: it was made by "
-            "another, or with another image or other --job settings. Wait for its end, give the same settings, or "
+            f"PyTorchJob {name} exists already in namespace {cluster.namespace} and is not the same: another program "
+            "created it, or it has another image or other --job settings. Wait for its end, use the same settings, or "
             f"delete it: kubectl -n {cluster.namespace} delete pytorchjob {name}"
         )
 
 
 def is_same(found: Manifest, job: Manifest) -> bool:
-    """Return whether a job of the cluster is what this one would be; what the operator filled in does not count."""
+    """Return whether two jobs have the same specification. Fields that the operator fills in do not count."""
     hashes = [item["metadata"].get("annotations", {}).get(SPEC_HASH, "") for item in (found, job)]
     return bool(hashes[0]) and hashes[0] == hashes[1]
 
 
 def remove(cluster: Cluster, job: Manifest) -> None:
-    """Delete a job and wait until it and its pods are gone."""
+    """Delete a job and wait until it and its pods no longer exist."""
     name, uid = job["metadata"]["name"], job["metadata"]["uid"]
-    patiently(lambda: cluster.delete(name, uid), allowed=True)
+    with_retries(lambda: cluster.delete(name, uid), allowed=True)
     wait_until_gone(cluster, job)
 
 
 def wait_until_gone(cluster: Cluster, job: Manifest) -> None:
-    """Wait for the end of a job that is being deleted.
+    """Wait until a job that is being deleted no longer exists.
 
     Raises:
-        InputError: If it does not go.
+        InputError: If it still exists after `GONE_SECONDS`.
     """
     name, uid = job["metadata"]["name"], job["metadata"]["uid"]
     deadline = time.monotonic() + GONE_SECONDS
-    told = False
-    while (found := patiently(lambda: cluster.get(name), allowed=True)) and found["metadata"]["uid"] == uid:
+    reported = False
+    while (found := with_retries(lambda: cluster.get(name), allowed=True)) and found["metadata"]["uid"] == uid:
         if time.monotonic() > deadline:
             raise InputError(
-                f"PyTorchJob {name} is being deleted and does not go; look at its pods and finalizers: "
+                f"PyTorchJob {name} is still being deleted after {GONE_SECONDS:.0f} s; check its pods and finalizers: "
                 f"kubectl -n {cluster.namespace} describe pytorchjob {name}"
             )
-        if not told:
-            print(f"waiting for the end of the earlier PyTorchJob {name} ...", file=sys.stderr)
-        told = True
+        if not reported:
+            print(f"waiting for the deletion of the earlier PyTorchJob {name} ...", file=sys.stderr)
+        reported = True
         time.sleep(0.5)
 
 
@@ -127,7 +128,7 @@ def _refused(name: str, error: ApiException) -> InputError:
     reason = reason_of(error)
     if "exceeded quota" in reason:
         return InputError(
-            f"the cluster has no quota left for PyTorchJob {name}: {reason}; wait until others end, ask for more, or "
-            "train on fewer GPUs"
+            f"the cluster has no quota left for PyTorchJob {name}: {reason}; wait until other jobs end, ask for more "
+            "quota, or train on fewer GPUs"
         )
-    return InputError(f"the cluster refuses PyTorchJob {name}: {reason}; mend the --job settings that it names")
+    return InputError(f"the cluster refuses PyTorchJob {name}: {reason}; fix the --job settings in this message")

@@ -52,7 +52,7 @@ def evaluate(
     if processes > 1 and benchmarks.BENCHMARKS[benchmark].shared and not workers.is_launched():
         arguments = ["--row", row, "--benchmark", benchmark, "--checkpoint", checkpoint, "--data", data]
         arguments += ["--root", root, "--profile", profile, "--set", *set]
-        return start("evaluate", uri, arguments, "local", processes)
+        return start("evaluate", uri, arguments, launcher="local", processes=processes)
     from previts.evals import run
     from previts.pretraining.checkpoint import load_model
     from previts.processes import distributed

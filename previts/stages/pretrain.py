@@ -65,7 +65,7 @@ def pretrain(
     conduct = read_conduct(os.environ)
     if (processes > 1 or launcher != "local") and not workers.is_launched():
         arguments = ["--row", row, "--index", index, "--root", root, "--profile", profile, "--set", *set]
-        return start("pretrain", uri, arguments, launcher, processes, job)
+        return start("pretrain", uri, arguments, launcher=launcher, processes=processes, job=job)
     from previts.corpus.index_table import read_index
     from previts.pretraining import checkpoint
     from previts.pretraining.loop import run_pretraining

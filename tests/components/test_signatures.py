@@ -7,23 +7,15 @@ import subprocess
 import sys
 import typing
 from collections.abc import Sequence
-from pathlib import Path
 
 import pytest
-import yaml
-from kfp import compiler
 from kfp.dsl.base_component import BaseComponent
 
 import components.flow
-from components import _step
-from pipelines.previts_full import previts_full, previts_scheduled
 from previts import cli, stages
-from previts.config import paper
 from previts.stages import flow
 
 VERBS = ["download", "fit_saliency", "saliency", "track", "index", "pretrain", "evaluate", "report"]
-COMMITTED = Path(__file__).parents[2] / "pipelines" / "previts_full.yaml"
-SCHEDULED = COMMITTED.with_name("previts_scheduled.yaml")
 EMPTY = inspect.Parameter.empty
 
 
@@ -77,65 +69,6 @@ def test_the_command_line_has_the_parameters_of_its_verb(verb: str, capsys: pyte
         assert f"--{name.replace('_', '-')}" in shown
     required = [item for item in inspect.signature(getattr(stages, verb)).parameters.values() if item.default is EMPTY]
     assert shown.count("(required)") == len(required)
-
-
-def test_the_committed_pipeline_is_what_the_code_compiles_to(tmp_path: Path):
-    for pipeline, committed in ((previts_full, COMMITTED), (previts_scheduled, SCHEDULED)):
-        compiler.Compiler().compile(pipeline, str(tmp_path / committed.name))
-        assert (tmp_path / committed.name).read_text() == committed.read_text(), "run `make compile`"
-
-
-def test_the_compiled_steps_import_few_names_and_all_of_them_exist():
-    imported = set()
-    for path in (COMMITTED, SCHEDULED):
-        pipeline = next(yaml.safe_load_all(path.read_text()))
-        for executor in pipeline["deploymentSpec"]["executors"].values():
-            source = "\n".join(executor["container"]["command"])
-            imported |= set(re.findall(r"^ +from ((?:previts|components)\S*) import (.+)$", source, re.M))
-    assert imported == {
-        ("components._step", "run"),
-        ("components._step", "run_stage"),
-        ("components._step", "copy_file, run"),
-        ("previts", "stages"),
-        ("previts.stages", "flow"),
-    }
-    assert all(hasattr(_step, name) for name in ("run", "run_stage", "copy_file"))
-
-
-def test_the_committed_pipeline_contains_no_path_of_a_machine():
-    text = COMMITTED.read_text()
-    assert not [
-        word
-        for word in ("/home/", "/work", "/tmp/", "/root/", "file://", ".venv")
-        if word in text + SCHEDULED.read_text()
-    ]
-    (pipeline,) = [document for document in yaml.safe_load_all(text) if "root" in document]
-    images = {item["container"]["image"] for item in pipeline["deploymentSpec"]["executors"].values()}
-    assert images == {"previts/previts-data:0.1.0", "previts/previts-train:0.1.0"}
-    assert not [item for item in pipeline["deploymentSpec"]["executors"].values() if "pip install" in str(item)]
-
-
-def test_the_pipeline_has_every_parameter_of_a_run():
-    inputs = yaml.safe_load(COMMITTED.read_text().split("---\n")[0])["root"]["inputDefinitions"]["parameters"]
-    expected = {"crawl", "root", "data", "rows", "benchmarks", "profile", "set", "parts", "launcher", "processes"}
-    expected |= {"job"}
-    expected |= {"evaluation_processes", "perception_gpus", "training_gpus", "evaluation_gpus", "gpu_nodes"}
-    assert set(inputs) == expected
-    scheduled = yaml.safe_load(SCHEDULED.read_text().split("---\n")[0])["root"]["inputDefinitions"]["parameters"]
-    assert set(scheduled) == expected - {"crawl"} | {"crawls"}
-    defaults = {name: item["defaultValue"] for name, item in inputs.items() if "defaultValue" in item}
-    assert {name: item["defaultValue"] for name, item in scheduled.items() if "defaultValue" in item} == defaults
-    assert inputs["rows"]["defaultValue"] == list(paper.ARMS)
-    assert inputs["benchmarks"]["defaultValue"] == []
-
-
-def test_compiling_imports_no_heavy_package():
-    program = (
-        "import sys; from pipelines.previts_full import previts_full;"
-        "print([name for name in ('torch', 'mlflow', 'av', 'cv2') if name in sys.modules])"
-    )
-    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    assert run.stdout.strip() == "[]"
 
 
 def test_finding_a_finished_run_imports_no_heavy_package():

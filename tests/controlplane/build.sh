@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Builds etcd and kube-apiserver from the Go modules that go.mod and go.sum beside this file pin, into the folder given.
-# Some 10 minutes on 2 cores and 3 GB of memory; a second build finds the first in Go's own cache.
+# Build etcd and kube-apiserver into a folder, from the Go modules that go.mod and go.sum pin: build.sh FOLDER
+# This takes about 10 minutes on 2 free cores and 3 GB of memory. A second build uses the cache of Go.
 set -euo pipefail
 folder=$(mkdir -p "$1" && cd "$1" && pwd)
 cd "$(dirname "$0")"

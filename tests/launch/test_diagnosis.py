@@ -1,16 +1,15 @@
-"""Why a job failed: pods and events as the kubelet, the scheduler and the node controller write them."""
+"""Causes of failed jobs, from pods and events as the kubelet, the scheduler and the node controller write them."""
 
 from typing import Any
 
 import pytest
 
-from previts.launch import conditions
 from previts.launch.diagnosis import Finding, diagnose, to_markdown, waiting_for
 
 JOB: dict[str, Any] = {
     "metadata": {"name": "job", "namespace": "team"},
     "spec": {"pytorchReplicaSpecs": {"Master": {"replicas": 1}, "Worker": {"replicas": 2}}},
-    "status": {"conditions": [{"type": "Failed", "status": "True", "message": "the operator's word"}]},
+    "status": {"conditions": [{"type": "Failed", "status": "True", "message": "the operator's message"}]},
 }
 
 
@@ -39,42 +38,42 @@ DISRUPTED = {
 
 
 @pytest.mark.parametrize(
-    ("pods", "events", "where", "what", "taken"),
+    ("pods", "events", "where", "what", "disrupted"),
     [
         ([ended("worker-1", 1, "10:02"), ended("worker-0", 2, "10:01")], [], "worker-0", "exit code 2", False),
         ([ended("master-0", 137, reason="OOMKilled")], [], "master-0", "OOMKilled", False),
-        ([ended("master-0", 137)], [], "master-0", "killed by SIGKILL (exit code 137, often for want of mem", False),
+        ([ended("master-0", 137)], [], "master-0", "killed by SIGKILL (exit code 137, often out of mem", False),
         ([ended("master-0", 139)], [], "master-0", "killed by SIGSEGV", False),
-        # A neighbour's complaint comes before the node is missed.
+        # The peers of a lost pod fail before Kubernetes notices that its node is lost.
         ([ended("master-0", 1), pod("worker-0", conditions=[DISRUPTED])], [], "worker-0", "lost its node", True),
         ([ended("master-0", 1)], [event("worker-1", "NodeNotReady")], "job-worker-1", "lost its node", True),
         ([pod("worker-0", phase="Failed", reason="NodeShutdown")], [], "worker-0", "(NodeShutdown)", True),
         ([pod("worker-0", phase="Failed", reason="Terminated", message="shut")], [], "worker-0", "shut", True),
-        # Its own doing: the same would come again elsewhere.
+        # The pod used too much itself, so another node would evict it too.
         (
             [pod("worker-0", phase="Failed", reason="Evicted", message="Pod ephemeral storage usage exceeds 1Gi")],
             [], "worker-0", "was evicted: Pod ephemeral", False,
         ),
-        ([ended("worker-0", 0)], [event("worker-0", "Scheduled")], "the job", "the operator's word", False),
-        ([], [], "the job", "the operator's word", False),
+        ([ended("worker-0", 0)], [event("worker-0", "Scheduled")], "the job", "the operator's message", False),
+        ([], [], "the job", "the operator's message", False),
     ],
 )  # fmt: skip
-def test_the_cause_is_found(pods, events, where, what, taken):
+def test_the_cause_is_the_first_failure_or_a_lost_node(pods, events, where, what, disrupted):
     finding = diagnose(JOB, pods, events)
-    assert (finding.where, finding.taken) == (where, taken)
+    assert (finding.where, finding.disrupted) == (where, disrupted)
     assert what in finding.what
 
 
-def test_a_replica_that_falls_silent_while_all_others_miss_it_has_lost_its_node():
+def test_a_replica_that_reports_nothing_while_all_others_lost_it_has_lost_its_node():
     pods = [ended("master-0", 1), ended("worker-0", 1), pod("worker-1", phase="Running")]
-    missed = "previts: process 0: ConnectionError: another process was lost"
-    finding = diagnose(JOB, pods, [], {"job-master-0": missed, "job-worker-0": missed})
-    assert (finding.where, finding.taken) == ("job-worker-1", True)
-    finding = diagnose(JOB, pods, [], {"job-master-0": missed, "job-worker-0": "previts: process 8: broken"})
-    assert not finding.taken
+    lost = "previts: process 0: ConnectionError: another process was lost"
+    finding = diagnose(JOB, pods, [], {"job-master-0": lost, "job-worker-0": lost})
+    assert (finding.where, finding.disrupted) == ("job-worker-1", True)
+    finding = diagnose(JOB, pods, [], {"job-master-0": lost, "job-worker-0": "previts: process 8: broken"})
+    assert not finding.disrupted
 
 
-def test_what_pods_wait_for_is_told():
+def test_waiting_for_names_what_each_pod_waits_for():
     message = "0/3 nodes are available"
     waiting = {"waiting": {"reason": "ImagePullBackOff", "message": "no such image"}}
     pods = [
@@ -92,10 +91,10 @@ def test_what_pods_wait_for_is_told():
     assert waiting_for([], []) == ""
 
 
-def test_the_page_is_markdown_with_the_last_lines_of_the_one_at_fault():
+def test_the_page_has_the_cause_the_replicas_and_the_last_lines_of_the_failed_one():
     pods = [ended("worker-0", 2, phase="Failed"), pod("master-0", phase="Running")]
-    said = {"job-worker-0": "\n".join(f"line {number}" for number in range(50))}
-    page = to_markdown(JOB, diagnose(JOB, pods, []), pods, said)
+    logs = {"job-worker-0": "\n".join(f"line {number}" for number in range(50))}
+    page = to_markdown(JOB, diagnose(JOB, pods, []), pods, logs)
     assert page.startswith("### PyTorchJob job failed\n\n**worker-0: ended with exit code 2**\n")
     assert page.index("| master-0 | n | Running |  |") < page.index(
         "| worker-0 | n | Failed | ended with exit code 2 |"
@@ -105,30 +104,11 @@ def test_the_page_is_markdown_with_the_last_lines_of_the_one_at_fault():
     assert "line 29\n" not in page
 
 
-@pytest.mark.parametrize(
-    ("held", "name"),
-    [
-        ([], ""),
-        ([("Created", "True")], "Created"),
-        ([("Created", "True"), ("Running", "True")], "Running"),
-        ([("Created", "True"), ("Running", "False"), ("Restarting", "True")], "Restarting"),
-        ([("Created", "True"), ("Running", "True"), ("Restarting", "False")], "Running"),
-        ([("Created", "True"), ("Running", "False"), ("Failed", "True")], "Failed"),
-        ([("Failed", "False"), ("Succeeded", "True")], "Succeeded"),
-        ([("Created", "True"), ("Suspended", "True")], "Suspended"),
-    ],
-)
-def test_only_a_condition_that_holds_counts(held, name):
-    job = {"status": {"conditions": [{"type": kind, "status": status} for kind, status in held]}}
-    assert conditions.name(job) == name
-    assert conditions.is_over(job) == (name in ("Succeeded", "Failed"))
-
-
-def test_a_finding_without_a_pod_has_no_last_lines():
+def test_the_page_of_a_finding_without_a_pod_has_no_last_lines():
     assert "Last lines" not in to_markdown(JOB, Finding("", "the job", "gave up"), [], {"job-master-0": "words"})
 
 
-def test_a_replica_whose_wait_for_the_first_ended_is_told():
+def test_a_failed_init_container_is_named():
     end = {"exitCode": 1, "finishedAt": "2026-11-27T10:00:00Z", "reason": "Error"}
     waited = pod("worker-0", initContainerStatuses=[{"name": "init-pytorch", "state": {"terminated": end}}])
     finding = diagnose(JOB, [waited], [])

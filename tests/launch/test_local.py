@@ -1,3 +1,5 @@
+"""Programs that torchrun starts on this machine: how they end, and what the launcher reports."""
+
 import signal
 import subprocess
 import sys
@@ -13,10 +15,11 @@ from previts.launch.local import run_locally
 
 PROGRAM = """
 import os, signal, sys
-from previts import cli, distributed
 from previts.errors import InputError
+from previts.processes import distributed
+from previts.processes.exits import readable_errors
 
-with cli.readable_errors(), distributed.process_group():
+with readable_errors(), distributed.process_group():
     for step in range(1000):
         distributed.barrier()
         if step == 3 and distributed.rank() == 1:
@@ -24,7 +27,7 @@ with cli.readable_errors(), distributed.process_group():
 """
 
 
-# Goes on until it is asked to stop, and then takes its time.
+# Runs until SIGTERM, and then needs a second to save its state.
 PATIENT = """
 import os, signal, sys, time
 
@@ -51,7 +54,7 @@ run_locally(replace(app, roles=[replace(app.roles[0], args=[*arguments, *sys.arg
 
 
 @pytest.mark.slow
-def test_sigterm_reaches_the_processes_and_waits_for_them(tmp_path):
+def test_sigterm_is_passed_on_and_the_launcher_waits_for_the_processes(tmp_path):
     (tmp_path / "patient.py").write_text(PATIENT)
     mark = tmp_path / "rank"
     starter = [sys.executable, "-c", STARTER, str(tmp_path / "patient.py"), str(mark)]
@@ -66,7 +69,7 @@ def test_sigterm_reaches_the_processes_and_waits_for_them(tmp_path):
 
 
 def run(tmp_path: Path, end: str) -> None:
-    """Run two processes that meet again and again, the second of which ends in some way."""
+    """Run two processes with repeated barriers. At the fourth step the second one executes `end`."""
     program = tmp_path / "program.py"
     program.write_text(PROGRAM.format(end=end))
     app = training_app("pretrain", 2, [])
@@ -76,21 +79,20 @@ def run(tmp_path: Path, end: str) -> None:
 
 
 @pytest.mark.slow
-def test_a_process_that_is_killed_ends_all_and_is_named(tmp_path, capfd):
+def test_the_error_names_the_process_that_was_killed(tmp_path, capfd):
     with pytest.raises(InputError, match=r"previts-pretrain failed: process 1 was killed by SIGKILL; often .* memory"):
         run(tmp_path, "os.kill(os.getpid(), signal.SIGKILL)")
-    # the other one says what it saw, without a traceback
-    said = capfd.readouterr().err
-    assert "Traceback" not in said
+    # The other process reports its error without a traceback.
+    assert "Traceback" not in capfd.readouterr().err
 
 
 @pytest.mark.slow
-def test_the_first_error_of_a_process_is_the_one_that_is_told(tmp_path, capfd):
+def test_the_error_is_that_of_the_first_process_that_failed(tmp_path, capfd):
     with pytest.raises(InputError, match=r"failed: process 1: the corpus is broken$"):
         run(tmp_path, "raise InputError('the corpus is broken')")
     assert "previts: process 1: the corpus is broken" in capfd.readouterr().err
 
 
 @pytest.mark.slow
-def test_success_is_silent(tmp_path):
+def test_success_raises_nothing(tmp_path):
     run(tmp_path, "pass")

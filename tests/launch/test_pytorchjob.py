@@ -1,6 +1,5 @@
-"""The PyTorchJob of an app, against the schema of the custom resource and torchrun's own reading of its environment."""
+"""The PyTorchJob of an app, compared with the schema of the custom resource."""
 
-import json
 import re
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ from torchx.specs import AppDef, Resource, Role
 
 from previts.errors import InputError
 from previts.launch.app import training_app
-from previts.launch.options import JobOptions, read_options
+from previts.launch.options import JobOptions
 from previts.launch.pytorchjob import job_name, materialise, spec_hash
 
 CRD = Path(__file__).parents[1] / "data" / "pytorchjobs.kubeflow.org.yaml"
@@ -26,7 +25,7 @@ def schema() -> dict[str, Any]:
 
 
 def faults(value: Any, schema: dict[str, Any], path: str) -> list[str]:
-    """Return where a value is not what a structural schema says, fields that a server would drop among it."""
+    """Return where a value violates a structural schema, including unknown fields, which a server would drop."""
     if schema.get("x-kubernetes-int-or-string"):
         return [] if isinstance(value, int | str) else [f"{path}: {value!r}"]
     if not isinstance(value, TYPES[schema["type"]]):
@@ -44,7 +43,7 @@ def faults(value: Any, schema: dict[str, Any], path: str) -> list[str]:
 
 def app(processes: int = 8, nodes: int = 2, gpus: int = 8, target: str = "s3://bucket/checkpoints/a-0123") -> AppDef:
     arguments = ["--row", "1/vgg/previts"]
-    return training_app("pretrain", processes, arguments, nodes, image=IMAGE, gpus=gpus, target=target)
+    return training_app("pretrain", processes, arguments, nodes=nodes, image=IMAGE, gpus=gpus, target=target)
 
 
 EVERYTHING = JobOptions(
@@ -65,12 +64,12 @@ EVERYTHING = JobOptions(
 
 @pytest.mark.parametrize("options", [JobOptions(), JobOptions(spot=True), EVERYTHING], ids=["plain", "spot", "all"])
 @pytest.mark.parametrize("nodes", [1, 2])
-def test_the_schema_of_the_resource_takes_the_job(schema, options, nodes):
+def test_a_job_is_valid_by_the_schema_of_the_resource(schema, options, nodes):
     owner = {"apiVersion": "argoproj.io/v1alpha1", "kind": "Workflow", "name": "run", "uid": "1"}
     assert faults(materialise(app(nodes=nodes), options, owner), schema, "job") == []
 
 
-def test_the_check_of_the_schema_sees_what_a_server_would_drop(schema):
+def test_the_schema_check_finds_wrong_types_and_unknown_fields(schema):
     job = materialise(app(), JobOptions())
     job["spec"]["nprocPerNode"] = 8
     job["spec"]["runPolicy"]["ttlSeconds"] = 1
@@ -80,13 +79,13 @@ def test_the_check_of_the_schema_sees_what_a_server_would_drop(schema):
     ]
 
 
-def test_sixteen_gpus_are_a_master_and_a_worker_that_end_together():
+def test_sixteen_gpus_are_a_master_and_a_worker_that_never_restart():
     job = materialise(app(), JobOptions())
     replicas = job["spec"]["pytorchReplicaSpecs"]
     assert {name: item["replicas"] for name, item in replicas.items()} == {"Master": 1, "Worker": 1}
     assert {item["restartPolicy"] for item in replicas.values()} == {"Never"}
     assert job["spec"]["nprocPerNode"] == "8"
-    # No limit of restarts: past one, the operator deletes the pods before anyone can see why they failed.
+    # Without backoffLimit: at that limit the operator deletes the pods, and with them the cause of the failure.
     policy = {"cleanPodPolicy": "Running", "ttlSecondsAfterFinished": 86400}
     assert job["spec"]["runPolicy"] == {**policy, "activeDeadlineSeconds": 604800}
     pod = replicas["Worker"]["template"]["spec"]
@@ -101,13 +100,13 @@ def test_sixteen_gpus_are_a_master_and_a_worker_that_end_together():
     assert pod["tolerations"] == [{"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}]
 
 
-def test_one_node_is_a_master_alone():
+def test_one_node_is_only_a_master():
     job = materialise(app(nodes=1), JobOptions())
     assert list(job["spec"]["pytorchReplicaSpecs"]) == ["Master"]
     assert "--standalone" in job["spec"]["pytorchReplicaSpecs"]["Master"]["template"]["spec"]["containers"][0]["args"]
 
 
-def test_spot_nodes_are_workers_alone_of_a_fixed_number():
+def test_a_spot_job_has_only_workers_and_a_fixed_size():
     job = materialise(app(), JobOptions(spot=True))
     elastic = job["spec"]["elasticPolicy"]
     assert list(job["spec"]["pytorchReplicaSpecs"]) == ["Worker"]
@@ -120,18 +119,18 @@ def test_spot_nodes_are_workers_alone_of_a_fixed_number():
     assert (elastic["rdzvBackend"], elastic["rdzvHost"]) == ("c10d", f"{job['metadata']['name']}-worker-0")
     assert job["spec"]["pytorchReplicaSpecs"]["Worker"]["restartPolicy"] == "OnFailure"
     assert job["spec"]["runPolicy"]["backoffLimit"] == 3
-    # Both for those that meet and for those that look for the place where they meet, which has a node of its own.
+    # One limit for the replicas that wait for the others, one for those that wait for the first replica.
     assert {item["key"] for item in elastic["rdzvConf"]} == {"join_timeout", "read_timeout"}
 
 
-def test_only_spot_jobs_go_to_nodes_that_are_taken_back():
+def test_only_spot_jobs_tolerate_spot_nodes():
     for spot in (False, True):
         job = materialise(app(), JobOptions(spot=spot))
         pod = job["spec"]["pytorchReplicaSpecs"]["Worker"]["template"]["spec"]
         assert ("cloud.google.com/gke-spot" in [item["key"] for item in pod["tolerations"]]) == spot
 
 
-def test_the_options_reach_their_places():
+def test_the_manifest_contains_the_options():
     job = materialise(app(), EVERYTHING)
     assert job["metadata"]["namespace"] == "team"
     assert job["metadata"]["labels"]["kueue.x-k8s.io/queue-name"] == "research"
@@ -148,18 +147,18 @@ def test_the_options_reach_their_places():
     assert [mount["mountPath"] for mount in container["volumeMounts"]] == ["/dev/shm", "/scratch"]
 
 
-def test_names_are_short_labels_that_say_what_is_written():
+def test_the_name_of_a_job_is_a_short_label_and_depends_only_on_its_target():
     name = job_name(app())
     assert re.fullmatch(r"[a-z]([-a-z0-9]*[a-z0-9])?", name)
     assert name.startswith("previts-pretrain-")
-    assert name == job_name(app(processes=4, nodes=4))  # how many train it does not matter: the folder is one
+    assert name == job_name(app(processes=4, nodes=4))  # the number of processes does not change the folder
     assert name != job_name(app(target="s3://bucket/checkpoints/b-0123"))
-    strange = AppDef("9 Very.Long_name of an app that someone else wrote", roles=[Role("r", IMAGE)])
-    assert len(job_name(strange)) <= 40
-    assert re.fullmatch(r"[a-z]([-a-z0-9]*[a-z0-9])?", job_name(strange))
+    other = AppDef("9 Very.Long_name of an app that someone else wrote", roles=[Role("r", IMAGE)])
+    assert len(job_name(other)) <= 40
+    assert re.fullmatch(r"[a-z]([-a-z0-9]*[a-z0-9])?", job_name(other))
 
 
-def test_the_hash_follows_what_runs_and_not_the_names_of_runs(monkeypatch):
+def test_the_hash_depends_on_the_specification_and_not_on_the_ids_of_runs(monkeypatch):
     def of(options: JobOptions | None = None, **changes: Any) -> str:
         return spec_hash(materialise(app(**changes), options or JobOptions())["spec"])
 
@@ -169,7 +168,7 @@ def test_the_hash_follows_what_runs_and_not_the_names_of_runs(monkeypatch):
     assert len({plain, of(JobOptions(shm="1Gi")), of(JobOptions(spot=True)), of(nodes=4), of(gpus=0)}) == 5
 
 
-def test_the_environment_is_passed_on_without_secrets_and_without_what_is_about_this_machine(monkeypatch):
+def test_the_environment_is_passed_on_without_secrets_and_settings_of_this_machine(monkeypatch):
     passed_on = {"MLFLOW_TRACKING_URI", "PREVITS_WORKERS", "AWS_ENDPOINT_URL", "AWS_DEFAULT_REGION"}
     kept = {"MLFLOW_TRACKING_PASSWORD", "PREVITS_ENGINE_PID", "HOME_X", "AWS_SECRET_ACCESS_KEY"}
     for name in passed_on | kept:
@@ -183,7 +182,7 @@ def test_the_environment_is_passed_on_without_secrets_and_without_what_is_about_
     assert not env & kept
 
 
-def test_a_mount_of_shared_memory_replaces_ours():
+def test_a_shared_memory_volume_of_the_options_replaces_the_default():
     options = JobOptions(
         volumes=[{"name": "dshm", "emptyDir": {}}], volume_mounts=[{"name": "dshm", "mountPath": "/dev/shm"}]
     )
@@ -191,46 +190,9 @@ def test_a_mount_of_shared_memory_replaces_ours():
     assert [volume["name"] for volume in pod["volumes"]] == ["dshm"]
 
 
-def test_what_is_no_job_is_refused():
+def test_an_app_without_an_image_or_with_two_roles_is_refused():
     with pytest.raises(InputError, match="needs a container image"):
         materialise(training_app("pretrain", 1, []), JobOptions())
     two = AppDef("two", roles=[Role("a", IMAGE, resource=Resource(1, 0, 1)), Role("b", IMAGE)])
     with pytest.raises(InputError, match="runs one role"):
         materialise(two, JobOptions())
-
-
-def test_options_are_read_from_texts_and_the_last_word_counts():
-    tolerations = [{"key": "spot", "operator": "Exists"}]
-    texts = ["spot=true", "shm=1Gi", f"tolerations={json.dumps(tolerations)}", "shm=2Gi", "image=host:5000/a=b"]
-    options = read_options(texts)
-    assert options == JobOptions(spot=True, shm="2Gi", tolerations=tolerations, image="host:5000/a=b")
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("spott=true", "did you mean 'spot'"),
-        ("spot", "expected key=value"),
-        ("spot=yes", "job option spot must be true or false, got 'yes'"),
-        ("restarts=-1", "restarts must be a whole number of 0 or more"),
-        ("restarts=true", "restarts must be a whole number"),
-        ("namespace=Team", "namespace must be a lower-case name"),
-        ("shm=lots", "shm must be a quantity such as 16Gi, got 'lots'"),
-        ("tolerations=[1]", "tolerations must be a JSON list of a JSON object"),
-        ("secrets=[{}]", "secrets must be a JSON list of text"),
-        ('resources={"limits": {"memory": "much"}}', "resources memory must be a quantity"),
-        ("processes_per_node=0", "processes_per_node must be 1 or more"),
-        ("lease_seconds=5", "lease_seconds must be 0, or 60 or more"),
-    ],
-)
-def test_an_option_that_cannot_be_is_named(text, message):
-    with pytest.raises(InputError, match=re.escape(message)):
-        read_options([text])
-
-
-def test_processes_fill_nodes():
-    assert JobOptions().nodes(16) == (2, 8)
-    assert JobOptions().nodes(4) == (1, 4)
-    assert JobOptions(resources={"limits": {"nvidia.com/gpu": "4"}}).nodes(16) == (4, 4)
-    with pytest.raises(InputError, match="12 processes do not fill nodes of 8"):
-        JobOptions().nodes(12)

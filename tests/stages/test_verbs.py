@@ -299,7 +299,7 @@ def test_torchx_and_the_pods_of_a_job_train_the_same_weights_as_the_local_launch
     def ways() -> Iterator[tuple[str, list[subprocess.Popen[bytes]]]]:
         root = str(tmp_path / "torchx")
         torchx = [sys.executable, "-m", "torchx.cli.main", "run", "-s", "local_cwd", "--workspace", "", "--wait"]
-        torchx += [f"{app.__file__}:train", "--verb", "pretrain", "--processes", "2", "--"]
+        torchx += [f"{app.__file__}:torchx_component", "--verb", "pretrain", "--processes", "2", "--"]
         yield root, [subprocess.Popen([*torchx, *row, "--root", root, "--set", *changed], env=environment)]
         for form, options in (("rigid", JobOptions()), ("spot", JobOptions(spot=True))):
             root = str(tmp_path / form)

@@ -26,7 +26,7 @@ import yaml
 
 SOURCE = Path(__file__).parents[1] / "controlplane"
 CRD = Path(__file__).parents[1] / "data" / "pytorchjobs.kubeflow.org.yaml"
-USERS = {"admin": "system:masters", "launcher": "", "reaper": "", "stranger": ""}
+USERS = {"admin": "system:masters", "launcher": "", "reaper": "", "guest": ""}
 CRDS = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
 
 

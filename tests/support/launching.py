@@ -1,4 +1,4 @@
-"""Helpers of the launcher tests: a namespace for each test, and scripts that play the life of a job."""
+"""Helpers of the launcher tests: a namespace for each test, and scripts for the course of a job."""
 
 import time
 from collections.abc import Callable
@@ -26,7 +26,7 @@ class Place:
 
     def app(self, *arguments: str) -> Any:
         target = str(self.marker.parent)
-        return training_app("pretrain", 8, arguments, 2, image="registry/train:1", gpus=8, target=target)
+        return training_app("pretrain", 8, arguments, nodes=2, image="registry/train:1", gpus=8, target=target)
 
     def name(self) -> str:
         return job_name(self.app())

@@ -1,4 +1,4 @@
-"""Plays the parts of a cluster that the tests lack: operator, scheduler, nodes and garbage collector."""
+"""A replacement for the parts of a cluster that the tests lack: operator, scheduler, nodes and garbage collector."""
 
 import os
 import subprocess

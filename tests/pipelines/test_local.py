@@ -1,6 +1,7 @@
 """The whole pipeline on the embedded engine: evaluations, repeated runs, and runs that were killed or failed."""
 
 import html
+import io
 import os
 import shutil
 import signal
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from pipelines import local
 from previts import demo
 from previts.config import paper
 from previts.stages import addresses
@@ -50,6 +52,27 @@ def command(world: Path, root: Path, *more: str) -> list[str]:
 def results(root: Path) -> dict[tuple[str, str], dict[str, object]]:
     found = [files.read_json(str(path)) for path in (root / "results").glob("*/result.json")]
     return {(item["row"], item["benchmark"]): item for item in found}
+
+
+def test_the_screen_shows_the_output_of_steps_and_the_log_has_every_line(capsys):
+    log = io.StringIO()
+    screen = local._Screen(log)
+    text = (
+        "10:00:00.000 - INFO - Executing task 'download'\n"
+        "[KFP Executor 2026-11-27] Looking for component\n"
+        "\x1b[96mdownloaded 3 vid"
+        "eos\x1b[0m\n"
+        "previts: 3 of the 9 videos failed:\n"
+        "  a: not found\n"
+        "10:00:01.000 - ERROR - Task 'download' finished with status FAILURE\n"
+    )
+    for start in range(0, len(text), 7):  # the engine prints parts of lines
+        screen.write(text[start : start + 7])
+    assert log.getvalue() == text
+    shown = capsys.readouterr().err.splitlines()
+    assert shown[1:4] == ["downloaded 3 videos", "previts: 3 of the 9 videos failed:", "  a: not found"]
+    assert not [line for line in shown if "KFP Executor" in line]
+    assert screen.causes == ["3 of the 9 videos failed:", "  a: not found"]
 
 
 @pytest.fixture(scope="module")

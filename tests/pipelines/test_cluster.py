@@ -1,0 +1,72 @@
+"""What the steps of the compiled pipelines request from a cluster."""
+
+from pathlib import Path
+
+import yaml
+from compiled_steps import PIPELINES, steps
+
+from pipelines.cluster import STEP_LABEL
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_every_step_has_a_label_a_user_a_deadline_and_a_scratch_folder():
+    for name, step in steps().items():
+        assert step["podMetadata"]["labels"][STEP_LABEL], name
+        assert step["securityContext"] == {"runAsGroup": "65532", "runAsNonRoot": True, "runAsUser": "65532"}, name
+        assert int(step["activeDeadlineSeconds"]) > 0
+        mounts = {mount["mountPath"]: mount for mount in step["emptyDirMounts"]}
+        assert mounts["/tmp"]["sizeLimit"]
+        assert ("/dev/shm" in mounts) == ("nodeSelector" in step), name
+    labels = [step["podMetadata"]["labels"][STEP_LABEL] for step in steps().values()]
+    assert labels.count("download") == 1
+
+
+def test_the_label_of_a_step_is_its_name_in_the_ui():
+    for path in PIPELINES:
+        pipeline, _ = yaml.safe_load_all(path.read_text())
+        for item in [pipeline["root"], *pipeline["components"].values()]:
+            for task in item.get("dag", {}).get("tasks", {}).values():
+                if executor := pipeline["components"][task["componentRef"]["name"]].get("executorLabel"):
+                    labels = steps()[executor]["podMetadata"]["labels"]
+                    assert labels[STEP_LABEL] == task["taskInfo"]["name"]
+
+
+def test_no_step_is_cached_and_only_steps_that_can_succeed_later_are_retried():
+    pipeline = yaml.safe_load((ROOT / "pipelines" / "previts_full.yaml").read_text().split("\n---\n")[0])
+    tasks = [task for item in pipeline["components"].values() for task in item.get("dag", {}).get("tasks", {}).items()]
+    tasks += pipeline["root"]["dag"]["tasks"].items()
+    run = [
+        (name, task) for name, task in tasks if "executorLabel" in pipeline["components"][task["componentRef"]["name"]]
+    ]
+    assert not [name for name, task in run if task["cachingOptions"].get("enableCache")]
+    assert {name for name, task in run if "retryPolicy" not in task} == {"check-evaluations", "close-run"}
+    executors = pipeline["deploymentSpec"]["executors"].values()
+    assert all(
+        {"cpuLimit", "memoryLimit", "cpuRequest", "memoryRequest"} <= set(e["container"]["resources"])
+        for e in executors
+    )
+
+
+def test_the_retries_of_a_step_leave_time_for_its_last_attempt():
+    # Argo counts the maximum duration of a step from its first start, and then ends an attempt that still runs.
+    for path in PIPELINES:
+        pipeline, _ = yaml.safe_load_all(path.read_text())
+        for item in [pipeline["root"], *pipeline["components"].values()]:
+            for name, task in item.get("dag", {}).get("tasks", {}).items():
+                if policy := task.get("retryPolicy"):
+                    executor = pipeline["components"][task["componentRef"]["name"]]["executorLabel"]
+                    attempts = policy["maxRetryCount"] + 1
+                    hours = int(steps()[executor]["activeDeadlineSeconds"]) / 3600
+                    assert int(policy["backoffMaxDuration"].rstrip("s")) / 3600 > attempts * hours, name
+
+
+def test_a_step_with_gpus_fits_the_smallest_node_with_a_gpu():
+    script = (ROOT / "k8s" / "overlays" / "gke" / "cluster.sh").read_text()
+    assert "pool l4 g2-standard-16 " in script
+    pipeline = yaml.safe_load((ROOT / "pipelines" / "previts_full.yaml").read_text().split("\n---\n")[0])
+    for executor in pipeline["deploymentSpec"]["executors"].values():
+        resources = executor["container"]["resources"]
+        if "accelerator" in resources:  # the node has 16 cores and 64 GiB; GKE keeps about 6 GiB
+            assert resources["cpuRequest"] <= 15
+            assert resources["memoryRequest"] * 1e9 <= 57 * 2**30
