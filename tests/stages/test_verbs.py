@@ -27,7 +27,7 @@ from previts.launch.options import JobOptions
 from previts.launch.pytorchjob import materialise
 from previts.media import masks, normalisation
 from previts.processes import workers
-from previts.stages import addresses, flow
+from previts.stages import addresses, flow, subprocess_evaluation
 from previts.storage import files, folders, tables, tensors
 
 SMALL = [
@@ -198,7 +198,7 @@ def test_the_run_log_holds_the_arm_with_its_numbers(made):
 
 
 def test_too_many_failures_stop_the_download_and_keep_what_was_stored(made, world, tmp_path):
-    with pytest.raises(InputError, match=r"3 of the 9 videos .* failed, more than 0.1 of them"):
+    with pytest.raises(InputError, match=r"3 of the 9 videos .* failed, more than the allowed share of 0.1"):
         stages.download(made["crawl"], str(tmp_path), "demo", SMALL, max_failure_fraction=0.1)
     stored = snapshot(str(tmp_path))
     videos = stages.download(made["crawl"], str(tmp_path), "demo", SMALL, max_failure_fraction=0.5)
@@ -237,7 +237,7 @@ def test_a_closing_step_tells_what_to_do_after_a_failure(tmp_path):
 
 
 def test_a_checkpoint_of_another_row_is_refused(made):
-    with pytest.raises(InputError, match=r"is of row 1/vgg/previts under profile demo, not what row 1/vgg/moco means"):
+    with pytest.raises(InputError, match=r"of row 1/vgg/previts with profile demo, not of row 1/vgg/moco"):
         stages.evaluate("1/vgg/moco", "davis", made["checkpoint"], made["data"], made["root"], "demo", SMALL)
 
 
@@ -345,7 +345,7 @@ def test_a_row_of_supervised_tracking_is_not_trained_on_other_tubes(made):
         lambda: stages.pretrain("6d/supervised", made["index"], made["root"], "demo", chosen),
         lambda: stages.report(["6d/supervised"], made["index"], [made["result"]], made["root"], "demo", chosen),
     ):
-        with pytest.raises(InputError, match=r"row 6d/supervised wants tubes of saliency\.method=supervised.* of rbd"):
+        with pytest.raises(InputError, match=r"row 6d/supervised needs tubes of saliency\.method=supervised.* of rbd"):
             verb()
 
 
@@ -356,7 +356,7 @@ def test_a_part_that_does_not_exist_is_refused_whether_or_not_the_whole_is_there
         lambda: stages.saliency(made["videos"], made["model"], made["root"], "demo", SMALL, part, parts),
         lambda: stages.track(made["videos"], made["saliency"], made["root"], "demo", SMALL, part, parts),
     ):
-        with pytest.raises(InputError, match=r"part must be in \[0, parts\)"):
+        with pytest.raises(InputError, match=r"part from 0 to parts - 1"):
             verb()
 
 
@@ -392,10 +392,10 @@ def test_a_failed_benchmark_is_a_result_with_its_reason_and_is_tried_again(made,
     root, data = made["root"], str(tmp_path)
     place = {"row": "1/vgg/previts", "checkpoint": made["checkpoint"], "data": data, "root": root}
     place |= {"profile": "demo", "set": SMALL}
-    failed = flow.evaluate_in_subprocess(benchmark="voc07", **place)
+    failed = subprocess_evaluation.evaluate_in_subprocess(benchmark="voc07", **place)
     with pytest.raises(InputError, match="cannot be read as an image"):
         stages.evaluate(benchmark="voc07", **place)
-    other = flow.evaluate_in_subprocess(benchmark="davis", **place)
+    other = subprocess_evaluation.evaluate_in_subprocess(benchmark="davis", **place)
     assert "VOC07 trainval" in capfd.readouterr().err  # what the process says is passed on
     report = stages.report(["1/vgg/previts"], made["index"], [failed, other], root, "demo", SMALL)
     page = files.read_bytes(files.join(report, "report.md")).decode()
@@ -404,7 +404,7 @@ def test_a_failed_benchmark_is_a_result_with_its_reason_and_is_tried_again(made,
     with pytest.raises(InputError, match=r"1 of 2 evaluations failed:\n  voc07 of .*cannot be read as an image"):
         flow.check_evaluations(report)
     picture.write_bytes(sound)
-    mended = flow.evaluate_in_subprocess(benchmark="voc07", **place)
+    mended = subprocess_evaluation.evaluate_in_subprocess(benchmark="voc07", **place)
     assert folders.read_manifest(mended).counts["voc07/map"] >= 0
     flow.check_evaluations(stages.report(["1/vgg/previts"], made["index"], [mended, other], root, "demo", SMALL))
 
@@ -421,9 +421,10 @@ def test_an_evaluation_that_ends_with_its_engine_has_not_failed(made, tmp_path):
     }
     step = """
 import json, sys
-from previts import cli, flow
-with cli.readable_errors():
-    flow.evaluate_in_subprocess(**json.loads(sys.argv[1]))
+from previts.processes.exits import readable_errors
+from previts.stages import subprocess_evaluation
+with readable_errors():
+    subprocess_evaluation.evaluate_in_subprocess(**json.loads(sys.argv[1]))
 """
     engine = subprocess.Popen(["sleep", "600"])
     environment = {**os.environ, workers.STARTED_BY: str(engine.pid)}
