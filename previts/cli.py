@@ -36,7 +36,8 @@ nothing if its result exists already.
   evaluate      checkpoint, dataset       -> numbers of one benchmark
   report        numbers                   -> page that compares the rows
 
-A row is a line of a table of the paper, with all its settings. The tools:
+A row is a line of a table of the paper, with all its settings. `previts show ROW` prints the settings, and
+`--set section.field=value` changes them. The tools:
 
   show          list the rows, tables and profiles, or print all settings of one row
   world         make a small synthetic world: videos and labelled datasets to try the pipeline on

@@ -45,7 +45,7 @@ def test_an_assignment_changes_one_field_and_nothing_else():
         ("optim.lr=fast", "a number"),
         ("augment.jitter=[1,2]", "a list of 4 numbers"),
         ("optim.batch_size=100", "multiple of objective.batch_norm_groups"),
-        ("sampling.constraint=none", "tracking where objective.attention_weight > 0"),
+        ("sampling.constraint=none", "tracking if objective.attention_weight > 0"),
         ("seed", "section.field=value"),
         ("evaluation.croop=3", "did you mean 'evaluation.crop'"),
     ],
