@@ -52,10 +52,7 @@ def test_rows_with_the_same_experiment_are_pretrained_once(place):
         ({"rows": ["7/x"]}, "there is no row"),
         ({"rows": []}, "no rows"),
         ({"benchmarks": ["voc"]}, "did you mean 'voc07'"),
-        (
-            {"benchmarks": []},
-            "needs a labelled dataset at .*imagenet",
-        ),  # by default, those of the paper
+        ({"benchmarks": []}, "needs a labelled dataset at .*imagenet"),  # the benchmarks of the paper
         ({"benchmarks": ["in9"]}, "needs a labelled dataset at .*in9"),
         ({"benchmarks": ["ucf101"]}, "has the image model, which ucf101 cannot evaluate"),
         ({"rows": ["1"]}, "--set 1/supervised:model.weights=URI"),
@@ -155,3 +152,10 @@ def test_missing_weights_are_reported_before_anything_is_downloaded(place):
     missing = [f"1/supervised:model.weights={place / 'nope.pt'}"]
     with pytest.raises(InputError, match=r"model\.weights: .*nope\.pt"):
         checked(place, rows=["1/random", "1/supervised"], benchmarks=["voc07"], set=missing)
+
+
+def test_the_closing_step_of_a_failed_run_says_what_to_do(tmp_path):
+    text = flow.close_run(str(tmp_path), "FAILED", "Task pretrain failed.")
+    assert "Task pretrain failed." in text
+    assert "same parameters" in text
+    assert "SUCCEEDED" in flow.close_run(str(tmp_path), "SUCCEEDED", "")
