@@ -20,10 +20,10 @@ def evaluate(
 ) -> str:
     """Evaluate one checkpoint on one benchmark; a failure is stored as a result and does not fail this step."""
     from components._step import run_stage
-    from previts.stages import flow
+    from previts.stages import subprocess_evaluation
 
     return run_stage(
-        lambda: flow.evaluate_in_subprocess(
+        lambda: subprocess_evaluation.evaluate_in_subprocess(
             row=row,
             benchmark=benchmark,
             checkpoint=checkpoint,

@@ -1,4 +1,4 @@
-"""`python -m previts` is the command line."""
+"""The entry point of `python -m previts`, which runs the command line."""
 
 from previts.cli import main
 

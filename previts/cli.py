@@ -1,11 +1,13 @@
-"""The command line: every verb of `stages` as a subcommand, and tools for a person who wants to see something.
+"""The command line: a subcommand for each verb of `stages`, and tools that show data and results.
 
-The process prints the URI that a verb made on standard output, and everything else on standard error.
+A verb prints the URI of its result on standard output. All other messages go to standard error.
 """
 
 from collections.abc import Callable, Sequence
+from typing import Annotated
 
 import tyro
+from tyro.conf import Positional, arg
 
 from previts import stages
 from previts.config import paper
@@ -22,47 +24,54 @@ from previts.storage.fingerprints import plain
 FLOW = """\
 PreViTS: visual representations from unlabelled video, pretrained with tracking supervision.
 
-The verbs in order; each prints the URI that the next one takes, and does nothing where its result is already there:
+The verbs, in the order of a run. Each prints the URI of its result, which is an input of later verbs. A verb does
+nothing if its result exists already.
 
-  download      crawl of videos           -> videos of one size and rate, in shards
+  download      list of videos            -> videos of one size and frame rate, in shards
   fit_saliency  videos                    -> saliency model
   saliency      videos, model             -> salient regions on every k-th frame
-  track         videos, regions           -> one tube a video: the object, followed
-  index         videos, tubes             -> which frames may be sampled
-  pretrain      row of a table, index     -> checkpoint
-  evaluate      checkpoint, labelled set  -> numbers
-  report        numbers                   -> a page to read
+  track         videos, regions           -> one tube a video: the mask of its object through time
+  index         videos, tubes             -> table of the frames that may be sampled
+  pretrain      row of a table, index     -> checkpoint of an encoder
+  evaluate      checkpoint, dataset       -> numbers of one benchmark
+  report        numbers                   -> page that compares the rows
 
-  show          what the tables, rows and profiles are; one row in full
-  world         a small synthetic world to try all of it on
-  look          one video, any file or a stored one: its saliency and its tube as pictures
-  quality       an index: how good its tubes look without labels, and what a filter would keep
-  variants      images with masks: objects and backgrounds taken apart, as the Backgrounds Challenge does
+A row is a line of a table of the paper, with all its settings. `previts show ROW` prints the settings, and
+`--set section.field=value` changes them. The tools:
 
-The whole flow in one command: `python -m pipelines run-local --help`.
-Set PREVITS_TRACEBACK=1 to see where an error came from.
+  show          list the rows, tables and profiles, or print all settings of one row
+  world         make a small synthetic world: videos and labelled datasets to try the pipeline on
+  look          draw the saliency and the tube of one video
+  quality       print how good the tubes of an index look, judged without labels
+  variants      make the eight variants of the Backgrounds Challenge from images and masks
+
+To run all verbs with one command, see `python -m pipelines run-local --help`.
+
+With PREVITS_TRACEBACK=1, an error also prints its traceback.
 """
 
 
-def show(row: tyro.conf.Positional[str] = "", profile: str = "paper", set: Sequence[str] = ()) -> str:
-    """Print the rows of the paper's tables, or one row in full.
+def show(
+    row: Annotated[Positional[str], arg(metavar="ROW")] = "", profile: str = "paper", set: Sequence[str] = ()
+) -> str:
+    """List the rows of the paper's tables, or print all settings of one row.
 
     Args:
-        row: Name of a row, such as 1/vgg/previts; nothing lists all.
+        row: Name of a row, such as 1/vgg/previts. Without it, all rows are listed.
         profile: Size of the run: paper or demo.
-        set: One-off changes, such as sampling.min_overlap=0.2.
+        set: Settings to change, such as sampling.min_overlap=0.2.
     """
     if not row:
-        lines = [f"{'row':<22} {'what it is':<42} {'evaluated on':<24} paper's voc07 mAP"]
+        lines = [f"{'row':<22} {'title':<42} {'benchmarks':<24} paper's voc07 mAP"]
         for item in paper.ROWS.values():
             reported = item.reported.get("voc07/map", "-")
             lines.append(f"{item.name:<22} {item.title:<42} {' '.join(item.benchmarks):<24} {reported}")
-        lines.append(f"\ntables: {' '.join(paper.TABLES)} (a table's name stands for all its rows)")
+        lines.append(f"\ntables: {' '.join(paper.TABLES)} (the name of a table stands for all its rows)")
         lines += [f"profile {item.name}: {item.title}" for item in PROFILES.values()]
         return "\n".join(lines)
     found = paper.find_row(row)
     plan = plain(paper.resolve(row, profile, set))
-    lines = [f"{found.name}: {found.title} (profile {profile})", f"evaluated on: {', '.join(found.benchmarks)}"]
+    lines = [f"{found.name}: {found.title} (profile {profile})", f"benchmarks: {', '.join(found.benchmarks)}"]
     lines += [
         f"  {path:<34} {'(empty)' if value == '' else value}"
         for path, value in flatten({**plan["experiment"], "evaluation": plan["evaluation"]}).items()
@@ -73,7 +82,7 @@ def show(row: tyro.conf.Positional[str] = "", profile: str = "paper", set: Seque
 
 
 def look(
-    video: tyro.conf.Positional[str],
+    video: Annotated[Positional[str], arg(metavar="VIDEO")],
     index: str = "",
     out: str = "",
     model: str = "",
@@ -83,18 +92,18 @@ def look(
     end_seconds: float | None = None,
     frames: int = 8,
 ) -> str:
-    """Show what saliency and tracking make of one video: a contact sheet and the video with its tube.
+    """Draw the saliency and the tube of one video: a contact sheet, and the video with its tube.
 
     Args:
-        video: Path or URI of any video; with --index the id of a stored one, which is shown as it was stored.
+        video: Path or URI of any video. With --index, the id of a video of that index, shown as it was stored.
         index: URI that `index` returned.
-        out: Folder for sheet.png and overlay.mp4; look-NAME by default.
-        model: URI that `fit_saliency` returned; without it a handcrafted prior, rbd if --set names no other.
+        out: Folder for sheet.png and overlay.mp4. The default is look-NAME.
+        model: URI that `fit_saliency` returned. Without it, a handcrafted prior is used: rbd, or the one in --set.
         profile: Size of the run: paper or demo.
-        set: One-off changes, such as saliency.method=mc track.max_age=5.
-        start_seconds: Where to begin in the file.
-        end_seconds: Where to stop; half a minute after the start by default.
-        frames: Rows of the contact sheet.
+        set: Settings to change, such as saliency.method=mc track.max_age=5.
+        start_seconds: Start of the window in the file.
+        end_seconds: End of the window in the file. The default is 30 seconds after its start.
+        frames: Number of frames on the contact sheet, one a row.
     """
     from previts.look import folder_for, look_at_file, look_at_stored
 
@@ -103,16 +112,17 @@ def look(
     out = out or folder_for(video)
     if not index:
         experiment = _with_saliency(model, profile, set)
-        return look_at_file(video, out, experiment, model, start_seconds, end_seconds, frames)
+        return look_at_file(video, out, experiment, model, start=start_seconds, end=end_seconds, frames=frames)
     if model or set or start_seconds is not None or end_seconds is not None:
         raise InputError(
-            "with --index a video is shown as it was stored; to try another --model, --set or window, give its file"
+            "with --index a video is shown as it was stored: leave out --model, --set and the window, or give the file "
+            "of the video instead of --index"
         )
     return look_at_stored(index, video, out, frames)
 
 
 def _with_saliency(model: str, profile: str, set: Sequence[str]) -> Experiment:
-    """Return the experiment with a model's method, or without a model the prior that was chosen, else rbd."""
+    """Return the experiment with the method of a model, or without a model with the chosen prior, rbd by default."""
     if model:
         finished(model, "saliency_model")
     if not any(item.startswith("saliency.method=") for item in set):
@@ -126,13 +136,13 @@ def _with_saliency(model: str, profile: str, set: Sequence[str]) -> Experiment:
     return experiment
 
 
-def quality(index: tyro.conf.Positional[str], out: str = "", worst: int = 5) -> str:
-    """Show how good the tubes of a crawl look without labels, and what each threshold of a filter would keep.
+def quality(index: Annotated[Positional[str], arg(metavar="INDEX")], out: str = "", worst: int = 5) -> str:
+    """Print how good the tubes of an index look, judged without labels, and what each filter threshold would keep.
 
     Args:
         index: URI that `index` returned.
-        out: A CSV file for the numbers of every video.
-        worst: How many of the weakest videos to name.
+        out: CSV file to write the numbers of every video to.
+        worst: Number of the weakest videos to list.
     """
     from previts.corpus.index_table import read_quality
     from previts.corpus.quality import describe, to_csv
@@ -146,15 +156,18 @@ def quality(index: tyro.conf.Positional[str], out: str = "", worst: int = 5) -> 
 
 
 def variants(
-    images: tyro.conf.Positional[str], masks: tyro.conf.Positional[str], out: tyro.conf.Positional[str], seed: int = 0
+    images: Annotated[Positional[str], arg(metavar="IMAGES")],
+    masks: Annotated[Positional[str], arg(metavar="MASKS")],
+    out: Annotated[Positional[str], arg(metavar="OUT")],
+    seed: int = 0,
 ) -> str:
-    """Take objects and backgrounds of images apart, as the Backgrounds Challenge does: eight variants of each image.
+    """Make the eight variants of the Backgrounds Challenge from images and the masks of their objects.
 
     Args:
-        images: Folder of <class>/<image>.
-        masks: Folder of <class>/<image>.png, of the images' sizes; what is not 0 is object.
+        images: Folder with <class>/<image>.
+        masks: Folder with <class>/<image>.png, each of the size of its image. Pixels that are not 0 are the object.
         out: Folder for <variant>/val/<class>/<image>, fg_mask/val and manifest.csv.
-        seed: Decides which backgrounds the mixed variants take.
+        seed: Seed that selects the backgrounds of the mixed variants.
     """
     from previts.evals.backgrounds import variant_folders
 
@@ -183,7 +196,7 @@ TOOLS: dict[str, Callable[..., str]] = {
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run one subcommand; what a person can mend is told on one screen, without a traceback."""
+    """Run one subcommand; an error that the user can fix is printed without a traceback."""
     with readable_errors():
         commands = {**VERBS, **TOOLS}
         print(tyro.extras.subcommand_cli_from_dict(commands, prog="previts", description=FLOW, args=arguments))

@@ -1,20 +1,20 @@
-"""The exceptions for what is not our fault: input that a person can mend, and videos that cannot be used.
+"""The exceptions of the project: errors that the user can fix, and videos that cannot be used.
 
-The command line prints an `InputError` on one screen, cause first, remedy second, and exits with 2; a `VideoError`
-becomes a row of a shard's table. Every other exception is a fault of ours and keeps its traceback.
+The command line prints an `InputError` without a traceback and exits with 2. A `VideoError` becomes a row in the table
+of its shard.
 """
 
 
 class InputError(ValueError):
-    """What was given cannot be used: says which file or field, what was found, what is allowed, what to do."""
+    """An input that cannot be used; the message names the file or field, what was found, and what to do."""
 
 
 class VideoError(Exception):
-    """A video that cannot be used, with one readable reason: it becomes a row of the shard's table."""
+    """A video that cannot be used; the message is its reason in the table of its shard."""
 
 
 class FetchError(VideoError):
-    """A video that did not arrive; `retryable` says whether it may arrive another day."""
+    """A video that could not be fetched; `retryable` is true if the cause may be temporary."""
 
     def __init__(self, reason: str, *, retryable: bool) -> None:
         super().__init__(reason)

@@ -1,7 +1,7 @@
-"""One video looked at closely: what each saliency prior says, which regions were salient, and the tube that came of it.
+"""Images of one video: the map of each saliency prior, the salient regions and the tube.
 
-PreViTS section 3.2 for a single video. A file goes the way of a crawl of one video, through the same code; a stored
-video is shown as it was stored. Decides nothing.
+PreViTS section 3.2 for a single video. A file is processed like a crawl of one video, by the same code. A video of an
+index is shown as it was stored. This module stores no result of a stage.
 """
 
 import os
@@ -30,13 +30,13 @@ from previts.saliency.priors import prior_maps
 from previts.storage import files, folders
 from previts.tracking import tracker
 
-WINDOW_SECONDS = 30.0  # of a file, where no end is given
+WINDOW_SECONDS = 30.0  # length of the window of a file if no end is given
 SHEET, OVERLAY = "sheet.png", "overlay.mp4"
 
 
 @dataclass(frozen=True)
 class Stages:
-    """The folders that hold one video at each stage, its row, and how its saliency was found."""
+    """The output of each stage for one video, the video's row of the index, and the saliency settings."""
 
     videos: str
     saliency: str
@@ -47,31 +47,40 @@ class Stages:
 
 
 def look_at_file(
-    source: str, out: str, experiment: Experiment, model: str, start: float | None, end: float | None, frames: int
+    source: str,
+    out: str,
+    experiment: Experiment,
+    model: str,
+    *,
+    start: float | None,
+    end: float | None,
+    frames: int,
 ) -> str:
-    """Write the contact sheet and the overlay of any video and return an account of it.
+    """Write the contact sheet and the overlay of any video, and return a description of it.
 
     Args:
-        source: Path or URI of the video; it is fetched and decoded as one of a crawl.
+        source: Path or URI of the video. It is fetched and decoded like a video of a crawl.
         out: Folder for the two files.
-        experiment: How videos are stored, what is salient, how it is followed.
-        model: URI of the saliency model; a handcrafted prior needs none.
-        start: Where to begin, in seconds; None is the start of the video.
-        end: Where to stop; None is after half a minute.
-        frames: Rows of the contact sheet.
+        experiment: Settings of the stored video, of the saliency and of the tracker.
+        model: URI of the saliency model; not used by a handcrafted prior.
+        start: Start of the window in seconds; None is the start of the video.
+        end: End of the window in seconds; None is `WINDOW_SECONDS` after its start.
+        frames: Number of frames on the contact sheet, one a row.
 
     Raises:
-        InputError: If the video cannot be used.
+        InputError: If the window is empty or the video cannot be used.
     """
     if end is None:
         end = (start or 0.0) + WINDOW_SECONDS
     if (start is not None and start < 0) or end <= (start or 0.0):
-        raise InputError(f"the window must be start < end from 0 on, got {start or 0:g} to {end:g} s")
+        raise InputError(
+            f"--start-seconds must be 0 or more and less than --end-seconds, got {start or 0:g} and {end:g}"
+        )
     with tempfile.TemporaryDirectory(prefix="previts-") as root:
         videos, saliency, tracked = (files.join(root, stage) for stage in ("videos", "saliency", "tubes"))
         (made,) = shards.build_shard([CrawlItem("video", source, start, end, "", "")], 0, videos, experiment.video)
         if made.status != "ok":
-            stored = "; a stored video is named by its id together with --index" if "no such" in made.error else ""
+            stored = "; to look at a stored video, give its id and --index" if "no such" in made.error else ""
             raise InputError(f"{source}: {made.error}{stored}")
         predict.predict_shard(videos, model, 0, experiment.saliency, saliency)
         tracker.track_shard(videos, saliency, 0, experiment.track, tracked)
@@ -82,12 +91,18 @@ def look_at_file(
 
 
 def look_at_stored(index_uri: str, video_id: str, out: str, frames: int) -> str:
-    """Write the contact sheet and the overlay of a video of an index, as it was stored; see `look_at_file`.
+    """Write the contact sheet and the overlay of a video of an index as it was stored, and return a description of it.
 
-    A video that the filter left out can be looked at too.
+    The video may also be one that the filter left out.
+
+    Args:
+        index_uri: URI of the index.
+        video_id: Id of the video.
+        out: Folder for the two files.
+        frames: Number of frames on the contact sheet, one a row.
 
     Raises:
-        InputError: If there is no such video, or a stage that it came through is gone.
+        InputError: If the index has no such video, or the output of an earlier stage was deleted.
     """
     row = index_table.find_video(index_uri, video_id)
     manifest = folders.read_manifest(index_uri)
@@ -96,12 +111,12 @@ def look_at_stored(index_uri: str, video_id: str, out: str, frames: int) -> str:
     config = SaliencyConfig(**found.decided["saliency"])
     stages = Stages(manifest.inputs["videos"], saliency, manifest.inputs["tubes"], found.inputs["model"], config, row)
     (judged,) = (item for item in index_table.read_quality(index_uri) if item.video_id == video_id)
-    left_out = f", left out of it by filter.{quality.REASONS[judged.reason]}" if judged.reason else ""
+    left_out = f", left out by filter.{quality.REASONS[judged.reason]}" if judged.reason else ""
     return _look(stages, out, frames, f"{video_id} of {index_uri}{left_out}")
 
 
 def folder_for(name: str) -> str:
-    """Return the name of a folder for what is found about a video."""
+    """Return the default name of the output folder for a video."""
     stem = re.sub(r"\.\w{1,5}$", "", name.rstrip("/").rsplit("/", 1)[-1])
     return "look-" + (re.sub(r"[^A-Za-z0-9._-]+", "-", stem).strip("-.") or "video")
 
@@ -113,17 +128,17 @@ def _look(stages: Stages, out: str, frames: int, name: str) -> str:
     chosen = np.unique(np.linspace(0, len(salient) - 1, frames).round().astype(int))
     files.check_writable(out)
     sheet, overlay = files.join(out, SHEET), files.join(out, OVERLAY)
-    # On small matrices threads of BLAS only wait for each other, see `predict.predict_shard`.
+    # On small matrices the threads of BLAS wait for each other, see `predict.predict_shard`.
     with _local(sheet) as path, threadpool_limits(limits=1, user_api="blas"):
         Image.fromarray(_sheet(stages, [salient[place] for place in chosen], tube)).save(path)
     with _local(overlay) as path:
         normalisation.encode_video(_overlay(stages, tube), row.fps, path)
-    return "\n".join([f"contact sheet  {sheet}", f"overlay        {overlay}", *_account(stages, tube, name)])
+    return "\n".join([f"contact sheet  {sheet}", f"overlay        {overlay}", *_describe(stages, tube, name)])
 
 
 @contextmanager
 def _local(uri: str) -> Iterator[str]:
-    """Give a path to write to, and put what was written there to `uri`."""
+    """Yield a local path to write to, and upload the file to `uri` at the end."""
     with tempfile.TemporaryDirectory(prefix="previts-") as folder:
         path = os.path.join(folder, uri.rsplit("/", 1)[-1])
         yield path
@@ -131,7 +146,7 @@ def _local(uri: str) -> Iterator[str]:
 
 
 def _sheet(stages: Stages, salient: Sequence[SaliencyRecord], tube: Tube) -> drawing.Array:
-    """Return a row for each of some key frames: the frame, the priors, the chosen map, the mask and the tube."""
+    """Draw one row for each key frame: the frame, the map of each prior and of the model, the mask and the tube."""
     keys = [item.frame for item in salient]
     images_THWC = _read(stages, keys)
     method = stages.config.method
@@ -144,10 +159,9 @@ def _sheet(stages: Stages, salient: Sequence[SaliencyRecord], tube: Tube) -> dra
         if maps_THW is not None:
             found[method] = maps_THW[place]
         small = drawing.resize(image)
-        pictures = [drawing.heat(drawing.resize_map(found[name], small)) for name in found]
         line = [
             small,
-            *pictures,
+            *(drawing.heat(drawing.resize_map(found[name], small)) for name in found),
             drawing.only(small, np.asarray(item.masks().any(axis=0))),
             drawing.with_tube(small, tube.mask(item.frame), _absent(stages.row, item.frame)),
         ]
@@ -164,7 +178,7 @@ def _read(stages: Stages, frames: list[int]) -> drawing.Array:
 
 
 def _overlay(stages: Stages, tube: Tube) -> Iterator[drawing.Array]:
-    """Yield every frame with the tube on it, some frames in memory at a time."""
+    """Yield every frame with the tube drawn on it; only `predict.FRAMES_AT_ONCE` frames are in memory at a time."""
     row = stages.row
     for start in range(0, row.num_frames, predict.FRAMES_AT_ONCE):
         frames = list(range(start, min(start + predict.FRAMES_AT_ONCE, row.num_frames)))
@@ -174,31 +188,31 @@ def _overlay(stages: Stages, tube: Tube) -> Iterator[drawing.Array]:
 
 
 def _absent(row: IndexRecord, frame: int) -> str:
-    """Return what to say of a frame without a tube."""
+    """Return the label of a frame in which the tube is empty."""
     return "no tube" if not row.spans else "not yet" if frame < row.spans[0][0] else "lost"
 
 
-def _account(stages: Stages, tube: Tube, name: str) -> list[str]:
-    row, figures = stages.row, index_table.quality_of(stages.row)
+def _describe(stages: Stages, tube: Tube, name: str) -> list[str]:
+    row, judged = stages.row, index_table.quality_of(stages.row)
     size = f"{row.num_frames} frames of {row.width} x {row.height} at {row.fps:g} a second"
     every = "every frame" if stages.config.every == 1 else f"1 frame in {stages.config.every}"
     lines = [
-        f"video          {name}: {figures.seconds:.1f} s, {size}",
+        f"video          {name}: {judged.seconds:.1f} s, {size}",
         f"saliency       {stages.config.method} on {every}, threshold {stages.config.threshold:g}",
     ]
-    if figures.tube_seconds:
+    if judged.tube_seconds:
         areas = [sum(counts[1::2]) / (row.height * row.width) for counts in tube.key_counts]
-        end = "held to the end" if figures.lost_seconds is None else f"lost for good at {figures.lost_seconds:.1f} s"
+        end = "visible at the end" if judged.lost_seconds is None else f"lost for good at {judged.lost_seconds:.1f} s"
         lines += [
-            f"tube           visible {figures.tube_seconds:.1f} of {figures.seconds:.1f} s ({figures.held:.0%}), in "
+            f"tube           visible {judged.tube_seconds:.1f} of {judged.seconds:.1f} s ({judged.held:.0%}), in "
             f"{len(row.spans)} {'span' if len(row.spans) == 1 else 'spans'}; {end}",
             f"area           {row.mean_area:.1%} of the frame on average, from {min(areas):.1%} to {max(areas):.1%}",
-            f"edge           touched in {row.border_share:.0%} of its key frames",
+            f"edge           the tube touches the border in {row.border_share:.0%} of its key frames",
         ]
     elif stages.config.method == "none":
-        lines.append("tube           none: saliency.method=none looks for nothing")
+        lines.append("tube           none: with saliency.method=none no region is salient")
     else:
-        lines.append("tube           none: no salient region is large enough to be followed")
+        lines.append("tube           none: no salient region is large enough to be tracked")
     if row.agreement is not None:
         lines.append(f"agreement      {row.agreement:.2f} among the handcrafted priors, on the first frame")
     return lines

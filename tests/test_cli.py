@@ -69,9 +69,9 @@ MISTAKES = {
     ),
     "empty manifest": ("download --crawl {0}/empty.csv --root {0}/r", ["empty.csv", "at least one video"]),
     "empty folder": ("download --crawl {0}/empty --root {0}/r", ["empty", "video"]),
-    "every video bad": ("download --crawl {0}/bad.csv --root {0}/r", ["3 of the 3 videos", "Mend the crawl"]),
+    "every video bad": ("download --crawl {0}/bad.csv --root {0}/r", ["3 of the 3 videos", "Fix the crawl"]),
     "unwritable root": ("world --root /dev/null/root", ["/dev/null/root", "choose a root"]),
-    "impossible part": ("download --crawl {0}/bad.csv --root {0}/r --part 3 --parts 2", ["part must be in [0, parts)"]),
+    "impossible part": ("download --crawl {0}/bad.csv --root {0}/r --part 3 --parts 2", ["part from 0 to parts - 1"]),
     "unknown launcher": (
         "pretrain --row 1/vgg/previts --index {0}/i --root {0}/r --launcher moon",
         ["'moon'", "allowed: local, pytorchjob"],
@@ -98,7 +98,7 @@ MISTAKES = {
     ),
     "look at a stored video in another way": (
         "look a --index {1} --set saliency.method=mc",
-        ["shown as it was stored", "give its file"],
+        ["shown as it was stored", "give the file"],
     ),
     "quality of what is no index": (
         "quality {1}",

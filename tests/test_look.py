@@ -45,7 +45,7 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def seen(clip: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     out = tmp_path_factory.mktemp("seen") / "out"
     experiment = paper.resolve(None, "demo", SET).experiment
-    return out, look.look_at_file(str(clip), str(out), experiment, "", None, None, 5)
+    return out, look.look_at_file(str(clip), str(out), experiment, "", start=None, end=None, frames=5)
 
 
 def test_the_overlay_tints_the_object_and_greys_what_is_lost(seen):
@@ -105,28 +105,30 @@ def test_a_stored_video_looks_like_its_file(seen, clip, tmp_path):
 
 def test_a_window_is_a_part_of_the_video(clip, tmp_path):
     experiment = paper.resolve(None, "demo", SET).experiment
-    account = look.look_at_file(str(clip), str(tmp_path), experiment, "", 0.5, 1.5, 3)
+    account = look.look_at_file(str(clip), str(tmp_path), experiment, "", start=0.5, end=1.5, frames=3)
     assert f"{clip} from 0.5 s to 1.5 s: 1.0 s, 12 frames" in account
     shown = decode_file(str(tmp_path / look.OVERLAY))
     np.testing.assert_allclose(shown[0][:10].mean(axis=(0, 1)), picture(6)[:10].mean(axis=(0, 1)), atol=4)
     for start, end in ((1.0, 1.0), (-1.0, 2.0)):
-        with pytest.raises(InputError, match="start < end"):
-            look.look_at_file(str(clip), str(tmp_path), experiment, "", start, end, 3)
+        with pytest.raises(InputError, match="less than --end-seconds"):
+            look.look_at_file(str(clip), str(tmp_path), experiment, "", start=start, end=end, frames=3)
 
 
 def test_what_is_no_video_is_told_and_leaves_nothing(tmp_path):
     experiment = paper.resolve(None, "demo", SET).experiment
     (tmp_path / "page.mp4").write_text("<html>not a video</html>")
-    for name, why in (("page.mp4", "a web page, not a video"), ("gone.mp4", "no such file; a stored video is named")):
+    for name, why in (("page.mp4", "a web page, not a video"), ("gone.mp4", "no such file; to look at a stored video")):
         with pytest.raises(InputError, match=why):
-            look.look_at_file(str(tmp_path / name), str(tmp_path / "out"), experiment, "", None, None, 3)
+            look.look_at_file(
+                str(tmp_path / name), str(tmp_path / "out"), experiment, "", start=None, end=None, frames=3
+            )
     assert not (tmp_path / "out").exists()
 
 
 def test_pictures_may_go_to_any_store(clip):
     experiment = paper.resolve(None, "demo", [*SET, "saliency.method=none"]).experiment
-    account = look.look_at_file(str(clip), "memory://looked", experiment, "", None, None, 3)
-    assert "none: saliency.method=none looks for nothing" in account
+    account = look.look_at_file(str(clip), "memory://looked", experiment, "", start=None, end=None, frames=3)
+    assert "none: with saliency.method=none no region is salient" in account
     assert files.names("memory://looked") == [look.OVERLAY, look.SHEET]
 
 
@@ -163,4 +165,4 @@ def test_a_video_that_a_filter_left_out_says_so(clip, tmp_path):
     assert "left out" not in look.look_at_stored(index, row.video_id, str(tmp_path / "out"), 2)
     judged = [replace(row, reason="large")]
     tables.write_records(files.join(index, index_table.QUALITY), Quality, judged)
-    assert "left out of it by filter.max_area" in look.look_at_stored(index, row.video_id, str(tmp_path / "out"), 2)
+    assert "left out by filter.max_area" in look.look_at_stored(index, row.video_id, str(tmp_path / "out"), 2)

@@ -1,1 +1,1 @@
-"""Decisions: experiments, evaluation protocols, benchmarks, the paper's rows, profiles."""
+"""The settings that decide results: experiments, evaluations, benchmarks, the rows of the paper and the profiles."""

@@ -1,7 +1,6 @@
-"""The benchmarks, the datasets and settings that each reads, and the type of their results.
+"""The benchmarks: the datasets and settings that each reads, and the models that it accepts.
 
-PreViTS sections 4.2 to 4.5 and 4.7; the settings are `evaluation.EvaluationConfig`. Declarations only: no module here
-reads a file or loads torch.
+PreViTS sections 4.2 to 4.5 and 4.7. The settings are `evaluation.EvaluationConfig`; the code is in `previts.evals`.
 """
 
 from collections.abc import Iterable
@@ -13,11 +12,11 @@ from previts.errors import InputError
 
 @dataclass(frozen=True)
 class Benchmark:
-    """A benchmark: the folders of its datasets, the settings that it reads, and the models that it accepts.
+    """A benchmark.
 
     Attributes:
-        folders: In the folder of the labelled datasets; the first is the benchmark's own.
-        sections: Of `EvaluationConfig`, in addition to the fields that all benchmarks share.
+        folders: Names of its folders in the folder of the labelled datasets, the benchmark's own folder first.
+        sections: Sections of `EvaluationConfig` that it reads, in addition to the fields that all benchmarks share.
         images: Whether it accepts image models.
         clips: Whether it accepts video models.
         shared: Whether it has a long training that several processes can share.
@@ -43,7 +42,7 @@ BENCHMARKS = {
     "jhmdb": Benchmark(("jhmdb", "ucf101"), ("actions", "backgrounds"), images=False, clips=True, shared=True),
     "minikinetics": Benchmark(("minikinetics",), ("actions", "backgrounds"), images=False, clips=True, shared=True),
 }
-# Next to the variants of the Backgrounds Challenge: maps each of the 1000 ImageNet classes to one of the nine.
+# File next to the variants of the Backgrounds Challenge: maps the 1000 classes of ImageNet to its nine classes.
 CLASS_MAP = "in_to_in9.json"
 
 

@@ -1,7 +1,7 @@
-"""Settings of the evaluations: the protocols of the benchmarks' authors, made smaller only by a profile.
+"""The settings of the evaluations, by default the protocols of the benchmarks' authors.
 
-PreViTS sections 4.2 to 4.5. `evals/protocol.py` states which benchmarks read each section below; a section decides only
-their results. Plain data without heavy imports.
+PreViTS sections 4.2 to 4.5. `benchmarks.py` states which benchmarks read each section below. A section decides only the
+results of these benchmarks. This module imports nothing heavy.
 """
 
 from dataclasses import dataclass, field
@@ -9,7 +9,7 @@ from typing import Literal
 
 from previts.config.fields import require
 
-SIDE_STEP = 32  # pixels, between the sizes at which a detector is trained
+SIDE_STEP = 32  # pixels between the image sizes that a detector is trained at
 
 
 @dataclass(frozen=True)
@@ -23,12 +23,12 @@ class SvmConfig:
 class LinearConfig:
     """Softmax regression on frozen features: ImageNet-1k, and the head of the Backgrounds Challenge (section 4.2).
 
-    Paper: follows VirTex and CAST, which differ. "moco", which CAST uses too: rate 30, a tenth after 60 % and 80 % of
-    the epochs; "virtex": rate 0.3 with a cosine over all steps. Neither has weight decay.
+    Paper: follows VirTex and CAST, which differ. "moco", which CAST uses too, has a rate of 30, divided by ten after
+    60 % and 80 % of the epochs. "virtex" has a rate of 0.3 with a cosine over all steps. Neither has weight decay.
     """
 
     recipe: Literal["moco", "virtex"] = "moco"
-    epochs: int = 100  # more for cached features of a small set, see evals/linear.py
+    epochs: int = 100  # more for cached features of a small dataset, see `evals/imagenet.py`
     # "fresh": random crops, encoded in every epoch; "cached": one centre crop per image, encoded once
     views: Literal["cached", "fresh"] = "fresh"
 
@@ -38,7 +38,7 @@ class LinearConfig:
 
 @dataclass(frozen=True)
 class DavisConfig:
-    """Attention as a tracker: DAVIS-2016 (section 4.5)."""
+    """Tracking of an object by the encoder's attention: DAVIS-2016 (section 4.5)."""
 
     threshold: float = 0.5  # not stated; of the attention map scaled to [0, 1]
 
@@ -50,13 +50,13 @@ class DavisConfig:
 class ActionsConfig:
     """Fine-tuning on labelled clips: UCF-101, HMDB-51, JHMDB and mini-Kinetics (sections 4.3 and 4.4)."""
 
-    split: Literal["1", "2", "3", "all"] = "1"  # not stated; released code: 1. "all": the mean of the three
+    split: Literal["1", "2", "3", "all"] = "1"  # not stated; released code: 1. "all": the mean of the three splits
     epochs: int = 50
     lr: float = 0.05  # RSPNet fine-tunes with 0.005
-    batch_size: int = 32  # not stated, over all processes; released code: 8 GPUs of 4 clips
-    frames: int = 64  # not stated; released code, consecutive frames at 25 per second
+    batch_size: int = 32  # over all processes; not stated; released code: 8 GPUs with 4 clips each
+    frames: int = 64  # of a clip; not stated; released code: consecutive frames at 25 a second
     size: int = 224  # pixels, height and width
-    test_clips: int = 10  # not stated; released code: evenly spaced, averaged logits
+    test_clips: int = 10  # of a video; not stated; released code: evenly spaced, averaged logits
 
     def __post_init__(self) -> None:
         require("evaluation.actions.epochs", self.epochs, "1 or more", self.epochs >= 1)
@@ -71,9 +71,9 @@ class ActionsConfig:
 class BackgroundsConfig:
     """The Video Backgrounds Challenge: JHMDB and mini-Kinetics (section 4.4)."""
 
-    # not stated: "original" trains on original clips and scores all variants, as Xiao et al. do with images.
-    # "variant" trains a classifier on each variant, a possible reading of the released configuration; its numbers have
-    # other names.
+    # not stated: "original" trains on original videos and evaluates all variants, as Xiao et al. do with images.
+    # "variant" trains a classifier on each variant. This is a possible reading of the released configuration, and its
+    # metrics have other names.
     train_on: Literal["original", "variant"] = "original"
 
 
@@ -81,24 +81,25 @@ class BackgroundsConfig:
 class DetectionConfig:
     """Fine-tuning of detectors: VOC with a C4 body, COCO with an FPN (section 4.2).
 
-    Not stated: all of it. From MoCo's detection (VOC), VirTex's (COCO) and the defaults of detectron2, which both use.
+    Not stated: all settings. They are those of MoCo (VOC) and VirTex (COCO), and the defaults of detectron2, which both
+    use.
     """
 
     lr: float = 0.02
-    batch_size: int = 16  # over all processes; MoCo: 8 GPUs of 2 images
-    voc_steps: int = 24_000  # a tenth of the rate from 3/4 on, a hundredth from 11/12 on
-    # Paper: table 1 seems to mix them: its supervised row equals MoCo's 1x, its random row MoCo's 2x.
+    batch_size: int = 16  # over all processes; MoCo: 8 GPUs with 2 images each
+    voc_steps: int = 24_000  # the rate is divided by 10 after 3/4 of the steps, and again after 11/12
+    # Paper: table 1 seems to mix the schedules: its supervised row equals MoCo's 1x, its random row MoCo's 2x.
     coco_schedule: Literal["1x", "2x"] = "1x"
-    coco_steps: int = 90_000  # of 1x, 2x has twice as many; a tenth from 2/3 on, a hundredth from 8/9 on
-    # Pixels, short side of an image: training draws from a range in steps of 32, the test uses the larger end
+    coco_steps: int = 90_000  # of 1x; 2x has twice as many; the rate is divided by 10 after 2/3, and again after 8/9
+    # Pixels of the short side of an image. Training samples from the range in steps of 32; the test uses its end.
     voc_sides: tuple[int, int] = (480, 800)
     coco_sides: tuple[int, int] = (640, 800)
-    proposals: int = 1000  # regions per image in the test; for training, see evals/detectors.py
-    regions: int = 512  # per image, drawn from the proposals to train the heads
-    cells: int = 14  # height and width of a region's map before layer4 (C4)
-    precise_bn: int = 200  # batches for recomputing the statistics of batch normalisation; 0: as trained
+    proposals: int = 1000  # regions per image in the test; for training, see `evals/detection/detectors.py`
+    regions: int = 512  # per image, sampled from the proposals to train the heads
+    cells: int = 14  # height and width of a region's feature map before layer4 (C4)
+    precise_bn: int = 200  # batches that recompute the statistics of batch normalisation; 0 keeps those of the training
     average_precision: Literal["11-point", "area"] = "11-point"  # for VOC, at each of the ten overlaps
-    difficult: bool = True  # whether to train on VOC's difficult objects, as detectron2 does; they are never scored
+    difficult: bool = True  # train on VOC's difficult objects, as detectron2 does; they are never evaluated
 
     def __post_init__(self) -> None:
         require("evaluation.detection.lr", self.lr, "more than 0", self.lr > 0)
@@ -115,10 +116,10 @@ class DetectionConfig:
 
 @dataclass(frozen=True)
 class EvaluationConfig:
-    """Settings that all benchmarks share, and a section for each family of benchmarks."""
+    """The settings that all benchmarks share, and a section for each kind of benchmark."""
 
-    resize: int = 256  # short side of classified images, whose centre is cropped
-    crop: int = 224
+    resize: int = 256  # pixels; short side of an image before its centre is cropped
+    crop: int = 224  # pixels; height and width of the centre crop
     batch_size: int = 256
     svm: SvmConfig = field(default_factory=SvmConfig)
     linear: LinearConfig = field(default_factory=LinearConfig)
@@ -126,8 +127,8 @@ class EvaluationConfig:
     actions: ActionsConfig = field(default_factory=ActionsConfig)
     backgrounds: BackgroundsConfig = field(default_factory=BackgroundsConfig)
     detection: DetectionConfig = field(default_factory=DetectionConfig)
-    runs: int = 1  # repetitions with different seeds; the numbers are means, the protocol has the deviations
-    limit: int = 0  # at most this many images or videos per split and frames per sequence, for a smoke run; 0 = all
+    runs: int = 1  # repetitions with different seeds; the metrics are means, the protocol has the deviations
+    limit: int = 0  # at most this many images or videos a split and frames a sequence, for a quick check; 0: all
     seed: int = 0
 
     def __post_init__(self) -> None:

@@ -1,9 +1,8 @@
-"""An experiment: every decision that changes what is learned or measured, as one frozen, typed tree.
+"""The settings of an experiment: every decision that changes a result, as one frozen, typed tree.
 
-Field defaults are the paper's (section 4.1, image model); what the paper leaves open says so and names its source. Only
-`paper.py` fills other values in. The tree is plain data and imports nothing heavy: steps without torch read it too.
-
-Where something ran (root, workers, devices, launcher) is never here.
+The defaults are those of the paper (section 4.1, image model). "not stated" marks a value that the paper does not give,
+with its source. Only `paper.py` and `profiles.py` set other values. Steps without torch read this module too, so it
+imports nothing heavy. It has no setting of where something runs (root, workers, devices, launcher).
 """
 
 import dataclasses
@@ -20,13 +19,13 @@ from previts.errors import InputError
 
 @dataclass(frozen=True)
 class VideoConfig:
-    """How a clip of the crawl is stored. The paper trains on 10 s clips at 25 frames a second."""
+    """How a video of the crawl is stored. The paper trains on videos of 10 s at 25 frames a second."""
 
-    max_short_side: int = 256  # not stated; the smallest that leaves room for 224 px crops
+    max_short_side: int = 256  # pixels; not stated; the smallest size that leaves room for crops of 224 pixels
     max_fps: float = 25.0
-    gop: int = 12  # not stated; short groups of pictures make random frames cheap to read
-    crf: int = 23  # not stated; x264's default quality
-    videos_per_shard: int = 64  # not stated; unit of work and of resume
+    gop: int = 12  # frames from one keyframe to the next; not stated; short groups make random frames cheap to read
+    crf: int = 23  # not stated; the default quality of x264
+    videos_per_shard: int = 64  # not stated; a shard is the unit of work and of resuming
 
     def __post_init__(self) -> None:
         require("video.max_short_side", self.max_short_side, "16 or more", self.max_short_side >= 16)
@@ -38,26 +37,26 @@ class VideoConfig:
 
 @dataclass(frozen=True)
 class FitConfig:
-    """How the saliency model of a corpus is made (section 3.2).
+    """How the saliency model of a corpus is trained (section 3.2).
 
-    Deep-USPS (Nguyen et al. 2019) as its code has it: for each handcrafted prior a network that is trained on the
-    prior's maps, in rounds, each round on the last one's averaged predictions; then one network on all four.
+    Deep-USPS (Nguyen et al. 2019), as in its code: each handcrafted prior has a network that is trained on its maps in
+    rounds. Each later round uses the averaged predictions of the previous one. One last network is trained on all four.
     """
 
     network: Literal["drn_d_105", "drn_d_22"] = "drn_d_105"
     width: float = 1.0  # share of the network's channels
-    # Deep-USPS sees colours. "contrast" adds nothing that is learned from labels and spares a random network what takes
-    # it thousands of pictures to find out: how a pixel differs from its picture and from the picture's borders
+    # "rgb" as in Deep-USPS. "contrast" adds how a pixel differs from its image and from the borders of the image: a
+    # network with random weights needs thousands of images to learn this. No label is involved.
     inputs: Literal["rgb", "contrast"] = "rgb"
-    # URI of weights to start from: a DRN's state dict, a checkpoint of `pretrain`, or with saliency.method=supervised
-    # torchvision's Mask R-CNN. Paper: Deep-USPS starts from a network trained on labelled street scenes; "" is random,
-    # so that no label is involved.
+    # URI of weights to start from: a state dict of a DRN, a checkpoint of `pretrain`, or with
+    # saliency.method=supervised torchvision's Mask R-CNN. "" is random, so that no label is involved.
+    # Paper: Deep-USPS starts from a network trained on labelled street scenes.
     weights: str = ""
-    frames: int = 2500  # of the corpus, evenly over its videos; Deep-USPS has 2500 pictures
-    size: int = 432  # pixels: frames are squashed to size x size
+    frames: int = 2500  # of the corpus, evenly over its videos; Deep-USPS uses 2500 images
+    size: int = 432  # pixels; frames are resized to size x size
     rounds: int = 3
     round_epochs: int = 25
-    # Paper: 1e-6, 2e-6, 5e-6, which move trained weights a little and would leave random ones where they are.
+    # Paper: 1e-6, 2e-6, 5e-6. Such rates fine-tune trained weights and would hardly change random ones.
     round_lr: tuple[float, float, float] = (1e-4, 1e-4, 1e-4)
     fusion_epochs: int = 200
     fusion_lr: float = 1e-4
@@ -65,10 +64,10 @@ class FitConfig:
     round_beta2: float = 1.0
     fusion_beta2: float = 4.0
     history_momentum: float = 0.7
-    # "each": a prediction is refined by the CRF before it enters the average, in every epoch; "last": the average is,
-    # once at the end of a round, which costs little and keeps most of it
+    # "each": in every epoch the CRF refines each prediction before it is averaged. "last": the CRF refines the average
+    # once at the end of a round, which costs little and keeps most of the gain.
     history_crf: Literal["each", "last"] = "each"
-    # Deep-USPS changes nothing about its pictures; a random network needs to see that colours come in any combination
+    # Deep-USPS does not augment its images. A network with random weights must see colours in many combinations.
     flip_probability: float = 0.0
     recolour_probability: float = 0.0
     seed: int = 0
@@ -90,21 +89,21 @@ class FitConfig:
             require(f"fit.{name}", getattr(self, name), "from 0 to 1", 0 <= getattr(self, name) <= 1)
 
 
-# The handcrafted maps that Deep-USPS learns from, each of which may also be used as it is.
+# The handcrafted maps that Deep-USPS is trained on. Each may also be used as the saliency method.
 PRIORS = ("rbd", "mc", "dsr", "hs")
 
 
 @dataclass(frozen=True)
 class SaliencyConfig:
-    """How the salient region of a frame is found (section 3.2)."""
+    """How the salient regions of a frame are found (section 3.2)."""
 
-    # "supervised": masks of a detector trained with labels (table 6d); "none": nothing is salient and no tube is made
+    # "supervised": masks of a detector trained with labels (table 6d); "none": no region is salient, no tube is made
     method: Literal["deepusps", "rbd", "mc", "dsr", "hs", "supervised", "none"] = "deepusps"
     every: int = 1  # saliency on every k-th frame; the released loaders read a mask for every frame
-    threshold: float = 0.5  # not stated; of the saliency map, for the binary mask; Deep-USPS evaluates at 0.5
-    crf: bool = True  # Deep-USPS refines its test maps by a CRF
-    min_score: float = 0.5  # not stated; of a detection, with method="supervised"
-    agreement: bool = True  # compare the handcrafted priors on the first key frame, for the quality of the crawl
+    threshold: float = 0.5  # not stated; a mask is the saliency map above this; Deep-USPS evaluates at 0.5
+    crf: bool = True  # Deep-USPS refines its test maps with a CRF
+    min_score: float = 0.5  # not stated; the least score of a detection, with method="supervised"
+    agreement: bool = True  # compare the handcrafted priors on the first key frame, to judge videos without labels
 
     def __post_init__(self) -> None:
         require("saliency.every", self.every, "1 or more", self.every >= 1)
@@ -114,18 +113,18 @@ class SaliencyConfig:
 
 @dataclass(frozen=True)
 class TrackConfig:
-    """How the target of the first frame is followed (section 3.2, SORT)."""
+    """How the largest region of the first frame is tracked (section 3.2, SORT)."""
 
-    # "box" overlaps the predicted box with a region's (SORT); "mask" the last mask with the region's own pixels
-    association: Literal["box", "mask"] = "box"  # not stated; SORT's own
-    # not stated; SORT has 0.3 and 1 for detections that keep their size. Salient regions grow, shrink and flicker: with
-    # these two the tubes of 35 real clips cover the object better (mean IoU 0.24 instead of 0.17 on maps of RBD).
+    # A region matches by the IoU of the predicted box and its box ("box"), or of the last mask and its mask ("mask").
+    association: Literal["box", "mask"] = "box"  # not stated; SORT
+    # not stated; SORT uses 0.3 and a max_age of 1 for detections of constant size. Salient regions grow, shrink and
+    # flicker. With these two values the mean IoU of tubes of 35 real videos is 0.24 instead of 0.17 (maps of RBD).
     iou_threshold: float = 0.1
-    max_age: int = 5  # key frames in a row without a match that the object may be out of sight and be found again
-    # not stated; SORT's 3 withholds the first frames of a track, also those of the object. From 2 on the largest region
-    # must be matched in so many key frames in a row before the tube begins, else the choice is made anew.
+    max_age: int = 5  # key frames in a row for which the object may have no match and still be found again
+    # not stated; SORT's 3 discards the first frames of a track, also those of the object. With 2 or more, the largest
+    # region must match in so many key frames in a row before the tube starts. If it does not, a region is chosen again.
     min_hits: int = 0
-    min_area: float = 0.01  # not stated; share of the frame below which a region is dropped (never under 10 px)
+    min_area: float = 0.01  # not stated; share of the frame; smaller regions are dropped, and all under 10 pixels
 
     def __post_init__(self) -> None:
         require("track.iou_threshold", self.iou_threshold, "from 0 to 1", 0 <= self.iou_threshold <= 1)
@@ -136,10 +135,10 @@ class TrackConfig:
 
 @dataclass(frozen=True)
 class FilterConfig:
-    """Which videos of a crawl are kept for pretraining, by what is known without ground truth. The paper keeps all."""
+    """Which videos of a crawl are kept for pretraining, judged without ground truth. The paper keeps all videos."""
 
-    min_tube_seconds: float = 0.0  # how long the object is visible
-    min_area: float = 0.0  # mean share of the frame that the object covers where it is visible
+    min_tube_seconds: float = 0.0  # time for which the object is visible
+    min_area: float = 0.0  # mean share of the frame that the object covers while it is visible
     max_area: float = 1.0
     min_agreement: float = 0.0  # of the handcrafted priors on the first key frame
 
@@ -152,14 +151,14 @@ class FilterConfig:
 
 @dataclass(frozen=True)
 class SamplingConfig:
-    """Which query and key are drawn from a video (section 3.2)."""
+    """How the query and the key are sampled from a video (section 3.2)."""
 
     constraint: Literal["none", "tracking"] = "tracking"
     gap: Literal["varying", "constant", "zero"] = "varying"
     gap_seconds: float = 1.7  # of gap="constant" (section 4.6)
     min_overlap: float = 0.3  # mu
-    # Paper: "IOU with the tracking mask"; section 4.6 ("cover at least") and the released code mean the share of the
-    # mask that the crop covers, so does the default; "iou" is intersection over union of crop and mask
+    # Paper: "IOU with the tracking mask". Section 4.6 ("cover at least") and the released code mean the share of the
+    # mask that the crop covers ("coverage"). "iou" is the intersection over union of crop and mask.
     overlap: Literal["coverage", "iou"] = "coverage"
     crop_scale: tuple[float, float] = (0.4, 1.0)  # not stated; released code
     crop_ratio: tuple[float, float] = (3 / 4, 4 / 3)  # not stated; released code
@@ -167,34 +166,27 @@ class SamplingConfig:
     min_tracked_fraction: float = 0.24  # not stated; released code: 60 of 250 frames
     clip_frames: int = 1
     clip_stride: int = 1
-    # "clip": the object is visible in every frame of a clip, each of which has its own mask (section 3.2); "middle": in
-    # the middle frame, whose mask stands for all (released code)
+    # Where the object must be visible. "clip": in every frame of a clip, and each frame has its own mask (section 3.2).
+    # "middle": in the middle frame, and its mask is used for all frames (released code).
     visible: Literal["clip", "middle"] = "clip"
-    # The third clip of the speed task (section 3.1): "own" is a segment drawn like the others; "key" is the key's at
-    # the other speed (RSPNet and the released code)
+    # The third clip of the speed task (section 3.1). "own": a segment sampled like the others. "key": the segment of
+    # the key at the other speed (RSPNet and the released code).
     other_segment: Literal["own", "key"] = "own"
-    speeds: tuple[int, int] = (1, 2)  # not stated; RSPNet: every frame, or every second one
+    speeds: tuple[int, int] = (1, 2)  # not stated; RSPNet: every frame, or every second frame
     data_fraction: float = 1.0  # appendix A, figure 1
 
     def __post_init__(self) -> None:
         require("sampling.min_overlap", self.min_overlap, "in [0, 1)", 0 <= self.min_overlap < 1)
         require("sampling.gap_seconds", self.gap_seconds, "0 or more", self.gap_seconds >= 0)
-        require(
-            "sampling.crop_scale",
-            self.crop_scale,
-            "0 < low <= high <= 1",
-            0 < self.crop_scale[0] <= self.crop_scale[1] <= 1,
-        )
-        require("sampling.crop_ratio", self.crop_ratio, "0 < low <= high", 0 < self.crop_ratio[0] <= self.crop_ratio[1])
+        low, high = self.crop_scale
+        require("sampling.crop_scale", self.crop_scale, "0 < low <= high <= 1", 0 < low <= high <= 1)
+        low, high = self.crop_ratio
+        require("sampling.crop_ratio", self.crop_ratio, "0 < low <= high", 0 < low <= high)
         require("sampling.crop_attempts", self.crop_attempts, "1 or more", self.crop_attempts >= 1)
         require("sampling.clip_frames", self.clip_frames, "1 or more", self.clip_frames >= 1)
         require("sampling.clip_stride", self.clip_stride, "1 or more", self.clip_stride >= 1)
-        require(
-            "sampling.speeds",
-            self.speeds,
-            "two different numbers from 1",
-            min(self.speeds) >= 1 and self.speeds[0] != self.speeds[1],
-        )
+        holds = min(self.speeds) >= 1 and self.speeds[0] != self.speeds[1]
+        require("sampling.speeds", self.speeds, "two different numbers from 1", holds)
         require("sampling.data_fraction", self.data_fraction, "in (0, 1]", 0 < self.data_fraction <= 1)
 
 
@@ -207,7 +199,7 @@ class AugmentConfig:
     grey_probability: float = 0.2  # not stated; MoCo
     jitter: tuple[float, float, float, float] = (0.4, 0.4, 0.4, 0.4)  # not stated; released code
     jitter_probability: float = 1.0  # not stated; released code
-    # Paper: random Gaussian blur is named; the released configuration turns it off.
+    # Paper: names random Gaussian blur; the released configuration turns it off.
     blur_probability: float = 0.5  # not stated; MoCo v2
     blur_sigma: tuple[float, float] = (0.1, 2.0)  # not stated; MoCo v2
 
@@ -215,9 +207,8 @@ class AugmentConfig:
         require("augment.size", self.size, "an even number from 32", self.size >= 32 and self.size % 2 == 0)
         for name in ("flip_probability", "grey_probability", "jitter_probability", "blur_probability"):
             require(f"augment.{name}", getattr(self, name), "from 0 to 1", 0 <= getattr(self, name) <= 1)
-        require(
-            "augment.jitter", self.jitter, "0 or more, hue at most 0.5", min(self.jitter) >= 0 and self.jitter[3] <= 0.5
-        )
+        holds = min(self.jitter) >= 0 and self.jitter[3] <= 0.5
+        require("augment.jitter", self.jitter, "0 or more, hue at most 0.5", holds)
         require("augment.blur_sigma", self.blur_sigma, "0 < low <= high", 0 < self.blur_sigma[0] <= self.blur_sigma[1])
 
 
@@ -225,21 +216,22 @@ class AugmentConfig:
 class ModelConfig:
     """The encoder and its projection head (section 4.1)."""
 
-    encoder: Literal["resnet18", "resnet50", "s3dg"] = "resnet50"  # S3D-g sees clips, the others single frames
+    encoder: Literal["resnet18", "resnet50", "s3dg"] = "resnet50"  # S3D-g encodes clips, the others single frames
     width: float = 1.0  # share of the channels of S3D-g
-    # How far the statistics of batch normalisation move in a step; 0: as the encoder's authors have it, 0.1 for ResNets
-    # and 0.001 for S3D-g, which needs thousands of steps
+    # Momentum of the statistics of batch normalisation. 0: that of the encoder's authors, 0.1 for ResNets and 0.001 for
+    # S3D-g, which then needs thousands of steps.
     bn_momentum: float = 0.0
-    # URI of weights that both encoders start from: a checkpoint of ours, MoCo's, RSPNet's or torchvision's; "": random
+    # URI of the weights that both encoders start from: a checkpoint of this project, of MoCo, RSPNet or torchvision.
+    # "" is random.
     weights: str = ""
-    frozen: bool = False  # the encoder stays as it starts: what others, or nobody, trained
+    frozen: bool = False  # the encoder is not trained: random weights or those of others are evaluated
     head: Literal["linear", "mlp"] = "linear"  # not stated; MoCo v1 and the released code
     embedding_dim: int = 128  # not stated; MoCo
 
     def __post_init__(self) -> None:
         require("model.bn_momentum", self.bn_momentum, "from 0 to 1", 0 <= self.bn_momentum <= 1)
         shrinkable = self.encoder == "s3dg" or self.width == 1
-        require("model.width", self.width, "in (0, 1], and 1 but for s3dg", 0 < self.width <= 1 and shrinkable)
+        require("model.width", self.width, "in (0, 1], and 1 except for s3dg", 0 < self.width <= 1 and shrinkable)
         require("model.embedding_dim", self.embedding_dim, "1 or more", self.embedding_dim >= 1)
 
 
@@ -248,22 +240,22 @@ class ObjectiveConfig:
     """The loss (sections 3.1 and 3.3)."""
 
     temperature: float = 0.07  # tau
-    queue_size: int = 65535  # K, as printed in section 4.1; the ring of keys needs no multiple of the batch
+    queue_size: int = 65535  # K, as printed in section 4.1; need not be a multiple of the batch size
     key_momentum: float = 0.999  # not stated; MoCo
-    # Paper: the momentum encoder moves once a step, as in MoCo; the released code moves it in both of its passes
+    # Paper: updates the momentum encoder once a step, as MoCo does; the released code updates it in both of its passes.
     key_updates: int = 1
     attention_weight: float = 3.0  # lambda; 0 leaves the attention term out
-    cam: Literal["relu", "minmax"] = "relu"  # equation 4; the released code shifts to [0, 1] instead
-    mask_pooling: Literal["area", "bilinear"] = "area"  # not stated, mask to the map's grid; released code: bilinear
-    speed_weight: float = (
-        0.0  # of the speed loss (equation 2); video models have 1, with a third clip and a second head
-    )
+    cam: Literal["relu", "minmax"] = "relu"  # equation 4; the released code scales to [0, 1] instead
+    # How a mask is reduced to the grid of the attention map.
+    mask_pooling: Literal["area", "bilinear"] = "area"  # not stated; released code: bilinear
+    # Weight of the speed loss (equation 2), which needs a third clip and a second head; 1 for the video model.
+    speed_weight: float = 0.0
     speed_margin: float = 0.15  # gamma, in units of cosine; released code: 2 on logits divided by tau, which is 0.14
-    # Which clips are positives of equation 1: the paper names the key; RSPNet and the released code add the third clip
-    # by a second term of the same weight
+    # The positives of equation 1. The paper names the key. RSPNet and the released code add the third clip with a
+    # second term of the same weight.
     positives: Literal["key", "key+other"] = "key"
-    enqueued: Literal["key", "other"] = "key"  # which embedding becomes a negative; RSPNet and the released code: other
-    batch_norm_groups: int = 16  # batch-norm statistics are taken over this many parts of a batch: the paper's 16 GPUs
+    enqueued: Literal["key", "other"] = "key"  # embedding that becomes a negative; RSPNet, released code: other
+    batch_norm_groups: int = 16  # parts of a batch, each with its own batch-norm statistics: the paper's 16 GPUs
 
     def __post_init__(self) -> None:
         require("objective.temperature", self.temperature, "more than 0", self.temperature > 0)
@@ -274,23 +266,23 @@ class ObjectiveConfig:
         require("objective.speed_margin", self.speed_margin, "more than 0", self.speed_margin > 0)
         for name in ("positives", "enqueued"):
             holds = self.speed_weight > 0 or getattr(self, name) == "key"
-            require(f"objective.{name}", getattr(self, name), "key where there is no speed loss", holds)
+            require(f"objective.{name}", getattr(self, name), "key if objective.speed_weight is 0", holds)
         require("objective.attention_weight", self.attention_weight, "0 or more", self.attention_weight >= 0)
         require("objective.batch_norm_groups", self.batch_norm_groups, "1 or more", self.batch_norm_groups >= 1)
 
 
 @dataclass(frozen=True)
 class OptimConfig:
-    """SGD and its schedule (section 4.1)."""
+    """The optimiser, which is SGD, and its schedule (section 4.1)."""
 
     lr: float = 0.03
     momentum: float = 0.9  # not stated; MoCo
     weight_decay: float = 1e-4  # not stated; MoCo
     epochs: int = 200
     batch_size: int = 256  # over all processes
-    lr_update: Literal["epoch", "step"] = "epoch"  # not stated; MoCo and the released code move it once an epoch
-    final_lr_fraction: float = 0.001  # not stated; released code, the cosine ends at lr / 1000
-    clip_norm: float = 0.0  # gradients are scaled down to this norm; 0: never (paper and released code; CAST has 2)
+    lr_update: Literal["epoch", "step"] = "epoch"  # not stated; MoCo and the released code change it once an epoch
+    final_lr_fraction: float = 0.001  # not stated; released code: the cosine ends at lr / 1000
+    clip_norm: float = 0.0  # gradients are scaled down to this norm; 0: never (paper, released code); CAST: 2
     precision: Literal["float32", "bfloat16"] = "bfloat16"  # not stated; on a CPU always float32
 
     def __post_init__(self) -> None:
@@ -305,7 +297,7 @@ class OptimConfig:
 
 @dataclass(frozen=True)
 class Experiment:
-    """Everything that decides a pretrained encoder."""
+    """All settings that decide a pretrained encoder."""
 
     video: VideoConfig = field(default_factory=VideoConfig)
     fit: FitConfig = field(default_factory=FitConfig)
@@ -323,12 +315,8 @@ class Experiment:
         require("seed", self.seed, "from 0 to 2**63 - 1", 0 <= self.seed < 2**63)
         batch, groups = self.optim.batch_size, self.objective.batch_norm_groups
         require("optim.batch_size", batch, f"a multiple of objective.batch_norm_groups = {groups}", batch % groups == 0)
-        require(
-            "objective.queue_size",
-            self.objective.queue_size,
-            f"optim.batch_size = {batch} or more",
-            self.objective.queue_size >= batch,
-        )
+        queue = self.objective.queue_size
+        require("objective.queue_size", queue, f"optim.batch_size = {batch} or more", queue >= batch)
         frames, encoder = self.sampling.clip_frames, self.model.encoder
         if encoder == "s3dg":
             require("sampling.clip_frames", frames, "a multiple of 8 for s3dg", frames % 8 == 0)
@@ -336,24 +324,23 @@ class Experiment:
             require("sampling.clip_frames", frames, f"1 for the image encoder {encoder}", frames == 1)
             speed = self.objective.speed_weight
             require("objective.speed_weight", speed, f"0 for the image encoder {encoder}", speed == 0)
-        masked = self.sampling.constraint == "tracking" or self.objective.attention_weight == 0
-        require(
-            "sampling.constraint", self.sampling.constraint, "tracking where objective.attention_weight > 0", masked
-        )
+        constraint = self.sampling.constraint
+        masked = constraint == "tracking" or self.objective.attention_weight == 0
+        require("sampling.constraint", constraint, "tracking if objective.attention_weight > 0", masked)
 
     def check_processes(self, processes: int) -> None:
-        """Raise an InputError if so many processes cannot train this."""
+        """Raise an InputError if this number of processes cannot train the experiment."""
         groups = self.objective.batch_norm_groups
         if processes < 1 or groups % processes:
             raise InputError(
-                f"objective.batch_norm_groups = {groups} must be a multiple of the number of processes, {processes}: "
-                "each process holds whole groups; change the number of processes, or the field"
+                f"objective.batch_norm_groups = {groups} must be a multiple of the number of processes, {processes}, "
+                "since each process computes whole groups; change one of the two"
             )
 
     def learned(self) -> dict[str, Any]:
-        """Return the part that training reads, as plain data; the rest has decided the index.
+        """Return the part that training reads, as plain data. The other settings decide the index.
 
-        Without `model.weights`: what these are decides, not where they lie.
+        `model.weights` is left out: the content of the weights decides a checkpoint, not their URI.
         """
         whole = dataclasses.asdict(self)
         part = {name: whole[name] for name in ("sampling", "augment", "model", "objective", "optim", "seed")}
@@ -376,30 +363,27 @@ class Experiment:
 
 @dataclass(frozen=True)
 class Plan:
-    """An experiment and how its result is evaluated: what a row of the paper means under a profile."""
+    """The settings of a row of the paper under a profile: its experiment and its evaluation."""
 
     experiment: Experiment = field(default_factory=Experiment)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
 
 
 def override(plan: Plan, assignments: Sequence[str]) -> Plan:
-    """Return the plan with `section.field=value` assignments made, each checked against the field's type.
+    """Return the plan with its fields set by `section.field=value` assignments.
 
     Raises:
-        InputError: Naming the assignment, what was allowed, and the closest field where the name is unknown.
+        InputError: If a field is unknown, or a value is not allowed. The message suggests the closest field.
     """
     values = dataclasses.asdict(plan)
-    known = [
-        *sorted(fields.paths(Experiment)),
-        *(f"evaluation.{name}" for name in sorted(fields.paths(EvaluationConfig))),
-    ]
+    known = sorted(fields.paths(Experiment))
+    known += [f"evaluation.{name}" for name in sorted(fields.paths(EvaluationConfig))]
+    form = "section.field=value, such as sampling.min_overlap=0.2"
     for assignment in assignments:
-        path, text = fields.split_setting(
-            assignment, known, "field", "section.field=value, such as sampling.min_overlap=0.2"
-        )
+        path, text = fields.split_setting(assignment, known, "field", form)
         keys = path.split(".")
         if keys[0] != "evaluation":
             keys = ["experiment", *keys]
         fields.assign(Plan, values, keys, text.strip(), path)
-    # Checks what fields must hold together, in whatever order they were given.
+    # All fields are set before those that depend on each other are checked, so the order does not matter.
     return fields.from_plain(Plan, values, "")

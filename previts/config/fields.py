@@ -1,6 +1,6 @@
-"""Fields of a tree of dataclasses: set from text or read from plain data, each checked against its own type.
+"""Functions that set, read and check the fields of nested dataclasses, each field against its own type.
 
-Knows no configuration; `experiment.py` is one.
+This module depends on no configuration. `experiment.py` contains one.
 """
 
 import dataclasses
@@ -17,13 +17,13 @@ Config = TypeVar("Config")
 
 
 def require(name: str, value: object, allowed: str, holds: bool) -> None:
-    """Raise an InputError that names a field, what was allowed and its value, unless `holds`."""
+    """Raise an InputError with the name of a field, the allowed values and its value, unless `holds`."""
     if not holds:
         raise InputError(f"{name} must be {allowed}, got {value}")
 
 
 def did_you_mean(name: str, known: Iterable[str], cutoff: float = 0.0) -> str:
-    """Return "; did you mean ...?" with the known name closest to `name`, or "" if none is as similar as `cutoff`."""
+    """Return "; did you mean ...?" with the most similar known name, or "" if its similarity is below `cutoff`."""
     close = difflib.get_close_matches(name, list(known), n=1, cutoff=cutoff)
     return f"; did you mean {close[0]!r}?" if close else ""
 
@@ -32,13 +32,13 @@ def split_setting(text: str, known: Collection[str], what: str, form: str = "nam
     """Return the name and the value of a text such as `parts=32`.
 
     Args:
-        text: From a command line or a list of a pipeline.
-        known: The names that there are.
-        what: What such a name is called in messages: field, job option, parameter.
-        form: The form that is expected, for messages.
+        text: The setting, from a command line or a parameter of a pipeline.
+        known: The allowed names.
+        what: Word for such a name in messages: field, job option, parameter.
+        form: Expected form of the text, for messages.
 
     Raises:
-        InputError: If the text has no "=", or the name is unknown; the message has the closest name.
+        InputError: If the text has no "=", or the name is unknown. The message suggests the closest name.
     """
     name, equals, value = text.partition("=")
     name = name.strip()
@@ -50,17 +50,17 @@ def split_setting(text: str, known: Collection[str], what: str, form: str = "nam
 
 
 def assign(config: type, values: dict[str, Any], keys: Sequence[str], text: str, path: str) -> None:
-    """Set the field that `keys` lead to from a dataclass, checked against the field's own type.
+    """Set one field of nested dataclasses from text, checked against the type of the field.
 
     Args:
-        config: The dataclass at the root.
-        values: Its fields as plain data, as `dataclasses.asdict` gives them; changed in place.
-        keys: Names of the fields on the way; they exist.
-        text: The value.
-        path: The name of the field in messages.
+        config: The outermost dataclass.
+        values: Its fields as plain data, such as `dataclasses.asdict` returns; changed in place.
+        keys: Names of the fields from the outermost to the one to set; all must exist.
+        text: The value as text.
+        path: Name of the field in messages.
 
     Raises:
-        InputError: If the text is no value of the field.
+        InputError: If the text is not a value of the field.
     """
     hint = typing.get_type_hints(config)[keys[0]]
     if len(keys) > 1:
@@ -70,7 +70,7 @@ def assign(config: type, values: dict[str, Any], keys: Sequence[str], text: str,
 
 
 def paths(config: type, prefix: str = "") -> list[str]:
-    """Return the dotted names of all fields below a dataclass that hold values."""
+    """Return the dotted names of all fields of a dataclass and of the dataclasses in it, such as `inner.rate`."""
     found = []
     for name, hint in typing.get_type_hints(config).items():
         found += (
@@ -82,7 +82,7 @@ def paths(config: type, prefix: str = "") -> list[str]:
 
 
 def _parse(hint: Any, text: str, path: str) -> Any:
-    """Return the value that `text` means for a field of type `hint`."""
+    """Return the value of type `hint` that `text` denotes."""
     if typing.get_origin(hint) is Literal or hint is str:
         return _checked(hint, text, path)
     try:
@@ -93,7 +93,7 @@ def _parse(hint: Any, text: str, path: str) -> Any:
 
 
 def _checked(hint: Any, value: Any, path: str) -> Any:
-    """Return `value` as the type `hint`, JSON lists as tuples and whole numbers as floats where a float is due."""
+    """Return `value` as type `hint`; a JSON list becomes a tuple, and a whole number a float if `hint` is float."""
     arguments = typing.get_args(hint)
     if typing.get_origin(hint) is Literal and value in arguments:
         return value
@@ -122,7 +122,12 @@ def _describe(hint: Any) -> str:
 
 
 def from_plain(config: type[Config], values: Any, path: str) -> Config:
-    """Return the dataclass of plain data, such as JSON holds it; `path` is where it stands, with a dot at its end.
+    """Return the dataclass that plain data, such as parsed JSON, describes.
+
+    Args:
+        config: The dataclass to make.
+        values: Its fields as plain data.
+        path: Prefix of the field names in messages, with a dot at its end; "" for the outermost dataclass.
 
     Raises:
         InputError: If a field is unknown, missing or of the wrong type.

@@ -1,6 +1,6 @@
-"""Every number of the paper: what each row of its tables trains, how it is evaluated, and what it reports.
+"""The rows of the paper's tables: the experiment, the benchmarks and the reported numbers of each.
 
-A row resolves, under a profile (`profiles.py`) and one-off assignments, to a `Plan`. Nothing here computes.
+`resolve` turns a row, a profile (`profiles.py`) and assignments into a `Plan`.
 """
 
 from collections.abc import Iterator, Sequence
@@ -15,7 +15,7 @@ from previts.errors import InputError
 
 @dataclass(frozen=True)
 class Row:
-    """One line of a table of the paper: its experiment, and the numbers that it reports by metric."""
+    """One line of a table of the paper: its experiment, its benchmarks, and the reported number of each metric."""
 
     name: str
     title: str
@@ -25,7 +25,7 @@ class Row:
 
     @property
     def table(self) -> str:
-        """The table that the row is a line of."""
+        """The name of the row's table."""
         return self.name.split("/")[0]
 
 
@@ -47,7 +47,7 @@ RSPNET = replace(VIDEO_SAMPLING, sampling=replace(VIDEO_SAMPLING.sampling, const
 VIDEO_ABLATION = replace(VIDEO_PREVITS, optim=replace(VIDEO_PREVITS.optim, epochs=50))
 RSPNET_ABLATION = replace(RSPNET, optim=VIDEO_ABLATION.optim)
 
-# Encoders that are measured as they start: from random weights, or from those that `model.weights` names.
+# Encoders that are not trained: they have random weights, or the weights at `model.weights`.
 UNTRAINED = replace(MOCO, model=replace(MOCO.model, frozen=True))
 VIDEO_UNTRAINED = replace(RSPNET, model=replace(RSPNET.model, frozen=True))
 
@@ -57,9 +57,10 @@ CLIPS = ("ucf101", "jhmdb", "davis")
 
 
 def _as_released(paper: Experiment) -> Experiment:
-    """Return an experiment with every departure of the authors' code that is known, as its commands set them.
+    """Return an experiment with all known differences of the released code, as its commands set them.
 
-    Not reproduced: its masked pass draws speeds anew and moves the statistics of the query's batch normalisation twice.
+    Two differences are not reproduced: the masked pass of the released code samples the speeds again, and it updates
+    the batch-norm statistics of the query twice.
     """
     video = paper.model.encoder == "s3dg"
     other: Literal["key", "other"] = "other" if video else "key"
@@ -93,11 +94,11 @@ def _variants(benchmark: str, *percent: float) -> dict[str, float]:
 
 
 def _transfer(*values: float) -> dict[str, float]:
-    """Return the columns of table 1; a line that lacks the linear probes gives the others."""
+    """Return the metrics of a line of table 1, which may have values for the last columns only."""
     return dict(zip(_TABLE_1[-len(values) :], values, strict=True))
 
 
-# Table 1, MoCo table 4 (top) and table 5 tell of the same three arms on VGG-Sound.
+# Table 1, table 4 (top) for MoCo, and table 5 report the same three arms on VGG-Sound.
 TABLE_1 = (
     Row(
         "1/random",
@@ -106,7 +107,7 @@ TABLE_1 = (
         TRANSFER,
         _transfer(33.8, 60.2, 33.1, 36.7, 56.7, 40.0, 33.7, 53.8, 35.9),
     ),
-    # Its weights, torchvision's for example, are named by --set 1/supervised:model.weights=URI.
+    # The weights, for example those of torchvision, are set by --set 1/supervised:model.weights=URI.
     Row(
         "1/supervised",
         "ImageNet Fully Sup",
@@ -170,7 +171,7 @@ TABLE_1 = (
     ),
 )
 
-# Tables 4 (bottom) and the appendix, of the models on Kinetics-400. No-FG of mini-Kinetics is told as a drop.
+# Table 4 (bottom) and the appendix, for models on Kinetics-400. No-FG of mini-Kinetics is reported as a difference.
 _VIDEO_BACKGROUNDS = {
     "rspnet": {
         **_variants("jhmdb", 70.7, 40.7, 30.3, 29.5, 20.9, 49.1, 35.2, 28.6),
@@ -186,7 +187,7 @@ _VIDEO_BACKGROUNDS = {
 
 TABLE_2 = (
     Row("2/random", "Random Init", VIDEO_UNTRAINED, CLIPS),
-    # Its weights are named by --set 2/weights:model.weights=URI: RSPNet's own, for example.
+    # The weights, for example those of RSPNet, are set by --set 2/weights:model.weights=URI.
     Row("2/weights", "Weights of others", VIDEO_UNTRAINED, CLIPS),
     *(
         Row(
@@ -212,7 +213,7 @@ TABLE_2 = (
     ),
 )
 TABLE_3 = (Row("3/previts", "RSPNet + PreViTS", VIDEO_PREVITS, ("ucf101",), {"ucf101/top1": 91.8}),)
-# Lines of others that table 3 quotes, all from Kinetics-400.
+# Lines of other methods in table 3, all pretrained on Kinetics-400.
 CITED = {
     "3": {
         "CoCLR, S3D-g": {"ucf101/top1": 87.9},
@@ -222,100 +223,79 @@ CITED = {
     }
 }
 AS_RELEASED = (
-    Row("as-released/image", "PreViTS as its authors' code has it", _as_released(PREVITS), IMAGES),
-    Row("as-released/video", "PreViTS as its authors' code has it", _as_released(VIDEO_PREVITS), CLIPS),
+    Row("as-released/image", "PreViTS as in the authors' code", _as_released(PREVITS), IMAGES),
+    Row("as-released/video", "PreViTS as in the authors' code", _as_released(VIDEO_PREVITS), CLIPS),
 )
 
-_GAPS: tuple[tuple[Literal["varying", "constant", "zero"], str, float], ...] = (
-    ("varying", "Varying gap", 73.0),
-    ("constant", "Constant gap", 72.4),
-    ("zero", "Gap 0", 67.5),
-)
-TABLE_6A = tuple(
-    Row(
-        f"6a/gap={gap}",
-        title,
-        replace(PREVITS, sampling=replace(PREVITS.sampling, gap=gap)),
-        ("voc07",),
-        {"voc07/map": voc07},
+
+def _ablation(name: str, title: str, experiment: Experiment, reported: dict[str, float]) -> Row:
+    """Return a row that has only the benchmark of its reported metric."""
+    return Row(name, title, experiment, tuple(metric.partition("/")[0] for metric in reported), reported)
+
+
+def _gaps(table: str, base: Experiment, metric: str, values: Sequence[float]) -> tuple[Row, ...]:
+    """Return the rows of table 6a: the temporal gap between the query and the key."""
+    gaps: dict[Literal["varying", "constant", "zero"], str] = {
+        "varying": "Varying gap",
+        "constant": "Constant gap",
+        "zero": "Gap 0",
+    }
+    return tuple(
+        _ablation(f"{table}/gap={gap}", title, replace(base, sampling=replace(base.sampling, gap=gap)), {metric: value})
+        for (gap, title), value in zip(gaps.items(), values, strict=True)
     )
-    for gap, title, voc07 in _GAPS
-)
-TABLE_6B = tuple(
-    Row(
-        f"6b/mu={mu}",
-        f"mu = {mu}",
-        replace(PREVITS, sampling=replace(PREVITS.sampling, min_overlap=mu)),
-        ("voc07",),
-        {"voc07/map": voc07},
-    )
-    for mu, voc07 in ((0.0, 71.5), (0.2, 72.1), (0.3, 73.0), (0.4, 72.8))
-)
-TABLE_6C = tuple(
-    Row(
-        f"6c/lambda={weight}",
-        f"lambda = {weight}",
-        replace(PREVITS, objective=replace(PREVITS.objective, attention_weight=weight)),
-        ("voc07",),
-        {"voc07/map": voc07},
-    )
-    for weight, voc07 in ((0.0, 70.3), (2.0, 72.4), (3.0, 73.0), (4.0, 72.6))
-)
-TABLE_6D = (
-    Row("6d/none", "No tracking", MOCO, ("voc07",), {"voc07/map": 68.3}),
-    Row("6d/unsupervised", "Unsupervised tracking", PREVITS, ("voc07",), {"voc07/map": 73.0}),
-    # The only row whose tubes are others: it needs a run of its own, with the same --set for all steps.
-    Row(
-        "6d/supervised",
-        "Supervised tracking",
-        replace(PREVITS, saliency=replace(PREVITS.saliency, method="supervised")),
-        ("voc07",),
-        {"voc07/map": 75.0},
-    ),
-)
-# The columns UCF-101 of table 6: the video model on Kinetics-400.
-TABLE_6_VIDEO = (
-    *(
-        Row(
-            f"6a-video/gap={gap}",
-            title,
-            replace(VIDEO_ABLATION, sampling=replace(VIDEO_ABLATION.sampling, gap=gap)),
-            ("ucf101",),
-            {"ucf101/top1": top1},
-        )
-        for (gap, title, _), top1 in zip(_GAPS, (84.5, 83.7, 84.3), strict=True)
-    ),
-    *(
-        Row(
-            f"6b-video/mu={mu}",
+
+
+def _overlaps(table: str, base: Experiment, metric: str, values: Sequence[float]) -> tuple[Row, ...]:
+    """Return the rows of table 6b: the share of the mask that a crop must cover."""
+    return tuple(
+        _ablation(
+            f"{table}/mu={mu}",
             f"mu = {mu}",
-            replace(VIDEO_ABLATION, sampling=replace(VIDEO_ABLATION.sampling, min_overlap=mu)),
-            ("ucf101",),
-            {"ucf101/top1": top1},
+            replace(base, sampling=replace(base.sampling, min_overlap=mu)),
+            {metric: value},
         )
-        for mu, top1 in ((0.0, 83.7), (0.2, 85.1), (0.3, 84.5), (0.4, 84.2))
-    ),
-    *(
-        Row(
-            f"6c-video/lambda={weight}",
+        for mu, value in zip((0.0, 0.2, 0.3, 0.4), values, strict=True)
+    )
+
+
+def _attention_weights(table: str, base: Experiment, metric: str, values: Sequence[float]) -> tuple[Row, ...]:
+    """Return the rows of table 6c: the weight of the attention term."""
+    return tuple(
+        _ablation(
+            f"{table}/lambda={weight}",
             f"lambda = {weight}",
-            replace(VIDEO_ABLATION, objective=replace(VIDEO_ABLATION.objective, attention_weight=weight)),
-            ("ucf101",),
-            {"ucf101/top1": top1},
+            replace(base, objective=replace(base.objective, attention_weight=weight)),
+            {metric: value},
         )
-        for weight, top1 in ((0.0, 80.8), (2.0, 83.4), (3.0, 84.5), (4.0, 84.1))
-    ),
-    Row("6d-video/none", "No tracking", RSPNET_ABLATION, ("ucf101",), {"ucf101/top1": 79.0}),
-    Row("6d-video/unsupervised", "Unsupervised tracking", VIDEO_ABLATION, ("ucf101",), {"ucf101/top1": 84.5}),
-    Row(
-        "6d-video/supervised",
-        "Supervised tracking",
-        replace(VIDEO_ABLATION, saliency=replace(VIDEO_ABLATION.saliency, method="supervised")),
-        ("ucf101",),
-        {"ucf101/top1": 86.1},
-    ),
+        for weight, value in zip((0.0, 2.0, 3.0, 4.0), values, strict=True)
+    )
+
+
+def _supervised(base: Experiment) -> Experiment:
+    """Return an experiment with tubes of a detector; its row needs another run, with the same --set for all steps."""
+    return replace(base, saliency=replace(base.saliency, method="supervised"))
+
+
+# Table 6 with the image model on VGG-Sound.
+TABLE_6A = _gaps("6a", PREVITS, "voc07/map", (73.0, 72.4, 67.5))
+TABLE_6B = _overlaps("6b", PREVITS, "voc07/map", (71.5, 72.1, 73.0, 72.8))
+TABLE_6C = _attention_weights("6c", PREVITS, "voc07/map", (70.3, 72.4, 73.0, 72.6))
+TABLE_6D = (
+    _ablation("6d/none", "No tracking", MOCO, {"voc07/map": 68.3}),
+    _ablation("6d/unsupervised", "Unsupervised tracking", PREVITS, {"voc07/map": 73.0}),
+    _ablation("6d/supervised", "Supervised tracking", _supervised(PREVITS), {"voc07/map": 75.0}),
 )
-# Appendix A, figure 1 is a plot: it states no numbers.
+# Table 6 with the video model on Kinetics-400.
+TABLE_6_VIDEO = (
+    *_gaps("6a-video", VIDEO_ABLATION, "ucf101/top1", (84.5, 83.7, 84.3)),
+    *_overlaps("6b-video", VIDEO_ABLATION, "ucf101/top1", (83.7, 85.1, 84.5, 84.2)),
+    *_attention_weights("6c-video", VIDEO_ABLATION, "ucf101/top1", (80.8, 83.4, 84.5, 84.1)),
+    _ablation("6d-video/none", "No tracking", RSPNET_ABLATION, {"ucf101/top1": 79.0}),
+    _ablation("6d-video/unsupervised", "Unsupervised tracking", VIDEO_ABLATION, {"ucf101/top1": 84.5}),
+    _ablation("6d-video/supervised", "Supervised tracking", _supervised(VIDEO_ABLATION), {"ucf101/top1": 86.1}),
+)
+# Appendix A, figure 1 is a plot without numbers.
 FIGURE_A1 = tuple(
     Row(
         f"a1/{arm}/{percent}",
@@ -352,7 +332,7 @@ def find_row(name: str) -> Row:
     """Return a row by its name.
 
     Raises:
-        InputError: If there is none, with the closest one.
+        InputError: If there is no such row. The message suggests the closest name.
     """
     if name not in ROWS:
         raise InputError(f"there is no row {name!r}{did_you_mean(name, ROWS)} `previts show` lists all rows")
@@ -367,7 +347,7 @@ def expand(names: Sequence[str]) -> list[Row]:
     """
     if not names:
         raise InputError(
-            "no rows were given; name rows or tables such as 1/vgg/previts or 6b (`previts show` lists them)"
+            "no rows were given; give rows or tables such as 1/vgg/previts or 6b (`previts show` lists them)"
         )
     rows: dict[str, Row] = {}
     for name in names:
@@ -377,27 +357,27 @@ def expand(names: Sequence[str]) -> list[Row]:
 
 
 def resolve(row: str | None, profile: str, assignments: Sequence[str]) -> Plan:
-    """Return what a row means under a profile and assignments; no row means what all rows share.
+    """Return the plan of a row, or without a row the plan of the steps that all rows share.
 
     Args:
         row: Name of a row, or None.
         profile: Name of a profile.
-        assignments: `section.field=value`, or `ROW:section.field=value` for one row or table alone.
+        assignments: `section.field=value`, or `ROW:section.field=value` for only one row or table.
 
     Raises:
-        InputError: If a name is unknown or an assignment is wrong.
+        InputError: If a name is unknown or an assignment is invalid.
     """
     if profile not in PROFILES:
         raise InputError(f"there is no profile {profile!r}; allowed: {', '.join(PROFILES)}")
     experiment = find_row(row).experiment if row else PREVITS
-    return override(PROFILES[profile].shrink(Plan(experiment)), [*_applying(row, assignments)])
+    return override(PROFILES[profile].shrink(Plan(experiment)), [*_select(row, assignments)])
 
 
-def _applying(row: str | None, assignments: Sequence[str]) -> Iterator[str]:
-    """Yield the assignments that concern a row, without the row or table that they are for."""
+def _select(row: str | None, assignments: Sequence[str]) -> Iterator[str]:
+    """Yield the assignments that apply to a row, without their `ROW:`."""
     for assignment in assignments:
         scope, colon, rest = assignment.partition(":")
-        # Names of rows may hold "=", values may hold ":", fields neither that nor "/".
+        # Names of rows may contain "=", and values may contain ":". Names of fields contain neither these nor "/".
         if not colon or ("=" in scope and "/" not in scope.partition("=")[0]):
             yield assignment
             continue

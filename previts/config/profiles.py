@@ -1,6 +1,7 @@
-"""Sizes at which any row of the paper can be run: its own, and a laptop's.
+"""The profiles: sizes at which any row of the paper can be run, the paper's own and that of a laptop.
 
-A profile shrinks a plan and keeps what tells the rows apart. Its numbers are ours, found on the demo's synthetic world.
+A profile makes a plan smaller and keeps the differences between rows. The values of `demo` were chosen on the synthetic
+world; they are not from the paper.
 """
 
 from collections.abc import Callable
@@ -22,10 +23,9 @@ class Profile:
 def _demo(plan: Plan) -> Plan:
     """Return the plan at the size of a laptop: ResNet-18 or a quarter of S3D-g, small frames, a few epochs.
 
-    The row's own choices stay.
-
-    Rate and queue follow the batch and the corpus: with a queue longer than the corpus, most negatives of a video would
-    be the video itself. Colours are changed less, so that a hundred steps are enough to learn something.
+    The differences between rows are kept. The learning rate fits the batch size. The queue is not longer than the
+    corpus: otherwise most negatives of a video would come from the same video. The colour augmentation is weaker, so
+    that about a hundred steps are enough to learn something.
     """
     row = plan.experiment
     video = row.model.encoder == "s3dg"
@@ -33,7 +33,7 @@ def _demo(plan: Plan) -> Plan:
         replace(
             row,
             video=replace(row.video, max_short_side=160, max_fps=12.0, videos_per_shard=16),
-            # A random network that sees 144 frames: contrast inputs, other colours, larger rates.
+            # For a network with random weights and 144 frames: contrast inputs, recoloured frames, larger rates.
             fit=replace(
                 row.fit,
                 network="drn_d_22",
@@ -66,7 +66,7 @@ def _demo(plan: Plan) -> Plan:
             objective=replace(
                 row.objective,
                 queue_size=64,
-                # In so few steps keys that follow quickly would all become alike under the attention term.
+                # The image model keeps its momentum: in so few steps the attention term makes faster keys all alike.
                 key_momentum=0.99 if video else row.objective.key_momentum,
                 batch_norm_groups=2,
             ),
@@ -75,8 +75,8 @@ def _demo(plan: Plan) -> Plan:
                 lr=row.optim.lr / (6 if video else 2),
                 epochs=row.optim.epochs // 5,
                 batch_size=32,
-                # The first gradients of S3D-g are a hundred times later ones; taken whole, they make its weights so
-                # large that a short run never recovers.
+                # The first gradients of S3D-g are a hundred times larger than later ones. Without clipping, its weights
+                # become so large that a short run does not recover.
                 clip_norm=4.0 if video else row.optim.clip_norm,
             ),
         ),
@@ -104,9 +104,9 @@ def _demo(plan: Plan) -> Plan:
 PROFILES = {
     profile.name: profile
     for profile in (
-        Profile("paper", "the paper's sizes", lambda plan: plan),
+        Profile("paper", "the sizes of the paper", lambda plan: plan),
         Profile(
-            "demo", "a laptop's sizes: minutes on two cores; its numbers are not comparable with the paper's", _demo
+            "demo", "the sizes of a laptop: minutes on two cores; not comparable with the numbers of the paper", _demo
         ),
     )
 }

@@ -1,7 +1,7 @@
-"""Where the output of each stage lies, what decides it, and whether it is there.
+"""The addresses of checkpoints and results, and the decisions that each address is computed from.
 
-An address is made of decisions alone, so that every stage, and the report, finds the output of another by asking again.
-Nothing is computed here.
+An address depends only on decisions. A stage or the report can therefore find the output of another stage by computing
+its address again. This module writes nothing.
 """
 
 from dataclasses import asdict
@@ -14,7 +14,8 @@ from previts.stages.outputs import finished
 from previts.storage import files
 from previts.storage.folders import address, identity
 
-# Raise one of these when what a stage writes, or how, changes: results of the older form are then made anew.
+# The version of each stage's output. Increase it when the content or the format of the output changes: results of an
+# older version are then made again.
 FORMATS = {
     "world": 2,
     "videos": 1,
@@ -29,7 +30,7 @@ FORMATS = {
 
 
 def checkpoint_address(plan: Plan, index: str, root: str) -> str:
-    """Return where the checkpoint of a plan on an index lies; equal plans share one."""
+    """Return the address of the checkpoint of a plan on an index; equal plans share one checkpoint."""
     experiment = plan.experiment
     arm = "moco" if experiment.sampling.constraint == "none" else "sampling"
     arm = "previts" if experiment.objective.attention_weight else arm
@@ -39,7 +40,7 @@ def checkpoint_address(plan: Plan, index: str, root: str) -> str:
 
 
 def checkpoint_decided(plan: Plan, index: str) -> dict[str, Any]:
-    """Return what decides a checkpoint: the corpus, and the part of the experiment that training reads."""
+    """Return the decisions of a checkpoint: the index, and the part of the experiment that training reads."""
     decided = {"index": finished(index, "index"), **plan.experiment.learned(), "format": FORMATS["checkpoints"]}
     if weights := weights_identity(plan):
         decided["weights"] = weights
@@ -47,7 +48,11 @@ def checkpoint_decided(plan: Plan, index: str) -> dict[str, Any]:
 
 
 def weights_identity(plan: Plan) -> str | None:
-    """Return the identity of the weights that training starts from, if any."""
+    """Return the identity of the weights that training starts from, or None for random weights.
+
+    Raises:
+        InputError: If the weights do not exist.
+    """
     if not plan.experiment.model.weights:
         return None
     try:
@@ -57,10 +62,10 @@ def weights_identity(plan: Plan) -> str | None:
 
 
 def data_folders(benchmark: str, data: str) -> list[str]:
-    """Return the folders of the labelled sets that a benchmark reads.
+    """Return the folders of the labelled datasets that a benchmark reads.
 
     Raises:
-        InputError: If one is not there.
+        InputError: If one does not exist.
     """
     folders = [files.join(data, name) for name in BENCHMARKS[benchmark].folders]
     if benchmark == "in9" and files.exists(files.join(folders[0], CLASS_MAP)):
@@ -68,14 +73,14 @@ def data_folders(benchmark: str, data: str) -> list[str]:
     for folder in folders:
         if not files.exists(folder):
             raise InputError(
-                f"benchmark {benchmark} needs a labelled set at {folder}, and there is nothing; "
-                "put it there in its authors' layout, or leave the benchmark out"
+                f"benchmark {benchmark} needs a labelled dataset at {folder}, which does not exist; "
+                "store the dataset there in its official layout, or leave the benchmark out"
             )
     return folders
 
 
 def result_decided(benchmark: str, checkpoint: str, data: str, plan: Plan) -> dict[str, Any]:
-    """Return what decides a result: the checkpoint, the labelled sets, and the settings that the benchmark reads."""
+    """Return the decisions of a result: the checkpoint, the datasets, and the settings that the benchmark reads."""
     settings = asdict(plan.evaluation)
     sections = {name for other in BENCHMARKS.values() for name in other.sections}
     unread = sections.difference(BENCHMARKS[benchmark].sections)
@@ -89,6 +94,6 @@ def result_decided(benchmark: str, checkpoint: str, data: str, plan: Plan) -> di
 
 
 def result_address(benchmark: str, checkpoint: str, data: str, plan: Plan, root: str) -> str:
-    """Return where the result of a benchmark on a checkpoint lies."""
+    """Return the address of the result of a benchmark on a checkpoint."""
     decided = result_decided(benchmark, checkpoint, data, plan)
     return address(root, "results", f"{benchmark}-{decided['checkpoint']}", decided)

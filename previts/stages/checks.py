@@ -1,4 +1,4 @@
-"""Checks of the user's choices, made before anything is computed."""
+"""Checks of the user's choices, which a verb or a pipeline makes before it computes anything."""
 
 from collections.abc import Sequence
 
@@ -15,12 +15,12 @@ LAUNCHERS = ("local", "pytorchjob")
 
 
 def check_weights(plan: Plan) -> None:
-    """Raise an InputError if the weights that training starts from are not there."""
+    """Raise an InputError if the weights that training starts from do not exist."""
     weights_identity(plan)
 
 
 def check_launch(launcher: str, processes: int, job: Sequence[str] = ()) -> None:
-    """Raise an InputError if there is no such place to train at, no process, or a setting of a job that cannot be."""
+    """Raise an InputError if the launcher, the number of processes or a setting of the job is invalid."""
     if launcher not in LAUNCHERS:
         raise InputError(f"there is no launcher {launcher!r}; allowed: {', '.join(LAUNCHERS)}")
     check_processes(processes)
@@ -28,83 +28,93 @@ def check_launch(launcher: str, processes: int, job: Sequence[str] = ()) -> None
     if launcher == "pytorchjob":
         options.nodes(processes)
     elif job:
-        raise InputError(f"job settings ({', '.join(job)}) are those of launcher pytorchjob, not of {launcher}")
+        raise InputError(
+            f"job settings ({', '.join(job)}) are for --launcher pytorchjob, not for {launcher}; "
+            "leave them out, or change the launcher"
+        )
 
 
 def check_processes(processes: int) -> None:
-    """Raise an InputError if there is no process."""
+    """Raise an InputError if the number of processes is less than 1."""
     if processes < 1:
         raise InputError(f"processes must be 1 or more, got {processes}")
 
 
 def check_fit(row: str, plan: Plan, benchmarks: Sequence[str]) -> None:
-    """Raise an InputError if a row's model cannot be measured by a benchmark."""
+    """Raise an InputError if a benchmark does not accept the model of a row."""
     video = plan.experiment.model.encoder == "s3dg"
     able = [name for name, benchmark in BENCHMARKS.items() if (benchmark.clips if video else benchmark.images)]
     if unfit := [name for name in benchmarks if name not in able]:
         raise InputError(
-            f"row {row} is of the {'video' if video else 'image'} model, and {', '.join(unfit)} cannot measure that; "
+            f"row {row} has the {'video' if video else 'image'} model, which {', '.join(unfit)} cannot evaluate; "
             f"benchmarks of this model: {', '.join(able)}"
         )
 
 
 def check_start(row: str, plan: Plan) -> None:
-    """Raise an InputError if a row is about given weights and none are."""
+    """Raise an InputError if a row evaluates given weights and `model.weights` is empty."""
     if row in NEED_WEIGHTS and not plan.experiment.model.weights:
-        raise InputError(f"row {row} is measured from given weights; name them by --set {row}:model.weights=URI")
+        raise InputError(f"row {row} evaluates given weights: set them with --set {row}:model.weights=URI")
 
 
 def check_method(method: str, model: str) -> None:
-    """Raise an InputError if a saliency model was made for another method."""
+    """Raise an InputError if a saliency model was made for another method than `method`."""
     made_for = read_manifest(model).info.get("method")
     if made_for != method:
         raise InputError(
-            f"{model} is a model for saliency.method={made_for}, and saliency.method is {method} here; "
-            "give both verbs the same profile and --set"
+            f"{model} is a model for saliency.method={made_for}, but here saliency.method={method}; "
+            "use the same --profile and --set as for `fit_saliency`"
         )
 
 
 def check_perception(row: str, plan: Plan, shared: Plan) -> None:
-    """Raise an InputError if a row needs other tubes than those that the steps before it make."""
+    """Raise an InputError if a row needs tubes of another saliency method than the steps of the run make.
+
+    Args:
+        row: Name of the row.
+        plan: Plan of the row.
+        shared: Plan of the steps that all rows share.
+    """
     wanted, made_by = plan.experiment.saliency.method, shared.experiment.saliency.method
     if row == "6d/unsupervised" and wanted == "supervised":
         raise InputError(
-            f"row {row} is tracking without labels, not saliency.method={wanted}; give --rows 6d/supervised"
+            f"row {row} tracks without labels, but saliency.method={wanted}; use --rows 6d/supervised instead"
         )
     if plan.experiment.sampling.constraint == "tracking" and wanted != made_by:
         raise InputError(
-            f"row {row} follows what saliency.method={wanted} finds, and the other steps of this run use {made_by}: "
-            f"leave it out here, and give it a run of its own on the same root, "
-            f"--rows {row} --set saliency.method={wanted} fit.weights=URI"
+            f"row {row} needs tubes of saliency.method={wanted}, but this run makes tubes of {made_by}; leave the row "
+            f"out, and start another run on the same root with --rows {row} --set saliency.method={wanted} "
+            "fit.weights=URI"
         )
 
 
 def check_lineage(row: str, plan: Plan, index: str) -> None:
-    """Raise an InputError if an index rests on supervised tubes and the row does not, or the reverse.
+    """Raise an InputError if an index has supervised tubes and the row needs unsupervised ones, or the reverse.
 
-    Their checkpoints would share an address: training reads an index, and not how it came about.
+    Both rows would have checkpoints at the same address: the saliency method is not part of a checkpoint's decisions.
     """
     if plan.experiment.sampling.constraint != "tracking":
         return
     try:
         saliency = ancestor(index, "tubes", "saliency")
         made_by = read_manifest(saliency).decided["saliency"]["method"]
-    except (InputError, KeyError):  # the steps before the index are not kept any more
+    except (InputError, KeyError):  # the outputs of the steps before the index were deleted
         return
     wanted = plan.experiment.saliency.method
     if (wanted == "supervised") != (made_by == "supervised"):
         raise InputError(
-            f"row {row} wants tubes of saliency.method={wanted}, and {index} was made of {made_by}; "
-            "give it an index of its own, and every verb the same --set"
+            f"row {row} needs tubes of saliency.method={wanted}, but {index} has tubes of {made_by}; "
+            "make another index for the row, with the same --set for all verbs"
         )
 
 
 def check_row(row: str, plan: Plan, checkpoint: str) -> None:
-    """Raise an InputError if a checkpoint was not pretrained as a row says."""
+    """Raise an InputError if a checkpoint was not pretrained with the settings of a row."""
     manifest = read_manifest(checkpoint)
     wanted = fingerprints.plain({**plan.experiment.learned(), "weights": weights_identity(plan)})
     if differing := [name for name, value in wanted.items() if manifest.decided.get(name) != value]:
         raise InputError(
-            f"{checkpoint} is of row {manifest.info.get('row')} under profile {manifest.info.get('profile')}, not what "
-            f"row {row} means here: {', '.join(differing)} differ; give its own row, profile and --set"
+            f"{checkpoint} is a checkpoint of row {manifest.info.get('row')} with profile "
+            f"{manifest.info.get('profile')}, not of row {row} with these settings: {', '.join(differing)} differ; "
+            "use the row, profile and --set that it was pretrained with"
         )

@@ -1,4 +1,4 @@
-"""The verb `download`: fetch the videos of a crawl and store them in shards."""
+"""The verb `download`, which fetches the videos of a crawl and stores them in shards."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -20,17 +20,17 @@ def download(
     parts: int = 1,
     max_failure_fraction: float = 0.5,
 ) -> str:
-    """Fetch the videos of a crawl and store them as normalised videos in shards.
+    """Fetch the videos of a crawl and store them in shards, with one size and frame rate.
 
     Args:
-        crawl: A CSV or Parquet manifest (video_id, url, start_seconds, end_seconds, label, split), the CSV of VGG-Sound
-            or Kinetics as published, or a folder of videos.
-        root: Folder or bucket prefix under which every result lies.
+        crawl: List of videos: a CSV or Parquet file with the columns video_id, url, start_seconds, end_seconds, label
+            and split; the CSV of VGG-Sound or Kinetics as published; or a folder of videos.
+        root: Folder or bucket prefix that all results are stored under.
         profile: Size of the run: paper or demo.
-        set: One-off changes, such as video.max_fps=12.
-        part: Number of this worker, from 0.
-        parts: Workers that share the work.
-        max_failure_fraction: Share of videos that may fail before the stage fails.
+        set: Settings to change, such as video.max_fps=12.
+        part: Number of this worker, from 0 to parts - 1.
+        parts: Number of workers that share the work.
+        max_failure_fraction: Share of videos that may fail, from 0 to 1. The verb fails if more videos fail.
 
     Returns:
         URI of the videos, for `fit_saliency`, `saliency`, `track` and `index`.
@@ -51,14 +51,9 @@ def download(
 
     total = shards.num_shards(len(items), config)
 
-    def settled(shard: int) -> bool:
-        """A shard whose failures may pass (a network that was down) is tried again as long as nothing is committed."""
-        return video_table.is_done(uri, shard) and not any(
-            video.retryable for video in video_table.read_shard(uri, shard)
-        )
-
     for shard in range(part, total, parts):
-        if not settled(shard):
+        # Until the output is committed, a shard is tried again if a failure in it may be temporary (network down).
+        if not video_table.is_done(uri, shard) or any(video.retryable for video in video_table.read_shard(uri, shard)):
             shards.build_shard(shards.shard_items(items, shard, config), shard, uri, config)
     if not all(video_table.is_done(uri, shard) for shard in range(total)):
         return part_done(uri)
@@ -67,11 +62,11 @@ def download(
     failed = sum(errors.values())
     if failed == len(videos) or failed > max_failure_fraction * len(videos):
         reasons = "\n".join(f"  {count} x {error}" for error, count in errors.most_common(5))
-        allowed = ", and nothing is left" if failed == len(videos) else f", more than {max_failure_fraction:g} of them"
+        allowed = "" if failed == len(videos) else f", more than the allowed share of {max_failure_fraction:g}"
         remedy = "" if failed == len(videos) else ", or run again with a larger --max-failure-fraction"
         raise InputError(
             f"{failed} of the {len(videos)} videos of {crawl} failed{allowed}. Most frequent reasons:\n{reasons}\n"
-            f"Mend the crawl{remedy}; videos already stored are kept"
+            f"Fix the crawl{remedy}; videos already stored are kept"
         )
     folders.commit(
         uri,

@@ -1,4 +1,4 @@
-"""The verb `evaluate`: run one benchmark on one checkpoint."""
+"""The verb `evaluate`, which runs one benchmark on one checkpoint."""
 
 import time
 from collections.abc import Sequence
@@ -23,17 +23,18 @@ def evaluate(
     set: Sequence[str] = (),
     processes: int = 1,
 ) -> str:
-    """Measure one checkpoint on one benchmark; what trains resumes where an earlier call was stopped.
+    """Evaluate one checkpoint on one benchmark. A call that was stopped is resumed by the same call.
 
     Args:
-        row: Name of the row that the checkpoint is of.
+        row: Name of the row that the checkpoint was pretrained for, such as 1/vgg/previts.
         benchmark: voc07, in1k, voc_det, coco, in9, grounding, davis, ucf101, hmdb51, jhmdb or minikinetics.
         checkpoint: URI that `pretrain` returned.
-        data: Folder of the labelled sets, each in its authors' layout: voc/, imagenet/, in9/, davis/ and so on.
-        root: Folder or bucket prefix under which every result lies.
+        data: Folder of the labelled datasets, each in its official layout: voc/, imagenet/, in9/, davis/ and so on.
+        root: Folder or bucket prefix that all results are stored under.
         profile: Size of the run: paper or demo.
-        set: One-off changes, such as evaluation.limit=100.
-        processes: Processes, one a GPU, that share a benchmark that trains; more than one run under torchrun.
+        set: Settings to change, such as evaluation.limit=100.
+        processes: Number of processes that share a benchmark with a long training, one process a GPU. More than one
+            process is started with torchrun.
 
     Returns:
         URI of the result, for `report`.
@@ -47,7 +48,7 @@ def evaluate(
     uri = result_address(benchmark, checkpoint, data, plan, root)
     work = files.join(uri, "work")
     if done(uri):
-        files.delete_folder(work)  # of a call that was killed after it had finished
+        files.delete_folder(work)  # left by a call that was killed after its commit
         return uri
     if processes > 1 and benchmarks.BENCHMARKS[benchmark].shared and not workers.is_launched():
         arguments = ["--row", row, "--benchmark", benchmark, "--checkpoint", checkpoint, "--data", data]

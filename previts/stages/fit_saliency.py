@@ -1,4 +1,4 @@
-"""The verb `fit_saliency`: train the saliency model of a corpus."""
+"""The verb `fit_saliency`, which trains the saliency model of a corpus."""
 
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -11,16 +11,16 @@ from previts.storage import folders
 
 
 def fit_saliency(videos: str, root: str, profile: str = "paper", set: Sequence[str] = ()) -> str:
-    """Make the saliency model of a corpus: Deep-USPS, learned from handcrafted maps of its own frames, without labels.
+    """Train the saliency model of a corpus without labels: Deep-USPS, on handcrafted maps of frames of the corpus.
 
-    A handcrafted prior (saliency.method=rbd, mc, dsr or hs) has nothing to learn: this records which one it is.
-    saliency.method=supervised takes the detector at fit.weights. A call that was stopped goes on after its last round.
+    The handcrafted priors (saliency.method=rbd, mc, dsr or hs) need no training: the result only names the prior.
+    saliency.method=supervised uses the detector at fit.weights. A call that was stopped resumes after its last round.
 
     Args:
         videos: URI that `download` returned.
-        root: Folder or bucket prefix under which every result lies.
+        root: Folder or bucket prefix that all results are stored under.
         profile: Size of the run: paper or demo.
-        set: One-off changes, such as saliency.method=rbd fit.network=drn_d_22.
+        set: Settings to change, such as saliency.method=rbd fit.network=drn_d_22.
 
     Returns:
         URI of the saliency model, for `saliency`.
@@ -35,12 +35,12 @@ def fit_saliency(videos: str, root: str, profile: str = "paper", set: Sequence[s
 
         weights = fit.read_weights(config.weights)
         labels = weights.labels
-        # The kind of the labels too: the same tensors may come with and without their history.
+        # With the kind of the labels: the same tensors can be stored with and without their history.
         decided["weights"] = [weights.sha256, labels.partition(":")[0]]
     if method == "deepusps":
         decided["fit"] = {name: value for name, value in asdict(config).items() if name != "weights"}
     if method == "supervised" and not weights:
-        raise InputError("saliency.method=supervised needs fit.weights: the URI of weights of torchvision's Mask R-CNN")
+        raise InputError("saliency.method=supervised needs fit.weights: set it to the URI of torchvision's Mask R-CNN")
     uri = folders.address(root, "saliency_model", method, decided)
     if done(uri):
         return uri

@@ -1,4 +1,4 @@
-"""The verb `index`: join videos and tubes into the sampling index."""
+"""The verb `index`, which joins videos and tubes into the sampling index."""
 
 import sys
 from collections.abc import Sequence
@@ -11,14 +11,14 @@ from previts.storage import folders
 
 
 def index(videos: str, tubes: str, root: str, profile: str = "paper", set: Sequence[str] = ()) -> str:
-    """Join videos and tubes into the table that says which frames may be sampled, and leave out what the filter names.
+    """Join videos and tubes into the table of the frames that may be sampled. A filter can exclude videos.
 
     Args:
         videos: URI that `download` returned.
         tubes: URI that `track` returned.
-        root: Folder or bucket prefix under which every result lies.
+        root: Folder or bucket prefix that all results are stored under.
         profile: Size of the run: paper or demo.
-        set: One-off changes, such as filter.min_agreement=0.3.
+        set: Settings to change, such as filter.min_agreement=0.3.
 
     Returns:
         URI of the index, for `pretrain`.
@@ -39,6 +39,9 @@ def index(videos: str, tubes: str, root: str, profile: str = "paper", set: Seque
     rows = [row for shard in range(total) for row in join_shard(videos, tubes, shard)]
     counts = write_index(uri, rows, config)
     if not counts["videos_with_tube"]:
-        print("no video has a tube: only rows without tracking can be pretrained on this index", file=sys.stderr)
+        print(
+            "no video has a tube: only rows without tracking, such as 1/vgg/moco, can be pretrained on this index",
+            file=sys.stderr,
+        )
     folders.commit(uri, decided, inputs={"videos": videos, "tubes": tubes}, counts=counts)
     return made(uri)

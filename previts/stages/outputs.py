@@ -1,4 +1,4 @@
-"""The state of a stage's output: whether it is finished, and what is printed about it."""
+"""The state of a stage's output: checks whether it is finished, messages about it, and the work of one part."""
 
 import sys
 from collections.abc import Callable
@@ -9,7 +9,11 @@ from previts.storage.folders import is_committed, read_manifest
 
 
 def finished(uri: str, stage: str) -> str:
-    """Return the fingerprint of a finished input, or say that it is the wrong thing."""
+    """Return the fingerprint of an input.
+
+    Raises:
+        InputError: If the input is not finished, or is an output of another stage than `stage`.
+    """
     manifest = read_manifest(uri)
     if manifest.stage != stage:
         raise InputError(f"{uri} is an output of stage {manifest.stage!r}; expected an output of stage {stage!r}")
@@ -17,9 +21,9 @@ def finished(uri: str, stage: str) -> str:
 
 
 def describe(uri: str) -> str:
-    """Return a short Markdown account of a stage's output: where it is and what it counts."""
+    """Return a short Markdown description of a stage's output: its URI and its counts."""
     if not is_committed(uri):
-        return f"`{uri}`\n\nThis part is done; others still work on the whole.\n"
+        return f"`{uri}`\n\nThis part is finished. Other parts are not.\n"
     manifest = read_manifest(uri)
     lines = [f"### {manifest.stage} {manifest.fingerprint}", "", f"`{uri}`", "", "| | |", "|---|---|"]
     lines += [f"| {name} | {value} |" for name, value in manifest.counts.items()]
@@ -27,7 +31,11 @@ def describe(uri: str) -> str:
 
 
 def done(uri: str) -> bool:
-    """Return whether the output is finished; if not, make sure that it can be written before anything is computed."""
+    """Return whether the output is finished.
+
+    Raises:
+        InputError: If it is not finished and cannot be written.
+    """
     if not is_committed(uri):
         files.check_writable(uri)
         return False
@@ -36,7 +44,7 @@ def done(uri: str) -> bool:
 
 
 def made(uri: str) -> str:
-    """Say that an output is finished, and return it."""
+    """Print the URI and the counts of a finished output, and return the URI."""
     manifest = read_manifest(uri)
     counts = ", ".join(f"{name} {value}" for name, value in list(manifest.counts.items())[:8])
     print(f"made: {uri} ({counts})" if counts else f"made: {uri}", file=sys.stderr)
@@ -46,19 +54,19 @@ def made(uri: str) -> str:
 
 
 def part_done(uri: str) -> str:
-    """Say that only this worker's part of an output is there, and return it."""
-    print(f"this part is done, other parts are not yet: {uri}", file=sys.stderr)
+    """Print that this worker's part of an output is finished and other parts are not, and return the URI."""
+    print(f"this part is finished, other parts are not: {uri}", file=sys.stderr)
     return uri
 
 
 def check_part(part: int, parts: int) -> None:
-    """Raise an InputError if there is no such part."""
+    """Raise an InputError if `part` is not from 0 to parts - 1."""
     if parts < 1 or not 0 <= part < parts:
-        raise InputError(f"part must be in [0, parts) and parts 1 or more, got {part = }, {parts = }")
+        raise InputError(f"parts must be 1 or more and part from 0 to parts - 1, got {part = }, {parts = }")
 
 
 def fan_out(total: int, part: int, parts: int, is_done: Callable[[int], bool], work: Callable[[int], object]) -> bool:
-    """Do this worker's shards that are not done, and return whether now all shards of all workers are."""
+    """Do the unfinished shards of this worker, and return whether the shards of all workers are finished now."""
     for shard in range(part, total, parts):
         if not is_done(shard):
             work(shard)

@@ -1,4 +1,4 @@
-"""The verb `pretrain`: train the encoder of one row."""
+"""The verb `pretrain`, which trains the encoder of one row."""
 
 import os
 from collections.abc import Sequence
@@ -25,22 +25,22 @@ def pretrain(
     processes: int = 1,
     job: Sequence[str] = (),
 ) -> str:
-    """Pretrain the encoder of one row of the paper's tables on an index; resumes where an earlier call was stopped.
+    """Pretrain the encoder of one row of the paper's tables. A call that was stopped is resumed by the same call.
 
-    Environment variables set what changes nothing that is learnt:
-    PREVITS_WORKERS (loader processes of each training process; by default as the machine has room for),
-    PREVITS_ACCUMULATE (parts in which a process computes its share of a batch, for small memories; 1),
-    PREVITS_COMPILE (1: encoders go through torch.compile; 0) and
-    PREVITS_CHECKPOINT_SECONDS (a state is saved at least every so many seconds; 600).
+    Environment variables adapt the training to a machine and do not change its result:
+    PREVITS_WORKERS is the number of loader processes of each training process (default: by the cores; 0 on a CPU).
+    PREVITS_ACCUMULATE is the number of parts in which a process computes its share of a batch (default: 1).
+    PREVITS_COMPILE=1 compiles the encoders with torch.compile (default: 0).
+    PREVITS_CHECKPOINT_SECONDS is the longest time between two saved states (default: 600).
 
     Args:
-        row: Name of the row, such as 1/vgg/previts (`previts show` lists them).
+        row: Name of the row, such as 1/vgg/previts (`previts show` lists all rows).
         index: URI that `index` returned.
-        root: Folder or bucket prefix under which every result lies.
+        root: Folder or bucket prefix that all results are stored under.
         profile: Size of the run: paper or demo.
-        set: One-off changes, such as sampling.min_overlap=0.2.
-        launcher: Where the training program runs: local, on this machine, or pytorchjob, on a Kubernetes cluster.
-        processes: Training processes, one a GPU; more than one run under torchrun.
+        set: Settings to change, such as sampling.min_overlap=0.2.
+        launcher: Place of the training: local (this machine) or pytorchjob (a Kubernetes cluster).
+        processes: Number of training processes, one a GPU. More than one process is started with torchrun.
         job: Settings of a PyTorchJob, such as spot=true queue=research shm=32Gi (`torchx runopts pytorchjob`).
 
     Returns:
@@ -59,8 +59,8 @@ def pretrain(
         and not folders.read_manifest(index).counts["videos_with_tube"]
     ):
         raise InputError(
-            f"no video of {index} has a tube, so there is nothing that row {row} could constrain or attend to; "
-            "look at the videos, or pretrain a row without tracking such as 1/vgg/moco"
+            f"no video of {index} has a tube, and row {row} samples frames with tubes only; check some videos with "
+            "`previts look`, or pretrain a row without tracking such as 1/vgg/moco"
         )
     conduct = read_conduct(os.environ)
     if (processes > 1 or launcher != "local") and not workers.is_launched():

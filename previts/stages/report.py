@@ -1,4 +1,4 @@
-"""The verb `report`: write the page that compares rows."""
+"""The verb `report`, which writes the page that compares rows."""
 
 import sys
 from collections.abc import Sequence
@@ -14,22 +14,23 @@ from previts.storage import files, folders
 def report(
     rows: Sequence[str], index: str, results: Sequence[str], root: str, profile: str = "paper", set: Sequence[str] = ()
 ) -> str:
-    """Write the page that compares the rows: numbers beside the paper's, curves, tubes, attention.
+    """Write the page that compares rows: numbers next to the paper's, training curves, tubes and attention maps.
 
     Args:
-        rows: Rows or tables to show, such as 1/vgg/previts or 6b.
+        rows: Names of rows or tables to show, such as 1/vgg/previts or 6b.
         index: URI that `index` returned.
         results: URIs that `evaluate` returned.
-        root: Folder or bucket prefix under which every result lies.
+        root: Folder or bucket prefix that all results are stored under.
         profile: Size of the run: paper or demo.
-        set: The one-off changes that the rows were pretrained with.
+        set: The changed settings that the rows were pretrained with.
 
     Returns:
-        URI of a folder with report.html, report.md, report.csv and, if there are attention maps, result.png.
+        URI of a folder with report.html, report.md, report.csv and, if there are attention maps, result.png. The page
+        is also copied to ROOT/report.html.
     """
     shown = paper.expand(rows)
     if not results:
-        raise InputError("no results were given; run `previts evaluate` first and give the URIs that it prints")
+        raise InputError("no results were given; run `previts evaluate` and pass the URIs that it prints to --results")
     trained = []
     for row in shown:
         plan = paper.resolve(row.name, profile, set)
@@ -49,7 +50,7 @@ def report(
         from previts.reporting.page import build_report
         from previts.runlog import run_log
 
-        lines = [
+        compared = [
             ReportRow(
                 name=row.name,
                 title=row.title,
@@ -59,7 +60,7 @@ def report(
             )
             for row, uri in zip(shown, trained, strict=True)
         ]
-        counts = build_report(list(results), uri, lines, cited=paper.CITED, profile=profile, index=index)
+        counts = build_report(list(results), uri, compared, cited=paper.CITED, profile=profile, index=index)
         run_log.log_report(root, group=folders.fingerprint_of(index, "index"), report=uri)
         inputs = {"index": index, **{f"result{number}": result for number, result in enumerate(results)}}
         folders.commit(uri, decided, inputs=inputs, counts=counts)

@@ -1,4 +1,4 @@
-"""The verb `saliency`: find the salient regions of key frames."""
+"""The verb `saliency`, which finds the salient regions of key frames."""
 
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -19,14 +19,14 @@ def saliency(
     Args:
         videos: URI that `download` returned.
         model: URI that `fit_saliency` returned.
-        root: Folder or bucket prefix under which every result lies.
+        root: Folder or bucket prefix that all results are stored under.
         profile: Size of the run: paper or demo.
-        set: One-off changes, such as saliency.every=5.
-        part: Number of this worker, from 0.
-        parts: Workers that share the work.
+        set: Settings to change, such as saliency.every=5.
+        part: Number of this worker, from 0 to parts - 1.
+        parts: Number of workers that share the work.
 
     Returns:
-        URI of the masks, for `track`.
+        URI of the salient regions, for `track`.
     """
     check_part(part, parts)
     config = paper.resolve(None, profile, set).experiment.saliency

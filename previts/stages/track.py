@@ -1,4 +1,4 @@
-"""The verb `track`: follow the salient object of each video."""
+"""The verb `track`, which tracks the salient object of each video."""
 
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -19,16 +19,16 @@ def track(
     part: int = 0,
     parts: int = 1,
 ) -> str:
-    """Follow the most salient object of each video: one tube of masks a video.
+    """Track the largest salient region of each video. The result is one tube a video: its mask through time.
 
     Args:
         videos: URI that `download` returned.
-        saliency: URI that `saliency` returned; its shards of the same part must be there.
-        root: Folder or bucket prefix under which every result lies.
+        saliency: URI that `saliency` returned. Its shards of the same part must be finished.
+        root: Folder or bucket prefix that all results are stored under.
         profile: Size of the run: paper or demo.
-        set: One-off changes, such as track.association=mask.
-        part: Number of this worker, from 0.
-        parts: Workers that share the work.
+        set: Settings to change, such as track.association=mask.
+        part: Number of this worker, from 0 to parts - 1.
+        parts: Number of workers that share the work.
 
     Returns:
         URI of the tubes, for `index`.
@@ -37,7 +37,7 @@ def track(
     config = paper.resolve(None, profile, set).experiment.track
     decided = {
         "videos": finished(videos, "videos"),
-        # Not yet committed while other parts still work; its address is its decision.
+        # The saliency may not be committed yet, since other parts may still run. Its address has the fingerprint.
         "saliency": folders.fingerprint_of(saliency, "saliency"),
         "track": asdict(config),
         "format": FORMATS["tubes"],
@@ -56,11 +56,11 @@ def track(
 
         if not fan_out(total, part, parts, lambda shard: tube_table.is_done(uri, shard), work):
             return part_done(uri)
-    found = [tube for shard in range(total) for tube in tube_table.read_shard(uri, shard)]
+    tubes = [tube for shard in range(total) for tube in tube_table.read_shard(uri, shard)]
     folders.commit(
         uri,
         decided,
         inputs={"videos": videos, "saliency": saliency},
-        counts={"shards": total, "videos": len(found), "tubes": sum(tube.status == "tracked" for tube in found)},
+        counts={"shards": total, "videos": len(tubes), "tubes": sum(tube.status == "tracked" for tube in tubes)},
     )
     return made(uri)

@@ -1,4 +1,4 @@
-"""The verb `world`: make the synthetic world of the demo."""
+"""The verb `world`, which makes the synthetic world of the demo."""
 
 from previts.errors import InputError
 from previts.stages.addresses import FORMATS
@@ -7,11 +7,11 @@ from previts.storage import folders
 
 
 def world(root: str, seed: int = 0) -> str:
-    """Make a small synthetic world to try the pipeline on: a crawl of videos and labelled sets in official layouts.
+    """Make a small synthetic world to try the pipeline on: a crawl of videos, and datasets in official layouts.
 
     Args:
-        root: Folder or bucket prefix under which every result lies.
-        seed: Another seed, another world.
+        root: Folder or bucket prefix that all results are stored under.
+        seed: Seed of the random objects and scenes, 0 or more.
 
     Returns:
         URI of a folder with `crawl.csv` and `datasets/`.

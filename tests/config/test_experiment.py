@@ -1,3 +1,5 @@
+"""Oracles: the numbers of the paper, and messages written down by hand."""
+
 import dataclasses
 
 import pytest
@@ -6,24 +8,16 @@ from previts.config.experiment import Experiment, Plan, SamplingConfig, override
 from previts.errors import InputError
 
 
-def test_an_experiment_survives_json():
+def test_an_experiment_is_unchanged_after_json():
     changed = override(Plan(), ["sampling.gap=zero", "augment.jitter=[0.1, 0.2, 0.3, 0.4]", "seed=7"]).experiment
     assert Experiment.from_json(changed.to_json()) == changed != Experiment()
 
 
 def test_the_defaults_are_the_numbers_of_section_4_1():
     paper = Experiment()
-    assert (paper.objective.temperature, paper.objective.queue_size, paper.objective.attention_weight) == (
-        0.07,
-        65535,
-        3.0,
-    )
-    assert (paper.sampling.min_overlap, paper.optim.lr, paper.optim.epochs, paper.optim.batch_size) == (
-        0.3,
-        0.03,
-        200,
-        256,
-    )
+    objective, optim = paper.objective, paper.optim
+    assert (objective.temperature, objective.queue_size, objective.attention_weight) == (0.07, 65535, 3.0)
+    assert (optim.lr, optim.epochs, optim.batch_size, paper.sampling.min_overlap) == (0.03, 200, 256, 0.3)
     assert (paper.augment.size, paper.model.encoder, paper.video.max_fps) == (224, "resnet50", 25.0)
 
 
@@ -45,12 +39,12 @@ def test_an_assignment_changes_one_field_and_nothing_else():
         ("optim.lr=fast", "a number"),
         ("augment.jitter=[1,2]", "a list of 4 numbers"),
         ("optim.batch_size=100", "multiple of objective.batch_norm_groups"),
-        ("sampling.constraint=none", "tracking where objective.attention_weight > 0"),
+        ("sampling.constraint=none", "tracking if objective.attention_weight > 0"),
         ("seed", "section.field=value"),
         ("evaluation.croop=3", "did you mean 'evaluation.crop'"),
     ],
 )
-def test_a_wrong_assignment_names_the_field_and_what_is_allowed(assignment: str, message: str):
+def test_an_invalid_assignment_is_refused_with_the_field_and_the_allowed_values(assignment: str, message: str):
     with pytest.raises(InputError, match=message):
         override(Plan(), [assignment])
 
@@ -60,6 +54,6 @@ def test_a_document_with_other_fields_is_refused():
         Experiment.from_json('{"seed": 1}')
 
 
-def test_fields_that_must_fit_each_other_are_set_in_any_order():
+def test_fields_that_depend_on_each_other_are_set_in_any_order():
     one = override(Plan(), ["optim.batch_size=30", "objective.batch_norm_groups=15"])
     assert one == override(Plan(), ["objective.batch_norm_groups=15", "optim.batch_size=30"])

@@ -1,31 +1,33 @@
+"""Oracles: the numbers of the paper, and fingerprints of the experiments."""
+
 import pytest
 
-from previts.config import benchmarks, paper
-from previts.config.profiles import PROFILES
+from previts.config import paper
 from previts.errors import InputError
 from previts.stages import checks
 from previts.storage import fingerprints
 
 
-def test_rows_that_mean_the_same_experiment_have_one_identity():
+def test_rows_with_the_same_experiment_have_one_fingerprint():
     same = ["1/vgg/previts", "1/k400/previts", "6a/gap=varying", "6b/mu=0.3", "6c/lambda=3.0", "6d/unsupervised"]
     assert len({fingerprints.fingerprint(paper.resolve(name, "paper", [])) for name in same}) == 1
     assert paper.resolve("6c/lambda=0.0", "paper", []) == paper.resolve("1/vgg/sampling", "paper", [])
     assert paper.resolve("6d/none", "paper", []) == paper.resolve("1/vgg/moco", "paper", [])
 
 
-def test_all_other_rows_differ():
+def test_all_other_rows_have_different_fingerprints():
     distinct = {fingerprints.fingerprint(paper.resolve(name, "paper", [])) for name in paper.ROWS}
-    # Table 1's three arms, two gaps, three mu, two lambda, supervised tracking, six of the eight shares of the data.
+    # The three arms of table 1, two gaps, three mu, two lambda, supervised tracking, six of eight data fractions.
     images = 3 + 2 + 3 + 2 + 1 + 6
-    # Table 2's three arms; of table 6, at 50 epochs, the model and its four kinds of variants, and training without it.
+    # The three arms of table 2. Of table 6, at 50 epochs: the model, two gaps, three mu, three lambda, supervised
+    # tracking, and RSPNet.
     videos = 3 + (1 + 2 + 3 + 3 + 1 + 1)
     released = 2
-    untrained = 2  # the image model and the video model, from whatever weights
+    untrained = 2  # the image model and the video model
     assert len(distinct) == images + videos + released + untrained
 
 
-def test_the_video_model_is_that_of_section_4_1():
+def test_the_video_model_has_the_numbers_of_section_4_1():
     experiment = paper.resolve("2/vgg/previts", "paper", []).experiment
     assert (experiment.model.encoder, experiment.sampling.clip_frames, experiment.optim.lr) == ("s3dg", 16, 0.5)
     assert (experiment.objective.speed_margin, experiment.objective.queue_size) == (0.15, 65535)
@@ -35,13 +37,13 @@ def test_the_video_model_is_that_of_section_4_1():
 @pytest.mark.parametrize(
     ("row", "base"), [("as-released/image", "1/vgg/previts"), ("as-released/video", "2/vgg/previts")]
 )
-def test_as_released_changes_what_the_released_code_changes(row, base):
-    mine, theirs = (paper.resolve(name, "paper", []).experiment for name in (base, row))
+def test_as_released_changes_the_fields_that_the_released_code_changes(row, base):
+    own, released = (paper.resolve(name, "paper", []).experiment for name in (base, row))
     fields = {
         f"{section}.{field}"
         for section in ("sampling", "augment", "model", "objective", "optim")
-        for field in vars(getattr(mine, section))
-        if getattr(getattr(mine, section), field) != getattr(getattr(theirs, section), field)
+        for field in vars(getattr(own, section))
+        if getattr(getattr(own, section), field) != getattr(getattr(released, section), field)
     }
     both = {
         *("sampling.min_overlap", "sampling.visible", "sampling.other_segment", "augment.blur_probability"),
@@ -51,33 +53,16 @@ def test_as_released_changes_what_the_released_code_changes(row, base):
     assert fields == both | ({"objective.positives", "objective.enqueued"} if "video" in row else set())
 
 
-@pytest.mark.parametrize("profile", list(PROFILES))
-def test_a_profile_keeps_what_tells_rows_apart(profile: str):
-    by_paper = {name: fingerprints.fingerprint(paper.resolve(name, "paper", [])) for name in paper.ROWS}
-    by_profile = {name: fingerprints.fingerprint(paper.resolve(name, profile, [])) for name in paper.ROWS}
-    for one in paper.ROWS:
-        for other in paper.ROWS:
-            assert (by_paper[one] == by_paper[other]) == (by_profile[one] == by_profile[other])
-
-
-def test_a_profile_shares_the_videos_of_all_rows():
-    for profile in PROFILES:
-        stored = {paper.resolve(name, profile, []).experiment.video for name in paper.ROWS}
-        assert len(stored) == 1
-
-
-def test_a_table_stands_for_its_rows_and_no_row_comes_twice():
+def test_a_table_stands_for_its_rows_and_no_row_is_repeated():
     assert [row.name for row in paper.expand(["6b", "6b/mu=0.2"])] == [row.name for row in paper.TABLE_6B]
     assert [row.name for row in paper.expand(paper.ARMS)] == list(paper.ARMS)
 
 
-def test_unknown_names_are_answered_with_the_closest():
+def test_an_unknown_name_is_reported_with_the_closest_one():
     with pytest.raises(InputError, match="did you mean '1/vgg/previts'"):
         paper.resolve("1/vgg/previt", "paper", [])
     with pytest.raises(InputError, match="allowed: paper, demo"):
         paper.resolve("1/vgg/previts", "laptop", [])
-    with pytest.raises(InputError, match="did you mean 'davis'"):
-        benchmarks.check(["davs"])
     with pytest.raises(InputError, match="no rows"):
         paper.expand([])
 

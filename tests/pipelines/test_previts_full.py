@@ -35,6 +35,7 @@ def test_the_compiled_steps_import_few_names_and_all_of_them_exist():
         ("components._step", "copy_file, run"),
         ("previts", "stages"),
         ("previts.stages", "flow"),
+        ("previts.stages", "subprocess_evaluation"),
     }
     assert all(hasattr(_step, name) for name in ("run", "run_stage", "copy_file"))
 

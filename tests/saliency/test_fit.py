@@ -182,7 +182,7 @@ def test_the_stage_says_that_no_labels_were_involved(videos):
         folders.MANIFEST,
     }  # what only the training needed is gone
     rbd = stages.fit_saliency(videos, root, "paper", ["saliency.method=rbd"])
-    with pytest.raises(InputError, match=r"is a model for saliency\.method=rbd, and saliency\.method is deepusps"):
+    with pytest.raises(InputError, match=r"is a model for saliency\.method=rbd, but here saliency\.method=deepusps"):
         stages.saliency(videos, rbd, root, "paper", SET)
     masks = stages.saliency(videos, uri, root, "paper", [*SET, "saliency.every=4"])
     rows = tables.read_records(files.join(masks, tables.table_name(0)), region_table.SaliencyRecord)

@@ -52,15 +52,15 @@ def test_rows_with_the_same_experiment_are_pretrained_once(place):
         ({"rows": ["7/x"]}, "there is no row"),
         ({"rows": []}, "no rows"),
         ({"benchmarks": ["voc"]}, "did you mean 'voc07'"),
-        ({"benchmarks": []}, "needs a labelled set at .*imagenet"),  # by default the benchmarks that the paper reports
-        ({"benchmarks": ["in9"]}, "needs a labelled set at .*in9"),
-        ({"benchmarks": ["ucf101"]}, "of the image model, and ucf101 cannot measure that"),
+        ({"benchmarks": []}, "needs a labelled dataset at .*imagenet"),  # the benchmarks of the paper
+        ({"benchmarks": ["in9"]}, "needs a labelled dataset at .*in9"),
+        ({"benchmarks": ["ucf101"]}, "has the image model, which ucf101 cannot evaluate"),
         ({"rows": ["1"]}, "--set 1/supervised:model.weights=URI"),
         ({"profile": "tiny"}, "there is no profile"),
         ({"set": ["optim.lr=quick"]}, "optim.lr must be a number"),
         ({"parts": 0}, "parts must be 1 or more"),
         ({"launcher": "moon"}, "allowed: local, pytorchjob"),
-        ({"job": ["spot=true"]}, "are those of launcher pytorchjob, not of local"),
+        ({"job": ["spot=true"]}, "are for --launcher pytorchjob, not for local"),
         ({"launcher": "pytorchjob", "job": ["spott=true"]}, "did you mean 'spot'"),
         ({"processes": 0}, "processes must be 1 or more"),
         ({"processes": 3}, "multiple of the number of processes, 3"),
@@ -103,13 +103,11 @@ def test_each_row_is_evaluated_on_its_own_checkpoint_in_any_order(tmp_path):
 
 def test_supervised_tracking_needs_a_run_of_its_own(place):
     assert checked(place, rows=["6d/none", "6d/unsupervised"]) == ["6d/none", "6d/unsupervised"]
-    with pytest.raises(
-        InputError, match=r"row 6d/supervised follows what saliency\.method=supervised finds.*run of its"
-    ):
+    with pytest.raises(InputError, match=r"row 6d/supervised needs tubes of saliency\.method=supervised.*another run"):
         checked(place, rows=["6d"])
     chosen = ["saliency.method=supervised", "fit.weights=mask_rcnn.pt"]
     assert checked(place, rows=["6d/none", "6d/supervised"], set=chosen) == ["6d/none", "6d/supervised"]
-    with pytest.raises(InputError, match="row 6d/unsupervised is tracking without labels"):
+    with pytest.raises(InputError, match="row 6d/unsupervised tracks without labels"):
         checked(place, rows=["6d"], set=chosen)
 
 
@@ -154,3 +152,10 @@ def test_missing_weights_are_reported_before_anything_is_downloaded(place):
     missing = [f"1/supervised:model.weights={place / 'nope.pt'}"]
     with pytest.raises(InputError, match=r"model\.weights: .*nope\.pt"):
         checked(place, rows=["1/random", "1/supervised"], benchmarks=["voc07"], set=missing)
+
+
+def test_the_closing_step_of_a_failed_run_says_what_to_do(tmp_path):
+    text = flow.close_run(str(tmp_path), "FAILED", "Task pretrain failed.")
+    assert "Task pretrain failed." in text
+    assert "same parameters" in text
+    assert "SUCCEEDED" in flow.close_run(str(tmp_path), "SUCCEEDED", "")

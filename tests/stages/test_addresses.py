@@ -1,0 +1,103 @@
+"""Oracles: addresses written down by hand, since results that are already stored must be found again."""
+
+from pathlib import Path
+
+import pytest
+
+from previts.config import paper
+from previts.errors import InputError
+from previts.stages import addresses
+from previts.storage import folders
+
+
+def write(path: Path, text: str) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    return path
+
+
+@pytest.fixture
+def index(tmp_path: Path) -> str:
+    uri = folders.address(str(tmp_path), "index", "corpus", {"videos": "a"})
+    folders.commit(uri, {})
+    return uri
+
+
+@pytest.fixture
+def checkpoint(index: str, tmp_path: Path) -> str:
+    uri = addresses.checkpoint_address(paper.resolve("1/vgg/previts", "paper", []), index, str(tmp_path))
+    folders.commit(uri, {})
+    return uri
+
+
+# If one of these changes, all checkpoints that are already stored are trained again.
+@pytest.mark.parametrize(
+    ("row", "profile", "expected"),
+    [
+        ("1/vgg/moco", "paper", "resnet50-moco-1ee74b04fb4c"),
+        ("1/vgg/sampling", "paper", "resnet50-sampling-5c9c700ad5f8"),
+        ("1/vgg/previts", "paper", "resnet50-previts-5a32b303d008"),
+        ("2/vgg/previts", "paper", "s3dg-previts-a4c058562da9"),
+        ("1/random", "paper", "resnet50-frozen-c39b6f123453"),
+        ("1/vgg/previts", "demo", "resnet18-previts-7520b8073c86"),
+    ],
+)
+def test_a_checkpoint_has_the_address_of_earlier_versions(row, profile, expected, index, tmp_path):
+    uri = addresses.checkpoint_address(paper.resolve(row, profile, []), index, str(tmp_path))
+    assert uri == f"{tmp_path}/checkpoints/{expected}"
+
+
+@pytest.mark.parametrize(
+    ("benchmark", "folder", "expected"),
+    [
+        ("voc07", "voc", "voc07-5a32b303d008-eca2487a9860"),
+        ("davis", "davis", "davis-5a32b303d008-cc0222c33052"),
+        ("coco", "coco", "coco-5a32b303d008-7302d1f8b677"),
+    ],
+)
+def test_a_result_has_the_address_of_earlier_versions(benchmark, folder, expected, checkpoint, tmp_path):
+    write(tmp_path / "data" / folder / "a.txt", folder)
+    plan = paper.resolve("1/vgg/previts", "paper", [])
+    uri = addresses.result_address(benchmark, checkpoint, str(tmp_path / "data"), plan, str(tmp_path))
+    assert uri == f"{tmp_path}/results/{expected}"
+
+
+def test_only_the_settings_that_a_benchmark_reads_decide_its_result(checkpoint, tmp_path):
+    data = str(write(tmp_path / "davis" / "a.txt", "a").parents[1])
+
+    def address(assignment: str) -> str:
+        plan = paper.resolve("1/vgg/previts", "paper", [assignment])
+        return addresses.result_address("davis", checkpoint, data, plan, str(tmp_path))
+
+    default = address("seed=0")
+    assert address("evaluation.linear.recipe=virtex") == default
+    assert address("evaluation.davis.threshold=0.4") != default
+    assert address("evaluation.crop=200") != default
+
+
+def test_the_weights_decide_a_checkpoint_by_their_content(index, tmp_path):
+    def address(path: Path) -> str:
+        plan = paper.resolve("1/supervised", "paper", [f"model.weights={path}"])
+        return addresses.checkpoint_address(plan, index, str(tmp_path))
+
+    first = address(write(tmp_path / "a.pt", "weights"))
+    assert address(write(tmp_path / "elsewhere" / "b.pt", "weights")) == first
+    assert address(write(tmp_path / "a.pt", "other weights")) != first
+    with pytest.raises(InputError, match=r"model\.weights: .*gone\.pt"):
+        address(tmp_path / "gone.pt")
+
+
+def test_a_missing_dataset_is_reported_with_its_folder(tmp_path):
+    write(tmp_path / "jhmdb" / "a.txt", "a")
+    with pytest.raises(InputError, match=r"benchmark jhmdb needs a labelled dataset at .*ucf101, which does not exist"):
+        addresses.data_folders("jhmdb", str(tmp_path))
+    write(tmp_path / "ucf101" / "a.txt", "a")
+    assert addresses.data_folders("jhmdb", str(tmp_path)) == [f"{tmp_path}/jhmdb", f"{tmp_path}/ucf101"]
+
+
+def test_the_image_challenge_reads_imagenet_only_with_a_class_map(tmp_path):
+    write(tmp_path / "in9" / "a.txt", "a")
+    assert addresses.data_folders("in9", str(tmp_path)) == [f"{tmp_path}/in9"]
+    write(tmp_path / "in9" / "in_to_in9.json", "{}")
+    with pytest.raises(InputError, match=r"benchmark in9 needs a labelled dataset at .*imagenet"):
+        addresses.data_folders("in9", str(tmp_path))

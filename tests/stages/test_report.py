@@ -1,0 +1,32 @@
+"""The verb `report` on a small synthetic world."""
+
+from pathlib import Path
+
+import pytest
+from small_verbs import SMALL
+
+from previts import stages
+from previts.config import paper
+from previts.errors import InputError
+from previts.storage import files
+
+
+def test_the_report_shows_which_rows_were_not_trained(made):
+    page = files.read_bytes(files.join(made["report"], "report.html")).decode()
+    assert page == (Path(made["root"]) / "report.html").read_text()
+    for row in paper.expand(["1/vgg/previts", "6b"]):
+        assert row.name in page
+    cells = files.read_bytes(files.join(made["report"], "report.csv")).decode().splitlines()
+    missing = [line for line in cells if line.startswith("6b/mu=0.2,")]
+    assert missing
+    assert all(",0.0," not in line for line in missing)
+
+
+def test_a_report_is_made_again_after_a_missing_row_was_trained(made, tmp_path):
+    root = made["root"]
+    before = stages.report(["1/vgg/previts", "6a/gap=zero"], made["index"], [made["result"]], root, "demo", SMALL)
+    stages.pretrain("6a/gap=zero", made["index"], root, "demo", SMALL)
+    after = stages.report(["1/vgg/previts", "6a/gap=zero"], made["index"], [made["result"]], root, "demo", SMALL)
+    assert before != after
+    with pytest.raises(InputError, match="no results were given"):
+        stages.report(["1/vgg/previts"], made["index"], [], root, "demo", SMALL)

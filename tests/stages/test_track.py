@@ -1,0 +1,21 @@
+"""The verb `track` on a small synthetic world. Oracle: the exact masks of the world's objects."""
+
+from previts import demo
+from previts.corpus import index_table, tube_table
+from previts.media import masks
+from previts.storage import files
+
+
+def test_tubes_cover_the_objects_of_the_world(made, world):
+    index = index_table.read_index(made["index"])
+    scores = []
+    for row in index:
+        truth = demo.read_masks(files.join(str(world), "masks", f"{row.video_id}.npz"))
+        tube = tube_table.read_tube(made["tubes"], row.shard, row.tube_offset, row.tube_size)
+        step = truth.shape[0] / row.num_frames
+        for frame in range(row.num_frames):
+            mask = tube.mask(frame)
+            if mask.any() and mask.shape == truth.shape[1:]:
+                scores.append(masks.iou(mask, truth[min(int(frame * step), truth.shape[0] - 1)]))
+    assert len(scores) > 20
+    assert sum(scores) / len(scores) > 0.4

@@ -1,0 +1,22 @@
+"""The settings of small calls of the verbs, and the files of a root."""
+
+from pathlib import Path
+
+SMALL = [
+    "video.videos_per_shard=3",
+    "saliency.method=rbd",
+    "saliency.every=4",
+    "augment.size=64",
+    "objective.queue_size=16",
+    "objective.batch_norm_groups=1",
+    "optim.batch_size=4",
+    "optim.epochs=1",
+    "evaluation.crop=64",
+    "evaluation.resize=72",
+    "evaluation.linear.epochs=3",
+]
+
+
+def snapshot(root: str) -> dict[str, int]:
+    """Return the time of the last change of every file under a root, in nanoseconds."""
+    return {str(path): path.stat().st_mtime_ns for path in Path(root).rglob("*") if path.is_file()}
