@@ -186,8 +186,8 @@ def test_what_is_missing_too_much_or_of_another_shape_is_named(resnet):
     with pytest.raises(InputError) as raised:
         encoder_state(content, "resnet18", source="model.weights = s3://there/moco.pth.tar")
     message = str(raised.value)
-    assert message.startswith("model.weights = s3://there/moco.pth.tar does not hold a whole resnet18: ")
-    assert "read in layout 'MoCo', 118 tensors are there; " in message
+    assert message.startswith("model.weights = s3://there/moco.pth.tar does not contain a whole resnet18: ")
+    assert "read in format 'MoCo', 118 tensors are there; " in message
     assert "2 missing: encoder_q.bn1.running_mean, encoder_q.layer1.0.conv1.weight;" in message
     assert "1 unexpected: encoder_q.layer5.weight;" in message
     assert "1 of another shape: encoder_q.conv1.weight (64, 3, 3, 3) instead of (64, 3, 7, 7);" in message
@@ -202,7 +202,7 @@ def test_a_lost_gate_of_s3dg_is_named(s3dg, layout):
         name for name in tensors if name.endswith(("sepInc_4c.branch2.1.excitation.bias", "4c.wide_b.gate.bias"))
     )
     del tensors[lost]
-    with pytest.raises(InputError, match=f"s3dg of width 0.0625.*layout '{layout}'.*1 missing: {lost};"):
+    with pytest.raises(InputError, match=f"s3dg of width 0.0625.*format '{layout}'.*1 missing: {lost};"):
         encoder_state(content, "s3dg", 1 / 16)
 
 
@@ -210,7 +210,7 @@ def test_a_lost_gate_of_s3dg_is_named(s3dg, layout):
     ("kind", "width", "fault"),
     [
         ("resnet50", 1, "missing: layer1.0.conv3.weight"),
-        ("s3dg", 1, "has no tensor of s3dg, but conv1.weight, bn1.weight, bn1.bias, ...; known layouts"),
+        ("s3dg", 1, "has no tensor of s3dg, only conv1.weight, bn1.weight, bn1.bias, ...; known formats"),
     ],
 )
 def test_weights_of_another_encoder_are_refused(resnet, kind, width, fault):
@@ -231,7 +231,7 @@ def test_an_s3dg_of_another_width_is_refused(s3dg):
 )
 def test_a_file_without_tensors_says_what_it_holds(tmp_path, content, described):
     uri = saved(tmp_path / "file.pt", content)
-    with pytest.raises(InputError, match=f"model.weights = {uri} holds {described}, expected tensors by name"):
+    with pytest.raises(InputError, match=f"model.weights = {uri} contains {described}, expected tensors by name"):
         read_encoder(uri, "resnet18")
 
 

@@ -32,10 +32,10 @@ def pictures(number=4, frames=1, size=24, seed=0):
 @pytest.mark.parametrize(
     ("ours", "theirs", "amounts"),
     [
-        (augment.brighten, oracle.adjust_brightness, [0.6, 0.9, 1.2, 1.4]),
-        (augment.change_contrast, oracle.adjust_contrast, [0.6, 0.9, 1.2, 1.4]),
-        (augment.saturate, oracle.adjust_saturation, [0.6, 0.9, 1.2, 1.4]),
-        (augment.turn_hue, oracle.adjust_hue, [-0.4, -0.1, 0.2, 0.4]),
+        (augment.adjust_brightness, oracle.adjust_brightness, [0.6, 0.9, 1.2, 1.4]),
+        (augment.adjust_contrast, oracle.adjust_contrast, [0.6, 0.9, 1.2, 1.4]),
+        (augment.adjust_saturation, oracle.adjust_saturation, [0.6, 0.9, 1.2, 1.4]),
+        (augment.adjust_hue, oracle.adjust_hue, [-0.4, -0.1, 0.2, 0.4]),
     ],
 )
 def test_colour_changes_are_those_of_torchvision(ours, theirs, amounts):
@@ -85,7 +85,7 @@ def test_colours_are_those_of_the_decoder(tmp_path, matrix):
     data = (tmp_path / "clip.mp4").read_bytes()[info.gop_offsets[0] : info.gop_offsets[-1]]
     (planes,) = frame_decoder.decode_planes(data, info.header, [2])
     assert planes.matrix == {1: 1, 5: 6}[matrix]
-    clip = torch.from_numpy(cropping.crop_pictures([planes], (0, 0, 64, 64), 64))[None]
+    clip = torch.from_numpy(cropping.crop_frames([planes], (0, 0, 64, 64), 64))[None]
     ours, wrong = (
         augment.to_rgb(clip, torch.tensor([code]))[0, 0] * 255 for code in (planes.matrix, 7 - planes.matrix)
     )
@@ -99,7 +99,7 @@ def test_hue_of_greys_and_pure_colours():
         [[0, 0, 0], [1, 1, 1], [0.5, 0.5, 0.5], [1, 0, 0], [0, 1, 0], [0, 0, 1]], dtype=torch.float32
     )
     clips = colours.view(6, 1, 3, 1, 1)
-    turned = augment.turn_hue(clips, torch.full((6,), 1 / 3)).view(6, 3)
+    turned = augment.adjust_hue(clips, torch.full((6,), 1 / 3)).view(6, 3)
     torch.testing.assert_close(turned, colours[[0, 1, 2, 4, 5, 3]])
 
 

@@ -205,7 +205,7 @@ def test_a_store_that_fails_once_loses_one_state_only(trained, tmp_path, capsys)
             saver._writing.result()
         folder.unlink()
         saver.save(2, *trained)
-    assert "the next one is tried" in capsys.readouterr().err
+    assert "the state before step 2 could not be written, this one is tried" in capsys.readouterr().err
     assert checkpoint.steps(str(folder)) == [2]
     (tmp_path / "full").write_text("a file")
     saver = checkpoint.Saver(str(tmp_path / "full"))

@@ -24,7 +24,7 @@ def test_planes_are_cut_out_at_the_same_place_and_lie_as_i420(crop, size):
     y, u, v = ramp(HEIGHT, WIDTH, 2, 0), ramp(HEIGHT // 2, WIDTH // 2, 0, 4), ramp(HEIGHT // 2, WIDTH // 2, 4, 0)
     # as a decoder leaves them: rows are padded
     padded = (np.pad(plane, ((0, 0), (0, 28)))[:, : plane.shape[1]] for plane in (y, u, v))
-    clip_TRS = cropping.crop_pictures([Planes(*padded, 6)] * 2, crop, size)
+    clip_TRS = cropping.crop_frames([Planes(*padded, 6)] * 2, crop, size)
     assert clip_TRS.shape == (2, size * 3 // 2, size)
     assert np.array_equal(clip_TRS[0], clip_TRS[1])
     left, top, right, bottom = crop
@@ -55,7 +55,7 @@ def test_masks_are_cut_out_where_their_pictures_are():
 
 
 def test_the_stand_in_is_grey():
-    clip = cropping.grey(2, 32)
+    clip = cropping.grey_clip(2, 32)
     assert clip.shape == (2, 48, 32)
     assert (clip[:, :32] == 124).all()
     assert (clip[:, 32:] == 128).all()

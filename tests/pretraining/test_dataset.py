@@ -55,7 +55,7 @@ def same(one, other):
 
 def one(pairs, epoch, number, role):
     """Return one clip of a sample."""
-    (sample,) = pairs.samples(epoch, number, (role,))
+    (sample,) = pairs.load_clips(epoch, number, (role,))
     return sample
 
 
@@ -131,8 +131,8 @@ def test_the_frames_of_a_clip_tell_its_speed(counted, visible, segment):
     speeds, apart = [], 0
     for epoch in range(12):
         for number in range(3):
-            (query,) = pairs.samples(epoch, number, ("query",))
-            key, other = pairs.samples(epoch, number, ("key", "other"))
+            (query,) = pairs.load_clips(epoch, number, ("query",))
+            key, other = pairs.load_clips(epoch, number, ("key", "other"))
             frames = [[frame_number(picture) for picture in sample.clip] for sample in (query, key, other)]
             steps = [set(np.diff(taken)) for taken in frames]
             assert steps[0] == steps[1]
@@ -259,7 +259,7 @@ def test_damage_takes_out_key_and_other_of_a_pair_but_not_its_neighbours(broken)
 
 def test_a_batch_of_damaged_clips_is_grey(broken):
     pairs = dataset.PairDataset(broken, small_video_experiment())
-    batch = dataset.collate([(0, pairs.samples(0, 1, ("query", "key", "other")))] * 2, schedule(batch=2))
+    batch = dataset.collate([(0, pairs.load_clips(0, 1, ("query", "key", "other")))] * 2, schedule(batch=2))
     images, _ = augment.augment(batch.query.clips, batch.query.matrices, batch.query.masks, torch.zeros(2, 8) + 1)
     grey = augment.to_rgb(batch.query.clips, batch.query.matrices)
     assert images.isfinite().all()

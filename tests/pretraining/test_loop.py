@@ -17,7 +17,7 @@ from moving_squares import make_index, small_experiment, small_video_experiment
 from torch.nn.parallel import DistributedDataParallel
 
 from previts.errors import InputError
-from previts.models.moco import Clips, MoCo, Pairs, figure_names
+from previts.models.moco import Clips, MoCo, Pairs, metric_names
 from previts.pretraining import checkpoint, dataset, loader, loop
 from previts.pretraining.optim import build_optimizer
 from previts.pretraining.schedule import Schedule
@@ -158,7 +158,7 @@ def test_a_run_in_parts_learns_what_the_whole_does(index, tmp_path, make):
         conduct = replace(HERE, accumulate=parts)
         loop.run_pretraining(make(lr=1e-6, epochs=2), index, str(tmp_path / str(parts)), device=CPU, conduct=conduct)
     one, two = log(tmp_path / "1"), log(tmp_path / "2")
-    for name in figure_names(make().objective):
+    for name in metric_names(make().objective):
         assert [line[name] for line in one] == pytest.approx([line[name] for line in two], abs=2e-3), name
 
 
@@ -201,13 +201,13 @@ def test_the_loss_falls_on_one_batch(index):
     batch = next(loader.load_batches(dataset.PairDataset(index, experiment), plan, 0))
     pairs = loop.prepare(batch, CPU)
     figures = []
-    names = figure_names(experiment.objective)
+    names = metric_names(experiment.objective)
     for _ in range(16):
         step = model(pairs.query, model.encode_keys(pairs))
         step.loss.backward()
         optimizer.step()
         optimizer.zero_grad()
-        figures.append(dict(zip(names, step.figures.tolist(), strict=True)))  # the queue stays: the same task anew
+        figures.append(dict(zip(names, step.metrics.tolist(), strict=True)))  # the queue stays: the same task anew
 
     def last(name):
         return sum(figure[name] for figure in figures[-4:]) / 4
@@ -322,7 +322,7 @@ def three_steps(kind, path):
         optimizer.step()
         optimizer.zero_grad()
         model.enqueue(keys)
-        figures = step.figures.clone()
+        figures = step.metrics.clone()
         distributed.average_([figures])
         losses.append(figures)
     model.average_statistics()
