@@ -26,11 +26,11 @@ def make(experiment=None, seed=0):
 
 def clips(generator, kind, masked=None, dtype=torch.float32):
     frames = 1 if kind == "image" else 8
-    pictures = torch.randn(8, 3, frames, 64, 64, generator=generator, dtype=dtype)
+    images = torch.randn(8, 3, frames, 64, 64, generator=generator, dtype=dtype)
     mask = torch.zeros(8, frames, 64, 64, dtype=torch.bool)
     mask[:, :, 16:48, 8:40] = True
     sure = torch.ones(8, dtype=torch.bool)
-    return Clips(pictures, mask, sure if masked is None else masked, sure)
+    return Clips(images, mask, sure if masked is None else masked, sure)
 
 
 def pairs(seed=0, kind="image", masked=None, order=None, dtype=torch.float32):
@@ -51,7 +51,7 @@ def named(model, step):
 
 
 def naive_loss(model, batch):
-    """Equations 1 to 6 as the paper puts them: logits in one table, loops, Grad-CAM by a graph of the graph."""
+    """Equations 1 to 6 as printed in the paper: all logits, loops, Grad-CAM by a second-order graph."""
     config, inverse = model.experiment.objective, batch.key_order.argsort()
     size = len(batch.query.clips) // config.batch_norm_groups
     momentum = config.key_momentum**config.key_updates
@@ -64,8 +64,8 @@ def naive_loss(model, batch):
         for own, query in zip(mine.parameters(), theirs.parameters(), strict=True):
             own.data = momentum * own.data + (1 - momentum) * query.data
 
-    def pooled(encoder, pictures):
-        return torch.cat([last_maps(encoder, part).mean((2, 3, 4)) for part in pictures.split(size)])
+    def pooled(encoder, clips):
+        return torch.cat([last_maps(encoder, part).mean((2, 3, 4)) for part in clips.split(size)])
 
     def embed(head, features):
         return F.normalize(head(features), dim=1)
@@ -125,7 +125,7 @@ def naive_loss(model, batch):
         ("video", {"cam": "minmax", "positives": "key+other", "speed_margin": 0.5}),
     ],
 )
-def test_a_step_is_the_paper_written_out(kind, objective):
+def test_a_step_equals_the_equations_of_the_paper(kind, objective):
     model = make(changed(kind, **objective)).double()
     batch = pairs(kind=kind, dtype=torch.float64)
     oracle = copy.deepcopy(model)
@@ -167,7 +167,7 @@ def keys_of(values, usable=None):
     return Keys(values, none, 100 + values, none, none, sure, sure)
 
 
-def test_keys_that_could_not_be_read_are_no_negatives():
+def test_unreadable_keys_do_not_become_negatives():
     model = make()
     before = model.queue.clone()
     usable = torch.tensor([True, False, True, True, True, True, True, False])
@@ -177,7 +177,7 @@ def test_keys_that_could_not_be_read_are_no_negatives():
     assert model.pointer == 8
 
 
-def test_the_ring_wraps_and_keeps_the_newest_keys():
+def test_the_queue_wraps_and_keeps_the_newest_keys():
     model = make(changed(queue_size=19))
     written = []
     for number in range(5):
@@ -218,7 +218,7 @@ def test_the_order_of_the_keys_is_undone():
 
 
 def test_permuted_keys_are_normalised_among_other_pairs_than_their_queries():
-    # What a key becomes depends on the pairs of its group: not on those of its query's.
+    # The embedding of a key depends on the pairs of its group, not on those of its query's group.
     model = make()
     order = torch.tensor([0, 5, 2, 7, 4, 1, 6, 3])
     batch = pairs(order=order)
@@ -282,14 +282,14 @@ def test_attention_is_averaged_over_the_pairs_with_both_masks():
     together = attention(pairs(masked=both))
     assert named(model, step_of(model, pairs(masked=both))[0])["masked_share"] == 5 / 8
     assert together == pytest.approx(sum(alone) / len(alone), rel=1e-4)
-    # a key without a mask counts as little as a query without one
+    # a pair whose key has no mask does not count either
     batch = pairs()
     key_only = batch._replace(key=batch.key._replace(masked=both[batch.key_order]))
     assert attention(key_only) == pytest.approx(together, rel=1e-4)
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_unreadable_pairs_have_no_part_in_the_loss(kind):
+def test_unreadable_pairs_do_not_count_in_the_loss(kind):
     batch = pairs(kind=kind)
     usable = torch.tensor([True, True, False, True, True, True, True, True])
     shuffled = usable[batch.key_order]
@@ -308,7 +308,7 @@ def test_unreadable_pairs_have_no_part_in_the_loss(kind):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_batch_in_parts_is_the_batch_at_once(kind):
+def test_a_batch_in_parts_equals_the_whole_batch(kind):
     whole = make(changed(kind)).double()
     parted = copy.deepcopy(whole)
     batch = pairs(kind=kind, dtype=torch.float64)
