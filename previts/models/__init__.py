@@ -1,1 +1,1 @@
-"""Encoders and projection heads."""
+"""Models: encoders, projection heads, and the contrastive model with attention supervision."""

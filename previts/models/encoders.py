@@ -1,7 +1,7 @@
-"""Which encoders there are, built by their names in an experiment (`ModelConfig.encoder`).
+"""The encoders by their names in an experiment (`ModelConfig.encoder`).
 
-All have `features`, which returns the last maps, `channels`, and return the pooled features (B, C) when called. Images
-are BCHW, clips BCTHW.
+Every encoder has `features`, which returns the maps of the last layer, and `channels`. A call returns the pooled
+features (B, C). Images are BCHW, clips BCTHW.
 """
 
 from typing import Literal
@@ -20,7 +20,7 @@ def build_encoder(kind: Kind, group_size: int | None = None, width: float = 1.0)
     """Return a new encoder with random weights; batch normalisation takes `group_size` samples at a time, or all.
 
     Raises:
-        ValueError: If a width other than 1 is asked of a ResNet.
+        ValueError: If a ResNet is requested with a width other than 1.
     """
     match kind:
         case "s3dg":
@@ -28,13 +28,13 @@ def build_encoder(kind: Kind, group_size: int | None = None, width: float = 1.0)
         case "resnet18" | "resnet50":
             if width != 1:
                 raise ValueError(f"only s3dg has a width, got {kind = }, {width = }")
-            # The layout in which convolutions of images are quick; those of clips take weights as they are.
+            # Convolutions of images are fast in this memory layout; those of clips need no change of the weights.
             encoder: ResNetEncoder = ResNetEncoder(kind, group_size).to(memory_format=torch.channels_last)
             return encoder
 
 
 def last_maps(encoder: Encoder, clips_BCTHW: Tensor) -> Tensor:
-    """Return the maps of the last layer, (B, C, T, H, W), in the memory layout that suits encoder and device.
+    """Return the maps of the last layer, (B, C, T, H, W), computed in the memory layout that suits the encoder.
 
     An image encoder takes clips of one frame.
     """

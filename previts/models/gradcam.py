@@ -1,16 +1,17 @@
-"""Grad-CAM of a contrastive match: where in the query the likeness to a key comes from.
+"""Grad-CAM of a contrastive match: the places in the query that make it similar to a key.
 
-PreViTS section 3.3, equations 3 and 4, and how masks come to the grid of the maps. Pure tensor code, differentiable.
+PreViTS section 3.3, equations 3 and 4, and the pooling of masks to the grid of the maps. Pure, differentiable tensor
+code.
 
-The paper takes the gradient of q . k with respect to the last maps A of the query encoder by a backward pass inside the
-forward pass. But A reaches q only through the mean over the grid and the head, so that gradient is the same in every
-cell, and its sum over the grid is the gradient at the pooled features: a product with the head's weights
-(`channel_weights`). It is an ordinary expression; its own gradient, which also moves the head, needs no second-order
+The paper takes the gradient of q . k with respect to the last maps A of the query encoder, by a backward pass inside
+the forward pass. But A reaches q only through the mean over the grid and the head, so that gradient is the same in
+every cell. Its sum over the grid is the gradient at the pooled features: a product with the head's weights
+(`channel_weights`). It is an ordinary expression. Its own gradient, which also moves the head, needs no second-order
 graph.
 
-q has unit length, so a change of the embedding along q counts for nothing: the pull-back starts from the part of k at
-right angles to q. Without the head's bias the weighted sum of a map is then zero, hence a ReLU map always has evidence
-for and against, whatever the sign of q . k.
+q has unit length, so a change of the embedding along q has no effect: the pull-back starts from the part of k at right
+angles to q. Without the head's bias the weighted sum of a map is then zero. Hence a ReLU map always has evidence for
+and against, whatever the sign of q . k.
 
 An image is a clip of one frame: T = 1.
 
@@ -46,8 +47,8 @@ def channel_weights(pooled_BC: Tensor, head: Head, key_BD: Tensor) -> Tensor:
 def channel_weights_by_autograd(activations_BCTHW: Tensor, score_B: Tensor) -> Tensor:
     """Return the gradient of each score summed over the grid, (B, C), for any model between maps and score.
 
-    The general form of equation 3, by a backward pass whose result can be differentiated again. `channel_weights` is
-    the same for models of a mean and a head.
+    The general form of equation 3, by a backward pass whose result can be differentiated again. For a model that is a
+    mean and a head, `channel_weights` returns the same.
     """
     (gradient_BCTHW,) = torch.autograd.grad(score_B.sum(), activations_BCTHW, create_graph=True)
     return gradient_BCTHW.flatten(2).sum(2)
@@ -56,8 +57,8 @@ def channel_weights_by_autograd(activations_BCTHW: Tensor, score_B: Tensor) -> T
 def attention_map(activations_BCTHW: Tensor, weights_BC: Tensor, form: Literal["relu", "minmax"]) -> Tensor:
     """Return the weighted sum of the maps, made non-negative, (B, T, H, W).
 
-    `relu` is equation 4. `minmax` is the released code: each map shifted and scaled to [0, 1], so that evidence against
-    is moved up instead of cut off.
+    `relu` is equation 4. `minmax` is the released code: each map is shifted and scaled to [0, 1], so evidence against
+    is kept as low values instead of cut off.
     """
     raw_BTHW = torch.einsum("bcthw,bc->bthw", activations_BCTHW, weights_BC)
     if form == "relu":
@@ -66,10 +67,10 @@ def attention_map(activations_BCTHW: Tensor, weights_BC: Tensor, form: Literal["
 
 
 def scaled(map_BTHW: Tensor) -> Tensor:
-    """Return each map shifted and scaled to [0, 1], all its cells together; a constant map becomes zero."""
+    """Return each map shifted and scaled to [0, 1], over all its cells; a constant map becomes zero."""
     cells = tuple(range(1, map_BTHW.ndim))
     low, high = map_BTHW.amin(cells, keepdim=True), map_BTHW.amax(cells, keepdim=True)
-    # No more than EPSILON of the scale of the map counts as constant; maps of any size are treated alike.
+    # A range up to EPSILON of the largest value counts as constant, so the result does not depend on the map's scale.
     least = EPSILON * torch.maximum(low.abs(), high.abs()).clamp(min=1e-12)
     return (map_BTHW - low) / torch.maximum(high - low, least)
 
@@ -78,7 +79,7 @@ def pool_masks(mask_BTHW: Tensor, grid: Sequence[int], form: Literal["area", "bi
     """Return masks on the grid (T, H, W) of the maps, float in [0, 1].
 
     `area` is the share of each cell, in time and space, that the object covers. `bilinear` samples four pixels around
-    each grid point, with the corners aligned, as the released code does; it can miss small objects.
+    each grid point, with aligned corners, as the released code does; it can miss small objects.
     """
     mask_BTHW = mask_BTHW.to(torch.float32)
     if form == "bilinear":
@@ -87,9 +88,10 @@ def pool_masks(mask_BTHW: Tensor, grid: Sequence[int], form: Literal["area", "bi
 
 
 def attention_iou(cam_BTHW: Tensor, mask_BTHW: Tensor) -> Tensor:
-    """Return intersection over union, (B,), of the cells above half of each map's range and half of each mask's top.
+    """Return the intersection over union of attention and mask, (B,).
 
-    A figure to watch, not a loss: it has no gradient.
+    It compares the cells above half of each map's range with the cells above half of each mask's maximum. It is a
+    metric, not a loss: it has no gradient.
     """
     with torch.no_grad():
         attended, mask_BN = (scaled(cam_BTHW) >= 0.5).flatten(1), mask_BTHW.flatten(1)

@@ -1,7 +1,7 @@
-"""Projection heads, and how a direction of the embedding pulls back to the channels in front of them.
+"""Projection heads, and the pull-back of a direction of the embedding to the channels.
 
-MoCo's linear head (v1) and two-layer head (v2). The pull-back is what Grad-CAM needs of a head (PreViTS equation 3);
-being written out, it is differentiable once more without a second pass through the graph.
+MoCo's linear head (v1) and two-layer head (v2). Grad-CAM needs the pull-back (PreViTS equation 3). It is written as an
+expression, so it can be differentiated again without a second pass through the graph.
 
 Shape suffixes: B clips, C channels, D embedding, H hidden units.
 """

@@ -1,6 +1,6 @@
-"""The terms of the objective: contrast (equation 1), speed (2) and attention (5), averaged over the pairs that count.
+"""The terms of the loss: contrastive (equation 1), speed (2) and attention (5), and the mean over the pairs that count.
 
-PreViTS sections 3.1 and 3.3. Pure tensor code: no I/O, no randomness, nothing about processes but a divisor.
+PreViTS sections 3.1 and 3.3. Pure tensor code: no I/O, no randomness.
 
 Shape suffixes: B pairs, K keys of the queue, D embedding, T H W grid cells.
 """
@@ -23,14 +23,14 @@ def info_nce(query_BD: Tensor, key_BD: Tensor, queue_KD: Tensor, temperature: fl
     """
     positive_B = (query_BD * key_BD).sum(1) / temperature
     negative_BK = query_BD @ queue_KD.T / temperature
-    # -log(e^p / (e^p + sum e^n)) without putting both into one table of B x (1 + K).
+    # -log(e^p / (e^p + sum e^n)) without concatenating both into one tensor of B x (1 + K).
     return torch.logaddexp(positive_B, torch.logsumexp(negative_BK, dim=1)) - positive_B
 
 
 def relative_speed(query_BD: Tensor, key_BD: Tensor, other_BD: Tensor, margin: float) -> Tensor:
     """Return the speed loss of each pair, (B,) (equation 2).
 
-    The paper calls `pair` a distance that should be larger for clips of one speed: it is the cosine.
+    The paper calls `pair` a distance, and it should be larger for clips of one speed: it is the cosine.
 
     Args:
         query_BD: Unit-length embeddings of the head for speed.
@@ -49,15 +49,15 @@ def attention_distance(cam_BTHW: Tensor, mask_BTHW: Tensor) -> Tensor:
 
     Args:
         cam_BTHW: Output of `gradcam.attention_map`, not negative.
-        mask_BTHW: Share of each cell that the object covers, from `pool_masks`.
+        mask_BTHW: Share of each cell that the object covers, from `gradcam.pool_masks`.
 
     Raises:
-        ValueError: If the two are not on one grid.
+        ValueError: If the two have different grids.
     """
     if cam_BTHW.shape != mask_BTHW.shape:
         raise ValueError(f"map and mask must share a grid, got {tuple(cam_BTHW.shape)} and {tuple(mask_BTHW.shape)}")
     cam, mask = cam_BTHW.flatten(1), mask_BTHW.flatten(1).to(cam_BTHW.dtype)
-    # Left in the graph, a map without direction would have a gradient as large as its norm is small.
+    # In the graph, the gradient of a map without direction would grow with the inverse of its norm.
     directed = torch.linalg.vector_norm(cam.detach(), dim=1, keepdim=True) > EPSILON
     cam = torch.where(directed, cam, torch.zeros_like(cam))
     return 1 - F.cosine_similarity(cam, mask, dim=1, eps=EPSILON)
@@ -66,7 +66,7 @@ def attention_distance(cam_BTHW: Tensor, mask_BTHW: Tensor) -> Tensor:
 def mean_over(values_B: Tensor, chosen_B: Tensor, total: Tensor | None = None) -> Tensor:
     """Return the sum of the chosen values over `total` (by default their number; at least 1), a scalar.
 
-    Values that are not chosen may be anything, even not finite: they reach neither the result nor its gradient.
+    Values that are not chosen may be anything, even not finite: they change neither the result nor its gradient.
     """
     chosen = chosen_B.to(torch.bool)
     kept = torch.where(chosen, values_B, torch.zeros_like(values_B))

@@ -1,18 +1,20 @@
-"""Momentum contrast with attention supervision: the image and the video model of PreViTS, and one step of each.
+"""Momentum contrast with attention supervision: the image and the video model of PreViTS, and the loss of a step.
 
-PreViTS sections 3.1 and 3.3, equations 1 to 6: on MoCo for images, on RSPNet, which adds a second head for speed, for
-clips. An image is a clip of one frame. It neither reads data nor touches an optimiser.
+PreViTS sections 3.1 and 3.3, equations 1 to 6. The image model is based on MoCo, the video model on RSPNet, which adds
+a second head for speed. An image is a clip of one frame. Neither data loading nor the optimiser is here.
 
-What a step costs: the query is encoded once and serves all terms; the key, its foreground and the clip of the other
-speed each take a forward pass of the momentum encoder, without gradients.
+Cost of a step: the query is encoded once for all terms. The key, its foreground and the clip of the other speed each
+take a forward pass of the momentum encoder, without gradients.
 
-Several processes, or several parts of a batch one after another, compute what one would: batch normalisation sees
-`batch_norm_groups` groups whatever their number, and the keys of a group are those of other pairs than its queries
-(shuffled batch normalisation), because the loader hands out keys in the order `Pairs.key_order`. Only embeddings and
-flags are exchanged.
+Several processes, or several parts of a batch one after another, compute the same as one process:
 
-Shape suffixes: B pairs of this process, N pairs of all processes, C channels, D embedding, K queue, T H W frames and
-pixels, or cells.
+- Batch normalisation uses `batch_norm_groups` groups for any number of processes.
+- The keys of a group belong to other pairs than its queries (shuffled batch normalisation), because the loader arranges
+  keys in the order `Pairs.key_order`.
+- Only embeddings and flags are exchanged.
+
+Shape suffixes: B pairs of this process, N pairs of all processes, C channels, D embedding, E all embeddings of a key, K
+queue, T H W frames and pixels, or cells.
 """
 
 from collections.abc import Iterator
@@ -35,8 +37,8 @@ from previts.processes import distributed
 class Clips(NamedTuple):
     """One side of a batch on the training device.
 
-    `clips` are (B, C, T, H, W) and normalised, `mask` (B, T, H, W), flags (B,). `usable` is False where a clip could
-    not be read (it is then a stand-in that counts for nothing but normalisation); `masked` where the object's mask is
+    `clips` are (B, C, T, H, W) and normalised, `mask` is (B, T, H, W), flags are (B,). `usable` is False if a clip
+    could not be read; a placeholder then takes part in normalisation only. `masked` is True if the object's mask is
     known. A mask that is not known is all True.
     """
 
@@ -47,9 +49,9 @@ class Clips(NamedTuple):
 
 
 class Pairs(NamedTuple):
-    """A batch. Row b holds the query of pair b, and the key and the other clip of pair `key_order[b]` (global rows).
+    """A batch. Row b contains the query of pair b, and the key and the other clip of pair `key_order[b]` (global rows).
 
-    `other` is the clip of the other speed, where there is a speed loss; `key_order` is (N,).
+    `other` is the clip of the other speed, if there is a speed loss; `key_order` is (N,).
     """
 
     query: Clips
@@ -59,10 +61,10 @@ class Pairs(NamedTuple):
 
 
 class Keys(NamedTuple):
-    """What the momentum encoder makes of the keys of all processes, in the order of the queries.
+    """The embeddings of the keys of all processes by the momentum encoder, in the order of the queries.
 
-    Embeddings are (N, D) and of unit length, (N, 0) where an objective has no use for them; `speed_*` come from the
-    head for speed. `usable` and `masked` (N,) say which pairs count, and which of these have both masks.
+    Embeddings are (N, D) and of unit length, or (N, 0) if the objective does not use them; `speed_*` come from the head
+    for speed. `usable` (N,) marks the pairs that count, and `masked` (N,) those of them with both masks.
     """
 
     key: Tensor
@@ -75,21 +77,21 @@ class Keys(NamedTuple):
 
 
 class Step(NamedTuple):
-    """What one part of a batch gives.
+    """The result of one part of a batch.
 
-    The mean over the processes of the sum over their parts of `loss` is the loss of the global batch; so are the
-    `figures`, named by `figure_names`. `cam` and `mask` are the attention and the pooled mask of each query of the
-    part, (B, T, H, W), without gradients and empty where there is no attention term.
+    The loss of the global batch is the sum of `loss` over the parts of a process, averaged over the processes. The same
+    holds for the `metrics`, named by `metric_names`. `cam` and `mask` are the attention and the pooled mask of each
+    query of the part, (B, T, H, W), without gradients, and empty if there is no attention term.
     """
 
     loss: Tensor
-    figures: Tensor
+    metrics: Tensor
     cam: Tensor
     mask: Tensor
 
 
-def figure_names(objective: ObjectiveConfig) -> tuple[str, ...]:
-    """Return the names of the figures of a step, the loss first."""
+def metric_names(objective: ObjectiveConfig) -> tuple[str, ...]:
+    """Return the names of the metrics of a step, the loss first."""
     names = ["loss", "loss_contrastive", "positive_similarity", "queue_similarity"]
     if objective.attention_weight:
         names += ["loss_attention", "attention_iou", "masked_share"]
@@ -128,7 +130,7 @@ class MoCo(nn.Module):
         if objective.speed_weight:
             self.speed_head_q = build_head(model.head, channels, model.embedding_dim)
             self.speed_head_k = build_head(model.head, channels, model.embedding_dim)
-        for own, other in self._halves():
+        for own, other in self._key_query_modules():
             own.load_state_dict(other.state_dict())
             own.requires_grad_(False)
         queue = torch.randn(objective.queue_size, model.embedding_dim)
@@ -137,28 +139,28 @@ class MoCo(nn.Module):
 
     @property
     def encoder(self) -> Encoder:
-        """The encoder that is kept: the query's."""
+        """The encoder that is the result of pretraining: that of the query."""
         return self.encoder_q
 
     def start_from(self, weights: dict[str, Tensor]) -> None:
-        """Let both encoders start from the weights of one; the heads stay as they are."""
+        """Load the weights of one encoder into both; the heads do not change."""
         self.encoder_q.load_state_dict(weights)
         self.encoder_k.load_state_dict(weights)
 
     def compile_encoders(self) -> None:
-        """Let torch.compile make one program of each encoder; what is computed differs by rounding only."""
+        """Compile each encoder with torch.compile; results differ by rounding only."""
         for encoder in (self.encoder_q, self.encoder_k):
             encoder.features = torch.compile(encoder.features)  # type: ignore[assignment,method-assign]
 
-    def _halves(self) -> Iterator[tuple[nn.Module, nn.Module]]:
-        """Yield each module of the momentum encoder with the one that it follows."""
+    def _key_query_modules(self) -> Iterator[tuple[nn.Module, nn.Module]]:
+        """Yield each module of the momentum encoder with the query module that it follows."""
         yield self.encoder_k, self.encoder_q
         yield self.head_k, self.head_q
         if self.experiment.objective.speed_weight:
             yield self.speed_head_k, self.speed_head_q
 
     def forward(self, query: Clips, keys: Keys, first: int = 0) -> Step:
-        """Return the loss of a part of a batch (equation 6), given `encode_keys` of the whole.
+        """Return the loss of a part of a batch (equation 6), given `encode_keys` of the whole batch.
 
         Each term is the mean over the pairs that count: the readable ones, and for attention those with both masks
         known.
@@ -166,7 +168,7 @@ class MoCo(nn.Module):
         Args:
             query: Whole groups of batch normalisation.
             keys: Of all processes.
-            first: Row of this process's batch with which the part begins.
+            first: Row of this process's batch where the part starts.
         """
         objective = self.experiment.objective
         maps_BCTHW = self._maps(self.encoder_q, query.clips)
@@ -174,8 +176,8 @@ class MoCo(nn.Module):
         query_BD = F.normalize(self.head_q(pooled_BC), dim=1)
         first += distributed.rank() * (len(keys.key) // distributed.world_size())
         mine = Keys(*(value[first : first + len(query_BD)] for value in keys))
-        # Sums over the part's pairs, divided by the number of all: times the number of processes, because gradients are
-        # averaged over them.
+        # Sums over the part's pairs, divided by the number of all pairs. The factor is the number of processes, because
+        # gradients are averaged over the processes.
         scale = distributed.world_size()
 
         def usable(values_B: Tensor) -> Tensor:
@@ -186,7 +188,7 @@ class MoCo(nn.Module):
             nce_B = nce_B + info_nce(query_BD, mine.other, self.queue, objective.temperature)
         loss = contrastive = usable(nce_B)
         still_BD = query_BD.detach()
-        figures = [contrastive, usable((still_BD * mine.key).sum(1)), usable(still_BD @ self.queue.mean(0))]
+        metrics = [contrastive, usable((still_BD * mine.key).sum(1)), usable(still_BD @ self.queue.mean(0))]
         cam_BTHW = mask_BTHW = maps_BCTHW.new_empty(0)
         if objective.attention_weight:
             weights_BC = channel_weights(pooled_BC, self.head_q, mine.foreground)
@@ -195,17 +197,17 @@ class MoCo(nn.Module):
             values = attention_distance(cam_BTHW, mask_BTHW), attention_iou(cam_BTHW, mask_BTHW)
             attention, iou = (mean_over(value, mine.masked, keys.masked.sum()) * scale for value in values)
             loss = loss + objective.attention_weight * attention
-            figures += [attention, iou, mine.masked.sum() * scale / len(keys.masked)]
+            metrics += [attention, iou, mine.masked.sum() * scale / len(keys.masked)]
         if objective.speed_weight:
             motion_BD = F.normalize(self.speed_head_q(pooled_BC), dim=1)
             speed = usable(relative_speed(motion_BD, mine.speed_key, mine.speed_other, objective.speed_margin))
             right_B = (motion_BD * mine.speed_key).sum(1) > (motion_BD * mine.speed_other).sum(1)
             loss = loss + objective.speed_weight * speed
-            figures += [speed, usable(right_B.to(speed.dtype))]
-        return Step(loss, torch.stack([loss, *figures]).detach(), cam_BTHW.detach(), mask_BTHW)
+            metrics += [speed, usable(right_B.to(speed.dtype))]
+        return Step(loss, torch.stack([loss, *metrics]).detach(), cam_BTHW.detach(), mask_BTHW)
 
     def _maps(self, encoder: Encoder, clips_BCTHW: Tensor) -> Tensor:
-        """Return the last maps as the losses take them; on a GPU the encoder computes in the experiment's precision."""
+        """Return the last maps in the precision of the losses; on a GPU the encoder uses that of the experiment."""
         reduced = clips_BCTHW.is_cuda and self.experiment.optim.precision == "bfloat16"
         with torch.autocast("cuda", torch.bfloat16, enabled=reduced):
             maps = last_maps(encoder, clips_BCTHW)
@@ -213,14 +215,14 @@ class MoCo(nn.Module):
 
     @torch.no_grad()
     def encode_keys(self, pairs: Pairs, parts: int = 1) -> Keys:
-        """Move the key encoder once towards the query encoder, and return the keys of all processes.
+        """Update the key encoder once from the query encoder, and return the keys of all processes.
 
         Args:
             pairs: The batch of this process.
-            parts: How many parts are encoded one after another, each of whole groups of batch normalisation.
+            parts: Number of parts that are encoded one after another, each of whole groups of batch normalisation.
         """
         objective, dim = self.experiment.objective, self.experiment.model.embedding_dim
-        self._follow()
+        self._update_key_encoder()
         embedded = []
         for number, rows in enumerate(self.rows(len(pairs.key.usable), parts)):
             embedded.append(self._embed_part(pairs, rows, number, parts))
@@ -229,7 +231,7 @@ class MoCo(nn.Module):
         embedded_BE = torch.cat(embedded)
         sent = torch.cat([embedded_BE, *(flag[:, None].to(embedded_BE) for flag in flags)], dim=1)
         gathered = distributed.gather(sent)
-        # Keys lie in the order of the keys, the last two flags in that of the queries.
+        # Embeddings and the first two flags are in the order of the keys, the last two flags in that of the queries.
         ordered = torch.empty_like(gathered)
         ordered[pairs.key_order] = gathered
         usable_N = (ordered[:, -4] > 0) & (gathered[:, -2] > 0)
@@ -247,20 +249,20 @@ class MoCo(nn.Module):
         )
 
     def _embed_part(self, pairs: Pairs, rows: slice, part: int, parts: int) -> Tensor:
-        """Return all embeddings of some keys side by side, in the order of the fields of `Keys`."""
+        """Return all embeddings of some keys, concatenated in the order of the fields of `Keys`: (B, E)."""
         attentive = bool(self.experiment.objective.attention_weight)
         passes = 1 + attentive + (pairs.other is not None)
 
         def clips() -> Iterator[Tensor]:
             yield pairs.key.clips[rows]
             if attentive:
-                # Of a normalised clip, so that what is hidden has the mean colour.
+                # The clip is normalised, so hidden pixels have the mean colour.
                 yield pairs.key.clips[rows] * pairs.key.mask[rows, None]
             if pairs.other is not None:
                 yield pairs.other.clips[rows]
 
         pooled = []
-        # One after another: a pass of all together holds several times the maps, and takes no less time.
+        # One after another: a single pass needs several times the memory for maps, and is not faster.
         for number, clips_BCTHW in enumerate(clips()):
             self.begin_part(self.encoder_k, part * passes + number, parts * passes)
             pooled.append(self._maps(self.encoder_k, clips_BCTHW).flatten(2).mean(2))
@@ -273,36 +275,36 @@ class MoCo(nn.Module):
         """Return the parts of a batch of this process, each of whole groups of batch normalisation.
 
         Raises:
-            InputError: If there are not that many equal parts.
+            InputError: If the batch cannot be split into that many equal parts.
         """
         if size % parts or (size // parts) % self.group_size:
             possible = [n for n in range(1, size + 1) if size % n == 0 and size // n % self.group_size == 0]
             raise InputError(
-                f"a process's {size} pairs of a batch, in batch-norm groups of {self.group_size}, cannot be computed "
-                f"in {parts} equal parts; possible: {possible}"
+                f"the {size} pairs of a process in a batch, in batch-norm groups of {self.group_size}, cannot be "
+                f"computed in {parts} equal parts (PREVITS_ACCUMULATE); possible: {possible}"
             )
         return [slice(start, start + size // parts) for start in range(0, size, size // parts)]
 
     @staticmethod
     def begin_part(encoder: nn.Module, part: int, parts: int) -> None:
-        """Tell the batch normalisation of an encoder which of several parts of a batch comes next."""
+        """Set which of several parts of a batch the batch normalisation of an encoder processes next."""
         for module in encoder.modules():
             if isinstance(module, GroupedBatchNorm):
                 module.begin_part(part, parts)
 
     @torch.no_grad()
-    def _follow(self) -> None:
-        """Move the weights of the key encoder towards the query encoder's; statistics and counters stay its own."""
+    def _update_key_encoder(self) -> None:
+        """Move the weights of the key encoder towards the query encoder; its statistics and counters do not change."""
         objective = self.experiment.objective
         share = 1 - objective.key_momentum**objective.key_updates
-        for own, other in self._halves():
+        for own, other in self._key_query_modules():
             torch._foreach_lerp_(list(own.parameters()), list(other.parameters()), share)
 
     @torch.no_grad()
     def enqueue(self, keys: Keys) -> None:
-        """Replace the oldest keys of the ring by new ones; call it after the backward pass, which needs them.
+        """Replace the oldest keys of the queue by new ones; call it after the backward pass, which needs the old ones.
 
-        The place of a key that could not be read keeps what it has.
+        If a key could not be read, the old key in its place is kept.
         """
         new_ND = keys.key if self.experiment.objective.enqueued == "key" else keys.other
         places = (self.pointer + torch.arange(len(new_ND), device=new_ND.device)) % len(self.queue)
@@ -312,9 +314,10 @@ class MoCo(nn.Module):
 
     @torch.no_grad()
     def attend(self, query_BCTHW: Tensor, key_BCTHW: Tensor, key_mask_BTHW: Tensor) -> Tensor:
-        """Return where in each query the likeness to the key's foreground lies, on the grid (B, T, H, W), not negative.
+        """Return the attention of each query: where it is similar to the key's foreground; (B, T, H, W), not negative.
 
-        Equations 3 and 4 as in training; clips normalised. Put the model into eval mode first.
+        Equations 3 and 4 as in training, on the grid of the last maps. Clips are normalised. Put the model into eval
+        mode first.
         """
         maps_BCTHW = self._maps(self.encoder_q, query_BCTHW)
         foreground = self._maps(self.encoder_k, key_BCTHW * key_mask_BTHW[:, None]).flatten(2).mean(2)
@@ -323,5 +326,5 @@ class MoCo(nn.Module):
         return attention_map(maps_BCTHW, weights_BC, self.experiment.objective.cam)
 
     def average_statistics(self) -> None:
-        """Give all processes the mean of their batch-norm statistics: what one process over all groups would have."""
+        """Set the batch-norm statistics of all processes to their mean: those of one process with all groups."""
         distributed.average_([value for name, value in self.named_buffers() if "running_" in name])

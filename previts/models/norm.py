@@ -1,7 +1,7 @@
-"""Batch normalisation over groups of a batch, of images and of clips alike.
+"""Batch normalisation over groups of a batch, of images and of clips.
 
 PreViTS section 4.1 trains on 16 GPUs, each of which normalises over its own share of the batch. Groups do the same on
-fewer devices, so results do not depend on how many there are.
+fewer devices, so results do not depend on the number of devices.
 """
 
 import torch
@@ -11,10 +11,10 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 
 class GroupedBatchNorm(_BatchNorm):
-    """Batch normalisation that takes each run of `group_size` samples as a batch of its own while training.
+    """Batch normalisation that treats each run of `group_size` samples as its own batch while training.
 
-    The running statistics move once a call, by the mean over the groups, which is what averaging the statistics of as
-    many devices gives. Parameters, buffers, their names and inference are those of `nn.BatchNorm2d` and `3d`.
+    The running statistics move once a call, by the mean over the groups. Averaging the statistics of as many devices
+    gives the same. Parameters, buffers, their names and inference are those of `nn.BatchNorm2d` and `nn.BatchNorm3d`.
     """
 
     def __init__(
@@ -25,10 +25,10 @@ class GroupedBatchNorm(_BatchNorm):
         self.whole_momentum = momentum
 
     def begin_part(self, part: int, parts: int) -> None:
-        """Let the running statistics move, from now on, as far as one of several parts of a batch counts.
+        """Set, for the next calls, how far the running statistics move for one of several parts of a batch.
 
-        After the last part they have moved as by the whole batch at once: part i of n moves them by a share of
-        (m / n) / (1 - (n - 1 - i) m / n), which the parts after it shrink to m / n.
+        After the last part they have moved as far as for the whole batch at once: part i of n moves them by a share of
+        (m / n) / (1 - (n - 1 - i) m / n), with momentum m, which the later parts shrink to m / n.
         """
         share = self.whole_momentum / parts
         self.momentum = share / (1 - (parts - 1 - part) * share)
@@ -48,9 +48,9 @@ class GroupedBatchNorm(_BatchNorm):
         assert self.running_var is not None
         assert self.num_batches_tracked is not None
         assert self.momentum is not None
-        # A loop, because the kernel that it calls is far quicker than what can be said over a (groups, ...) view: on
-        # a CPU, channels last, forward and backward, folding groups into channels takes 2 to 4 times as long, and
-        # torch.var_mean with the arithmetic written out 3 to 5 times.
+        # A loop, because its kernel is far faster than operations on a (groups, ...) view. On a CPU, channels last,
+        # forward and backward, folding groups into channels takes 2 to 4 times as long. torch.var_mean with the
+        # arithmetic written out takes 3 to 5 times as long.
         groups = torch.split(maps, self.group_size)
         # With momentum 1 the "running" statistics of a group are those of the group.
         means = self.running_mean.new_zeros(len(groups), self.num_features)

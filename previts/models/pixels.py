@@ -1,4 +1,4 @@
-"""The pixel values that an encoder takes: ImageNet's mean and standard deviation."""
+"""Normalisation of the pixels that encoders take, by ImageNet's mean and standard deviation."""
 
 import torch
 from torch import Tensor

@@ -1,4 +1,4 @@
-"""ResNet encoders with torchvision's layers and names.
+"""ResNet encoders of images, with torchvision's layers and names.
 
 PreViTS section 4.1: ResNet-50; ResNet-18 for small runs.
 """
@@ -13,12 +13,12 @@ from previts.models.norm import GroupedBatchNorm
 
 
 class ResNetEncoder(ResNet):  # type: ignore[misc]  # torchvision has no types
-    """torchvision's ResNet without its classifier; `state_dict` loads into torchvision's model (all but `fc`)."""
+    """torchvision's ResNet without its classifier; its `state_dict` loads into torchvision's model (all but `fc`)."""
 
     def __init__(self, kind: Literal["resnet18", "resnet50"], group_size: int | None) -> None:
         block, layers = (BasicBlock, [2, 2, 2, 2]) if kind == "resnet18" else (Bottleneck, [3, 4, 6, 3])
         super().__init__(block, layers, norm_layer=partial(GroupedBatchNorm, group_size=group_size))
-        # torchvision sets the weights of nn.BatchNorm2d alone to 1 and 0; _BatchNorm does so by itself.
+        # torchvision initialises the weights of nn.BatchNorm2d only; _BatchNorm sets its own to 1 and 0.
         self.channels = int(self.fc.in_features)  # type: ignore[has-type]
         self.fc = nn.Identity()
 

@@ -1,12 +1,12 @@
-"""S3D-G, the encoder of clips: inceptions of separable convolutions, each followed by a gate.
+"""S3D-G, the encoder of clips: inception blocks of separable convolutions, each followed by a gate.
 
 PreViTS section 4.1 takes the video encoder of RSPNet: S3D with gating (Xie et al. 2018, "Rethinking Spatiotemporal
 Feature Learning"). Order of layers, strides and the constants of batch normalisation are those of RSPNet's released
-model, so its checkpoints can be loaded (`layouts.py`).
+model, so its checkpoints can be loaded (`weight_formats.py`).
 
-The plain `state_dict` of `S3DG` is the form in which a trained encoder is handed on (`encoder.pt`): `conv_1a`,
-`conv_2b`, `conv_2c`, `mixed_3b` ... `mixed_5c`; in a separable convolution `spatial`, `temporal` and `gate`; in all but
-the gate `conv` and `norm`.
+The plain `state_dict` of `S3DG` is the file format of a trained encoder (`encoder.pt`). Its names are `conv_1a`,
+`conv_2b`, `conv_2c`, `mixed_3b` ... `mixed_5c`; in a separable convolution `spatial`, `temporal` and `gate`; in every
+convolution except the gate `conv` and `norm`.
 
 Shape suffixes: B clips, C channels, T frames, H W rows and columns.
 """
@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from previts.models.norm import GroupedBatchNorm
 
-# Of each inception: alone, reduced and wide of the first branch, of the second, pooled.
+# Channels of each inception block: alone; reduced and wide of branch a; reduced and wide of branch b; pooled.
 Sizes = tuple[int, int, int, int, int, int]
 MIXED: dict[str, Sizes] = {
     "3b": (64, 96, 128, 16, 32, 32),
@@ -33,14 +33,14 @@ MIXED: dict[str, Sizes] = {
 
 
 class Unit(nn.Module):
-    """Convolution without bias, batch normalisation, ReLU; the output is as large as the input over the stride."""
+    """Convolution without bias, batch normalisation, ReLU; the output size is the input size divided by the stride."""
 
     def __init__(
         self, before: int, after: int, kernel: tuple[int, int, int], stride: int = 1, *, group_size: int | None
     ) -> None:
         super().__init__()
         padding = (kernel[0] // 2, kernel[1] // 2, kernel[2] // 2)
-        # not stated; weights as torch draws them, which RSPNet's code leaves as they are
+        # not stated; torch's default initialisation, as in RSPNet's code
         self.conv = nn.Conv3d(before, after, kernel, stride, padding, bias=False)
         self.norm = GroupedBatchNorm(after, group_size, eps=1e-3, momentum=0.001)  # not stated; RSPNet's code
 
@@ -59,14 +59,14 @@ class Separable(nn.Module):
         self.gate = nn.Conv3d(after, after, 1)
 
     def forward(self, maps_BCTHW: Tensor) -> Tensor:
-        """Return the new maps, (B, C', T', H', W'), each channel weighed by what the whole clip says of it."""
+        """Return the new maps, (B, C', T', H', W'), each channel weighted by a gate that depends on the whole clip."""
         maps = self.temporal(self.spatial(maps_BCTHW))
         gated: Tensor = maps * torch.sigmoid(self.gate(maps.mean((2, 3, 4), keepdim=True)))
         return gated
 
 
 class Inception(nn.Module):
-    """Four branches side by side, of which two are separable convolutions behind a reduction of the channels."""
+    """Four parallel branches; two of them are separable convolutions after a reduction of the channels."""
 
     def __init__(self, before: int, sizes: Sizes, *, group_size: int | None) -> None:
         super().__init__()
@@ -80,18 +80,18 @@ class Inception(nn.Module):
         self.channels = alone + wide_a + wide_b + pooled
 
     def forward(self, maps_BCTHW: Tensor) -> Tensor:
-        """Return the channels of all branches at the same places, (B, C', T, H, W)."""
+        """Return the concatenated channels of all branches, (B, C', T, H, W)."""
         pooled = self.pooled(F.max_pool3d(maps_BCTHW, 3, stride=1, padding=1))
         wide_a, wide_b = self.wide_a(self.reduced_a(maps_BCTHW)), self.wide_b(self.reduced_b(maps_BCTHW))
         return torch.cat([self.alone(maps_BCTHW), wide_a, wide_b, pooled], dim=1)
 
 
 class S3DG(nn.Module):
-    """The trunk of S3D-G without a classifier. Clips have 8 frames or more and 32 pixels or more a side.
+    """S3D-G without a classifier. Clips have at least 8 frames and at least 32 pixels a side.
 
     Args:
-        width: Share of the channels of every layer, rounded, at least 1. At 1 there are 8,675,744 parameters.
-        group_size: Samples of a group of batch normalisation; None is the whole batch.
+        width: Share of the channels of every layer, rounded, at least 1 channel. At 1 there are 8,675,744 parameters.
+        group_size: Samples in a group of batch normalisation; None is the whole batch.
     """
 
     def __init__(self, width: float = 1.0, group_size: int | None = None) -> None:
@@ -111,7 +111,7 @@ class S3DG(nn.Module):
             self.channels = mixed.channels
 
     def features(self, clips_BCTHW: Tensor) -> Tensor:
-        """Return the maps of the last inception, (B, C, T/8, H/32, W/32) rounded down, of clips with three colours."""
+        """Return the maps of the last inception block, (B, C, T/8, H/32, W/32) rounded down, of RGB clips."""
         maps = F.max_pool3d(self.conv_1a(clips_BCTHW), (1, 3, 3), (1, 2, 2), (0, 1, 1))
         maps = F.max_pool3d(self.conv_2c(self.conv_2b(maps)), (1, 3, 3), (1, 2, 2), (0, 1, 1))
         for name in MIXED:

@@ -1,1 +1,1 @@
-"""Pretraining: pairs from an index, one loop, a checkpoint."""
+"""Pretraining: from an index of videos to a checkpoint of a model."""

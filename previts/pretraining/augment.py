@@ -1,11 +1,12 @@
-"""Colours of stored clips, and their random colour, blur and flip, in batch on the training device.
+"""Conversion of stored clips to RGB, and their random colour, blur and flip, in batches on the training device.
 
 PreViTS section 4.1: "standard data augmentation ... random Gaussian blur, and random color jitter". The random numbers
-are drawn on the CPU, one row a clip (`draw`), and applied on any device (`augment`), so a clip looks the same whatever
-the device, the batch it is in and the number of processes, but for rounding. Cropping is not done here (`sampling.py`).
+are drawn on the CPU, one row a clip (`draw`). They are applied on any device (`augment`). So a clip does not depend on
+the device, on the rest of its batch or on the number of processes, except for rounding. Cropping is not done here
+(`crop_sampling.py`, `cropping.py`).
 
-Shape suffixes: B clips, T frames, C channels, S pixels of a side, R = 3 S / 2 rows of an I420 picture (S of luma, then
-the two chroma planes one after the other), P numbers of a draw.
+Shape suffixes: B clips, T frames, C channels, S pixels of a side, R = 3 S / 2 rows of an I420 image (S rows of luma,
+then the two chroma planes one after the other), P numbers of a draw.
 """
 
 import itertools
@@ -23,7 +24,7 @@ from previts.config.experiment import AugmentConfig
 from previts.models.pixels import normalise
 
 GREY = (0.2989, 0.587, 0.114)  # ITU-R 601 luma
-# Shares of red and blue in luma by H.264's code of the colour matrix; others are taken for BT.601, as players do.
+# Weights of red and blue in luma, by H.264's code of the colour matrix. Other codes count as BT.601, as in players.
 _WEIGHTS = {
     1: (0.2126, 0.0722),
     4: (0.30, 0.11),
@@ -32,7 +33,7 @@ _WEIGHTS = {
     7: (0.212, 0.087),
     9: (0.2627, 0.0593),
 }
-BLACK = 16  # luma in limited range, whose white is 235
+BLACK = 16  # luma in limited range; white is 235
 _ORDERS = tuple(itertools.permutations(range(4)))
 # Columns of a draw.
 _FLIP, _BRIGHTNESS, _CONTRAST, _SATURATION, _HUE, _ORDER, _GREY, _SIGMA = range(8)
@@ -40,10 +41,10 @@ DRAW_SIZE = 8
 
 
 def draw(config: AugmentConfig, generator: np.random.Generator) -> NDArray[np.float32]:
-    """Draw what happens to one clip: (P,) numbers for `augment`."""
+    """Draw the random numbers for one clip: (P,) numbers for `augment`."""
     numbers = np.zeros(DRAW_SIZE, np.float32)
     brightness, contrast, saturation, hue = config.jitter
-    # Every number is drawn whether or not it is used: turning one transform off leaves the others as they were.
+    # Every number is drawn whether or not it is used, so turning one transform off does not change the others.
     flip, grey, jitter, blur = generator.random(4)
     factors = [generator.uniform(max(0.0, 1 - s), 1 + s) for s in (brightness, contrast, saturation)]
     turn = generator.uniform(-hue, hue)
@@ -62,11 +63,11 @@ def augment(clips_BTRS: Tensor, matrices_B: Tensor, masks_BTSS: Tensor, draws_BP
     """Return normalised, augmented clips (B, T, C, S, S) and their masks on the device of the clips.
 
     Args:
-        clips_BTRS: uint8 pictures as I420, limited range.
+        clips_BTRS: uint8 images as I420, limited range.
         matrices_B: H.264's code of each clip's colour matrix, **on the CPU**.
-        masks_BTSS: bool; flipped with the clip, otherwise untouched.
-        draws_BP: One `draw` a clip, **on the CPU**: which clips a transform touches is decided without waiting for the
-            device.
+        masks_BTSS: bool; flipped with the clip, otherwise unchanged.
+        draws_BP: One `draw` a clip, **on the CPU**, so that the clips of each transform are known without waiting for
+            the device.
     """
     device = clips_BTRS.device
     clips = _jitter(to_rgb(clips_BTRS, matrices_B), draws_BP)
@@ -81,9 +82,9 @@ def augment(clips_BTRS: Tensor, matrices_B: Tensor, masks_BTSS: Tensor, draws_BP
 
 
 def to_rgb(clips_BTRS: Tensor, matrices_B: Tensor) -> Tensor:
-    """Return RGB in [0, 1], (B, T, C, S, S), of I420 pictures in limited range, each clip by its own colour matrix.
+    """Return RGB in [0, 1], (B, T, C, S, S), of I420 images in limited range, each clip by its own colour matrix.
 
-    Chroma is upsampled bilinearly around its pixels' centres. `matrices_B` holds H.264's codes, on the CPU.
+    Chroma is upsampled bilinearly around the centres of its pixels. `matrices_B` contains H.264's codes, on the CPU.
     """
     batch, frames, _, size = clips_BTRS.shape
     luma = clips_BTRS[:, :, None, :size].to(torch.float32).sub_(BLACK).mul_(1 / 219)
@@ -92,12 +93,12 @@ def to_rgb(clips_BTRS: Tensor, matrices_B: Tensor) -> Tensor:
     blue, red = chroma.view(batch, frames, 2, 1, size, size).unbind(2)
     shares = _CHROMA[matrices_B].to(clips_BTRS.device, non_blocking=True)
     of_blue, of_red = shares.view(batch, 1, 3, 2, 1, 1).unbind(3)
-    # Sums of products, not a matrix product: a clip's numbers must not depend on its batch.
+    # Sums of products, not a matrix product, because a clip must not depend on its batch.
     return luma.addcmul(blue, of_blue).addcmul_(red, of_red).clamp_(0, 1)
 
 
 def _chroma_shares(code: int) -> list[list[float]]:
-    """Return how much of Cb and Cr is in red, green and blue, from limited range to [0, 1] (ITU-T H.273, 8.3)."""
+    """Return the weights of Cb and Cr in red, green and blue, from limited range to [0, 1] (ITU-T H.273, 8.3)."""
     red, blue = _WEIGHTS.get(code, _WEIGHTS[6])
     green = 1 - red - blue
     return [
@@ -105,6 +106,9 @@ def _chroma_shares(code: int) -> list[list[float]]:
         [-(1 - blue) * blue / green * 2 / 224, -(1 - red) * red / green * 2 / 224],
         [(1 - blue) * 2 / 224, 0.0],
     ]
+
+
+_CHROMA = torch.tensor([_chroma_shares(code) for code in range(256)])
 
 
 def _apply(clips: Tensor, chosen_B: Tensor, change: Callable[[Tensor, Tensor], Tensor], amounts_B: Tensor) -> None:
@@ -117,7 +121,7 @@ def _apply(clips: Tensor, chosen_B: Tensor, change: Callable[[Tensor, Tensor], T
 
 
 def _jitter(clips: Tensor, draws_BP: Tensor) -> Tensor:
-    """Apply the four colour changes, each clip in its own order."""
+    """Apply the four colour changes, to each clip in its own order."""
     orders = torch.tensor(_ORDERS)[draws_BP[:, _ORDER].long()]
     for place in range(4):
         for change, (function, neutral) in enumerate(_COLOUR):
@@ -136,23 +140,23 @@ def _luma(clips: Tensor) -> Tensor:
     return (clips * weights).sum(-3, keepdim=True)
 
 
-def brighten(clips: Tensor, amounts_B: Tensor) -> Tensor:
-    """Scale the light of each clip (1: unchanged)."""
+def adjust_brightness(clips: Tensor, amounts_B: Tensor) -> Tensor:
+    """Scale the brightness of each clip (1: unchanged)."""
     return (clips * amounts_B.view(-1, 1, 1, 1, 1)).clamp_(0, 1)
 
 
-def change_contrast(clips: Tensor, amounts_B: Tensor) -> Tensor:
+def adjust_contrast(clips: Tensor, amounts_B: Tensor) -> Tensor:
     """Blend each frame with its mean grey (1: unchanged)."""
     return _blend(clips, _luma(clips).mean((-3, -2, -1), keepdim=True), amounts_B)
 
 
-def saturate(clips: Tensor, amounts_B: Tensor) -> Tensor:
+def adjust_saturation(clips: Tensor, amounts_B: Tensor) -> Tensor:
     """Blend each frame with its grey version (1: unchanged)."""
     return _blend(clips, _luma(clips), amounts_B)
 
 
-def turn_hue(clips: Tensor, amounts_B: Tensor) -> Tensor:
-    """Turn the hue of each clip by a share of the circle (0: unchanged), through HSV as torchvision does."""
+def adjust_hue(clips: Tensor, amounts_B: Tensor) -> Tensor:
+    """Shift the hue of each clip by a share of the circle (0: unchanged), through HSV as torchvision does."""
     red, green, blue = clips.unbind(-3)
     value, low = clips.amax(-3), clips.amin(-3)
     chroma = value - low
@@ -163,7 +167,7 @@ def turn_hue(clips: Tensor, amounts_B: Tensor) -> Tensor:
         torch.where(value == green, 2 + (blue - red) / safe, 4 + (red - green) / safe),
     )
     sextant = (sextant + 6 * amounts_B.view(-1, 1, 1, 1)) % 6
-    # Each channel falls from `value` by the share of the chroma that its distance on the hue circle takes away.
+    # Each channel is `value` minus a share of the chroma, which depends on its distance on the hue circle.
     channels = []
     for offset in (5, 3, 1):
         distance = (offset + sextant) % 6
@@ -172,21 +176,18 @@ def turn_hue(clips: Tensor, amounts_B: Tensor) -> Tensor:
 
 
 _COLOUR: tuple[tuple[Callable[[Tensor, Tensor], Tensor], float], ...] = (
-    (brighten, 1.0),
-    (change_contrast, 1.0),
-    (saturate, 1.0),
-    (turn_hue, 0.0),
+    (adjust_brightness, 1.0),
+    (adjust_contrast, 1.0),
+    (adjust_saturation, 1.0),
+    (adjust_hue, 0.0),
 )
 
 
-_CHROMA = torch.tensor([_chroma_shares(code) for code in range(256)])
-
-
 def blur(clips: Tensor, sigmas_B: Tensor, reach: int) -> Tensor:
-    """Blur each clip with its own Gaussian (deviation in pixels, cut off at three of it), edges reflected.
+    """Blur each clip with its own Gaussian (deviation in pixels, cut off at three deviations), edges reflected.
 
-    `reach` is the largest distance in pixels of the whole batch, known without asking the device. The two
-    one-dimensional filters are matrices, so the whole batch is two batched products.
+    `reach` is the largest radius in pixels in the whole batch, which is known without asking the device. The two
+    one-dimensional filters are matrices, so the whole batch takes two batched products.
     """
     height, width = clips.shape[-2:]
     rows, columns = _blur_matrix(height, sigmas_B, reach), _blur_matrix(width, sigmas_B, reach)
@@ -194,7 +195,7 @@ def blur(clips: Tensor, sigmas_B: Tensor, reach: int) -> Tensor:
 
 
 def _blur_matrix(size: int, sigmas_B: Tensor, reach: int) -> Tensor:
-    """Return (B, size, size): row i holds the weights of the pixels that make pixel i."""
+    """Return (B, size, size): row i contains the weights of the source pixels of pixel i."""
     radius = min(reach, size - 1)
     offsets = torch.arange(-radius, radius + 1, device=sigmas_B.device)
     within = offsets.abs() <= (3 * sigmas_B[:, None]).ceil()

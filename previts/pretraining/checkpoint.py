@@ -1,9 +1,9 @@
-"""The folder of a pretraining: states to resume from, the log, and in the end the model.
+"""The folder of a pretraining: states for resuming, the log, and finally the model.
 
     log.jsonl | pictures/ | step-XXXXXXXX.pt (the last two) | experiment.json, model.pt and encoder.pt (once finished)
 
-Every .pt has a .sha256 next to it, written after it. A file without one, or with another one, is ignored. Files are
-loaded with `weights_only=True`, so a file from elsewhere cannot run code. No training happens here.
+Every .pt has a .sha256 next to it, which is written after it. A file without a matching .sha256 is ignored. Files are
+loaded with `weights_only=True`, so a file from an untrusted source cannot run code. No training happens here.
 """
 
 import json
@@ -34,10 +34,10 @@ def steps(uri: str) -> list[int]:
 
 
 class Saver:
-    """Writes states in the background, one at a time, while training continues; leaving the block waits for the last.
+    """Writes states in the background, one at a time, while training continues; the block ends once all are written.
 
-    A state is copied to the memory of this machine at once, so what training does next is not in it. The next call
-    raises what went wrong in writing.
+    `save` copies the state to the memory of this machine before it returns, so later training steps do not change it.
+    The next call raises the errors of the background write.
     """
 
     def __init__(self, uri: str, restored: int = 0) -> None:
@@ -57,10 +57,10 @@ class Saver:
     def save(
         self, step: int, model: MoCo, optimizer: torch.optim.Optimizer, damaged: dict[str, str] | None = None
     ) -> None:
-        """Write the state after `step` steps, then delete all but this and the one saved or restored before.
+        """Write the state after `step` steps, then delete all states except this one and the last sound one before it.
 
-        If the state before could not be written, a message reports it, and this one is tried. Two failures in a row
-        are raised.
+        If the previous state could not be written, a message reports it and this state is still tried. Two failures in
+        a row are raised.
 
         Raises:
             FloatingPointError: If a weight is not finite; nothing is written.
@@ -72,7 +72,7 @@ class Saver:
             if self._failed:
                 raise
             self._failed = True
-            print(f"a state could not be written, the next one is tried: {error}", file=sys.stderr)
+            print(f"the state before step {step} could not be written, this one is tried: {error}", file=sys.stderr)
         norms = torch.stack(torch._foreach_norm([parameter.detach() for parameter in model.parameters()]))
         if not torch.isfinite(norms).all():
             raise FloatingPointError(
@@ -109,7 +109,7 @@ def restore(
     """Load the newest sound state of a folder into model and optimiser.
 
     Returns:
-        The number of steps behind it, or 0, and the damaged videos found so far.
+        The number of steps that the state has completed, or 0, and the damaged videos found so far.
 
     Raises:
         InputError: If the folder belongs to another experiment.
@@ -130,12 +130,16 @@ def restore(
 def finish(uri: str, experiment: Experiment, trained: int | None = None) -> None:
     """Turn the newest state of a folder into the finished model, and delete the states; a second call does nothing.
 
-    `trained` is the step of this state: a damaged last state must not make an older one the result.
+    `encoder.pt` is the bare encoder: `torchvision.models.resnet50().load_state_dict(..., strict=False)` accepts it.
 
-    `encoder.pt` is the bare encoder: `torchvision.models.resnet50().load_state_dict(..., strict=False)` takes it.
+    Args:
+        uri: The folder.
+        experiment: What was learned.
+        trained: Step of the state to use. If that state is damaged, an older one must not become the result. None: the
+            newest sound state.
 
     Raises:
-        InputError: If there is neither a sound state, of step `trained`, nor a finished model.
+        InputError: If there is neither a sound state (of step `trained`) nor a finished model.
     """
     files.write_bytes(files.join(uri, EXPERIMENT), experiment.to_json().encode() + b"\n")
     states = _states(uri)
@@ -151,8 +155,8 @@ def finish(uri: str, experiment: Experiment, trained: int | None = None) -> None
     elif finished_steps(uri) is None:
         last = "" if trained is None else f" of step {trained}"
         raise InputError(
-            f"{uri} has no sound checkpoint{last} to finish: it is damaged, or another run works on this folder; "
-            "once no other run does, run `previts pretrain` again"
+            f"{uri} has no sound checkpoint{last} to finish: it is damaged, or another run uses this folder; "
+            "when no other run uses it, run `previts pretrain` again"
         )
     states.sweep()
 
@@ -170,7 +174,7 @@ def finished_steps(uri: str) -> int | None:
 
 
 def load_model(uri: str, device: torch.device | str) -> MoCo:
-    """Return the finished model of a folder in eval mode; `model.experiment` says how it was made.
+    """Return the finished model of a folder in eval mode; `model.experiment` is what it was trained with.
 
     Raises:
         InputError: If there is none, or it is damaged.
@@ -178,7 +182,7 @@ def load_model(uri: str, device: torch.device | str) -> MoCo:
     state = read_checked(files.join(uri, MODEL), device)
     if state is None:
         raise InputError(
-            f"{uri} has no sound {MODEL}; delete {folders.MANIFEST} there, if there is one, "
+            f"{uri} has no sound {MODEL}: it is missing or damaged; delete {folders.MANIFEST} there, if it exists, "
             "and run `previts pretrain` again"
         )
     model = MoCo(Experiment.from_json(state["experiment"]))
@@ -187,7 +191,7 @@ def load_model(uri: str, device: torch.device | str) -> MoCo:
 
 
 def read_log(uri: str, steps: int) -> list[dict[str, float]]:
-    """Return the lines of a folder's log up to the first `steps` steps: what is left of them after a kill."""
+    """Return the lines of a folder's log up to step `steps`, without those that are damaged."""
     try:
         text = files.read_bytes(files.join(uri, LOG)).decode(errors="replace")
     except FileNotFoundError:
@@ -197,7 +201,7 @@ def read_log(uri: str, steps: int) -> list[dict[str, float]]:
 
 
 def _line(text: str) -> dict[str, float] | None:
-    """Return a line of the log, or None where it is damaged: a record to look at is no reason not to go on."""
+    """Return a line of the log, or None if it is damaged: a damaged log must not stop training."""
     try:
         line = json.loads(text)
     except ValueError:

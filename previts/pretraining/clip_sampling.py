@@ -1,9 +1,10 @@
-"""Which frames of a video become query, key and the third clip of the speed task, and which region of them is cropped.
+"""Choice of videos, and of the frames of a video that become query, key and the third clip of the speed task.
 
-PreViTS sections 3.1 (three segments, two speeds) and 3.2 (temporal and spatial constraint) and the ablations of tables
-6a and 6b. Pure: it draws from the generator it is given and touches neither pixels nor files.
+PreViTS sections 3.1 (three segments, two speeds) and 3.2 (temporal constraint), and the ablations of tables 6a and 6b.
+Pure: it draws from the generator that is passed and touches neither pixels nor files. Crops are drawn in
+`crop_sampling.py`.
 
-A video of which too little could be tracked still gives a pair, drawn without constraints and flagged.
+A video with too few tracked frames still gives a pair, which is drawn without constraints and marked.
 """
 
 import hashlib
@@ -18,19 +19,16 @@ from numpy.typing import NDArray
 from previts.config.experiment import SamplingConfig
 from previts.errors import InputError
 
-"""Left, top, right, bottom in pixels; right and bottom are exclusive."""
-
-
-# Splits that are never learnt from, as crawls name them.
+# Splits that are never learned from, by their names in crawls.
 HELD_OUT = ("test", "val", "validate", "validation")
 
 
 class Timeline(Protocol):
-    """What must be known of a video to draw frames from it; `index.IndexRecord` is one."""
+    """The properties of a video from which frames are drawn; `index_table.IndexRecord` has them."""
 
     @property
     def num_frames(self) -> int:
-        """Frames of the clip."""
+        """Frames of the video."""
 
     @property
     def fps(self) -> float:
@@ -45,7 +43,7 @@ class Timeline(Protocol):
 class Pair:
     """First frames of the clips of a pair, and whether the object is visible in all of them.
 
-    `other` is the third clip of the speed task, None without that task.
+    `other` is the third clip of the speed task; None without that task.
     """
 
     query: int
@@ -55,14 +53,14 @@ class Pair:
 
 
 class Speeds(NamedTuple):
-    """At which speed query and key run, and at which one the other clip: every frame (1), every second one (2), ..."""
+    """Speed of query and key, and speed of the other clip: 1 takes every frame, 2 every second frame, and so on."""
 
     pair: int
     other: int
 
 
 def draw_speeds(config: SamplingConfig, generator: np.random.Generator) -> Speeds:
-    """Draw which of the two speeds query and key share (section 3.1); the other clip has the other one."""
+    """Draw the speed of query and key (section 3.1); the other clip has the other speed."""
     first, second = config.speeds
     return Speeds(first, second) if generator.random() < 0.5 else Speeds(second, first)
 
@@ -72,15 +70,20 @@ def sample_pair(
 ) -> Pair:
     """Draw the first frames of a query and a key clip (section 3.2; the gap is the delta of table 6a).
 
-    Both clips lie inside a span of the tube; with `visible="middle"` it is enough that their middle frame does.
-    `varying` draws the two independently; `constant` puts the key `gap_seconds` after the query, or before it near the
-    end; `zero` takes the same clip twice. A constant gap that the tube is too short for shrinks to the largest one it
-    allows. With too few tracked frames, or no room for a clip, the draw is from the whole video and the pair is not
+    Both clips are inside a span of the tube. With `visible="middle"` only their middle frame has to be. `gap` decides
+    how the two are drawn:
+
+    - `varying`: independently.
+    - `constant`: the key starts `gap_seconds` after the query, or before it near the end. If the tube is too short for
+      the gap, the gap shrinks to the largest one that fits.
+    - `zero`: the same clip twice.
+
+    With too few tracked frames, or no room for a clip, the draw is from the whole video and the pair is not
     `constrained`.
 
-    With the `speed_task` there is a third clip: a segment drawn like the others (with a gap that is not `varying` it
-    begins where the key does), or with `other_segment="key"` the key's own. Every clip then has the room that the
-    fastest speed takes, so that where a clip lies tells nothing of its speed.
+    With the `speed_task` there is a third clip: a segment that is drawn like the others. With a gap other than
+    `varying` it starts where the key does, and with `other_segment="key"` too. Every clip then gets as many frames of
+    room as the fastest speed needs, so that the position of a clip does not reveal its speed.
     """
     window = _reach(config, speed_task, config.clip_frames - 1) + 1
     starts = np.arange(max(1, video.num_frames - window + 1))
@@ -104,21 +107,21 @@ def sample_pair(
 
 
 def _reach(config: SamplingConfig, speed_task: bool, step: int) -> int:
-    """Return how many frames after its first one a clip of the fastest speed takes its frame number `step`."""
+    """Return the distance in frames from the first frame of a clip at the fastest speed to its frame `step`."""
     return step * config.clip_stride * (max(config.speeds) if speed_task else 1)
 
 
 def reference_offset(config: SamplingConfig, speed_task: bool) -> int:
-    """Return the distance from the first frame of a clip to the one whose mask stands for it with `visible="middle"`.
+    """Return the distance from a clip's first frame to the one whose mask all frames share with `visible="middle"`.
 
-    It is the middle frame of a clip of the fastest speed, for slower ones too, as the released code has it: 16 of a
-    window of 32.
+    It is the middle frame of a clip at the fastest speed, for slower clips too, as in the released code: 16 of a window
+    of 32.
     """
     return _reach(config, speed_task, config.clip_frames // 2)
 
 
 def _visible_starts(video: Timeline, config: SamplingConfig, window: int, reference: int) -> NDArray[np.int64]:
-    """Return the first frames, in order, of the clips in which the object is visible as `config` wants it."""
+    """Return, in order, the first frames of the clips in which the object is visible as `config` requires."""
     if config.visible == "clip":
         ranges = [(start, stop - window + 1) for start, stop in video.spans]
     else:
@@ -140,14 +143,14 @@ def _constant_gap(starts: NDArray[np.int64], gap: int, generator: np.random.Gene
 
 
 def clip_indices(start: int, num_frames: int, config: SamplingConfig, speed: int = 1) -> list[int]:
-    """Return the frames of the clip that begins at `start`; a video shorter than the clip is repeated."""
+    """Return the frames of the clip that starts at `start`; a video shorter than the clip is repeated."""
     return [(start + step * config.clip_stride * speed) % num_frames for step in range(config.clip_frames)]
 
 
 def choose_videos(video_ids: Sequence[str], splits: Sequence[str], config: SamplingConfig) -> list[int]:
-    """Return which videos are learnt from: all but those of held-out splits, and of these a fixed share.
+    """Return the numbers of the videos to learn from: a fixed share of all videos outside the held-out splits.
 
-    The share is taken by the digest of the id, so smaller shares are parts of larger ones (appendix A, figure 1).
+    The share is chosen by the digest of the id, so a smaller share is part of a larger one (appendix A, figure 1).
 
     Raises:
         InputError: If no video is left.
@@ -155,8 +158,8 @@ def choose_videos(video_ids: Sequence[str], splits: Sequence[str], config: Sampl
     able = [number for number, split in enumerate(splits) if split not in HELD_OUT]
     if not able:
         raise InputError(
-            f"no video to learn from: all {len(video_ids)} videos of the index are of {sorted(set(splits))}, "
-            f"and {', '.join(HELD_OUT)} are held out; crawl the training split too"
+            f"no video to learn from: the splits of all {len(video_ids)} videos of the index are "
+            f"{sorted(set(splits))}, and {', '.join(HELD_OUT)} are held out; crawl the training split too"
         )
     by_digest = sorted(able, key=lambda number: hashlib.sha256(video_ids[number].encode()).hexdigest())
     return sorted(by_digest[: math.ceil(config.data_fraction * len(able))])

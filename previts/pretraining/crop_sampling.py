@@ -1,6 +1,6 @@
-"""Which region of a frame is cropped, with and without a mask that it must cover.
+"""Random crop boxes, with and without a mask that the crop must cover.
 
-PreViTS sections 3.2 and 4.6. Draws boxes only; `cropping.py` cuts them out.
+PreViTS section 3.2 (spatial constraint) and section 4.6. Draws boxes only; `cropping.py` cuts them out.
 """
 
 from statistics import NormalDist
@@ -12,30 +12,29 @@ from numpy.typing import NDArray
 from previts.config.experiment import SamplingConfig
 from previts.media.boxes import Box, draw_box, draw_size
 
-Crop = Box
-
 
 def sample_crop(
     mask_HW: NDArray[np.bool_] | None,
     height: int,
     width: int,
+    *,
     config: SamplingConfig,
     generator: np.random.Generator,
-) -> Crop:
-    """Draw the region of a frame to crop; with a mask, one that overlaps it by `min_overlap`.
+) -> Box:
+    """Draw the box of a frame to crop; with a mask, one that overlaps it by `min_overlap`.
 
-    Without a mask this is the random resized crop of torchvision. With one, the centre is drawn from a Gaussian around
-    the mask's centroid (standard deviation: the frame's width and height), truncated so that the crop fits. The overlap
-    is the share of the mask's pixels in the crop (`coverage`), or intersection over union of crop and mask (`iou`).
+    Without a mask this is torchvision's random resized crop. With one, the centre is drawn from a Gaussian around the
+    mask's centroid (standard deviation: the frame's width and height), truncated so that the crop fits. The overlap is
+    the share of the mask's pixels in the crop (`coverage`), or the intersection over union of crop and mask (`iou`).
 
-    - coverage: a mask that is too large for the smallest crop lowers the threshold; when no attempt succeeds, the box
-      of the mask, widened at random, is taken; where that, cut to an allowed aspect ratio, loses too much, the largest
-      crop that the frame allows, where it covers most.
-    - iou: when no attempt succeeds (none can where the object is smaller than `min_overlap` of the smallest crop), the
-      box of the mask is taken, widened at random as far as it keeps the threshold; where even the box by itself is
-      under it, as with a thin diagonal object, the best of these boxes.
+    - coverage: a mask too large for the smallest crop lowers the threshold. If all attempts fail, the crop is the
+      bounding box of the mask, widened at random. It is then cut to an allowed aspect ratio. If that loses too much of
+      the mask, the crop is the largest one that the frame allows, placed where it covers most.
+    - iou: all attempts fail if the object is smaller than `min_overlap` of the smallest crop, for example. Then the
+      crop is the bounding box of the mask, widened at random as far as the threshold allows. If even the box itself is
+      below the threshold, as for a thin diagonal object, the best of these boxes is taken.
 
-    Paper: section 3.2 says IoU, section 4.6 "cover at least mu of the object area"; with crops of 40 % of the frame an
+    Paper: section 3.2 says IoU, section 4.6 "cover at least mu of the object area". With crops of 40 % of the frame an
     IoU of 0.3 is out of reach for most objects, so coverage is the default, as in the released code.
 
     Raises:
@@ -62,28 +61,28 @@ def sample_crop(
             return crop
     inside_rows, inside_columns = np.flatnonzero(rows), np.flatnonzero(columns)
     box = (int(inside_columns[0]), int(inside_rows[0]), int(inside_columns[-1]) + 1, int(inside_rows[-1]) + 1)
-    return _fallback_box(mask_HW, area, box, config, generator)
+    return _fallback_box(mask_HW, area, box, config=config, generator=generator)
 
 
-def _overlaps(mask_HW: NDArray[np.bool_], area: int, crop: Crop, config: SamplingConfig) -> bool:
+def _overlaps(mask_HW: NDArray[np.bool_], area: int, crop: Box, config: SamplingConfig) -> bool:
     if config.overlap == "iou":
         return _iou(mask_HW, area, crop) >= config.min_overlap
-    # A mask that the smallest crop cannot hold, and a rounded-down crop that is full of object, will do.
+    # Enough, too: the smallest crop if the mask is larger, and a crop, rounded down, that is full of the object.
     needed = min(config.min_overlap * area, config.crop_scale[0] * mask_HW.size, _area(crop))
     return _covered(mask_HW, crop) >= needed
 
 
-def _covered(mask_HW: NDArray[np.bool_], crop: Crop) -> int:
+def _covered(mask_HW: NDArray[np.bool_], crop: Box) -> int:
     left, top, right, bottom = crop
     return int(np.count_nonzero(mask_HW[top:bottom, left:right]))
 
 
-def _area(crop: Crop) -> int:
+def _area(crop: Box) -> int:
     left, top, right, bottom = crop
     return (right - left) * (bottom - top)
 
 
-def _iou(mask_HW: NDArray[np.bool_], area: int, crop: Crop) -> float:
+def _iou(mask_HW: NDArray[np.bool_], area: int, crop: Box) -> float:
     covered = _covered(mask_HW, crop)
     return covered / (area + _area(crop) - covered)
 
@@ -97,15 +96,15 @@ def _draw_offset(centre: float, size: int, extent: int, generator: np.random.Gen
 
 
 def _fallback_box(
-    mask_HW: NDArray[np.bool_], area: int, box: Crop, config: SamplingConfig, generator: np.random.Generator
-) -> Crop:
-    """Return the box of a mask, widened on each side at random."""
+    mask_HW: NDArray[np.bool_], area: int, box: Box, *, config: SamplingConfig, generator: np.random.Generator
+) -> Box:
+    """Return the bounding box of a mask, widened on each side at random."""
     left, top, right, bottom = box
     height, width = mask_HW.shape
     sides = [int(generator.integers(0, room + 1)) for room in (left, top, width - right, height - bottom)]
     centre = ((left + right) / 2, (top + bottom) / 2)
 
-    def widened(share: float) -> Crop:
+    def widened(share: float) -> Box:
         more = [int(side * share) for side in sides]
         wide = (left - more[0], top - more[1], right + more[2], bottom + more[3])
         return _shrink_to_ratio(wide, centre, config)
@@ -119,8 +118,8 @@ def _fallback_box(
     return good[0] if good else candidates[int(np.argmax(ious))]
 
 
-def _largest_crop(mask_HW: NDArray[np.bool_], config: SamplingConfig) -> Crop:
-    """Return the largest crop of an allowed aspect ratio, where it covers most of the mask."""
+def _largest_crop(mask_HW: NDArray[np.bool_], config: SamplingConfig) -> Box:
+    """Return the largest crop of an allowed aspect ratio, placed where it covers most of the mask."""
     height, width = mask_HW.shape
     narrow, wide = config.crop_ratio
     crop_height, crop_width = min(height, max(1, round(width / narrow))), min(width, max(1, round(wide * height)))
@@ -129,12 +128,12 @@ def _largest_crop(mask_HW: NDArray[np.bool_], config: SamplingConfig) -> Crop:
         sums = np.concatenate([[0], np.cumsum(counts)])
         return int(np.argmax(sums[size:] - sums[:-size]))
 
-    # One of its sides is the frame's own, so the other one alone is to be placed.
+    # One side of the crop is as long as the frame, so only the other one has a choice of places.
     top, left = best(mask_HW.sum(1), crop_height), best(mask_HW.sum(0), crop_width)
     return left, top, left + crop_width, top + crop_height
 
 
-def _shrink_to_ratio(box: Crop, centre: tuple[float, float], config: SamplingConfig) -> Crop:
+def _shrink_to_ratio(box: Box, centre: tuple[float, float], config: SamplingConfig) -> Box:
     """Cut the longer side of a box to the allowed aspect ratio, around `centre` as far as the box allows."""
     left, top, right, bottom = box
     width, height = right - left, bottom - top

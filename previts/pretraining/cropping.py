@@ -1,10 +1,10 @@
-"""Crops of stored frames and of their masks, as small I420 pictures.
+"""Crops of decoded frames and of their masks, as small I420 images.
 
-The spatial half of PreViTS section 3.2: which region is `sampling.py`'s to draw, this file cuts it out. It works on the
-planes that the decoder left, so that no whole frame is copied or turned into RGB.
+The spatial part of PreViTS section 3.2: `crop_sampling.py` draws the box, this file cuts it out. It works on the planes
+of the decoder, so no whole frame is copied or converted to RGB.
 
-Shape suffixes: T frames, S pixels of a side, R = 3 S / 2 rows of an I420 picture: S rows of luma, then both chroma
-planes of S / 2 x S / 2 one after the other, as yuv420p lies in memory.
+Shape suffixes: T frames, S pixels of a side, R = 3 S / 2 rows of an I420 image: S rows of luma, then the two chroma
+planes of S / 2 x S / 2 one after the other, in the memory order of yuv420p.
 """
 
 from collections.abc import Sequence
@@ -13,32 +13,35 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from previts.media.boxes import Box
 from previts.media.frame_decoder import Planes
-from previts.pretraining.crop_sampling import Crop
 
 GREY = (124, 128)  # luma and chroma
 
 
-def even_crop(crop: Crop) -> Crop:
-    """Grow a crop outward to even pixels, where chroma has pixels too; frames have even sides, so it stays inside."""
+def even_crop(crop: Box) -> Box:
+    """Grow a crop outward to even pixels, because chroma has half the resolution.
+
+    Frames have even sides, so the crop stays inside.
+    """
     left, top, right, bottom = crop
     return left // 2 * 2, top // 2 * 2, (right + 1) // 2 * 2, (bottom + 1) // 2 * 2
 
 
-def crop_pictures(pictures: Sequence[Planes], crop: Crop, size: int) -> NDArray[np.uint8]:
-    """Return an even crop of each picture, resized to `size` x `size`, as I420: (T, R, S)."""
+def crop_frames(frames: Sequence[Planes], crop: Box, size: int) -> NDArray[np.uint8]:
+    """Return an even crop of each frame, resized to `size` x `size`, as I420: (T, R, S)."""
     left, top, right, bottom = crop
     half = size // 2
-    clip_TRS = np.empty((len(pictures), size + half, size), np.uint8)
-    for picture, target_RS in zip(pictures, clip_TRS, strict=True):
-        _resize(picture.y[top:bottom, left:right], target_RS[:size])
-        for plane, target in zip((picture.u, picture.v), target_RS[size:].reshape(2, half, half), strict=True):
+    clip_TRS = np.empty((len(frames), size + half, size), np.uint8)
+    for frame, target_RS in zip(frames, clip_TRS, strict=True):
+        _resize(frame.y[top:bottom, left:right], target_RS[:size])
+        for plane, target in zip((frame.u, frame.v), target_RS[size:].reshape(2, half, half), strict=True):
             _resize(plane[top // 2 : bottom // 2, left // 2 : right // 2], target)
     return clip_TRS
 
 
-def crop_masks(masks: Sequence[NDArray[np.bool_]], crop: Crop, size: int) -> NDArray[np.bool_]:
-    """Return a crop of each mask, resized like its picture by the nearest pixel: (T, S, S)."""
+def crop_masks(masks: Sequence[NDArray[np.bool_]], crop: Box, size: int) -> NDArray[np.bool_]:
+    """Return a crop of each mask, resized like its frame by the nearest pixel: (T, S, S)."""
     left, top, right, bottom = crop
     resized_TSS = np.empty((len(masks), size, size), np.uint8)
     for number, mask in enumerate(masks):
@@ -50,8 +53,8 @@ def crop_masks(masks: Sequence[NDArray[np.bool_]], crop: Crop, size: int) -> NDA
     return resized_TSS.view(np.bool_)
 
 
-def grey(frames: int, size: int) -> NDArray[np.uint8]:
-    """Return grey pictures as I420, (T, R, S): what stands in for a damaged clip."""
+def grey_clip(frames: int, size: int) -> NDArray[np.uint8]:
+    """Return grey images as I420, (T, R, S): the placeholder of a damaged clip."""
     clip_TRS = np.full((frames, size * 3 // 2, size), GREY[1], np.uint8)
     clip_TRS[:, :size] = GREY[0]
     return clip_TRS

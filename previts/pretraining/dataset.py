@@ -1,11 +1,11 @@
-"""Pairs from an index: how the crops of a sample come from the shards to a batch.
+"""Dataset of pairs: cropped clips and masks of the videos of an index, and their batches.
 
-PreViTS sections 3.1 and 3.2. Everything random is drawn from a counter (seed, epoch, sample, purpose), so a sample is
-the same whatever the number of loader workers and processes, and a run can start at any step. Colours are not touched
-here, not even turned into RGB (`augment.py` does that on the training device; only its numbers are drawn here).
+PreViTS sections 3.1 and 3.2. All random numbers are drawn from a counter (seed, epoch, sample, purpose). So a sample is
+the same for any number of loader workers and processes, and a run can start at any step. Colours are not changed here,
+not even converted to RGB: `augment.py` does that on the training device. Only its random numbers are drawn here.
 
 Shape suffixes: B pairs of this process, N pairs of all processes, T frames, S pixels of a side of a crop, R = 3 S / 2
-rows of an I420 picture (`crops.py`).
+rows of an I420 image (`cropping.py`), P numbers of a draw.
 """
 
 from collections.abc import Sequence
@@ -31,10 +31,11 @@ _ROLES: dict[Role, int] = {"query": 0, "key": 1, "other": 2}
 _UNKNOWN_MATRIX = 2  # H.264's code
 
 
-class Sample(NamedTuple):
-    """One clip of a pair: pictures (T, R, S) as I420, the mask of the object (T, S, S), the `draw` for `augment`.
+class LoadedClip(NamedTuple):
+    """One clip of a pair: its images (T, R, S) as I420, the mask of the object (T, S, S), and the `draw` for `augment`.
 
-    `matrix` is H.264's code of the colour matrix.
+    `matrix` is H.264's code of the colour matrix. `masked` is False if the mask is not known; the mask is then all
+    True. `error` is the reason why the clip is damaged, or empty.
     """
 
     video_id: str
@@ -47,9 +48,9 @@ class Sample(NamedTuple):
 
 
 class Side(NamedTuple):
-    """The queries, the keys or the other clips of a batch, on the CPU. Where not `usable`, the clip is a stand-in.
+    """The queries, the keys or the other clips of a batch, on the CPU. If not `usable`, the clip is a placeholder.
 
-    Clips are (B, T, R, S) uint8 as I420, masks (B, T, S, S), draws (B, P), the rest (B,). `matrices` holds H.264's
+    Clips are (B, T, R, S) uint8 as I420, masks (B, T, S, S), draws (B, P), the rest (B,). `matrices` contains H.264's
     codes of the colour matrices. A mask that is not known (`masked` is False) is all True.
     """
 
@@ -63,10 +64,10 @@ class Side(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """What one step of this process takes; `damaged` lists (video id, reason).
+    """The input of one step of this process; `damaged` lists (video id, reason).
 
-    Row b holds the query of pair b, and the key of pair `key_order[b]` with the `other` clip of the same pair, if there
-    is a speed task.
+    Row b contains the query of pair b, and the key of pair `key_order[b]`. With the speed task it also contains the
+    `other` clip of that second pair.
     """
 
     query: Side
@@ -79,12 +80,12 @@ class Batch(NamedTuple):
 Request = tuple[int, int, int, int]
 """Step, epoch, sample of the query, sample of the key."""
 
-Item = tuple[int, list[Sample]]
-"""Step; the query of one sample, then the key of another and, with the speed task, that one's other clip."""
+Item = tuple[int, list[LoadedClip]]
+"""Step; the query of one sample, then the key of another sample and, with the speed task, its other clip."""
 
 
 class PairDataset(Dataset[Item]):
-    """The chosen videos of an index as clips of pairs; asked by `Request`s, which `load_batches` makes."""
+    """The chosen videos of an index as clips of pairs. Its indices are `Request`s, which `load_batches` makes."""
 
     def __init__(self, index: Index, experiment: Experiment) -> None:
         columns = index.table.select(["video_id", "split"]).to_pydict()
@@ -99,7 +100,7 @@ class PairDataset(Dataset[Item]):
         if missing := sorted(wanted - present):
             raise InputError(
                 f"{self.index.videos_uri} lacks {len(missing)} of the {len(wanted)} shards that {self.index.uri} "
-                f"names, the first is {missing[0]}; bring them back, or delete the tables of these shards and "
+                f"lists, the first is {missing[0]}; restore them, or delete the tables of these shards and "
                 f"{folders.MANIFEST} there and run `previts download` again"
             )
 
@@ -107,19 +108,19 @@ class PairDataset(Dataset[Item]):
         return len(self.numbers)
 
     def __getitem__(self, request: Request) -> Item:
-        """Return the step, the query of one sample and what goes with the key of another."""
+        """Return the step, the query of one sample, and the key (and other clip) of another sample."""
         step, epoch, query, key = request
-        beside: tuple[Role, ...] = ("key", "other") if self.speed_task else ("key",)
-        return step, [*self.samples(epoch, query, ("query",)), *self.samples(epoch, key, beside)]
+        key_roles: tuple[Role, ...] = ("key", "other") if self.speed_task else ("key",)
+        return step, [*self.load_clips(epoch, query, ("query",)), *self.load_clips(epoch, key, key_roles)]
 
-    def samples(self, epoch: int, sample: int, roles: Sequence[Role]) -> list[Sample]:
-        """Return clips of a sample. Where one of them is damaged, all are grey with `error` set."""
+    def load_clips(self, epoch: int, sample: int, roles: Sequence[Role]) -> list[LoadedClip]:
+        """Return clips of a sample. If one of them is damaged, all are grey with `error` set."""
         config, seed, size = self.experiment.sampling, self.experiment.seed, self.experiment.augment.size
         video = self.index[self.numbers[sample % len(self.numbers)]]
         pair = clip_sampling.sample_pair(
             video, config, generator(seed, epoch, sample, Purpose.PAIR), speed_task=self.speed_task
         )
-        frames = self._frames(pair, epoch, sample, video.num_frames, roles)
+        frames = self._frames(pair, epoch, sample, video.num_frames, roles=roles)
         draws = {
             role: augment.draw(self.experiment.augment, generator(seed, epoch, sample, Purpose.AUGMENT, _ROLES[role]))
             for role in roles
@@ -130,30 +131,34 @@ class PairDataset(Dataset[Item]):
             planes = dict(zip(wanted, video_table.read_planes(self.index.videos_uri, video, wanted), strict=True))
             masks = self._read_masks(video, mask_frames) if pair.constrained else {}
         except (VideoError, tube_table.DamagedTubeError) as error:
-            return [_stand_in(video.video_id, config.clip_frames, size, draws[role], str(error)) for role in roles]
+            return [
+                _placeholder(video.video_id, config.clip_frames, size, draws[role], error=str(error)) for role in roles
+            ]
         made = []
         for role in roles:
             reference = masks[mask_frames[role][config.clip_frames // 2]] if pair.constrained else None
             numbers = generator(seed, epoch, sample, Purpose.CROP, _ROLES[role])
-            crop = cropping.even_crop(crop_sampling.sample_crop(reference, video.height, video.width, config, numbers))
-            pictures = [planes[frame] for frame in frames[role]]
-            clip_TRS = cropping.crop_pictures(pictures, crop, size)
+            crop = cropping.even_crop(
+                crop_sampling.sample_crop(reference, video.height, video.width, config=config, generator=numbers)
+            )
+            taken = [planes[frame] for frame in frames[role]]
+            clip_TRS = cropping.crop_frames(taken, crop, size)
             mask_TSS = (
                 cropping.crop_masks([masks[frame] for frame in mask_frames[role]], crop, size)
                 if pair.constrained
                 else None
             )
-            # Without a mask the key is its own foreground; the pair takes no part in the attention loss.
+            # Without a mask the whole key is the foreground key; the attention loss leaves the pair out.
             masked = mask_TSS is not None and bool(mask_TSS.any())
             if mask_TSS is None or not masked:
                 mask_TSS = np.ones((config.clip_frames, size, size), np.bool_)
-            made.append(Sample(video.video_id, clip_TRS, pictures[0].matrix, mask_TSS, masked, draws[role], ""))
+            made.append(LoadedClip(video.video_id, clip_TRS, taken[0].matrix, mask_TSS, masked, draws[role], ""))
         return made
 
     def _frames(
-        self, pair: clip_sampling.Pair, epoch: int, sample: int, num_frames: int, roles: Sequence[Role]
+        self, pair: clip_sampling.Pair, epoch: int, sample: int, num_frames: int, *, roles: Sequence[Role]
     ) -> dict[Role, list[int]]:
-        """Return which frames of the video each clip takes."""
+        """Return the frames of the video that each clip takes."""
         config, seed = self.experiment.sampling, self.experiment.seed
         speeds = clip_sampling.Speeds(1, 1)
         if self.speed_task:
@@ -166,7 +171,7 @@ class PairDataset(Dataset[Item]):
         }
 
     def _mask_frames(self, pair: clip_sampling.Pair, role: Role, frames: list[int], num_frames: int) -> list[int]:
-        """Return for each frame of a clip the frame whose mask it has."""
+        """Return for each frame of a clip the frame whose mask it uses."""
         config = self.experiment.sampling
         if config.visible == "clip":
             return frames
@@ -186,13 +191,13 @@ def _start(pair: clip_sampling.Pair, role: Role) -> int:
     return start
 
 
-def _stand_in(video_id: str, frames: int, size: int, draw_P: NDArray[np.float32], error: str) -> Sample:
+def _placeholder(video_id: str, frames: int, size: int, draw_P: NDArray[np.float32], *, error: str) -> LoadedClip:
     whole = np.ones((frames, size, size), np.bool_)
-    return Sample(video_id, cropping.grey(frames, size), _UNKNOWN_MATRIX, whole, False, draw_P, error)
+    return LoadedClip(video_id, cropping.grey_clip(frames, size), _UNKNOWN_MATRIX, whole, False, draw_P, error)
 
 
 def collate(items: list[Item], schedule: Schedule) -> Batch:
-    """Stack the samples of a step."""
+    """Stack the clips of a step."""
     step = items[0][0]
     sides = list(zip(*(samples for _, samples in items), strict=True))
     damaged = {sample.video_id: sample.error for side in sides for sample in side if sample.error}
@@ -201,9 +206,9 @@ def collate(items: list[Item], schedule: Schedule) -> Batch:
     return Batch(query, key, other[0] if other else None, key_order, sorted(damaged.items()))
 
 
-def _stack(samples: Sequence[Sample]) -> Side:
+def _stack(samples: Sequence[LoadedClip]) -> Side:
     usable = [not sample.error for sample in samples]
-    # A damaged clip is stood in for by the next good one, for the sake of batch normalisation.
+    # The next good clip replaces a damaged one, so that batch normalisation sees real images.
     rows = range(len(usable))
     source = [next((other for other in (*rows[row:], *rows[:row]) if usable[other]), row) for row in rows]
     return Side(

@@ -1,6 +1,6 @@
-"""Batches ahead of time: which samples a step takes, and the worker processes that prepare them.
+"""Batches prepared in advance: the requests of each step, and the worker processes that load them.
 
-PreViTS section 3.1. The batches are the same whatever the number of workers and training processes.
+PreViTS section 3.1. The batches do not depend on the number of workers or of training processes.
 """
 
 import math
@@ -23,11 +23,11 @@ from previts.pretraining.dataset import Batch, Item, PairDataset, Request, colla
 from previts.pretraining.schedule import Schedule
 from previts.storage import folders
 
-# A few videos may be damaged; more than this share of the videos, and more than this many (of a small corpus, more than
-# an eighth), is a broken corpus.
+# A few videos may be damaged. Training stops if there are more than this share of the videos, and more than this number
+# (in a small corpus: more than an eighth).
 DAMAGED_FRACTION, DAMAGED_VIDEOS = 0.01, 8
 
-SHARED = "/dev/shm"  # through which loader workers hand over batches; 64 MB in a container that is given no more
+SHARED = "/dev/shm"  # loader workers pass batches through it; a container has 64 MB unless more is requested
 PREFETCHED = 3  # batches of each worker
 
 
@@ -60,12 +60,12 @@ class _Collate:
 
 def _start_worker(_: int) -> None:
     cv2.setNumThreads(1)
-    # Whoever tells a whole process group to end tells this worker too: it goes on until training has saved its state.
+    # SIGTERM to the whole process group reaches this worker too: ignore it once, so that training can save its state.
     signal.signal(signal.SIGTERM, lambda *_: signal.signal(signal.SIGTERM, signal.SIG_DFL))
 
 
 def _start_server() -> None:
-    """Start what forks the workers, deaf to SIGTERM: with its end theirs would come."""
+    """Start the server that forks the workers; it ignores SIGTERM, because its workers die with it."""
     if threading.current_thread() is not threading.main_thread():
         return
     before = signal.signal(signal.SIGTERM, signal.SIG_IGN)
@@ -87,7 +87,12 @@ def load_batches(
 ) -> Iterator[Batch]:
     """Yield the batches of a process from `first_step` to the end of the run.
 
-    `workers` processes prepare them ahead, 0 prepares them when asked; the batches are the same.
+    `workers` processes prepare them in advance. With 0 workers each batch is prepared when it is requested. The batches
+    are the same.
+
+    Raises:
+        InputError: If a worker raises it, such as for a missing file; without the traceback.
+        OSError: If a worker raises it, such as for a lost connection; without the traceback.
     """
     loader: DataLoader[Item] = DataLoader(
         dataset,
@@ -103,35 +108,35 @@ def load_batches(
         _start_server()
     try:
         yield from loader
-    except OSError as error:  # of a worker, whose whole traceback is in it
+    except OSError as error:  # from a worker, with its whole traceback in the message
         raise OSError(str(error).strip().rpartition("\n")[2]) from None
     except InputError as error:
-        # torch puts the traceback of a worker into the message.
+        # torch puts the traceback of the worker into the message.
         raise InputError(str(error).strip().rpartition("previts.errors.InputError: ")[2]) from None
 
 
 def default_workers(device: torch.device, processes: int) -> int:
-    """Return how many loader workers suit this machine: none on a CPU, which is busy with training itself."""
+    """Return the number of loader workers for this machine: none on a CPU, because training uses all of it."""
     if device.type == "cpu":
         return 0
     return max(1, min(12, len(os.sched_getaffinity(0)) // processes - 1))
 
 
 def fitting_workers(experiment: Experiment, workers: int, chosen: bool) -> int:
-    """Return how many workers can hand over what they prepare ahead: without shared memory torch waits for ever.
+    """Return the number of workers whose prepared batches fit into shared memory; without room torch waits forever.
 
     Args:
-        experiment: What a batch holds.
+        experiment: Decides the size of a batch.
         workers: Of each training process.
-        chosen: Whether a person wants so many, who then has to know that they do not fit.
+        chosen: Whether the user has set the number, which is then not lowered.
 
     Raises:
-        InputError: If they do not, and a person wants them.
+        InputError: If the batches do not fit and the user has set the number.
     """
     if not workers or not os.path.isdir(SHARED):
         return workers
     size, roles = experiment.augment.size, 2 + (experiment.objective.speed_weight > 0)
-    clip = experiment.sampling.clip_frames * size * size * 5 // 2  # an I420 picture and a mask of each frame
+    clip = experiment.sampling.clip_frames * size * size * 5 // 2  # an I420 image and a mask of each frame
     needed = experiment.optim.batch_size * roles * clip * PREFETCHED * workers  # of all processes
     free = shutil.disk_usage(SHARED).free
     if needed <= free:
@@ -139,23 +144,23 @@ def fitting_workers(experiment: Experiment, workers: int, chosen: bool) -> int:
     fitting = workers * free // needed
     if chosen:
         raise InputError(
-            f"{workers} loader workers a process prepare {needed >> 20} MiB ahead, and {SHARED} has {free >> 20} MiB: "
-            f"set PREVITS_WORKERS={fitting}, or give the container more (docker run --shm-size, a volume of "
-            "Kubernetes with medium: Memory)"
+            f"{workers} loader workers for each process prepare {needed >> 20} MiB in advance, and {SHARED} has only "
+            f"{free >> 20} MiB: set PREVITS_WORKERS={fitting}, or give the container more shared memory "
+            "(docker run --shm-size, a volume of Kubernetes with medium: Memory)"
         )
-    print(f"{fitting} loader workers instead of {workers}: {SHARED} has only {free >> 20} MiB", file=sys.stderr)
+    print(f"using {fitting} loader workers instead of {workers}: {SHARED} has only {free >> 20} MiB", file=sys.stderr)
     return fitting
 
 
 class Damaged:
-    """The damaged videos found so far, and the point at which there are too many."""
+    """The damaged videos found so far, and how many are allowed."""
 
     def __init__(self, videos: int, reasons: dict[str, str] | None = None) -> None:
         self.reasons = dict(reasons or {})
         self.allowed = max(min(DAMAGED_VIDEOS, videos // 8), math.floor(DAMAGED_FRACTION * videos))
 
     def count(self, damaged: list[tuple[str, str]]) -> None:
-        """Add the damaged videos of a batch, and say which ones are new.
+        """Add the damaged videos of a batch, and report the new ones.
 
         Raises:
             InputError: If more than `allowed` videos are damaged.
@@ -168,6 +173,6 @@ class Damaged:
             listed = "; ".join(f"{video_id}: {reason}" for video_id, reason in list(self.reasons.items())[:3])
             raise InputError(
                 f"{len(self.reasons)} videos of the corpus are damaged, {self.allowed} are tolerated ({listed}); "
-                f"delete the tables of their shards and {folders.MANIFEST} there and run `previts download`, or "
-                "for tubes `previts track`, again"
+                f"delete the tables of their shards and {folders.MANIFEST} there, then run `previts download` again, "
+                "or `previts track` if the tubes are damaged"
             )

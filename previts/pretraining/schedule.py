@@ -1,7 +1,7 @@
-"""Which samples each step of a training takes, and the counters that everything random is drawn from.
+"""Samples of each training step, and the counters from which all random numbers are drawn.
 
-PreViTS section 4.1 (epochs, batches) and the order of keys that stands for shuffled batch normalisation. Numbers only:
-it knows neither videos nor processes.
+PreViTS section 4.1 (epochs, batches), and the order of keys that replaces shuffled batch normalisation. Numbers only:
+it depends neither on video files nor on processes.
 
 Shape suffixes: N pairs of all processes.
 """
@@ -16,7 +16,10 @@ from numpy.typing import NDArray
 
 
 class Purpose(IntEnum):
-    """What a random number is for: part of its counter. Not 0, for a counter may be followed by zeros unseen."""
+    """The use of a random number, as part of its counter.
+
+    Never 0: numpy seeds two counters that differ only in trailing zeros alike.
+    """
 
     ORDER = 1
     KEY_ORDER = 2
@@ -27,13 +30,13 @@ class Purpose(IntEnum):
 
 
 def generator(*counter: int) -> np.random.Generator:
-    """Return random numbers that the counter alone decides: (seed, epoch or step, sample, `Purpose`, ...)."""
+    """Return a generator that depends only on its counter: (seed, epoch or step, sample, `Purpose`, ...)."""
     return np.random.default_rng(counter)
 
 
 @lru_cache(maxsize=2)
 def _order(seed: int, epoch: int, videos: int, repeats: int) -> NDArray[np.int64]:
-    """Return the samples of an epoch in their order; every step of it takes a piece."""
+    """Return the samples of an epoch in order; each step takes a slice."""
     rounds = [
         generator(seed, epoch, repeat, Purpose.ORDER).permutation(videos) + repeat * videos for repeat in range(repeats)
     ]
@@ -44,10 +47,10 @@ def _order(seed: int, epoch: int, videos: int, repeats: int) -> NDArray[np.int64
 
 @dataclass(frozen=True)
 class Schedule:
-    """Which samples each step takes. An epoch has `max(1, videos // batch_size)` steps.
+    """The samples of each step. An epoch has `max(1, videos // batch_size)` steps.
 
-    A sample is a video, numbered from 0 within those learnt from. With fewer videos than a batch needs, videos come
-    several times in a batch, as samples `video + videos * repeat`, each with draws of its own.
+    A sample is a video, numbered from 0 among the videos that are learned from. If there are fewer videos than a batch
+    needs, a video occurs several times in a batch, as samples `video + videos * repeat`, each with its own draws.
     """
 
     videos: int
@@ -76,8 +79,9 @@ class Schedule:
         return order[place * self.batch_size : (place + 1) * self.batch_size]
 
     def key_order(self, step: int) -> NDArray[np.int64]:
-        """Return which pair the key of each row belongs to, (N,): a permutation of the rows of a step.
+        """Return the pair that the key of each row belongs to, (N,): a permutation of the rows of a step.
 
-        Keys are thus batch-normalised among other samples than their queries, and no image has to travel for that.
+        So keys are batch-normalised among other samples than their queries, and no images are exchanged between
+        processes.
         """
         return generator(self.seed, step, Purpose.KEY_ORDER).permutation(self.batch_size)

@@ -220,7 +220,7 @@ def decord_clips(corpus: Corpus, experiment: Experiment) -> Callable[[int], None
             for clip in clips:
                 height, width = pictures[clip[0]].shape[:2]
                 crop = crop_sampling.sample_crop(
-                    None, height, width, experiment.sampling, np.random.default_rng(number)
+                    None, height, width, config=experiment.sampling, generator=np.random.default_rng(number)
                 )
                 left, top, right, bottom = crop
                 np.stack([cv2.resize(pictures[frame][top:bottom, left:right], (size, size)) for frame in clip])

@@ -25,7 +25,7 @@ from previts.pretraining import crop_sampling
 )
 def test_pretraining_draws_the_recorded_boxes(shape, seed, box, following):
     generator = np.random.default_rng(seed)
-    assert crop_sampling.sample_crop(None, *shape, SamplingConfig(), generator) == box
+    assert crop_sampling.sample_crop(None, *shape, config=SamplingConfig(), generator=generator) == box
     assert generator.integers(1 << 30) == following
 
 

@@ -1,27 +1,8 @@
 import pytest
 import torch
-import torchvision
-from torch import nn
 
 from previts.models import encoders
-from previts.models.encoders import build_encoder
-from previts.models.heads import build_head
 from previts.models.norm import GroupedBatchNorm
-
-
-@pytest.mark.parametrize("kind", ["resnet18", "resnet50"])
-def test_the_encoder_is_torchvisions_without_the_classifier(kind):
-    encoder, oracle = build_encoder(kind).double().eval(), getattr(torchvision.models, kind)().double().eval()
-    loaded = oracle.load_state_dict(encoder.state_dict(), strict=False)
-    assert sorted(loaded.missing_keys) == ["fc.bias", "fc.weight"]
-    assert not loaded.unexpected_keys
-    oracle.fc = nn.Identity()
-    images = torch.randn(2, 3, 64, 64).double()  # the two lay images out in other ways: rounding differs
-    with torch.no_grad():
-        torch.testing.assert_close(encoder(images), oracle(images))
-        maps = encoder.features(images)
-        assert maps.shape == (2, encoder.channels, 2, 2)
-        torch.testing.assert_close(maps.mean((2, 3)), encoder(images))
 
 
 def test_encoders_are_built_by_name():
@@ -39,10 +20,18 @@ def test_a_resnet_has_one_width():
         encoders.build_encoder("resnet18", width=0.5)
 
 
-@pytest.mark.parametrize("kind", ["linear", "mlp"])
-def test_the_pull_back_is_the_gradient(kind):
+@pytest.mark.parametrize(("kind", "frames"), [("resnet18", 1), ("s3dg", 16)])
+def test_last_maps_have_time_and_pool_to_the_features(kind, frames):
     torch.manual_seed(0)
-    head = build_head(kind, 16, 4).double()
-    pooled, direction = torch.randn(3, 16).double().requires_grad_(), torch.randn(3, 4).double()
-    (expected,) = torch.autograd.grad((head(pooled) * direction).sum(), pooled)
-    torch.testing.assert_close(head.pull_back(pooled, direction), expected, rtol=1e-13, atol=1e-14)
+    encoder = encoders.build_encoder(kind).eval()
+    clips = torch.randn(2, 3, frames, 64, 64)
+    with torch.no_grad():
+        maps = encoders.last_maps(encoder, clips)
+        pooled = encoder(clips if kind == "s3dg" else clips[:, :, 0])
+    assert maps.shape == (2, encoder.channels, max(1, frames // 8), 2, 2)
+    torch.testing.assert_close(maps.mean((2, 3, 4)), pooled, rtol=1e-4, atol=1e-5)
+
+
+def test_an_image_encoder_takes_single_frames_only():
+    with pytest.raises(AssertionError, match="single frames"):
+        encoders.last_maps(encoders.build_encoder("resnet18"), torch.randn(1, 3, 2, 32, 32))

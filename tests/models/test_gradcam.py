@@ -30,7 +30,7 @@ def worst(one, other):
 
 @pytest.mark.parametrize("kind", ["linear", "mlp"])
 @pytest.mark.parametrize("form", ["relu", "minmax"])
-def test_the_closed_form_is_the_second_order_graph_in_value_and_gradient(kind, form):
+def test_the_closed_form_equals_the_second_order_graph_in_value_and_gradient(kind, form):
     head, activations, key, mask = scene(kind)
     results = []
     for weights in (closed, by_graph):
@@ -69,7 +69,7 @@ def test_the_gradient_of_the_attention_loss_is_the_difference_quotient():
     torch.testing.assert_close(shipped, analytic, rtol=1e-10, atol=1e-12)
 
 
-def test_the_map_is_one_when_key_and_cell_agree():
+def test_only_the_cell_that_agrees_with_the_key_is_attended():
     # Two channels, an identity head: q points where the mean of the maps does; only one cell pulls it to the key.
     head = build_head("linear", 2, 2)
     head.out.weight.data, head.out.bias.data = torch.eye(2), torch.zeros(2)
@@ -82,7 +82,7 @@ def test_the_map_is_one_when_key_and_cell_agree():
     assert cam.sum() == cam[0, 0, 1, 1]
 
 
-def test_without_bias_the_evidence_for_and_against_balances():
+def test_without_bias_the_evidence_for_and_against_sums_to_zero():
     head, activations, key, _ = scene("linear")
     head.out.bias.data.zero_()
     weights = closed(head, activations, key)

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from previts.errors import InputError
 from previts.models.encoders import last_maps
 from previts.models.gradcam import channel_weights_by_autograd
-from previts.models.moco import Clips, Keys, MoCo, Pairs, figure_names
+from previts.models.moco import Clips, Keys, MoCo, Pairs, metric_names
 
 KINDS = ("image", "video")
 
@@ -26,11 +26,11 @@ def make(experiment=None, seed=0):
 
 def clips(generator, kind, masked=None, dtype=torch.float32):
     frames = 1 if kind == "image" else 8
-    pictures = torch.randn(8, 3, frames, 64, 64, generator=generator, dtype=dtype)
+    images = torch.randn(8, 3, frames, 64, 64, generator=generator, dtype=dtype)
     mask = torch.zeros(8, frames, 64, 64, dtype=torch.bool)
     mask[:, :, 16:48, 8:40] = True
     sure = torch.ones(8, dtype=torch.bool)
-    return Clips(pictures, mask, sure if masked is None else masked, sure)
+    return Clips(images, mask, sure if masked is None else masked, sure)
 
 
 def pairs(seed=0, kind="image", masked=None, order=None, dtype=torch.float32):
@@ -47,11 +47,11 @@ def step_of(model, batch):
 
 
 def named(model, step):
-    return dict(zip(figure_names(model.experiment.objective), step.figures.tolist(), strict=True))
+    return dict(zip(metric_names(model.experiment.objective), step.metrics.tolist(), strict=True))
 
 
 def naive_loss(model, batch):
-    """Equations 1 to 6 as the paper puts them: logits in one table, loops, Grad-CAM by a graph of the graph."""
+    """Equations 1 to 6 as printed in the paper: all logits, loops, Grad-CAM by a second-order graph."""
     config, inverse = model.experiment.objective, batch.key_order.argsort()
     size = len(batch.query.clips) // config.batch_norm_groups
     momentum = config.key_momentum**config.key_updates
@@ -64,8 +64,8 @@ def naive_loss(model, batch):
         for own, query in zip(mine.parameters(), theirs.parameters(), strict=True):
             own.data = momentum * own.data + (1 - momentum) * query.data
 
-    def pooled(encoder, pictures):
-        return torch.cat([last_maps(encoder, part).mean((2, 3, 4)) for part in pictures.split(size)])
+    def pooled(encoder, clips):
+        return torch.cat([last_maps(encoder, part).mean((2, 3, 4)) for part in clips.split(size)])
 
     def embed(head, features):
         return F.normalize(head(features), dim=1)
@@ -125,7 +125,7 @@ def naive_loss(model, batch):
         ("video", {"cam": "minmax", "positives": "key+other", "speed_margin": 0.5}),
     ],
 )
-def test_a_step_is_the_paper_written_out(kind, objective):
+def test_a_step_equals_the_equations_of_the_paper(kind, objective):
     model = make(changed(kind, **objective)).double()
     batch = pairs(kind=kind, dtype=torch.float64)
     oracle = copy.deepcopy(model)
@@ -133,11 +133,11 @@ def test_a_step_is_the_paper_written_out(kind, objective):
     loss.backward()
     step, keys = step_of(model, batch)
     step.loss.backward()
-    figures = named(model, step)
-    assert figures["loss"] == pytest.approx(loss.item(), rel=1e-9)
-    assert figures["loss_contrastive"] == pytest.approx(contrastive.item(), rel=1e-9)
-    assert figures["loss_attention"] == pytest.approx(attention.item(), rel=1e-9)
-    assert figures.get("loss_speed") == (None if speed is None else pytest.approx(speed.item(), rel=1e-9))
+    metrics = named(model, step)
+    assert metrics["loss"] == pytest.approx(loss.item(), rel=1e-9)
+    assert metrics["loss_contrastive"] == pytest.approx(contrastive.item(), rel=1e-9)
+    assert metrics["loss_attention"] == pytest.approx(attention.item(), rel=1e-9)
+    assert metrics.get("loss_speed") == (None if speed is None else pytest.approx(speed.item(), rel=1e-9))
     torch.testing.assert_close(keys.key, key, rtol=1e-9, atol=1e-12)
     for (name, mine), other in zip(model.named_parameters(), oracle.parameters(), strict=True):
         if mine.requires_grad:
@@ -148,14 +148,14 @@ def test_a_step_is_the_paper_written_out(kind, objective):
 def test_the_key_encoder_moves_once_a_step_and_takes_no_gradient(kind):
     model = make(changed(kind))
     with torch.no_grad():
-        for _, other in model._halves():
+        for _, other in model._key_query_modules():
             for parameter in other.parameters():
                 parameter.add_(0.1 * torch.randn_like(parameter))
-    before = [[parameter.clone() for parameter in own.parameters()] for own, _ in model._halves()]
+    before = [[parameter.clone() for parameter in own.parameters()] for own, _ in model._key_query_modules()]
     step, _ = step_of(model, pairs(kind=kind))
     step.loss.backward()
     assert len(before) == (3 if kind == "video" else 2)
-    for olds, (own, other) in zip(before, model._halves(), strict=True):
+    for olds, (own, other) in zip(before, model._key_query_modules(), strict=True):
         for old, new, query in zip(olds, own.parameters(), other.parameters(), strict=True):
             torch.testing.assert_close(new, 0.9 * old + 0.1 * query)
             assert new.grad is None
@@ -167,7 +167,7 @@ def keys_of(values, usable=None):
     return Keys(values, none, 100 + values, none, none, sure, sure)
 
 
-def test_keys_that_could_not_be_read_are_no_negatives():
+def test_unreadable_keys_do_not_become_negatives():
     model = make()
     before = model.queue.clone()
     usable = torch.tensor([True, False, True, True, True, True, True, False])
@@ -177,7 +177,7 @@ def test_keys_that_could_not_be_read_are_no_negatives():
     assert model.pointer == 8
 
 
-def test_the_ring_wraps_and_keeps_the_newest_keys():
+def test_the_queue_wraps_and_keeps_the_newest_keys():
     model = make(changed(queue_size=19))
     written = []
     for number in range(5):
@@ -213,12 +213,12 @@ def test_the_order_of_the_keys_is_undone():
     # With one normalisation group the order of the keys changes nothing at all.
     model = make(changed(batch_norm_groups=1))
     orders = (torch.arange(8), torch.tensor([3, 1, 7, 0, 2, 6, 5, 4]))
-    losses = [step_of(copy.deepcopy(model), pairs(order=order, seed=3))[0].figures for order in orders]
+    losses = [step_of(copy.deepcopy(model), pairs(order=order, seed=3))[0].metrics for order in orders]
     torch.testing.assert_close(losses[0], losses[1], rtol=1e-4, atol=1e-5)
 
 
 def test_permuted_keys_are_normalised_among_other_pairs_than_their_queries():
-    # What a key becomes depends on the pairs of its group: not on those of its query's.
+    # The embedding of a key depends on the pairs of its group, not on those of its query's group.
     model = make()
     order = torch.tensor([0, 5, 2, 7, 4, 1, 6, 3])
     batch = pairs(order=order)
@@ -239,8 +239,8 @@ def test_without_attention_the_foreground_is_never_encoded(kind):
     step, _ = step_of(model, pairs(kind=kind))
     assert sizes == ([8] if kind == "image" else [8, 8])
     assert not len(step.cam)
-    figures = named(model, step)
-    assert figures["loss"] == pytest.approx(figures["loss_contrastive"] + figures.get("loss_speed", 0), rel=1e-6)
+    metrics = named(model, step)
+    assert metrics["loss"] == pytest.approx(metrics["loss_contrastive"] + metrics.get("loss_speed", 0), rel=1e-6)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -261,10 +261,10 @@ def test_a_batch_without_masks_is_the_plain_model(kind):
     step, _ = step_of(model, pairs(kind=kind, masked=torch.zeros(8, dtype=torch.bool)))
     step.loss.backward()
     assert all(torch.isfinite(p.grad).all() for p in model.parameters() if p.requires_grad)
-    figures = named(model, step)
-    assert figures["loss_attention"] == figures["masked_share"] == 0
-    assert figures["loss"] == pytest.approx(figures["loss_contrastive"] + figures.get("loss_speed", 0), rel=1e-6)
-    torch.testing.assert_close(step_of(plain, pairs(kind=kind))[0].figures[1], step.figures[1])
+    metrics = named(model, step)
+    assert metrics["loss_attention"] == metrics["masked_share"] == 0
+    assert metrics["loss"] == pytest.approx(metrics["loss_contrastive"] + metrics.get("loss_speed", 0), rel=1e-6)
+    torch.testing.assert_close(step_of(plain, pairs(kind=kind))[0].metrics[1], step.metrics[1])
 
 
 def test_attention_is_averaged_over_the_pairs_with_both_masks():
@@ -282,14 +282,14 @@ def test_attention_is_averaged_over_the_pairs_with_both_masks():
     together = attention(pairs(masked=both))
     assert named(model, step_of(model, pairs(masked=both))[0])["masked_share"] == 5 / 8
     assert together == pytest.approx(sum(alone) / len(alone), rel=1e-4)
-    # a key without a mask counts as little as a query without one
+    # a pair whose key has no mask does not count either
     batch = pairs()
     key_only = batch._replace(key=batch.key._replace(masked=both[batch.key_order]))
     assert attention(key_only) == pytest.approx(together, rel=1e-4)
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_unreadable_pairs_have_no_part_in_the_loss(kind):
+def test_unreadable_pairs_do_not_count_in_the_loss(kind):
     batch = pairs(kind=kind)
     usable = torch.tensor([True, True, False, True, True, True, True, True])
     shuffled = usable[batch.key_order]
@@ -299,29 +299,29 @@ def test_unreadable_pairs_have_no_part_in_the_loss(kind):
     ]
     if batch.other is not None:
         sides.append(batch._replace(other=batch.other._replace(usable=shuffled)))
-    results = [step_of(make(changed(kind)), side)[0].figures for side in sides]
+    results = [step_of(make(changed(kind)), side)[0].metrics for side in sides]
     for result in results[1:]:
         torch.testing.assert_close(results[0], result)
-    assert not torch.allclose(results[0], step_of(make(changed(kind)), batch)[0].figures)
+    assert not torch.allclose(results[0], step_of(make(changed(kind)), batch)[0].metrics)
     nothing = torch.zeros(8, dtype=torch.bool)
     assert step_of(make(changed(kind)), batch._replace(query=batch.query._replace(usable=nothing)))[0].loss == 0
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_batch_in_parts_is_the_batch_at_once(kind):
+def test_a_batch_in_parts_equals_the_whole_batch(kind):
     whole = make(changed(kind)).double()
     parted = copy.deepcopy(whole)
     batch = pairs(kind=kind, dtype=torch.float64)
     step, keys = step_of(whole, batch)
     step.loss.backward()
     parts = parted.rows(8, 2)
-    split_keys, figures = parted.encode_keys(batch, 2), 0
+    split_keys, metrics = parted.encode_keys(batch, 2), 0
     for number, rows in enumerate(parts):
         parted.begin_part(parted.encoder_q, number, 2)
         part = parted(Clips(*(value[rows] for value in batch.query)), split_keys, rows.start)
         part.loss.backward()
-        figures = figures + part.figures
-    torch.testing.assert_close(figures, step.figures, rtol=1e-9, atol=1e-12)
+        metrics = metrics + part.metrics
+    torch.testing.assert_close(metrics, step.metrics, rtol=1e-9, atol=1e-12)
     torch.testing.assert_close(split_keys.key, keys.key, rtol=1e-9, atol=1e-12)
     for name, value in whole.state_dict().items():
         if "num_batches" not in name:

@@ -8,7 +8,7 @@ ORACLES = {4: nn.BatchNorm2d, 5: nn.BatchNorm3d}
 
 
 def maps_of(dims, batch=12):
-    """Maps whose samples differ in scale and place, so that groups have statistics of their own."""
+    """Maps whose samples differ in scale and offset, so that each group has its own statistics."""
     torch.manual_seed(0)
     shape = (batch, 5, 3, 4, 6) if dims == 5 else (batch, 5, 4, 6)
     scale = torch.arange(1, batch + 1).view(-1, *[1] * (dims - 1))
@@ -63,7 +63,7 @@ def test_groups_leave_inference_alone(dims):
 
 
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last_3d])
-def test_the_order_in_memory_is_kept(layout):
+def test_the_memory_layout_is_kept(layout):
     maps = maps_of(5).contiguous(memory_format=layout)
     assert GroupedBatchNorm(5, group_size=4)(maps).is_contiguous(memory_format=layout)
 

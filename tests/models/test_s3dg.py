@@ -14,7 +14,7 @@ def whole():
 
 
 def settled(module):
-    """The module in eval mode, with statistics and affine parameters that matter."""
+    """The module in eval mode, with random statistics and affine parameters."""
     for norm in module.modules():
         if isinstance(norm, GroupedBatchNorm):
             nn.init.normal_(norm.running_mean)
@@ -25,7 +25,7 @@ def settled(module):
 
 
 def unit(maps, conv, norm, stride, padding):
-    """Convolution, batch normalisation and ReLU as their formulas say."""
+    """Convolution, batch normalisation and ReLU by their formulas."""
     maps = F.conv3d(maps, conv.weight, stride=stride, padding=padding)
     column = (1, -1, 1, 1, 1)
     maps = (maps - norm.running_mean.view(column)) / (norm.running_var.view(column) + 0.001).sqrt()
@@ -33,7 +33,7 @@ def unit(maps, conv, norm, stride, padding):
 
 
 def separable(maps, module, kernel, stride):
-    """A separable convolution with its gate as RSPNet's model has it."""
+    """A separable convolution with its gate, as in RSPNet's model."""
     side = kernel // 2
     maps = unit(maps, module.spatial.conv, module.spatial.norm, (stride,) * 3, (0, side, side))
     maps = unit(maps, module.temporal.conv, module.temporal.norm, 1, (side, 0, 0))
@@ -60,7 +60,7 @@ def test_time_is_divided_by_8_and_space_by_32(frames, steps):
         assert maps.shape == (1, encoder.channels, steps, 3, 3) == (1, 64, steps, 3, 3)
 
 
-def test_each_layer_works_at_its_place_in_time_and_space():
+def test_each_layer_has_its_resolution_in_time_and_space():
     encoder, seen = S3DG(width=1 / 16).eval(), {}
     for name, layer in encoder.named_children():
         layer.register_forward_hook(lambda _, __, maps, name=name: seen.update({name: tuple(maps.shape[1:])}))
@@ -74,7 +74,7 @@ def test_each_layer_works_at_its_place_in_time_and_space():
 
 
 @pytest.mark.parametrize(("kernel", "stride"), [(7, 2), (3, 1)])
-def test_a_separable_convolution_is_gated_by_what_the_clip_holds(kernel, stride):
+def test_a_separable_convolution_is_gated_by_the_whole_clip(kernel, stride):
     torch.manual_seed(0)
     module = settled(Separable(3, 5, kernel, stride, group_size=None))
     maps = torch.randn(2, 3, 8, 12, 10)
@@ -82,7 +82,7 @@ def test_a_separable_convolution_is_gated_by_what_the_clip_holds(kernel, stride)
         torch.testing.assert_close(module(maps), separable(maps, module, kernel, stride), rtol=1e-4, atol=1e-5)
 
 
-def test_an_inception_is_its_four_branches_side_by_side():
+def test_an_inception_block_concatenates_its_four_branches():
     torch.manual_seed(0)
     module = settled(Inception(6, (2, 3, 4, 2, 3, 5), group_size=None))
     maps = torch.randn(2, 6, 4, 5, 5)
@@ -102,7 +102,7 @@ def test_an_inception_is_its_four_branches_side_by_side():
         torch.testing.assert_close(module(maps), expected, rtol=1e-4, atol=1e-5)
 
 
-def test_calling_it_pools_the_maps_over_time_and_space():
+def test_a_call_pools_the_maps_over_time_and_space():
     encoder, clips = S3DG(width=1 / 16).eval(), torch.randn(2, 3, 16, 64, 64)
     with torch.no_grad():
         torch.testing.assert_close(encoder(clips), encoder.features(clips).flatten(2).mean(2))
@@ -112,7 +112,7 @@ def test_a_quarter_of_the_width_is_a_quarter_of_every_layer(whole):
     small = S3DG(width=0.25).state_dict()
     assert list(small) == list(whole.state_dict())
     for name, value in whole.state_dict().items():
-        # All but the three colours: outputs, inputs, then what is no channel.
+        # The first two axes are output and input channels; the three colours stay.
         expected = [size if axis > 1 or size == 3 else size // 4 for axis, size in enumerate(value.shape)]
         assert list(small[name].shape) == expected, name
 
@@ -134,7 +134,7 @@ def test_statistics_move_slowly_and_by_groups():
     torch.testing.assert_close(encoder.conv_1a.spatial.norm.running_var, 0.999 + 0.001 * variances.mean(0))
 
 
-def test_groups_of_clips_do_not_see_one_another():
+def test_groups_of_clips_are_independent():
     torch.manual_seed(0)
     encoder, clips = S3DG(width=1 / 16, group_size=2), torch.randn(4, 3, 8, 64, 64)
     with torch.no_grad():

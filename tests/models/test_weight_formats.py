@@ -11,7 +11,7 @@ from previts.models.norm import GroupedBatchNorm
 from previts.models.weight_formats import encoder_state, read_encoder
 from previts.storage import folders
 
-# RSPNet's S3D-G as its released checkpoints name it, by what we call the same layer.
+# Our names of the layers of S3D-G, and the names in RSPNet's released checkpoints.
 RSPNET_FIRST = {
     "conv_1a.spatial": "sepConv1.sep_conv.0",
     "conv_1a.temporal": "sepConv1.sep_conv.1",
@@ -42,7 +42,7 @@ INCEPTIONS = ("3b", "3c", "4b", "4c", "4d", "4e", "4f", "5b", "5c")
 
 
 def rspnet_names():
-    """Our names by RSPNet's, without a prefix."""
+    """RSPNet's names without a prefix, and ours."""
     units, gates = dict(RSPNET_FIRST), dict(RSPNET_GATES)
     for block in INCEPTIONS:
         units |= {f"mixed_{block}.{ours}": f"sepInc_{block}.{theirs}" for ours, theirs in RSPNET_INCEPTION.items()}
@@ -59,7 +59,7 @@ def rspnet_names():
 
 
 def trained(model):
-    """The model in eval mode, with statistics as if it had been trained."""
+    """The model in eval mode, with statistics as after training."""
     for norm in model.modules():
         if isinstance(norm, nn.BatchNorm2d | GroupedBatchNorm):
             nn.init.normal_(norm.running_mean, 0, 0.1)
@@ -85,7 +85,7 @@ def prefixed(prefix, state):
 
 
 def moco(state, head):
-    """A checkpoint of MoCo's main_moco.py, whose query encoder has a head instead of the classifier."""
+    """A checkpoint of MoCo's main_moco.py, with a head instead of the classifier in the query encoder."""
     body = {name: value for name, value in state.items() if not name.startswith("fc.")}
     query = body | {name: torch.zeros(4) for name in head}
     key = {name: torch.full_like(value, 3) for name, value in query.items()}
@@ -128,10 +128,10 @@ def saved(path, content):
     return str(path)
 
 
-@pytest.mark.parametrize("layout", ["torchvision", "previts encoder", "previts model", "MoCo", "MoCo v2"])
-def test_a_resnet_of_any_layout_computes_what_it_did(resnet, tmp_path, layout):
-    content = resnet_files(resnet.state_dict())[layout]
-    assert encoder_state(content, "resnet18")[1] == layout.removesuffix(" v2")
+@pytest.mark.parametrize("form", ["torchvision", "previts encoder", "previts model", "MoCo", "MoCo v2"])
+def test_a_resnet_of_any_format_computes_the_same(resnet, tmp_path, form):
+    content = resnet_files(resnet.state_dict())[form]
+    assert encoder_state(content, "resnet18")[1] == form.removesuffix(" v2")
     encoder = build_encoder("resnet18").eval()
     encoder.load_state_dict(read_encoder(saved(tmp_path / "file.pth.tar", content), "resnet18"))
     images = torch.randn(2, 3, 64, 64)
@@ -142,11 +142,11 @@ def test_a_resnet_of_any_layout_computes_what_it_did(resnet, tmp_path, layout):
 
 
 @pytest.mark.parametrize(
-    "layout", ["previts encoder", "previts model", "RSPNet pretraining", "RSPNet fine-tuning", "RSPNet S3D-G"]
+    "form", ["previts encoder", "previts model", "RSPNet pretraining", "RSPNet fine-tuning", "RSPNet S3D-G"]
 )
-def test_an_s3dg_of_any_layout_computes_what_it_did(s3dg, tmp_path, layout):
-    content = s3dg_files(s3dg.state_dict())[layout]
-    assert encoder_state(content, "s3dg", 1 / 16)[1] == layout
+def test_an_s3dg_of_any_format_computes_the_same(s3dg, tmp_path, form):
+    content = s3dg_files(s3dg.state_dict())[form]
+    assert encoder_state(content, "s3dg", 1 / 16)[1] == form
     encoder = build_encoder("s3dg", width=1 / 16).eval()
     encoder.load_state_dict(read_encoder(saved(tmp_path / "file.pth", content), "s3dg", 1 / 16))
     clips = torch.randn(2, 3, 8, 64, 64)
@@ -160,7 +160,7 @@ def test_a_model_trained_on_several_gpus_is_the_same_model(resnet):
     torch.testing.assert_close(encoder_state(wrapped, "resnet18")[0], encoder_state(bare, "resnet18")[0])
 
 
-def test_half_precision_and_missing_counters_are_no_fault(resnet):
+def test_half_precision_and_missing_counters_are_accepted(resnet):
     state = {name: value.half() for name, value in resnet.state_dict().items() if "num_batches" not in name}
     encoder = build_encoder("resnet18")
     encoder.load_state_dict(encoder_state(state, "resnet18")[0])
@@ -169,14 +169,14 @@ def test_half_precision_and_missing_counters_are_no_fault(resnet):
     assert encoder.bn1.num_batches_tracked == 0
 
 
-def test_looking_at_weights_draws_no_random_numbers(resnet):
+def test_reading_weights_draws_no_random_numbers(resnet):
     torch.manual_seed(0)
     before = torch.get_rng_state()
     encoder_state(resnet.state_dict(), "resnet18")
     assert torch.equal(torch.get_rng_state(), before)
 
 
-def test_what_is_missing_too_much_or_of_another_shape_is_named(resnet):
+def test_missing_unexpected_and_misshapen_tensors_are_named(resnet):
     content = moco(resnet.state_dict(), ["fc.weight", "fc.bias"])
     tensors = content["state_dict"]
     for name in ("bn1.running_mean", "layer1.0.conv1.weight"):
@@ -186,23 +186,23 @@ def test_what_is_missing_too_much_or_of_another_shape_is_named(resnet):
     with pytest.raises(InputError) as raised:
         encoder_state(content, "resnet18", source="model.weights = s3://there/moco.pth.tar")
     message = str(raised.value)
-    assert message.startswith("model.weights = s3://there/moco.pth.tar does not hold a whole resnet18: ")
-    assert "read in layout 'MoCo', 118 tensors are there; " in message
+    assert message.startswith("model.weights = s3://there/moco.pth.tar does not contain a whole resnet18: ")
+    assert "read in format 'MoCo', 118 tensors are there; " in message
     assert "2 missing: encoder_q.bn1.running_mean, encoder_q.layer1.0.conv1.weight;" in message
     assert "1 unexpected: encoder_q.layer5.weight;" in message
     assert "1 of another shape: encoder_q.conv1.weight (64, 3, 3, 3) instead of (64, 3, 7, 7);" in message
     assert "torchvision (conv1.weight), MoCo (encoder_q.conv1.weight)" in message
 
 
-@pytest.mark.parametrize("layout", ["RSPNet pretraining", "RSPNet fine-tuning", "RSPNet S3D-G", "previts encoder"])
-def test_a_lost_gate_of_s3dg_is_named(s3dg, layout):
-    content = s3dg_files(s3dg.state_dict())[layout]
+@pytest.mark.parametrize("form", ["RSPNet pretraining", "RSPNet fine-tuning", "RSPNet S3D-G", "previts encoder"])
+def test_a_missing_gate_of_s3dg_is_named(s3dg, form):
+    content = s3dg_files(s3dg.state_dict())[form]
     tensors = content.get("model", content)
     lost = next(
         name for name in tensors if name.endswith(("sepInc_4c.branch2.1.excitation.bias", "4c.wide_b.gate.bias"))
     )
     del tensors[lost]
-    with pytest.raises(InputError, match=f"s3dg of width 0.0625.*layout '{layout}'.*1 missing: {lost};"):
+    with pytest.raises(InputError, match=f"s3dg of width 0.0625.*format '{form}'.*1 missing: {lost};"):
         encoder_state(content, "s3dg", 1 / 16)
 
 
@@ -210,7 +210,7 @@ def test_a_lost_gate_of_s3dg_is_named(s3dg, layout):
     ("kind", "width", "fault"),
     [
         ("resnet50", 1, "missing: layer1.0.conv3.weight"),
-        ("s3dg", 1, "has no tensor of s3dg, but conv1.weight, bn1.weight, bn1.bias, ...; known layouts"),
+        ("s3dg", 1, "has no tensor of s3dg, only conv1.weight, bn1.weight, bn1.bias, ...; known formats"),
     ],
 )
 def test_weights_of_another_encoder_are_refused(resnet, kind, width, fault):
@@ -229,13 +229,13 @@ def test_an_s3dg_of_another_width_is_refused(s3dg):
     ("content", "described"),
     [([1, 2], "a list"), ({}, "nothing"), ({"epoch": 3, "loss": 0.5}, r"epoch \(int\), loss \(float\)")],
 )
-def test_a_file_without_tensors_says_what_it_holds(tmp_path, content, described):
+def test_the_error_names_the_content_of_a_file_without_tensors(tmp_path, content, described):
     uri = saved(tmp_path / "file.pt", content)
-    with pytest.raises(InputError, match=f"model.weights = {uri} holds {described}, expected tensors by name"):
+    with pytest.raises(InputError, match=f"model.weights = {uri} contains {described}, expected tensors by name"):
         read_encoder(uri, "resnet18")
 
 
-def test_files_that_cannot_be_read_say_why(resnet, tmp_path):
+def test_unreadable_files_are_refused_with_the_reason(resnet, tmp_path):
     with pytest.raises(InputError, match=r"absent.pt, and there is no such file"):
         read_encoder(str(tmp_path / "absent.pt"), "resnet18")
     with pytest.raises(InputError, match="and it is a folder"):

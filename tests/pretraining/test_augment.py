@@ -22,8 +22,8 @@ def images(number=4, frames=1):
     return torch.rand(number, frames, 3, 24, 20)
 
 
-def pictures(number=4, frames=1, size=24, seed=0):
-    """Random I420 pictures, and colour matrices by their H.264 codes."""
+def i420_clips(number=4, frames=1, size=24, seed=0):
+    """Random clips as I420, and the H.264 codes of their colour matrices."""
     generator = torch.Generator().manual_seed(seed)
     clips = torch.randint(0, 256, (number, frames, size * 3 // 2, size), dtype=torch.uint8, generator=generator)
     return clips, torch.tensor([1, 6, 5, 2, 9, 7, 4])[torch.arange(number) % 7]
@@ -32,10 +32,10 @@ def pictures(number=4, frames=1, size=24, seed=0):
 @pytest.mark.parametrize(
     ("ours", "theirs", "amounts"),
     [
-        (augment.brighten, oracle.adjust_brightness, [0.6, 0.9, 1.2, 1.4]),
-        (augment.change_contrast, oracle.adjust_contrast, [0.6, 0.9, 1.2, 1.4]),
-        (augment.saturate, oracle.adjust_saturation, [0.6, 0.9, 1.2, 1.4]),
-        (augment.turn_hue, oracle.adjust_hue, [-0.4, -0.1, 0.2, 0.4]),
+        (augment.adjust_brightness, oracle.adjust_brightness, [0.6, 0.9, 1.2, 1.4]),
+        (augment.adjust_contrast, oracle.adjust_contrast, [0.6, 0.9, 1.2, 1.4]),
+        (augment.adjust_saturation, oracle.adjust_saturation, [0.6, 0.9, 1.2, 1.4]),
+        (augment.adjust_hue, oracle.adjust_hue, [-0.4, -0.1, 0.2, 0.4]),
     ],
 )
 def test_colour_changes_are_those_of_torchvision(ours, theirs, amounts):
@@ -71,21 +71,21 @@ def test_chroma_is_upsampled_around_its_centres():
 def test_colours_are_those_of_the_decoder(tmp_path, matrix):
     generator = np.random.default_rng(matrix)
     small = generator.integers(60, 200, (4, 4, 3), dtype=np.uint8)
-    picture = cv2.resize(small, (64, 64), interpolation=cv2.INTER_CUBIC)
+    image = cv2.resize(small, (64, 64), interpolation=cv2.INTER_CUBIC)
     source, target = tmp_path / "source.mp4", str(tmp_path / "clip.mp4")
     with av.open(str(source), "w") as container:
         stream = container.add_stream("libx264", rate=25, options={"crf": "5"})
         stream.width, stream.height, stream.pix_fmt = 64, 64, "yuv420p"
         stream.codec_context.colorspace, stream.codec_context.color_range = matrix, 1
         for _ in range(4):
-            frame = av.VideoFrame.from_ndarray(picture, "rgb24").reformat(format="yuv420p", dst_colorspace=matrix)
+            frame = av.VideoFrame.from_ndarray(image, "rgb24").reformat(format="yuv420p", dst_colorspace=matrix)
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
     info = normalisation.normalise(str(source), target, VideoConfig(crf=10), None, None)
     data = (tmp_path / "clip.mp4").read_bytes()[info.gop_offsets[0] : info.gop_offsets[-1]]
     (planes,) = frame_decoder.decode_planes(data, info.header, [2])
     assert planes.matrix == {1: 1, 5: 6}[matrix]
-    clip = torch.from_numpy(cropping.crop_pictures([planes], (0, 0, 64, 64), 64))[None]
+    clip = torch.from_numpy(cropping.crop_frames([planes], (0, 0, 64, 64), 64))[None]
     ours, wrong = (
         augment.to_rgb(clip, torch.tensor([code]))[0, 0] * 255 for code in (planes.matrix, 7 - planes.matrix)
     )
@@ -99,7 +99,7 @@ def test_hue_of_greys_and_pure_colours():
         [[0, 0, 0], [1, 1, 1], [0.5, 0.5, 0.5], [1, 0, 0], [0, 1, 0], [0, 0, 1]], dtype=torch.float32
     )
     clips = colours.view(6, 1, 3, 1, 1)
-    turned = augment.turn_hue(clips, torch.full((6,), 1 / 3)).view(6, 3)
+    turned = augment.adjust_hue(clips, torch.full((6,), 1 / 3)).view(6, 3)
     torch.testing.assert_close(turned, colours[[0, 1, 2, 4, 5, 3]])
 
 
@@ -116,7 +116,7 @@ def test_blur_is_that_of_torchvision():
 def test_the_whole_chain_is_its_steps_in_the_drawn_order():
     config = replace(CONFIG, jitter_probability=1.0, grey_probability=0.5, blur_probability=0.5, flip_probability=0.5)
     draws = torch.stack([torch.from_numpy(augment.draw(config, np.random.default_rng(n))) for n in range(24)])
-    clips, matrices = pictures(24)
+    clips, matrices = i420_clips(24)
     made, _ = augment.augment(clips, matrices, torch.ones(24, 1, 24, 24, dtype=torch.bool), draws)
     changes = (oracle.adjust_brightness, oracle.adjust_contrast, oracle.adjust_saturation, oracle.adjust_hue)
     orders = list(itertools.permutations(range(4)))
@@ -135,8 +135,8 @@ def test_the_whole_chain_is_its_steps_in_the_drawn_order():
     assert {bool(draw[0]) for draw in draws} == {True, False}
 
 
-def test_without_transforms_only_the_normalisation_is_left():
-    clips, matrices = pictures()
+def test_without_transforms_clips_are_only_normalised():
+    clips, matrices = i420_clips()
     masks = torch.rand(4, 1, 24, 24) > 0.5
     draws = torch.stack([torch.from_numpy(augment.draw(QUIET, np.random.default_rng(n))) for n in range(4)])
     made, made_masks = augment.augment(clips, matrices, masks, draws)
@@ -159,7 +159,7 @@ def test_masks_are_flipped_with_their_clips():
 
 
 def test_a_clip_does_not_depend_on_its_batch():
-    clips, matrices = pictures(6, frames=2)
+    clips, matrices = i420_clips(6, frames=2)
     masks = torch.ones(6, 2, 24, 24, dtype=torch.bool)
     draws = torch.stack([torch.from_numpy(augment.draw(CONFIG, np.random.default_rng(n))) for n in range(6)])
     together, _ = augment.augment(clips, matrices, masks, draws)

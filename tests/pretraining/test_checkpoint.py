@@ -33,14 +33,14 @@ def fresh():
 
 def save(uri, step, model, optimizer):
     with checkpoint.Saver(uri, max(checkpoint.steps(uri), default=0)) as saver:
-        saver.save(step, model, optimizer, {"v7": "no picture"})
+        saver.save(step, model, optimizer, {"v7": "no frame decoded"})
 
 
-def test_a_state_comes_back_whole(trained, tmp_path):
+def test_a_state_is_restored_completely(trained, tmp_path):
     uri = str(tmp_path)
     save(uri, 7, *trained)
     model, optimizer = fresh()
-    assert checkpoint.restore(uri, model, optimizer, CPU) == (7, {"v7": "no picture"})
+    assert checkpoint.restore(uri, model, optimizer, CPU) == (7, {"v7": "no frame decoded"})
     for name, value in trained[0].state_dict().items():
         assert torch.equal(model.state_dict()[name], value), name
     momenta = [state["momentum_buffer"] for state in optimizer.state_dict()["state"].values()]
@@ -60,12 +60,12 @@ def test_the_last_two_states_are_kept(trained, tmp_path):
     ]
 
 
-def test_what_training_does_after_a_save_is_not_in_the_state(trained, tmp_path):
+def test_training_after_a_save_does_not_change_the_state(trained, tmp_path):
     model, optimizer = trained
     before = {name: value.clone() for name, value in model.state_dict().items()}
     with checkpoint.Saver(str(tmp_path)) as saver:
         saver.save(3, model, optimizer)
-        with torch.no_grad():  # while it is being written
+        with torch.no_grad():  # while the state is being written
             for parameter in model.parameters():
                 parameter.fill_(7.0)
             model.queue.zero_()
@@ -82,7 +82,7 @@ def test_a_state_that_cannot_be_written_stops_the_run(trained, tmp_path):
 
 
 @pytest.mark.parametrize("damage", ["flip", "truncate", "no checksum"])
-def test_a_damaged_state_is_passed_over(trained, tmp_path, damage):
+def test_a_damaged_state_is_skipped(trained, tmp_path, damage):
     for step in (1, 2):
         save(str(tmp_path), step, *trained)
     path = tmp_path / "step-00000002.pt"
@@ -98,11 +98,11 @@ def test_a_damaged_state_is_passed_over(trained, tmp_path, damage):
     assert checkpoint.restore(str(tmp_path), *fresh(), CPU)[0] == 1
 
 
-def test_nothing_to_restore_is_step_0(tmp_path):
+def test_an_empty_folder_restores_step_0(tmp_path):
     assert checkpoint.restore(str(tmp_path / "nothing"), *fresh(), CPU) == (0, {})
 
 
-def test_states_that_were_not_sound_take_no_place(trained, tmp_path):
+def test_damaged_states_do_not_count_as_kept_ones(trained, tmp_path):
     for step in (20, 23):
         save(str(tmp_path), step, *trained)
         (tmp_path / f"step-{step:08d}.pt.sha256").unlink()
@@ -120,7 +120,7 @@ def test_weights_that_are_not_finite_are_never_saved(trained, tmp_path):
     assert checkpoint.steps(str(tmp_path)) == []
 
 
-def test_what_training_does_not_read_may_change(trained, tmp_path):
+def test_settings_that_training_does_not_read_may_change(trained, tmp_path):
     save(str(tmp_path), 1, *trained)
     experiment = small_experiment()
     moved = replace(
@@ -138,7 +138,7 @@ def test_states_of_another_experiment_are_refused(trained, tmp_path):
         checkpoint.restore(str(tmp_path), model, build_optimizer(model.parameters(), model.experiment.optim), CPU)
 
 
-def test_a_finished_folder_holds_the_model_and_a_torchvision_encoder(trained, tmp_path):
+def test_a_finished_folder_contains_the_model_and_a_torchvision_encoder(trained, tmp_path):
     uri = str(tmp_path)
     save(uri, 5, *trained)
     for _ in range(2):  # a second call changes nothing
@@ -155,13 +155,13 @@ def test_a_finished_folder_holds_the_model_and_a_torchvision_encoder(trained, tm
     assert not loaded.unexpected_keys
     oracle.fc = torch.nn.Identity()
     with torch.no_grad():
-        # the two lay images out in other ways: rounding differs
+        # the two have other memory layouts: rounding differs
         torch.testing.assert_close(oracle.double().eval()(images.double()), model.double().encoder(images.double()))
         model.float()
         torch.testing.assert_close(model.encoder(images), trained[0].eval().encoder_q(images))
 
 
-def test_an_empty_or_damaged_folder_gives_no_model(trained, tmp_path):
+def test_an_empty_or_damaged_folder_has_no_model(trained, tmp_path):
     with pytest.raises(InputError, match="no sound checkpoint to finish"):
         checkpoint.finish(str(tmp_path), small_experiment())
     save(str(tmp_path), 5, *trained)
@@ -179,12 +179,12 @@ def test_the_log_is_cut_at_the_restored_step(tmp_path):
     assert checkpoint.read_log(str(tmp_path / "nothing"), 3) == []
 
 
-def test_a_damaged_log_loses_its_lines_and_nothing_else(tmp_path):
+def test_damaged_lines_of_the_log_are_skipped(tmp_path):
     (tmp_path / "log.jsonl").write_bytes(b'{"step": 1, "loss": 2.0}\n\n\xff\xfe\nnull\n{"loss": 1}\n{"step": 2, "lo')
     assert checkpoint.read_log(str(tmp_path), 9) == [{"step": 1, "loss": 2.0}]
 
 
-def test_an_older_state_is_not_made_the_result(trained, tmp_path):
+def test_an_older_state_does_not_become_the_result(trained, tmp_path):
     for step in (2, 3):
         save(str(tmp_path), step, *trained)
     (tmp_path / "step-00000003.pt.sha256").write_bytes(b"\xff")
@@ -205,7 +205,7 @@ def test_a_store_that_fails_once_loses_one_state_only(trained, tmp_path, capsys)
             saver._writing.result()
         folder.unlink()
         saver.save(2, *trained)
-    assert "the next one is tried" in capsys.readouterr().err
+    assert "the state before step 2 could not be written, this one is tried" in capsys.readouterr().err
     assert checkpoint.steps(str(folder)) == [2]
     (tmp_path / "full").write_text("a file")
     saver = checkpoint.Saver(str(tmp_path / "full"))
@@ -215,7 +215,7 @@ def test_a_store_that_fails_once_loses_one_state_only(trained, tmp_path, capsys)
         saver.save(3, *trained)
 
 
-def test_what_a_killed_write_left_is_cleared_away(trained, tmp_path):
+def test_leftovers_of_a_killed_write_are_deleted(trained, tmp_path):
     left = tmp_path / "step-00000007.pt.0123abcd.tmp"
     left.write_bytes(b"half a state")
     save(str(tmp_path), 8, *trained)

@@ -19,12 +19,12 @@ def test_crops_grow_to_even_pixels():
 
 @pytest.mark.parametrize("crop", [(0, 0, 100, 60), (10, 20, 58, 52), (40, 6, 60, 16)])
 @pytest.mark.parametrize("size", [32, 40])
-def test_planes_are_cut_out_at_the_same_place_and_lie_as_i420(crop, size):
-    # A ramp stays a ramp, so every pixel tells where it was.
+def test_planes_are_cut_at_the_same_place_into_i420(crop, size):
+    # A resized ramp is a ramp, so the value of a pixel shows its place in the source.
     y, u, v = ramp(HEIGHT, WIDTH, 2, 0), ramp(HEIGHT // 2, WIDTH // 2, 0, 4), ramp(HEIGHT // 2, WIDTH // 2, 4, 0)
-    # as a decoder leaves them: rows are padded
+    # as a decoder returns them: rows are padded
     padded = (np.pad(plane, ((0, 0), (0, 28)))[:, : plane.shape[1]] for plane in (y, u, v))
-    clip_TRS = cropping.crop_pictures([Planes(*padded, 6)] * 2, crop, size)
+    clip_TRS = cropping.crop_frames([Planes(*padded, 6)] * 2, crop, size)
     assert clip_TRS.shape == (2, size * 3 // 2, size)
     assert np.array_equal(clip_TRS[0], clip_TRS[1])
     left, top, right, bottom = crop
@@ -32,7 +32,7 @@ def test_planes_are_cut_out_at_the_same_place_and_lie_as_i420(crop, size):
     chroma = clip_TRS[0, size:].reshape(2, half, half)
 
     def places(start, stop, number):
-        """Return where the centres of `number` pixels over [start, stop) lie, held to the centres of the source."""
+        """Return the centres of `number` pixels over [start, stop), clipped to the centres of the source."""
         centres = start + (np.arange(number) + 0.5) * (stop - start) / number - 0.5
         return np.clip(centres, start, stop - 1)
 
@@ -44,7 +44,7 @@ def test_planes_are_cut_out_at_the_same_place_and_lie_as_i420(crop, size):
     close(chroma[1], np.broadcast_to(4 * places(left // 2, right // 2, half), (half, half)))
 
 
-def test_masks_are_cut_out_where_their_pictures_are():
+def test_masks_are_cut_where_their_frames_are():
     mask = np.zeros((HEIGHT, WIDTH), bool)
     mask[10:40, 30:60] = True
     (whole, again) = cropping.crop_masks([mask, mask.copy()], (20, 0, 80, 60), 60)
@@ -54,8 +54,8 @@ def test_masks_are_cut_out_where_their_pictures_are():
     assert np.array_equal(large, mask[:, 20:80].repeat(2, 0).repeat(2, 1))
 
 
-def test_the_stand_in_is_grey():
-    clip = cropping.grey(2, 32)
+def test_the_placeholder_is_grey():
+    clip = cropping.grey_clip(2, 32)
     assert clip.shape == (2, 48, 32)
     assert (clip[:, :32] == 124).all()
     assert (clip[:, 32:] == 128).all()

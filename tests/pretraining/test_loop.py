@@ -6,18 +6,18 @@ import socket
 import subprocess
 import sys
 import time
-from collections import namedtuple
 from dataclasses import replace
 from pathlib import Path
 
 import moving_squares
 import pytest
 import torch
-from moving_squares import make_index, small_experiment, small_video_experiment
+from moving_squares import small_experiment, small_video_experiment
 from torch.nn.parallel import DistributedDataParallel
+from training_runs import Recorder, Stop, log
 
 from previts.errors import InputError
-from previts.models.moco import Clips, MoCo, Pairs, figure_names
+from previts.models.moco import Clips, MoCo, Pairs, metric_names
 from previts.pretraining import checkpoint, dataset, loader, loop
 from previts.pretraining.optim import build_optimizer
 from previts.pretraining.schedule import Schedule
@@ -28,17 +28,8 @@ CPU = torch.device("cpu")
 HERE = Conduct(workers=0)
 
 
-@pytest.fixture(scope="module")
-def index(tmp_path_factory):
-    return make_index(tmp_path_factory.mktemp("corpus"), 10)
-
-
 def state(folder, step):
     return torch.load(folder / f"step-{step:08d}.pt", weights_only=True)
-
-
-def log(folder):
-    return [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
 
 
 def assert_equal_states(one, other):
@@ -50,46 +41,19 @@ def assert_equal_states(one, other):
     assert all(torch.equal(*both) for both in zip(*momenta, strict=True))
 
 
-class Figures:
-    """A figure log that remembers."""
-
-    def __init__(self):
-        self.seen, self.files = [], []
-
-    def metrics(self, values, step):
-        self.seen.append((step, values))
-
-    def artifact(self, path, folder=""):
-        self.files.append((Path(path).name, folder, Path(path).stat().st_size))
-
-
-class Stop:
-    """A figure log that sends SIGTERM, as a cluster does, so that the step of this number is the last."""
-
-    def __init__(self, last):
-        self.last = last
-
-    def metrics(self, values, step):
-        if step >= self.last - 1:
-            os.kill(os.getpid(), signal.SIGTERM)
-
-    def artifact(self, path, folder=""):
-        pass
-
-
 @pytest.mark.parametrize("make", [small_experiment, small_video_experiment])
-def test_two_steps_and_a_resume_are_four_straight(index, tmp_path, make):
+def test_two_steps_and_a_resume_equal_four_straight_steps(index, tmp_path, make):
     experiment = make()
     straight, halves = tmp_path / "straight", tmp_path / "halves"
-    figures = Figures()
+    recorder = Recorder()
     loop.run_pretraining(experiment, index, str(straight), device=CPU, conduct=HERE)
     with pytest.raises(SystemExit):
         loop.run_pretraining(experiment, index, str(halves), device=CPU, conduct=HERE, run=Stop(2))
     assert checkpoint.steps(str(halves)) == [2]
-    # what a killed run wrote after its last state is dropped
+    # lines that a killed run wrote after its last state are dropped
     with (halves / "log.jsonl").open("a") as file:
         file.write(json.dumps({"step": 3, "loss": 99.0}) + "\n")
-    summary = loop.run_pretraining(experiment, index, str(halves), device=CPU, conduct=HERE, run=figures)
+    summary = loop.run_pretraining(experiment, index, str(halves), device=CPU, conduct=HERE, run=recorder)
     assert_equal_states(state(straight, 4), state(halves, 4))
     timeless = [
         [{k: v for k, v in line.items() if k not in ("pairs_per_second", "data_wait", "memory_gib")} for line in log(f)]
@@ -97,8 +61,8 @@ def test_two_steps_and_a_resume_are_four_straight(index, tmp_path, make):
     ]
     assert timeless[0] == timeless[1]
     assert [line["step"] for line in log(halves)] == [1, 2, 3, 4]
-    assert [step for step, _ in figures.seen] == [3, 4]
-    assert figures.seen[-1][1]["loss"] == log(halves)[-1]["loss"] == summary["loss"]
+    assert [step for step, _ in recorder.lines] == [3, 4]
+    assert recorder.lines[-1][1]["loss"] == log(halves)[-1]["loss"] == summary["loss"]
     assert (summary["steps"], summary["pairs"], summary["videos"]) == (4, 32, 10)
 
 
@@ -112,53 +76,13 @@ def test_a_finished_run_is_not_repeated(index, tmp_path):
     assert (tmp_path / "model.pt").stat().st_mtime_ns == written
 
 
-def test_the_log_has_every_figure(index, tmp_path):
-    loop.run_pretraining(small_experiment(epochs=1), index, str(tmp_path), device=CPU, conduct=HERE)
-    (line,) = log(tmp_path)
-    assert set(line) == {
-        *("step", "epoch", "lr", "loss", "loss_contrastive", "loss_attention", "positive_similarity"),
-        *("queue_similarity", "attention_iou", "masked_share", "pairs_per_second", "data_wait"),
-        *("memory_gib", "damaged_clips"),
-    }
-    assert line["loss"] == pytest.approx(line["loss_contrastive"] + 3 * line["loss_attention"], abs=1e-4)
-    assert 0.1 < line["memory_gib"] < 20
-
-
-def test_the_log_of_a_video_model_tells_of_speed_too(index, tmp_path):
-    loop.run_pretraining(small_video_experiment(epochs=1), index, str(tmp_path), device=CPU, conduct=HERE)
-    (line,) = log(tmp_path)
-    parts = line["loss_contrastive"] + 3 * line["loss_attention"] + line["loss_speed"]
-    assert line["loss"] == pytest.approx(parts, abs=1e-4)
-    assert line["speed_accuracy"] in {n / 8 for n in range(9)}
-
-
-def test_a_run_whose_clips_fit_into_no_tube_says_that_attention_learns_nothing(index, tmp_path, capsys):
-    experiment = small_video_experiment(epochs=1)
-    loop.run_pretraining(experiment, index, str(tmp_path / "fits"), device=CPU, conduct=HERE)
-    assert log(tmp_path / "fits")[0]["masked_share"] > 0
-    assert "both masks" not in capsys.readouterr().err
-    experiment = replace(experiment, sampling=replace(experiment.sampling, clip_stride=50))
-    loop.run_pretraining(experiment, index, str(tmp_path / "long"), device=CPU, conduct=HERE)
-    assert log(tmp_path / "long")[0]["masked_share"] == 0
-    assert "no pair of step 1 has both masks" in capsys.readouterr().err
-
-
-def test_pictures_are_made_at_even_distances_and_sent_to_the_run_log(index, tmp_path):
-    figures = Figures()
-    loop.run_pretraining(small_experiment(epochs=24), index, str(tmp_path), device=CPU, conduct=HERE, run=figures)
-    made = sorted(path.name for path in (tmp_path / "pictures").iterdir())
-    assert made == [f"step-{step:08d}.png" for step in range(1, 24, 2)]
-    assert [(name, folder) for name, folder, _ in figures.files] == [(name, "pictures") for name in made]
-    assert all(size > 10_000 for _, _, size in figures.files)
-
-
 @pytest.mark.parametrize("make", [small_experiment, small_video_experiment])
-def test_a_run_in_parts_learns_what_the_whole_does(index, tmp_path, make):
+def test_a_batch_in_parts_trains_like_the_whole_batch(index, tmp_path, make):
     for parts in (1, 2):
         conduct = replace(HERE, accumulate=parts)
         loop.run_pretraining(make(lr=1e-6, epochs=2), index, str(tmp_path / str(parts)), device=CPU, conduct=conduct)
     one, two = log(tmp_path / "1"), log(tmp_path / "2")
-    for name in figure_names(make().objective):
+    for name in metric_names(make().objective):
         assert [line[name] for line in one] == pytest.approx([line[name] for line in two], abs=2e-3), name
 
 
@@ -200,20 +124,21 @@ def test_the_loss_falls_on_one_batch(index):
     plan = Schedule(10, 8, 1, 0)
     batch = next(loader.load_batches(dataset.PairDataset(index, experiment), plan, 0))
     pairs = loop.prepare(batch, CPU)
-    figures = []
-    names = figure_names(experiment.objective)
+    metrics = []
+    names = metric_names(experiment.objective)
     for _ in range(16):
         step = model(pairs.query, model.encode_keys(pairs))
         step.loss.backward()
         optimizer.step()
         optimizer.zero_grad()
-        figures.append(dict(zip(names, step.figures.tolist(), strict=True)))  # the queue stays: the same task anew
+        # The queue does not change, so the task is the same.
+        metrics.append(dict(zip(names, step.metrics.tolist(), strict=True)))
 
     def last(name):
-        return sum(figure[name] for figure in figures[-4:]) / 4
+        return sum(line[name] for line in metrics[-4:]) / 4
 
-    assert last("loss_contrastive") < 0.1 * figures[0]["loss_contrastive"]
-    assert last("loss_attention") < 0.6 * figures[0]["loss_attention"]
+    assert last("loss_contrastive") < 0.1 * metrics[0]["loss_contrastive"]
+    assert last("loss_attention") < 0.6 * metrics[0]["loss_attention"]
 
 
 def test_a_loss_that_is_not_finite_names_step_and_videos(index, tmp_path):
@@ -244,12 +169,12 @@ table = tables.read_table(folder + "/index/index.parquet", IndexRecord)
 index = Index(folder + "/index", folder + "/videos", folder + "/tubes", table)
 with distributed.process_group():
     experiment = getattr(moving_squares, kind)(epochs=EPOCHS)
-    run = test_loop.Stop(STOP) if STOP and distributed.is_main() else None
+    run = Stop(STOP) if STOP and distributed.is_main() else None
     conduct = Conduct(workers=WORKERS, checkpoint_seconds=SAVE)
     loop.run_pretraining(experiment, index, uri, device=torch.device("cpu"), conduct=conduct, run=run)
 """
 
-# Float64, so that three steps of training do not blow rounding up to something that could hide a fault.
+# Float64, because three steps of training in float32 would amplify rounding so far that it could hide a fault.
 COMPARE = """
 with distributed.process_group():
     test_loop.three_steps(sys.argv[2], sys.argv[3])
@@ -266,6 +191,7 @@ import sys, torch
 sys.path[:0] = sys.argv[1].split(':')
 torch.set_num_threads(1)
 import moving_squares, test_loop
+from training_runs import Stop
 from previts.pretraining import loop
 from previts.processes import distributed
 from previts.processes.conduct import Conduct
@@ -291,13 +217,13 @@ def start_several(processes, program, *arguments, **environment):
 
 
 def four_groups(kind):
-    # Smaller steps on clips: their small maps make rounding grow a thousandfold in a step of 0.03.
+    # Smaller steps on clips: with their small maps, rounding grows a thousandfold in a step of 0.03.
     experiment = small_experiment() if kind == "image" else small_video_experiment(lr=0.003)
     return replace(experiment, objective=replace(experiment.objective, batch_norm_groups=4))
 
 
 def three_steps(kind, path):
-    """Train three steps on fixed pairs, this process on its share of the rows; the main one writes what came out."""
+    """Train three steps on fixed pairs, this process on its share of the rows; the main process writes the result."""
     torch.manual_seed(0)
     model = MoCo(four_groups(kind)).double().train()
     optimizer = build_optimizer(model.parameters(), model.experiment.optim)
@@ -306,13 +232,13 @@ def three_steps(kind, path):
     rows = slice(distributed.rank() * share, (distributed.rank() + 1) * share)
     generator, losses = torch.Generator().manual_seed(1), []
     for _ in range(3):
-        pictures = torch.randn(3, 8, 3, frames, 64, 64, generator=generator, dtype=torch.float64)
+        images = torch.randn(3, 8, 3, frames, 64, 64, generator=generator, dtype=torch.float64)
         masks = torch.rand(3, 8, frames, 64, 64, generator=generator) > 0.7
         flags = torch.rand(6, 8, generator=generator) > 0.2
         order = torch.randperm(8, generator=generator)
-        query = Clips(*(part[rows] for part in (pictures[0], masks[0], flags[0], flags[1])))
+        query = Clips(*(part[rows] for part in (images[0], masks[0], flags[0], flags[1])))
         key, other = (
-            Clips(*(part[order][rows] for part in (pictures[n], masks[n], flags[2 * n], flags[2 * n + 1])))
+            Clips(*(part[order][rows] for part in (images[n], masks[n], flags[2 * n], flags[2 * n + 1])))
             for n in (1, 2)
         )
         batch = Pairs(query, key, other if kind == "video" else None, order)
@@ -322,32 +248,32 @@ def three_steps(kind, path):
         optimizer.step()
         optimizer.zero_grad()
         model.enqueue(keys)
-        figures = step.figures.clone()
-        distributed.average_([figures])
-        losses.append(figures)
+        metrics = step.metrics.clone()
+        distributed.average_([metrics])
+        losses.append(metrics)
     model.average_statistics()
     if distributed.is_main():
-        torch.save({"figures": torch.stack(losses), **model.state_dict()}, path)
+        torch.save({"metrics": torch.stack(losses), **model.state_dict()}, path)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("kind", "processes"), [("image", 2), ("image", 4), ("video", 2)])
-def test_several_processes_are_one(tmp_path, kind, processes):
+def test_several_processes_train_as_one(tmp_path, kind, processes):
     several = start_several(processes, COMPARE, kind, tmp_path / "several.pt")
     three_steps(kind, tmp_path / "one.pt")
     for process in several:
         assert process.wait(180) == 0, process.stderr.read()
     one, other = (torch.load(tmp_path / name, weights_only=True) for name in ("one.pt", "several.pt"))
     assert one.keys() == other.keys()
-    # Exact in the first step; each later one makes rounding grow, on clips two hundredfold.
-    torch.testing.assert_close(one["figures"][0], other["figures"][0], rtol=1e-12, atol=1e-13)
+    # Exact in the first step; rounding grows in each later one, on clips two hundredfold.
+    torch.testing.assert_close(one["metrics"][0], other["metrics"][0], rtol=1e-12, atol=1e-13)
     rtol, atol = (1e-9, 1e-11) if kind == "image" else (1e-6, 1e-8)
     for name, value in one.items():
         torch.testing.assert_close(value, other[name], rtol=rtol, atol=atol, msg=name)
 
 
 @pytest.mark.slow
-def test_a_run_of_two_processes_goes_on_as_one(index, tmp_path):
+def test_a_run_of_two_processes_resumes_on_one(index, tmp_path):
     two = start_several(2, TRAIN, "small_experiment", Path(index.uri).parent, tmp_path, STOP="2")
     for process in two:
         assert process.wait(120) == distributed.TERMINATED, process.stderr.read()
@@ -359,7 +285,8 @@ def test_a_run_of_two_processes_goes_on_as_one(index, tmp_path):
             )
     lines = log(tmp_path)
     assert [line["step"] for line in lines] == [1, 2, 3, 4]
-    # the same first batch, to the bit, and weights: only rounding apart, which batch normalisation of 4 rows enlarges
+    # The first batch and the weights are the same to the bit. Only rounding differs; batch normalisation of 4 rows
+    # amplifies it.
     for name in ("loss", "loss_contrastive", "loss_attention", "positive_similarity", "attention_iou"):
         assert lines[0][name] == pytest.approx(log(tmp_path / "one")[0][name], abs=1e-4), name
 
@@ -368,7 +295,7 @@ def test_a_run_of_two_processes_goes_on_as_one(index, tmp_path):
 def test_sigterm_finishes_the_step_saves_and_exits_143(index, tmp_path):
     process = start(TRAIN, "small_experiment", Path(index.uri).parent, tmp_path)
     deadline = time.monotonic() + 60
-    # the first line of the log is only written with a state; the bar tells that the loop has begun
+    # the first line of the log is only written with a state; the progress bar shows that the loop has started
     for line in process.stderr:
         if "pretrain" in line or time.monotonic() > deadline:
             break
@@ -392,28 +319,14 @@ def test_sigterm_to_the_whole_group_finishes_the_step_that_needs_a_worker(index,
     assert len(checkpoint.steps(str(tmp_path))) == 1
 
 
-def test_workers_must_fit_into_shared_memory(monkeypatch, capsys):
-    experiment, free = small_experiment(), 1 << 20
-    usage = namedtuple("Usage", "free")
-    monkeypatch.setattr("previts.pretraining.loader.shutil.disk_usage", lambda _: usage(free))
-    assert loader.fitting_workers(experiment, 0, chosen=True) == 0
-    batch = experiment.optim.batch_size * 2 * experiment.augment.size**2 * 5 // 2
-    fitting = free // (3 * batch)
-    assert loader.fitting_workers(experiment, fitting, chosen=True) == fitting
-    with pytest.raises(InputError, match=f"set PREVITS_WORKERS={fitting}"):
-        loader.fitting_workers(experiment, fitting + 1, chosen=True)
-    assert loader.fitting_workers(experiment, fitting + 1, chosen=False) == fitting
-    assert "has only 1 MiB" in capsys.readouterr().err
-
-
-# How often a run is killed in the next test; ten times on request, because each start takes seconds.
+# Number of kills in the next test. Each start takes seconds, so ten kills are on request only.
 KILLS = int(os.environ.get("PREVITS_KILLS", "2"))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("processes", [1, 2])
 @pytest.mark.parametrize("kind", ["small_experiment", "small_video_experiment"])
-def test_a_run_that_is_killed_again_and_again_ends_as_if_it_had_not_been(index, tmp_path, kind, processes):
+def test_a_run_that_is_killed_several_times_ends_in_the_same_state(index, tmp_path, kind, processes):
     folder, chance = Path(index.uri).parent, random.Random(f"{kind} {processes}")
     steps = 12 if KILLS < 10 else 40
     arguments = (processes, TRAIN, kind, folder)

@@ -10,7 +10,7 @@ from previts.pretraining import optim
 CONFIG = OptimConfig(epochs=10)
 
 
-def test_the_rate_stands_still_within_an_epoch_as_in_moco():
+def test_the_rate_is_constant_within_an_epoch_as_in_moco():
     rates = [optim.learning_rate(step, 7, CONFIG) for step in range(70)]
     for epoch in range(10):
         cosine = 0.5 * (1 + math.cos(math.pi * epoch / 10))
