@@ -1,1 +1,1 @@
-"""Salient objects without labels: PreViTS section 3.2 finds its tracking target in a saliency map."""
+"""Saliency maps without labels, from which PreViTS section 3.2 takes the object to track."""

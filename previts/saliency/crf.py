@@ -1,12 +1,12 @@
-"""A fully connected CRF that pulls a saliency map to the edges of its image.
+"""CRF: fully connected conditional random field (Krähenbühl and Koltun 2011), aligns a saliency map with image edges.
 
-Deep-USPS (Nguyen et al., 2019), from which PreViTS section 3.2 takes its object, refines its maps so. The model and its
-mean field are Krähenbühl and Koltun, "Efficient Inference in Fully Connected CRFs with Gaussian Edge Potentials"
-(2011); the filter in colour and position is the permutohedral lattice of Adams, Baek and Davis (2010). Pure arrays: no
-I/O, no randomness, no learning.
+Deep-USPS (Nguyen et al., 2019) refines its maps with it. PreViTS section 3.2 takes its object from such maps. The paper
+of the model and its mean field is "Efficient Inference in Fully Connected CRFs with Gaussian Edge Potentials". The
+filter over colour and position is the permutohedral lattice of Adams, Baek and Davis (2010). Pure functions of arrays:
+no I/O, no randomness, no learning.
 
 Shape suffixes: H W C image, N pixels, D features, V = D + 1 coordinates (and vertices) of a simplex, S simplices that
-hold a pixel, M vertices of these.
+contain a pixel, M vertices of these.
 """
 
 from dataclasses import dataclass
@@ -23,30 +23,30 @@ Floats = npt.NDArray[np.float32]
 Integers = npt.NDArray[np.int64]
 Image = npt.NDArray[np.uint8]
 
-# The released code of Deep-USPS, for colour images.
+# Values of the released code of Deep-USPS, for colour images.
 ITERATIONS = 5
-SIDE = 432  # pixels of a side of its pictures, to which the two sigmas of position belong
+SIDE = 432  # pixels; side of its square images, for which both sigmas of position are given
 SPATIAL_SIGMA = 3.0  # pixels
 SPATIAL_WEIGHT = 3.0
 BILATERAL_SIGMA = 80.0  # pixels
 COLOUR_SIGMA = 13.0  # levels of RGB
 BILATERAL_WEIGHT = 10.0
-LEAST_PROBABILITY = 1e-5  # not stated; a certain pixel would have an infinite unary term
+LEAST_PROBABILITY = 1e-5  # not stated; a probability of 0 or 1 would have an infinite unary term
 
-# Compare-and-exchange pairs that sort six values.
+# Sorting network of six values: pairs to compare and exchange.
 _SORT_6 = ((0, 5), (1, 3), (2, 4), (1, 2), (3, 4), (0, 3), (2, 5), (0, 1), (2, 3), (4, 5), (1, 2), (3, 4))
 
 
 def refine(probability_HW: Floats, image_HWC: Image, scale: float = 1.0) -> Floats:
     """Return the marginal probability (height, width) of the foreground after mean field.
 
-    Two labels with a Potts penalty; the unary term is -log p, the pairwise kernels are a Gaussian of position and one
-    of position and colour, each normalised symmetrically. Not-a-number counts as probability 0.
+    The model has two labels with a Potts penalty. The unary term is -log p. The pairwise kernels are a Gaussian of
+    position and one of position and colour, each normalised symmetrically. NaN counts as probability 0.
 
     Args:
         probability_HW: Probability of the foreground, in [0, 1].
         image_HWC: The image in RGB.
-        scale: Size of the things in the image, against pictures of 432 x 432: distances of the model shrink with it.
+        scale: Size of the image relative to 432 x 432; both position sigmas are multiplied by it.
 
     Raises:
         ValueError: If the image is not uint8 RGB with at least one pixel, or the map has another size.
@@ -65,25 +65,25 @@ def refine(probability_HW: Floats, image_HWC: Image, scale: float = 1.0) -> Floa
     unary_HW = np.log(known_HW / (1 - known_HW))
     logit_HW = unary_HW
     for _ in range(ITERATIONS):
-        # Two labels sum to 1, so one channel says all: foreground minus background, in [-1, 1].
+        # Both marginals sum to 1, so one channel is enough: foreground minus background, in [-1, 1].
         margin_HW = np.tanh(logit_HW / 2)
         near_HW = spatial_HW * spatial_filter(spatial_HW * margin_HW, SPATIAL_SIGMA * scale)
         alike_HW = bilateral_HW * lattice.filter((bilateral_HW * margin_HW).ravel()).reshape(margin_HW.shape)
-        # A pixel is among its own neighbours, as in the implementation that Deep-USPS uses; the sum over j != i of the
-        # 2011 paper would take k(i, i) out. Of the spatial kernel that is 1 / 57, of the other mostly less.
+        # Paper: the sum of 2011 is over j != i. Here a pixel is its own neighbour too, as in the implementation that
+        # Deep-USPS uses. k(i, i) is 1 / 57 of the spatial kernel's sum, and mostly less of the other's.
         logit_HW = unary_HW + SPATIAL_WEIGHT * near_HW + BILATERAL_WEIGHT * alike_HW
     return np.asarray(expit(logit_HW), dtype=np.float32)
 
 
 def spatial_filter(values_HW: Floats, sigma: float = SPATIAL_SIGMA) -> Floats:
-    """Return sums weighted by a Gaussian of the distance in pixels, up to one common factor; outside is 0."""
+    """Return sums weighted by a Gaussian of the distance in pixels, up to a constant factor; pixels outside are 0."""
     side = 2 * max(1, round(4 * sigma)) + 1
     blurred_HW = cv2.GaussianBlur(values_HW, (side, side), sigma, borderType=cv2.BORDER_CONSTANT)
     return np.asarray(blurred_HW, dtype=np.float32)
 
 
 def position_and_colour(image_HWC: Image, sigma: float = BILATERAL_SIGMA) -> Floats:
-    """Return column, row, red, green and blue (5, N) in units of their scales."""
+    """Return column, row, red, green and blue (5, N), each divided by its sigma."""
     height, width = image_HWC.shape[:2]
     features_DHW = np.empty((5, height, width), dtype=np.float32)
     features_DHW[0] = np.arange(width, dtype=np.float32) / np.float32(sigma)
@@ -95,12 +95,12 @@ def position_and_colour(image_HWC: Image, sigma: float = BILATERAL_SIGMA) -> Flo
 
 @dataclass(frozen=True)
 class Lattice:
-    """The part of a permutohedral lattice that holds the points of one image.
+    """The part of a permutohedral lattice that contains the points of one image.
 
     Attributes:
-        splat: Sparse (N, M), the barycentric weights of each point at the vertices of its simplex.
-        before: (V, M), the vertex one step back along each direction of the lattice; M where that holds no point.
-        after: (V, M), the same one step ahead.
+        splat: Sparse (N, M), barycentric weights of each point at the vertices of its simplex.
+        before: (V, M), index of the vertex one step back along each direction of the lattice; M if it is not stored.
+        after: (V, M), index of the vertex one step ahead.
     """
 
     splat: Any
@@ -108,8 +108,8 @@ class Lattice:
     after: Integers
 
     def filter(self, values_N: Floats) -> Floats:
-        """Return sums over all points weighted by about exp(-d^2 / 2), up to one common factor."""
-        vertices = np.zeros(self.splat.shape[1] + 1, dtype=np.float32)  # the last one stands for what is missing
+        """Return sums over all points weighted by about exp(-d^2 / 2), up to a constant factor."""
+        vertices = np.zeros(self.splat.shape[1] + 1, dtype=np.float32)  # the last one replaces all that are not stored
         vertices[:-1] = self.splat.T @ values_N
         for before_M, after_M in zip(self.before, self.after, strict=True):
             vertices[:-1] += 0.5 * (vertices[before_M] + vertices[after_M])
@@ -117,15 +117,16 @@ class Lattice:
 
 
 def permutohedral(features_DN: Floats) -> Lattice:
-    """Return the lattice of points given by five features in units of the Gaussian's standard deviation.
+    """Return the lattice of points with five features each, in standard deviations of the Gaussian.
 
-    A point lies in a simplex of the lattice. Its value is spread over the V vertices, blurred by (1, 2, 1) along each
-    of the V directions, and read from the same vertices.
+    Each point is inside a simplex of the lattice. Its value is spread over the V vertices, blurred by (1, 2, 1) along
+    each of the V directions, and read from the same vertices.
     """
     num_vertices = len(features_DN) + 1
     corner_VN, rank_VN, weight_NV = enclosing_simplex(elevate(features_DN))
 
-    # Many points share a simplex and simplices share vertices: both are found once, by sorting one number for each.
+    # Points share simplices, and simplices share vertices. Each is computed once: sorting one number for each point or
+    # vertex finds the distinct ones.
     low_D1 = corner_VN[:-1].min(axis=1, keepdims=True)
     span_D = (corner_VN[:-1].max(axis=1) - low_D1[:, 0] + 1).astype(np.int64)
     simplex_N = np.zeros(features_DN.shape[1], dtype=np.int64)
@@ -162,9 +163,9 @@ def permutohedral(features_DN: Floats) -> Lattice:
 
 
 def elevate(features_DN: Floats) -> Floats:
-    """Return the points in the plane of V coordinates that sum to 0, where the lattice lies, in units of V.
+    """Return the points in the plane of the lattice: V coordinates that sum to 0, in units of V.
 
-    Scaled so that spreading, blurring and reading together have the variance of the Gaussian.
+    They are scaled so that spreading, blurring and reading together have the variance of the Gaussian.
     """
     dims = len(features_DN)
     basis_VD = np.triu(np.ones((dims + 1, dims)))
@@ -174,7 +175,10 @@ def elevate(features_DN: Floats) -> Floats:
 
 
 def enclosing_simplex(elevated_VN: Floats) -> tuple[Floats, npt.NDArray[np.int8], Floats]:
-    """Return the simplex of each point: its corner of remainder 0 in units of V, its ranks, and barycentric weights."""
+    """Return the simplex of each point: its corner of remainder 0 in units of V, ranks of coordinates, and weights.
+
+    The weights are barycentric, in the order of the remainders of the vertices.
+    """
     size, points = elevated_VN.shape
     corner_VN = np.rint(elevated_VN)
     offset_VN = elevated_VN - corner_VN
@@ -183,7 +187,7 @@ def enclosing_simplex(elevated_VN: Floats) -> tuple[Floats, npt.NDArray[np.int8]
         smaller_N = (offset_VN[one] < offset_VN[other]).view(np.int8)
         rank_VN[one] += smaller_N
         rank_VN[other] -= smaller_N
-    # Rounding may leave the plane; the coordinates that were rounded the farthest go back.
+    # Rounding may leave the plane. The coordinates with the largest rounding errors are rounded the other way.
     rank_VN += corner_VN.sum(axis=0).astype(np.int8)
     shift_VN = (rank_VN < 0).astype(np.int8) - (rank_VN >= size).astype(np.int8)
     rank_VN += np.int8(size) * shift_VN
@@ -203,8 +207,8 @@ def enclosing_simplex(elevated_VN: Floats) -> tuple[Floats, npt.NDArray[np.int8]
 
 
 def _distinct(keys: Integers) -> tuple[Integers, npt.NDArray[np.int32]]:
-    """Return where each distinct key is, in the order of keys, and for each key which of them it is."""
-    # As np.unique does, which however sorts stably, at four times the cost.
+    """Return the positions of the distinct keys in ascending order, and for each key the index of its distinct key."""
+    # The same as np.unique, whose stable sort costs four times as much.
     order = np.argsort(keys)
     ordered = keys[order]
     new = np.concatenate([[True], ordered[1:] != ordered[:-1]])

@@ -1,8 +1,9 @@
-"""DSR: saliency as the error of rebuilding a region from the regions at the image border, densely and sparsely.
+"""DSR: Dense and Sparse Reconstruction (Lu et al. 2013), a saliency prior from errors of reconstruction.
 
-Lu, Li, Zhang, Ruan and Yang, "Saliency Detection via Dense and Sparse Reconstruction" (2013), section by section:
-errors of superpixels at several scales, propagated within clusters, brought to pixels, pulled to the object's centre,
-joined by Bayes. Pure arrays: no I/O, no randomness, no learning.
+Lu, Li, Zhang, Ruan and Yang, "Saliency Detection via Dense and Sparse Reconstruction". The saliency of a region is the
+error of its reconstruction from the regions at the image border. The order is that of the paper: errors of superpixels
+at several scales, propagation within clusters, errors of pixels, weighting by the object's centre, Bayesian
+combination. Pure functions of arrays: no I/O, no randomness, no learning.
 
 Shape suffixes: H W pixels, P pixels in a row, C channels, N superpixels, B of them at the border, D features,
 K slots of a sparse code, 3 Lab.
@@ -27,27 +28,28 @@ from previts.saliency.superpixels import (
     superpixel_side,
 )
 
-# Superpixels and compactness of each scale. Scales that fall together, because the image is small, count once.
+# Superpixels and compactness of each scale. In small images several scales have superpixels of the same size. These
+# count once.
 SCALES = ((50, 10), (100, 10), (150, 20), (200, 20), (250, 25), (300, 25), (350, 30), (400, 30))
-ITERATIONS = 2  # Paper: SLIC's 10; many scales average its flaws out
-ENERGY = 0.95  # of the border's features that the dense model keeps
-SPARSITY = 0.01
+ITERATIONS = 2  # Paper: SLIC's 10. The average over the scales removes most of the errors of fewer iterations
+ENERGY = 0.95  # share of the variance of the border's features that the dense model keeps
+SPARSITY = 0.01  # penalty of the lasso
 CLUSTERS = 8
 CLUSTER_ITERATIONS = 10  # not stated
-OWN_ERROR = 0.5  # the share of a superpixel's own error in propagation
+OWN_ERROR = 0.5  # share of a superpixel's own error in propagation
 OBJECT_SIGMA = 0.25  # of the image side
 BINS = 60
-BIN_SIGMA = 0.02  # not stated what this factor smooths; here the histograms, in parts of their range
+BIN_SIGMA = 0.02  # not stated what this factor smooths; here the histograms, as a share of their range
 TINY = 1e-9
-PARALLEL = 1e-6  # slopes nearer than this are one: dependent atoms that rounding has parted must not join each other
-RIDGE = 1e-12  # on the atoms' products, so that no picture makes them singular
-MOST_STEPS = 200  # of the lasso path; some 30 are needed
+PARALLEL = 1e-6  # slopes that differ by less are equal, so that atoms that depend on each other are not used together
+RIDGE = 1e-12  # added to the diagonal of the Gram matrix, so that it is never singular
+MOST_STEPS = 200  # of the lasso path; about 30 are needed
 
 Integers = npt.NDArray[np.intp]
 
 
 def pixel_saliency(image_HWC: Image, lab_HW3: Single) -> Array:
-    """Return the saliency (height, width) of an RGB image, given in Lab too, in [0, 1]."""
+    """Return the saliency (height, width) in [0, 1] of an image that is given in RGB and in Lab."""
     feature_HWD = pixel_features(image_HWC, lab_HW3)
     height, width = lab_HW3.shape[:2]
     by_side = {superpixel_side(height, width, count): (count, compactness) for count, compactness in SCALES}
@@ -68,20 +70,20 @@ def pixel_saliency(image_HWC: Image, lab_HW3: Single) -> Array:
 
 
 def pixel_features(image_HWC: Image, lab_HW3: Single) -> Single:
-    """Return RGB, Lab and place of each pixel (height, width, 8), each in [0, 1]."""
+    """Return RGB, Lab and position of each pixel (height, width, 8), each in [0, 1]."""
     height, width = lab_HW3.shape[:2]
     low, high = lab_HW3.min(axis=(0, 1)), lab_HW3.max(axis=(0, 1))
     rows_HW, columns_HW = np.mgrid[0:height, 0:width].astype(np.float32) + 0.5
-    place_HW2 = np.stack([columns_HW / width, rows_HW / height], axis=2)
+    position_HW2 = np.stack([columns_HW / width, rows_HW / height], axis=2)
     colours = (image_HWC.astype(np.float32) / 255, (lab_HW3 - low) / np.maximum(high - low, 1e-6))
-    return np.concatenate([*colours, place_HW2], axis=2, dtype=np.float32)
+    return np.concatenate([*colours, position_HW2], axis=2, dtype=np.float32)
 
 
 def dense_error(feature_ND: Array, border_N: Bools) -> Array:
-    """Return how far each superpixel lies from the principal components of the border, scaled to [0, 1].
+    """Return the distance of each superpixel from the principal subspace of the border, scaled to [0, 1].
 
-    As many components as keep 95 % of the border's variance, through the border's mean. (The authors' program takes one
-    component more, through the mean of all superpixels; on photographs max F is then 0.007 lower.)
+    The subspace contains the border's mean and keeps 95 % of its variance. The authors' program takes one component
+    more, through the mean of all superpixels; max F on photographs is then 0.007 lower.
     """
     mean_D = feature_ND[border_N].mean(axis=0)
     variance_D, basis_DD = np.linalg.eigh(np.atleast_2d(np.cov(feature_ND[border_N].T, bias=True)))
@@ -92,9 +94,9 @@ def dense_error(feature_ND: Array, border_N: Bools) -> Array:
 
 
 def sparse_error(feature_ND: Array, border_N: Bools) -> Array:
-    """Return the squared error of each superpixel's lasso over those of the border, scaled to [0, 1].
+    """Return the squared error of a lasso fit of each superpixel by those of the border, scaled to [0, 1].
 
-    All features have unit length.
+    All features are normalised to unit length.
     """
     unit_ND = feature_ND / np.linalg.norm(feature_ND, axis=1, keepdims=True)
     residual_ND = lasso_residual(unit_ND, unit_ND[border_N], SPARSITY)
@@ -102,15 +104,15 @@ def sparse_error(feature_ND: Array, border_N: Bools) -> Array:
 
 
 def lasso_residual(target_ND: Array, atoms_BD: Array, penalty: float) -> Array:
-    """Return x - a D for each row x, where the code a is the least of |x - a D|^2 / 2 + penalty |a|_1.
+    """Return x - a D for each row x, where the code a minimises |x - a D|^2 / 2 + penalty |a|_1.
 
-    Follows the exact path of solutions from the penalty where the code is all 0 down (LARS), all rows at once: with the
-    atoms A in use and their signs s, a = u - penalty v, u = G^-1 A x, v = G^-1 s, G = A A^T, until another atom's
-    correlation reaches the penalty or a part of the code reaches 0.
+    Follows the exact path of solutions (LARS) for all rows at once. It starts at the penalty above which the code is 0,
+    and lowers it. With the atoms A in use and their signs s, a = u - penalty v, u = G^-1 A x, v = G^-1 s, G = A A^T. A
+    step ends where another atom's correlation reaches the penalty or an entry of the code reaches 0.
     """
     count, size = atoms_BD.shape
-    # No code is longer than there are dimensions, and one slot is free for the next atom. An empty slot k holds an
-    # atom of its own that is 0, count + k, with sign 0.
+    # A code has at most as many entries as there are dimensions; one more slot is for the next atom. An empty slot k
+    # contains atom count + k, which is 0, with sign 0.
     empty_K = np.arange(count, count + size + 1)
     atoms_BD = np.concatenate([atoms_BD, np.zeros((size + 1, size))])
     gram_BB = atoms_BD @ atoms_BD.T
@@ -148,8 +150,8 @@ def lasso_residual(target_ND: Array, atoms_BD: Array, penalty: float) -> Array:
 
 
 def _next_join(free_NB: Array, slope_NB: Array, used_NK: Integers) -> tuple[Integers, Array, Array]:
-    """Return which atom's correlation, free + level slope, next reaches the falling level, where, and on which side."""
-    # An atom whose correlation falls as fast as the level, or faster, never reaches it: those that just left, copies.
+    """Return the atom whose correlation, free + level x slope, next reaches the falling level; the level; the sign."""
+    # A correlation that falls as fast as the level or faster never reaches it: atoms that have just left, and copies.
     upper_NB = np.where(slope_NB < 1 - PARALLEL, free_NB / np.maximum(1 - slope_NB, PARALLEL), 0)
     lower_NB = np.where(slope_NB > PARALLEL - 1, free_NB / np.minimum(-1 - slope_NB, -PARALLEL), 0)
     level_NB = np.maximum(upper_NB, lower_NB)
@@ -161,7 +163,7 @@ def _next_join(free_NB: Array, slope_NB: Array, used_NK: Integers) -> tuple[Inte
 
 
 def _next_leave(code_NK2: Array, sign_NK: Array) -> tuple[Integers, Array]:
-    """Return which slot's code, u - level v, next reaches 0 while the level falls, and where."""
+    """Return the slot whose entry of the code, u - level x v, next reaches 0 while the level falls, and the level."""
     shrinks_NK = sign_NK * code_NK2[..., 1] < 0
     level_NK = np.where(shrinks_NK, code_NK2[..., 0] / np.where(shrinks_NK, code_NK2[..., 1], 1), 0)
     leave_N = level_NK.argmax(axis=1)
@@ -171,8 +173,8 @@ def _next_leave(code_NK2: Array, sign_NK: Array) -> tuple[Integers, Array]:
 def clusters(feature_ND: Array) -> Integers:
     """Return the cluster of each superpixel by k-means.
 
-    Paper: starts are not stated. Here the first is the feature farthest from the mean, each next one the farthest from
-    those before, so that the same image gives the same clusters.
+    Paper: the initial centres are not stated. Here the first is the feature farthest from the mean, and each next one
+    is the farthest from those before it. The same image always has the same clusters.
     """
     centres = [feature_ND.mean(axis=0)]
     distance_N = np.full(len(feature_ND), np.inf)
@@ -192,10 +194,11 @@ def clusters(feature_ND: Array) -> Integers:
 
 
 def propagate(error_N: Array, feature_ND: Array, cluster_N: Integers) -> Array:
-    """Return errors averaged with those of like superpixels of the same cluster, scaled to [0, 1].
+    """Return errors averaged with those of similar superpixels of the same cluster, scaled to [0, 1].
 
-    From the largest error down, e_i becomes half of e_i and half the weighted mean of its cluster, as far as already
-    averaged; the weights are Gaussian in the feature, of the mean variance of a feature.
+    From the largest error to the smallest, e_i becomes the mean of e_i and the weighted mean of its cluster. The
+    weighted mean takes averaged errors where they exist. The weights are a Gaussian of the feature distance; its
+    variance is the mean variance of the features.
     """
     variance = max(float(feature_ND.var(axis=0).mean()), TINY)
     averaged_N = np.empty_like(error_N)
@@ -204,7 +207,7 @@ def propagate(error_N: Array, feature_ND: Array, cluster_N: Integers) -> Array:
         members_M = order_N[cluster_N[order_N] == cluster]
         weight_MM = np.exp(-(pairwise_distance(feature_ND[members_M]) ** 2) / (2 * variance))
         share_MM = (1 - OWN_ERROR) * weight_MM / weight_MM.sum(axis=1, keepdims=True)
-        # Visited in this order, what a superpixel takes from earlier ones is a triangular system.
+        # In this order each error depends only on earlier ones: a triangular system.
         before_MM = np.tril(share_MM, -1)
         given_M = OWN_ERROR * error_N[members_M] + (share_MM - before_MM) @ error_N[members_M]
         system_MM = np.eye(len(members_M)) - before_MM
@@ -213,30 +216,30 @@ def propagate(error_N: Array, feature_ND: Array, cluster_N: Integers) -> Array:
 
 
 def closeness(feature_HWD: Single, feature_ND: Array, labels_HW: Labels) -> Single:
-    """Return 1 / distance of each pixel's feature to the mean of its superpixel."""
-    # Paper: in the authors' program the pixel's place is in pixels here and the superpixel's in parts of the image.
+    """Return 1 / distance of each pixel's feature to the mean feature of its superpixel."""
+    # Paper: here the authors' program has the pixel's position in pixels and the superpixel's in shares of the image.
     difference_HWD = feature_HWD - feature_ND.astype(np.float32)[labels_HW]
     return np.asarray(1 / np.sqrt(np.einsum("hwd,hwd->hw", difference_HWD, difference_HWD) + 1e-6), dtype=np.float32)
 
 
 def towards_object(error_HW: Array) -> Array:
-    """Return errors times a Gaussian around their weighted centre, scaled to [0, 1]."""
+    """Return errors multiplied by a Gaussian around their weighted centre, scaled to [0, 1]."""
     height, width = error_HW.shape
     factors = []
     for axis, size in ((1, height), (0, width)):
-        place = np.arange(size)
+        position = np.arange(size)
         profile = error_HW.sum(axis=axis)
-        centre = place @ profile / profile.sum() if profile.any() else (size - 1) / 2
-        factors.append(np.exp(-((place - centre) ** 2) / (2 * (OBJECT_SIGMA * size) ** 2)))
+        centre = position @ profile / profile.sum() if profile.any() else (size - 1) / 2
+        factors.append(np.exp(-((position - centre) ** 2) / (2 * (OBJECT_SIGMA * size) ** 2)))
     return scale(error_HW * np.outer(*factors))
 
 
-def posterior(prior_HW: Array, seen_HW: Array) -> Array:
-    """Return the probability of the object where it is `prior_HW` before another map has been seen (Bayes).
+def posterior(prior_HW: Array, evidence_HW: Array) -> Array:
+    """Return the posterior probability of the object, given its prior and another map as evidence (Bayes).
 
-    The other map's likelihoods are histograms of it inside and outside of the pixels whose prior is above its mean.
+    The likelihoods are histograms of the evidence inside and outside of the pixels whose prior is above its mean.
     """
-    bin_HW = np.minimum((seen_HW * BINS).astype(np.int64), BINS - 1)
+    bin_HW = np.minimum((evidence_HW * BINS).astype(np.int64), BINS - 1)
     inside_HW = prior_HW > prior_HW.mean()
     object_HW, ground_HW = (_histogram(bin_HW[part_HW])[bin_HW] for part_HW in (inside_HW, ~inside_HW))
     joint_HW = prior_HW * object_HW
@@ -244,7 +247,7 @@ def posterior(prior_HW: Array, seen_HW: Array) -> Array:
 
 
 def _histogram(bin_P: npt.NDArray[np.int64]) -> Array:
-    """Return the smoothed share of each bin; never 0, so that no pixel is impossible."""
+    """Return the smoothed share of each bin; never 0, so that no pixel has likelihood 0."""
     share_B = np.bincount(bin_P, minlength=BINS) / max(1, len(bin_P))
     smooth_B = cv2.GaussianBlur(share_B[None], (0, 0), BIN_SIGMA * BINS, borderType=cv2.BORDER_REFLECT)[0]
     return np.asarray(smooth_B + TINY)

@@ -1,13 +1,13 @@
-"""From the videos of a corpus to a saliency model in a folder: frames, handcrafted maps, rounds of Deep-USPS, weights.
+"""Training of a saliency model on the videos of a corpus, and the files of the model.
 
-PreViTS section 3.2. Whatever takes long is written when it is done (the frames with their maps, each round of each
-prior, the last network every tenth of its epochs) and found by the next call. The mathematics lies in `usps.py`.
+PreViTS section 3.2. The steps are frames, handcrafted maps, rounds of Deep-USPS and the last network. Results that take
+long are written when they are complete: the frames with their maps, each round of each prior, and the last network
+every tenth of its epochs. The next call resumes from them. `usps.py` contains the mathematics.
 """
 
 import io
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -22,111 +22,72 @@ from previts.processes.progress import progress
 from previts.saliency import usps
 from previts.saliency.network import SaliencyNetwork, load_weights
 from previts.saliency.priors import prior_maps
+from previts.saliency.weights import Weights
 from previts.storage import files, folders, tensors
 from previts.storage.resume import States
 from previts.storage.tensors import DAMAGED, delete_checked, read_checked, reason, write_checked
 
 NETWORK = "network.pt"  # the state dict
-SHAPE = "network.json"  # how to build the network, and the side of the squares it learned from
-DETECTOR = "detector.pt"
+SHAPE = "network.json"  # arguments of the network, and the side of the squares that it was trained on
 FRAMES = "frames.npz"
 FUSION, FUSION_SAVES = "fusion.pt", 10
-LEAST_KEPT = 0.1  # of a prior's salient pixels, as IoU; a sound training keeps a half
-
-
-@dataclass(frozen=True)
-class Weights:
-    """Tensors to start from, by name, with the digest of their file and what is known of the labels behind them."""
-
-    tensors: dict[str, torch.Tensor]
-    sha256: str
-    labels: str
+LEAST_KEPT = 0.1  # IoU of a prior's salient pixels before and after the rounds; about 0.5 in a good training
 
 
 Arrays = Mapping[str, npt.NDArray[Any]]
 
 
-def read_weights(uri: str) -> Weights:
-    """Return the weights of a file, or of the encoder in a finished folder of `pretrain`.
-
-    Raises:
-        InputError: If there is nothing, or nothing that holds tensors alone.
-    """
-    path = tensors.weights_path(uri, "fit.weights")
-    loaded, digest = tensors.load(path, "fit.weights")
-    for name in ("state_dict", "model"):
-        if isinstance(loaded, dict) and isinstance(loaded.get(name), dict):
-            loaded = loaded[name]
-    named = isinstance(loaded, dict) and all(isinstance(name, str) for name in loaded)
-    if not named or not all(isinstance(value, torch.Tensor) for value in loaded.values()):
-        raise InputError(f"fit.weights: {path} holds {type(loaded).__name__}, expected tensors by name (a state dict)")
-    labels = _labels_of(uri) if path != uri else f"unknown: the weights at {uri} may have been trained with labels"
-    # Half precision saves room in a file, not in a training.
-    found = {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in loaded.items()}
-    return Weights(found, digest, labels)
-
-
-def _labels_of(checkpoint: str) -> str:
-    """Return what is known of the labels behind a checkpoint of this project: those behind its tubes."""
-    try:
-        model = folders.ancestor(checkpoint, "index", "tubes", "saliency", "model")
-        known = str(folders.read_manifest(model).info["labels"])
-    except (InputError, KeyError):
-        return "unknown: an encoder that this project pretrained, on tubes whose making is not recorded any more"
-    return (
-        f"{known.partition(':')[0]}: an encoder that this project pretrained, on tubes of a model with labels {known}"
-    )
-
-
 def fit(videos_uri: str, config: FitConfig, weights: Weights | None, target_uri: str) -> dict[str, int | float]:
-    """Train a saliency network on frames of a corpus and write it to a folder; resumes where an earlier call stopped.
+    """Train a saliency network on frames of a corpus and write it to a folder; resume if an earlier call was stopped.
 
     Returns:
-        Counts: with weights how many tensors were given and taken; frames, rounds, loss_first and loss_last of the last
-        network, and for each prior the mean agreement of its refined maps with its first ones.
+        Counts: frames; rounds; loss_first and loss_last of the last network; for each prior PRIOR_kept, the mean IoU of
+        its refined maps and its handcrafted maps; with weights also tensors_given and tensors_taken.
 
     Raises:
-        InputError: If a video cannot be decoded any more, or the weights do not fit the network.
+        InputError: If a stored video cannot be decoded, or the weights do not fit the network.
     """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     counts: dict[str, int | float] = {}
-    if weights:  # before anything is computed; a part of them may fit, and the manifest says how much
-        counts["tensors_given"], counts["tensors_taken"] = len(weights.tensors), _taken(config, weights)
+    if weights:  # checked before the long work; only a part of them may fit, and the manifest records how many
+        counts["tensors_given"], counts["tensors_taken"] = len(weights.tensors), _count_fitting(config, weights)
     torch.set_num_threads(workers.alone())
     with workers.pool(workers.alone(), data=target_uri) as run:
         images_NSS3, first = _frames(videos_uri, config, target_uri, run)
-        # As arrays: each tensor would travel as an open file of shared memory, and a large network has hundreds.
+        # Sent to the workers as arrays: each tensor would take an open file of shared memory, and a large network has
+        # hundreds.
         start = {name: tensor.numpy() for name, tensor in weights.tensors.items()} if weights else None
         tasks = [(prior, config, start, target_uri) for prior in PRIORS]
         if device.type == "cuda":
             refined = [_refine_prior(task, run) for task in tasks]
-        else:  # a small network hardly gains by a second core; a second network does
+        else:  # a second core is more useful for a second network than for the same small network
             refined = list(run(_refine_prior, tasks))
     counts |= {"frames": len(images_NSS3), "rounds": config.rounds}
     for prior, maps_NSS in zip(PRIORS, refined, strict=True):
-        counts[f"{prior}_kept"] = round(_agreement(first[prior], maps_NSS, usps.FIRST_THRESHOLDS[prior]), 4)
-    if remark := remark_on(counts):
-        print(remark, file=sys.stderr)
-    network, losses = _fuse(images_NSS3, refined, config, weights, device, target_uri)
+        counts[f"{prior}_kept"] = round(_mean_iou(first[prior], maps_NSS, usps.FIRST_THRESHOLDS[prior]), 4)
+    if warning := collapse_warning(counts):
+        print(warning, file=sys.stderr)
+    network, losses = _fuse(images_NSS3, refined, config, weights, device=device, target_uri=target_uri)
     shape = {"network": config.network, "width": config.width, "inputs": config.inputs, "size": config.size}
     files.write_json(files.join(target_uri, SHAPE), shape)
     files.write_bytes(files.join(target_uri, NETWORK), tensors.to_bytes(network.cpu().state_dict()))
     return counts | {"loss_first": round(losses[0], 4), "loss_last": round(losses[-1], 4)}
 
 
-def remark_on(counts: Mapping[str, int | float]) -> str:
-    """Return what to say of a training in which maps collapsed, or nothing: its model would find no object."""
+def collapse_warning(counts: Mapping[str, int | float]) -> str:
+    """Return a warning if the maps of a prior collapsed, else ""; a model of such maps finds no object."""
     lost = [prior for prior in PRIORS if counts[f"{prior}_kept"] < LEAST_KEPT]
     if not lost:
         return ""
     return (
-        f"hardly anything is left of the priors {', '.join(lost)} in their refined maps (below {LEAST_KEPT:g}): "
-        "look at some videos with this model, or raise fit.frames, fit.round_epochs or fit.round_lr"
+        f"the refined maps of the priors {', '.join(lost)} have lost most of their salient pixels "
+        f"(IoU below {LEAST_KEPT:g}): check some videos with this model, or raise fit.frames, fit.round_epochs or "
+        "fit.round_lr"
     )
 
 
 def _refine_prior(task: tuple[str, FitConfig, Arrays | None, str], run: workers.Run = workers.in_order) -> usps.Levels:
-    """Return the maps of one prior after all rounds; the maps after each round are a state in the folder."""
+    """Return the maps of one prior after all rounds; the maps of each round are a state in the folder."""
     prior, config, start, target_uri = task
     weights = {name: torch.from_numpy(array) for name, array in start.items()} if start else None
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -149,17 +110,17 @@ def _rounds(target_uri: str, prior: str) -> States:
 
 
 def sweep(target_uri: str) -> None:
-    """Remove the files that are needed for resuming only from a folder that is finished."""
+    """Delete the files from a finished folder that only a resumed call needs."""
     for states in (States(target_uri, FUSION), *(_rounds(target_uri, prior) for prior in PRIORS)):
         states.sweep()
     delete_checked(files.join(target_uri, FRAMES))
 
 
 def load_network(model_uri: str) -> tuple[SaliencyNetwork, int]:
-    """Return the network of a finished folder in eval mode, and the side of the squares that it learned from.
+    """Return the network of a finished folder in eval mode, and the side of the squares that it was trained on.
 
     Raises:
-        InputError: If it is missing or damaged.
+        InputError: If a file is missing or damaged.
     """
     try:
         shape = files.read_json(files.join(model_uri, SHAPE))
@@ -174,13 +135,14 @@ def load_network(model_uri: str) -> tuple[SaliencyNetwork, int]:
     return network.eval(), int(shape["size"])
 
 
-def _taken(config: FitConfig, weights: Weights) -> int:
-    """Return how many tensors of some weights the network takes over."""
+def _count_fitting(config: FitConfig, weights: Weights) -> int:
+    """Return how many tensors of the weights fit the network."""
     try:
         return load_weights(SaliencyNetwork(config.network, config.width, config.inputs), weights.tensors)
     except ValueError as error:
         raise InputError(
-            f"fit.weights = {config.weights}: {error}; the network is {config.network}, fit.width {config.width}"
+            f"fit.weights = {config.weights}: {error}; give weights for fit.network = {config.network} with "
+            f"fit.width = {config.width}, or change these settings"
         ) from None
 
 
@@ -189,10 +151,11 @@ def _fuse(
     refined: list[usps.Levels],
     config: FitConfig,
     weights: Weights | None,
+    *,
     device: torch.device,
     target_uri: str,
 ) -> tuple[SaliencyNetwork, list[float]]:
-    """Return the network trained on all refined maps, and its mean losses by epoch."""
+    """Return the network trained on all refined maps, and its mean loss in each epoch."""
     training = usps.fusion_training(usps.build_network(config, weights.tensors if weights else None), config, device)
     losses: list[float] = []
     states = States(target_uri, FUSION, unchecked=True)
@@ -209,9 +172,15 @@ def _fuse(
 
 
 def choose_frames(num_videos: int, num_frames: Sequence[int], wanted: int) -> list[tuple[int, list[int]]]:
-    """Return which frames to learn from: (video, frames), as many of each video as of any other, evenly spaced.
+    """Return the frames to learn from, as pairs (video, frames).
 
-    Where there are more videos than frames wanted, evenly spaced videos give one each.
+    Each video contributes the same number of evenly spaced frames, or one more. If there are more videos than frames
+    wanted, evenly spaced videos contribute one frame each.
+
+    Args:
+        num_videos: Number of usable videos.
+        num_frames: Number of frames of each video.
+        wanted: Number of frames to learn from.
     """
     videos = list(range(num_videos))
     if wanted < num_videos:
@@ -227,7 +196,7 @@ def choose_frames(num_videos: int, num_frames: Sequence[int], wanted: int) -> li
 def _frames(
     videos_uri: str, config: FitConfig, target_uri: str, run: workers.Run
 ) -> tuple[npt.NDArray[np.uint8], dict[str, usps.Levels]]:
-    """Return the squashed frames to learn from, and their handcrafted maps by prior."""
+    """Return the frames to learn from as squares, and their handcrafted maps by prior."""
     path = files.join(target_uri, FRAMES)
     known = read_checked(path, unchecked=True)
     if known is None:
@@ -243,7 +212,7 @@ def _frames(
 
 
 def _video_frames(task: tuple[str, video_table.VideoRecord, list[int], int]) -> dict[str, npt.NDArray[np.uint8]]:
-    """Return frames of one video and their handcrafted maps, all squashed. The maps are made of the whole frames."""
+    """Return frames of one video and their handcrafted maps, resized to squares after the maps are computed."""
     videos_uri, video, frames, size = task
     try:
         images_THWC = video_table.read_frames(videos_uri, video, frames)
@@ -256,8 +225,14 @@ def _video_frames(task: tuple[str, video_table.VideoRecord, list[int], int]) -> 
     return squashed
 
 
-def _agreement(one: usps.Levels, other: usps.Levels, threshold: float) -> float:
-    """Return the mean intersection over union of the salient pixels of two sets of maps, 1 where both have none."""
-    first, last = one > threshold * 255, other > usps.THRESHOLD * 255
+def _mean_iou(first_NSS: usps.Levels, last_NSS: usps.Levels, threshold: float) -> float:
+    """Return the mean IoU of the salient pixels of the first and the last maps, 1 for images without any.
+
+    Args:
+        first_NSS: Handcrafted maps.
+        last_NSS: Refined maps; their threshold is that of Deep-USPS.
+        threshold: Of the first maps, in [0, 1].
+    """
+    first, last = first_NSS > threshold * 255, last_NSS > usps.THRESHOLD * 255
     shared, union = (first & last).sum(axis=(1, 2)), (first | last).sum(axis=(1, 2))
     return float(np.where(union, shared / np.maximum(union, 1), 1.0).mean())

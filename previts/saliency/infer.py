@@ -1,6 +1,7 @@
-"""The saliency network at work: frames of any shape in batches, on a GPU where there is one, maps of the frames' shape.
+"""Predictor of saliency maps by a trained network, for frames of any shape.
 
-PreViTS section 3.2, the test of Deep-USPS. Loads a network of `fit.py` and trains nothing.
+PreViTS section 3.2, the test phase of Deep-USPS. Runs batches on a GPU if there is one. Reads a network that `fit.py`
+has written; trains nothing.
 """
 
 from collections.abc import Callable
@@ -15,13 +16,17 @@ from previts.saliency.fit import load_network
 from previts.saliency.network import STRIDE, encode, memory_format
 from previts.saliency.usps import resize
 
-BATCH = 8  # frames; more do not help a core, and a GPU is shared by processes
+BATCH = 8  # frames; larger batches are not faster on one core, and processes share a GPU
 
 
 def working_shape(height: int, width: int, size: int) -> tuple[int, int]:
-    """Return the shape in which frames go through the network: the area of its squares, the frame's form, sides of 8.
+    """Return the shape to which frames are resized for the network.
 
-    # Paper: Deep-USPS pads pictures of about 400 x 300 to a multiple of 8; what counts is the scale of the objects.
+    It has the area of the squares that the network was trained on and the frame's aspect ratio. Both sides are
+    multiples of 8.
+
+    # Paper: Deep-USPS pads images of about 400 x 300 to a multiple of 8. Here frames are resized, so that objects have
+    the scale of the training images.
     """
     scale = size / (height * width) ** 0.5
     rows, columns = (max(STRIDE, round(side * scale / STRIDE) * STRIDE) for side in (height, width))
@@ -29,11 +34,11 @@ def working_shape(height: int, width: int, size: int) -> tuple[int, int]:
 
 
 def load_network_predictor(model_uri: str, use_crf: bool) -> Callable[[npt.NDArray[np.uint8]], npt.NDArray[np.float32]]:
-    """Return the function from images (T, H, W, 3) to saliency (T, H, W) that a trained network computes.
+    """Return a function from images (T, H, W, 3) to saliency (T, H, W) that runs a trained network.
 
     Args:
         model_uri: Folder of `fit_saliency`.
-        use_crf: Whether the CRF refines each map, at the shape in which the network sees the frame.
+        use_crf: Whether the CRF refines each map, at the network's working shape.
 
     Raises:
         InputError: If the model cannot be read.

@@ -1,7 +1,7 @@
-"""The saliency network of Deep-USPS: a dilated residual network that classifies every pixel as salient or not.
+"""Saliency network of Deep-USPS: a dilated residual network that classifies each pixel as salient or not.
 
 PreViTS section 3.2. The network is DRN-D of Yu et al., "Dilated Residual Networks" (2017), with a 1 x 1 classifier and
-fixed bilinear enlargement by 8. Pure tensor code: no I/O, no training.
+fixed bilinear upsampling by 8. Pure functions of tensors: no I/O, no training.
 
 Shape suffixes: B images, C channels, H W pixels.
 """
@@ -12,16 +12,15 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-STRIDE = 8  # pixels of the image for each cell of the last map
-SALIENT = 0  # channel of the two logits: Deep-USPS takes the first as salient
-MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of pixels in [0, 1]; ImageNet's, as the DRN's authors
-
+STRIDE = 8  # pixels of the image per cell of the last map
+SALIENT = 0  # index of the salient one of the two logits, as in Deep-USPS
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of pixels in [0, 1]; ImageNet's, as in the DRN's code
 
 Inputs = Literal["rgb", "contrast"]
 INPUT_CHANNELS = {"rgb": 3, "contrast": 10}
 BORDER_STRIP = 0.1  # of the shorter side
-COLOUR_NOISE = 1e-3  # variance that every colour has, so that an even border has a distance too
-# Brightness and two opponent colours (BT.601), the latter twice as important.
+COLOUR_NOISE = 1e-3  # variance added to each colour, so that the distance to an even border is finite
+# Brightness and two opponent colours (BT.601); the opponent colours have twice the weight.
 _OPPONENT = ((0.299, 0.587, 0.114), (-0.338, -0.662, 1.0), (1.0, -0.838, -0.162))
 
 _CHANNELS = (16, 32, 64, 128, 256, 512, 512, 512)
@@ -33,7 +32,7 @@ def _conv_bn(before: int, after: int, kernel: int, *, stride: int = 1, dilation:
 
 
 class _Block(nn.Module):
-    """A residual block of DRN-D, basic (two 3 x 3) or bottleneck (1 x 1, 3 x 3, 1 x 1 with four times the channels)."""
+    """Residual block of DRN-D: basic (two 3 x 3) or bottleneck (1 x 1, 3 x 3, 1 x 1 with four times the channels)."""
 
     def __init__(self, kind: Literal["basic", "bottleneck"], before: int, planes: int, stride: int, dilation: int):
         super().__init__()
@@ -70,12 +69,12 @@ class _Block(nn.Module):
 
 
 class SaliencyNetwork(nn.Module):
-    """DRN-D-22 or DRN-D-105 with a classifier of two channels; layers are named as the DRN's authors name them.
+    """DRN-D-22 or DRN-D-105 with a classifier of two channels; layers have the names of the DRN's code.
 
     Args:
         kind: "drn_d_22" (basic blocks, 2 2 2 2) or "drn_d_105" (bottlenecks, 3 4 23 3).
-        width: Share of the published channels, for machines without a GPU.
-        inputs: What `encode` makes of the images.
+        width: Share of the published channels; below 1 for machines without a GPU.
+        inputs: How `encode` represents the images.
     """
 
     def __init__(self, kind: Literal["drn_d_22", "drn_d_105"], width: float = 1.0, inputs: Inputs = "rgb") -> None:
@@ -100,19 +99,19 @@ class SaliencyNetwork(nn.Module):
         self.layer7 = nn.Sequential(*_conv_bn(before, levels[4], 3, dilation=2), nn.ReLU(inplace=True))
         self.layer8 = nn.Sequential(*_conv_bn(levels[4], levels[5], 3), nn.ReLU(inplace=True))
         self.seg = nn.Conv2d(levels[5], 2, 1)
-        # Fixed bilinear weights 16 x 16 of stride 8, one for each channel; not learned.
+        # Fixed bilinear weights, 16 x 16 with stride 8, for each channel; not trained.
         self.up = nn.ConvTranspose2d(2, 2, 2 * STRIDE, STRIDE, STRIDE // 2, groups=2, bias=False)
         self._initialise()
 
     def _initialise(self) -> None:
         for module in self.modules():
-            if isinstance(module, nn.Conv2d):  # He's, by the fan out, as the DRN's authors
+            if isinstance(module, nn.Conv2d):  # He initialisation by fan out, as in the DRN's code
                 fan_out = module.kernel_size[0] * module.kernel_size[1] * module.out_channels
                 nn.init.normal_(module.weight, 0, (2 / fan_out) ** 0.5)
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
-        # The published sqrt(2 / fan out) is 1 for a classifier of two channels: made for trained features. Random ones
-        # would start with a saturated softmax, where the F-measure has no gradient.
+        # The published sqrt(2 / fan out) is 1 for a classifier of two channels. It is meant for trained features. With
+        # random features the softmax would be saturated at the start, where the F-measure has no gradient.
         nn.init.normal_(self.seg.weight, 0, 0.01)
         ramp = 1 - (torch.arange(2 * STRIDE) + 0.5 - STRIDE).abs() / STRIDE
         with torch.no_grad():
@@ -141,12 +140,13 @@ class SaliencyNetwork(nn.Module):
 
 
 def encode(images_BHWC: Tensor, inputs: Inputs) -> Tensor:
-    """Return uint8 RGB images as what the network takes, (B, C, H, W).
+    """Return the network's inputs (B, C, H, W) for RGB images with levels of 0 to 255.
 
-    "rgb" are normalised pixels. "contrast" are ten maps that say how a pixel differs from its picture: its colour
-    against the picture's mean colour (3), its distance to the colours of the four borders, the smallest first, and to
-    those of the whole picture (5, Mahalanobis), and how far it lies from the middle (2). Mirroring a picture mirrors
-    them and nothing else.
+    "rgb" are normalised pixels. "contrast" are ten maps of differences between a pixel and its image:
+    - colour minus the mean colour of the image (3);
+    - Mahalanobis distances to the colours of the four borders in ascending order, and to those of the image (5);
+    - squared distances from the middle (2).
+    The maps of a mirrored image are the mirrored maps.
     """
     pixels = images_BHWC.permute(0, 3, 1, 2).float().div(255)
     if inputs == "rgb":
@@ -171,7 +171,7 @@ def encode(images_BHWC: Tensor, inputs: Inputs) -> Tensor:
 
 
 def _ascending(values_B4N: Tensor) -> Tensor:
-    """Return four values sorted by exchanges: torch.sort of a short dimension costs more than the network's stem."""
+    """Return four values in ascending order, by exchanges: torch.sort of a short dimension costs more than the stem."""
     rows = list(values_B4N.unbind(1))
     for low, high in ((0, 1), (2, 3), (0, 2), (1, 3), (1, 2)):
         rows[low], rows[high] = torch.minimum(rows[low], rows[high]), torch.maximum(rows[low], rows[high])
@@ -179,8 +179,8 @@ def _ascending(values_B4N: Tensor) -> Tensor:
 
 
 def _mahalanobis(colour_B3N: Tensor, groups: Sequence[Tensor]) -> Tensor:
-    """Return the distance (B, groups, N) of colours to the mean of each group (B, 3, M), in its standard deviations."""
-    # (c - m)' P (c - m) as one product with the monomials of c: 3 x 3 products for every pixel are slow.
+    """Return the Mahalanobis distance (B, groups, N) of colours to each group of colours (B, 3, M)."""
+    # (c - m)' P (c - m) is computed as one product with the monomials of c: 3 x 3 products for each pixel are slow.
     products = (colour_B3N[:, :, None] * colour_B3N[:, None]).flatten(1, 2)
     monomials = torch.cat([products, colour_B3N, torch.ones_like(colour_B3N[:, :1])], dim=1)
     rows = []
@@ -196,22 +196,23 @@ def _mahalanobis(colour_B3N: Tensor, groups: Sequence[Tensor]) -> Tensor:
 
 
 def memory_format(device: torch.device) -> torch.memory_format:
-    """Return how maps lie in memory on a device.
+    """Return the memory format of maps on a device: channels last on a GPU, contiguous on a CPU.
 
-    Channels last on a GPU. On a CPU that gains nothing here, and torch 2.15 crashes in the gradient of a strided 1 x 1
-    convolution from 8 to 16 channels.
+    Channels last is not faster on a CPU here, and torch 2.15 crashes in the gradient of a strided 1 x 1 convolution
+    from 8 to 16 channels.
     """
     return torch.channels_last if device.type == "cuda" else torch.contiguous_format
 
 
 def load_weights(network: SaliencyNetwork, weights: dict[str, Tensor]) -> int:
-    """Take over every tensor of a state dict that has a place and the shape of it, and return how many those are.
+    """Load every tensor of a state dict whose name and shape fit the network, and return their number.
 
-    Understands the DRN's own names (`layer3.0.conv1.weight`), those of its segmentation model (`base.3.0...`), both
-    with or without `module.`, and the names of ResNets, whose four levels are the DRN's levels 3 to 6.
+    The names may be those of the DRN (`layer3.0.conv1.weight`) or of its segmentation model (`base.3.0...`), with or
+    without `module.`, or those of a ResNet, whose four levels are the DRN's levels 3 to 6. The classifier is not
+    loaded.
 
     Raises:
-        ValueError: If no tensor fits.
+        ValueError: If no weight of a convolution fits.
     """
     own = network.state_dict()
     resnet = "conv1.weight" in weights and "layer1.0.conv1.weight" in weights
@@ -221,7 +222,7 @@ def load_weights(network: SaliencyNetwork, weights: dict[str, Tensor]) -> int:
         if place in own and own[place].shape == tensor.shape and not place.startswith(("seg.", "up.")):
             taken[place] = tensor
     if not any(tensor.ndim == 4 for tensor in taken.values()):
-        raise ValueError(f"none of the {len(weights)} tensors fits the network (first names: {_first(weights)})")
+        raise ValueError(f"none of the {len(weights)} tensors fits the network (first names: {list(weights)[:3]})")
     network.load_state_dict({**own, **taken})
     return len(taken)
 
@@ -235,7 +236,3 @@ def _own_name(name: str, resnet: bool) -> str:
         level = head.removeprefix("layer")
         return f"layer{int(level) + 2}.{rest}" if head.startswith("layer") and level in "1234" else ""
     return name
-
-
-def _first(weights: dict[str, Tensor]) -> Sequence[str]:
-    return list(weights)[:3]

@@ -1,7 +1,8 @@
-"""Salient regions of every k-th frame of every usable video, as run lengths in a table per shard.
+"""Salient regions of every k-th frame of each usable video, written as run lengths in a table per shard.
 
-PreViTS section 3.2: a saliency map chooses the object; SORT needs one on every key frame to follow it (`tubes.py`).
-Knows which maps there are and where they are written, never how a map is computed.
+PreViTS section 3.2: a saliency map selects the object, and SORT needs one on every key frame to follow it
+(`tracking/tracker.py`). This file selects the method and writes the table (`corpus/region_table.py`). Other files
+compute the maps.
 """
 
 import functools
@@ -21,19 +22,20 @@ from previts.processes.progress import progress
 from previts.saliency.priors import mean_agreement, prior_map, prior_maps
 from previts.storage import files, tables
 
-FRAMES_AT_ONCE = 240  # decoded frames held in memory: a multiple of the GOP, so that no GOP is decoded twice
+FRAMES_AT_ONCE = 240  # decoded frames in memory; a multiple of the GOP, so that no GOP is decoded twice
 
 Images = npt.NDArray[np.uint8]
 Maps = npt.NDArray[np.float32]
-# Images (T, H, W, 3) to saliency (T, H, W) in [0, 1].
+# From images (T, H, W, 3) to saliency (T, H, W) in [0, 1].
 Predictor = Callable[[Images], Maps]
 
 
 def load_predictor(model_uri: str, config: SaliencyConfig) -> Predictor:
-    """Return the function from images to saliency maps that a configuration means, with a model of `fit_saliency`.
+    """Return a function from images to saliency maps by the configured method, with a model of `fit_saliency`.
 
     Raises:
         InputError: If the model cannot be read.
+        ValueError: If the method has regions but no maps.
     """
     match config.method:
         case "rbd" | "mc" | "dsr" | "hs":
@@ -44,11 +46,11 @@ def load_predictor(model_uri: str, config: SaliencyConfig) -> Predictor:
 
             return load_network_predictor(model_uri, config.crf)
         case "supervised" | "none":
-            raise ValueError(f"saliency.method={config.method} makes no saliency map; see `load_finder`")
+            raise ValueError(f"saliency.method={config.method} has no saliency maps; use `load_finder`")
 
 
 def load_finder(model_uri: str, config: SaliencyConfig) -> Callable[[Images], list[list[Mask]]]:
-    """Return the function from images to the masks (H, W) of the salient regions of each."""
+    """Return a function from images (T, H, W, 3) to the masks (H, W) of the salient regions of each image."""
     if config.method == "supervised":
         from previts.saliency.supervised import load_detector
 
@@ -70,27 +72,27 @@ def predict_shard(
     target_uri: str,
     run: workers.Run = workers.in_order,
 ) -> dict[str, int]:
-    """Write the salient regions of every k-th frame of every usable video of a shard.
+    """Write the salient regions of every k-th frame of each usable video of a shard.
 
     Args:
         videos_uri: The folder of all shards.
         model_uri: The folder of the saliency model.
         shard: Number of the shard.
-        config: What is salient, and on which frames.
-        target_uri: Where the table goes.
-        run: Processes that share the videos.
+        config: Method, threshold and interval of key frames.
+        target_uri: Folder to write the table to.
+        run: Worker processes that share the videos.
 
     Returns:
-        Counts: videos, key_frames, and salient_frames, the key frames with any salient pixel.
+        Counts: videos; key_frames; salient_frames, the key frames with at least one salient pixel.
 
     Raises:
-        InputError: If a video cannot be decoded any more, or the model cannot be read.
+        InputError: If a stored video cannot be decoded, or the model cannot be read.
     """
     usable = [video for video in video_table.read_shard(videos_uri, shard) if video.status == "ok"]
     tasks = [(videos_uri, model_uri, video, config) for video in usable]
     rows: list[SaliencyRecord] = []
-    # Workers share a machine by videos. On 200 x 200 matrices threads of BLAS only wait for each other: on a busy
-    # machine they made a map four times as dear.
+    # The workers already use all cores, one video each. On 200 x 200 matrices, threads of BLAS mostly wait for each
+    # other: on a busy machine they made a map four times as expensive.
     with threadpool_limits(limits=1, user_api="blas"):
         for found in progress(run(_video_rows, tasks), f"saliency, shard {shard}", unit="video", total=len(tasks)):
             rows.extend(found)
@@ -98,7 +100,7 @@ def predict_shard(
     return {"videos": len(usable), "key_frames": len(rows), "salient_frames": sum(bool(row.regions) for row in rows)}
 
 
-# A worker loads a network once for all its videos.
+# A worker process loads a network once for all its videos.
 _loaded = functools.lru_cache(maxsize=1)(load_finder)
 
 
@@ -111,9 +113,9 @@ def _video_rows(task: tuple[str, str, video_table.VideoRecord, SaliencyConfig]) 
     rows = []
     for key_frames, images_THWC in _key_frames(videos_uri, video, config.every):
         for frame, image, masks in zip(key_frames, images_THWC, find(images_THWC), strict=True):
-            alike = mean_agreement(prior_maps(image, PRIORS)) if config.agreement and frame == 0 else None
+            agreement = mean_agreement(prior_maps(image, PRIORS)) if config.agreement and frame == 0 else None
             regions = [encode_rle(mask) for mask in masks]
-            rows.append(SaliencyRecord(video.video_id, frame, video.height, video.width, regions, alike))
+            rows.append(SaliencyRecord(video.video_id, frame, video.height, video.width, regions, agreement))
     return rows
 
 

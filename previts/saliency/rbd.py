@@ -1,7 +1,7 @@
-"""RBD: saliency from how little of a region's neighbourhood lies on the image border.
+"""RBD: Robust Background Detection (Zhu et al. 2014), a saliency prior from the connectivity to the image border.
 
-Zhu et al., "Saliency Optimization from Robust Background Detection" (2014). Pure arrays: no I/O, no randomness, no
-learning.
+The paper is "Saliency Optimization from Robust Background Detection". A region whose soft neighbourhood has a large
+part on the image border is background. Pure functions of arrays: no I/O, no randomness, no learning.
 
 Shape suffixes: N superpixels (nodes), 2 position.
 """
@@ -14,12 +14,12 @@ from previts.saliency.superpixels import Array, Bools, Regions, gaussian, pairwi
 
 POSITION_SIGMA = 0.4
 BACKGROUND_WEIGHT = 5.0
-CERTAIN_BACKGROUND = 1000.0  # weight where the border connectivity is above 3
+CERTAIN_BACKGROUND = 1000.0  # weight if the border connectivity is above 3
 ADJACENCY_WEIGHT = 0.1
 
 
 def region_saliency(regions: Regions) -> Array:
-    """Return the optimised saliency of each superpixel, scaled to [0, 1]; all 0 where there is no contrast."""
+    """Return the optimised saliency of each superpixel, scaled to [0, 1]; all 0 if there is no contrast."""
     count = len(regions.lab)
     if count < 2:
         return np.zeros(count)
@@ -40,10 +40,10 @@ def region_saliency(regions: Regions) -> Array:
 
 
 def adaptive_scales(colour_NN: Array, adjacent_NN: Bools, ring_NN: Bools) -> tuple[float, float, float]:
-    """Return the colour difference to forgive along a path, the scale of a geodesic and that of a neighbour's colour.
+    """Return the colour difference that a path does not count, the sigma of geodesics and that of neighbours' colours.
 
-    From m1 and m2, the mean smallest distance to a neighbour and within two rings, and `top`, the mean of the largest
-    1 % of neighbour distances: m2; m1 x 3 and top / 10 within [5, 10]; the least of 3 m1, top / 5 and 20.
+    m1 is the mean smallest colour distance to a neighbour, m2 the same within two rings, and `top` the mean of the
+    largest 1 % of neighbour distances. The results are m2, max(5, min(10, 3 m1, top / 10)) and min(3 m1, top / 5, 20).
     """
     others_NN = ~np.eye(len(colour_NN), dtype=np.bool_)
     nearest = [np.where(near & others_NN, colour_NN, np.inf).min(axis=1).mean() for near in (adjacent_NN, ring_NN)]
@@ -55,7 +55,7 @@ def adaptive_scales(colour_NN: Array, adjacent_NN: Bools, ring_NN: Bools) -> tup
 
 def geodesic_distance(colour_NN: Array, linked_NN: Bools, clip: float) -> Array:
     """Return the lengths (N, N) of shortest paths over links that cost max(0, colour distance - clip)."""
-    # Floyd-Warshall with whole matrices at once: on 200 dense nodes twice as fast as scipy's Dijkstra.
+    # Floyd-Warshall on whole matrices: twice as fast as scipy's Dijkstra on 200 dense nodes.
     length_NN = np.where(linked_NN, np.maximum(colour_NN - clip, 0), np.inf).astype(np.float32)
     through_NN = np.empty_like(length_NN)
     for node in range(len(length_NN)):
@@ -65,13 +65,13 @@ def geodesic_distance(colour_NN: Array, linked_NN: Bools, clip: float) -> Array:
 
 
 def border_connectivity(geodesic_NN: Array, border_N: Bools, sigma: float) -> Array:
-    """Return how much of a superpixel's soft region lies on the image border, over the root of its area."""
+    """Return the length of each superpixel's soft region on the image border, divided by the root of its area."""
     weight_NN = gaussian(geodesic_NN, sigma)
     return np.asarray(weight_NN[:, border_N].sum(axis=1) / np.sqrt(weight_NN.sum(axis=1)))
 
 
 def background_contrast(colour_NN: Array, position_N2: Array, background_N: Array) -> Array:
-    """Return the contrast to likely background nearby, scaled to [0, 1], with the lower class of Otsu set to 0."""
+    """Return the contrast to likely background nearby, scaled to [0, 1]; the lower class of Otsu's threshold is 0."""
     contrast_N = scale((colour_NN * gaussian(pairwise_distance(position_N2), POSITION_SIGMA)) @ background_N)
     levels = np.round(contrast_N * 255).astype(np.uint8)
     threshold, _ = cv2.threshold(levels, 0, 255, cv2.THRESH_BINARY | cv2.THRESH_OTSU)
@@ -79,9 +79,9 @@ def background_contrast(colour_NN: Array, position_N2: Array, background_N: Arra
 
 
 def optimise(smooth_NN: Array, background_N: Array, foreground_N: Array) -> Array:
-    """Return the values that are near 0 on background, near 1 on foreground and smooth: a linear system.
+    """Return smooth values that are near 0 on background and near 1 on foreground.
 
-    (D - W + 5 diag(background) + diag(foreground)) s = foreground, D the row sums of W.
+    Solves (D - W + 5 diag(background) + diag(foreground)) s = foreground, where D are the row sums of W = `smooth_NN`.
     """
     system_NN = -smooth_NN
     data_N = BACKGROUND_WEIGHT * background_N + foreground_N

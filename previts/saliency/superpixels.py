@@ -1,7 +1,7 @@
-"""Superpixels of an image, and the small arithmetic of graphs over them that the handcrafted priors share.
+"""Superpixels of an image, and functions of region graphs that the handcrafted priors share.
 
-What happens to a frame before any prior sees it: artificial bars go, it is shrunk, turned to Lab and cut by SLIC
-(Achanta et al. 2012). Pure arrays: no I/O, no randomness, no learning.
+This file prepares an image for the priors: it removes artificial bars, shrinks the image, converts it to Lab and
+segments it by SLIC (Achanta et al. 2012). Pure functions of arrays: no I/O, no randomness, no learning.
 
 Shape suffixes: H W pixels, C channels, N superpixels (nodes), D features, 2 position, 3 Lab.
 """
@@ -20,31 +20,31 @@ Bools = npt.NDArray[np.bool_]
 Labels = npt.NDArray[np.int32]
 Image = npt.NDArray[np.uint8]
 
-# Paper: RBD takes one superpixel per 600 pixels of photographs of about 400 x 300, MC takes 250. Here their number is
-# fixed to what the first makes, and larger images are shrunk first: saliency is as good, costs half, and does not
-# depend on resolution.
+# Paper: RBD takes one superpixel per 600 pixels of photographs of about 400 x 300, MC takes 250. Here both take the
+# number that RBD's rule gives, and larger images are shrunk first. The maps are as good, cost half, and do not depend
+# on the resolution.
 SUPERPIXELS = 200
 WORKING_AREA = 30_000  # pixels
-LEAST_SIDE = 4  # pixels: superpixels of tiny images are not made smaller than this
+LEAST_SIDE = 4  # pixels; the side of superpixels in tiny images
 BORDER = 8 / np.sqrt(600)  # 8 pixels, in sides of a superpixel
 COMPACTNESS = 20.0
-ITERATIONS = 4  # Paper: 10; the maps are as good and SLIC costs half
+ITERATIONS = 4  # Paper: 10. The maps are as good and SLIC costs half
 
-FRAME_SHARE = 0.4  # of the image side: wider bars are part of the picture
-FRAME_TOLERANCE = 12  # levels: how even a bar of an encoded video is
-FRAME_BLUR = 2  # pixels between a bar and the picture
+FRAME_SHARE = 0.4  # of the image side; wider bars are part of the scene
+FRAME_TOLERANCE = 12  # levels by which pixels of a bar differ in an encoded video
+FRAME_BLUR = 2  # pixels between a bar and the scene
 
 
 @dataclass(frozen=True)
 class Regions:
-    """Superpixels of an image: labels, means, and who touches whom.
+    """Superpixels of an image: labels, means and adjacency.
 
     Attributes:
-        labels: (height, width), the superpixel of each pixel, 0 to N - 1.
+        labels: (height, width), superpixel of each pixel, 0 to N - 1.
         lab: (N, 3), mean colour, L in [0, 100].
         position: (N, 2), mean row and column, divided by height and width.
         adjacent: (N, N), whether two superpixels touch (8-connected); True on the diagonal.
-        border: (N,), whether a superpixel lies at the image border.
+        border: (N,), whether a superpixel is at the image border.
     """
 
     labels: Labels
@@ -55,7 +55,7 @@ class Regions:
 
 
 def shrink(image_HWC: Image) -> Image:
-    """Return an image of at most WORKING_AREA pixels; small ones as they are."""
+    """Return an image of at most WORKING_AREA pixels; smaller images are returned unchanged."""
     height, width = image_HWC.shape[:2]
     factor = np.sqrt(WORKING_AREA / (height * width))
     if factor >= 1:
@@ -64,11 +64,11 @@ def shrink(image_HWC: Image) -> Image:
     return np.asarray(cv2.resize(image_HWC, size, interpolation=cv2.INTER_AREA), dtype=np.uint8)
 
 
-def picture(image_HWC: Image) -> tuple[slice, slice]:
-    """Return the rows and columns inside of artificial bars (letter box, drawn frame).
+def inside_bars(image_HWC: Image) -> tuple[slice, slice]:
+    """Return the rows and columns inside of artificial bars (letterbox, drawn frame).
 
-    A bar is an even strip along a side that ends in a straight line. One bar alone is taken for a part of the picture,
-    such as a clear sky over a roof.
+    A bar is an even strip along a side that ends in a straight line. A single bar counts as part of the scene: it may
+    be a clear sky above a roof.
     """
     height, width = image_HWC.shape[:2]
     top, bottom = (_bar(lines) for lines in (image_HWC, image_HWC[::-1]))
@@ -84,7 +84,7 @@ def _bar(lines_NMC: Image) -> int:
     if limit < 1:
         return 0
     colour_C = np.median(lines_NMC[0], axis=0)
-    # Pictures without bars are told by their first lines; only the others are read further in.
+    # The loop ends at the first lines of an image without bars. Further lines are read only in images with bars.
     for count in range(limit + 1):
         if _like(lines_NMC[count], colour_C) < 0.95:
             break
@@ -105,7 +105,7 @@ def to_lab(image_HWC: Image) -> Single:
 
 
 def superpixels(lab_HW3: Single) -> Regions:
-    """Return the superpixels of a Lab image that RBD and MC share, about 200 where there is room for them."""
+    """Return the superpixels of a Lab image that RBD and MC share: about 200, fewer in tiny images."""
     height, width = lab_HW3.shape[:2]
     labels_HW = segment(lab_HW3, SUPERPIXELS, COMPACTNESS, ITERATIONS)
     return describe_regions(lab_HW3, labels_HW, max(1, round(BORDER * superpixel_side(height, width, SUPERPIXELS))))
@@ -117,7 +117,7 @@ def superpixel_side(height: int, width: int, count: int) -> int:
 
 
 def segment(lab_HW3: Single, count: int, compactness: float, iterations: int) -> Labels:
-    """Return SLIC labels (height, width), 0 to about `count` - 1; squares where the image is too narrow for SLIC."""
+    """Return SLIC labels (height, width), 0 to about `count` - 1; an image too narrow for SLIC is cut into squares."""
     height, width = lab_HW3.shape[:2]
     side = superpixel_side(height, width, count)
     if min(height, width) < 2 * side:
@@ -136,7 +136,7 @@ def _blocks(height: int, width: int, side: int) -> Labels:
 
 
 def describe_regions(lab_HW3: Single, labels_HW: Labels, border: int) -> Regions:
-    """Return the means and neighbours of labelled regions; those within `border` pixels of the edge are the border."""
+    """Return the means and the adjacency of labelled regions; a region within `border` pixels of the edge is border."""
     count = int(labels_HW.max()) + 1
     adjacent_NN = np.eye(count, dtype=np.bool_)
     for one, other in (
@@ -180,7 +180,7 @@ def pairwise_distance(values_ND: Array) -> Array:
 
 def gaussian(distance: Array, sigma: float) -> Array:
     """Return exp(-d^2 / 2 sigma^2), 0 beyond 3 sigma."""
-    # A picture of few flat colours has sigma 0: only equal colours are alike then.
+    # An image of few flat colours has sigma 0. Then only equal colours have a weight above 0.
     sigma = max(sigma, 1e-6)
     return np.where(distance > 3 * sigma, 0, np.exp(-((np.minimum(distance, 3 * sigma) / sigma) ** 2) / 2))
 

@@ -1,7 +1,7 @@
-"""Objects of a detector that was trained with labels, in place of saliency: Mask R-CNN of torchvision.
+"""Masks of a detector that was trained with labels (torchvision's Mask R-CNN), in place of saliency.
 
-PreViTS table 6d asks what supervised masks would give. Weights are handed in, never fetched; nothing is trained. What
-class an object is of does not matter: the tube follows the largest one.
+PreViTS table 6d compares tubes from supervised masks. The user gives the weights. Nothing is downloaded, and nothing is
+trained. Classes are ignored: the tube follows the largest object.
 """
 
 import io
@@ -14,28 +14,30 @@ from torchvision.models.detection import MaskRCNN, maskrcnn_resnet50_fpn
 
 from previts.errors import InputError
 from previts.media.masks import Mask
-from previts.saliency.fit import DETECTOR, Weights
+from previts.saliency.weights import Weights
 from previts.storage import files
 from previts.storage.tensors import DAMAGED, reason
 
-MASK_THRESHOLD = 0.5  # of a pixel's probability, as Mask R-CNN is evaluated
+DETECTOR = "detector.pt"  # the state dict
+MASK_THRESHOLD = 0.5  # of a pixel's probability, as in the evaluation of Mask R-CNN
 
-_CLASSES = "roi_heads.box_predictor.cls_score.weight"  # one row a class, the background among them
+_CLASSES = "roi_heads.box_predictor.cls_score.weight"  # one row per class, including the background
 _COUNTS = "num_batches_tracked"
 
 
 def write_detector(weights: Weights, target_uri: str) -> None:
-    """Write a detector to a folder, once it is sure that its tensors are a Mask R-CNN.
+    """Write a detector to a folder, after a check that its tensors are those of a Mask R-CNN.
 
     Raises:
-        InputError: If tensors of torchvision's maskrcnn_resnet50_fpn are missing or of another shape, or others there.
+        InputError: If tensors of torchvision's maskrcnn_resnet50_fpn are missing or have another shape, or if there are
+            other tensors.
     """
     try:
         build_detector(weights.tensors, min_score=0.0)
     except ValueError as error:
         raise InputError(
-            f"fit.weights does not hold torchvision's maskrcnn_resnet50_fpn: {error}; "
-            "give the state dict of one, with any number of classes"
+            f"fit.weights is not a state dict of torchvision's maskrcnn_resnet50_fpn: {error}; "
+            "give one, with any number of classes"
         ) from None
     buffer = io.BytesIO()
     torch.save(weights.tensors, buffer)
@@ -43,7 +45,7 @@ def write_detector(weights: Weights, target_uri: str) -> None:
 
 
 def load_detector(model_uri: str, min_score: float) -> Callable[[npt.NDArray[np.uint8]], list[list[Mask]]]:
-    """Return the function from images (T, H, W, 3) to the masks (H, W) of the objects in each, surest first.
+    """Return a function from images (T, H, W, 3) to the masks (H, W) of the objects in each, highest score first.
 
     Args:
         model_uri: Folder of `write_detector`.
@@ -66,7 +68,7 @@ def load_detector(model_uri: str, min_score: float) -> Callable[[npt.NDArray[np.
     @torch.inference_mode()
     def find(images_THWC: npt.NDArray[np.uint8]) -> list[list[Mask]]:
         found = []
-        for image in images_THWC:  # one by one: a hundred masks of the frame's size are enough for the memory
+        for image in images_THWC:  # one at a time: an image can have a hundred masks of its size in memory
             pixels_CHW = torch.from_numpy(image).to(device).permute(2, 0, 1) / 255
             masks_N1HW = detector([pixels_CHW])[0]["masks"]
             masks_NHW = (masks_N1HW[:, 0] > MASK_THRESHOLD).cpu().numpy()
@@ -77,18 +79,18 @@ def load_detector(model_uri: str, min_score: float) -> Callable[[npt.NDArray[np.
 
 
 def build_detector(tensors: dict[str, torch.Tensor], min_score: float) -> MaskRCNN:
-    """Return the detector of a state dict in eval mode, with as many classes as its box predictor tells apart.
+    """Return the detector of a state dict in eval mode, with the number of classes of its box predictor.
 
     Raises:
         ValueError: If the tensors do not fit.
     """
     if _CLASSES not in tensors or not tensors[_CLASSES].ndim:
-        raise ValueError(f"there is no {_CLASSES!r} among {len(tensors)} tensors such as {sorted(tensors)[:3]}")
+        raise ValueError(f"no {_CLASSES!r} among {len(tensors)} tensors (such as {sorted(tensors)[:3]})")
     detector = maskrcnn_resnet50_fpn(
         weights=None,
         weights_backbone=None,
         num_classes=len(tensors[_CLASSES]),
-        # The detector keeps scores above this one, ours are from min_score on.
+        # The detector keeps scores above its threshold; `min_score` itself must be kept too.
         box_score_thresh=float(np.nextafter(np.float32(min_score), np.float32(-1))),
     )
     try:
@@ -99,10 +101,10 @@ def build_detector(tensors: dict[str, torch.Tensor], min_score: float) -> MaskRC
     if missing or unknown:
         raise ValueError(
             f"{len(missing)} tensors are missing (such as {missing[:3]}), "
-            f"{len(unknown)} have no place in it (such as {unknown[:3]})"
+            f"{len(unknown)} are unknown (such as {unknown[:3]})"
         )
     if not any(name.endswith(_COUNTS) for name in tensors):
-        # Batch norm was frozen, as in the weights that torchvision offers; it runs those without an epsilon.
+        # Batch norm was frozen, as in torchvision's published weights. torchvision runs these with an epsilon of 0.
         for module in detector.modules():
             if isinstance(module, torch.nn.BatchNorm2d):
                 module.eps = 0.0

@@ -1,9 +1,9 @@
-"""Deep-USPS: a saliency network learned from handcrafted maps alone.
+"""Deep-USPS: Deep Unsupervised Saliency Prediction with Self-supervision (Nguyen et al. 2019), trained on prior maps.
 
-PreViTS section 3.2; Nguyen et al., "DeepUSPS: Deep Robust Unsupervised Saliency Prediction With Self-Supervision"
-(2019). For each handcrafted prior a network is trained on the prior's maps, in rounds; the moving average of its
-predictions over the epochs, refined by a CRF, is the next round's target. Then one network learns from all of them.
-Arrays in, weights out; where they are kept between rounds is the caller's affair.
+PreViTS section 3.2; the paper is "DeepUSPS: Deep Robust Unsupervised Saliency Prediction With Self-Supervision". For
+each handcrafted prior, a network is trained in rounds, first on the prior's maps. The moving average of its predictions
+over the epochs, refined by a CRF, is the target of the next round. Then one network is trained on the maps of all
+priors. Functions of arrays and networks; `fit.py` stores states between rounds.
 
 Shape suffixes: N images of the corpus, B images of a batch, P priors, S side of the squashed images, H W pixels.
 """
@@ -25,10 +25,10 @@ from previts.saliency import crf
 from previts.saliency.network import SaliencyNetwork, encode, load_weights, memory_format
 
 Levels = npt.NDArray[np.uint8]  # maps in [0, 1] as 0 to 255
-# Numbers of images (B) and what was said of them (B, S, S) to refined maps (B, S, S).
+# From numbers of images (B) and their predicted maps (B, S, S) to refined maps (B, S, S).
 Refine = Callable[[npt.NDArray[np.int64], npt.NDArray[np.float32]], npt.NDArray[np.float32]]
 
-# Which pixels of a handcrafted map are taken as salient in the first round; Deep-USPS found them on its pictures.
+# Pixels of a handcrafted map above this are salient in the first round. Deep-USPS chose the values on its images.
 FIRST_THRESHOLDS = {"rbd": 0.25, "mc": 0.31, "dsr": 0.23, "hs": 0.36}
 THRESHOLD = 0.5  # of averaged predictions
 POLY_POWER = 0.9
@@ -36,16 +36,16 @@ EPSILON = 1e-5
 
 
 def f_measure_loss(saliency_BHW: Tensor, target_BHW: Tensor, threshold: float, beta2: float) -> Tensor:
-    """Return 1 - F of a soft prediction against a thresholded target, the mean over the images.
+    """Return the mean over images of 1 - F of a soft prediction against a thresholded target.
 
-    Pixels on which the prediction is already on the target's side of the threshold by more than the target itself count
-    as decided, and pass no gradient.
+    A pixel counts as correct and passes no gradient if its prediction is farther on the target's side of the threshold
+    than the target itself.
 
     Args:
         saliency_BHW: Prediction in [0, 1].
-        target_BHW: Map in [0, 1] that says what is salient: more than the threshold.
-        threshold: Where the target is cut.
-        beta2: Weight of precision against recall; above 1 recall counts more.
+        target_BHW: Map in [0, 1]; pixels above the threshold are salient.
+        threshold: Of the target.
+        beta2: beta^2 of the F-measure; above 1, recall has more weight than precision.
 
     Raises:
         ValueError: If the shapes differ.
@@ -56,17 +56,17 @@ def f_measure_loss(saliency_BHW: Tensor, target_BHW: Tensor, threshold: float, b
     saliency_BHW = saliency_BHW.masked_fill(salient_BHW & (saliency_BHW > target_BHW), 1.0)
     saliency_BHW = saliency_BHW.masked_fill((target_BHW < threshold) & (saliency_BHW < target_BHW), 0.0)
     truth_BHW = salient_BHW.to(saliency_BHW.dtype)
-    hits_B, said_B, true_B = (x.sum(dim=(1, 2)) for x in (saliency_BHW * truth_BHW, saliency_BHW, truth_BHW))
-    precision_B, recall_B = hits_B / (said_B + EPSILON), hits_B / (true_B + EPSILON)
+    hits_B, found_B, true_B = (x.sum(dim=(1, 2)) for x in (saliency_BHW * truth_BHW, saliency_BHW, truth_BHW))
+    precision_B, recall_B = hits_B / (found_B + EPSILON), hits_B / (true_B + EPSILON)
     f_B = (1 + beta2) * precision_B * recall_B / (beta2 * precision_B + recall_B + EPSILON)
     return (1 - f_B).mean()
 
 
 class History:
-    """The moving average of the predictions for every image: m <- momentum m + (1 - momentum) p, once an epoch."""
+    """Moving average of the predictions for each image: m <- momentum m + (1 - momentum) p, once per epoch."""
 
-    # Paper: the average starts at 0 and stays a little low, by momentum ^ epochs (1e-4 after 25). Here it is divided by
-    # what that leaves out, so that few epochs give no other threshold than many.
+    # Paper: the average starts at 0, so it is too low by the factor 1 - momentum ^ epochs (1e-4 too low after 25). Here
+    # it is divided by this factor, so that the threshold means the same after few epochs as after many.
 
     def __init__(self, count: int, side: int, momentum: float, refine: Refine | None = None) -> None:
         self.sum_NSS = np.zeros((count, side, side), dtype=np.float16)
@@ -75,7 +75,7 @@ class History:
         self.epochs_N = np.zeros(count, dtype=np.int64)
 
     def add(self, numbers: npt.NDArray[np.int64], saliency_BSS: npt.NDArray[np.float32]) -> None:
-        """Take in the predictions for some images, refined before if a function for that was given."""
+        """Add the predictions for some images; `refine` is applied to them first, if it was given."""
         if self.refine is not None:
             saliency_BSS = self.refine(numbers, saliency_BSS)
         self.sum_NSS[numbers] = self.momentum * self.sum_NSS[numbers] + (1 - self.momentum) * saliency_BSS
@@ -94,22 +94,22 @@ def to_levels(saliency: npt.NDArray[np.float32]) -> Levels:
 
 
 def squash(image: npt.NDArray[np.uint8], side: int) -> npt.NDArray[np.uint8]:
-    """Return an image or map of any shape as a square."""
+    """Return an image or map resized to a square."""
     return resize(image, side, side)
 
 
 def resize(image: npt.NDArray[np.uint8], rows: int, columns: int) -> npt.NDArray[np.uint8]:
-    """Return an image or map in another shape, by the means of areas where it shrinks."""
+    """Return an image or map in another shape: area means if it shrinks in both directions, else bilinear."""
     shrinks = image.shape[0] >= rows and image.shape[1] >= columns
     resized = cv2.resize(image, (columns, rows), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
     return np.asarray(resized, dtype=np.uint8)
 
 
 def build_network(config: FitConfig, weights: Mapping[str, Tensor] | None) -> SaliencyNetwork:
-    """Return the network that every training begins with: from the seed, or from given weights as far as they fit.
+    """Return the initial network of a training: random by the seed, then loaded with the given weights that fit.
 
     Raises:
-        ValueError: If no tensor of the weights fits.
+        ValueError: If no weight of a convolution fits.
     """
     with torch.random.fork_rng():
         torch.manual_seed(config.seed)
@@ -120,19 +120,19 @@ def build_network(config: FitConfig, weights: Mapping[str, Tensor] | None) -> Sa
 
 
 class Training:
-    """One training of a network: Adam, with a rate that falls as a polynomial over the epochs.
+    """Training of one network by Adam, with polynomial decay of the learning rate over the epochs.
 
-    # Paper: the last, smaller batch of an epoch is trained on too, so that every image has a history.
+    # Paper: here the last, smaller batch of an epoch is used too, so that each image has a history.
 
     Args:
-        network: With its initial weights; trained in place.
+        network: Network with initial weights; trained in place.
         config: Settings.
-        device: Where to train.
-        epochs: Planned number.
-        lr: Rate of the first epoch.
-        beta2: Of the loss.
-        threshold: Of the targets.
-        salt: Tells this training's random numbers from those of another.
+        device: Device to train on.
+        epochs: Number of epochs.
+        lr: Learning rate of the first epoch.
+        beta2: beta^2 of the loss.
+        threshold: Threshold of the targets.
+        salt: Numbers that separate the random numbers of this training from those of other trainings.
     """
 
     def __init__(
@@ -156,7 +156,7 @@ class Training:
         self.optimiser = torch.optim.Adam(learned, lr=lr)
 
     def state(self) -> dict[str, Any]:
-        """Return what `restore` needs to go on after the last epoch."""
+        """Return the state after the last epoch, for `restore`."""
         return {
             "epoch": self.epoch,
             "network": self.network.state_dict(),
@@ -164,7 +164,7 @@ class Training:
         }
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Go on from a state."""
+        """Continue from a state that `state` returned."""
         self.epoch = int(state["epoch"])
         self.network.load_state_dict(state["network"])
         self.optimiser.load_state_dict(state["optimiser"])
@@ -172,7 +172,7 @@ class Training:
     def run_epoch(
         self, images_NSS3: npt.NDArray[np.uint8], target_PNSS: Sequence[Levels], history: History | None = None
     ) -> float:
-        """Train on every image once and return the mean loss; a history takes in what the network said while learning.
+        """Train on each image once and return the mean loss; add the predictions of the training to the history.
 
         Raises:
             FloatingPointError: If the loss is not finite.
@@ -212,7 +212,7 @@ class Training:
 def round_training(
     number: int, prior: str, network: SaliencyNetwork, config: FitConfig, device: torch.device
 ) -> Training:
-    """Return the training on the maps of one prior; in round 0 these are the handcrafted ones."""
+    """Return the training on the maps of one prior; in round 0 these are its handcrafted maps."""
     return Training(
         network, config, device,
         epochs=config.round_epochs, lr=config.round_lr[number], beta2=config.round_beta2,
@@ -232,14 +232,14 @@ def fusion_training(network: SaliencyNetwork, config: FitConfig, device: torch.d
 def refine_round(
     training: Training, images_NSS3: npt.NDArray[np.uint8], target_NSS: Levels, what: str, run: workers.Run
 ) -> Levels:
-    """Train a network on the maps of one prior and return the average of what it said of each image while it learned.
+    """Train a network on the maps of one prior and return the moving average of its predictions during training.
 
     Args:
-        training: Of `round_training`, not yet begun.
-        images_NSS3: The frames, squashed.
-        target_NSS: What to learn from.
+        training: Training from `round_training` that has not started.
+        images_NSS3: Frames, resized to squares.
+        target_NSS: Maps to learn from.
         what: Name of the round, for the progress bar.
-        run: Processes for the CRF.
+        run: Worker processes for the CRF.
     """
     config = training.config
     refine = functools.partial(_refined, images_NSS3=images_NSS3, run=run)
@@ -271,7 +271,7 @@ def _refine_one(task: tuple[npt.NDArray[np.float32], npt.NDArray[np.uint8], floa
 
 
 def minibatches(order_N: npt.NDArray[np.int64], size: int) -> Iterator[npt.NDArray[np.int64]]:
-    """Yield runs of `size` numbers; a single one left over joins the last, for batch normalisation needs two."""
+    """Yield batches of `size` numbers; a single last one joins the batch before, as batch normalisation needs two."""
     starts = list(range(0, len(order_N), size))
     if len(starts) > 1 and len(order_N) - starts[-1] == 1:
         starts.pop()
@@ -280,9 +280,9 @@ def minibatches(order_N: npt.NDArray[np.int64], size: int) -> Iterator[npt.NDArr
 
 
 def recolour(images_BHWC: Tensor, probability: float, generator: np.random.Generator) -> Tensor:
-    """Return images with other colours, float in [0, 255]: channels exchanged, saturation, contrast and brightness.
+    """Return float images in [0, 255] with permuted channels and random saturation, contrast and brightness.
 
-    Which pixels differ from which stays as it was.
+    Pixels of one colour still have one colour, and pixels of different colours still differ.
     """
     count = len(images_BHWC)
     chosen_B = generator.random(count) < probability
@@ -299,6 +299,6 @@ def recolour(images_BHWC: Tensor, probability: float, generator: np.random.Gener
 
 
 def _flipped(maps_B: Tensor, flips_B: Tensor) -> Tensor:
-    """Return maps (B, H, W, ...) mirrored where `flips` says so."""
+    """Return maps (B, H, W, ...) of which those with `flips_B` are mirrored horizontally."""
     shaped = flips_B.view(-1, *[1] * (maps_B.ndim - 1))
     return torch.where(shaped, maps_B.flip(2), maps_B)

@@ -31,9 +31,9 @@ def fit_saliency(videos: str, root: str, profile: str = "paper", set: Sequence[s
     weights = None
     labels = "none: handcrafted maps, random start" if method == "deepusps" else "none: nothing is learned"
     if method in ("deepusps", "supervised") and config.weights:
-        from previts.saliency import fit
+        from previts.saliency.weights import read_weights
 
-        weights = fit.read_weights(config.weights)
+        weights = read_weights(config.weights)
         labels = weights.labels
         # With the kind of the labels: the same tensors can be stored with and without their history.
         decided["weights"] = [weights.sha256, labels.partition(":")[0]]

@@ -1,1 +1,1 @@
-"""The object followed: SORT, the choice of the target, tubes."""
+"""Tracking of the salient object of each video with SORT, which yields its tube (PreViTS section 3.2)."""

@@ -1,9 +1,11 @@
-"""SORT: Kalman-filtered boxes, associated with detections by the assignment of largest overlap.
+"""SORT: Simple Online and Realtime Tracking (Bewley et al. 2016), with Kalman filters of boxes and optimal assignment.
 
-PreViTS section 3.2 follows the salient object with SORT (Bewley et al. 2016). Here are the filter, the assignment and
-the life of tracks; which track is the object, and what a track's pixels are, is decided in `target.py`. Three things
-differ from the original tracker: nothing is withheld until a track is three frames old (min_hits = 0), a track that is
-not seen waits where it was last seen, and tracks may be told to claim their detections before others do.
+PreViTS section 3.2 follows the salient object with SORT. This file contains the filter, the assignment, and the start
+and end of tracks. `target.py` decides which track is the object and keeps its pixels. There are three differences from
+the original tracker:
+- a track is reported from its first frame (min_hits = 0), not after three frames;
+- a track that is not matched waits at its last matched position;
+- the caller can name tracks that are matched before the others.
 
 Shape suffixes: N tracks, M detections, 4 box xyxy in pixels.
 """
@@ -18,7 +20,7 @@ from scipy.optimize import linear_sum_assignment
 
 Array = npt.NDArray[np.float64]
 
-# State [cx, cy, s, r, vcx, vcy, vs]: centre, area, width / height (constant), and the velocities of the first three.
+# State [cx, cy, s, r, vcx, vcy, vs]: centre, area, width / height (constant), and velocities of centre and area.
 TRANSITION = np.eye(7) + np.eye(7, k=4)
 MEASUREMENT = np.eye(4, 7)
 MEASUREMENT_NOISE = np.diag([1.0, 1.0, 10.0, 10.0])
@@ -33,7 +35,7 @@ def box_to_measurement(box_4: Array) -> Array:
 
 
 def state_to_box(state_7: Array) -> Array:
-    """Return the box of a filter state: w = sqrt(s r), h = s / w. It may lie outside of the frame."""
+    """Return the box of a filter state: w = sqrt(s r), h = s / w. It may be outside of the frame."""
     width = np.sqrt(max(float(state_7[2] * state_7[3]), 1e-12))
     height = state_7[2] / width
     return np.array(
@@ -43,7 +45,7 @@ def state_to_box(state_7: Array) -> Array:
 
 
 def box_iou(one_N4: Array, other_M4: Array) -> Array:
-    """Return intersection over union of every pair of boxes, shape (N, M); 0 where both have no area."""
+    """Return the intersection over union of each pair of boxes, shape (N, M); 0 if both have no area."""
     top_left = np.maximum(one_N4[:, None, :2], other_M4[None, :, :2])
     bottom_right = np.minimum(one_N4[:, None, 2:], other_M4[None, :, 2:])
     shared = np.clip(bottom_right - top_left, 0, None).prod(axis=2)
@@ -53,9 +55,9 @@ def box_iou(one_N4: Array, other_M4: Array) -> Array:
 
 
 def assign(overlap_NM: Array, threshold: float) -> list[tuple[int, int]]:
-    """Return the pairs (track, detection) with the largest summed overlap, without those below `threshold`.
+    """Return the pairs (track, detection) with the largest sum of overlaps, without pairs below `threshold`.
 
-    As in SORT the threshold applies after the assignment, unless the pairs that reach it are one-to-one already.
+    As in SORT, the threshold is applied after the assignment, unless the pairs that reach it are one-to-one.
     """
     if 0 in overlap_NM.shape:
         return []
@@ -68,7 +70,7 @@ def assign(overlap_NM: Array, threshold: float) -> list[tuple[int, int]]:
 
 
 class Track:
-    """One object: its filter, and for how many steps it has not been seen."""
+    """Track of one object: its filter, and the number of steps since its last match."""
 
     def __init__(self, number: int, box_4: Array) -> None:
         self.number = number
@@ -78,7 +80,7 @@ class Track:
         self.filter.R, self.filter.Q = MEASUREMENT_NOISE, PROCESS_NOISE
         self.filter.P = INITIAL_COVARIANCE.copy()
         self.filter.x[:4, 0] = box_to_measurement(box_4)
-        self._seen = self.filter.x[:4].copy()
+        self._matched = self.filter.x[:4].copy()  # the state at the last match, without velocities
 
     @property
     def box_4(self) -> Array:
@@ -86,33 +88,33 @@ class Track:
         return state_to_box(self.filter.x[:, 0])
 
     def predict(self) -> Array:
-        """Move one step ahead and return the box expected there.
+        """Predict the next step and return its expected box.
 
-        SORT lets an unseen track drift on at its last velocity. Salient regions flicker, and their velocities with
-        them: on 35 real clips more objects were found again where they had been last seen.
+        SORT moves an unmatched track at its last velocity. Salient regions flicker, so their velocities are noisy. On
+        35 real videos more objects were matched again when the track waited at its last matched position.
         """
         if self.missed:
-            self.filter.x[:4] = self._seen
+            self.filter.x[:4] = self._matched
             self.filter.x[4:] = 0.0
-        if self.filter.x[2, 0] + self.filter.x[6, 0] <= 0:  # an area cannot shrink below nothing
+        if self.filter.x[2, 0] + self.filter.x[6, 0] <= 0:  # an area cannot become negative
             self.filter.x[6, 0] = 0.0
         self.filter.predict()
         self.missed += 1
         return self.box_4
 
     def update(self, box_4: Array) -> None:
-        """Correct the filter by the box that was seen in this step."""
+        """Correct the filter by the detected box of this step."""
         self.filter.update(box_to_measurement(box_4))
-        self._seen = self.filter.x[:4].copy()
+        self._matched = self.filter.x[:4].copy()
         self.missed = 0
 
 
 class Sort:
-    """The tracks of one video. Each step: `predict`, an overlap matrix of the caller's choice, `update`.
+    """Tracks of one video. In each step call `predict`, compute an overlap matrix, and call `update`.
 
     Args:
-        iou_threshold: The least overlap of a match.
-        max_age: Steps without a match that a track survives; one more ends it for good.
+        iou_threshold: Least overlap of a match.
+        max_age: Successive steps without a match after which a track still continues; one more ends it.
     """
 
     def __init__(self, iou_threshold: float, max_age: int) -> None:
@@ -122,21 +124,25 @@ class Sort:
         self._numbers = itertools.count()
 
     def predict(self) -> Array:
-        """Move every track one step ahead and return the expected boxes (N, 4) in the order of `tracks`."""
+        """Predict the next step of each track and return the expected boxes (N, 4) in the order of `tracks`."""
         return np.array([track.predict() for track in self.tracks], dtype=np.float64).reshape(-1, 4)
 
     def update(self, boxes_M4: Array, overlap_NM: Array, preferred: Collection[int] = ()) -> list[int]:
-        """Match detections to tracks, start a track for each unmatched one, end tracks unseen for too long.
+        """Match detections to tracks, start a track for each unmatched detection, and end tracks without matches.
 
         Call it for steps without detections too.
 
         Args:
             boxes_M4: Boxes of the detections.
-            overlap_NM: Of each track, in the order of `tracks`, with each detection.
-            preferred: Numbers of tracks that claim their detections first; the others get what is left.
+            overlap_NM: Overlap of each track, in the order of `tracks`, with each detection.
+            preferred: Numbers of tracks that are matched first; the other tracks are matched to the remaining
+                detections.
 
         Returns:
-            The number of the track of each detection; numbers are never used twice.
+            Number of the track of each detection. A number is never used for a second track.
+
+        Raises:
+            ValueError: If the matrix has another shape.
         """
         if overlap_NM.shape != (len(self.tracks), len(boxes_M4)):
             raise ValueError(

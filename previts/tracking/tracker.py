@@ -1,9 +1,9 @@
-"""Follow the salient object of every video of a shard, and write its tube.
+"""Tracker of a shard: builds the tube of the salient object of each video and writes the shard's table of tubes.
 
-PreViTS section 3.2. Saliency is read as masks; nothing here computes it. `target.py` follows the object from one key
-frame to the next.
+PreViTS section 3.2. `target.py` follows the object from one key frame to the next. This file fills the frames between
+key frames. It reads saliency as masks (`corpus/region_table.py`) and computes none.
 
-Shape suffixes: T frames, R regions, H W pixels.
+Shape suffixes: R regions, H W pixels.
 """
 
 from collections.abc import Iterable, Sequence
@@ -30,22 +30,22 @@ def build_tube(
     config: TrackConfig,
     first: Mask | None = None,
 ) -> Tube:
-    """Follow the largest salient region of the first key frame that has one; `target.py` says what may happen to it.
+    """Return the tube of the object that `target.follow` finds.
 
-    The tube keeps the matched region's own pixels. Between two neighbouring key frames that both matched, each frame
-    holds the mask of the nearer one (the earlier at a tie). Where the last two key frames both matched, the last mask
-    holds to the end of the video. Every other frame is empty.
+    The mask of a key frame contains the pixels of the matched region. Between two successive key frames that are both
+    matched, each frame has the mask of the nearer one (the earlier at a tie). If the last two key frames are both
+    matched, the last mask is used to the end of the video. All other frames are empty.
 
     Args:
         masks: Salient pixels of each key frame: a mask (H, W), or regions (R, H, W) that may overlap.
         key_frames: Frame numbers of `masks`, increasing.
-        num_frames: Frames of the video.
-        config: How to follow.
-        first: The object where it is known: its mask (H, W) in the first key frame. The region that overlaps it there
-            becomes the target.
+        num_frames: Number of frames of the video.
+        config: Settings of the tracker.
+        first: Mask (H, W) of the object in the first key frame, if it is known. The region that matches it becomes the
+            target.
 
     Raises:
-        ValueError: If there are no masks, or they do not fit the key frames or each other.
+        ValueError: If there are no masks, or not one for each key frame, or if they differ in size.
     """
     if not key_frames or any(a >= b for a, b in pairwise([-1, *key_frames, num_frames])):
         raise ValueError(f"key frames must increase within [0, {num_frames}), got {list(key_frames)[:5]}...")
@@ -82,13 +82,21 @@ def track_shard(
     target_uri: str,
     run: workers.Run = workers.in_order,
 ) -> dict[str, int]:
-    """Write the tube of every usable video of a shard: the blobs, then the table that makes the shard done.
+    """Write the tube of each usable video of a shard: first the blobs, then the table, which marks the shard as done.
+
+    Args:
+        videos_uri: Folder of the stored videos.
+        saliency_uri: Folder of the tables of salient regions.
+        shard: Number of the shard.
+        config: Settings of the tracker.
+        target_uri: Folder to write to.
+        run: Worker processes that share the videos.
 
     Returns:
-        Counts: videos = tracked + empty; frames, tracked_frames.
+        Counts: videos = tracked + empty; frames; tracked_frames.
 
     Raises:
-        InputError: If the saliency is not that of these videos.
+        InputError: If the salient regions belong to other videos.
     """
     usable = [video for video in video_table.read_shard(videos_uri, shard) if video.status == "ok"]
     salient = region_table.read_shard(saliency_uri, shard)
@@ -96,7 +104,7 @@ def track_shard(
     tasks = [(video, of_video.pop(video.video_id, []), config, saliency_uri) for video in usable]
     if of_video:
         raise InputError(
-            f"shard {shard} of {saliency_uri} has {len(of_video)} videos that {videos_uri} has not "
+            f"shard {shard} of {saliency_uri} has {len(of_video)} videos that are not in {videos_uri} "
             f"(first: {sorted(of_video)[:3]}); run `previts saliency` on these videos"
         )
     rows: list[TubeRecord] = []
@@ -121,7 +129,7 @@ def track_shard(
 def _video_tube(
     task: tuple[video_table.VideoRecord, list[region_table.SaliencyRecord], TrackConfig, str],
 ) -> tuple[TubeRecord, bytes]:
-    """Return the tube of one video as bytes, with its row; where the bytes will lie is not known yet."""
+    """Return the row of one video and its tube as bytes; the caller sets the offset of the bytes."""
     video, salient, config, saliency_uri = task
     sizes = {(row.height, row.width) for row in salient}
     if sizes != {(video.height, video.width)} or salient[-1].frame >= video.num_frames:
@@ -133,7 +141,7 @@ def _video_tube(
     regions = (row.masks() for row in salient)
     tube = build_tube(regions, [row.frame for row in salient], video.num_frames, config)
     blob = tube.to_bytes()
-    alike = [row.agreement for row in salient if row.agreement is not None]
+    agreements = [row.agreement for row in salient if row.agreement is not None]
     record = TubeRecord(
         video_id=video.video_id,
         status="tracked" if tube.key_counts else "empty",
@@ -144,6 +152,6 @@ def _video_tube(
         size=len(blob),
         lost_frame=tube.lost_frame(),
         border_share=tube.border_share(),
-        agreement=float(np.mean(alike)) if alike else None,
+        agreement=float(np.mean(agreements)) if agreements else None,
     )
     return record, blob

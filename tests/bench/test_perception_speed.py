@@ -30,7 +30,7 @@ from previts.ingest import shards
 from previts.ingest.crawls import CrawlItem
 from previts.media import normalisation
 from previts.saliency.predict import load_predictor
-from previts.saliency.superpixels import picture
+from previts.saliency.superpixels import inside_bars
 from previts.tracking import tracker
 
 SECONDS, FPS, KEY_FPS = 10, 25, 5
@@ -45,13 +45,13 @@ Predict = Callable[[npt.NDArray[np.uint8]], npt.NDArray[np.float32]]
 
 def plain_rbd(image):
     """Robust background detection (Zhu et al. 2014) as its formulas read: SLIC at full size, whole matrices."""
-    inner = picture(image)
+    inner = inside_bars(image)
     saliency = np.zeros(image.shape[:2], dtype=np.float32)
-    saliency[inner] = plain_rbd_of_picture(image[inner])
+    saliency[inner] = plain_rbd_of_scene(image[inner])
     return saliency
 
 
-def plain_rbd_of_picture(image):
+def plain_rbd_of_scene(image):
     height, width = image.shape[:2]
     lab = rgb2lab(image)
     # slic stretches what it is given to [0, 1], so compactness is given in the same unit.

@@ -21,6 +21,7 @@ from previts.media import normalisation
 from previts.saliency import fit, infer, priors, usps
 from previts.saliency.network import SaliencyNetwork, encode
 from previts.saliency.priors import prior_maps
+from previts.saliency.weights import read_weights
 from previts.storage import files, folders, tables
 
 FRAMES = 12
@@ -65,8 +66,8 @@ def model(videos, tmp_path_factory):
 
 def test_maps_that_collapsed_are_remarked_on():
     sound = {f"{prior}_kept": 0.5 for prior in PRIORS}
-    assert fit.remark_on(sound) == ""
-    assert "left of the priors mc, hs in" in fit.remark_on({**sound, "mc_kept": 0.0, "hs_kept": 0.09})
+    assert fit.collapse_warning(sound) == ""
+    assert "maps of the priors mc, hs have" in fit.collapse_warning({**sound, "mc_kept": 0.0, "hs_kept": 0.09})
 
 
 @pytest.mark.parametrize(("videos", "lengths", "wanted"), [(4, [10] * 4, 12), (4, [10, 1, 3, 40], 20), (9, [5] * 9, 4)])
@@ -216,7 +217,7 @@ def test_an_encoder_of_this_project_has_the_labels_of_its_tubes(tmp_path):
     uri = folders.address(root, "checkpoints", "x", decided)
     files.upload(str(tmp_path / "encoder.pt"), files.join(uri, "encoder.pt"))
     folders.commit(uri, decided)
-    found = fit.read_weights(uri)
+    found = read_weights(uri)
     assert found.labels.startswith("unknown: an encoder that this project pretrained")  # the chain of tubes is not here
     assert set(found.tensors) == set(encoder)
 
@@ -225,7 +226,7 @@ def test_weights_of_half_precision_are_taken_as_whole_ones(tmp_path):
     weight, count = torch.randn(16, 3, 7, 7), torch.tensor(3)
     state = {"layer0.0.weight": weight.bfloat16(), "layer0.1.num_batches_tracked": count}
     torch.save(state, tmp_path / "half.pt")
-    found = fit.read_weights(str(tmp_path / "half.pt")).tensors
+    found = read_weights(str(tmp_path / "half.pt")).tensors
     assert found["layer0.0.weight"].dtype == torch.float32
     assert found["layer0.1.num_batches_tracked"].dtype == torch.int64
     torch.testing.assert_close(found["layer0.0.weight"], weight, atol=0.02, rtol=0.01)
@@ -234,17 +235,17 @@ def test_weights_of_half_precision_are_taken_as_whole_ones(tmp_path):
 def test_weights_that_cannot_be_used_are_named(videos, tmp_path):
     root = videos.split("/videos/")[0]
     with pytest.raises(InputError, match=r"fit\.weights names .*missing\.pt, and there is no such file"):
-        fit.read_weights(str(tmp_path / "missing.pt"))
+        read_weights(str(tmp_path / "missing.pt"))
     (tmp_path / "text.pt").write_text("not weights")
     with pytest.raises(InputError, match="and it is a folder; give a state dict"):
-        fit.read_weights(str(tmp_path))
+        read_weights(str(tmp_path))
     with pytest.raises(InputError, match=r"text\.pt holds no weights that can be read \(\w+\)"):
-        fit.read_weights(str(tmp_path / "text.pt"))
+        read_weights(str(tmp_path / "text.pt"))
     torch.save([1, 2], tmp_path / "list.pt")
-    with pytest.raises(InputError, match="holds list, expected tensors by name"):
-        fit.read_weights(str(tmp_path / "list.pt"))
+    with pytest.raises(InputError, match="contains list, expected tensors by name"):
+        read_weights(str(tmp_path / "list.pt"))
     with pytest.raises(InputError, match="is an output of stage 'videos'"):
-        fit.read_weights(videos)
+        read_weights(videos)
     torch.save({"other.weight": torch.zeros(3, 3, 1, 1)}, tmp_path / "other.pt")
     with pytest.raises(InputError, match=r"none of the 1 tensors fits the network .*drn_d_22"):
         stages.fit_saliency(videos, root, "paper", [*SET, f"fit.weights={tmp_path / 'other.pt'}"])

@@ -8,7 +8,7 @@ from threadpoolctl import threadpool_limits
 
 from previts.config.experiment import PRIORS
 from previts.saliency.priors import prior_map, prior_maps
-from previts.saliency.superpixels import picture
+from previts.saliency.superpixels import inside_bars
 
 pytestmark = pytest.mark.filterwarnings("error")
 every_prior = pytest.mark.parametrize("name", PRIORS)
@@ -51,7 +51,7 @@ def test_bars_are_removed_and_never_salient(name, rows, columns):
     image, disc = picture_of_disc(200, 320)
     around = (rows, columns)
     framed = np.pad(image, (*around, (0, 0)), constant_values=3)
-    inside = picture(framed)
+    inside = inside_bars(framed)
     for found, (before, after), length in zip(inside, around, framed.shape[:2], strict=True):
         # A bar takes two pixels of the picture with it: encoders blur its edge.
         assert found.start in ((before, before + 2) if before else (0,))

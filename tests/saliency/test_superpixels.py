@@ -6,7 +6,7 @@ import pytest
 from pictures import picture_of_disc
 
 from previts.saliency import superpixels
-from previts.saliency.superpixels import describe_regions, gaussian, picture, shrink, to_lab
+from previts.saliency.superpixels import describe_regions, gaussian, inside_bars, shrink, to_lab
 
 pytestmark = pytest.mark.filterwarnings("error")
 
@@ -63,4 +63,4 @@ def test_pictures_without_bars_stay_whole():
     product[60:140, 100:220] = 30  # an object on paper: even sides, but no straight line across
     noise = np.random.default_rng(0).integers(0, 255, (200, 320, 3), dtype=np.uint8)
     for whole in (image, one_bar, plain, product, noise):
-        assert picture(whole) == (slice(0, whole.shape[0]), slice(0, whole.shape[1]))
+        assert inside_bars(whole) == (slice(0, whole.shape[0]), slice(0, whole.shape[1]))

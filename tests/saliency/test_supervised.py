@@ -14,8 +14,8 @@ from previts.errors import InputError
 from previts.media import normalisation
 from previts.media.masks import decode_rle
 from previts.saliency import supervised
-from previts.saliency.fit import DETECTOR, Weights
-from previts.saliency.supervised import build_detector, load_detector, write_detector
+from previts.saliency.supervised import DETECTOR, build_detector, load_detector, write_detector
+from previts.saliency.weights import Weights
 from previts.storage import folders
 
 CLASSES = 3
@@ -101,11 +101,11 @@ def test_weights_of_something_else_are_refused_by_the_names_of_their_tensors(det
     more = tensors | {"roi_heads.keypoint_head.0.weight": torch.zeros(3)}
     for wrong, message in (
         ({"conv1.weight": torch.zeros(1)}, r"no 'roi_heads.box_predictor.cls_score.weight' among 1 tensors .*conv1"),
-        (without, r"8 tensors are missing .*roi_heads.mask_head.*, 0 have no place"),
+        (without, r"8 tensors are missing .*roi_heads.mask_head.*, 0 are unknown"),
         (misfit, r"size mismatch for rpn.head.bbox_pred.weight.*\[8, 256, 1, 1\]"),
-        (more, r"0 tensors are missing.*1 have no place in it .*keypoint_head"),
+        (more, r"0 tensors are missing.*1 are unknown .*keypoint_head"),
     ):
-        with pytest.raises(InputError, match=r"(?s)fit.weights does not hold .*" + message):
+        with pytest.raises(InputError, match=r"(?s)fit.weights is not a state dict of .*" + message):
             write_detector(Weights(wrong, "0" * 64, "unknown"), str(tmp_path))
         assert not (tmp_path / DETECTOR).exists()
 

@@ -219,7 +219,7 @@ def test_masks_that_do_not_fit_the_key_frames_are_refused(count, key_frames, num
 
 
 def test_masks_of_two_sizes_are_refused():
-    with pytest.raises(ValueError, match="share a frame"):
+    with pytest.raises(ValueError, match="one height and width"):
         build_tube([blob(5), blob(5)[:-1]], [0, 1], 2, TrackConfig())
 
 
