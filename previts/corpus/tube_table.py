@@ -71,8 +71,8 @@ class Tube:
     def mean_area(self) -> float:
         """Return the mean share of the frame that the object covers where it is visible; 0 for an empty tube."""
         areas = [sum(counts[1::2]) for counts in self.key_counts]
-        seen = [areas[key] for key in self.frame_keys if key >= 0]
-        return float(np.mean(seen)) / (self.height * self.width) if seen else 0.0
+        visible = [areas[key] for key in self.frame_keys if key >= 0]
+        return float(np.mean(visible)) / (self.height * self.width) if visible else 0.0
 
     def lost_frame(self) -> int | None:
         """Return the first frame from which the tube is empty to the end; None if the last frame has a mask."""

@@ -118,11 +118,13 @@ def _show_times(packets: Sequence[Any]) -> NDArray[np.int64]:
 def _cuts(shown_N: NDArray[np.int64], keys: Sequence[bool]) -> list[int]:
     """Return the packets at which decoding can start.
 
-    These are the key frames where all earlier packets are shown before this packet and all later ones.
+    These are the key frames that are shown after all earlier packets and before all later ones. In an open GOP, frames
+    after the key frame are shown before it. They need the GOP before, so a decoder drops them if it starts here.
     """
     latest_N = np.maximum.accumulate(shown_N)
     earliest_N = np.minimum.accumulate(shown_N[::-1])[::-1]
-    return [0, *(n for n in range(1, len(keys)) if keys[n] and latest_N[n - 1] < earliest_N[n])]
+    starts_N = (latest_N[:-1] < shown_N[1:]) & (shown_N[1:] <= earliest_N[1:])
+    return [0, *(n for n in range(1, len(keys)) if keys[n] and starts_N[n - 1])]
 
 
 def _read(data: bytes, cuts: Sequence[int], numbers: Sequence[int]) -> Pixels:

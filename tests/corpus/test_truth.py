@@ -27,10 +27,10 @@ def mask(left: int, scale: int = 1) -> np.ndarray:
 
 
 def tube(lefts: list[int | None]) -> Tube:
-    seen = [left for left in lefts if left is not None]
-    places = iter(range(len(seen)))
+    visible = [left for left in lefts if left is not None]
+    places = iter(range(len(visible)))
     return Tube(
-        40, 60, [encode_rle(mask(left)) for left in seen], [-1 if left is None else next(places) for left in lefts]
+        40, 60, [encode_rle(mask(left)) for left in visible], [-1 if left is None else next(places) for left in lefts]
     )
 
 
