@@ -1,4 +1,4 @@
-"""What a person sees who types something wrong: the cause and the remedy on one screen."""
+"""The command line: the messages about wrong input, the help texts, and the tools."""
 
 import os
 import subprocess
@@ -25,7 +25,7 @@ def previts(*arguments: str, **environment: str) -> subprocess.CompletedProcess[
 
 
 def without(absent: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run the command line where a module cannot be imported; Python refuses those that `sys.modules` maps to None."""
+    """Run the command line with one module that cannot be imported, since `sys.modules` maps it to None."""
     code = "import sys\nsys.modules[sys.argv.pop(1)] = None\nfrom previts.cli import main\nmain()"
     command = [sys.executable, "-c", code, absent, *arguments]
     return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
@@ -58,7 +58,7 @@ MISTAKES = {
         ["'voc'", "'voc07'"],
     ),
     "missing URI": ("index --videos {0}/nowhere --tubes {0}/nowhere --root {0}/r", ["nowhere", "manifest.json"]),
-    "the wrong stage's URI": (
+    "URI of another stage": (
         "index --videos {1} --tubes {1} --root {0}/r",
         ["an output of stage 'videos'", "expected an output of stage 'tubes'"],
     ),
@@ -71,36 +71,36 @@ MISTAKES = {
     "empty folder": ("download --crawl {0}/empty --root {0}/r", ["empty", "video"]),
     "every video bad": ("download --crawl {0}/bad.csv --root {0}/r", ["3 of the 3 videos", "Fix the crawl"]),
     "unwritable root": ("world --root /dev/null/root", ["/dev/null/root", "choose a root"]),
-    "impossible part": ("download --crawl {0}/bad.csv --root {0}/r --part 3 --parts 2", ["part from 0 to parts - 1"]),
+    "invalid part": ("download --crawl {0}/bad.csv --root {0}/r --part 3 --parts 2", ["part from 0 to parts - 1"]),
     "unknown launcher": (
         "pretrain --row 1/vgg/previts --index {0}/i --root {0}/r --launcher moon",
         ["'moon'", "allowed: local, pytorchjob"],
     ),
     "negative seed": ("world --root {0}/r --seed -1", ["seed must be 0 or more"]),
-    "impossible share": (
+    "invalid share": (
         "download --crawl {0}/bad.csv --root {0}/r --max-failure-fraction 2",
         ["max_failure_fraction must be from 0 to 1"],
     ),
-    "no process": (
+    "no processes": (
         "pretrain --row 1/vgg/previts --index {0}/i --root {0}/r --processes 0",
         ["processes must be 1 or more"],
     ),
-    "no pictures": ("variants {0}/empty {0}/empty {0}/out", ["empty/<class>/<image>.jpg", "a folder for each class"]),
-    "look at nothing": ("look {0}/gone.mp4", ["gone.mp4: there is no such file", "--index"]),
+    "no images": ("variants {0}/empty {0}/empty {0}/out", ["empty/<class>/<image>.jpg", "a folder for each class"]),
+    "look at a missing file": ("look {0}/gone.mp4", ["gone.mp4: there is no such file", "--index"]),
     "look at a web page": ("look {0}/bad/page.mp4 --out {0}/o", ["page.mp4: a web page, not a video"]),
-    "look with a model that is not named": (
+    "look without a model": (
         "look {0}/bad/page.mp4 --set saliency.method=deepusps",
         ["saliency.method=deepusps needs --model"],
     ),
-    "look with what is no model": (
+    "look with a URI that is not a model": (
         "look {0}/bad/page.mp4 --model {1}",
         ["expected an output of stage 'saliency_model'"],
     ),
-    "look at a stored video in another way": (
+    "look at a stored video with other settings": (
         "look a --index {1} --set saliency.method=mc",
         ["shown as it was stored", "give the file"],
     ),
-    "quality of what is no index": (
+    "quality of a URI that is not an index": (
         "quality {1}",
         ["is an output of stage 'videos'", "expected an output of stage 'index'"],
     ),
@@ -109,7 +109,7 @@ MISTAKES = {
 
 
 @pytest.mark.parametrize("mistake", MISTAKES)
-def test_a_mistake_is_answered_with_cause_and_remedy_on_one_screen(mistake: str, place: Path):
+def test_wrong_input_is_reported_with_its_cause_and_remedy_on_one_screen(mistake: str, place: Path):
     command, expected = MISTAKES[mistake]
     (videos,) = (place / "root" / "videos").iterdir()
     run = previts(*command.format(place, videos).split())
@@ -120,7 +120,7 @@ def test_a_mistake_is_answered_with_cause_and_remedy_on_one_screen(mistake: str,
     assert all(words in last for words in expected), last
 
 
-def test_a_store_without_credentials_is_told_on_one_screen(tmp_path: Path):
+def test_missing_credentials_of_a_store_are_reported_on_one_screen(tmp_path: Path):
     away = {"AWS_EC2_METADATA_DISABLED": "true", "AWS_CONFIG_FILE": str(tmp_path), "HOME": str(tmp_path)}
     away |= {"AWS_SHARED_CREDENTIALS_FILE": str(tmp_path), "AWS_ACCESS_KEY_ID": "", "AWS_SECRET_ACCESS_KEY": ""}
     run = previts("quality", "s3://bucket/index", **away)
@@ -129,7 +129,7 @@ def test_a_store_without_credentials_is_told_on_one_screen(tmp_path: Path):
     assert "previts: the object store request failed (NoCredentialsError" in run.stderr
 
 
-def test_the_traceback_is_shown_when_asked_for(place: Path):
+def test_the_traceback_is_printed_if_the_environment_variable_is_set(place: Path):
     run = previts("show", "7/x", PREVITS_TRACEBACK="1")
     assert run.returncode == 2
     assert "Traceback" in run.stderr
@@ -145,7 +145,7 @@ def test_the_traceback_is_shown_when_asked_for(place: Path):
         ("torch", "variants {0}/empty {0}/empty {0}/out", "train"),
     ],
 )
-def test_a_package_that_is_not_installed_is_answered_with_the_extra_that_installs_it(
+def test_a_missing_package_is_reported_with_the_extra_that_installs_it(
     absent: str, command: str, extra: str, place: Path
 ):
     (videos,) = (place / "root" / "videos").iterdir()
@@ -159,7 +159,7 @@ def test_a_package_that_is_not_installed_is_answered_with_the_extra_that_install
 
 
 @pytest.mark.parametrize("absent", ["previts.demo", "numpy"])
-def test_any_other_module_that_is_missing_is_a_fault_with_its_traceback(absent: str, tmp_path: Path):
+def test_any_other_missing_module_has_a_traceback(absent: str, tmp_path: Path):
     run = without(absent, "world", "--root", str(tmp_path))
     assert run.returncode == 1
     assert "Traceback" in run.stderr
@@ -167,21 +167,21 @@ def test_any_other_module_that_is_missing_is_a_fault_with_its_traceback(absent: 
     assert "pip install" not in run.stderr
 
 
-def test_show_prints_a_row_in_full(place: Path):
+def test_show_prints_all_settings_of_a_row(place: Path):
     run = previts("show", "6b/mu=0.2", "--profile", "demo", "--set", "optim.epochs=3")
     assert run.returncode == 0
     shown = dict(line.split(maxsplit=1) for line in run.stdout.splitlines() if line.startswith("  "))
     assert (shown["sampling.min_overlap"], shown["optim.epochs"], shown["voc07/map"]) == ("0.2", "3", "72.1")
 
 
-def test_quality_prints_a_crawl_and_writes_every_video(tmp_path: Path):
+def test_quality_prints_a_summary_and_writes_every_video(tmp_path: Path):
     made = make_index(tmp_path, 8)
     uri = str(tmp_path / "index" / "corpus-0")
     counts = index_table.write_index(uri, list(made), FilterConfig(min_tube_seconds=0.1))
     folders.commit(uri, {}, inputs={"videos": made.videos_uri, "tubes": made.tubes_uri}, counts=counts)
     run = previts("quality", uri, "--out", str(tmp_path / "all.csv"), "--worst", "3")
     assert run.returncode == 0, run.stderr
-    # Two of eight videos show nothing, two lose their square after 22 of 30 frames at 10 a second.
+    # Two of eight videos have no square. Two others lose it after 22 of 30 frames, at 10 frames a second.
     assert "8, of which the filter left out 2, 2 short" in run.stdout
     assert "filter.min_tube_seconds" in run.stdout
     assert " 1: 6 " in run.stdout
@@ -192,7 +192,7 @@ def test_quality_prints_a_crawl_and_writes_every_video(tmp_path: Path):
     assert [line.split(",")[0] for line in lines] == ["video_id", *(f"v{number:03d}" for number in range(8))]
 
 
-def test_help_teaches_the_flow():
+def test_the_help_lists_the_verbs_in_the_order_of_a_run():
     run = previts("--help")
     order = [
         run.stdout.index(f"  {verb} ") for verb in ("download", "saliency", "track", "index", "pretrain", "report")

@@ -1,8 +1,8 @@
 """The commands of the documentation.
 
-A block `sh` is run on a small world. A block `sh gpu` is too large for that: its commands are checked up to the point
-where work would start. Blocks `sh cluster`, `sh install` and `sh bench` need a cluster, the network or hours: their
-options, make targets and files are checked. Blocks `python` are run.
+Blocks `sh` and `python` are run on a small world. A block `sh gpu` is too large for that: its commands are checked up
+to the point where work would start. Blocks `sh cluster`, `sh install` and `sh bench` need a cluster, the network or
+hours: only their options, make targets and files are checked.
 """
 
 import contextlib
@@ -44,8 +44,8 @@ def environment(**more: str) -> dict[str, str]:
 
 
 @cache
-def told(module: str, *arguments: str) -> str:
-    """Return what `python -m MODULE ARGUMENTS` prints; in this process, since each import takes seconds."""
+def printed_by(module: str, *arguments: str) -> str:
+    """Return the output of `python -m MODULE ARGUMENTS`. It runs in this process, since each import takes seconds."""
     printed, given = io.StringIO(), sys.argv
     sys.argv = [module, *arguments]
     try:
@@ -68,7 +68,7 @@ def parameters() -> set[str]:
 
 @pytest.fixture
 def place(tmp_path: Path) -> Path:
-    """A folder with what the documentation takes for granted: videos, datasets, images, and `.venv/bin`."""
+    """A folder with everything that the commands need: videos, datasets, images, and `.venv/bin`."""
     world = tmp_path / "world"
     demo.make_world(str(world), replace(demo.TINY, seed=3))
     (world / "videos").rename(tmp_path / "my_videos")
@@ -76,7 +76,7 @@ def place(tmp_path: Path) -> Path:
     shutil.copy(next((tmp_path / "my_videos").glob("v*.mp4")), tmp_path / "my_video.mp4")
     for name, variant in (("images", "original"), ("masks", "fg_mask")):
         shutil.copytree(tmp_path / "my_datasets" / "in9" / variant / "val", tmp_path / name)
-    for name in ("resnet50.pth", "mask_rcnn.pt"):  # named by commands that are checked, and never read
+    for name in ("resnet50.pth", "mask_rcnn.pt"):  # for commands that are only checked; never read
         (tmp_path / name).write_bytes(b"weights")
     # `make demo` and `make demo MODEL=video` leave their checkpoints in demo/.
     video = tmp_path / "runs" / "checkpoints" / "s3dg-previts-0" / "encoder.pt"
@@ -86,14 +86,14 @@ def place(tmp_path: Path) -> Path:
     programs = tmp_path / ".venv" / "bin"
     programs.mkdir(parents=True)
     for name in ("previts", "python"):
-        script = f'#!/bin/sh\nexec "{sys.executable}" "{ROOT}/tests/at_test_size.py" {name} "$@"\n'
+        script = f'#!/bin/sh\nexec "{sys.executable}" "{ROOT}/tests/support/at_test_size.py" {name} "$@"\n'
         (programs / name).write_text(script)
         (programs / name).chmod(0o755)
     return tmp_path
 
 
 def run(block: Block, place: Path) -> subprocess.CompletedProcess[str]:
-    """Run a block in the place; shell variables are kept for the next one."""
+    """Run a block in the folder. Its shell variables are kept for the next block."""
     if block.info == "python":
         command = [sys.executable, "-c", block.text]
     else:
@@ -105,7 +105,7 @@ def run(block: Block, place: Path) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_every_block_is_of_a_known_kind():
+def test_every_block_has_a_known_kind():
     unknown = [f"{block.place}: {block.info}" for block in blocks() if block.info not in RUN + CHECKED + NAMED + SHOWN]
     assert not unknown
 
@@ -114,7 +114,7 @@ def test_every_block_is_of_a_known_kind():
 def test_every_command_and_every_snippet_runs(place: Path):
     known: set[tuple[str, str]] = set()
     for block in ours(*RUN, *CHECKED):
-        if (block.info, block.text) in known:  # a command that is on two pages runs once
+        if (block.info, block.text) in known:  # a command on two pages runs once
             continue
         known.add((block.info, block.text))
         done = run(block, place)
@@ -128,12 +128,12 @@ def test_every_option_exists():
     for block in ours("sh", *CHECKED, *NAMED):
         for program, verb, rest in PROGRAM.findall("\n".join(block.commands)):
             module = "previts" if program == "previts" else "pipelines"
-            known = set(WORDS.findall(told(module, verb, "--help")))
+            known = set(WORDS.findall(printed_by(module, verb, "--help")))
             wrong += [f"{block.place}: {program} {verb} {word}" for word in WORDS.findall(rest) if word not in known]
     assert not wrong
 
 
-def test_a_run_on_a_cluster_is_given_parameters_that_it_has():
+def test_every_parameter_of_a_run_on_a_cluster_exists():
     found = 0
     for block in ours(*NAMED):
         for line in re.findall(r"-m pipelines (?:submit|schedule)(?: |.*?=)[^\n]*(?:\n  [^\n]*)*", block.text):
@@ -155,7 +155,9 @@ def test_every_make_target_and_every_file_exists():
 
 
 def test_every_setting_exists():
-    known = {line.split()[0] for line in told("previts", "show", "1/vgg/previts").splitlines() if line.startswith("  ")}
+    known = {
+        line.split()[0] for line in printed_by("previts", "show", "1/vgg/previts").splitlines() if line.startswith("  ")
+    }
     sections = {path.partition(".")[0] for path in known if "." in path}
     setting = re.compile(rf"(?<![\w/.])((?:{'|'.join(sections)})(?:\.[a-z0-9_]+)+)(?!\w*\.)")
     for page in PAGES:

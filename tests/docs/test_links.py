@@ -1,4 +1,4 @@
-"""Links of the documentation, and the sizes that the README and its images keep."""
+"""The links of the documentation, and the sizes of the README and of the images."""
 
 import re
 from pathlib import Path
@@ -11,7 +11,7 @@ IMAGE_BYTES = 150_000
 
 
 def anchors(page: Path) -> set[str]:
-    """Return the anchors that GitHub makes of the headings of a page."""
+    """Return the anchors that GitHub makes from the headings of a page."""
     titles = re.findall(r"^#+ (.+)$", prose(page), re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", title.lower()).strip().replace(" ", "-") for title in titles}
 
@@ -21,7 +21,7 @@ def links(page: Path) -> list[str]:
     return [link for link in LINK.findall(prose(page)) if not re.match(r"https?://", link)]
 
 
-def test_an_anchor_is_made_as_github_makes_it(tmp_path: Path):
+def test_anchors_are_those_of_github(tmp_path: Path):
     page = tmp_path / "page.md"
     page.write_text("# What it costs, `here`\n\n```sh\n# no heading\n```\n\n## GPU & CPU: 16_x\n")
     assert anchors(page) == {"what-it-costs-here", "gpu--cpu-16_x"}
@@ -49,7 +49,7 @@ def test_every_page_can_be_reached_from_the_readme():
     assert reached | {ROOT / "docs" / "README.md"} == {*PAGES}
 
 
-def test_every_image_is_shown_and_small():
+def test_every_image_is_used_and_small():
     shown = {
         (page.parent / link).resolve() for page in PAGES for link in links(page) if link.endswith((".svg", ".png"))
     }

@@ -1,7 +1,8 @@
-"""Runs a command of the documentation at the size of a test: `python at_test_size.py previts|python ARGUMENTS`.
+"""A program that runs a command of the documentation at the size of a test.
 
-All that differs from the command as written is in the tables here. With PREVITS_DOCS_CHECK=1 nothing is run: a whole
-run is checked up to its root, which cannot be written to, and of a verb only the help is printed.
+Usage: `python at_test_size.py previts|python ARGUMENTS`. The constants below contain all changes to the command. With
+PREVITS_DOCS_CHECK=1 nothing is computed: a whole run stops at a root that cannot be written to, and a verb only prints
+its help.
 """
 
 import os
@@ -20,14 +21,14 @@ SETTINGS = [
     "evaluation.crop=64",
     "evaluation.resize=72",
 ]
-# The command as written trains three arms and runs seven benchmarks, which the tests of the pipeline do elsewhere.
+# The original command trains three arms and runs seven benchmarks. The tests of the pipeline do that.
 WHOLE_RUN = ["--rows", "1/vgg/previts", "--benchmarks", "davis", "--parts", "1"]
 SIZED = ("download", "fit_saliency", "saliency", "track", "index", "pretrain", "evaluate", "report", "look")
 NOWHERE = "/dev/null/root"
 
 
 def at_test_size(arguments: list[str]) -> list[str]:
-    """Return arguments with the small settings in front of those of the command, which therefore win."""
+    """Return the arguments with the small settings before those of the command, which override them."""
     if "--set" in arguments:
         place = arguments.index("--set") + 1
         return [*arguments[:place], *SETTINGS, *arguments[place:], "--profile", "demo"]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 README = ROOT / "README.md"
-# In the order in which a newcomer reads them: later commands use the variables of earlier ones.
+# In reading order: later commands use the shell variables of earlier ones.
 GUIDES = [README, *(ROOT / "docs" / f"{name}.md" for name in ("your-videos", "pretraining", "downstream-tasks"))]
 PAGES = [
     *GUIDES,
@@ -34,7 +34,7 @@ class Block:
 
     @property
     def commands(self) -> list[str]:
-        """The lines of a shell block, without comments; continued lines are one."""
+        """The commands of a shell block, without comments; continued lines are joined."""
         lines = self.text.replace("\\\n", " ").splitlines()
         return [line for text in lines if (line := re.sub(r"(^|\s)#.*", "", text).strip())]
 
