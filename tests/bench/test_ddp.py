@@ -1,14 +1,16 @@
-"""Throughput of several training processes against one, at the same batch a process (weak scaling), without a loader.
+"""Throughput of several training processes compared with one, at the same batch for each process (weak scaling).
 
-Each process trains the paper's model on synthetic tensors as `pretrain.py` does: its share of the keys is gathered from
-all, DistributedDataParallel averages the gradients. Counts of processes take turns, and so do as many processes that
-know nothing of each other: what these lose against one is the machine's (shared cores, memory, heat), what the joined
-ones lose against them is the price of exchange. Times are wall seconds of a step, medians over steps, then rounds.
+Each process trains the paper's model on synthetic tensors as `loop.py` does: its keys are gathered from all processes,
+DistributedDataParallel averages the gradients. There is no loader. Numbers of processes alternate. Each number is also
+measured with processes that exchange nothing. What those lose against one process is due to the machine (shared cores,
+memory, heat). What the joined ones lose against them is the cost of the exchange. Times are wall seconds of a step,
+medians over steps, then over rounds.
 
-On GPUs there is a process on each, of 1, 2, 4, ... and all; on a CPU there are 1 and 2 of one thread. Run by
-`make bench`, or alone: `python -m pytest tests/bench/test_ddp.py -m bench -s`. `PREVITS_BENCH_DDP_PROCESSES` (such as
-"1 2 4"), `_BATCH` (of a process), `_SIZE` (pixels), `_STEPS` and `_ROUNDS` change the sizes; figures go to
-`ddp-resnet50.json` and `ddp-s3dg.json` in the folder `PREVITS_BENCH_OUT` too. Only a loss that is not finite fails.
+On GPUs there is a process on each of 1, 2, 4, ... and all GPUs; on a CPU there are 1 and 2 processes of one thread. Run
+it by `make bench`, or alone: `python -m pytest tests/bench/test_ddp.py -m bench -s`. `PREVITS_BENCH_DDP_PROCESSES`
+(such as "1 2 4"), `_BATCH` (of a process), `_SIZE` (pixels), `_STEPS` and `_ROUNDS` change the sizes. Results are also
+written to `ddp-resnet50.json` and `ddp-s3dg.json` in the folder `PREVITS_BENCH_OUT`. The benchmark fails only if a loss
+is not finite.
 """
 
 import json
@@ -29,7 +31,7 @@ from previts.pretraining import loop
 from previts.pretraining.optim import build_optimizer
 from previts.processes import distributed
 
-GROUP = 16  # clips that batch normalisation takes together, as on each of the paper's GPUs
+GROUP = 16  # clips of a batch-norm group, as on each of the paper's GPUs
 # Batch of a process, pixels, timed steps of a start, rounds.
 SIZES = {
     ("cpu", "resnet50"): (16, 64, 4, 3),
@@ -41,7 +43,7 @@ WARM_UP = {"cpu": 1, "cuda": 10}
 
 
 def work(kind: str, batch: int, pixels: int, steps: int, together: int, folder: Path) -> None:
-    """Take steps as one of the processes, together with others that are ready too, and write what they took."""
+    """Take steps as one of the processes, start together with the others, and write the times."""
     with distributed.process_group() as device:
         processes = distributed.world_size()
         group = min(GROUP, batch)
@@ -78,7 +80,7 @@ def work(kind: str, batch: int, pixels: int, steps: int, together: int, folder: 
 
 
 def seconds_of(arguments: list[str], processes: int, joined: bool, folder: Path) -> float:
-    """Start processes and return the median over their steps, all processes together."""
+    """Start processes and return the median over the steps of all of them."""
     folder.mkdir()
     environment = {name: value for name, value in os.environ.items() if name not in ("RANK", "WORLD_SIZE")}
     places = [
@@ -144,12 +146,10 @@ def test_processes_together(kind: str, tmp_path: Path):
         rows["1" if count == 1 else f"{count} {'joined' if joined else 'apart'}"] = line
     frames, device = PAPER[kind].sampling.clip_frames, torch.cuda.get_device_name() if place == "cuda" else "CPU"
     print(f"\n{kind}, {device}: {batch} pairs a process of {frames} x {pixels} x {pixels}, {rounds} rounds of {steps}")
-    print(
-        "steps. Efficiency: throughput a process, over that of one alone; to_apart: over as many that exchange nothing"
-    )
+    print("steps. Efficiency: throughput per process over that of one alone; to_apart: over that of processes apart")
     note = ""
     if place == "cpu":
-        note = "two CPUs may be hardware threads that share a core: what processes apart reach is then the ceiling"
+        note = "two CPUs may be hardware threads of one core: the efficiency of processes apart is then the upper limit"
         print(note)
     columns = ("seconds", "pairs/s", "efficiency", "to_apart")
     print(f"{'processes':12}" + "".join(f"{column:>12}" for column in columns))

@@ -1,9 +1,10 @@
-"""Cost of a pair of frames or clips on one core: ours beside decord on long GOPs, in one interleaved run; and stalls.
+"""CPU cost of a pair of frames or clips on one core: ours compared with decord on long GOPs, in one interleaved run.
 
-Run by `make bench`, or alone with `-m bench -s`, once `.venv/bin/pip install decord` has brought the reader to compare
-with (it has no wheel for every machine, so no extra names it). `PREVITS_BENCH_VIDEOS`, `PREVITS_BENCH_PAIRS` and
-`PREVITS_BENCH_ROUNDS` say how much to measure, `PREVITS_BENCH_WORKERS` how many loaders feed the synthetic training
-step; figures go to `loader.json` in the folder `PREVITS_BENCH_OUT` too.
+It also measures how long a training step waits for its batch. Run it by `make bench`, or alone with `-m bench -s`,
+after `.venv/bin/pip install decord`. (No extra installs decord, because it has no wheel for every machine.)
+`PREVITS_BENCH_VIDEOS`, `PREVITS_BENCH_PAIRS` and `PREVITS_BENCH_ROUNDS` set how much is measured,
+`PREVITS_BENCH_WORKERS` how many loaders feed the synthetic training step. Results are also written to `loader.json` in
+the folder `PREVITS_BENCH_OUT`.
 """
 
 import itertools
@@ -58,7 +59,7 @@ THREE_CLIPS = replace(
 
 @dataclass(frozen=True)
 class Corpus:
-    """The same videos in two stores: shards with an index, and files of one GOP with a folder of mask pictures each."""
+    """The same videos in two stores: shards with an index, and files of one GOP with a folder of mask images each."""
 
     index: index_table.Index
     files: list[Path]
@@ -66,7 +67,7 @@ class Corpus:
 
 
 def ten_seconds(source: Path) -> list[np.ndarray]:
-    """Return 10 s at 25 frames a second and 256 px; a shorter video runs forwards and backwards, so nothing jumps."""
+    """Return 10 s at 25 frames a second and 256 px; a shorter video runs forwards and backwards without jumps."""
     frames = decode_file(str(source))
     scale = SHORT_SIDE / min(frames.shape[1:3])
     height, width = (round(side * scale / 2) * 2 for side in frames.shape[1:3])
@@ -75,22 +76,22 @@ def ten_seconds(source: Path) -> list[np.ndarray]:
     return [cv2.resize(frames[number], (width, height), interpolation=cv2.INTER_CUBIC) for number in chosen]
 
 
-def encode(pictures: list[np.ndarray], target: Path, crf: int, preset: str) -> None:
-    """Write a video as x264 does by itself: B-frames, and a key frame every 250 or where the scene changes."""
+def encode(images: list[np.ndarray], target: Path, crf: int, preset: str) -> None:
+    """Write a video with x264's default structure: B-frames, and a key frame every 250 frames or at a scene change."""
     with av.open(str(target), "w") as container:
         stream = container.add_stream("libx264", rate=FPS, options={"crf": str(crf), "preset": preset})
-        stream.height, stream.width = pictures[0].shape[:2]
+        stream.height, stream.width = images[0].shape[:2]
         stream.pix_fmt = "yuv420p"
         stream.codec_context.time_base = Fraction(1, FPS)
-        for number, picture in enumerate(pictures):
-            frame = av.VideoFrame.from_ndarray(picture, "rgb24")
+        for number, image in enumerate(images):
+            frame = av.VideoFrame.from_ndarray(image, "rgb24")
             frame.pts, frame.time_base = number, Fraction(1, FPS)
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
 
 
 def moving_masks(number: int, height: int, width: int) -> list[np.ndarray]:
-    """Return masks of an object that wanders and has a ragged edge, as salient regions have."""
+    """Return masks of an object that moves and has a ragged edge, as salient regions have."""
     coarse = np.random.default_rng(number).random((height // 6 + 1, width // 6 + 1)).astype(np.float32)
     ragged = cv2.resize(coarse, (width, height)) / 3
     rows, columns = np.mgrid[:height, :width]
@@ -108,7 +109,7 @@ def moving_masks(number: int, height: int, width: int) -> list[np.ndarray]:
 @pytest.fixture(scope="module")
 def corpus(real_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Corpus:
     pytest.importorskip(
-        "decord", reason="decord, the reader to compare with, is not here: .venv/bin/pip install decord"
+        "decord", reason="decord, the reader to compare with, is not installed: .venv/bin/pip install decord"
     )
     folder = tmp_path_factory.mktemp("loader")
     for name in ("source", "long", "masks"):
@@ -117,7 +118,7 @@ def corpus(real_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Corpus:
     sources = [sources[number * len(sources) // VIDEOS] for number in range(min(VIDEOS, len(sources)))]
     for source in sources:
         encode(ten_seconds(source), folder / "source" / source.name, 8, "veryfast")
-        # both stores are made of the same decoded pictures
+        # both stores are made from the same decoded frames
         encode(list(decode_file(str(folder / "source" / source.name))), folder / "long" / source.name, 23, "medium")
     items = [CrawlItem(path.stem, str(folder / "source" / path.name), None, None, "", "train") for path in sources]
     videos_uri, tubes_uri, uri = (str(folder / name) for name in ("videos", "tubes", "index"))
@@ -132,8 +133,8 @@ def corpus(real_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Corpus:
             Image.fromarray(mask.astype(np.uint8) * 255).save(folder / "masks" / row.video_id / f"{frame:05d}.png")
         tube = tube_table.Tube(row.height, row.width, [encode_rle(mask) for mask in masks], list(range(FRAMES)))
         place = (sum(map(len, blobs)), len(tube.to_bytes()))
-        figures = (tube.mean_area(), *place, tube.lost_frame(), tube.border_share(), None)
-        tracked.append(tube_table.TubeRecord(row.video_id, "tracked", FRAMES, tube.spans(), *figures))
+        measured = (tube.mean_area(), *place, tube.lost_frame(), tube.border_share(), None)
+        tracked.append(tube_table.TubeRecord(row.video_id, "tracked", FRAMES, tube.spans(), *measured))
         blobs.append(tube.to_bytes())
     write_bytes(join(tubes_uri, tube_table.blob_name(0)), b"".join(blobs))
     tables.write_records(join(tubes_uri, tables.table_name(0)), tube_table.TubeRecord, tracked)
@@ -145,7 +146,7 @@ def corpus(real_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Corpus:
 
 
 def ours(corpus: Corpus, experiment: Experiment, *, augmented: bool) -> Callable[[int], None]:
-    """Return what makes a batch of `PAIRS` pairs, with the colours of the training device or without."""
+    """Return a function that makes a batch of `PAIRS` pairs, with or without the colours of the training device."""
     pairs = dataset.PairDataset(corpus.index, experiment)
     schedule = Schedule(len(pairs), PAIRS, 1000, 0)
 
@@ -160,7 +161,7 @@ def ours(corpus: Corpus, experiment: Experiment, *, augmented: bool) -> Callable
 
 
 def wanted_frames(corpus: Corpus, experiment: Experiment, number: int) -> tuple[int, list[list[int]]]:
-    """Return a video and the frames of its clips, drawn as ours are."""
+    """Return the number of a video and the frames of its clips, drawn as ours are."""
     generator = np.random.default_rng([number, 11])
     chosen = int(generator.integers(len(corpus.files)))
     task = experiment.objective.speed_weight > 0
@@ -175,14 +176,14 @@ def wanted_frames(corpus: Corpus, experiment: Experiment, number: int) -> tuple[
 
 
 def decord_frames(corpus: Corpus) -> Callable[[int], None]:
-    """Return the usual recipe: decord, then torchvision's transforms on PIL pictures, masks from PNG files."""
+    """Return the usual recipe: decord, then torchvision's transforms on PIL images, masks from PNG files."""
     import decord
 
     jitter, grey = transforms.ColorJitter(0.4, 0.4, 0.4, 0.4), transforms.RandomGrayscale(0.2)
     finish = transforms.Compose([transforms.ToTensor(), transforms.Normalize(pixels.MEAN, pixels.STD)])
 
-    def view(picture: np.ndarray, mask: Image.Image) -> None:
-        image = Image.fromarray(picture)
+    def view(frame: np.ndarray, mask: Image.Image) -> None:
+        image = Image.fromarray(frame)
         crop = transforms.RandomResizedCrop.get_params(image, [0.4, 1.0], [3 / 4, 4 / 3])
         image = pil.resized_crop(image, *crop, [224, 224], transforms.InterpolationMode.BILINEAR)
         mask = pil.resized_crop(mask, *crop, [224, 224], transforms.InterpolationMode.NEAREST)
@@ -198,15 +199,15 @@ def decord_frames(corpus: Corpus) -> Callable[[int], None]:
             chosen, clips = wanted_frames(corpus, IMAGE, number * PAIRS + place)
             frames = [clip[0] for clip in clips]
             reader = decord.VideoReader(str(corpus.files[chosen]), num_threads=1)
-            pictures = reader.get_batch(frames).asnumpy()
-            for frame, picture in zip(frames, pictures, strict=True):
-                view(picture, Image.open(corpus.masks[chosen] / f"{frame:05d}.png"))
+            images = reader.get_batch(frames).asnumpy()
+            for frame, image in zip(frames, images, strict=True):
+                view(image, Image.open(corpus.masks[chosen] / f"{frame:05d}.png"))
 
     return run
 
 
 def decord_clips(corpus: Corpus, experiment: Experiment) -> Callable[[int], None]:
-    """Return the least that reading clips by decord takes: the frames, and one crop of each; no masks, no colours."""
+    """Return the least work to read clips by decord: the frames and one crop of each; no masks, no colours."""
     import decord
 
     size = experiment.augment.size
@@ -216,20 +217,20 @@ def decord_clips(corpus: Corpus, experiment: Experiment) -> Callable[[int], None
             chosen, clips = wanted_frames(corpus, experiment, number * PAIRS + place)
             wanted = sorted(set(itertools.chain(*clips)))
             reader = decord.VideoReader(str(corpus.files[chosen]), num_threads=1)
-            pictures = dict(zip(wanted, reader.get_batch(wanted).asnumpy(), strict=True))
+            images = dict(zip(wanted, reader.get_batch(wanted).asnumpy(), strict=True))
             for clip in clips:
-                height, width = pictures[clip[0]].shape[:2]
+                height, width = images[clip[0]].shape[:2]
                 crop = crop_sampling.sample_crop(
                     None, height, width, config=experiment.sampling, generator=np.random.default_rng(number)
                 )
                 left, top, right, bottom = crop
-                np.stack([cv2.resize(pictures[frame][top:bottom, left:right], (size, size)) for frame in clip])
+                np.stack([cv2.resize(images[frame][top:bottom, left:right], (size, size)) for frame in clip])
 
     return run
 
 
 def stall(corpus: Corpus, experiment: Experiment, step_seconds: float) -> float:
-    """Return the share of the time that a training step of `step_seconds` waits for its batch, `WORKERS` loading."""
+    """Return the share of time that a training step of `step_seconds` waits for its batch, with `WORKERS` loaders."""
     pairs = dataset.PairDataset(corpus.index, experiment)
     coming = loader.load_batches(pairs, Schedule(len(pairs), STEP_PAIRS, 1000, 0), 0, workers=WORKERS)
     waited, begun = 0.0, 0.0
@@ -239,7 +240,7 @@ def stall(corpus: Corpus, experiment: Experiment, step_seconds: float) -> float:
         before = time.perf_counter()
         next(coming)
         waited += time.perf_counter() - before
-        time.sleep(step_seconds)  # as a GPU that computes: no CPU is taken
+        time.sleep(step_seconds)  # like a GPU that computes: no CPU time is used
     return waited / (time.perf_counter() - begun)
 
 
@@ -265,27 +266,27 @@ def test_a_pair_costs_less_than_by_decord(corpus: Corpus):
                         seconds[task][name].append((time.process_time() - before) / PAIRS)
     stored = sum(row.size for row in corpus.index) / len(corpus.index) / 1024
     long = sum(path.stat().st_size for path in corpus.files) / len(corpus.files) / 1024
-    figures: dict[str, dict[str, float]] = {}
+    results: dict[str, dict[str, float]] = {}
     print(f"\n{len(corpus.index)} videos of 10 s, {PAIRS} pairs, {ROUNDS} rounds, one thread: CPU-ms a pair (median),")
     print("and decord's time over ours in the same round: median, least")
     for task, of_task in seconds.items():
         for name, row in of_task.items():
             ratios = np.array(of_task["decord"]) / np.array(row)
             line = {"ms": 1e3 * float(np.median(row)), "faster": float(np.median(ratios)), "least": float(min(ratios))}
-            figures[f"{task}, {name}"] = line
+            results[f"{task}, {name}"] = line
             print(f"{task:8}{name:22}" + "".join(f"{value:10.2f}" for value in line.values()))
     print(f"KiB a video: ours {stored:.0f}, one GOP {long:.0f}, ratio {stored / long:.2f}")
-    figures["store"] = {"ours_kib": stored, "long_kib": long, "ratio": stored / long}
+    results["store"] = {"ours_kib": stored, "long_kib": long, "ratio": stored / long}
     for task, experiment in (("frames", IMAGE), ("2 x 16", TWO_CLIPS), ("3 x 16", THREE_CLIPS)):
-        # from a step as long as the loaders need for its pairs, to one that leaves them time
-        alone = figures[f"{task}, ours"]["ms"] / 1e3 * STEP_PAIRS / WORKERS
+        # from a step that is as long as the loaders need for its pairs, to a step three times as long
+        alone = results[f"{task}, ours"]["ms"] / 1e3 * STEP_PAIRS / WORKERS
         shares = {f"step_{ratio}": stall(corpus, experiment, ratio * alone) for ratio in (1, 1.5, 2, 3)}
-        figures[f"{task}, stall"] = {"alone_ms": 1e3 * alone, **shares}
-        told = ", ".join(f"{share:.1%} at {name.removeprefix('step_')}x" for name, share in shares.items())
+        results[f"{task}, stall"] = {"alone_ms": 1e3 * alone, **shares}
+        shown = ", ".join(f"{share:.1%} at {name.removeprefix('step_')}x" for name, share in shares.items())
         print(
-            f"{task:8}waits of a step of {STEP_PAIRS} pairs, {WORKERS} workers that need {1e3 * alone:.0f} ms: {told}"
+            f"{task:8}waits of a step of {STEP_PAIRS} pairs, {WORKERS} workers that need {1e3 * alone:.0f} ms: {shown}"
         )
     if target := os.environ.get("PREVITS_BENCH_OUT"):
         Path(target).mkdir(parents=True, exist_ok=True)
-        (Path(target) / "loader.json").write_text(json.dumps(figures, indent=1))
-    print(json.dumps(figures, indent=1))
+        (Path(target) / "loader.json").write_text(json.dumps(results, indent=1))
+    print(json.dumps(results, indent=1))

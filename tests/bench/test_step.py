@@ -1,24 +1,25 @@
-"""Cost of one training step on synthetic tensors: ours beside plain MoCo or RSPNet, in one interleaved run.
+"""Cost of one training step on synthetic tensors: ours compared with plain MoCo or RSPNet, in one interleaved run.
 
-A step is what `pretrain.py` does with a batch: keys, forward and backward pass of the query, SGD, queue. Its variants
-have the same batch, groups of batch normalisation and modules:
+A step is what `loop.py` does with a batch: keys, forward and backward pass of the query, SGD, queue. All variants have
+the same batch, groups of batch normalisation and modules:
+
 - plain: MoCo (ResNet-50) or RSPNet (S3D-g), without the attention term;
 - ours: the query is encoded once for all terms, alpha in closed form (`gradcam.channel_weights`);
-- graph of a graph: the same, alpha by a backward pass that is differentiated again;
-- twice: the released code's layout, in which a second forward pass of query, masked key and, of clips, the masked
-  third one serves the attention term;
-- compiled: ours, with the encoders through torch.compile, where that works.
+- graph of a graph: the same, but alpha by a backward pass that is differentiated again;
+- twice: the order of the released code. A second forward pass of the query and the masked key serves the attention
+  term; with clips, also of the masked third clip.
+- compiled: ours, with the encoders through torch.compile, if that works.
 
-On a CPU one thread computes and its CPU seconds count, which other processes disturb least; on a GPU it is the time
-between synchronisations. Ratios are medians over rounds of the ratio within a round. `forwards` are the counted
-operations of a step in forward passes of one clip (F), a pair. Memory is the rise of its peak over what is held between
-steps (weights, queue). On a GPU the batch is the largest of 256, 128, ... that every variant has memory for, and the
-share of the card's peak (MFU) and the GPU-hours of the paper's runs are told too.
+On a CPU one thread computes and its CPU seconds count, because other processes affect them least. On a GPU the time
+between synchronisations counts. Ratios are medians over rounds of the ratio within a round. `forwards` are the counted
+operations of a step and pair, in forward passes of one clip (F). Memory is the rise of its peak above the memory
+between steps (weights, queue). On a GPU the batch is the largest of 256, 128, ... that fits for every variant. The
+share of the card's peak (MFU) and the GPU-hours of the paper's runs are reported too.
 
-Run by `make bench`, or alone: `python -m pytest tests/bench/test_step.py -m bench -s`. `PREVITS_BENCH_STEP_BATCH`,
-`_GROUPS`, `_SIZE` (pixels) and `_ROUNDS` change the sizes, `PREVITS_BENCH_COMPILE=1` compiles on a CPU too; figures go
-to `step-resnet50.json` and `step-s3dg.json` in the folder `PREVITS_BENCH_OUT` too. Losses that differ fail, times do
-not.
+Run it by `make bench`, or alone: `python -m pytest tests/bench/test_step.py -m bench -s`. `PREVITS_BENCH_STEP_BATCH`,
+`_GROUPS`, `_SIZE` (pixels) and `_ROUNDS` change the sizes, and `PREVITS_BENCH_COMPILE=1` compiles on a CPU too. Results
+are also written to `step-resnet50.json` and `step-s3dg.json` in the folder `PREVITS_BENCH_OUT`. The benchmark fails if
+losses differ, but not if times do.
 """
 
 import contextlib
@@ -26,13 +27,14 @@ import ctypes
 import gc
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from one_core import one_thread
 from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
@@ -47,11 +49,11 @@ from previts.pretraining.loop import build_model
 from previts.pretraining.optim import build_optimizer
 from previts.processes.distributed import best_device
 
-PEAK = {"A100": 312e12, "H100": 989e12, "H200": 989e12}  # dense bfloat16 operations a second
+PEAK = {"A100": 312e12, "H100": 989e12, "H200": 989e12}  # dense bfloat16 operations per second
 CORPORA = {"VGG-Sound": 200_000, "K400": 240_000}  # videos
-# GFLOP of a forward pass of one clip at 224 px, a multiplication with its addition counted as two.
+# GFLOP of a forward pass of one clip at 224 px; a multiplication and its addition count as two.
 KNOWN_GFLOP = {"resnet50": 8.17, "s3dg": 34.07}
-# Of a pair; the backward pass of the query counts as two forward passes.
+# For a pair; the backward pass of the query counts as two forward passes.
 FORWARDS = {"resnet50": {"plain": 4, "ours": 5, "twice": 8}, "s3dg": {"plain": 5, "ours": 6, "twice": 10}}
 GOALS = {
     "resnet50": "ours <= 1.27x plain (floor 1.25), >= 1.55x faster than twice",
@@ -62,7 +64,7 @@ Variant = Callable[[MoCo, Pairs], tuple[Tensor, Keys]]
 
 
 SIZES = {
-    # With one thread and fewer than 16 clips torch leaves oneDNN for kernels that are slow and lose the memory layout.
+    # With one thread and fewer than 16 clips torch uses slow kernels instead of oneDNN, which lose the memory layout.
     ("cpu", "resnet50"): Size(16, 2, 128, 9),
     ("cpu", "s3dg"): Size(16, 2, 64, 9),
     ("cuda", "resnet50"): Size(256, 16, 224, 20),
@@ -78,7 +80,7 @@ def asked_size(device: torch.device, kind: str) -> Size:
 
 
 def shared_query(model: MoCo, pairs: Pairs) -> tuple[Tensor, Keys]:
-    """Plain or ours, by the model."""
+    """Take a step of `plain` or `ours`, depending on the model."""
     keys = model.encode_keys(pairs)
     return model(pairs.query, keys).loss, keys
 
@@ -105,7 +107,7 @@ def graph_of_a_graph(model: MoCo, pairs: Pairs) -> tuple[Tensor, Keys]:
 
 
 def query_twice(model: MoCo, pairs: Pairs) -> tuple[Tensor, Keys]:
-    """The released code's order of things, on a model without attention of its own; each pass moves the key encoder."""
+    """Take a step in the order of the released code, on a model without attention; each pass moves the key encoder."""
     first, keys = shared_query(model, pairs)
 
     def foreground(clips: Clips) -> Clips:
@@ -119,7 +121,7 @@ def query_twice(model: MoCo, pairs: Pairs) -> tuple[Tensor, Keys]:
 
 
 class Learner:
-    """A model and its optimiser, taking one variant of a step on one batch again and again."""
+    """A model and its optimiser, which repeat one variant of a step on one batch."""
 
     def __init__(self, model: MoCo, variant: Variant, pairs: Pairs) -> None:
         self.model, self.variant, self.pairs = model.train(), variant, pairs
@@ -133,7 +135,7 @@ class Learner:
         self.model.enqueue(keys)
 
     def count(self) -> tuple[float, int]:
-        """Return the loss and the operations of a step that changes no weights."""
+        """Return the loss and the number of operations of a step that changes no weights."""
         with FlopCounterMode(display=False) as counter:
             loss, _ = self.variant(self.model, self.pairs)
             loss.backward()
@@ -145,7 +147,7 @@ def learners(kind: str, size: Size, device: torch.device) -> dict[str, Learner]:
     ours = sized_experiment(kind, size)
     plain = sized_experiment(kind, size, attention_weight=0.0)
     pairs = synthetic_pairs(ours, device)
-    # One set of weights serves all variants that have the same modules: what is in them changes no times.
+    # Variants with the same modules share weights, because times do not depend on their values.
     with_attention, without = build_model(ours, device), build_model(plain, device)
     return {
         "plain": Learner(without, shared_query, pairs),
@@ -156,7 +158,7 @@ def learners(kind: str, size: Size, device: torch.device) -> dict[str, Learner]:
 
 
 def compiled(kind: str, size: Size, device: torch.device) -> Learner | None:
-    """Return ours with compiled encoders, or None where that is not asked for or does not work."""
+    """Return ours with compiled encoders, or None if that is not requested or does not work."""
     if device.type == "cpu" and os.environ.get("PREVITS_BENCH_COMPILE") != "1":
         return None
     experiment = sized_experiment(kind, size)
@@ -165,7 +167,7 @@ def compiled(kind: str, size: Size, device: torch.device) -> Learner | None:
     learner = Learner(model, shared_query, synthetic_pairs(experiment, device))
     try:
         learner.step()
-    except Exception as error:  # whatever the compiler says: this line is then left out
+    except Exception as error:  # on any error of the compiler this variant is left out
         print(f"{kind} does not compile: {type(error).__name__}: {str(error).splitlines()[0]}")
         return None
     return learner
@@ -181,7 +183,7 @@ def fits(kind: str, size: Size, device: torch.device) -> bool:
 
 
 def fitting(kind: str, size: Size, device: torch.device) -> Size:
-    """Return the size with the largest batch that all have memory for; groups of batch normalisation keep theirs."""
+    """Return the size with the largest batch that fits for all variants; the group size does not change."""
     while size.batch > 2 and not fits(kind, size, device):
         gc.collect()
         torch.cuda.empty_cache()
@@ -190,7 +192,7 @@ def fitting(kind: str, size: Size, device: torch.device) -> Size:
 
 
 def forward_flops(kind: str, pixels: int) -> int:
-    """Return the operations of a forward pass of one clip, counted without computing it."""
+    """Return the number of operations of a forward pass of one clip, counted without computing it."""
     frames = PAPER[kind].sampling.clip_frames
     with torch.device("meta"), torch.no_grad(), FlopCounterMode(display=False) as counter:
         encoder = build_encoder(kind).eval()
@@ -216,7 +218,7 @@ def status_bytes(name: str) -> int:
 
 
 def peak_bytes(step: Callable[[], None], device: torch.device) -> float:
-    """Return by how much the peak of a step lies over what is held before it; not a number where nobody tells."""
+    """Return the rise of the memory peak in a step above the memory before it; NaN if the system does not report it."""
     if device.type == "cuda":
         held = torch.cuda.memory_allocated(device)
         torch.cuda.reset_peak_memory_stats(device)
@@ -224,7 +226,7 @@ def peak_bytes(step: Callable[[], None], device: torch.device) -> float:
         return torch.cuda.max_memory_allocated(device) - held
     try:
         ctypes.CDLL("libc.so.6").malloc_trim(0)
-        Path("/proc/self/clear_refs").write_text("5")  # the peak of this process begins anew
+        Path("/proc/self/clear_refs").write_text("5")  # resets the peak of this process
         held = status_bytes("VmRSS")
     except OSError:
         return float("nan")
@@ -232,23 +234,12 @@ def peak_bytes(step: Callable[[], None], device: torch.device) -> float:
     return status_bytes("VmHWM") - held
 
 
-@contextlib.contextmanager
-def one_thread(device: torch.device) -> Iterator[None]:
-    before = torch.get_num_threads()
-    if device.type == "cpu":
-        torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
 def device_name(device: torch.device) -> str:
     return torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU, one thread"
 
 
 def measure(taking: dict[str, Learner], rounds: int, device: torch.device) -> dict[str, np.ndarray]:
-    """Return the seconds of each variant by round; every second round goes backwards."""
+    """Return the seconds of each variant by round; every second round has the reverse order."""
     measured: dict[str, list[float]] = {name: [] for name in taking}
     for number in range(rounds):
         for name in list(taking)[:: -1 if number % 2 else 1]:
@@ -262,7 +253,7 @@ def test_a_training_step(kind: str):
     device = best_device()
     assert forward_flops(kind, 224) / 1e9 == pytest.approx(KNOWN_GFLOP[kind], rel=0.01)
     size = asked_size(device, kind)
-    with one_thread(device):
+    with one_thread() if device.type == "cpu" else contextlib.nullcontext():
         if device.type == "cuda":
             size = fitting(kind, size, device)
         taking = learners(kind, size, device)
@@ -275,7 +266,7 @@ def test_a_training_step(kind: str):
         if learner := compiled(kind, size, device):
             taking["compiled"] = learner
         for learner in taking.values():
-            learner.step()  # what is allocated or chosen at first use
+            learner.step()  # warm-up: memory and kernels are chosen at first use
         peaks = {name: peak_bytes(learner.step, device) for name, learner in taking.items()}
         measured = measure(taking, size.rounds, device)
 

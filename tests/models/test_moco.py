@@ -332,7 +332,7 @@ def test_a_batch_in_parts_equals_the_whole_batch(kind):
 
 
 def test_parts_must_hold_whole_groups():
-    with pytest.raises(InputError, match=r"in 4 equal parts; possible: \[1, 2\]"):
+    with pytest.raises(InputError, match=r"in 4 equal parts \(PREVITS_ACCUMULATE\); possible: \[1, 2\]"):
         make().rows(8, 4)
 
 

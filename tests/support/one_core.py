@@ -1,4 +1,4 @@
-"""What a bench that compares CPU time needs: one thread in every library."""
+"""One thread in every library, for benchmarks that compare CPU time."""
 
 import contextlib
 from collections.abc import Iterator
@@ -10,7 +10,7 @@ from threadpoolctl import threadpool_limits
 
 @contextlib.contextmanager
 def one_thread() -> Iterator[None]:
-    """Let OpenCV, torch and BLAS compute on one thread in the block."""
+    """Limit OpenCV, torch and BLAS to one thread in the block."""
     before = cv2.getNumThreads(), torch.get_num_threads()
     cv2.setNumThreads(1)
     torch.set_num_threads(1)

@@ -1,4 +1,4 @@
-"""The experiments and synthetic batches on which the benchmarks time training steps."""
+"""Experiments and synthetic batches for benchmarks that time training steps."""
 
 import json
 import os
@@ -17,7 +17,7 @@ PAPER = {"resnet50": PREVITS, "s3dg": VIDEO_PREVITS}
 
 @dataclass(frozen=True)
 class Size:
-    """How large a step is, and how often each variant takes it."""
+    """The size of a step, and how many rounds each variant is timed."""
 
     batch: int
     groups: int
@@ -31,7 +31,7 @@ def sized_experiment(kind: str, size: Size, **objective) -> Experiment:
         paper,
         augment=replace(paper.augment, size=size.pixels),
         objective=replace(paper.objective, batch_norm_groups=size.groups, **objective),
-        # A rate at which noise is learnt slowly: numbers that are not finite are computed at another speed.
+        # A low rate, so that numbers stay finite: other numbers are computed at another speed.
         optim=replace(paper.optim, batch_size=size.batch, lr=1e-4),
     )
 
@@ -39,13 +39,13 @@ def sized_experiment(kind: str, size: Size, **objective) -> Experiment:
 def synthetic_pairs(
     experiment: Experiment, device: torch.device, *, batch: int | None = None, order: Tensor | None = None
 ) -> Pairs:
-    """Return noise with a square as mask: a batch of one process, by default of the only one."""
+    """Return a batch of one process: noise as clips, a square as mask. By default the process is the only one."""
     batch = batch or experiment.optim.batch_size
     frames, pixels = experiment.sampling.clip_frames, experiment.augment.size
     generator = torch.Generator(device).manual_seed(0)
 
     def side() -> Clips:
-        # As `augment` leaves clips: frames apart, then transposed.
+        # In the memory order of `augment`: frames first, then transposed.
         clips = torch.randn(batch, frames, 3, pixels, pixels, generator=generator, device=device).transpose(1, 2)
         mask = torch.zeros(batch, frames, pixels, pixels, dtype=torch.bool, device=device)
         mask[:, :, pixels // 4 : pixels * 3 // 4, pixels // 4 : pixels * 3 // 4] = True
@@ -59,7 +59,7 @@ def synthetic_pairs(
 
 
 def keep(name: str, figures: dict) -> None:
-    """Print figures, and write them to the folder that was asked for."""
+    """Print the results, and write them to the folder `PREVITS_BENCH_OUT` if it is set."""
     text = json.dumps(figures, indent=1)
     print(text)
     if folder := os.environ.get("PREVITS_BENCH_OUT"):
