@@ -169,18 +169,18 @@ def test_errors_are_weighted_by_a_gaussian_around_their_centre():
 
 def test_posterior_equals_bayes_rule_at_each_pixel():
     generator = np.random.default_rng(6)
-    prior, seen = generator.random((10, 15)), generator.random((10, 15)) ** 2
-    seen[0, 0], seen[0, 1] = 0, 1
+    prior, evidence = generator.random((10, 15)), generator.random((10, 15)) ** 2
+    evidence[0, 0], evidence[0, 1] = 0, 1
     histograms = {True: np.zeros(60), False: np.zeros(60)}
-    for p, s in zip(prior.ravel(), seen.ravel(), strict=True):
+    for p, s in zip(prior.ravel(), evidence.ravel(), strict=True):
         histograms[bool(p > prior.mean())][min(int(s * 60), 59)] += 1
     likely = {part: gaussian_filter1d(count / count.sum(), 0.02 * 60) for part, count in histograms.items()}
     expected = np.zeros((10, 15))
     for index in np.ndindex(10, 15):
-        level = min(int(seen[index] * 60), 59)
+        level = min(int(evidence[index] * 60), 59)
         inside, outside = prior[index] * likely[True][level], (1 - prior[index]) * likely[False][level]
         expected[index] = inside / (inside + outside)
-    np.testing.assert_allclose(dsr.posterior(prior, seen), expected, atol=1e-6)
+    np.testing.assert_allclose(dsr.posterior(prior, evidence), expected, atol=1e-6)
 
 
 def test_saliency_equals_a_loop_over_scales_and_pixels():
