@@ -1,7 +1,7 @@
 """Predictor of saliency maps by a trained network, for frames of any shape.
 
 PreViTS section 3.2, the test phase of Deep-USPS. Runs batches on a GPU if there is one. Reads a network that `fit.py`
-has written; trains nothing.
+has written, and trains none.
 """
 
 from collections.abc import Callable

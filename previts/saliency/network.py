@@ -198,8 +198,8 @@ def _mahalanobis(colour_B3N: Tensor, groups: Sequence[Tensor]) -> Tensor:
 def memory_format(device: torch.device) -> torch.memory_format:
     """Return the memory format of maps on a device: channels last on a GPU, contiguous on a CPU.
 
-    Channels last is not faster on a CPU here, and torch 2.15 crashes in the gradient of a strided 1 x 1 convolution
-    from 8 to 16 channels.
+    Channels last is not faster on a CPU here. With it, torch 2.15 crashes in the gradient of a strided 1 x 1
+    convolution from 8 to 16 channels.
     """
     return torch.channels_last if device.type == "cuda" else torch.contiguous_format
 
@@ -208,8 +208,8 @@ def load_weights(network: SaliencyNetwork, weights: dict[str, Tensor]) -> int:
     """Load every tensor of a state dict whose name and shape fit the network, and return their number.
 
     The names may be those of the DRN (`layer3.0.conv1.weight`) or of its segmentation model (`base.3.0...`), with or
-    without `module.`, or those of a ResNet, whose four levels are the DRN's levels 3 to 6. The classifier is not
-    loaded.
+    without `module.`. They may also be those of a ResNet, whose four levels are the DRN's levels 3 to 6. The classifier
+    is not loaded.
 
     Raises:
         ValueError: If no weight of a convolution fits.

@@ -42,7 +42,7 @@ def region_saliency(regions: Regions) -> Array:
 def adaptive_scales(colour_NN: Array, adjacent_NN: Bools, ring_NN: Bools) -> tuple[float, float, float]:
     """Return the colour difference that a path does not count, the sigma of geodesics and that of neighbours' colours.
 
-    m1 is the mean smallest colour distance to a neighbour, m2 the same within two rings, and `top` the mean of the
+    m1 is the mean smallest colour distance to a neighbour. m2 is the same within two rings. `top` is the mean of the
     largest 1 % of neighbour distances. The results are m2, max(5, min(10, 3 m1, top / 10)) and min(3 m1, top / 5, 20).
     """
     others_NN = ~np.eye(len(colour_NN), dtype=np.bool_)

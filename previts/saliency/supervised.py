@@ -1,7 +1,7 @@
 """Masks of a detector that was trained with labels (torchvision's Mask R-CNN), in place of saliency.
 
-PreViTS table 6d compares tubes from supervised masks. The user gives the weights. Nothing is downloaded, and nothing is
-trained. Classes are ignored: the tube follows the largest object.
+PreViTS table 6d compares tubes from supervised masks. The user gives the weights: this file downloads none and trains
+none. Classes are ignored: the tube follows the largest object.
 """
 
 import io

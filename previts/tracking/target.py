@@ -74,9 +74,7 @@ class _Target:
     config: TrackConfig
     number: int | None = None  # of the object's track
     hits: int = 0  # successive key frames with a match, up to `min_hits`
-    matched_with: set[int] = field(
-        default_factory=set
-    )  # numbers of the tracks at the last match of the object
+    matched_with: set[int] = field(default_factory=set)  # numbers of the tracks at the last match of the object
     last_masks: dict[int, Mask] = field(default_factory=dict)  # of each living track at its last match
 
     def __post_init__(self) -> None:

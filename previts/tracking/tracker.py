@@ -28,6 +28,7 @@ def build_tube(
     key_frames: Sequence[int],
     num_frames: int,
     config: TrackConfig,
+    *,
     first: Mask | None = None,
 ) -> Tube:
     """Return the tube of the object that `target.follow` finds.

@@ -1,7 +1,7 @@
-"""Saliency and tracking of a 10 s video at 5 key frames a second: ours beside a plain RBD, in one interleaved run.
+"""Speed of saliency and tracking on 10 s videos with 5 key frames a second, against a plain RBD, interleaved.
 
-Run by `make bench`, or alone with `-m bench -s`. `PREVITS_BENCH_MODEL` names the folder of a trained saliency network,
-which then takes part; `PREVITS_BENCH_VIDEOS` and `PREVITS_BENCH_ROUNDS` say how long to measure.
+Run by `make bench`, or alone with `-m bench -s`. `PREVITS_BENCH_MODEL` is the folder of a trained saliency network to
+measure too. `PREVITS_BENCH_VIDEOS` and `PREVITS_BENCH_ROUNDS` set the number of videos and rounds.
 """
 
 import json
@@ -44,7 +44,7 @@ Predict = Callable[[npt.NDArray[np.uint8]], npt.NDArray[np.float32]]
 
 
 def plain_rbd(image):
-    """Robust background detection (Zhu et al. 2014) as its formulas read: SLIC at full size, whole matrices."""
+    """Return Robust Background Detection (Zhu et al. 2014) by its plain formulas: SLIC at full size, full matrices."""
     inner = inside_bars(image)
     saliency = np.zeros(image.shape[:2], dtype=np.float32)
     saliency[inner] = plain_rbd_of_scene(image[inner])
@@ -54,7 +54,7 @@ def plain_rbd(image):
 def plain_rbd_of_scene(image):
     height, width = image.shape[:2]
     lab = rgb2lab(image)
-    # slic stretches what it is given to [0, 1], so compactness is given in the same unit.
+    # slic scales its input to [0, 1], so compactness is in the same unit.
     labels = slic(
         lab, n_segments=height * width // 600, compactness=20 / max(np.ptp(lab), 1), convert2lab=False, start_label=0
     )
@@ -96,7 +96,7 @@ def plain_rbd_of_scene(image):
         return np.where(distance > 3 * sigma, 0, np.exp(-(distance**2) / (2 * sigma**2 + 1e-12)))
 
     linked = np.nonzero((adjacent | clique) & others)
-    # A sparse graph keeps no links of length 0. On few nodes Floyd-Warshall is the fastest that scipy has.
+    # A sparse graph has no links of length 0. On few nodes Floyd-Warshall is the fastest method of scipy.
     lengths = np.maximum(colour_distance[linked] - nearest_two, 1e-9)
     geodesic = shortest_path(csr_matrix((lengths, linked), shape=(count, count)), method="FW", directed=False)
     near = weight(geodesic, geodesic_sigma)
@@ -131,7 +131,7 @@ def variants() -> dict[str, Predict]:
 
 
 def ten_seconds(source: Path, target: Path) -> None:
-    """Write 10 s at 25 frames a second; a shorter video runs forwards and backwards, so that nothing jumps."""
+    """Write 10 s at 25 frames a second; a shorter video runs forwards and backwards, so that its motion is smooth."""
     frames = decode_file(str(source))
     height, width = (side // 2 * 2 for side in frames.shape[1:3])
     there_and_back = [*range(len(frames)), *range(len(frames) - 2, 0, -1)]
@@ -140,7 +140,7 @@ def ten_seconds(source: Path, target: Path) -> None:
 
 
 def stored_videos(crawl: Path, folder: Path) -> tuple[str, list[video_table.VideoRecord]]:
-    """Store some videos of the crawl, evenly chosen, as the pipeline does."""
+    """Store evenly chosen videos of the crawl in the same way as the pipeline."""
     sources = sorted(crawl.glob("*.mp4"))
     sources = [sources[number * len(sources) // VIDEOS] for number in range(VIDEOS)]
     for source in sources:
@@ -151,7 +151,7 @@ def stored_videos(crawl: Path, folder: Path) -> tuple[str, list[video_table.Vide
 
 
 def measure(uri: str, record: video_table.VideoRecord, predict: Predict) -> tuple[dict[str, float], tube_table.Tube]:
-    """Return CPU and wall seconds of each phase of one video, and what was found."""
+    """Return CPU and wall seconds of each phase of one video, and its tube."""
     seconds: dict[str, float] = {}
     key_frames = list(range(0, record.num_frames, FPS // KEY_FPS))
     clocks = (time.process_time(), time.perf_counter())
@@ -174,7 +174,7 @@ def measure(uri: str, record: video_table.VideoRecord, predict: Predict) -> tupl
 def max_f(predict: Predict, folder: Path) -> tuple[float, float]:
     """Return max-F (beta^2 = 0.3, of the mean precision and recall at each threshold) and MAE on every second image.
 
-    Precision is 1 where nothing is found, as Deep-USPS counts it.
+    Precision is 1 if no pixel is found, as in Deep-USPS.
     """
     precision, recall, errors = [], [], []
     for path in sorted((folder / "images").iterdir())[::2]:
@@ -202,7 +202,7 @@ def test_saliency_and_tracking_of_ten_seconds(real_data: Path, tmp_path: Path):
         predictors = variants()
         uri, records = stored_videos(real_data / "crawl", tmp_path)
         assert all(record.num_frames == SECONDS * FPS for record in records), records
-        for predict in predictors.values():  # what is loaded or compiled at first use
+        for predict in predictors.values():  # the first use loads and compiles
             measure(uri, records[0], predict)
         for number in range(ROUNDS):
             for record in records:
@@ -216,7 +216,7 @@ def test_saliency_and_tracking_of_ten_seconds(real_data: Path, tmp_path: Path):
         )
         for name, predict in predictors.items():
             f, error = max_f(predict, real_data / "saliency")
-            # The median over rounds of each video, then the mean: a corpus costs the sum over its videos.
+            # The median over rounds for each video, then the mean: the cost of a corpus is the sum over its videos.
             mean_total = float(np.median(totals[name].reshape(ROUNDS, -1), axis=0).mean())
             figures[name] = {
                 **{phase: float(np.median([row[phase] for row in measured[name]])) for phase in PHASES},

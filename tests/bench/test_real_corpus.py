@@ -1,8 +1,8 @@
-"""A real crawl through the verbs: what is found, how well it lies on the objects, and what it costs.
+"""Tubes of a real crawl by the verbs: counts, overlap with the objects, and cost.
 
-Run by `make bench`. `PREVITS_BENCH_ROOT` keeps the results (and is where an interrupted run goes on),
-`PREVITS_BENCH_PROFILE` is the size and `PREVITS_BENCH_SET` holds one-off changes, separated by blanks; the default is
-the paper's size with a handcrafted prior, for DRN-D-105 wants a GPU.
+Run by `make bench`. `PREVITS_BENCH_ROOT` is the folder for results, from which an interrupted run resumes.
+`PREVITS_BENCH_PROFILE` is the profile, and `PREVITS_BENCH_SET` contains changed settings, separated by blanks. The
+default is the paper's profile with a handcrafted prior, because DRN-D-105 needs a GPU.
 """
 
 import json
@@ -25,7 +25,7 @@ SET = os.environ.get("PREVITS_BENCH_SET", "saliency.method=rbd").split()
 
 
 def cpu_seconds() -> float:
-    """CPU time of this process and its finished children."""
+    """Return the CPU time of this process and its finished children."""
     usages = resource.getrusage(resource.RUSAGE_SELF), resource.getrusage(resource.RUSAGE_CHILDREN)
     return sum(usage.ru_utime + usage.ru_stime for usage in usages)
 

@@ -1,7 +1,7 @@
-"""Saliency maps of photographs with masks: how good each method is, what it costs, where it fails.
+"""Quality, cost and failures of each saliency method on photographs with masks.
 
-Run by `make bench`, or alone with `-m bench -s`. `PREVITS_BENCH_OUT` keeps the pictures and the figures;
-`PREVITS_BENCH_MODEL` names the folder of a trained saliency network, which then takes part.
+Run by `make bench`, or alone with `-m bench -s`. `PREVITS_BENCH_OUT` is the folder for images and numbers.
+`PREVITS_BENCH_MODEL` is the folder of a trained saliency network to measure too.
 """
 
 import json
@@ -28,12 +28,12 @@ Method = Callable[[Image], Map]
 BETA2 = 0.3
 BLOB_SIGMA = 0.25  # of the image side
 SHOWN = 6  # best and worst images of each method
-TILE = (200, 150)  # width and height of a picture in the sheet
+TILE = (200, 150)  # width and height of an image in the sheet
 HEADING = 22  # pixels
 
 
 def centred_blob(image: Image) -> Map:
-    """A Gaussian in the middle, the same for every image: what knowing photographers alone gives."""
+    """Return a Gaussian in the middle, the same for each image: a baseline that does not use the image."""
     profiles = [
         np.exp(-(((np.arange(size) + 0.5) / size - 0.5) ** 2) / (2 * BLOB_SIGMA**2)) for size in image.shape[:2]
     ]
@@ -41,7 +41,7 @@ def centred_blob(image: Image) -> Map:
 
 
 def methods() -> dict[str, Method]:
-    """What is compared, by name."""
+    """Return the methods to compare, by name."""
     found: dict[str, Method] = {"centred Gaussian": centred_blob}
     for name in PRIORS:
         found[name] = lambda image, name=name: prior_map(name, image)
@@ -53,7 +53,7 @@ def methods() -> dict[str, Method]:
 
 
 def photographs(folder: Path) -> list[tuple[str, Image, npt.NDArray[np.bool_]]]:
-    """Name, image and mask of the object."""
+    """Return the name, the image and the mask of the object of each photograph."""
     found = []
     for path in sorted((folder / "images").iterdir()):
         mask = cv2.imread(str(folder / "masks" / f"{path.stem}.png"), cv2.IMREAD_GRAYSCALE) > 127
@@ -62,14 +62,14 @@ def photographs(folder: Path) -> list[tuple[str, Image, npt.NDArray[np.bool_]]]:
 
 
 def adaptive_f(saliency: Map, mask: npt.NDArray[np.bool_]) -> float:
-    """F of the pixels at twice the mean or above."""
+    """Return F of the pixels whose saliency is at least twice the mean."""
     chosen = saliency >= min(2 * saliency.mean(), 1)
     hits = (chosen & mask).sum()
     return float((1 + BETA2) * hits / (BETA2 * mask.sum() + chosen.sum())) if hits else 0.0
 
 
 def figures(maps: list[Map], masks: list[npt.NDArray[np.bool_]]) -> dict[str, float]:
-    """The usual measures, by PySODMetrics."""
+    """Return the usual metrics, computed by PySODMetrics."""
     metrics = pytest.importorskip("py_sod_metrics")
     handler = metrics.FmeasureHandler(beta=BETA2, with_adaptive=True, with_dynamic=True)
     f, error = metrics.FmeasureV2({"f": handler}), metrics.MAE()
@@ -89,7 +89,7 @@ def figures(maps: list[Map], masks: list[npt.NDArray[np.bool_]]) -> dict[str, fl
 
 
 def column(image: Image, mask: npt.NDArray[np.bool_], saliency: Map, heading: str) -> Image:
-    """Image, mask and map below each other, under a heading."""
+    """Return image, mask and map below each other, under a heading."""
     grey = [np.repeat(np.uint8(values * 255)[..., None], 3, axis=2) for values in (mask, saliency)]
     tiles = [cv2.resize(tile, TILE, interpolation=cv2.INTER_AREA) for tile in (image, *grey)]
     band = np.full((HEADING, TILE[0], 3), 255, np.uint8)
@@ -98,7 +98,7 @@ def column(image: Image, mask: npt.NDArray[np.bool_], saliency: Map, heading: st
 
 
 def sheet(photos: list[tuple[str, Image, npt.NDArray[np.bool_]]], maps: list[Map]) -> Image:
-    """The images with the largest F and, below, those with the least."""
+    """Return a sheet of the images with the largest F and, below them, those with the smallest."""
     scores = [adaptive_f(saliency, mask) for (_, _, mask), saliency in zip(photos, maps, strict=True)]
     order = np.argsort(scores, kind="stable")
     rows = []
@@ -120,7 +120,7 @@ def test_saliency_of_photographs(real_data: Path):
     table: dict[str, dict[str, float]] = {}
     for name, method in methods().items():
         with threadpool_limits(limits=1, user_api="blas"):
-            method(photos[0][1])  # first use loads libraries
+            method(photos[0][1])  # the first use loads libraries
             start = time.process_time()
             maps = [method(image) for _, image, _ in photos]
             seconds = time.process_time() - start
@@ -128,7 +128,7 @@ def test_saliency_of_photographs(real_data: Path):
         path = out / f"saliency-{name.replace(' ', '-')}.png"
         cv2.imwrite(str(path), cv2.cvtColor(sheet(photos, maps), cv2.COLOR_RGB2BGR))
     keys = list(next(iter(table.values())))
-    print(f"\n{len(photos)} images with masks, pictures in {out}")
+    print(f"\n{len(photos)} images with masks, sheets in {out}")
     print("".join([f"{'':18}", *(f"{key:>12}" for key in keys)]))
     for name, row in table.items():
         print(

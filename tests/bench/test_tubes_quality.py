@@ -1,13 +1,13 @@
-"""Tubes against ground truth: 20 sequences of DAVIS-2016 and 15 clips of a crawl, by source of saliency and by tracker.
+"""Quality of tubes on 20 sequences of DAVIS-2016 and 15 videos of a crawl, by source of saliency and by tracker.
 
-Run by `make bench`. `PREVITS_BENCH_MODEL` names the folder of a saliency model to measure beside RBD, and
-`PREVITS_BENCH_OUT` the folder that gets numbers, contact sheets and (in `maps/`) the saliency maps for the next run.
+Run by `make bench`. `PREVITS_BENCH_MODEL` is the folder of a saliency model to measure in addition to RBD.
+`PREVITS_BENCH_OUT` is the folder for numbers, contact sheets and (in `maps/`) the saliency maps for the next run.
 
-Each figure is a mean over videos, of which the first and the last frame are left out as DAVIS does:
-- J: intersection over union in all frames (0 where the tube is empty and the object is there);
-- tracked: the same over the frames that the tube has; lost: share of the frames that it has not;
-- off: share of the frames of the tube with J < 0.1, where it is on something else;
-- hop: the same, of the videos whose tube began on the object: off, and not by the choice of the target.
+Each number is a mean over videos, without the first and the last frame of each video, as in DAVIS:
+- J: intersection over union in all frames (0 if the tube is empty and the object is visible);
+- tracked: J over the frames in which the tube is not empty; lost: share of the other frames;
+- off: share of the frames of the tube with J < 0.1, in which it is on another object;
+- hop: the same over the videos whose tube starts on the object, so that the choice of the target is not the cause.
 """
 
 import json
@@ -47,7 +47,7 @@ Frames = npt.NDArray[np.uint8]
 
 @dataclass(frozen=True)
 class Video:
-    """One video: frames THWC, exact masks THW, salient pixels THW and the CPU seconds that these took."""
+    """One video: frames THWC, exact masks THW, salient pixels THW, and CPU seconds for the salient pixels."""
 
     name: str
     images: Frames
@@ -87,7 +87,7 @@ def sources() -> dict[str, Callable[[], Callable[[Frames], npt.NDArray[np.float3
 
 
 def salient_videos(data: Path, name: str, source: str, cache: Path) -> list[Video]:
-    """Return the videos of one set with the saliency of one source, kept from an earlier run where there is one."""
+    """Return the videos of one set with the saliency of one source; maps of an earlier run are read from the cache."""
     predict = None
     found = []
     model = Path(os.environ.get("PREVITS_BENCH_MODEL", "")).name if source.startswith("deepusps") else ""
@@ -106,7 +106,7 @@ def salient_videos(data: Path, name: str, source: str, cache: Path) -> list[Vide
 
 
 def largest_regions(masks: Mask) -> Mask:
-    """Return the largest region of each frame: what there is without a tracker."""
+    """Return the largest region of each frame: the result without a tracker."""
     least = TrackConfig().min_area * masks[0].size
     return np.stack([(components(mask, round(least)) or [np.zeros_like(mask)])[0] for mask in masks])
 
@@ -114,7 +114,7 @@ def largest_regions(masks: Mask) -> Mask:
 def followed(one: Video, config: TrackConfig, every: int = 1, known: bool = False) -> Mask:
     keys = range(0, len(one.images), every)
     first = one.truth[0] if known else None
-    tube = tracker.build_tube(one.salient[::every], keys, len(one.images), config, first)
+    tube = tracker.build_tube(one.salient[::every], keys, len(one.images), config, first=first)
     return tube.masks(range(len(one.images)))
 
 

@@ -1,14 +1,15 @@
-"""Oracles: the dense CRF with explicit N x N kernels, brute-force Gaussian sums, symmetries, a noisy disc."""
+"""CRF. Oracles: a dense CRF with explicit N x N kernels, Gaussian sums by brute force, symmetries, a noisy disc."""
 
 import cv2
 import numpy as np
 import pytest
+from disc_images import overlap
 
 from previts.saliency import crf
 
 
 def explicit_kernel(features, *, normalise=True):
-    """The Gaussian kernel of all pairs of points (N, D), a point among its own neighbours."""
+    """Return the Gaussian kernel of all pairs of points (N, D); a point is its own neighbour."""
     distance = ((features[:, None] - features[None]) ** 2).sum(axis=2)
     kernel = np.exp(-distance / 2)
     root = np.sqrt(kernel.sum(axis=1)) if normalise else np.ones(len(kernel))
@@ -16,14 +17,14 @@ def explicit_kernel(features, *, normalise=True):
 
 
 def explicit_features(image):
-    """Position (N, 2) in pixels and RGB (N, 3)."""
+    """Return position (N, 2) in pixels and RGB (N, 3)."""
     height, width = image.shape[:2]
     rows, columns = np.mgrid[0:height, 0:width]
     return np.stack([columns, rows], axis=2).reshape(-1, 2).astype(float), image.reshape(-1, 3).astype(float)
 
 
 def explicit_crf(probability, image, *, iterations=5, spatial=3.0, bilateral=10.0, normalise=True):
-    """The foreground's log-odds (height, width) by mean field with both labels written out."""
+    """Return the log-odds (height, width) of the foreground by mean field with both labels explicit."""
     position, colour = explicit_features(image)
     near = explicit_kernel(position / 3, normalise=normalise)
     alike = explicit_kernel(np.concatenate([position / 80, colour / 13], axis=1), normalise=normalise)
@@ -33,7 +34,7 @@ def explicit_crf(probability, image, *, iterations=5, spatial=3.0, bilateral=10.
     for _ in range(iterations):
         marginal = np.exp(energy.min(axis=1, keepdims=True) - energy)
         marginal /= marginal.sum(axis=1, keepdims=True)
-        # Potts: a label pays for what the neighbours give to the other one.
+        # Potts: the energy of a label is the neighbours' probability of the other label.
         other = marginal[:, ::-1]
         energy = unary + spatial * near @ other + bilateral * alike @ other
     return (energy[:, 0] - energy[:, 1]).reshape(probability.shape)
@@ -49,7 +50,7 @@ def sigmoid(values):
 
 
 def smooth(shape, scale, seed):
-    """Smooth noise in [0, 1]."""
+    """Return smooth noise in [0, 1]."""
     noise = np.random.default_rng(seed).normal(size=shape).astype(np.float32)
     noise = cv2.GaussianBlur(noise, (0, 0), scale)
     return (noise - noise.min()) / (noise.max() - noise.min())
@@ -65,7 +66,7 @@ def two_colours(height, width):
     return image
 
 
-def disc_picture(height, width, seed=0):
+def disc_on_ground(height, width, seed=0):
     rows, columns = np.mgrid[0:height, 0:width]
     disc = (rows - 0.5 * height) ** 2 + (columns - 0.6 * width) ** 2 < (0.3 * height) ** 2
     image = np.where(disc[..., None], (190, 60, 40), (70, 110, 80)).astype(float)
@@ -73,20 +74,16 @@ def disc_picture(height, width, seed=0):
     return image.clip(0, 255).astype(np.uint8), disc
 
 
-def overlap(one, other):
-    return (one & other).sum() / (one | other).sum()
-
-
-PICTURES = pytest.mark.parametrize(
+IMAGES = pytest.mark.parametrize(
     "image", [smooth_image(24, 32), smooth_image(32, 24, 1), two_colours(24, 32)], ids=["smooth", "tall", "two colours"]
 )
 
 
-@PICTURES
-def test_weak_evidence_grows_as_in_the_dense_crf(image):
-    # So near to 1/2 the marginals are linear in the evidence, and each iteration multiplies it by about (3 + 10) / 2:
-    # what is wrong in one iteration is raised to the fifth power. A lattice is within some 2 % of its Gaussian, so 4 %
-    # are left at the end; each of the wrong settings below makes 17 % and more.
+@IMAGES
+def test_weak_evidence_is_amplified_as_in_the_dense_crf(image):
+    # Near 1/2 the marginals are linear in the evidence. Each iteration multiplies it by about (3 + 10) / 2, so an error
+    # of one iteration is raised to the fifth power. The lattice is within about 2 % of its Gaussian, which gives 4 % at
+    # the end. Each of the wrong settings below gives 17 % or more.
     probability = (0.5 + 2e-5 * smooth(image.shape[:2], 3, 5)).astype(np.float32)
     expected = explicit_crf(probability, image)
     tolerance = 0.06
@@ -103,8 +100,8 @@ def test_weak_evidence_grows_as_in_the_dense_crf(image):
         assert error(explicit_crf(probability, image, **wrong)) > 2 * tolerance, wrong
 
 
-@PICTURES
-def test_marginals_are_those_of_the_dense_crf(image):
+@IMAGES
+def test_marginals_are_close_to_those_of_the_dense_crf(image):
     probability = (0.02 + 0.96 * smooth(image.shape[:2], 2, 6)).astype(np.float32)
     expected = sigmoid(explicit_crf(probability, image))
     refined = crf.refine(probability, image)
@@ -113,7 +110,7 @@ def test_marginals_are_those_of_the_dense_crf(image):
     assert ((refined > 0.5) == (expected > 0.5)).mean() > 0.98
 
 
-def test_permutohedral_filter_is_a_gaussian_sum():
+def test_permutohedral_filter_approximates_a_gaussian_sum():
     generator = np.random.default_rng(0)
     for image in (smooth_image(24, 32, 2), two_colours(24, 32), smooth_image(40, 7, 3)):
         position, colour = explicit_features(image)
@@ -129,7 +126,7 @@ def test_permutohedral_filter_is_a_gaussian_sum():
 
 
 def test_permutohedral_filter_has_the_width_of_the_gaussian():
-    # Points all over a plane, so that no vertex of the plane is missing: what one point spreads has variance 1.
+    # The points fill a plane, so that no vertex of the plane is missing. The response to one point has variance 1.
     side = np.arange(-40, 41) / 8
     rows, columns = (axis.ravel() for axis in np.meshgrid(side, side, indexing="ij"))
     for first, second in ((0, 1), (2, 4)):
@@ -143,11 +140,11 @@ def test_permutohedral_filter_has_the_width_of_the_gaussian():
             assert 0.8 < (spread * axis**2).sum() < 1.2
 
 
-def test_a_point_is_the_weighted_mean_of_its_simplex():
+def test_a_point_is_the_weighted_mean_of_the_vertices_of_its_simplex():
     features = np.random.default_rng(1).normal(0, 9, (5, 500)).astype(np.float32)
     elevated = crf.elevate(features)
     np.testing.assert_allclose(elevated.sum(axis=0), 0, atol=1e-4)
-    # Distances are kept, at 2/3 of a squared unit of six.
+    # Distances are kept up to a scale: squared distances are multiplied by 2/3.
     squared = ((elevated[:, :1] - elevated) ** 2).sum(axis=0)
     np.testing.assert_allclose(squared, 2 / 3 * ((features[:, :1] - features) ** 2).sum(axis=0), rtol=1e-4)
 
@@ -169,7 +166,7 @@ def test_spatial_filter_is_a_gaussian_sum():
     np.testing.assert_allclose(crf.spatial_filter(values) * 2 * np.pi * 9, expected, rtol=2e-3)
 
 
-def test_one_colour_leaves_a_blur_of_the_position():
+def test_an_image_of_one_colour_is_filtered_by_position_only():
     image = np.full((60, 90, 3), (37, 120, 200), dtype=np.uint8)
     values = smooth((60, 90), 6, 9) - 0.5
 
@@ -184,29 +181,29 @@ def test_one_colour_leaves_a_blur_of_the_position():
 
 
 @pytest.mark.parametrize("axis", [0, 1])
-def test_mirrored_picture_gives_the_mirrored_map(axis):
+def test_a_mirrored_image_has_the_mirrored_map(axis):
     image, probability = smooth_image(48, 64, 3), smooth((48, 64), 3, 4)
     straight = crf.refine(probability, image)
     mirrored = np.flip(crf.refine(np.flip(probability, axis), np.flip(image, axis)), axis)
-    # The lattice then lies otherwise in the picture.
+    # The lattice has another position relative to the image, so the maps are not equal.
     assert np.abs(straight - mirrored).mean() < 0.05
     assert ((straight > 0.5) == (mirrored > 0.5)).mean() > 0.95
     assert np.abs(straight - mirrored[::-1, ::-1]).mean() > 0.1
 
 
-def test_swapped_labels_give_the_complement():
+def test_swapped_labels_have_the_complement():
     image = smooth_image(30, 40, 4)
     probability = smooth((30, 40), 3, 5)
     np.testing.assert_allclose(crf.refine(1 - probability, image), 1 - crf.refine(probability, image), atol=1e-5)
 
 
-def test_no_evidence_stays_undecided():
+def test_a_probability_of_one_half_is_unchanged():
     image = smooth_image(30, 40, 5)
     np.testing.assert_array_equal(crf.refine(np.full((30, 40), 0.5, dtype=np.float32), image), 0.5)
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 9), (9, 1), (8, 8), (2, 3)])
-def test_small_pictures_and_certain_pixels_are_finite(size):
+def test_small_images_and_certain_pixels_have_finite_results(size):
     image = smooth_image(*size, 6) if min(size) > 1 else np.full((*size, 3), 90, dtype=np.uint8)
     for value in (0.0, 1.0):
         refined = crf.refine(np.full(size, value, dtype=np.float32), image)
@@ -214,8 +211,8 @@ def test_small_pictures_and_certain_pixels_are_finite(size):
         np.testing.assert_allclose(refined, value, atol=1e-4)
 
 
-def test_a_certain_pixel_can_be_outvoted():
-    # Its unary term is log 1e-5 = -11.5 and not infinite; what all others say is at most 3 + 10.
+def test_neighbours_can_change_the_label_of_a_certain_pixel():
+    # Its unary term is log 1e-5 = -11.5 and not infinite. The pairwise terms are at most 3 + 10.
     image = np.full((12, 12, 3), 90, dtype=np.uint8)
     probability = np.full((12, 12), 0.9, dtype=np.float32)
     probability[5, 6] = 0
@@ -224,8 +221,8 @@ def test_a_certain_pixel_can_be_outvoted():
     np.testing.assert_allclose(log_odds(crf.refine(probability, image))[5, 6], expected[5, 6], atol=0.2)
 
 
-def test_not_a_number_counts_as_zero():
-    image, disc = disc_picture(40, 50)
+def test_nan_counts_as_zero():
+    image, disc = disc_on_ground(40, 50)
     probability = np.where(disc, 0.8, 0.2).astype(np.float32)
     without = probability.copy()
     probability[3:6, 4:20], without[3:6, 4:20] = np.nan, 0
@@ -233,8 +230,8 @@ def test_not_a_number_counts_as_zero():
     assert not crf.refine(np.full((40, 50), np.nan, dtype=np.float32), image).round(3).any()
 
 
-def test_noisy_disc_comes_nearer_to_the_disc():
-    image, disc = disc_picture(90, 120)
+def test_refinement_of_a_noisy_disc_recovers_the_disc():
+    image, disc = disc_on_ground(90, 120)
     noise = np.random.default_rng(7).normal(0, 0.25, disc.shape)
     blurred = cv2.GaussianBlur(disc.astype(np.float32), (0, 0), 6)
     probability = np.clip(0.2 + 0.6 * blurred + noise, 0, 1).astype(np.float32)
@@ -243,8 +240,8 @@ def test_noisy_disc_comes_nearer_to_the_disc():
     assert overlap(refined > 0.5, disc) > 0.97
 
 
-def test_same_input_gives_the_same_bytes_and_keeps_it():
-    image, disc = disc_picture(50, 60)
+def test_refinement_is_deterministic_and_does_not_change_its_input():
+    image, disc = disc_on_ground(50, 60)
     probability = smooth(disc.shape, 3, 8)
     kept_probability, kept_image = probability.copy(), image.copy()
     assert crf.refine(probability, image).tobytes() == crf.refine(probability, image).tobytes()
@@ -268,7 +265,7 @@ def test_wrong_shapes_are_refused(probability, image):
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_a_picture_of_half_the_size_is_refined_as_the_whole_one(seed):
+def test_an_image_of_half_the_size_has_the_same_refinement(seed):
     generator = np.random.default_rng(seed)
     image = cv2.resize(
         generator.integers(0, 256, (6, 8, 3)).astype(np.uint8), (192, 144), interpolation=cv2.INTER_CUBIC

@@ -1,8 +1,8 @@
-"""Oracles: SVD, the optimality conditions of the lasso and another solver of it, DSR's formulas in loops."""
+"""DSR. Oracles: SVD, the optimality conditions of the lasso, scikit-learn's lasso, DSR's formulas in loops."""
 
 import numpy as np
 import pytest
-from pictures import picture_of_disc
+from disc_images import disc_image
 from scipy.ndimage import gaussian_filter1d
 from scipy.optimize import nnls
 
@@ -17,7 +17,7 @@ def unit_rows(values):
 
 
 def features_of_regions(count=100, **changes):
-    image, _ = picture_of_disc(60, 90, **changes)
+    image, _ = disc_image(60, 90, **changes)
     lab = to_lab(image)
     labels = segment(lab, count, 10.0, 2)
     feature = region_means(dsr.pixel_features(image, lab), labels)
@@ -25,7 +25,11 @@ def features_of_regions(count=100, **changes):
 
 
 def lasso_problems():
-    """Targets and atoms: any, of pictures, with copies and opposites, in a plane, a square, one atom, none in reach."""
+    """Yield targets, atoms and penalty.
+
+    The atoms are random, of images, with copies and opposites, in a plane, corners of a square, a single one, or all
+    below the penalty.
+    """
     generator = np.random.default_rng(0)
     yield generator.normal(size=(30, 8)), generator.normal(size=(20, 8)), 0.3
     for noise in (0, 6, 60):
@@ -41,20 +45,20 @@ def lasso_problems():
     yield generator.normal(size=(5, 3)), unit_rows(generator.normal(size=(4, 3))), 100.0
 
 
-def test_lasso_residual_meets_the_conditions_of_the_least():
+def test_lasso_residual_meets_the_optimality_conditions():
     for target, atoms, penalty in lasso_problems():
         residual = dsr.lasso_residual(target, atoms, penalty)
         correlation = residual @ atoms.T
         assert np.abs(correlation).max() <= penalty + 1e-7
         for x, r, c in zip(target, residual, correlation, strict=True):
-            # What is rebuilt is made only of atoms whose correlation is at the penalty, each with that sign.
+            # The reconstruction uses only atoms whose correlation is at the penalty, each with the correlation's sign.
             used = np.abs(c) > penalty - 1e-6
             cone = (atoms[used] * np.sign(c[used])[:, None]).T
             missing = nnls(cone, x - r)[1] if used.any() else np.linalg.norm(x - r)
             assert missing < 1e-6
 
 
-def test_lasso_residual_holds_on_regular_patterns():
+def test_lasso_residual_is_optimal_on_checkerboards():
     for size in range(20, 60, 3):
         checks = np.add.outer(np.arange(size) // 5, np.arange(2 * size) // 5) % 2 * 255
         image = np.repeat(checks[..., None], 3, axis=2).astype(np.uint8)
@@ -65,7 +69,7 @@ def test_lasso_residual_holds_on_regular_patterns():
         assert np.abs(dsr.lasso_residual(unit, unit[border], 0.01) @ unit[border].T).max() <= 0.01 + 1e-7
 
 
-def test_lasso_residual_is_that_of_another_solver():
+def test_lasso_residual_equals_that_of_scikit_learn():
     linear_model = pytest.importorskip("sklearn.linear_model")
     target, atoms, penalty = next(lasso_problems())
     size = target.shape[1]
@@ -92,7 +96,7 @@ def test_sparse_error_is_the_squared_residual_of_unit_features():
     np.testing.assert_allclose(dsr.sparse_error(feature, border), expected, atol=1e-12)
 
 
-def test_dense_error_is_the_residual_of_the_borders_leading_singular_vectors():
+def test_dense_error_is_the_residual_of_the_leading_singular_vectors_of_the_border():
     generator = np.random.default_rng(2)
     counts = set()
     for spread in (0.1, 0.4, 0.6):
@@ -113,7 +117,7 @@ def test_dense_error_is_the_residual_of_the_borders_leading_singular_vectors():
     assert len(counts) == 3
 
 
-def test_clusters_are_those_the_features_fall_into():
+def test_kmeans_finds_separate_clusters():
     generator = np.random.default_rng(3)
     truth = np.arange(80) % 8
     feature = 10 * np.eye(8)[truth] + generator.normal(size=(80, 8))
@@ -124,7 +128,7 @@ def test_clusters_are_those_the_features_fall_into():
     assert sorted(dsr.clusters(np.eye(3))) == [0, 1, 2]
 
 
-def test_propagated_errors_are_those_of_the_visits_one_after_the_other():
+def test_propagated_errors_equal_those_of_a_sequential_loop():
     generator = np.random.default_rng(4)
     feature, error, cluster = generator.normal(size=(40, 8)), generator.random(40), generator.integers(0, 4, 40)
     expected, variance = error.copy(), np.mean([np.var(column) for column in feature.T])
@@ -139,8 +143,8 @@ def test_propagated_errors_are_those_of_the_visits_one_after_the_other():
     np.testing.assert_allclose(dsr.propagate(error, feature, cluster), expected, atol=1e-9)
 
 
-def test_features_of_pixels_are_colours_and_place_in_parts_of_the_whole():
-    image, _ = picture_of_disc(20, 30)
+def test_pixel_features_are_scaled_colours_and_positions():
+    image, _ = disc_image(20, 30)
     lab = to_lab(image)
     feature = dsr.pixel_features(image, lab)
     for row, column in ((0, 0), (7, 20), (19, 29)):
@@ -149,7 +153,7 @@ def test_features_of_pixels_are_colours_and_place_in_parts_of_the_whole():
         np.testing.assert_allclose(feature[row, column], expected, atol=1e-6)
 
 
-def test_errors_are_pulled_to_their_weighted_centre():
+def test_errors_are_weighted_by_a_gaussian_around_their_centre():
     error = np.random.default_rng(5).random((12, 20))
     error[2:5, 12:18] += 3
     rows, columns = np.mgrid[0:12, 0:20]
@@ -163,24 +167,24 @@ def test_errors_are_pulled_to_their_weighted_centre():
     np.testing.assert_allclose(dsr.towards_object(error), expected, atol=1e-12)
 
 
-def test_posterior_is_that_of_bayes_a_pixel_at_a_time():
+def test_posterior_equals_bayes_rule_at_each_pixel():
     generator = np.random.default_rng(6)
-    prior, seen = generator.random((10, 15)), generator.random((10, 15)) ** 2
-    seen[0, 0], seen[0, 1] = 0, 1
+    prior, evidence = generator.random((10, 15)), generator.random((10, 15)) ** 2
+    evidence[0, 0], evidence[0, 1] = 0, 1
     histograms = {True: np.zeros(60), False: np.zeros(60)}
-    for p, s in zip(prior.ravel(), seen.ravel(), strict=True):
+    for p, s in zip(prior.ravel(), evidence.ravel(), strict=True):
         histograms[bool(p > prior.mean())][min(int(s * 60), 59)] += 1
     likely = {part: gaussian_filter1d(count / count.sum(), 0.02 * 60) for part, count in histograms.items()}
     expected = np.zeros((10, 15))
     for index in np.ndindex(10, 15):
-        level = min(int(seen[index] * 60), 59)
+        level = min(int(evidence[index] * 60), 59)
         inside, outside = prior[index] * likely[True][level], (1 - prior[index]) * likely[False][level]
         expected[index] = inside / (inside + outside)
-    np.testing.assert_allclose(dsr.posterior(prior, seen), expected, atol=1e-6)
+    np.testing.assert_allclose(dsr.posterior(prior, evidence), expected, atol=1e-6)
 
 
-def test_a_map_is_its_steps_a_scale_and_a_pixel_at_a_time():
-    image, _ = picture_of_disc(40, 56)
+def test_saliency_equals_a_loop_over_scales_and_pixels():
+    image, _ = disc_image(40, 56)
     lab = to_lab(image)
     feature = dsr.pixel_features(image, lab)
     total, weight = np.zeros((40, 56, 2)), np.zeros((40, 56))
@@ -204,5 +208,5 @@ def test_a_map_is_its_steps_a_scale_and_a_pixel_at_a_time():
     dense, sparse = dsr.towards_object(maps[..., 0]), dsr.towards_object(maps[..., 1])
     joined = dsr.posterior(dense, sparse) + dsr.posterior(sparse, dense)
     expected = (joined - joined.min()) / (joined.max() - joined.min())
-    # Single precision moves some pixels across the edge of a histogram's bin.
+    # Single precision moves a few pixels to a neighbouring bin of the histogram.
     assert np.abs(dsr.pixel_saliency(image, lab) - expected).mean() < 1e-3

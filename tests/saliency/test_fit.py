@@ -1,4 +1,4 @@
-"""Oracles: the stored frames and their maps, files that an earlier call left, the network's own answer."""
+"""Training of a saliency model. Oracles: the stored frames and their maps, files of an interrupted call."""
 
 import shutil
 from dataclasses import replace
@@ -18,10 +18,9 @@ from previts.errors import InputError
 from previts.ingest import shards
 from previts.ingest.crawls import CrawlItem
 from previts.media import normalisation
-from previts.saliency import fit, infer, priors, usps
-from previts.saliency.network import SaliencyNetwork, encode
+from previts.saliency import fit, usps
+from previts.saliency.network import SaliencyNetwork
 from previts.saliency.priors import prior_maps
-from previts.saliency.weights import read_weights
 from previts.storage import files, folders, tables
 
 FRAMES = 12
@@ -37,7 +36,7 @@ def moving_disc(number):
 
 @pytest.fixture(scope="module")
 def videos(tmp_path_factory):
-    """One shard of four clips, committed as `download` does."""
+    """Store one shard of four videos, committed as `download` does."""
     folder = tmp_path_factory.mktemp("crawl")
     for number in range(4):
         normalisation.encode_video(moving_disc(number), 12.0, str(folder / f"disc{number}.mp4"))
@@ -64,18 +63,18 @@ def model(videos, tmp_path_factory):
     return uri
 
 
-def test_maps_that_collapsed_are_remarked_on():
+def test_collapsed_maps_have_a_warning():
     sound = {f"{prior}_kept": 0.5 for prior in PRIORS}
     assert fit.collapse_warning(sound) == ""
     assert "maps of the priors mc, hs have" in fit.collapse_warning({**sound, "mc_kept": 0.0, "hs_kept": 0.09})
 
 
 @pytest.mark.parametrize(("videos", "lengths", "wanted"), [(4, [10] * 4, 12), (4, [10, 1, 3, 40], 20), (9, [5] * 9, 4)])
-def test_frames_are_shared_out_evenly(videos, lengths, wanted):
+def test_frames_are_chosen_evenly(videos, lengths, wanted):
     chosen = fit.choose_frames(videos, lengths, wanted)
     counts = [len(frames) for _, frames in chosen]
     assert sum(counts) <= wanted
-    if wanted >= videos:  # as many of each as of any other, where it has so many
+    if wanted >= videos:  # the same number from each video that has so many frames
         assert counts == [min(length, wanted // videos + (n < wanted % videos)) for n, length in enumerate(lengths)]
     for video_number, frames in chosen:
         assert frames == sorted(set(frames))
@@ -88,7 +87,7 @@ def test_frames_are_shared_out_evenly(videos, lengths, wanted):
         assert chosen[-1][0] == videos - 1
 
 
-def test_what_is_learned_from_are_the_stored_frames_and_their_handcrafted_maps(videos, model):
+def test_training_data_are_the_stored_frames_and_their_handcrafted_maps(videos, model):
     stored = np.load(Path(model) / fit.FRAMES)
     rows = video_table.read_shard(videos, 0)
     place = 0
@@ -106,7 +105,7 @@ def weights_of(uri):
 
 
 @pytest.mark.parametrize("kept", [[], ["frames.npz"], ["frames.npz", "round-rbd-0.npz", "round-mc-0.npz"], "fusion"])
-def test_a_call_that_was_stopped_goes_on_to_the_same_network(videos, model, tmp_path, kept):
+def test_a_resumed_call_yields_the_same_network(videos, model, tmp_path, kept):
     if kept == "fusion":  # stopped after two of four epochs of the last network
         half = str(tmp_path / "half")
         shutil.copytree(model, half, ignore=shutil.ignore_patterns("network.*", "fusion.pt*"))
@@ -125,7 +124,7 @@ def test_a_call_that_was_stopped_goes_on_to_the_same_network(videos, model, tmp_
         assert torch.equal(weights_of(uri)[name], value), name
 
 
-def test_files_that_were_cut_short_are_made_anew(videos, model, tmp_path):
+def test_truncated_files_are_made_again(videos, model, tmp_path):
     shutil.copytree(model, tmp_path / "cut", ignore=shutil.ignore_patterns("network.*"))
     for name in ("round-hs-0.npz", "fusion.pt"):
         path = tmp_path / "cut" / name
@@ -135,7 +134,7 @@ def test_files_that_were_cut_short_are_made_anew(videos, model, tmp_path):
         assert torch.equal(weights_of(tmp_path / "cut")[name], value), name
 
 
-def test_a_damaged_model_says_what_to_do(model, tmp_path):
+def test_the_error_for_a_damaged_model_says_what_to_do(model, tmp_path):
     shutil.copytree(model, tmp_path / "bad")
     (tmp_path / "bad" / fit.NETWORK).write_bytes(b"no weights")
     with pytest.raises(InputError, match=r"bad cannot be read .* run `previts fit_saliency` again"):
@@ -144,33 +143,7 @@ def test_a_damaged_model_says_what_to_do(model, tmp_path):
         fit.load_network(str(tmp_path / "nothing"))
 
 
-def test_maps_have_the_shape_of_the_frames_and_each_frame_its_own(model):
-    find = infer.load_network_predictor(model, use_crf=False)
-    images = np.random.default_rng(0).integers(0, 256, (11, 50, 90, 3), dtype=np.uint8)
-    maps = find(images)
-    assert maps.shape == (11, 50, 90)
-    assert maps.dtype == np.float32
-    np.testing.assert_allclose(find(images[7:8])[0], maps[7], atol=1e-4)
-    rows, columns = infer.working_shape(50, 90, 32)
-    network, size = fit.load_network(model)
-    assert size == 32
-    small = cv2.resize(images[3], (columns, rows), interpolation=cv2.INTER_AREA)
-    with torch.inference_mode():
-        expected = network(encode(torch.from_numpy(small)[None], "contrast"))[0].numpy()
-    np.testing.assert_allclose(cv2.resize(expected, (90, 50)), maps[3], atol=1e-4)
-
-
-@pytest.mark.parametrize(("height", "width"), [(240, 426), (426, 240), (8, 8), (4, 2000), (432, 432)])
-def test_frames_go_through_the_network_at_the_area_it_learned_at(height, width):
-    rows, columns = infer.working_shape(height, width, 128)
-    assert rows % 8 == columns % 8 == 0
-    assert min(rows, columns) >= 8
-    if max(height, width) < 4 * min(height, width):
-        assert rows * columns == pytest.approx(128 * 128, rel=0.15)
-        assert rows / columns == pytest.approx(height / width, rel=0.1)
-
-
-def test_the_stage_says_that_no_labels_were_involved(videos):
+def test_the_manifest_records_that_no_labels_were_used(videos):
     root = videos.split("/videos/")[0]
     uri = stages.fit_saliency(videos, root, "paper", SET)
     manifest = folders.read_manifest(uri)
@@ -181,7 +154,7 @@ def test_the_stage_says_that_no_labels_were_involved(videos):
         fit.NETWORK,
         fit.SHAPE,
         folders.MANIFEST,
-    }  # what only the training needed is gone
+    }  # files that only the training needed are deleted
     rbd = stages.fit_saliency(videos, root, "paper", ["saliency.method=rbd"])
     with pytest.raises(InputError, match=r"is a model for saliency\.method=rbd, but here saliency\.method=deepusps"):
         stages.saliency(videos, rbd, root, "paper", SET)
@@ -191,7 +164,7 @@ def test_the_stage_says_that_no_labels_were_involved(videos):
     assert [row.agreement is not None for row in rows] == [row.frame == 0 for row in rows]
 
 
-def test_weights_decide_the_model_by_their_content_and_may_hide_labels(videos, tmp_path):
+def test_the_address_contains_the_content_of_weights_and_their_labels_are_unknown(videos, tmp_path):
     root = videos.split("/videos/")[0]
     torch.manual_seed(3)
     state = SaliencyNetwork("drn_d_22", 0.125, "contrast").state_dict()
@@ -205,64 +178,11 @@ def test_weights_decide_the_model_by_their_content_and_may_hide_labels(videos, t
     assert one != stages.fit_saliency(videos, root, "paper", SET)
     manifest = folders.read_manifest(one)
     assert manifest.info["labels"].startswith("unknown: the weights at")
-    fixed = {name for name in state if name.startswith(("seg.", "up."))}  # the classifier is never taken over
+    fixed = {name for name in state if name.startswith(("seg.", "up."))}  # the classifier is never loaded
     assert (manifest.counts["tensors_given"], manifest.counts["tensors_taken"]) == (len(state), len(state) - len(fixed))
 
 
-def test_an_encoder_of_this_project_has_the_labels_of_its_tubes(tmp_path):
-    torch.manual_seed(4)
-    encoder = {"conv1.weight": torch.randn(64, 3, 7, 7), "layer1.0.conv1.weight": torch.randn(64, 64, 3, 3)}
-    torch.save(encoder, tmp_path / "encoder.pt")
-    root, decided = str(tmp_path / "root"), {"row": "x"}
-    uri = folders.address(root, "checkpoints", "x", decided)
-    files.upload(str(tmp_path / "encoder.pt"), files.join(uri, "encoder.pt"))
-    folders.commit(uri, decided)
-    found = read_weights(uri)
-    assert found.labels.startswith("unknown: an encoder that this project pretrained")  # the chain of tubes is not here
-    assert set(found.tensors) == set(encoder)
-
-
-def test_weights_of_half_precision_are_taken_as_whole_ones(tmp_path):
-    weight, count = torch.randn(16, 3, 7, 7), torch.tensor(3)
-    state = {"layer0.0.weight": weight.bfloat16(), "layer0.1.num_batches_tracked": count}
-    torch.save(state, tmp_path / "half.pt")
-    found = read_weights(str(tmp_path / "half.pt")).tensors
-    assert found["layer0.0.weight"].dtype == torch.float32
-    assert found["layer0.1.num_batches_tracked"].dtype == torch.int64
-    torch.testing.assert_close(found["layer0.0.weight"], weight, atol=0.02, rtol=0.01)
-
-
-def test_weights_that_cannot_be_used_are_named(videos, tmp_path):
-    root = videos.split("/videos/")[0]
-    with pytest.raises(InputError, match=r"fit\.weights names .*missing\.pt, and there is no such file"):
-        read_weights(str(tmp_path / "missing.pt"))
-    (tmp_path / "text.pt").write_text("not weights")
-    with pytest.raises(InputError, match="and it is a folder; give a state dict"):
-        read_weights(str(tmp_path))
-    with pytest.raises(InputError, match=r"text\.pt holds no weights that can be read \(\w+\)"):
-        read_weights(str(tmp_path / "text.pt"))
-    torch.save([1, 2], tmp_path / "list.pt")
-    with pytest.raises(InputError, match="contains list, expected tensors by name"):
-        read_weights(str(tmp_path / "list.pt"))
-    with pytest.raises(InputError, match="is an output of stage 'videos'"):
-        read_weights(videos)
-    torch.save({"other.weight": torch.zeros(3, 3, 1, 1)}, tmp_path / "other.pt")
-    with pytest.raises(InputError, match=r"none of the 1 tensors fits the network .*drn_d_22"):
-        stages.fit_saliency(videos, root, "paper", [*SET, f"fit.weights={tmp_path / 'other.pt'}"])
-    with pytest.raises(InputError, match=r"saliency\.method=supervised needs fit\.weights"):
-        stages.fit_saliency(videos, root, "paper", ["saliency.method=supervised"])
-
-
-def test_agreement_is_one_for_equal_maps_and_nothing_for_disjoint_ones():
-    left, right = np.zeros((2, 6, 8), np.float32)
-    left[:, :4], right[:, 4:] = 1, 1
-    assert priors.mean_agreement({"a": left, "b": left, "c": left}) == 1
-    assert priors.mean_agreement({"a": left, "b": right}) == 0
-    assert priors.mean_agreement({"a": left, "b": left, "c": right}) == pytest.approx(1 / 3)
-    assert priors.mean_agreement({"a": left * 0, "b": left * 0}) == 0
-
-
-def test_nothing_is_salient_where_nothing_is_asked_for(videos, capsys):
+def test_method_none_yields_no_tubes(videos, capsys):
     root = videos.split("/videos/")[0]
     chosen = ["saliency.method=none"]
     model = stages.fit_saliency(videos, root, "paper", chosen)
@@ -273,3 +193,12 @@ def test_nothing_is_salient_where_nothing_is_asked_for(videos, capsys):
     assert counts["videos"] == 4
     assert counts["videos_with_tube"] == counts["tracked_frames"] == 0
     assert "no video has a tube: only rows without tracking" in capsys.readouterr().err
+
+
+def test_weights_that_do_not_fit_the_method_are_refused(videos, tmp_path):
+    root = videos.split("/videos/")[0]
+    torch.save({"other.weight": torch.zeros(3, 3, 1, 1)}, tmp_path / "other.pt")
+    with pytest.raises(InputError, match=r"none of the 1 tensors fits the network .*drn_d_22"):
+        stages.fit_saliency(videos, root, "paper", [*SET, f"fit.weights={tmp_path / 'other.pt'}"])
+    with pytest.raises(InputError, match=r"saliency\.method=supervised needs fit\.weights"):
+        stages.fit_saliency(videos, root, "paper", ["saliency.method=supervised"])

@@ -1,10 +1,10 @@
-"""Oracles: the tree's energy as dense least squares, loops over pixels and regions, what merging must keep."""
+"""HS. Oracles: the energy of the tree as dense least squares, loops over pixels and regions, invariants of merging."""
 
 from itertools import pairwise
 
 import numpy as np
 import pytest
-from pictures import picture_of_disc
+from disc_images import disc_image
 from scipy.ndimage import label as connected_parts
 
 from previts.saliency import hs
@@ -14,7 +14,7 @@ pytestmark = pytest.mark.filterwarnings("error")
 
 
 def random_labels(generator, height=14, width=19, cell=3):
-    """Connected regions: cells of a grid, some of them joined to the next, numbered without gaps."""
+    """Return labels of connected regions: cells of a grid, some merged with the next one, numbered without gaps."""
     rows, columns = np.mgrid[0:height, 0:width]
     grid = rows // cell * (width // cell + 1) + columns // cell
     renamed = np.arange(grid.max() + 1)
@@ -24,7 +24,7 @@ def random_labels(generator, height=14, width=19, cell=3):
     return np.unique(renamed[grid], return_inverse=True)[1].reshape(grid.shape).astype(np.int32)
 
 
-def test_the_tree_agrees_where_dense_least_squares_does():
+def test_saliency_along_the_tree_equals_dense_least_squares():
     generator = np.random.default_rng(0)
     for sizes in ((1, 1, 1), (5, 2, 1), (30, 8, 3), (4, 4, 4)):
         cues = [generator.random(size) for size in sizes]
@@ -46,7 +46,7 @@ def test_the_tree_agrees_where_dense_least_squares_does():
         np.testing.assert_allclose(hs.agree(cues, parents), expected, atol=1e-9)
 
 
-def test_contrast_is_the_sum_that_loops_find():
+def test_contrast_equals_the_sum_by_loops():
     generator = np.random.default_rng(1)
     lab, place, share = generator.random((15, 3)) * 50, generator.random((15, 2)), generator.random(15)
     for size in (3, 33):
@@ -59,7 +59,7 @@ def test_contrast_is_the_sum_that_loops_find():
         np.testing.assert_allclose(hs.contrast(lab, place, share, size), expected, atol=1e-9)
 
 
-def test_location_and_cue_are_what_loops_over_pixels_find():
+def test_location_and_cue_equal_loops_over_pixels():
     generator = np.random.default_rng(2)
     labels = random_labels(generator)
     lab = (generator.random((14, 19, 3)) * 40).astype(np.float32)
@@ -86,7 +86,7 @@ def has_square(inside, side):
     )
 
 
-def test_squares_within_regions_are_those_that_loops_find():
+def test_squares_inside_regions_equal_those_by_loops():
     labels = random_labels(np.random.default_rng(3), 17, 23, 4)
     found_both = set()
     for side in (2, 3, 4, 5, 9, 40):
@@ -98,7 +98,7 @@ def test_squares_within_regions_are_those_that_loops_find():
     assert hs.holds_square(np.zeros((5, 5), np.int32), 5).tolist() == [True]
 
 
-def test_neighbours_and_the_nearest_of_them_are_those_that_loops_find():
+def test_neighbours_and_nearest_neighbours_equal_those_by_loops():
     generator = np.random.default_rng(4)
     labels = random_labels(generator)
     colour = generator.random((labels.max() + 1, 3))
@@ -117,7 +117,7 @@ def test_neighbours_and_the_nearest_of_them_are_those_that_loops_find():
         assert nearest[one] == min(others, key=lambda other: np.linalg.norm(colour[one] - colour[other]))
 
 
-def test_a_thin_region_joins_its_neighbour_of_the_nearest_colour():
+def test_a_thin_region_is_merged_with_the_neighbour_of_nearest_colour():
     labels = np.zeros((9, 12), np.int32)
     labels[:, 6:] = 1
     labels[:, 5] = 2  # one pixel wide
@@ -132,8 +132,8 @@ def test_a_thin_region_joins_its_neighbour_of_the_nearest_colour():
     np.testing.assert_array_equal(hs.merge(lab, labels, []), labels)
 
 
-def test_a_joined_region_has_the_mean_colour_of_its_pixels():
-    # From the left: 1 column of 24 that joins 5 of 0, mean 4; then 2 of 30 are nearer to 50 than to 4.
+def test_a_merged_region_has_the_mean_colour_of_its_pixels():
+    # From the left: 1 column of 24 is merged with 5 columns of 0, mean 4. The 2 columns of 30 are then nearer to 50.
     labels = np.repeat(np.array([0, 1, 1, 1, 1, 1, 2, 2, 3, 3, 3, 3], np.int32)[None], 9, axis=0)
     lab = np.zeros((9, 12, 3), np.float32)
     lab[..., 0] = np.array([24, 0, 30, 50])[labels]
@@ -149,8 +149,8 @@ def nested(fine, coarse):
 
 
 @pytest.mark.parametrize("noise", [0, 6, 60])
-def test_layers_are_a_tree_of_connected_regions_each_with_its_square(noise):
-    image, disc = picture_of_disc(90, 120, noise=noise)
+def test_layers_form_a_tree_of_connected_regions_with_their_squares(noise):
+    image, disc = disc_image(90, 120, noise=noise)
     layers = hs.hierarchy(to_lab(image))
     counts = [int(labels.max()) + 1 for labels in layers]
     assert counts == sorted(counts, reverse=True)

@@ -1,4 +1,4 @@
-"""Oracles: walks drawn at random, the explicit chain stepped to its end, random walks with a closed form, loops."""
+"""MC. Oracles: simulated random walks, the explicit chain iterated to absorption, closed forms, loops."""
 
 import numpy as np
 import pytest
@@ -10,7 +10,7 @@ pytestmark = pytest.mark.filterwarnings("error")
 
 
 def random_chain(generator, count):
-    """Symmetric weights of a connected graph with self-links, and its border nodes."""
+    """Return symmetric weights of a connected graph with self-links, and its border nodes."""
     weight = generator.random((count, count)) * (generator.random((count, count)) < 0.4)
     weight = weight + weight.T + 0.2 * (np.eye(count, k=1) + np.eye(count, k=-1))
     np.fill_diagonal(weight, 1)
@@ -19,7 +19,7 @@ def random_chain(generator, count):
 
 
 def explicit_chain(weight, border):
-    """The transition matrix over all nodes and one absorbing copy of each border node."""
+    """Return the transition matrix of all nodes and one absorbing copy of each border node."""
     count, ends = len(weight), np.flatnonzero(border)
     step = np.zeros((count + len(ends), count + len(ends)))
     step[:count, :count] = weight
@@ -28,7 +28,7 @@ def explicit_chain(weight, border):
     return step / step.sum(axis=1, keepdims=True)
 
 
-def test_absorbed_time_is_that_of_the_explicit_chain_stepped_to_its_end():
+def test_absorbed_time_equals_that_of_the_explicit_chain():
     generator = np.random.default_rng(0)
     for count in (1, 2, 7, 40):
         weight, border = random_chain(generator, count)
@@ -55,8 +55,8 @@ def test_absorbed_time_is_the_mean_length_of_random_walks():
 
 
 def test_absorbed_time_on_a_line_has_its_closed_form():
-    # Between the ends of a line a fair walk's time bends by -2 a node; an end steps to its only neighbour, and the
-    # neighbour of an end to both sides and to the end's copy alike.
+    # On a line the times of a fair walk have a second difference of -2. An end has one neighbour. The neighbour of an
+    # end has three: both sides and the copy of the end.
     weight = np.eye(9, k=1) + np.eye(9, k=-1)
     time = mc.absorbed_time(weight, np.arange(9) % 8 == 0, np.ones(9))
     np.testing.assert_allclose(np.diff(time[1:-1], n=2), -2)
@@ -65,7 +65,7 @@ def test_absorbed_time_on_a_line_has_its_closed_form():
     np.testing.assert_allclose(time, time[::-1])
 
 
-def test_links_reach_two_steps_and_across_the_picture():
+def test_links_reach_two_steps_and_across_the_image():
     labels = np.arange(35).reshape(5, 7).astype(np.int32)
     regions = describe_regions(np.zeros((5, 7, 3), np.float32), labels, 1)
     found = mc.links(regions.adjacent, labels)
@@ -78,14 +78,14 @@ def test_links_reach_two_steps_and_across_the_picture():
 
 
 def near(one, other):
-    """Whether two cells of the 5 x 7 grid touch, or face each other across it."""
+    """Return whether two cells of the 5 x 7 grid touch, or are opposite each other at its border."""
     (row, column), (down, right) = divmod(one, 7), divmod(other, 7)
     touch = abs(row - down) <= 1 and abs(column - right) <= 1
     across = (column == right and {row, down} == {0, 4}) or (row == down and {column, right} == {0, 6})
     return touch or across
 
 
-def test_link_weights_fall_with_the_colour_distance_between_the_least_and_the_largest():
+def test_link_weights_fall_with_the_scaled_colour_distance():
     generator = np.random.default_rng(2)
     colour = pairwise_distance(generator.random((12, 3)) * 60)
     linked = generator.random((12, 12)) < 0.5
@@ -104,7 +104,7 @@ def test_spread_is_one_at_the_ends_and_five_in_the_middle():
     assert mc.spread(np.array([0.0, 0.15, 0.75])) == pytest.approx((1 + 2 + 3) / 3)
 
 
-def test_a_wide_spread_of_times_is_weighted_by_the_equilibrium():
+def test_times_with_a_large_spread_are_weighted_by_the_equilibrium():
     generator = np.random.default_rng(3)
     weighted = 0
     for count in (8, 20, 30):
@@ -128,13 +128,13 @@ def test_a_wide_spread_of_times_is_weighted_by_the_equilibrium():
 
 
 def grid_of_colours(lightness):
-    """Regions of one pixel each; their links are those of `mc.links`."""
+    """Return regions of one pixel each."""
     labels = np.arange(lightness.size).reshape(lightness.shape).astype(np.int32)
     lab = np.stack([lightness, 0 * lightness, 0 * lightness], axis=2).astype(np.float32)
     return describe_regions(lab, labels, 1)
 
 
-def test_an_outlier_is_as_salient_as_its_neighbours_let_it():
+def test_an_outlier_is_salient_if_a_neighbour_is():
     lightness = np.random.default_rng(4).random((9, 12)) * 2
     lightness[3:6, 4:8] += 40  # the object
     lightness[4, 6] = 100  # unlike all others, inside the object
@@ -152,7 +152,7 @@ def test_an_outlier_is_as_salient_as_its_neighbours_let_it():
     assert saliency[:, :3].max() < 0.3
 
 
-def test_a_frame_of_another_colour_is_taken_off_and_the_next_ring_absorbs():
+def test_a_frame_of_another_colour_is_removed_and_the_next_ring_absorbs():
     lightness = np.random.default_rng(5).random((9, 12)) * 2
     lightness[3:6, 4:8] += 30
     framed = np.pad(lightness, 1, constant_values=90)
@@ -162,17 +162,17 @@ def test_a_frame_of_another_colour_is_taken_off_and_the_next_ring_absorbs():
     assert whole[4:7, 5:9].min() > 0.7
     assert whole[1:-1, 1:4].max() < 0.3
     assert np.corrcoef(inner.ravel(), whole[1:-1, 1:-1].ravel())[0, 1] > 0.99
-    # A border that is like what it surrounds is no frame, nor is one with nothing inside.
+    # A border of the same colour as its inside is no frame. Neither is a border without an inside.
     regions = grid_of_colours(lightness)
     linked = mc.links(regions.adjacent, regions.labels)
     weight = mc.link_weights(pairwise_distance(regions.lab), linked)
     for border in (regions.border, np.ones(108, bool)):
-        picture, absorbing = mc.without_frame(weight, linked, regions.adjacent, border)
-        assert picture.all()
+        inside, absorbing = mc.without_frame(weight, linked, regions.adjacent, border)
+        assert inside.all()
         np.testing.assert_array_equal(absorbing, border)
 
 
-def test_no_node_is_left_out_where_all_would_be_or_walks_would_not_end():
+def test_no_node_is_excluded_if_all_would_be_or_walks_would_not_end():
     apart = np.eye(4)
     assert mc.kept_nodes(apart, np.ones((4, 4), bool), np.array([True, False, False, False])).all()
     # 0 - 1 - 2 - 3 with node 1 alone in its colour: without it 2 and 3 reach no border.

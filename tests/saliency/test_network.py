@@ -1,4 +1,4 @@
-"""Oracles: closed-form parameter counts, torch's bilinear resize, loops over pixels, torchvision's ResNets."""
+"""Saliency network. Oracles: parameter counts in closed form, torch's resize, loops over pixels, ResNets."""
 
 import numpy as np
 import pytest
@@ -22,7 +22,7 @@ def counted(bottleneck, depths):
     before = 32
     for planes, depth in zip((64, 128, 256, 512), depths, strict=True):
         after = planes * (4 if bottleneck else 1)
-        total += conv_bn(before, after, 1)  # shape of the shortcut changes at the start of each level
+        total += conv_bn(before, after, 1)  # each level starts with a convolution in the shortcut
         for _ in range(depth):
             total += (
                 conv_bn(before, planes, 1) + conv_bn(planes, planes, 3) + conv_bn(planes, after, 1)
@@ -38,7 +38,7 @@ def test_the_trunks_have_the_published_sizes():
     assert trunk_parameters(SaliencyNetwork("drn_d_22")) == counted(False, (2, 2, 2, 2)) == 15_880_752
 
 
-def test_a_cell_of_the_last_map_stands_for_eight_pixels():
+def test_the_last_map_has_one_cell_per_eight_pixels():
     network = SaliencyNetwork("drn_d_22", 0.25).eval()
     with torch.inference_mode():
         assert network.trunk(torch.zeros(2, 3, 64, 96)).shape == (2, 128, 8, 12)
@@ -47,7 +47,7 @@ def test_a_cell_of_the_last_map_stands_for_eight_pixels():
         network(torch.zeros(1, 3, 60, 96))
 
 
-def test_enlargement_is_bilinear():
+def test_upsampling_is_bilinear():
     network = SaliencyNetwork("drn_d_22", 0.25)
     logits = torch.randn(1, 2, 6, 7)
     inside = slice(STRIDE // 2, -STRIDE // 2)  # at the edges the transposed convolution sees zeros
@@ -56,21 +56,21 @@ def test_enlargement_is_bilinear():
     assert not network.up.weight.requires_grad
 
 
-def test_every_parameter_of_the_network_gets_a_gradient():
+def test_every_trained_parameter_has_a_gradient():
     for kind in ("drn_d_22", "drn_d_105"):
         network = SaliencyNetwork(kind, 0.125, "contrast").train()
         network(torch.randn(2, 10, 32, 32)).square().mean().backward()
         assert all(value.grad is not None for value in network.parameters() if value.requires_grad)
 
 
-def test_contrast_inputs_are_what_loops_over_pixels_find():
+def test_contrast_inputs_equal_loops_over_pixels():
     generator = np.random.default_rng(0)
     image = generator.integers(0, 256, (20, 30, 3), dtype=np.uint8)
     found = encode(torch.from_numpy(image)[None], "contrast")[0].numpy()
     assert found.shape == (10, 20, 30)
     r, g, b = (image[..., channel] / 255 for channel in range(3))
     brightness = 0.299 * r + 0.587 * g + 0.114 * b
-    blue, red = (b - brightness) * 0.564 * 2, (r - brightness) * 0.713 * 2  # BT.601, twice as important
+    blue, red = (b - brightness) * 0.564 * 2, (r - brightness) * 0.713 * 2  # BT.601, with twice the weight
     colour = np.stack([brightness, blue, red])
     borders = [colour[:, :2], colour[:, -2:], colour[:, :, :2], colour[:, :, -2:]]
 
@@ -96,14 +96,14 @@ def test_contrast_inputs_are_what_loops_over_pixels_find():
 
 
 @pytest.mark.parametrize("inputs", ["rgb", "contrast"])
-def test_a_mirrored_picture_has_mirrored_inputs(inputs):
+def test_a_mirrored_image_has_mirrored_inputs(inputs):
     image = torch.from_numpy(np.random.default_rng(1).integers(0, 256, (2, 24, 40, 3), dtype=np.uint8))
     torch.testing.assert_close(encode(image.flip(2), inputs), encode(image, inputs).flip(3), atol=1e-4, rtol=1e-4)
     assert image.dtype == torch.uint8
 
 
 @pytest.mark.parametrize("level", [0, 255])
-def test_an_even_picture_has_finite_inputs(level):
+def test_an_even_image_has_finite_inputs(level):
     image = torch.full((1, 16, 16, 3), level, dtype=torch.uint8)
     for inputs in ("rgb", "contrast"):
         assert torch.isfinite(encode(image, inputs)).all()
@@ -116,7 +116,7 @@ def test_rgb_inputs_are_normalised_pixels():
 
 
 @pytest.mark.parametrize("style", ["{}", "module.{}", "base"])
-def test_weights_are_taken_over_under_every_published_name(style):
+def test_weights_are_loaded_under_each_published_name(style):
     torch.manual_seed(1)
     source, target = SaliencyNetwork("drn_d_22"), SaliencyNetwork("drn_d_22")
     state = {name: value for name, value in source.state_dict().items() if not name.startswith(("seg.", "up."))}
@@ -134,7 +134,7 @@ def test_weights_are_taken_over_under_every_published_name(style):
 
 
 @pytest.mark.parametrize(("kind", "build"), [("drn_d_22", resnet18), ("drn_d_105", resnet50)])
-def test_a_resnet_gives_its_levels(kind, build):
+def test_the_levels_of_a_resnet_are_loaded(kind, build):
     torch.manual_seed(2)
     encoder = {name: value for name, value in build().state_dict().items() if not name.startswith("fc.")}
     network = SaliencyNetwork(kind)
@@ -143,7 +143,7 @@ def test_a_resnet_gives_its_levels(kind, build):
     torch.testing.assert_close(own["layer4.0.conv2.weight"], encoder["layer2.0.conv2.weight"])
     torch.testing.assert_close(own["layer6.1.bn1.weight"], encoder["layer4.1.bn1.weight"])
     in_levels = [name for name in encoder if name.startswith("layer")]
-    assert len(in_levels) - 6 <= taken <= len(in_levels)  # the first block takes maps of another stem
+    assert len(in_levels) - 6 <= taken <= len(in_levels)  # the first block has another number of input channels
 
 
 def test_weights_that_do_not_fit_are_refused():

@@ -1,4 +1,4 @@
-"""Oracles: the decoded frames themselves, and counts that must be conserved."""
+"""Salient regions of a shard. Oracles: priors of the decoded frames, a known square, conserved counts."""
 
 import numpy as np
 import pytest
@@ -19,7 +19,7 @@ FRAMES = 26
 
 
 def moving_square(step, frames=FRAMES):
-    """A red square that walks over a grey floor with some grain."""
+    """Yield frames of a red square that moves over grey grain."""
     grain = np.random.default_rng(0).integers(90, 110, size=(96, 128, 1))
     for frame in range(frames):
         image = np.broadcast_to(grain, (96, 128, 3)).astype(np.uint8)
@@ -30,7 +30,7 @@ def moving_square(step, frames=FRAMES):
 
 @pytest.fixture(scope="module")
 def videos(tmp_path_factory):
-    """One shard: two clips, a file that is no video between them, and a video without contrast."""
+    """Store one shard: two videos with a broken file between them, and a video without contrast."""
     folder = tmp_path_factory.mktemp("crawl")
     normalisation.encode_video(moving_square(1), 25.0, str(folder / "slow.mp4"))
     (folder / "broken.mp4").write_bytes(b"not a video" * 100)
@@ -44,7 +44,7 @@ def videos(tmp_path_factory):
     return uri
 
 
-def test_every_kth_frame_of_every_usable_video_has_its_map(videos, tmp_path):
+def test_every_kth_frame_of_each_usable_video_has_a_row(videos, tmp_path):
     config = SaliencyConfig(method="rbd", every=4)
     assert not region_table.is_done(str(tmp_path), 0)
     counts = predict.predict_shard(videos, "", 0, config, str(tmp_path))
@@ -53,9 +53,9 @@ def test_every_kth_frame_of_every_usable_video_has_its_map(videos, tmp_path):
     keys = {name: list(range(0, frames, 4)) for name, frames in (("slow", FRAMES), ("fast", FRAMES), ("plain", 5))}
     assert [(row.video_id, row.frame) for row in rows] == [(name, frame) for name in keys for frame in keys[name]]
     assert counts == {"videos": 3, "key_frames": 16, "salient_frames": 14}
-    clips = {row.video_id: row for row in video_table.read_shard(videos, 0)}
+    stored = {row.video_id: row for row in video_table.read_shard(videos, 0)}
     for row in rows:
-        image = video_table.read_frames(videos, clips[row.video_id], [row.frame])[0]
+        image = video_table.read_frames(videos, stored[row.video_id], [row.frame])[0]
         expected = prior_map("rbd", image) > 0.5
         assert len(row.regions) == int(expected.any())
         for region in row.regions:
@@ -77,7 +77,7 @@ def test_the_salient_pixels_are_those_of_the_square(videos, tmp_path):
         assert (mask & square).sum() / (mask | square).sum() > 0.7
 
 
-def test_reading_in_pieces_changes_nothing(videos, tmp_path, monkeypatch):
+def test_the_table_does_not_depend_on_the_number_of_frames_at_once(videos, tmp_path, monkeypatch):
     config = SaliencyConfig(method="rbd", every=3)
     predict.predict_shard(videos, "", 0, config, str(tmp_path / "whole"))
     for at_once in (1, 2, 7):
@@ -89,7 +89,7 @@ def test_reading_in_pieces_changes_nothing(videos, tmp_path, monkeypatch):
 
 
 def whole(row):
-    """All regions of a frame as one mask."""
+    """Return all regions of a frame as one mask."""
     masks = [decode_rle(region, row.height, row.width) for region in row.regions]
     return np.any(masks, axis=0) if masks else np.zeros((row.height, row.width), bool)
 
@@ -105,7 +105,7 @@ def test_a_higher_threshold_keeps_fewer_pixels(videos, tmp_path):
     assert sum(mask.sum() for mask in found[0.2]) > sum(mask.sum() for mask in found[0.8])
 
 
-def test_a_video_damaged_since_is_named_and_leaves_no_table(videos, tmp_path):
+def test_a_damaged_stored_video_is_named_and_no_table_is_written(videos, tmp_path):
     uri = files.join(str(tmp_path), "videos")
     for name in files.names(videos):
         files.write_bytes(files.join(uri, name), files.read_bytes(files.join(videos, name)))

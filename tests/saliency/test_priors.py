@@ -1,13 +1,13 @@
-"""Oracles: known objects, invariances, a centred blob on real photographs."""
+"""All handcrafted priors. Oracles: known objects, invariances, a centred blob on real photographs."""
 
 import cv2
 import numpy as np
 import pytest
-from pictures import overlap, picture_of_disc
+from disc_images import disc_image, overlap
 from threadpoolctl import threadpool_limits
 
 from previts.config.experiment import PRIORS
-from previts.saliency.priors import prior_map, prior_maps
+from previts.saliency.priors import mean_agreement, prior_map, prior_maps
 from previts.saliency.superpixels import inside_bars
 
 pytestmark = pytest.mark.filterwarnings("error")
@@ -16,8 +16,8 @@ every_prior = pytest.mark.parametrize("name", PRIORS)
 
 @every_prior
 @pytest.mark.parametrize(("height", "width"), [(256, 456), (128, 170), (456, 256)])
-def test_the_object_of_a_picture_is_found(name, height, width):
-    image, disc = picture_of_disc(height, width)
+def test_the_object_of_an_image_is_found(name, height, width):
+    image, disc = disc_image(height, width)
     saliency = prior_map(name, image)
     assert saliency.shape == (height, width)
     assert saliency.dtype == np.float32
@@ -29,8 +29,8 @@ def test_the_object_of_a_picture_is_found(name, height, width):
 
 
 @every_prior
-def test_a_region_that_leaves_through_the_border_is_background(name):
-    image, disc = picture_of_disc(240, 320)
+def test_a_region_along_the_border_is_background(name):
+    image, disc = disc_image(240, 320)
     image[:, :70] = image[disc].mean(axis=0)  # as red as the disc, but along the whole left edge
     saliency = prior_map(name, image)
     assert saliency[disc].mean() > 0.8
@@ -38,8 +38,8 @@ def test_a_region_that_leaves_through_the_border_is_background(name):
 
 
 @every_prior
-def test_saliency_does_not_depend_on_which_way_the_picture_hangs(name):
-    image, disc = picture_of_disc(240, 320)
+def test_a_mirrored_image_has_mirrored_saliency(name):
+    image, disc = disc_image(240, 320)
     mirrored = prior_map(name, np.ascontiguousarray(image[:, ::-1]))[:, ::-1]
     assert overlap(mirrored > 0.5, disc) > 0.85
     assert np.abs(mirrored - prior_map(name, image)).mean() < 0.02  # SLIC and ties go from left to right
@@ -48,12 +48,12 @@ def test_saliency_does_not_depend_on_which_way_the_picture_hangs(name):
 @every_prior
 @pytest.mark.parametrize(("rows", "columns"), [((30, 30), (0, 0)), ((0, 0), (60, 60)), ((9, 14), (20, 11))])
 def test_bars_are_removed_and_never_salient(name, rows, columns):
-    image, disc = picture_of_disc(200, 320)
+    image, disc = disc_image(200, 320)
     around = (rows, columns)
     framed = np.pad(image, (*around, (0, 0)), constant_values=3)
     inside = inside_bars(framed)
     for found, (before, after), length in zip(inside, around, framed.shape[:2], strict=True):
-        # A bar takes two pixels of the picture with it: encoders blur its edge.
+        # Two pixels next to a bar are removed with it: encoders blur its edge.
         assert found.start in ((before, before + 2) if before else (0,))
         assert found.stop in ((length - after - 2, length - after) if after else (length,))
     saliency = prior_map(name, framed)
@@ -65,7 +65,7 @@ def test_bars_are_removed_and_never_salient(name, rows, columns):
 @pytest.mark.parametrize(
     "size", [(1, 1), (1, 40), (40, 1), (2, 2), (5, 7), (8, 8), (9, 300), (16, 16), (33, 21), (240, 426)]
 )
-def test_any_picture_gets_a_valid_map(size):
+def test_any_image_has_a_valid_map(size):
     generator = np.random.default_rng(5)
     checks = np.add.outer(np.arange(size[0]), np.arange(size[1]))[..., None] % 2 * 255
     for image in (
@@ -85,13 +85,13 @@ def test_any_picture_gets_a_valid_map(size):
 
 
 @every_prior
-def test_nothing_stands_out_of_an_even_picture(name):
+def test_no_pixel_of_an_even_image_is_salient(name):
     assert not prior_map(name, np.full((120, 160, 3), 77, np.uint8)).any()
 
 
 @every_prior
-def test_the_same_picture_gives_the_same_map(name):
-    image, _ = picture_of_disc(240, 320, noise=30)
+def test_the_same_image_has_the_same_map(name):
+    image, _ = disc_image(240, 320, noise=30)
     np.testing.assert_array_equal(prior_map(name, image), prior_map(name, image.copy()))
 
 
@@ -103,17 +103,26 @@ def test_other_arrays_are_refused(image):
         prior_map("rbd", image)
 
 
-def test_an_unknown_prior_is_refused_with_those_there_are():
+def test_an_unknown_prior_is_refused_with_the_list_of_priors():
     with pytest.raises(ValueError, match=r"'gs'.*rbd, mc"):
         prior_map("gs", np.zeros((8, 8, 3), np.uint8))
 
 
-def test_maps_made_together_are_those_made_alone():
-    image, _ = picture_of_disc(120, 200, noise=20)
+def test_maps_computed_together_equal_those_computed_alone():
+    image, _ = disc_image(120, 200, noise=20)
     together = prior_maps(image, tuple(reversed(PRIORS)))
     assert list(together) == list(reversed(PRIORS))
     for name, saliency in together.items():
         np.testing.assert_array_equal(saliency, prior_map(name, image))
+
+
+def test_agreement_is_one_for_equal_maps_and_zero_for_disjoint_ones():
+    left, right = np.zeros((2, 6, 8), np.float32)
+    left[:, :4], right[:, 4:] = 1, 1
+    assert mean_agreement({"a": left, "b": left, "c": left}) == 1
+    assert mean_agreement({"a": left, "b": right}) == 0
+    assert mean_agreement({"a": left, "b": left, "c": right}) == pytest.approx(1 / 3)
+    assert mean_agreement({"a": left * 0, "b": left * 0}) == 0
 
 
 def max_f(maps, masks):

@@ -1,4 +1,4 @@
-"""Oracles: shortest paths of scipy, the energy of RBD as least squares, its formulas a pair at a time."""
+"""RBD. Oracles: shortest paths by scipy, the energy of RBD as least squares, its formulas in loops over pairs."""
 
 import numpy as np
 import pytest
@@ -24,7 +24,7 @@ def test_geodesic_distance_is_the_shortest_path():
         colour, linked = random_graph(generator, count)
         clip = float(np.median(colour))
         cost = np.where(linked, np.maximum(colour - clip, 0), np.inf)
-        # scipy drops dense zeros, so free links get a cost below the tolerance.
+        # scipy ignores zeros of a dense matrix, so links without cost have a cost below the tolerance.
         expected = floyd_warshall(np.where(linked, np.maximum(cost, 1e-6), 0))
         np.testing.assert_allclose(rbd.geodesic_distance(colour, linked, clip), expected, rtol=1e-5, atol=1e-4)
 
@@ -43,7 +43,7 @@ def test_optimise_minimises_the_energy_of_rbd():
         smooth = generator.random((count, count))
         smooth = smooth + smooth.T
         background, foreground = generator.random(count) + 0.01, generator.random(count)
-        # sum 5 b s^2 + f (s - 1)^2 + 1/2 sum_ij w (s_i - s_j)^2 as one least-squares problem, a row for each term.
+        # sum 5 b s^2 + f (s - 1)^2 + 1/2 sum_ij w (s_i - s_j)^2 as a least-squares problem with a row for each term.
         rows = [np.diag(np.sqrt(5 * background)), np.diag(np.sqrt(foreground))]
         targets = [np.zeros(count), np.sqrt(foreground)]
         for i in range(count):
@@ -57,7 +57,7 @@ def test_optimise_minimises_the_energy_of_rbd():
 
 
 def test_border_connectivity_has_its_closed_form():
-    # 9 equal regions, 8 of them at the border: Len / sqrt(Area) = 8 / 3. One that is far from all others: 0 or 1.
+    # 9 equal regions, 8 of them at the border: length / sqrt(area) = 8 / 3. Regions far from all others: 0 or 1.
     border = np.array([True] * 8 + [False])
     np.testing.assert_allclose(rbd.border_connectivity(np.zeros((9, 9)), border, 7.0), 8 / 3)
     apart = np.full((9, 9), 100.0)
@@ -65,7 +65,7 @@ def test_border_connectivity_has_its_closed_form():
     np.testing.assert_allclose(rbd.border_connectivity(apart, border, 7.0), border.astype(float))
 
 
-def test_adaptive_scales_are_the_means_that_loops_find():
+def test_adaptive_scales_equal_the_means_by_loops():
     generator = np.random.default_rng(2)
     for spread in (1.0, 3.0, 30.0):
         colour, adjacent = random_graph(generator, 30)
@@ -79,7 +79,7 @@ def test_adaptive_scales_are_the_means_that_loops_find():
         np.testing.assert_allclose(rbd.adaptive_scales(colour, adjacent, ring), expected)
 
 
-def test_contrast_is_the_weighted_sum_that_loops_find():
+def test_contrast_equals_the_weighted_sum_by_loops():
     generator = np.random.default_rng(3)
     colour, place, background = generator.random((20, 20)), generator.random((20, 2)), generator.random(20)
     expected = np.zeros(20)
@@ -104,7 +104,7 @@ def test_contrast_is_the_weighted_sum_that_loops_find():
 
 
 def loops_over_regions(lab, place, adjacent, border):
-    """RBD of regions as its formulas stand, a pair at a time."""
+    """Return the RBD saliency of regions by loops over pairs, and their border connectivity."""
     count = len(lab)
     nodes = range(count)
     colour = [[float(np.linalg.norm(lab[i] - lab[j])) for j in nodes] for i in nodes]
@@ -127,7 +127,7 @@ def loops_over_regions(lab, place, adjacent, border):
     length = [sum(weight(path[i, j], geo) for j in nodes if border[j]) for i in nodes]
     connectivity = np.array(length) / np.sqrt(area)
     background = 1 - np.exp(-(connectivity**2) / 2)
-    contrast = rbd.background_contrast(np.array(colour), place, background)  # has its own loops above
+    contrast = rbd.background_contrast(np.array(colour), place, background)  # has its own test above
     system = np.zeros((count, count))
     for i in nodes:
         system[i, i] += 5 * (1000 if connectivity[i] > 3 else background[i]) + contrast[i]
@@ -139,7 +139,7 @@ def loops_over_regions(lab, place, adjacent, border):
     return (result - result.min()) / (result.max() - result.min()), connectivity
 
 
-def test_saliency_of_regions_is_what_loops_over_pairs_find():
+def test_saliency_of_regions_equals_loops_over_pairs():
     generator = np.random.default_rng(6)
     certain = 0
     for spread in (2.0, 8.0, 25.0):
@@ -156,7 +156,7 @@ def test_saliency_of_regions_is_what_loops_over_pairs_find():
     assert certain
 
 
-def test_one_region_stands_out_of_nothing():
+def test_a_single_region_is_not_salient():
     one = Regions(
         np.zeros((4, 4), np.int32), np.zeros((1, 3)), np.full((1, 2), 0.5), np.ones((1, 1), bool), np.ones(1, bool)
     )

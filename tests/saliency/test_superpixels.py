@@ -1,9 +1,9 @@
-"""Oracles: loops over pixels, known objects, known frames."""
+"""Superpixels. Oracles: loops over pixels, known objects, known bars."""
 
 import cv2
 import numpy as np
 import pytest
-from pictures import picture_of_disc
+from disc_images import disc_image
 
 from previts.saliency import superpixels
 from previts.saliency.superpixels import describe_regions, gaussian, inside_bars, shrink, to_lab
@@ -17,7 +17,7 @@ def test_gaussian_ends_at_three_sigma():
     np.testing.assert_array_equal(gaussian(np.array([0.0, 1.0]), 0.0), [1, 0])
 
 
-def test_measured_regions_are_what_loops_over_pixels_find():
+def test_regions_equal_loops_over_pixels():
     generator = np.random.default_rng(4)
     lab = generator.random((13, 17, 3)).astype(np.float32) * 100
     rows, columns = np.mgrid[0:13, 0:17]
@@ -43,7 +43,7 @@ def test_measured_regions_are_what_loops_over_pixels_find():
 
 @pytest.mark.parametrize(("height", "width"), [(256, 456), (128, 170), (720, 1280), (64, 64)])
 def test_superpixels_are_a_labelling_of_about_200_regions(height, width):
-    image, disc = picture_of_disc(height, width)
+    image, disc = disc_image(height, width)
     regions = superpixels.superpixels(to_lab(shrink(image)))
     count = len(regions.lab)
     assert 120 <= count <= 300
@@ -55,12 +55,12 @@ def test_superpixels_are_a_labelling_of_about_200_regions(height, width):
     assert ((share < 0.2) | (share > 0.8)).mean() > 0.9  # edges of regions follow the edge of the object
 
 
-def test_pictures_without_bars_stay_whole():
-    image, _ = picture_of_disc(200, 320)
+def test_images_without_bars_stay_whole():
+    image, _ = disc_image(200, 320)
     one_bar = np.pad(image, ((40, 0), (0, 0), (0, 0)), constant_values=250)
     plain = np.full((200, 320, 3), 255, np.uint8)
     product = plain.copy()
-    product[60:140, 100:220] = 30  # an object on paper: even sides, but no straight line across
+    product[60:140, 100:220] = 30  # an object on white paper: even sides that do not end in a straight line
     noise = np.random.default_rng(0).integers(0, 255, (200, 320, 3), dtype=np.uint8)
     for whole in (image, one_bar, plain, product, noise):
         assert inside_bars(whole) == (slice(0, whole.shape[0]), slice(0, whole.shape[1]))

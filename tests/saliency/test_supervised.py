@@ -1,4 +1,4 @@
-"""Oracles: torchvision's own forward pass on the same tensors, and counts of what is missing."""
+"""Supervised detector. Oracles: torchvision's forward pass on the same tensors, and counts of missing tensors."""
 
 import functools
 
@@ -21,18 +21,18 @@ from previts.storage import folders
 CLASSES = 3
 
 
-# Pictures are enlarged to 800 pixels, which no test needs: a smaller detector of the same tensors.
+# By default images are enlarged to 800 pixels. This detector has the same tensors and is faster.
 small = functools.partial(maskrcnn_resnet50_fpn, min_size=160, max_size=160)
 
 
 @pytest.fixture(autouse=True)
-def small_pictures(monkeypatch):
+def small_images(monkeypatch):
     monkeypatch.setattr(supervised, "maskrcnn_resnet50_fpn", small)
 
 
 @pytest.fixture(scope="module")
 def detector():
-    """A Mask R-CNN of three classes, at random."""
+    """Return a Mask R-CNN of three classes with random weights."""
     torch.manual_seed(0)
     model = small(weights=None, weights_backbone=None, num_classes=CLASSES)
     # Larger weights, so that scores and masks differ from place to place.
@@ -45,8 +45,8 @@ def detector():
     return model.eval()
 
 
-def picture(size=48):
-    """A red bar on grain."""
+def bar_image(size=48):
+    """Return an image of a red bar on grain."""
     image = np.random.default_rng(0).integers(60, 120, size=(size, size, 3), dtype=np.uint8)
     image[size // 4 : size // 2, size // 3 :] = [220, 30, 40]
     return image
@@ -56,13 +56,13 @@ def weights(model):
     return Weights({name: tensor.clone() for name, tensor in model.state_dict().items()}, "0" * 64, "unknown")
 
 
-def test_masks_are_those_of_torchvision_from_min_score_on(detector, tmp_path):
+def test_masks_equal_those_of_torchvision_from_min_score_on(detector, tmp_path):
     write_detector(weights(detector), str(tmp_path))
-    image = picture()
+    image = bar_image()
     detector.roi_heads.score_thresh = 0.0
     with torch.inference_mode():
         found = detector([torch.from_numpy(image).permute(2, 0, 1).float() / 255])[0]
-    # At a score that occurs: it is in, and the next lower one is not.
+    # `min_score` is a score that occurs: its mask is found, and that of the next lower score is not.
     scores = found["scores"].unique()
     assert len(scores) > 9
     least = float(scores[len(scores) // 2])
@@ -76,7 +76,7 @@ def test_masks_are_those_of_torchvision_from_min_score_on(detector, tmp_path):
         np.testing.assert_array_equal(mask, right)
 
 
-def test_weights_without_batch_counts_run_as_frozen_ones_without_an_epsilon(detector):
+def test_weights_without_batch_counts_run_as_frozen_batch_norm_without_epsilon(detector):
     tensors = {name: value for name, value in detector.state_dict().items() if not name.endswith("num_batches_tracked")}
     frozen = maskrcnn_resnet50_fpn(weights=None, weights_backbone=None, num_classes=CLASSES)
     for module in list(frozen.modules()):
@@ -91,10 +91,10 @@ def test_weights_without_batch_counts_run_as_frozen_ones_without_an_epsilon(dete
         other = build_detector(detector.state_dict(), 0.5).backbone(image)
     for name, features in expected.items():
         torch.testing.assert_close(found[name], features, rtol=1e-4, atol=1e-6)
-    assert not torch.equal(other["0"], found["0"])  # with batch counts the epsilon stays
+    assert not torch.equal(other["0"], found["0"])  # with batch counts the epsilon is unchanged
 
 
-def test_weights_of_something_else_are_refused_by_the_names_of_their_tensors(detector, tmp_path):
+def test_weights_of_another_model_are_refused_with_names_of_tensors(detector, tmp_path):
     tensors = weights(detector).tensors
     without = {name: value for name, value in tensors.items() if not name.startswith("roi_heads.mask_head")}
     misfit = tensors | {"rpn.head.bbox_pred.weight": torch.zeros(8, 256, 1, 1)}
@@ -110,18 +110,18 @@ def test_weights_of_something_else_are_refused_by_the_names_of_their_tensors(det
         assert not (tmp_path / DETECTOR).exists()
 
 
-def test_a_damaged_or_missing_detector_says_what_to_do(tmp_path):
+def test_the_error_for_a_damaged_or_missing_detector_says_what_to_do(tmp_path):
     for _ in range(2):
         with pytest.raises(InputError, match=r"(?s)cannot be read .*run `previts fit_saliency` again"):
             load_detector(str(tmp_path), 0.5)
         (tmp_path / DETECTOR).write_bytes(b"no tensors")
 
 
-def test_the_stages_follow_what_a_detector_found(detector, tmp_path, monkeypatch):
+def test_the_stages_track_an_object_of_the_detector(detector, tmp_path, monkeypatch):
     monkeypatch.setenv("PREVITS_WORKERS", "1")
     crawl, root = tmp_path / "crawl", str(tmp_path / "runs")
     crawl.mkdir()
-    normalisation.encode_video([picture(64)] * 2, 25.0, str(crawl / "red.mp4"))
+    normalisation.encode_video([bar_image(64)] * 2, 25.0, str(crawl / "red.mp4"))
     torch.save(detector.state_dict(), tmp_path / "weights.pt")
     chosen = ["saliency.method=supervised", f"fit.weights={tmp_path / 'weights.pt'}", "saliency.min_score=0.34"]
     chosen += ["saliency.every=2", "saliency.agreement=false", "track.min_area=0"]

@@ -1,4 +1,4 @@
-"""Oracles: the loss as loops over pixels, closed forms of a moving average, a training that was never stopped."""
+"""Deep-USPS. Oracles: the loss by loops over pixels, closed forms of a moving average, a training without a stop."""
 
 from dataclasses import replace
 
@@ -32,14 +32,14 @@ def looped_loss(saliency, target, threshold, beta2):
 
 
 @pytest.mark.parametrize(("threshold", "beta2"), [(0.5, 1.0), (0.31, 1.0), (0.5, 4.0), (0.25, 0.3)])
-def test_the_loss_is_what_loops_over_pixels_find(threshold, beta2):
+def test_the_loss_equals_loops_over_pixels(threshold, beta2):
     generator = np.random.default_rng(0)
     saliency, target = generator.random((4, 9, 7)), generator.random((4, 9, 7))
     found = usps.f_measure_loss(torch.from_numpy(saliency), torch.from_numpy(target), threshold, beta2)
     assert found.item() == pytest.approx(looped_loss(saliency, target, threshold, beta2), rel=1e-6)
 
 
-def test_decided_pixels_pass_no_gradient_and_others_move_to_the_target():
+def test_correct_pixels_pass_no_gradient_and_others_move_to_the_target():
     target = torch.tensor([[[0.9, 0.9, 0.1, 0.1]]])
     saliency = torch.tensor([[[0.95, 0.4, 0.05, 0.6]]], requires_grad=True)
     usps.f_measure_loss(saliency, target, 0.5, 1.0).backward()
@@ -48,7 +48,7 @@ def test_decided_pixels_pass_no_gradient_and_others_move_to_the_target():
     assert grad[1] < 0 < grad[3]  # descent raises the missed pixel and lowers the false one
 
 
-def test_the_loss_knows_its_bounds():
+def test_the_loss_is_0_for_the_target_and_1_for_its_complement():
     truth = torch.zeros(1, 8, 8)
     truth[:, 2:5, 2:5] = 1
     assert usps.f_measure_loss(truth, truth, 0.5, 1.0).item() == pytest.approx(0, abs=1e-4)
@@ -69,27 +69,27 @@ def test_recall_counts_more_with_a_larger_beta():
     missing[:, 2:4] = 0
     spilling[:, 6:, :] = 1
     for beta2, worse, better in ((4.0, missing, spilling), (0.3, spilling, missing)):
-        losses = [usps.f_measure_loss(said, truth, 0.5, beta2).item() for said in (worse, better)]
+        losses = [usps.f_measure_loss(found, truth, 0.5, beta2).item() for found in (worse, better)]
         assert losses[0] > losses[1]
 
 
-def test_the_history_is_the_weighted_mean_of_what_was_said():
+def test_the_history_is_the_weighted_mean_of_the_predictions():
     generator = np.random.default_rng(1)
-    said = generator.random((4, 2, 3, 3)).astype(np.float32)  # epochs, images
+    predicted = generator.random((4, 2, 3, 3)).astype(np.float32)  # epochs, images
     history = usps.History(2, 3, 0.7)
     for epoch in range(4):
-        history.add(np.array([0]), said[epoch, :1])
+        history.add(np.array([0]), predicted[epoch, :1])
         if epoch != 2:
-            history.add(np.array([1]), said[epoch, 1:])
+            history.add(np.array([1]), predicted[epoch, 1:])
     weights = 0.7 ** np.arange(4)[::-1]
-    expected = (weights[:, None, None] * said[:, 0]).sum(axis=0) / weights.sum()
+    expected = (weights[:, None, None] * predicted[:, 0]).sum(axis=0) / weights.sum()
     np.testing.assert_allclose(history.levels()[0] / 255, expected, atol=0.004)
     fewer = 0.7 ** np.arange(3)[::-1]
-    expected = (fewer[:, None, None] * said[[0, 1, 3], 1]).sum(axis=0) / fewer.sum()
+    expected = (fewer[:, None, None] * predicted[[0, 1, 3], 1]).sum(axis=0) / fewer.sum()
     np.testing.assert_allclose(history.levels()[1] / 255, expected, atol=0.004)
 
 
-def test_an_image_that_was_never_seen_has_an_empty_history():
+def test_an_image_without_predictions_has_an_empty_history():
     history = usps.History(2, 4, 0.7)
     history.add(np.array([1]), np.ones((1, 4, 4), np.float32))
     assert history.levels()[0].max() == 0
@@ -97,14 +97,14 @@ def test_an_image_that_was_never_seen_has_an_empty_history():
 
 
 @pytest.mark.parametrize("count", [2, 7, 8, 9, 16, 17, 25])
-def test_batches_hold_every_image_once_and_never_one_alone(count):
+def test_batches_contain_each_image_once_and_at_least_two_images(count):
     found = list(usps.minibatches(np.arange(count), 8))
     np.testing.assert_array_equal(np.concatenate(found), np.arange(count))
     assert all(2 <= len(numbers) <= 9 for numbers in found)
 
 
 def discs(count, side=32, seed=0):
-    """Bright discs on dark grain, their masks, and maps that know half of it: noise, and every fourth map is empty."""
+    """Return images of bright discs on dark grain, their masks, and noisy maps, every fourth of which is empty."""
     generator = np.random.default_rng(seed)
     images = generator.integers(20, 60, (count, side, side, 3)).astype(np.uint8)
     rows, columns = np.mgrid[:side, :side]
@@ -119,21 +119,21 @@ def discs(count, side=32, seed=0):
 
 
 def overlap(levels, truth):
-    said = levels > 127
-    return float(np.mean((said & truth).sum(axis=(1, 2)) / (said | truth).sum(axis=(1, 2))))
+    found = levels > 127
+    return float(np.mean((found & truth).sum(axis=(1, 2)) / (found | truth).sum(axis=(1, 2))))
 
 
 @pytest.mark.slow
-def test_a_round_gives_better_maps_than_it_got():
+def test_a_round_improves_its_maps():
     images, truth, noisy = discs(64)
     config = replace(SMALL, round_epochs=12)
     training = usps.round_training(0, "rbd", usps.build_network(config, None), config, CPU)
     refined = usps.refine_round(training, images, noisy, "test", workers.in_order)
     assert overlap(refined, truth) > overlap(noisy, truth) + 0.2
-    assert overlap(refined[::4], truth[::4]) > 0.5  # where the prior found nothing
+    assert overlap(refined[::4], truth[::4]) > 0.5  # images whose first map is empty
 
 
-def test_a_training_goes_on_as_if_it_had_never_stopped():
+def test_a_resumed_training_equals_one_without_a_stop():
     images, _, noisy = discs(20)
     maps = [noisy, noisy[..., ::-1].copy()]
     config = replace(SMALL, batch_size=6)
@@ -153,7 +153,7 @@ def test_a_training_goes_on_as_if_it_had_never_stopped():
         assert torch.equal(one, other)
 
 
-def test_the_rate_falls_as_a_polynomial():
+def test_the_learning_rate_decays_as_a_polynomial():
     images, _, noisy = discs(8)
     training = usps.fusion_training(usps.build_network(SMALL, None), SMALL, CPU)
     rates = []
@@ -163,7 +163,7 @@ def test_the_rate_falls_as_a_polynomial():
     np.testing.assert_allclose(rates, [3e-3 * (1 - epoch / 4) ** 0.9 for epoch in range(4)])
 
 
-def test_the_seed_decides_the_first_weights_and_leaves_the_callers_numbers_alone():
+def test_the_seed_decides_the_initial_weights_and_the_global_generator_is_unchanged():
     torch.manual_seed(5)
     expected = torch.rand(1)
     torch.manual_seed(5)
@@ -174,7 +174,7 @@ def test_the_seed_decides_the_first_weights_and_leaves_the_callers_numbers_alone
     assert not torch.equal(one.layer0[0].weight, third.layer0[0].weight)
 
 
-def test_recoloured_pictures_keep_which_pixels_differ():
+def test_recoloured_images_differ_at_the_same_pixels():
     generator = np.random.default_rng(2)
     images = torch.from_numpy(generator.integers(90, 160, (40, 6, 5, 3), dtype=np.uint8))
     images[:, :2] = images[:, 5:, :1].clone().expand(-1, 2, 5, -1)  # an even region
@@ -187,7 +187,7 @@ def test_recoloured_pictures_keep_which_pixels_differ():
     assert torch.equal(usps.recolour(images, 0.0, np.random.default_rng(3)), images.float())
 
 
-def test_a_loss_that_is_not_a_number_stops_the_training():
+def test_a_loss_of_nan_stops_the_training():
     images, _, noisy = discs(8)
     training = usps.fusion_training(usps.build_network(SMALL, None), SMALL, CPU)
     with torch.no_grad():

@@ -1,4 +1,4 @@
-"""Blobs on an empty frame, and the tube that the tracker makes of them."""
+"""Masks of blobs on an empty frame, and the tube that the tracker builds from them."""
 
 import numpy as np
 
@@ -9,7 +9,7 @@ HEIGHT, WIDTH = 60, 100
 
 
 def blob(left, top=20, width=20, height=20):
-    """A rectangle with one corner cut off: no mask that is merely a box can pass for it."""
+    """Return the mask of a rectangle without one corner, so that it differs from the mask of its box."""
     mask = np.zeros((HEIGHT, WIDTH), bool)
     mask[top : top + height, max(0, left) : max(0, left + width)] = True
     mask[top : top + 4, max(0, left) : max(0, left + 4)] = False
@@ -17,5 +17,6 @@ def blob(left, top=20, width=20, height=20):
 
 
 def follow(masks, every=1, num_frames=None, **config):
+    """Return the tube of masks in every `every`-th frame."""
     key_frames = [every * place for place in range(len(masks))]
     return build_tube(masks, key_frames, num_frames or key_frames[-1] + 1, TrackConfig(**config))

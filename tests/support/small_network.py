@@ -1,4 +1,4 @@
-"""Settings of a Deep-USPS network that a test can train."""
+"""Settings of Deep-USPS that are small enough to train a network in a test."""
 
 from dataclasses import replace
 

@@ -1,4 +1,4 @@
-"""Oracles: the Kalman recursion written out in matrices, brute force over permutations, sets of pixels."""
+"""SORT. Oracles: the Kalman recursion in explicit matrices, brute force over permutations, sets of pixels."""
 
 import itertools
 
@@ -13,7 +13,7 @@ def random_boxes(generator, count, extent=40):
     return np.concatenate([corner, corner + generator.integers(1, 20, size=(count, 2))], axis=1).astype(float)
 
 
-def test_filter_is_the_kalman_recursion_with_the_constants_of_sort():
+def test_filter_equals_the_kalman_recursion_with_the_constants_of_sort():
     transition = np.array(
         [
             [1, 0, 0, 0, 1, 0, 0],
@@ -45,23 +45,23 @@ def test_filter_is_the_kalman_recursion_with_the_constants_of_sort():
         np.testing.assert_allclose(track.filter.P, covariance, rtol=1e-6, atol=1e-6)
 
 
-def test_an_unseen_track_moves_once_and_then_waits_where_it_was_last_seen():
+def test_an_unmatched_track_moves_once_and_then_waits_at_its_last_match():
     track = Track(0, np.array([0.0, 0, 20, 20]))
     for left in (4.0, 8, 12, 16):
         track.predict()
         track.update(np.array([left, 0, left + 20, 20]))
     last = track.box_4
-    assert track.predict()[0] > last[0] + 3  # it may be a step ahead
+    assert track.predict()[0] > last[0] + 3  # one step at its velocity
     for step in range(2, 6):
-        np.testing.assert_allclose(track.predict(), last)  # whoever is not seen is not believed to go on
+        np.testing.assert_allclose(track.predict(), last)  # then it waits
         assert track.missed == step
-    # The longer it has not been seen, the less the filter holds on to where it was.
+    # The more steps without a match, the less weight the filter gives to the old position.
     far = np.array([60.0, 0, 80, 20])
     track.update(far)
     np.testing.assert_allclose(track.box_4, far, atol=3)
 
 
-def test_preferred_tracks_claim_first_and_the_others_get_what_is_left():
+def test_preferred_tracks_are_matched_first_and_the_others_to_the_rest():
     boxes = np.array([[0.0, 0, 10, 10], [20, 0, 30, 10], [40, 0, 50, 10]])
     overlap = np.array([[0.2, 0.3, 0.0], [0.0, 0.9, 0.0], [0.5, 0.8, 0.1]])
     for preferred, expected in (((), [2, 1]), ((0,), [2, 0]), ((0, 1), [0, 1]), ((0, 2), [0, 2]), ((5,), [2, 1])):
@@ -69,16 +69,16 @@ def test_preferred_tracks_claim_first_and_the_others_get_what_is_left():
         assert sort.update(boxes, np.zeros((0, 3))) == [0, 1, 2]
         found = sort.update(boxes, overlap, preferred=preferred)
         assert found[:2] == expected, preferred
-        # The third detection is that of track 2 where nothing better is left for it, else a new track's.
+        # The third detection is matched to track 2 if no better one is left for it. Otherwise it starts a new track.
         assert found[2] == (2 if 2 not in expected else 3), preferred
 
 
-def test_box_and_state_are_inverse():
+def test_box_and_state_are_inverse_functions():
     for box in random_boxes(np.random.default_rng(1), 50):
         np.testing.assert_allclose(state_to_box(np.append(box_to_measurement(box), [0, 0, 0])), box)
 
 
-def test_an_area_never_shrinks_below_nothing():
+def test_an_area_never_becomes_negative():
     track = Track(0, np.array([0.0, 0, 10, 10]))
     track.filter.x[6, 0] = -150.0
     assert track.predict()[2:].tolist() == [10, 10]
@@ -122,7 +122,7 @@ def test_assignment_is_the_best_of_all_permutations():
         )
 
 
-def test_pairs_below_the_threshold_are_no_pairs():
+def test_pairs_below_the_threshold_are_dropped():
     generator = np.random.default_rng(4)
     for _ in range(200):
         overlap = generator.random(generator.integers(0, 6, size=2))
@@ -130,7 +130,7 @@ def test_pairs_below_the_threshold_are_no_pairs():
         pairs = assign(overlap, threshold)
         assert all(overlap[pair] >= threshold for pair in pairs)
     assert assign(np.array([[0.3]]), 0.3) == [(0, 0)]
-    # One-to-one above the threshold: taken as they are, though the best sum would pair 0-1 and 1-0 (1.13 > 1.0).
+    # One pair reaches the threshold, so it is taken, although the largest sum has the pairs 0-1 and 1-0 (1.13 > 1.0).
     assert assign(np.array([[0.6, 0.59], [0.54, 0.4]]), 0.6) == [(0, 0)]
 
 
@@ -139,7 +139,7 @@ def step(sort, boxes):
     return sort.update(boxes, box_iou(sort.predict(), boxes))
 
 
-def test_each_object_keeps_its_number_however_detections_are_ordered():
+def test_each_object_keeps_its_number_in_any_order_of_detections():
     sort = Sort(0.3, 1)
     generator = np.random.default_rng(5)
     starts = [np.array([x, 10.0, x + 20, 50]) for x in (0, 60, 120)]
@@ -152,8 +152,8 @@ def test_each_object_keeps_its_number_however_detections_are_ordered():
     assert len(set(numbers.values())) == 3
 
 
-def test_motion_carries_a_track_where_a_still_box_would_lose_it():
-    # 14 pixels a frame on a box of 20: neighbours overlap by 6 / 34 < 0.3, so it takes velocity to hold on.
+def test_velocity_keeps_a_match_that_a_box_at_rest_would_lose():
+    # A box of 20 moves 14 pixels a frame. Successive boxes have an IoU of 6 / 34 < 0.3, so a match needs the velocity.
     boxes = [np.array([x, 0, x + 20, 20]) for x in (0, 8, 18, 30, 44, 58, 72, 86)]
     assert box_iou(boxes[-2][None], boxes[-1][None])[0, 0] < 0.3
     sort = Sort(0.3, 1)
@@ -173,6 +173,6 @@ def test_a_track_survives_max_age_misses_and_not_one_more(max_age):
         assert len(sort.tracks) == 1
 
 
-def test_a_matrix_of_other_tracks_is_refused():
+def test_a_matrix_of_another_shape_is_refused():
     with pytest.raises(ValueError, match="expected 0 tracks x 1 detections"):
         Sort(0.3, 1).update(np.array([[0.0, 0, 1, 1]]), np.zeros((1, 1)))
