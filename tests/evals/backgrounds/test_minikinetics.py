@@ -153,7 +153,8 @@ def test_boxes_that_cannot_be_right_are_named(root: Path, tmp_path: Path):
 
 @pytest.mark.slow
 def test_a_classifier_of_persons_collapses_without_them(model: MoCo, root: Path):
-    outcome = evaluate("minikinetics", model, str(root.parent), EvaluationConfig(actions=FAST))
+    # Longer than FAST: after 20 epochs the numerics of the processor decide one of nine videos.
+    outcome = evaluate("minikinetics", model, str(root.parent), EvaluationConfig(actions=replace(FAST, epochs=40)))
     assert set(outcome.metrics) == {"minikinetics/original", "minikinetics/no_fg"}
     assert outcome.metrics["minikinetics/original"] > 85
     assert outcome.metrics["minikinetics/no_fg"] < 60
