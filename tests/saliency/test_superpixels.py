@@ -64,3 +64,20 @@ def test_images_without_bars_stay_whole():
     noise = np.random.default_rng(0).integers(0, 255, (200, 320, 3), dtype=np.uint8)
     for whole in (image, one_bar, plain, product, noise):
         assert inside_bars(whole) == (slice(0, whole.shape[0]), slice(0, whole.shape[1]))
+
+
+@pytest.mark.parametrize(("height", "width"), [(300, 500), (720, 1280), (2000, 20)])
+def test_a_shrunk_image_has_the_working_area_and_the_same_mean(height, width):
+    image = np.random.default_rng(1).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    small = shrink(image)
+    assert small.shape[0] * small.shape[1] == pytest.approx(superpixels.WORKING_AREA, rel=0.03)
+    assert small.shape[0] / small.shape[1] == pytest.approx(height / width, rel=0.03)
+    np.testing.assert_allclose(small.mean(axis=(0, 1)), image.mean(axis=(0, 1)), atol=1)
+    np.testing.assert_array_equal(shrink(small[:100, :100]), small[:100, :100])
+
+
+def test_an_image_too_narrow_for_slic_is_cut_into_squares():
+    labels = superpixels.segment(np.zeros((6, 40, 3), np.float32), count=15, compactness=20.0, iterations=2)
+    assert superpixels.superpixel_side(6, 40, 15) == 4
+    expected = [[row // 4 * 10 + column // 4 for column in range(40)] for row in range(6)]
+    np.testing.assert_array_equal(labels, expected)
