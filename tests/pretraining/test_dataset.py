@@ -5,10 +5,10 @@ import numpy as np
 import pytest
 import torch
 from moving_squares import (
+    frame_image,
     frame_number,
     make_index,
     numbered,
-    picture,
     small_experiment,
     small_video_experiment,
     square,
@@ -98,7 +98,7 @@ def test_every_frame_of_a_clip_has_its_own_mask_in_one_crop(index):
     pairs = dataset.PairDataset(index, small_video_experiment())
     overlaps = []
     for number in (0, 2, 4):
-        colour = picture(number, 0)[square(number, 0)][0].astype(int)
+        colour = frame_image(number, 0)[square(number, 0)][0].astype(int)
         for role in ("query", "key", "other"):
             sample = one(pairs, 0, number, role)
             clip = augment.to_rgb(torch.from_numpy(sample.clip)[None], torch.tensor([sample.matrix]))[0] * 255
@@ -119,7 +119,7 @@ def test_masks_and_crops_are_those_of_the_frame(index):
     pairs = dataset.PairDataset(index, small_experiment())
     overlaps = []
     for number in (0, 2, 4):
-        colour = picture(number, 0)[square(number, 0)][0].astype(int)
+        colour = frame_image(number, 0)[square(number, 0)][0].astype(int)
         for epoch in range(4):
             for role in ("query", "key"):
                 sample = one(pairs, epoch, number, role)

@@ -67,23 +67,23 @@ def write_hmdb51(root: Path, folder: str = "videos", frames: int = 20) -> Path:
 
 
 def planted(kind: str, count: int, seed: int, frames: int = 12) -> LabelledClips:
-    """Videos in memory whose class is told by their "colour" (three classes), or by their "motion": up or down."""
+    """Videos in memory whose class is given by their "colour" (three classes), or by their "motion": up or down."""
     classes = tuple(COLOURS) if kind == "colour" else ("Down", "Up")
     labels = tuple(number % len(classes) for number in range(count))
 
     def open_planted(uri: str) -> Footage:
         number = int(uri)
         if kind == "colour":
-            pictures = np.stack(coloured(list(COLOURS.values())[labels[number]], frames, 1000 * seed + number))
+            images = np.stack(coloured(list(COLOURS.values())[labels[number]], frames, 1000 * seed + number))
         else:
-            pictures = moving(4 if labels[number] else -4, frames, 1000 * seed + number)
-        return steady(frames, 25.0, lambda numbers: pictures[list(numbers)])
+            images = moving(4 if labels[number] else -4, frames, 1000 * seed + number)
+        return steady(frames, 25.0, lambda numbers: images[list(numbers)])
 
     return LabelledClips(classes, tuple(map(str, range(count))), labels, open_planted)
 
 
 def moving(step: int, frames: int, seed: int) -> Pixels:
-    """A grey texture that moves up by `step` pixels a frame, and begins anew at the other side."""
+    """A grey texture that moves up by `step` pixels a frame, and re-enters at the other side."""
     texture = np.random.default_rng(seed).integers(0, 256, (HEIGHT // 8, WIDTH // 8, 1)).repeat(8, 0).repeat(8, 1)
     return np.stack([np.roll(texture, -step * number, 0) for number in range(frames)]).repeat(3, 3).astype(np.uint8)
 

@@ -35,7 +35,7 @@ def square(number: int, frame: int) -> np.ndarray:
     return mask
 
 
-def picture(number: int, frame: int) -> np.ndarray:
+def frame_image(number: int, frame: int) -> np.ndarray:
     """Return a frame with the square."""
     generator = np.random.default_rng([number, 7])
     image = generator.integers(60, 120, (SIZE, SIZE, 3), dtype=np.uint8)
@@ -56,7 +56,7 @@ def frame_number(planes_RS: np.ndarray) -> int:
     return round((float(planes_RS[:size].mean()) - 16) * 255 / 219 / 8)
 
 
-def make_index(folder: Path, videos: int, *, split: str = "train", shown: Shown = picture) -> Index:
+def make_index(folder: Path, videos: int, *, split: str = "train", shown: Shown = frame_image) -> Index:
     """Encode videos with the frames of `shown`; write shards, tubes and the index; return the index."""
     source, videos_uri, tubes_uri = folder / "source", str(folder / "videos"), str(folder / "tubes")
     source.mkdir(parents=True)

@@ -1,4 +1,4 @@
-"""A small JHMDB whose classes are told by the colour of the person alone, or of what is behind alone."""
+"""A small JHMDB whose classes are given by the colour of the person alone, or of the background alone."""
 
 from pathlib import Path
 
