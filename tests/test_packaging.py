@@ -65,7 +65,7 @@ def test_the_wheel_contains_every_file_of_the_packages_and_nothing_else(built: P
     content = {name for name in wheel(built).namelist() if ".dist-info/" not in name}
     assert content == files(ROOT, INSTALLED)
     assert {"previts/py.typed", "pipelines/previts_full.yaml"} <= content
-    assert any(name.endswith("/report.html") for name in content)
+    assert any(name.endswith("/page.html") for name in content)
 
 
 def test_the_source_distribution_contains_the_tests_and_what_they_read(built: Path):

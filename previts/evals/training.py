@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from previts.processes import distributed
 from previts.processes.conduct import read_conduct
 from previts.processes.progress import progress
-from previts.storage.resume import States
+from previts.storage.states import States
 
 CHECKED_EVERY = 20  # steps between checks of the loss, each of which waits for the device
 Batch = TypeVar("Batch")

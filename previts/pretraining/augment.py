@@ -3,7 +3,7 @@
 PreViTS section 4.1: "standard data augmentation ... random Gaussian blur, and random color jitter". The random numbers
 are drawn on the CPU, one row a clip (`draw`). They are applied on any device (`augment`). So a clip does not depend on
 the device, on the rest of its batch or on the number of processes, except for rounding. Cropping is not done here
-(`crop_sampling.py`, `cropping.py`).
+(`crop_sampling.py`, `crop_cutting.py`).
 
 Shape suffixes: B clips, T frames, C channels, S pixels of a side, R = 3 S / 2 rows of an I420 image (S rows of luma,
 then the two chroma planes one after the other), P numbers of a draw.

@@ -18,7 +18,7 @@ from previts.config.experiment import Experiment
 from previts.errors import InputError
 from previts.models.moco import MoCo
 from previts.storage import files, folders
-from previts.storage.resume import States
+from previts.storage.states import States
 from previts.storage.tensors import ENCODER, read_checked, write_checked
 
 MODEL, LOG, EXPERIMENT = "model.pt", "log.jsonl", "experiment.json"

@@ -1,6 +1,6 @@
 """Random crop boxes, with and without a mask that the crop must cover.
 
-PreViTS section 3.2 (spatial constraint) and section 4.6. Draws boxes only; `cropping.py` cuts them out.
+PreViTS section 3.2 (spatial constraint) and section 4.6. Draws boxes only; `crop_cutting.py` cuts them out.
 """
 
 from statistics import NormalDist

@@ -5,7 +5,7 @@ the same for any number of loader workers and processes, and a run can start at 
 not even converted to RGB: `augment.py` does that on the training device. Only its random numbers are drawn here.
 
 Shape suffixes: B pairs of this process, N pairs of all processes, T frames, S pixels of a side of a crop, R = 3 S / 2
-rows of an I420 image (`cropping.py`), P numbers of a draw.
+rows of an I420 image (`crop_cutting.py`), P numbers of a draw.
 """
 
 from collections.abc import Sequence
@@ -21,7 +21,7 @@ from previts.config.experiment import Experiment
 from previts.corpus import tube_table, video_table
 from previts.corpus.index_table import Index, IndexRecord
 from previts.errors import InputError, VideoError
-from previts.pretraining import augment, clip_sampling, crop_sampling, cropping
+from previts.pretraining import augment, clip_sampling, crop_cutting, crop_sampling
 from previts.pretraining.schedule import Purpose, Schedule, generator
 from previts.storage import files, folders
 
@@ -138,13 +138,13 @@ class PairDataset(Dataset[Item]):
         for role in roles:
             reference = masks[mask_frames[role][config.clip_frames // 2]] if pair.constrained else None
             numbers = generator(seed, epoch, sample, Purpose.CROP, _ROLES[role])
-            crop = cropping.even_crop(
+            crop = crop_cutting.even_crop(
                 crop_sampling.sample_crop(reference, video.height, video.width, config=config, generator=numbers)
             )
             taken = [planes[frame] for frame in frames[role]]
-            clip_TRS = cropping.crop_frames(taken, crop, size)
+            clip_TRS = crop_cutting.crop_frames(taken, crop, size)
             mask_TSS = (
-                cropping.crop_masks([masks[frame] for frame in mask_frames[role]], crop, size)
+                crop_cutting.crop_masks([masks[frame] for frame in mask_frames[role]], crop, size)
                 if pair.constrained
                 else None
             )
@@ -193,7 +193,7 @@ def _start(pair: clip_sampling.Pair, role: Role) -> int:
 
 def _placeholder(video_id: str, frames: int, size: int, draw_P: NDArray[np.float32], *, error: str) -> LoadedClip:
     whole = np.ones((frames, size, size), np.bool_)
-    return LoadedClip(video_id, cropping.grey_clip(frames, size), _UNKNOWN_MATRIX, whole, False, draw_P, error)
+    return LoadedClip(video_id, crop_cutting.grey_clip(frames, size), _UNKNOWN_MATRIX, whole, False, draw_P, error)
 
 
 def collate(items: list[Item], schedule: Schedule) -> Batch:

@@ -175,7 +175,7 @@ def _html(page: Page) -> str:
         "few_mark": FEW_MARK,
         "few_legend": FEW_LEGEND,
     }
-    template = environment.from_string(resources.files("previts.reporting").joinpath("report.html").read_text("utf-8"))
+    template = environment.from_string(resources.files("previts.reporting").joinpath("page.html").read_text("utf-8"))
     numbers = {(note.status, note.cause): note.number for note in page.notes}
     return template.render(page=page, numbers=numbers)
 

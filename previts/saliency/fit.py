@@ -24,7 +24,7 @@ from previts.saliency.network import SaliencyNetwork, load_weights
 from previts.saliency.priors import prior_maps
 from previts.saliency.weights import Weights
 from previts.storage import files, folders, tensors
-from previts.storage.resume import States
+from previts.storage.states import States
 from previts.storage.tensors import DAMAGED, delete_checked, read_checked, reason, write_checked
 
 NETWORK = "network.pt"  # the state dict

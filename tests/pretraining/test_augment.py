@@ -11,7 +11,7 @@ from torchvision.transforms.v2 import functional as oracle
 from previts.config.experiment import AugmentConfig, VideoConfig
 from previts.media import frame_decoder, normalisation
 from previts.models import pixels
-from previts.pretraining import augment, cropping
+from previts.pretraining import augment, crop_cutting
 
 CONFIG = AugmentConfig(size=32)
 QUIET = replace(CONFIG, flip_probability=0, grey_probability=0, jitter_probability=0, blur_probability=0)
@@ -85,7 +85,7 @@ def test_colours_are_those_of_the_decoder(tmp_path, matrix):
     data = (tmp_path / "clip.mp4").read_bytes()[info.gop_offsets[0] : info.gop_offsets[-1]]
     (planes,) = frame_decoder.decode_planes(data, info.header, [2])
     assert planes.matrix == {1: 1, 5: 6}[matrix]
-    clip = torch.from_numpy(cropping.crop_frames([planes], (0, 0, 64, 64), 64))[None]
+    clip = torch.from_numpy(crop_cutting.crop_frames([planes], (0, 0, 64, 64), 64))[None]
     ours, wrong = (
         augment.to_rgb(clip, torch.tensor([code]))[0, 0] * 255 for code in (planes.matrix, 7 - planes.matrix)
     )

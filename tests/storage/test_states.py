@@ -9,7 +9,7 @@ import torch
 
 from previts.errors import InputError
 from previts.storage import files
-from previts.storage.resume import States
+from previts.storage.states import States
 
 NAME = "state-{:08d}.pt"
 

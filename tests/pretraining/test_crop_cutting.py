@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from previts.media.frame_decoder import Planes
-from previts.pretraining import cropping
+from previts.pretraining import crop_cutting
 
 HEIGHT, WIDTH = 60, 100
 
@@ -13,8 +13,8 @@ def ramp(height, width, across, down):
 
 
 def test_crops_grow_to_even_pixels():
-    assert cropping.even_crop((3, 4, 8, 9)) == (2, 4, 8, 10)
-    assert cropping.even_crop((0, 1, 99, 60)) == (0, 0, 100, 60)
+    assert crop_cutting.even_crop((3, 4, 8, 9)) == (2, 4, 8, 10)
+    assert crop_cutting.even_crop((0, 1, 99, 60)) == (0, 0, 100, 60)
 
 
 @pytest.mark.parametrize("crop", [(0, 0, 100, 60), (10, 20, 58, 52), (40, 6, 60, 16)])
@@ -24,7 +24,7 @@ def test_planes_are_cut_at_the_same_place_into_i420(crop, size):
     y, u, v = ramp(HEIGHT, WIDTH, 2, 0), ramp(HEIGHT // 2, WIDTH // 2, 0, 4), ramp(HEIGHT // 2, WIDTH // 2, 4, 0)
     # as a decoder returns them: rows are padded
     padded = (np.pad(plane, ((0, 0), (0, 28)))[:, : plane.shape[1]] for plane in (y, u, v))
-    clip_TRS = cropping.crop_frames([Planes(*padded, 6)] * 2, crop, size)
+    clip_TRS = crop_cutting.crop_frames([Planes(*padded, 6)] * 2, crop, size)
     assert clip_TRS.shape == (2, size * 3 // 2, size)
     assert np.array_equal(clip_TRS[0], clip_TRS[1])
     left, top, right, bottom = crop
@@ -47,15 +47,15 @@ def test_planes_are_cut_at_the_same_place_into_i420(crop, size):
 def test_masks_are_cut_where_their_frames_are():
     mask = np.zeros((HEIGHT, WIDTH), bool)
     mask[10:40, 30:60] = True
-    (whole, again) = cropping.crop_masks([mask, mask.copy()], (20, 0, 80, 60), 60)
+    (whole, again) = crop_cutting.crop_masks([mask, mask.copy()], (20, 0, 80, 60), 60)
     assert np.array_equal(whole, mask[:, 20:80])
     assert np.array_equal(again, whole)
-    (large,) = cropping.crop_masks([mask], (20, 0, 80, 60), 120)
+    (large,) = crop_cutting.crop_masks([mask], (20, 0, 80, 60), 120)
     assert np.array_equal(large, mask[:, 20:80].repeat(2, 0).repeat(2, 1))
 
 
 def test_the_placeholder_is_grey():
-    clip = cropping.grey_clip(2, 32)
+    clip = crop_cutting.grey_clip(2, 32)
     assert clip.shape == (2, 48, 32)
     assert (clip[:, :32] == 124).all()
     assert (clip[:, 32:] == 128).all()
