@@ -103,9 +103,10 @@ def _stored(uri: str) -> Outcome | None:
 def _once(
     benchmark: str, model: "MoCo", datasets_uri: str, config: EvaluationConfig, *, folder: str, classifier_uri: str
 ) -> Outcome:
-    from previts.evals import davis, grounding, imagenet, voc07
+    from previts.evals import grounding, imagenet, voc07
     from previts.evals.actions import recognition
     from previts.evals.backgrounds import image_challenge, video_challenge
+    from previts.evals.davis import attention_tracking
     from previts.evals.detection import benchmarks
 
     data_uri = join(datasets_uri, BENCHMARKS[benchmark].folders[0])
@@ -125,7 +126,7 @@ def _once(
         case "grounding":
             return grounding.localise(model, data_uri, config)
         case "davis":
-            return davis.track(model, data_uri, config)
+            return attention_tracking.track(model, data_uri, config)
         case "ucf101":
             return recognition.ucf101(model, data_uri, config, folder)
         case "hmdb51":

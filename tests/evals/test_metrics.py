@@ -1,4 +1,3 @@
-import math
 from fractions import Fraction
 
 import numpy as np
@@ -68,54 +67,6 @@ def test_mapped_accuracy_takes_the_best_of_all_classes_and_never_credits_minus_o
     scores = np.array([[0.1, 0.9, 0.0], [0.0, 0.1, 0.9], [0.9, 0.1, 0.0], [0.0, 0.4, 0.5]])
     # Best classes 1, 2, 0, 2 are 0, -1, 1, -1 in the other numbering.
     assert metrics.mapped_accuracy(scores, np.array([0, 0, 1, -1 + 2]), np.array([1, 0, -1])) == 50.0
-
-
-def test_jaccard_counts_pixels():
-    generator = np.random.default_rng(1)
-    first, second = generator.random((2, 5, 6, 7)) < 0.4
-    first[3] = second[3] = False
-    first[4] = False
-    expected = []
-    for a, b in zip(first, second, strict=True):
-        common = sum(bool(a[y, x] and b[y, x]) for y in range(6) for x in range(7))
-        union = sum(bool(a[y, x] or b[y, x]) for y in range(6) for x in range(7))
-        expected.append(common / union if union else 1.0)
-    assert metrics.jaccard(first, second).tolist() == pytest.approx(expected)
-    assert expected[3] == 1
-    assert expected[4] == 0
-    assert (metrics.jaccard(first, first) == 1).all()
-    with pytest.raises(ValueError, match="share a shape"):
-        metrics.jaccard(first, second[:, 1:])
-
-
-@pytest.mark.parametrize("num_frames", [1, 2, 3, 4, 5, 6, 7, 8, 9, 31, 50, 68, 102, 256, 300])
-def test_sequence_score_is_the_official_definition(num_frames: int):
-    values = np.random.default_rng(num_frames).random(num_frames)
-    # Ends of the four bins, halves rounded up, both ends included.
-    ends = [math.floor(1 + quarter * (num_frames - 1) / 4 + 0.5) - 1 for quarter in range(5)]
-    bins = [[float(values[i]) for i in range(ends[b], ends[b + 1] + 1)] for b in range(4)]
-    score = metrics.sequence_score(values)
-    assert score.mean == pytest.approx(sum(values) / num_frames)
-    assert score.recall == pytest.approx(sum(1 for value in values if value > 0.5) / num_frames)
-    assert score.decay == pytest.approx(sum(bins[0]) / len(bins[0]) - sum(bins[3]) / len(bins[3]))
-
-
-def test_a_perfect_tracker_scores_one_and_one_half_is_not_recalled():
-    assert metrics.sequence_score(np.ones(20)) == metrics.SequenceScore(1.0, 1.0, 0.0)
-    assert metrics.sequence_score(np.full(20, 0.5)).recall == 0.0
-
-
-def test_decay_is_positive_for_a_tracker_that_loses_the_object():
-    assert metrics.sequence_score(np.linspace(1, 0, 41)).decay == pytest.approx(0.75)
-
-
-def test_sequences_count_the_same_whatever_their_length():
-    scores = [metrics.sequence_score(np.ones(100)), metrics.sequence_score(np.zeros(4))]
-    assert metrics.mean_score(scores) == metrics.SequenceScore(0.5, 0.5, 0.0)
-    with pytest.raises(ValueError, match="no sequence"):
-        metrics.mean_score([])
-    with pytest.raises(ValueError, match="at least one"):
-        metrics.sequence_score(np.zeros(0))
 
 
 def test_energy_and_pointing_equal_a_literal_loop():

@@ -20,7 +20,8 @@ from torch.nn import functional as F
 
 from previts.config.evaluation import EvaluationConfig
 from previts.errors import InputError
-from previts.evals import attention, features, frozen, labelled_images, metrics
+from previts.evals import attention, features, frozen, labelled_images
+from previts.evals.davis import measure
 from previts.evals.outcome import Outcome, Population
 from previts.media.masks import object_pixels
 from previts.models.moco import MoCo
@@ -33,7 +34,7 @@ FIGURE_SEQUENCES, FIGURE_FRAMES, THUMBNAIL_WIDTH = 6, 5, 128
 
 Masks = NDArray[np.bool_]
 Maps = NDArray[np.float32]
-Scores = dict[str, metrics.SequenceScore]
+Scores = dict[str, measure.SequenceScore]
 
 
 @dataclass(frozen=True)
@@ -87,7 +88,7 @@ def track(model: MoCo, data_uri: str, config: EvaluationConfig) -> Outcome:
         unseen += int((~followed.truth_cells[:-1].any(axis=(1, 2))).sum())
         grid = followed.truth_cells.shape[1:]
         shown.add(sequence, followed)
-    means = {name: metrics.mean_score([score[name] for score in scores]) for name in scores[0]}
+    means = {name: measure.mean_score([score[name] for score in scores]) for name in scores[0]}
     numbers = {
         "davis/j_mean": means["grid"].mean,
         "davis/j_recall": means["grid"].recall,
@@ -229,11 +230,11 @@ def _score(followed: Followed, threshold: float) -> Scores:
     cam_Thw, truth_Thw, truth_THW = followed.cam[:-1], followed.truth_cells[:-1], followed.truth[:-1]
     enlarged_THW = _enlarge(cam_Thw, truth_THW.shape[1:])
     static_Thw = np.broadcast_to(followed.key_cells, truth_Thw.shape)
-    similarities = {"static": metrics.jaccard(static_Thw, truth_Thw)}
+    similarities = {"static": measure.jaccard(static_Thw, truth_Thw)}
     for suffix, value in (("", threshold), *((f" {value}", value) for value in SWEEP)):
-        similarities[f"grid{suffix}"] = metrics.jaccard(cam_Thw >= value, truth_Thw)
-        similarities[f"upsampled{suffix}"] = metrics.jaccard(enlarged_THW >= value, truth_THW)
-    return {name: metrics.sequence_score(value) for name, value in similarities.items()}
+        similarities[f"grid{suffix}"] = measure.jaccard(cam_Thw >= value, truth_Thw)
+        similarities[f"upsampled{suffix}"] = measure.jaccard(enlarged_THW >= value, truth_THW)
+    return {name: measure.sequence_score(value) for name, value in similarities.items()}
 
 
 def _enlarge(map_Thw: Maps, size: tuple[int, ...]) -> Maps:

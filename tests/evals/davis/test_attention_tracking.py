@@ -11,7 +11,8 @@ from torch.nn import functional as F
 
 from previts.config.evaluation import EvaluationConfig
 from previts.errors import InputError
-from previts.evals import davis, frozen, metrics
+from previts.evals import frozen
+from previts.evals.davis import attention_tracking, measure
 from previts.evals.outcome import Population
 from previts.evals.run import evaluate
 from previts.models.gradcam import channel_weights_by_autograd
@@ -46,36 +47,36 @@ def write_davis(root: Path, lengths: dict[str, int]) -> Path:
     return root
 
 
-def perfect(num_frames: int) -> davis.Followed:
+def perfect(num_frames: int) -> attention_tracking.Followed:
     """Attention equal to the truth: blocks of 16 pixels that move over a 3 x 5 grid."""
     cells = np.zeros((num_frames, 3, 5), bool)
     for n in range(num_frames):
         cells[n, 1:, n % 4 : n % 4 + 2] = True
     truth = cells.repeat(16, axis=1).repeat(16, axis=2)
-    return davis.Followed(cells.astype(np.float32), cells, cells[0], truth)
+    return attention_tracking.Followed(cells.astype(np.float32), cells, cells[0], truth)
 
 
 def test_attention_equal_to_the_mask_scores_one():
-    score = davis._score(perfect(12), threshold=0.5)
-    assert score["grid"] == metrics.SequenceScore(1.0, 1.0, 0.0)
-    assert all(score[f"grid {value}"].mean == 1 for value in davis.SWEEP)
+    score = attention_tracking._score(perfect(12), threshold=0.5)
+    assert score["grid"] == measure.SequenceScore(1.0, 1.0, 0.0)
+    assert all(score[f"grid {value}"].mean == 1 for value in attention_tracking.SWEEP)
     assert 0.6 < score["upsampled"].mean < 1  # enlarging rounds the corners off
     assert score["static"].mean < 0.7
     inverted = replace(perfect(12), cam=1 - perfect(12).cam)
-    assert davis._score(inverted, threshold=0.5)["grid"].mean == 0
+    assert attention_tracking._score(inverted, threshold=0.5)["grid"].mean == 0
 
 
 def test_last_frame_is_not_scored():
     followed = perfect(12)
     followed.cam[-1] = 0
-    assert davis._score(followed, threshold=0.5)["grid"].mean == 1
+    assert attention_tracking._score(followed, threshold=0.5)["grid"].mean == 1
     followed.cam[-2] = 0
-    assert davis._score(followed, threshold=0.5)["grid"].mean == pytest.approx(10 / 11)
+    assert attention_tracking._score(followed, threshold=0.5)["grid"].mean == pytest.approx(10 / 11)
 
 
 def test_maps_are_scaled_frame_by_frame_and_constant_ones_attend_to_nothing():
     maps = np.array([[[1.0, 3.0]], [[5.0, 5.0]], [[0.0, 0.0]]], np.float32)
-    assert davis.unit_scaled(maps).tolist() == [[[0, 1]], [[0, 0]], [[0, 0]]]
+    assert attention_tracking.unit_scaled(maps).tolist() == [[[0, 1]], [[0, 0]], [[0, 0]]]
 
 
 def test_outcome_is_what_autograd_and_loops_give(model: MoCo, tmp_path: Path):
@@ -118,8 +119,8 @@ def test_attention_stays_where_something_is_to_be_seen(model: MoCo, tmp_path: Pa
     # The plain background is zero after normalisation, and an untrained network without biases keeps zero: attention
     # can only be within reach of the square (its receptive field spans a few cells).
     write_davis(tmp_path, {"alpha": 6})
-    sequence = davis.read_sequences(str(tmp_path / "davis"))[0]
-    followed = davis.follow(model, sequence, EvaluationConfig(resize=224, crop=224))
+    sequence = attention_tracking.read_sequences(str(tmp_path / "davis"))[0]
+    followed = attention_tracking.follow(model, sequence, EvaluationConfig(resize=224, crop=224))
     assert followed.cam.shape == (5, 7, 7)
     assert (followed.cam.max(axis=(1, 2)) == 1).all()
     assert followed.truth_cells.any(axis=(1, 2)).all()
@@ -158,7 +159,7 @@ def test_limit_keeps_first_and_last_frame(model: MoCo, tmp_path: Path):
     write_davis(tmp_path, {"alpha": 9})
     outcome = evaluate("davis", model, str(tmp_path), replace(SMALL, limit=1))
     assert outcome.protocol["scored_frames"] == 1
-    kept = davis._shortened(davis.read_sequences(str(tmp_path / "davis"))[0], 3)
+    kept = attention_tracking._shortened(attention_tracking.read_sequences(str(tmp_path / "davis"))[0], 3)
     assert [Path(uri).stem for uri in kept.frames] == ["00000", "00004", "00008"]
 
 
@@ -190,14 +191,14 @@ def test_palette_masks_count_every_object_number(tmp_path: Path):
         mask = Image.fromarray((np.asarray(Image.open(path)) > 0).astype(np.uint8)).convert("P")
         mask.putpalette([0, 0, 0, 128, 0, 0])
         mask.save(path)
-    sequence = davis.read_sequences(str(base))[0]
-    assert davis._read_masks(sequence).sum(axis=(1, 2)).tolist() == [SIDE * SIDE] * 3
+    sequence = attention_tracking.read_sequences(str(base))[0]
+    assert attention_tracking._read_masks(sequence).sum(axis=(1, 2)).tolist() == [SIDE * SIDE] * 3
 
 
 @pytest.mark.slow
 def test_real_sequences(model: MoCo, real_data: Path):
     config = EvaluationConfig(limit=4)
-    assert len(davis.read_sequences(str(real_data / "davis"))) == 20
+    assert len(attention_tracking.read_sequences(str(real_data / "davis"))) == 20
     outcome = evaluate("davis", model, str(real_data), config)
     assert 0 <= outcome.metrics["davis/j_mean"] < outcome.metrics["davis/static_j_mean"] < 1
     assert frozen.weights_digest(model) == outcome.protocol["weights_after"]
