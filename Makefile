@@ -60,7 +60,7 @@ lock: $(VENV)/installed ## pin every package again, with hashes, and list the pa
 ENGINE ?= docker
 BASE ?= docker.io/library/python:3.11-slim
 REGISTRY ?= previts
-TAG ?= 0.1.0
+TAG ?= 0.2.0
 
 images: ## build the container images (BASE=python:3.11-slim@sha256:..., ENGINE=podman)
 	for image in $(IMAGES); do \

@@ -10,7 +10,7 @@ of the images by name. A package that was compiled earlier can fail on newer ima
 import os
 
 REGISTRY = os.environ.get("PREVITS_REGISTRY", "previts")
-TAG = os.environ.get("PREVITS_TAG", "0.1.0")
+TAG = os.environ.get("PREVITS_TAG", "0.2.0")
 LAUNCHER = os.environ.get("PREVITS_LAUNCHER", "local")
 
 

@@ -49,7 +49,7 @@ def test_the_committed_pipeline_contains_no_path_of_a_machine():
     ]
     (pipeline,) = [document for document in yaml.safe_load_all(text) if "root" in document]
     images = {item["container"]["image"] for item in pipeline["deploymentSpec"]["executors"].values()}
-    assert images == {"previts/previts-data:0.1.0", "previts/previts-train:0.1.0"}
+    assert images == {"previts/previts-data:0.2.0", "previts/previts-train:0.2.0"}
     assert not [item for item in pipeline["deploymentSpec"]["executors"].values() if "pip install" in str(item)]
 
 

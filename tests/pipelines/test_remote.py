@@ -157,7 +157,7 @@ def test_an_invalid_run_is_refused_before_any_request(given: list[str], message:
 
 
 def test_a_production_compile_refuses_tags():
-    with pytest.raises(InputError, match=r"previts-data:0\.1\.0"):
+    with pytest.raises(InputError, match=r"previts-data:0\.2\.0"):
         remote.check_images()
 
 
@@ -166,8 +166,8 @@ def test_with_the_pytorchjob_launcher_the_pretraining_step_only_waits(tmp_path: 
     assert done.returncode == 0, done.stderr
     text = (tmp_path / "previts_full.yaml").read_text()
     (waiting,) = [part for part in text.split("\n    exec-") if part.startswith("pretrain:") and "container:" in part]
-    assert "image: previts/previts-launcher:0.1.0" in waiting
-    assert "value: previts/previts-train:0.1.0" in waiting
+    assert "image: previts/previts-launcher:0.2.0" in waiting
+    assert "value: previts/previts-train:0.2.0" in waiting
     assert "accelerator" not in waiting
     assert "cpuLimit: 1.0" in waiting
     settings = list(yaml.safe_load_all(text))[1]["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
