@@ -31,7 +31,7 @@ ATTENTION_ARRAYS = ("names", "frames", "cams", "masks", "key_frames", "key_masks
 KEYS_FIGURE = "keys.npz"
 CLASS_FIGURE = "class_attention.npz"
 SHEET_FIGURE, SHEET_WIDTH = "detections.png", 900
-RESULT_SEQUENCES, RESULT_COLOURS = 3, 192  # of the one image of all arms; a palette keeps it below 150 kB
+RESULT_SEQUENCES, RESULT_COLOURS = 3, 192  # of the image of all arms; the palette keeps it below 150 kB
 CLASS_ARRAYS = ("names", "classes", "predicted", "frames", "cams")
 Figure = dict[str, NDArray[Any]]
 STAGES = ("videos", "saliency_model", "saliency", "tubes", "index", "checkpoints", "results")
@@ -89,10 +89,10 @@ def read_attention(results: list[Result], checkpoints: list[Checkpoint]) -> Atte
 
 
 def attention_sheet(results: list[Result], checkpoints: list[Checkpoint]) -> bytes:
-    """Return a PNG that compares where the arms look: a sequence a row, its object first, then one column an arm.
+    """Return a PNG that compares the attention of all arms, or no bytes if no result has attention maps.
 
-    It shows the middle frame of the first sequences that all arms have. Only titles of arms are written on it. The
-    bytes are empty if no result has attention maps.
+    One row per sequence: its object, then one column per arm. It shows the middle frame of the first sequences that all
+    arms have. The only text in it is the titles of the arms.
     """
     found, _ = _read_figures(results, checkpoints, ATTENTION_FIGURE, ATTENTION_ARRAYS)
     every = [figure["names"].astype(str).tolist() for _, _, figure in found]

@@ -1,6 +1,6 @@
 """The inputs of a report: results and checkpoints as `evaluate` and `pretrain` stored them.
 
-Behind tables 1, 4, 5 and 6 of PreViTS. Reads only; an unusable checkpoint has a cause.
+The data of tables 1, 4, 5 and 6 of PreViTS. Writes nothing. An unusable checkpoint has a cause.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""The numbers that benchmarks give: their titles, their units, and which direction is better.
+"""The metrics of the benchmarks: titles, units, which direction is better, and the questions that they answer.
 
 The columns of tables 1, 4 and 5 of PreViTS. Declarations only.
 """
@@ -9,7 +9,7 @@ from typing import Literal
 
 @dataclass(frozen=True)
 class Metric:
-    """A number that a benchmark gives; `better` is the direction that the paper aims for."""
+    """A number of a benchmark; `better` is the direction that the paper aims for."""
 
     key: str
     title: str

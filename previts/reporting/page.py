@@ -123,7 +123,7 @@ def _panels(checkpoints: list[Checkpoint]) -> list[Panel]:
         if series:
             svg = figures.curves({number: figures.curve_points(*curve) for number, curve in series.items()}, name)
             absent = [item.title for number, item in enumerate(checkpoints) if item.curves and number not in series]
-            panels.append(Panel(title, meaning, Markup(svg), absent))  # drawn from numbers alone
+            panels.append(Panel(title, meaning, Markup(svg), absent))  # safe: drawn only from numbers
     return panels
 
 

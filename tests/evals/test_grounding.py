@@ -1,4 +1,4 @@
-"""Attention with two keys: the scores of planted maps, and small images with planted objects."""
+"""Oracles: planted maps, and small images with planted objects."""
 
 import io
 import json
@@ -69,7 +69,7 @@ def test_images_with_two_large_separate_objects_are_chosen(tmp_path: Path) -> No
 def test_keys_are_distinguished_only_if_each_draws_attention_to_its_own_object() -> None:
     shares = np.zeros((2, 4, 4), np.float32)
     shares[0, :, :2] = 1
-    shares[1, 0, 3] = 1  # smaller: strength counts for its area
+    shares[1, 0, 3] = 1  # smaller: attention counts per area
     assert grounding.tells_apart(shares, shares)
     assert not grounding.tells_apart(shares[::-1], shares)
     same = np.broadcast_to(shares[0], shares.shape)
@@ -80,7 +80,7 @@ def test_keys_are_distinguished_only_if_each_draws_attention_to_its_own_object()
     assert not grounding.tells_apart(even[[1, 1]], shares)
 
 
-def test_a_key_gives_the_map_that_davis_would_give(model: MoCo, tmp_path: Path) -> None:
+def test_the_map_of_a_key_equals_that_of_the_model(model: MoCo, tmp_path: Path) -> None:
     (item,) = grounding.read_two_object_images(str(write(tmp_path, [[(0, 0, 48, 96), (48, 0, 96, 96)]])))
     image = labelled_images.load_whole(item.uri, size=96)
     cam, shares = grounding.attend(model, image, item.masks)
@@ -123,6 +123,7 @@ def test_the_benchmark_on_the_synthetic_world(model: MoCo, tmp_path: Path) -> No
     assert figure["frames"].shape[1:] == (1, *figure["key_frames"].shape[1:])
 
 
+@pytest.mark.slow
 def test_real_images(model: MoCo, real_data: Path) -> None:
     outcome = evaluate("grounding", model, str(real_data), replace(SMALL, limit=8))
     assert outcome.protocol["pictures_scored"] == 8

@@ -1,3 +1,5 @@
+"""Oracles: literal loops, exact fractions, means over random scores."""
+
 from fractions import Fraction
 
 import numpy as np
@@ -7,7 +9,7 @@ from previts.evals import metrics
 
 
 def literal_curve(truth: np.ndarray, scores: np.ndarray) -> list[tuple[Fraction, Fraction]]:
-    """Recall and precision at every threshold that some image has as its score, highest first."""
+    """Return recall and precision at each distinct score as threshold, highest first."""
     points = []
     for threshold in sorted(set(scores.tolist()), reverse=True):
         taken = [bool(t) for t, s in zip(truth, scores, strict=True) if s >= threshold]
@@ -32,7 +34,7 @@ def test_average_precision_is_the_area_under_the_steps(seed: int):
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_eleven_points_are_the_best_precision_from_each_recall_on(seed: int):
+def test_eleven_points_are_the_best_precision_at_each_recall_or_above(seed: int):
     truth, scores = planted(seed)
     curve = literal_curve(truth, scores)
     best = [max(p for r, p in curve if r >= Fraction(tenth, 10)) for tenth in range(11)]
@@ -59,11 +61,11 @@ def test_top_k_accuracy_counts_labels_among_the_best():
     for k in (1, 3, 7, 9):
         hits = sum(sorted(row, reverse=True).index(row[label]) < k for row, label in zip(scores, labels, strict=True))
         assert metrics.top_k_accuracy(scores, labels, k) == pytest.approx(100 * hits / 50)
-    # A classifier that says nothing must not be right everywhere.
+    # Equal scores must not make a classifier right on all images.
     assert metrics.top_k_accuracy(np.zeros((70, 7)), np.arange(70) % 7, 1) == pytest.approx(100 / 7)
 
 
-def test_mapped_accuracy_takes_the_best_of_all_classes_and_never_credits_minus_one():
+def test_mapped_accuracy_uses_the_best_of_all_classes_and_minus_one_is_wrong():
     scores = np.array([[0.1, 0.9, 0.0], [0.0, 0.1, 0.9], [0.9, 0.1, 0.0], [0.0, 0.4, 0.5]])
     # Best classes 1, 2, 0, 2 are 0, -1, 1, -1 in the other numbering.
     assert metrics.mapped_accuracy(scores, np.array([0, 0, 1, -1 + 2]), np.array([1, 0, -1])) == 50.0
@@ -86,7 +88,7 @@ def test_energy_and_pointing_equal_a_literal_loop():
     assert clip.tolist() == pytest.approx([float((cams * masks).sum() / cams.sum())])
 
 
-def test_shares_of_cells_weigh_and_equal_cells_share_the_hit():
+def test_cells_count_by_their_covered_share_and_equally_strong_cells_share_a_hit():
     cam, share = np.array([[[2.0, 2.0, 1.0]]]), np.array([[[0.5, 0.25, 1.0]]])
     assert metrics.energy_in_mask(cam, share).tolist() == pytest.approx([(1 + 0.5 + 1) / 5])
     assert metrics.pointing(cam, share).tolist() == [0.5]  # one of the two strongest cells is covered by half

@@ -1,4 +1,4 @@
-"""The record of an evaluation: what is written is read back, and files of earlier versions stay readable."""
+"""Oracles: results as they were written, and documents of earlier versions."""
 
 import json
 from pathlib import Path
@@ -70,7 +70,7 @@ def test_files_of_earlier_versions_are_readable(tmp_path: Path) -> None:
         '{"benchmark": "voc07", "checkpoint": "abc", "status": "ok", "populations": {"voc07/map": {"count": 3}}}',
     ],
 )
-def test_a_missing_or_damaged_file_is_named_with_the_remedy(tmp_path: Path, text: str | None) -> None:
+def test_the_error_of_a_missing_or_damaged_file_names_it_and_the_remedy(tmp_path: Path, text: str | None) -> None:
     if text is not None:
         (tmp_path / "result.json").write_text(text)
     with pytest.raises(InputError, match=r"result\.json cannot be read .*run `previts evaluate` again"):

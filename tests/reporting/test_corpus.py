@@ -1,9 +1,20 @@
-"""Oracle: a list of shares sorted by hand."""
+"""Oracles: a list of shares sorted by hand, and a corpus whose tubes are known."""
+
+from pathlib import Path
 
 import pytest
+from report_world import (
+    Reader,
+    World,
+    make_checkpoint,
+    make_corpus,
+)
 
+from previts.config.experiment import FilterConfig
 from previts.corpus import quality
-from previts.reporting import corpus
+from previts.reporting import corpus, inputs
+from previts.reporting.corpus import FRAMES
+from previts.reporting.page import build_report
 
 
 @pytest.mark.parametrize("count", [0, 1, 3, 100])
@@ -27,3 +38,39 @@ def test_chosen_tubes_are_the_best_the_median_and_the_worst(count: int) -> None:
         assert (4, "best, rank 1 of 10") in chosen
     if count == 3:
         assert by_kind == {"best": [90, 100, 100], "median": [50, 60, 70], "worst": [10, 20, 30], "no object": [0]}
+
+
+def test_funnel_counts_are_those_of_the_corpus(page: Reader) -> None:
+    assert page.row("Videos in the crawl")[1] == "6"
+    assert page.row("Usable videos")[1:] == ["5", "", "83 % 1 failed"]
+    # moving_square: number 3 shows nothing, the others leave after 16, 13, 10 and 4 of 16 frames
+    assert page.row("Kept by the filter")[1:] == ["5", "", "83 % none left out"]
+    assert page.row("Videos with a tube")[1:] == ["4", "", "67 % 1 without"]
+    assert page.row("Length of the kept videos")[1] == "10.0 s"
+    assert page.row("Time in which the object")[1:] == ["5.4 s", "", "54 % in 4 spans, 1.3 s each"]
+
+
+def test_tubes_made_of_exact_masks_have_an_iou_of_one_in_the_report(world: World, page: Reader) -> None:
+    # Four of the five videos with a clip have exact masks; in one of them nothing is ever visible.
+    assert (world.counts["tube_videos"], world.counts["tube_iou"], world.counts["tube_tracked_iou"]) == (4, 1, 1)
+    assert world.counts["tube_tracked"] == pytest.approx((13 + 10 + 0 + 4) / 64, abs=1e-4)
+    sentence = "On the 4 videos with exact masks the tubes have a mean IoU of 1.000 over all frames"
+    assert sentence in world.markdown
+    assert "Mean IoU, frames with a tube 1.000" in " ".join(page.text.split())
+    assert page.text.count("IoU 1.00") >= 4 * FRAMES
+
+
+def test_filter_reasons_are_shown_with_their_counts(tmp_path: Path) -> None:
+    names = [*(f"video-{number}" for number in range(5)), "broken"]
+    corpus = make_corpus(tmp_path, names, config=FilterConfig(min_tube_seconds=1.3, min_agreement=0.55))
+    checkpoint = make_checkpoint(tmp_path, "eee", corpus, 3.0)
+    rows = [inputs.ReportRow("arm", "arm", checkpoint, "eee", {})]
+    counts = build_report([], str(tmp_path / "out"), rows, profile="demo")
+    page = Reader((tmp_path / "out" / "report.html").read_text())
+    # Visible for 2, 1.6, 1.25, 0 and 0.5 s; the priors agree by 0.5 on the first and more on the others.
+    assert page.row("Kept by the filter")[1:] == [
+        "1", "", "17 % 4 left out: 3 short (filter.min_tube_seconds=1.3), 1 disagreeing (filter.min_agreement=0.55)",
+    ]  # fmt: skip
+    assert page.row("Videos with a tube")[1:] == ["1", "", "17 % 0 without"]
+    assert "tube_iou" not in counts
+    assert "exact mask" not in page.text

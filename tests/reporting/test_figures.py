@@ -1,4 +1,4 @@
-"""Oracles: counted cells, means that must stay, colours of single pixels, areas of bars."""
+"""Oracles: counted cells, means before thinning, colours of single pixels, heights of bars."""
 
 import re
 
@@ -20,7 +20,7 @@ def test_grid_iou_equals_counting_cells() -> None:
     assert ious == [pytest.approx(2 / 6), None]
 
 
-def test_curve_keeps_its_mean_when_it_is_thinned() -> None:
+def test_a_thinned_curve_keeps_its_mean() -> None:
     steps = np.arange(160.0 * 7)
     thin_steps, thin = figures.curve_points(steps, np.sin(steps))
     assert len(thin) == 160
@@ -28,7 +28,7 @@ def test_curve_keeps_its_mean_when_it_is_thinned() -> None:
     assert np.mean(thin_steps) == pytest.approx(steps.mean())
 
 
-def test_tube_strip_marks_the_object_and_greys_the_lost() -> None:
+def test_a_tube_strip_tints_the_object_and_frames_without_a_tube_are_grey() -> None:
     frames = np.full((2, 60, 80, 3), (30, 60, 200), np.uint8)
     shown = np.zeros((2, 60, 80), bool)
     shown[0, 20:40, 20:50] = True
@@ -53,7 +53,7 @@ def test_histogram_has_a_bar_for_each_bin_with_values() -> None:
     assert tall == pytest.approx([1, 0.5, 0.5], abs=1e-3)
 
 
-def test_a_class_strip_is_bright_where_the_class_is_seen() -> None:
+def test_a_class_strip_is_bright_where_the_attention_is() -> None:
     frames, cams = np.full((2, 64, 64, 3), 100, np.uint8), np.zeros((2, 2, 2), np.float32)
     cams[:, :, 0] = 1
     strip = figures.class_strip(frames, cams).astype(int)

@@ -1,4 +1,4 @@
-"""Small labelled sets of videos whose class can be seen: the layouts are the originals', the videos coloured noise."""
+"""Small labelled sets of videos in the layouts of UCF-101 and HMDB-51, whose class is a colour or a motion."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -19,21 +19,21 @@ COLOURS = {"Blue": (40, 60, 210), "Green": (40, 200, 60), "Red": (210, 50, 40)}
 
 
 def coloured(colour: tuple[int, int, int], frames: int, seed: int) -> list[Pixels]:
-    """Frames of one colour with coarse noise that moves."""
+    """Return frames of one colour with coarse noise that changes from frame to frame."""
     generator = np.random.default_rng(seed)
     noise = generator.integers(-40, 40, (frames, HEIGHT // 8, WIDTH // 8, 3)).repeat(8, 1).repeat(8, 2)
     return list(np.clip(np.array(colour) + noise, 0, 255).astype(np.uint8))
 
 
 def numbered(frames: int) -> list[Pixels]:
-    """Frames that tell their number in six bands from top to bottom, white for 1."""
+    """Return frames that encode their number in six bands from top to bottom, white for 1."""
     bits = (np.arange(frames)[:, None] >> np.arange(6)) & 1
     rows = (230 * bits + 12).repeat(HEIGHT // 6, axis=1)
     return list(np.broadcast_to(rows[:, :, None, None], (frames, HEIGHT, WIDTH, 3)).astype(np.uint8))
 
 
 def write_ucf101(root: Path, videos: int = 4, frames: int = 20) -> Path:
-    """UCF-101 with a class for each colour; of each class the last video is to test on, in all splits."""
+    """Write UCF-101 with a class for each colour; the last video of each class is for the test, in all splits."""
     lists = root / "ucfTrainTestlist"
     lists.mkdir(parents=True)
     (lists / "classInd.txt").write_text("".join(f"{n} {name}\n" for n, name in enumerate(COLOURS, start=1)))
@@ -50,7 +50,7 @@ def write_ucf101(root: Path, videos: int = 4, frames: int = 20) -> Path:
 
 
 def write_hmdb51(root: Path, folder: str = "videos", frames: int = 20) -> Path:
-    """HMDB-51 with a class for each colour: two videos to train on, one to test on, one in neither."""
+    """Write HMDB-51 with a class for each colour: two training videos, one test video, one in neither part."""
     lists = root / "testTrainMulti_7030_splits"
     lists.mkdir(parents=True)
     for number, (name, colour) in enumerate(COLOURS.items()):
@@ -67,29 +67,29 @@ def write_hmdb51(root: Path, folder: str = "videos", frames: int = 20) -> Path:
 
 
 def planted(kind: str, count: int, seed: int, frames: int = 12) -> LabelledClips:
-    """Videos in memory whose class is given by their "colour" (three classes), or by their "motion": up or down."""
+    """Return videos in memory whose class is their "colour" (three classes) or their "motion" (up or down)."""
     classes = tuple(COLOURS) if kind == "colour" else ("Down", "Up")
     labels = tuple(number % len(classes) for number in range(count))
 
     def open_planted(uri: str) -> Footage:
         number = int(uri)
         if kind == "colour":
-            images = np.stack(coloured(list(COLOURS.values())[labels[number]], frames, 1000 * seed + number))
+            frames_THWC = np.stack(coloured(list(COLOURS.values())[labels[number]], frames, 1000 * seed + number))
         else:
-            images = moving(4 if labels[number] else -4, frames, 1000 * seed + number)
-        return steady(frames, 25.0, lambda numbers: images[list(numbers)])
+            frames_THWC = moving(4 if labels[number] else -4, frames, 1000 * seed + number)
+        return steady(frames, 25.0, lambda numbers: frames_THWC[list(numbers)])
 
     return LabelledClips(classes, tuple(map(str, range(count))), labels, open_planted)
 
 
 def moving(step: int, frames: int, seed: int) -> Pixels:
-    """A grey texture that moves up by `step` pixels a frame, and re-enters at the other side."""
+    """Return frames of a grey texture that moves up by `step` pixels per frame and wraps around."""
     texture = np.random.default_rng(seed).integers(0, 256, (HEIGHT // 8, WIDTH // 8, 1)).repeat(8, 0).repeat(8, 1)
     return np.stack([np.roll(texture, -step * number, 0) for number in range(frames)]).repeat(3, 3).astype(np.uint8)
 
 
 def small_model(seed: int = 0) -> MoCo:
-    """A video model of a few channels, untrained."""
+    """Return an untrained video model with few channels."""
     torch.manual_seed(seed)
     experiment = Experiment(
         model=ModelConfig(encoder="s3dg", width=0.08, embedding_dim=16, bn_momentum=0.2),
@@ -101,6 +101,6 @@ def small_model(seed: int = 0) -> MoCo:
 
 
 def small_settings(**changes: Any) -> EvaluationConfig:
-    """Fine-tuning in seconds."""
+    """Return settings with which a classifier is fine-tuned in seconds."""
     settings = ActionsConfig(epochs=2, lr=0.05, batch_size=8, frames=8, size=64, test_clips=2)
     return EvaluationConfig(actions=replace(settings, **changes))

@@ -1,4 +1,4 @@
-"""What a test of the run log needs to see in MLflow; the store's fixtures are in `conftest.py`."""
+"""Access to the runs of an MLflow store for tests of the run log; the fixtures of the store are in `conftest.py`."""
 
 import socket
 from pathlib import Path
@@ -13,7 +13,7 @@ def client_of(root: Path) -> MlflowClient:
 
 
 def runs_of(client: MlflowClient) -> dict[str, list]:
-    """Runs by role: groups and arms."""
+    """Return the runs by role: groups and arms."""
     experiment = client.get_experiment_by_name("previts")
     found = client.search_runs([experiment.experiment_id])
     return {

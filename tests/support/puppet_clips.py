@@ -1,4 +1,4 @@
-"""A small JHMDB whose classes are given by the colour of the person alone, or of the background alone."""
+"""A small JHMDB whose classes are shown only by the colour of the person, or only by that of the background."""
 
 from pathlib import Path
 
@@ -18,7 +18,7 @@ GREY = (128, 128, 128)
 
 
 def scene(number: int, frames: int, inside: tuple[int, int, int], around: tuple[int, int, int], side: int = 26):
-    """Frames THWC and masks THW of a square of one noisy colour that moves before another."""
+    """Return frames THWC and masks THW of a square of one noisy colour that moves on a background of another."""
     generator = np.random.default_rng(number)
     x, y = generator.integers(2, (WIDTH - side - frames, HEIGHT - side - frames))
     masks = np.zeros((frames, HEIGHT, WIDTH), bool)
@@ -39,13 +39,13 @@ def write_clip(root: Path, class_name: str, name: str, frames_THWC: np.ndarray, 
     savemat(place / "puppet_mask.mat", {"part_mask": masks_THW.transpose(1, 2, 0).astype(np.uint8)})
 
 
-def write_jhmdb(root: Path, told_by: str = "background", train: int = 4, test: int = 3, frames: int = 10) -> Path:
-    """Clips of `frames` frames, every other one shorter, in three splits that are the same."""
+def write_jhmdb(root: Path, shown_by: str = "background", train: int = 4, test: int = 3, frames: int = 10) -> Path:
+    """Write clips of `frames` frames, every other one shorter, in three equal splits."""
     (root / "splits").mkdir(parents=True)
     for c, (class_name, colour) in enumerate(COLOURS.items()):
         lines = []
         for n in range(train + test):
-            inside, around = (colour, GREY) if told_by == "person" else (GREY, colour)
+            inside, around = (colour, GREY) if shown_by == "person" else (GREY, colour)
             name = f"clip_{class_name}_f_nm_{n}"
             write_clip(root, class_name, name, *scene(100 * c + n, frames - 3 * (n % 2), inside, around))
             lines.append(f"{name}.avi {1 if n < train else 2} \n")
@@ -64,7 +64,7 @@ def whole(clip: PuppetClip) -> tuple[np.ndarray, np.ndarray]:
 
 
 def small_model() -> MoCo:
-    """A video model of a few channels, untrained."""
+    """Return an untrained video model with few channels."""
     import torch
 
     torch.manual_seed(0)
@@ -78,7 +78,7 @@ def small_model() -> MoCo:
 
 
 def write_classifier(path: Path, model: MoCo) -> str:
-    """A classifier as ucf101 leaves it, of other classes than JHMDB's; untrained, so that a test need not wait."""
+    """Write a classifier as ucf101 stores it, with other classes than those of JHMDB; it is untrained."""
     made = classifier.new_classifier(model, ("Archery", "Biking"), seed=5)
     files.write_bytes(str(path), classifier.classifier_bytes(made))
     return str(path)

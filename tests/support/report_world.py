@@ -1,4 +1,4 @@
-"""A small set of outputs for the report, written by the real writers, and the page as a browser reads it."""
+"""A small set of outputs for the report, written by the functions of the stages, and a parser of the report page."""
 
 import csv
 import io
@@ -43,7 +43,7 @@ def moving_square(number: int, frames: int) -> Iterator[tuple[np.ndarray, np.nda
 
 
 def make_corpus(root: Path, names: list[str], *, truth: bool = False, config: FilterConfig | None = None) -> str:
-    """Write a corpus through the real writers and return the URI of its index; the last video cannot be decoded.
+    """Write a corpus by the functions of the stages and return the URI of its index; the last video cannot be decoded.
 
     With `truth` exact masks are written next to the crawl, for every video whose name can be a file name.
     """
@@ -55,7 +55,7 @@ def make_corpus(root: Path, names: list[str], *, truth: bool = False, config: Fi
         path = source / f"{number}.mp4"
         items.append(CrawlItem(name, str(path), None, None, "square", "train"))
         if number == len(names) - 1:
-            path.write_bytes(b"this is no video")
+            path.write_bytes(b"not a video")
             continue
         frames = list(moving_square(number, WORLD_SECONDS * FPS))
         normalisation.encode_video([image for image, _ in frames], FPS, str(path))
@@ -160,7 +160,7 @@ def make_result(
         checkpoint=fingerprint,
         status="failed" if error else "ok",
         error=error,
-        metrics=metrics,  # type: ignore[arg-type]  # None, as damaged files have it
+        metrics=metrics,  # type: ignore[arg-type]  # None, as in damaged files
         populations=populations or {},
         protocol={"limit": 0, "costs": [0.1, 1.0], "rows": [{"name": EVIL}] * 50},
         seconds=12.3,
@@ -200,7 +200,7 @@ class World:
 
 
 class Reader(HTMLParser):
-    """Collects the elements that a browser acts on."""
+    """Collects the elements, the rows of tables and the text of a page."""
 
     VOID = frozenset({"meta", "link", "br", "img", "rect", "path", "use"})
 
@@ -229,7 +229,7 @@ class Reader(HTMLParser):
     def handle_endtag(self, tag: str) -> None:
         if tag in self.VOID:
             return
-        while self.open[-1] == "li" != tag:  # HTML closes these by itself
+        while self.open[-1] == "li" != tag:  # HTML closes these implicitly
             self.open.pop()
         assert self.open.pop() == tag
 
@@ -239,7 +239,7 @@ class Reader(HTMLParser):
             self.rows[-1][-1] += data
 
     def row(self, start: str) -> list[str]:
-        """Return title and cells of the first row of that title, from all parts of its table."""
+        """Return the title and the cells of the first row whose title starts like this, from all parts of its table."""
         rows = [[" ".join(cell.split()) for cell in row] for row in self.rows]
         title = next(cells[0] for cells in rows if cells and cells[0].startswith(start))
         return [title, *(cell for cells in rows if cells and cells[0] == title for cell in cells[1:])]

@@ -16,7 +16,7 @@ from previts.media.video_reader import Footage, open_footage, steady
 
 
 def frame_numbers(frames_THWC: np.ndarray) -> list[int]:
-    """Which numbers the bands of frames tell."""
+    """Return the numbers that the bands of frames encode."""
     rows = frames_THWC.astype(float).mean((2, 3))
     bands = rows.reshape(len(rows), 6, -1).mean(2) if rows.shape[1] % 6 == 0 else _sampled(rows)
     return [sum(int(bit) << place for place, bit in enumerate(row)) for row in bands > 127]
@@ -26,12 +26,12 @@ def _sampled(rows: np.ndarray) -> np.ndarray:
     return rows[:, (np.arange(6) * rows.shape[1] / 6 + rows.shape[1] / 12).astype(int)]
 
 
-def told_clip(clip_TCHW: np.ndarray) -> list[int]:
+def clip_numbers(clip_TCHW: np.ndarray) -> list[int]:
     return frame_numbers(clip_TCHW.transpose(0, 2, 3, 1))
 
 
 def brightness(clip_TCHW: np.ndarray) -> list[int]:
-    """Which numbers the frames of `made_of` tell."""
+    """Return the numbers that the frames of `footage_of` encode."""
     return np.rint(clip_TCHW.astype(float).mean((1, 2, 3)) / 6).astype(int).tolist()
 
 
@@ -42,8 +42,8 @@ def video(tmp_path_factory: pytest.TempPathFactory) -> str:
     return path
 
 
-def made_of(numbers: list[int], fps: float = 25.0) -> Footage:
-    """Footage without a file, of frames that tell these numbers."""
+def footage_of(numbers: list[int], fps: float = 25.0) -> Footage:
+    """Return footage without a file, of frames whose brightness encodes these numbers."""
     frames = np.stack([np.full((48, 64, 3), 6 * number, np.uint8) for number in numbers])
     return steady(len(numbers), fps, lambda asked: frames[list(asked)])
 
@@ -60,7 +60,7 @@ def test_any_frames_can_be_read_in_any_order(video: str):
 
 
 @pytest.mark.parametrize(("codec", "container"), [("libx264", "mp4"), ("libx264", "matroska"), ("mpeg4", "avi")])
-def test_numbers_hold_with_b_frames_and_after_jumps(codec: str, container: str):
+def test_frame_numbers_are_right_with_b_frames_and_after_seeking(codec: str, container: str):
     file = io.BytesIO()
     with av.open(file, "w", format=container) as out:
         stream = out.add_stream(codec, rate=25, options={"bf": "2", "g": "8", "qscale": "2"})
@@ -75,17 +75,17 @@ def test_numbers_hold_with_b_frames_and_after_jumps(codec: str, container: str):
         assert frame_numbers(footage.read([first])) == [first]
 
 
-def test_another_rate_takes_the_nearest_frame_in_time():
+def test_another_frame_rate_uses_the_nearest_frame_in_time():
     for count, fps in ((40, 25.0), (48, 30.0), (50, 29.97), (25, 12.5), (30, 10.0), (1, 25.0), (7, 60.0)):
-        numbers = made_of([0] * count, fps).nearest(25.0)
+        numbers = footage_of([0] * count, fps).nearest(25.0)
         assert len(numbers) == max(1, round(count / fps * 25))
         for place, number in enumerate(numbers):
             distances = np.abs(np.arange(count) / fps - place / 25)
             assert distances[number] == pytest.approx(distances.min(), abs=1e-9)
 
 
-def test_uneven_times_are_kept():
-    footage = Footage(np.array([0.0, 0.04, 0.5, 0.54]), 4 / 0.58, made_of([0] * 4).read)
+def test_uneven_frame_times_are_respected():
+    footage = Footage(np.array([0.0, 0.04, 0.5, 0.54]), 4 / 0.58, footage_of([0] * 4).read)
     numbers = footage.nearest(25.0)
     assert numbers.tolist() == [0] + [1] * 6 + [2] * 6 + [3]
 
@@ -96,26 +96,26 @@ def test_test_clips_are_evenly_spaced_from_start_to_end(video: str):
     assert spaced.frames.shape[1:] == (3, 32, 32)
     for number in range(10):
         start = round(number * (40 - 16) / 9)
-        assert told_clip(spaced.frames[spaced.places[number]]) == list(range(start, start + 16))
+        assert clip_numbers(spaced.frames[spaced.places[number]]) == list(range(start, start + 16))
     assert len(spaced.frames) == 40  # each frame once
     middle = video_sets.evenly_spaced_clips(footage, 16, 32, 1)
-    assert told_clip(middle.frames[middle.places[0]]) == list(range(12, 28))
+    assert clip_numbers(middle.frames[middle.places[0]]) == list(range(12, 28))
 
 
 def test_short_videos_start_again():
-    short = made_of([3, 5, 7])
+    short = footage_of([3, 5, 7])
     spaced = video_sets.evenly_spaced_clips(short, 8, 32, 2)
     assert [brightness(spaced.frames[places]) for places in spaced.places] == [[3, 5, 7, 3, 5, 7, 3, 5]] * 2
     clip = video_sets.training_clip(short, 8, 32, np.random.default_rng(0))
     assert brightness(clip) == [3, 5, 7, 3, 5, 7, 3, 5]
 
 
-def test_training_clips_are_runs_that_start_anywhere(video: str):
+def test_training_clips_are_consecutive_frames_from_a_random_start(video: str):
     footage, starts = video_sets.open_video(video), set()
     for seed in range(200):
-        told_here = brightness(video_sets.training_clip(made_of(list(range(20))), 16, 32, np.random.default_rng(seed)))
-        assert told_here == list(range(told_here[0], told_here[0] + 16))
-        starts.add(told_here[0])
+        numbers = brightness(video_sets.training_clip(footage_of(list(range(20))), 16, 32, np.random.default_rng(seed)))
+        assert numbers == list(range(numbers[0], numbers[0] + 16))
+        starts.add(numbers[0])
     assert starts == set(range(5))
     one, same, other = (video_sets.training_clip(footage, 16, 32, np.random.default_rng((0, 1, n))) for n in (2, 2, 3))
     assert one.shape == (16, 3, 32, 32)
@@ -124,7 +124,7 @@ def test_training_clips_are_runs_that_start_anywhere(video: str):
     assert (one != other).any()
 
 
-def test_a_crop_is_one_rectangle_for_all_frames_within_the_limits():
+def test_all_frames_have_the_same_crop_within_the_limits():
     # Red encodes the column and green the row.
     across, down = np.meshgrid(np.arange(200), np.arange(160))
     frame = np.stack([across, down, np.full_like(across, 9)], axis=2).astype(np.uint8)
@@ -182,7 +182,7 @@ def test_ucf101_lists_are_read_as_published(tmp_path: Path):
         ("testlist01.txt", "", "testlist01.txt has no videos"),
     ],
 )
-def test_what_is_wrong_with_ucf101_is_named(tmp_path: Path, file: str, text: str | None, message: str):
+def test_errors_of_ucf101_name_file_and_line(tmp_path: Path, file: str, text: str | None, message: str):
     root = clip_sets.write_ucf101(tmp_path, videos=2, frames=2)
     path = root / "ucfTrainTestlist" / file
     path.unlink() if text is None else path.write_text(text)
@@ -200,12 +200,12 @@ def test_hmdb51_lists_are_read_as_published(tmp_path: Path, folder: str):
         assert train.labels == (0, 0, 1, 1, 2, 2)
         assert test.labels == (0, 1, 2)
         assert not set(train.uris) & set(test.uris)
-        # Marks turn with the split.
+        # Each split tests on another video.
         assert f"#{(3 - int(split)) % 4}_(a)[b]_blue" in test.uris[0]
     assert frame_numbers(video_sets.open_video(test.uris[0]).read([0]))
 
 
-def test_what_is_wrong_with_hmdb51_is_named(tmp_path: Path):
+def test_errors_of_hmdb51_name_file_and_line(tmp_path: Path):
     with pytest.raises(InputError, match=r"there is no .*<class>_test_split1.txt"):
         video_sets.read_hmdb51(str(tmp_path), "1")
     root = clip_sets.write_hmdb51(tmp_path, frames=2)
@@ -246,7 +246,7 @@ def test_videos_are_read_from_any_file_system(video: str):
 def test_real_videos_are_decoded_frame_by_frame(real_data: Path):
     train, test = video_sets.read_ucf101(str(real_data / "ucf101"), "1")
     assert len(train.classes) == 11
-    # Of the two, HMDB's have B-frames packed two in a packet.
+    # Some of these videos have packets with two frames (packed B-frames).
     for uri in (train.uris[0], train.uris[1], test.uris[0]):
         with av.open(uri, metadata_errors="ignore") as container:
             whole = np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)])

@@ -1,3 +1,5 @@
+"""Oracle: discs on backgrounds of which only one shows the class."""
+
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -28,7 +30,7 @@ def model() -> MoCo:
 
 
 def paint(path: Path, inside: tuple[int, ...] | None, around: tuple[int, ...] | None, seed: int) -> None:
-    """A disc on a ground; None is black, without noise, as the challenge's cut-outs are."""
+    """Write a disc on a background; None is black without noise, like the cut-outs of the challenge."""
     generator = np.random.default_rng(seed)
     ys, xs = np.mgrid[:SIDE, :SIDE]
     disc = (ys - SIDE / 2) ** 2 + (xs - SIDE / 2) ** 2 < (SIDE / 3) ** 2
@@ -41,7 +43,7 @@ def paint(path: Path, inside: tuple[int, ...] | None, around: tuple[int, ...] | 
 
 
 def write_in9(root: Path, shown_by: str, per_class: int = 6, train: str = "train/original") -> Path:
-    """ImageNet-9 whose classes are the colours of the "foreground" or of the "background" only."""
+    """Write ImageNet-9 whose classes are the colours of the "foreground" or of the "background" only."""
 
     def fg(c: int) -> tuple[int, ...]:
         return COLOURS[c] if shown_by == "foreground" else GREY
@@ -64,7 +66,7 @@ def write_in9(root: Path, shown_by: str, per_class: int = 6, train: str = "train
     return root
 
 
-def test_a_world_shown_by_backgrounds_collapses_without_them(model: MoCo, tmp_path: Path):
+def test_accuracy_is_lost_without_backgrounds_if_only_they_show_the_class(model: MoCo, tmp_path: Path):
     outcome = evaluate("in9", model, str(write_in9(tmp_path, "background")), SMALL)
     found = {name.removeprefix("in9/"): value for name, value in outcome.metrics.items()}
     assert sorted(found) == sorted((*VARIANTS, "bg_gap"))
@@ -78,7 +80,7 @@ def test_a_world_shown_by_backgrounds_collapses_without_them(model: MoCo, tmp_pa
     assert outcome.protocol["weights_before"] == outcome.protocol["weights_after"] == frozen.weights_digest(model)
 
 
-def test_a_world_shown_by_foregrounds_does_not_mind_other_backgrounds(model: MoCo, tmp_path: Path):
+def test_accuracy_is_kept_on_other_backgrounds_if_only_foregrounds_show_the_class(model: MoCo, tmp_path: Path):
     outcome = evaluate("in9", model, str(write_in9(tmp_path, "foreground", train="original/train")), SMALL)
     found = {name.removeprefix("in9/"): value for name, value in outcome.metrics.items()}
     assert min(found[name] for name in ("original", "mixed_same", "mixed_rand", "mixed_next")) > 90
@@ -87,7 +89,7 @@ def test_a_world_shown_by_foregrounds_does_not_mind_other_backgrounds(model: MoC
 
 
 def write_imagenet(root: Path) -> None:
-    """Five "ImageNet" classes: one for each class of ImageNet-9, in another order, one twice, and one of no class."""
+    """Write five "ImageNet" classes: those of ImageNet-9 in another order, one of them twice, and one of no class."""
     grounds = ((2, "n0"), (0, "n1"), (None, "n2"), (1, "n3"), (2, "n4"))
     for number, (colour, name) in enumerate(grounds):
         ground = (230, 230, 30) if colour is None else COLOURS[colour]
@@ -105,10 +107,10 @@ def test_imagenet_head_maps_its_classes_and_minus_one_is_wrong(model: MoCo, tmp_
     outcome = evaluate("in9", model, str(tmp_path), SMALL)
     assert outcome.protocol["head"] == "in1k head"
     assert outcome.metrics["in9/original"] > 90
-    # Of five classes of the head two are class 2, one is class 0, one is class 1, and one is no class.
+    # Of the five classes of the classifier two are class 2, one is class 0, one is class 1, and one is no class.
     images = outcome.protocol["images"]["original"]
     assert outcome.populations["in9/original"] == Population(images, "images", pytest.approx(100 * (1 + 1 + 2) / 15))
-    # The class that looks like 00_dog is of no class now: its third of the images is lost, the others are not.
+    # Now the class with the colour of 00_dog is no class of ImageNet-9: only its third of the images is wrong.
     mapping.write_text(json.dumps({"0": 2, "1": -1, "2": 0, "3": 1, "4": 2}))
     assert evaluate("in9", model, str(tmp_path), SMALL).metrics["in9/original"] == pytest.approx(66.7, abs=7)
 

@@ -1,3 +1,5 @@
+"""Oracles: clips and masks as they were written, and variants of single frames."""
+
 import csv
 import io
 import shutil
@@ -36,7 +38,7 @@ def test_splits_frames_and_masks_are_read_as_they_were_written(root: Path):
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_a_variant_is_exact_and_its_background_runs_in_step(root: Path, variant: str):
+def test_a_variant_is_exact_and_its_background_has_the_same_time(root: Path, variant: str):
     _, test = jhmdb.read_jhmdb(str(root), "1")
     videos = jhmdb.varied(test, variant, seed=2)
     assert videos.uris == tuple(clip.uri for clip in test.clips)
@@ -99,7 +101,7 @@ def test_masks_are_cropped_and_scaled_like_the_frames(root: Path):
     np.testing.assert_array_equal(shown.frames[shown.places[0]][:, 0] > 127, expected)
 
 
-def test_frames_without_a_person_and_persons_that_fill_them_are_counted(root: Path, tmp_path: Path):
+def test_frames_without_a_person_and_boxes_that_span_the_frame_are_counted(root: Path, tmp_path: Path):
     shutil.copytree(root, tmp_path / "jhmdb")
     _, test = jhmdb.read_jhmdb(str(tmp_path / "jhmdb"), "1")
     assert jhmdb.count_oddities(test) == Oddities(sum(len(clip.frames) for clip in test.clips), 0, 0)
@@ -114,19 +116,19 @@ def test_frames_without_a_person_and_persons_that_fill_them_are_counted(root: Pa
     assert not jhmdb.varied(test, "only_bg_t", 0).open(clip.uri).read([1]).any()
 
 
-def test_what_lacks_in_the_layout_is_named(root: Path, tmp_path: Path):
-    there = tmp_path / "jhmdb"
+def test_errors_of_the_layout_name_the_missing_file(root: Path, tmp_path: Path):
+    copied = tmp_path / "jhmdb"
 
     def reads(match: str) -> None:
         with pytest.raises(InputError, match=match):
-            jhmdb.read_jhmdb(str(there), "1")
+            jhmdb.read_jhmdb(str(copied), "1")
 
     reads("jhmdb/Rename_Images is missing; expected JHMDB as published")
-    shutil.copytree(root, there)
-    (there / "Rename_Images").rename(there / "Frames")
+    shutil.copytree(root, copied)
+    (copied / "Rename_Images").rename(copied / "Frames")
     reads(r"Rename_Images is missing.*the folder has: Frames, puppet_mask, splits")
-    (there / "Frames").rename(there / "Rename_Images")
-    clip = there / "Rename_Images" / "jump" / "clip_jump_f_nm_2"
+    (copied / "Frames").rename(copied / "Rename_Images")
+    clip = copied / "Rename_Images" / "jump" / "clip_jump_f_nm_2"
     (clip / "00003.png").rename(clip / "00030.png")
     reads(r"clip_jump_f_nm_2/00003\.png is missing; split 1 lists the clip")
     shutil.rmtree(clip)
@@ -136,21 +138,21 @@ def test_what_lacks_in_the_layout_is_named(root: Path, tmp_path: Path):
     (clip / ".AppleDouble").mkdir()
     (clip / ".AppleDouble" / "00001.png").write_bytes(b"")
     (clip / "._00001.png").write_bytes(b"")
-    jhmdb.read_jhmdb(str(there), "1")
-    mask = there / "puppet_mask" / "wave" / "clip_wave_f_nm_0" / "puppet_mask.mat"
+    jhmdb.read_jhmdb(str(copied), "1")
+    mask = copied / "puppet_mask" / "wave" / "clip_wave_f_nm_0" / "puppet_mask.mat"
     mask.unlink()
     reads(r"wave/clip_wave_f_nm_0/puppet_mask\.mat is missing; every clip")
-    shutil.copy(root / mask.relative_to(there), mask)
-    lines = there / "splits" / "wave_test_split1.txt"
+    shutil.copy(root / mask.relative_to(copied), mask)
+    lines = copied / "splits" / "wave_test_split1.txt"
     lines.write_text("clip_wave_f_nm_0.avi 3\n")
     reads(r"wave_test_split1\.txt, line 1: expected '<video>\.avi <0, 1 or 2>'")
     for name in puppet_clips.COLOURS:
-        lines = there / "splits" / f"{name}_test_split1.txt"
+        lines = copied / "splits" / f"{name}_test_split1.txt"
         lines.write_text(lines.read_text().replace(" 2", " 1").replace(" 3", " 1"))
     reads("have no clip to test on")
 
 
-def test_masks_and_frames_that_do_not_fit_are_named(root: Path, tmp_path: Path):
+def test_errors_of_masks_and_frames_name_the_file(root: Path, tmp_path: Path):
     shutil.copytree(root, tmp_path / "jhmdb")
     _, test = jhmdb.read_jhmdb(str(tmp_path / "jhmdb"), "1")
     clip = test.clips[0]
@@ -178,7 +180,7 @@ def test_masks_and_frames_that_do_not_fit_are_named(root: Path, tmp_path: Path):
         jhmdb.read_frames(clip, [4])
 
 
-def test_the_demo_worlds_jhmdb_is_read_with_its_exact_masks(tmp_path: Path):
+def test_jhmdb_of_the_demo_world_has_exact_masks(tmp_path: Path):
     world_videos.write_jhmdb(str(tmp_path), TINY)
     train, test = jhmdb.read_jhmdb(str(tmp_path), "1")
     assert len(train.clips) == len(test.clips) == 2 * TINY.action_classes
@@ -193,12 +195,12 @@ def test_the_demo_worlds_jhmdb_is_read_with_its_exact_masks(tmp_path: Path):
     np.testing.assert_array_equal(no_fg + only_fg, [frame.image for frame in films])
 
 
-def test_frames_without_puppet_masks_are_distinguished_from_the_published_dataset(real_data: Path):
+def test_a_dataset_without_puppet_masks_is_refused(real_data: Path):
     with pytest.raises(InputError, match=r"jhmdb/Rename_Images is missing.*the folder has: .*Frames"):
         jhmdb.read_jhmdb(str(real_data / "jhmdb"), "1")
 
 
-def test_real_frames_with_a_mask_of_our_own(real_data: Path, tmp_path: Path):
+def test_variants_of_real_frames_with_an_artificial_mask(real_data: Path, tmp_path: Path):
     """One real clip in the published layout; its joints replace the puppet mask, which is not available."""
     [source] = [path for path in (real_data / "jhmdb" / "Frames" / "catch").iterdir() if path.is_dir()]
     frames = np.stack([np.asarray(Image.open(path)) for path in sorted(source.glob("*.jpg"))])

@@ -1,3 +1,5 @@
+"""Oracles: squares whose boxes are known, literal loops over pixels, planted classes."""
+
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -21,12 +23,12 @@ from previts.models.moco import MoCo
 FAST = ActionsConfig(epochs=20, lr=0.02, batch_size=4, frames=8, size=64, test_clips=1)
 
 
-def write_minikinetics(root: Path, told_by: str = "person", train: int = 4, val: int = 3, frames: int = 10) -> Path:
-    """Videos of a square before a ground, one of which has the colour of the class."""
+def write_minikinetics(root: Path, shown_by: str = "person", train: int = 4, val: int = 3, frames: int = 10) -> Path:
+    """Write videos of a square on a background; the one that `shown_by` names has the colour of the class."""
     for split, count in (("train", train), ("val", val)):
         lines = ["label,youtube_id,time_start,time_end,split"]
         for c, (name, colour) in enumerate(puppet_clips.COLOURS.items()):
-            inside, around = (colour, puppet_clips.GREY) if told_by == "person" else (puppet_clips.GREY, colour)
+            inside, around = (colour, puppet_clips.GREY) if shown_by == "person" else (puppet_clips.GREY, colour)
             label = f"{name} it"
             for n in range(count):
                 pixels, shape = puppet_clips.scene(100 * c + n + 50 * (split == "val"), frames, inside, around, side=28)
@@ -50,7 +52,7 @@ def model() -> MoCo:
     return puppet_clips.small_model()
 
 
-def test_lists_and_classes(root: Path):
+def test_lists_give_classes_labels_and_files(root: Path):
     train, val = minikinetics.read_minikinetics(str(root))
     assert train.videos.classes == val.videos.classes == ("catch it", "jump it", "wave it")
     assert train.videos.labels == (0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2)
@@ -60,7 +62,7 @@ def test_lists_and_classes(root: Path):
     assert minikinetics.count_without_boxes(val.videos) == 0
 
 
-def test_persons_are_black_and_all_else_is_as_it_was(root: Path):
+def test_persons_are_black_and_all_other_pixels_are_unchanged(root: Path):
     _, val = minikinetics.read_minikinetics(str(root))
     assert minikinetics.varied(val.videos, "original") is val.videos
     uri = val.videos.uris[4]
@@ -88,27 +90,27 @@ def test_boxes_blacken_every_pixel_that_they_touch():
         minikinetics.blackened(frames, [4, 4, 4], {4: [(8, 0, 9, 1)]})
 
 
-def test_videos_that_are_gone_are_counted_and_others_are_read(root: Path, tmp_path: Path):
-    there = tmp_path / "sets"
-    shutil.copytree(root, there)
-    (there / "videos" / "jump it" / "val1.mp4").unlink()
-    _, val = minikinetics.read_minikinetics(str(there))
+def test_missing_videos_are_counted_and_left_out(root: Path, tmp_path: Path):
+    copied = tmp_path / "sets"
+    shutil.copytree(root, copied)
+    (copied / "videos" / "jump it" / "val1.mp4").unlink()
+    _, val = minikinetics.read_minikinetics(str(copied))
     assert (len(val.videos.uris), val.missing) == (8, 1)
-    (there / "boxes" / "jump it" / "val0.csv").write_text("frame,x0,y0,x1,y1\n")
+    (copied / "boxes" / "jump it" / "val0.csv").write_text("frame,x0,y0,x1,y1\n")
     assert minikinetics.count_without_boxes(val.videos) == 1
     uri = val.videos.uris[3]
     np.testing.assert_array_equal(
         minikinetics.varied(val.videos, "no_fg").open(uri).read([0, 3]), video_sets.open_video(uri).read([0, 3])
     )
-    shutil.rmtree(there / "videos")
+    shutil.rmtree(copied / "videos")
     with pytest.raises(InputError, match=r"none of the 12 videos of .*train\.csv exists; expected .*videos/<label>"):
-        minikinetics.read_minikinetics(str(there))
+        minikinetics.read_minikinetics(str(copied))
 
 
-def test_lists_that_cannot_be_read_are_named(root: Path, tmp_path: Path):
-    there = tmp_path / "sets"
-    shutil.copytree(root, there)
-    val = there / "val.csv"
+def test_errors_of_lists_name_file_and_line(root: Path, tmp_path: Path):
+    copied = tmp_path / "sets"
+    shutil.copytree(root, copied)
+    val = copied / "val.csv"
     whole = val.read_text()
     cases = {
         r"val\.csv has no column 'youtube_id'": "label,id\ncatch it,val0\n",
@@ -120,18 +122,18 @@ def test_lists_that_cannot_be_read_are_named(root: Path, tmp_path: Path):
     for match, text in cases.items():
         val.write_text(text)
         with pytest.raises(InputError, match=match):
-            minikinetics.read_minikinetics(str(there))
-    val.write_bytes(b"\xef\xbb\xbf" + whole.encode())  # as spreadsheets save it
-    minikinetics.read_minikinetics(str(there))
+            minikinetics.read_minikinetics(str(copied))
+    val.write_bytes(b"\xef\xbb\xbf" + whole.encode())  # with the byte order mark that spreadsheets write
+    minikinetics.read_minikinetics(str(copied))
     val.unlink()
     with pytest.raises(InputError, match=r"val\.csv is missing; expected a table with the columns label, youtube_id"):
-        minikinetics.read_minikinetics(str(there))
+        minikinetics.read_minikinetics(str(copied))
 
 
-def test_boxes_that_cannot_be_right_are_named(root: Path, tmp_path: Path):
-    there = tmp_path / "sets"
-    shutil.copytree(root, there)
-    _, val = minikinetics.read_minikinetics(str(there))
+def test_errors_of_boxes_name_file_and_line(root: Path, tmp_path: Path):
+    copied = tmp_path / "sets"
+    shutil.copytree(root, copied)
+    _, val = minikinetics.read_minikinetics(str(copied))
     uri = val.videos.uris[0]
     place = Path(minikinetics.boxes_uri(uri))
     cases = {
@@ -152,9 +154,10 @@ def test_boxes_that_cannot_be_right_are_named(root: Path, tmp_path: Path):
 
 
 @pytest.mark.slow
-def test_a_classifier_of_persons_collapses_without_them(model: MoCo, root: Path):
-    # Longer than FAST: after 20 epochs the numerics of the processor decide one of nine videos.
-    outcome = evaluate("minikinetics", model, str(root.parent), EvaluationConfig(actions=replace(FAST, epochs=40)))
+def test_a_classifier_of_persons_is_at_chance_without_them(model: MoCo, root: Path):
+    # After 20 epochs some seeds still misclassify two of the nine videos.
+    config = EvaluationConfig(actions=replace(FAST, epochs=40, batch_size=6))
+    outcome = evaluate("minikinetics", model, str(root.parent), config)
     assert set(outcome.metrics) == {"minikinetics/original", "minikinetics/no_fg"}
     assert outcome.metrics["minikinetics/original"] > 85
     assert outcome.metrics["minikinetics/no_fg"] < 60
@@ -165,7 +168,7 @@ def test_a_classifier_of_persons_collapses_without_them(model: MoCo, root: Path)
 
 
 @pytest.mark.slow
-def test_the_demo_worlds_minikinetics(model: MoCo, tmp_path: Path):
+def test_minikinetics_of_the_demo_world_has_exact_boxes_and_can_be_scored(model: MoCo, tmp_path: Path):
     world_videos.write_minikinetics(str(tmp_path / "minikinetics"), TINY)
     train, val = minikinetics.read_minikinetics(str(tmp_path / "minikinetics"))
     assert len(train.videos.uris) == len(val.videos.uris) == TINY.action_classes

@@ -1,3 +1,5 @@
+"""Oracles: variants of single images, and the files of an uninterrupted call."""
+
 import csv
 import shutil
 from pathlib import Path

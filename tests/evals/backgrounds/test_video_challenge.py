@@ -25,7 +25,7 @@ from previts.storage import files
 
 FAST = ActionsConfig(epochs=20, lr=0.02, batch_size=4, frames=8, size=64, test_clips=1)
 CAMS = ("cam_energy", "cam_pointing")
-# What takes seconds only: a step of three clips, three clips to test on.
+# One training step with three clips, and three test clips: takes seconds.
 BRIEF = EvaluationConfig(actions=replace(FAST, epochs=1), limit=3)
 
 
@@ -48,7 +48,7 @@ def root(model: MoCo, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.slow
-def test_a_classifier_of_backgrounds_collapses_without_them(model: MoCo, root: Path):
+def test_a_classifier_of_backgrounds_loses_accuracy_without_them(model: MoCo, root: Path):
     config = EvaluationConfig(actions=FAST)
     outcome = evaluate("jhmdb", model, str(root), config, folder="", classifier_uri=str(root / "classifier.pt"))
     found = percent(outcome)
@@ -59,7 +59,7 @@ def test_a_classifier_of_backgrounds_collapses_without_them(model: MoCo, root: P
     assert found["mixed_next"] < 15
     rows = list(csv.DictReader(io.StringIO(outcome.files["manifest.csv"].decode())))
     assert len(rows) == 3 * 9
-    # The class that it sees is the background's: of mixed_rand it solves what got its own by chance, no more.
+    # The classifier sees the class of the background: in mixed_rand it is right where both classes are equal by chance.
     lucky = np.mean([row["class"] == row["background_class"] for row in rows if row["variant"] == "mixed_rand"])
     assert found["mixed_rand"] == pytest.approx(100 * lucky, abs=23)
     protocol = outcome.protocol
@@ -108,7 +108,7 @@ def test_attention_is_compared_with_the_person_at_the_same_place_and_time(model:
     assert found["cam_chance"] == pytest.approx((26 / 64) ** 2, abs=0.03)
 
 
-def test_cells_are_covered_by_the_mean_of_their_pixels():
+def test_the_covered_share_of_a_cell_is_the_mean_of_its_pixels():
     masks = np.random.default_rng(0).integers(0, 2, (8, 1, 96, 96), dtype=np.uint8).repeat(3, 1) * 255
     found = video_challenge.covered(masks, (2, 3, 3))
     for t, y, x in np.ndindex(2, 3, 3):
@@ -116,7 +116,7 @@ def test_cells_are_covered_by_the_mean_of_their_pixels():
         assert found[t, y, x] == pytest.approx(block.mean() / 255, abs=1e-6)
 
 
-def test_short_videos_are_classified_once_and_give_the_same(model: MoCo, root: Path):
+def test_one_clip_of_a_short_video_gives_the_same_logits_as_several(model: MoCo, root: Path):
     _, test = jhmdb.read_jhmdb(str(root / "jhmdb"), "1")
     for frames, once in ((8, False), (16, True)):
         config = EvaluationConfig(actions=replace(FAST, test_clips=3, frames=frames))
@@ -131,7 +131,7 @@ def test_short_videos_are_classified_once_and_give_the_same(model: MoCo, root: P
 
 @pytest.mark.slow
 def test_without_a_classifier_one_is_trained_on_ucf101_and_a_stopped_call_resumes(model: MoCo, tmp_path: Path):
-    """All on the demo world, from one end to the other."""
+    """The whole benchmark on the demo world."""
     world = tmp_path / "world"
     world_videos.write_jhmdb(str(world / "jhmdb"), TINY)
     world_videos.write_ucf101(str(world / "ucf101"), TINY)
@@ -155,7 +155,7 @@ def test_numbers_of_classifiers_trained_on_variants_have_other_names(model: MoCo
     assert {path.name for path in (tmp_path / "split-1").iterdir()} == set(VARIANTS)
     rows = list(csv.DictReader(io.StringIO(outcome.files["manifest.csv"].decode())))
     assert {row["part"] for row in rows} == {"train", "test"}
-    # The training clips of each kind were what the name says: this one saw nothing but persons on black.
+    # The classifier of only_fg was trained on clips of that variant: the same training by hand gives its weights.
     train, _ = jhmdb.read_jhmdb(str(root / "jhmdb"), "1")
     chosen = video_sets.limited(jhmdb.varied(train, "only_fg", 0), 3)
     made = classifier.train_classifier(

@@ -1,3 +1,5 @@
+"""Oracles: attention equal to the truth, autograd, a square whose place is known."""
+
 import io
 from dataclasses import replace
 from pathlib import Path
@@ -19,7 +21,7 @@ from previts.models.gradcam import channel_weights_by_autograd
 from previts.models.moco import MoCo
 
 SMALL = EvaluationConfig(resize=96, crop=96, batch_size=4)
-MEAN_COLOUR = (124, 116, 104)  # what normalisation turns into (nearly) zero
+MEAN_COLOUR = (124, 116, 104)  # nearly zero after normalisation
 WIDTH, HEIGHT, SIDE = 160, 96, 32
 
 
@@ -29,7 +31,7 @@ def model() -> MoCo:
 
 
 def write_davis(root: Path, lengths: dict[str, int]) -> Path:
-    """DAVIS-2016 with one textured square that crosses a plain frame from left to right."""
+    """Write DAVIS-2016 with one textured square that crosses a plain frame from left to right."""
     base, lines = root / "davis", []
     for name, length in lengths.items():
         texture = np.random.default_rng(length).integers(0, 256, (SIDE, SIDE, 3), dtype=np.uint8)
@@ -48,7 +50,7 @@ def write_davis(root: Path, lengths: dict[str, int]) -> Path:
 
 
 def perfect(num_frames: int) -> attention_tracking.Followed:
-    """Attention equal to the truth: blocks of 16 pixels that move over a 3 x 5 grid."""
+    """Return attention equal to the truth: blocks of 16 pixels that move over a 3 x 5 grid."""
     cells = np.zeros((num_frames, 3, 5), bool)
     for n in range(num_frames):
         cells[n, 1:, n % 4 : n % 4 + 2] = True
@@ -60,7 +62,7 @@ def test_attention_equal_to_the_mask_scores_one():
     score = attention_tracking._score(perfect(12), threshold=0.5)
     assert score["grid"] == measure.SequenceScore(1.0, 1.0, 0.0)
     assert all(score[f"grid {value}"].mean == 1 for value in attention_tracking.SWEEP)
-    assert 0.6 < score["upsampled"].mean < 1  # enlarging rounds the corners off
+    assert 0.6 < score["upsampled"].mean < 1  # bilinear enlargement rounds the corners
     assert score["static"].mean < 0.7
     inverted = replace(perfect(12), cam=1 - perfect(12).cam)
     assert attention_tracking._score(inverted, threshold=0.5)["grid"].mean == 0
@@ -74,12 +76,12 @@ def test_last_frame_is_not_scored():
     assert attention_tracking._score(followed, threshold=0.5)["grid"].mean == pytest.approx(10 / 11)
 
 
-def test_maps_are_scaled_frame_by_frame_and_constant_ones_attend_to_nothing():
+def test_each_map_is_scaled_to_unit_range_and_a_constant_map_is_zero():
     maps = np.array([[[1.0, 3.0]], [[5.0, 5.0]], [[0.0, 0.0]]], np.float32)
     assert attention_tracking.unit_scaled(maps).tolist() == [[[0, 1]], [[0, 0]], [[0, 0]]]
 
 
-def test_outcome_is_what_autograd_and_loops_give(model: MoCo, tmp_path: Path):
+def test_outcome_equals_autograd_and_literal_loops(model: MoCo, tmp_path: Path):
     write_davis(tmp_path, {"alpha": 7, "beta": 5})
     outcome = evaluate("davis", model, str(tmp_path), SMALL)
     means = []
@@ -115,7 +117,7 @@ def test_outcome_is_what_autograd_and_loops_give(model: MoCo, tmp_path: Path):
     assert outcome.protocol["weights_before"] == outcome.protocol["weights_after"]
 
 
-def test_attention_stays_where_something_is_to_be_seen(model: MoCo, tmp_path: Path):
+def test_attention_is_near_the_only_object(model: MoCo, tmp_path: Path):
     # The plain background is zero after normalisation, and an untrained network without biases keeps zero: attention
     # can only be within reach of the square (its receptive field spans a few cells).
     write_davis(tmp_path, {"alpha": 6})

@@ -1,3 +1,5 @@
+"""Oracles: the encoder's own maps, the numbers of detectron2, linear functions."""
+
 import math
 
 import pytest

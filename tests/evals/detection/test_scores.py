@@ -1,3 +1,5 @@
+"""Oracles: the rules of VOC's development kit written out, pycocotools on files, torchvision."""
+
 import contextlib
 import io
 import json
@@ -38,8 +40,8 @@ def labelled(generator: np.random.Generator, images: int = 12) -> list[Objects]:
     ]
 
 
-def blurred(generator: np.random.Generator, truth: Sequence[Objects]) -> list[Detections]:
-    """Most objects, some of them twice, a few pixels off or under another label, and boxes that are nowhere."""
+def perturbed(generator: np.random.Generator, truth: Sequence[Objects]) -> list[Detections]:
+    """Return most objects, some twice, shifted by pixels or with another label, and boxes without an object."""
     found = []
     for objects in truth:
         again = np.flatnonzero(generator.random(len(objects.labels)) < 0.7)
@@ -58,7 +60,7 @@ def perfect(truth: Sequence[Objects]) -> list[Detections]:
 
 
 def overlap_of_inclusive(one: Sequence[float], other: Sequence[float]) -> float:
-    """VOC's own: corners belong to the box."""
+    """Return the overlap as VOC defines it: the corners belong to the box."""
     width = min(one[2], other[2]) - max(one[0], other[0]) + 1
     height = min(one[3], other[3]) - max(one[1], other[1]) + 1
     if width <= 0 or height <= 0:
@@ -68,7 +70,7 @@ def overlap_of_inclusive(one: Sequence[float], other: Sequence[float]) -> float:
 
 
 def literal(truth: Sequence[Objects], found: Sequence[Detections], label: int, threshold: float, method: str) -> float:
-    """The development kit, word by word: sorted detections, each claims its object or is wrong."""
+    """Return average precision by the rules of the development kit: each detection claims an object or is wrong."""
     ranked = sorted(
         (-score, image, place)
         for image, detected in enumerate(found)
@@ -112,7 +114,7 @@ def test_voc_follows_the_rules_of_the_development_kit(method: str):
     for seed in range(6):
         generator = np.random.default_rng(seed)
         truth = labelled(generator)
-        found = blurred(generator, truth)
+        found = perturbed(generator, truth)
         figures = voc_average_precision(truth, found, CLASSES, method)
         assert figures.shape == (CLASSES, len(OVERLAPS))
         for label in range(1, CLASSES + 1):
@@ -122,7 +124,7 @@ def test_voc_follows_the_rules_of_the_development_kit(method: str):
     assert len(values) > 30  # not all 0 or 100
 
 
-def test_overlap_is_torchvisions():
+def test_overlap_equals_torchvision():
     generator = np.random.default_rng(0)
     one, other = random_boxes(generator, 7), random_boxes(generator, 5)
     oracle = box_iou(torch.from_numpy(one), torch.from_numpy(other)).numpy()
@@ -130,7 +132,7 @@ def test_overlap_is_torchvisions():
     assert box_overlap(one, other[:0]).shape == (7, 0)
 
 
-def test_perfect_detections_have_100_and_shuffled_labels_next_to_nothing():
+def test_perfect_detections_score_100_and_shuffled_labels_almost_0():
     truth = labelled(np.random.default_rng(1), 40)
     for method in ("11-point", "area"):
         assert voc_average_precision(truth, perfect(truth), CLASSES, method) == pytest.approx(100)
@@ -144,29 +146,29 @@ def found_nothing() -> Detections:
     return Detections(np.zeros((0, 4)), np.zeros(0, np.int64), np.zeros(0))
 
 
-def test_degenerate_inputs():
+def test_classes_without_objects_difficult_objects_and_repeated_detections():
     box = np.array([[10.0, 10.0, 30.0, 40.0]])
     one = Objects(box, np.array([1]), np.array([False]))
     hard = Objects(box, np.array([1]), np.array([True]))
     hit = Detections(box, np.array([1]), np.array([0.5]))
-    # Nothing found; a class without objects is no number, whatever was found of it.
+    # Without detections AP is 0. A class without objects has no AP, even if there are detections.
     figures = voc_average_precision([one], [found_nothing()], 2, "area")
     assert (figures[0] == 0).all()
     assert np.isnan(figures[1]).all()
     assert np.isnan(voc_average_precision([one], [Detections(box, np.array([2]), np.array([0.5]))], 2, "area")[1]).all()
-    # All difficult: no number, and the detection of a difficult object hurts no one.
+    # A class with difficult objects only has no AP. The detection of a difficult object does not count.
     assert np.isnan(voc_average_precision([hard], [hit], 1, "11-point")).all()
     both = [Objects(np.concatenate([box, box + 100]), np.array([1, 1]), np.array([True, False]))]
     found = [Detections(both[0].boxes, np.array([1, 1]), np.array([0.9, 0.8]))]
     assert (voc_average_precision(both, found, 1, "area") == 100).all()
-    # The second detection of an object is wrong: before another object it costs, after the last it does not.
+    # The second detection of an object is wrong. It lowers AP if another object is detected later.
     pair = [Objects(np.concatenate([box, box + 100]), np.array([1, 1]), np.array([False, False]))]
     doubled = np.concatenate([box, box, box + 100])
     costly = [Detections(doubled, np.array([1, 1, 1]), np.array([0.9, 0.8, 0.7]))]
     free = [Detections(doubled, np.array([1, 1, 1]), np.array([0.9, 0.6, 0.7]))]
     assert voc_average_precision(pair, costly, 1, "area") == pytest.approx(100 * (1 + 2 / 3) / 2)
     assert voc_average_precision(pair, free, 1, "area") == pytest.approx(100)
-    # An overlap must exceed the threshold: 0.5 exactly is not enough.
+    # The overlap must exceed the threshold: exactly 0.5 is not enough.
     half = [Detections(np.array([[10.0, 10.0, 30.0, 25.0]]), np.array([1]), np.array([0.5]))]
     assert (voc_average_precision([one], half, 1, "area") == 0).all()
     assert voc_average_precision([], [], 1, "area").shape == (1, 10)
@@ -225,14 +227,14 @@ def with_masks(found: Sequence[Detections]) -> list[Detections]:
     ]
 
 
-def test_coco_is_what_pycocotools_says_of_the_same_files(tmp_path: Path):
+def test_coco_equals_pycocotools_on_files(tmp_path: Path):
     generator = np.random.default_rng(4)
     truth = labelled(generator, 15)
-    found = with_masks(blurred(generator, truth))
+    found = with_masks(perturbed(generator, truth))
     document = coco_document(truth)
     (tmp_path / "truth.json").write_text(json.dumps(document))
     numbers = coco_average_precision(document, [10 + n for n in range(15)], found, CATEGORIES)
-    assert json.loads((tmp_path / "truth.json").read_text()) == document  # it was not written into
+    assert json.loads((tmp_path / "truth.json").read_text()) == document  # the input is unchanged
     for name, kind in (("box", "bbox"), ("mask", "segm")):
         shapes = {"bbox": lambda box: [*box[:2], *(box[2:] - box[:2])], "segm": lambda box: as_json(ellipse(box))}
         field = {"bbox": "bbox", "segm": "segmentation"}[kind]
@@ -253,7 +255,7 @@ def test_coco_is_what_pycocotools_says_of_the_same_files(tmp_path: Path):
         assert 5 < mine[0] < mine[1] < 95
 
 
-def test_coco_of_perfect_shuffled_and_no_detections():
+def test_coco_of_perfect_detections_is_100_and_of_shuffled_or_no_detections_almost_0():
     truth = labelled(np.random.default_rng(5), 15)
     document, ids = coco_document(truth), [10 + n for n in range(15)]
     crowd_free = [
@@ -267,7 +269,7 @@ def test_coco_of_perfect_shuffled_and_no_detections():
     assert max(coco_average_precision(document, ids, wrong, CATEGORIES).values()) < 10
     nothing = coco_average_precision(document, ids, [found_nothing()] * 15, CATEGORIES)
     assert set(nothing.values()) == {0.0}
-    # What was found on a crowd does not count, and images that were not looked at do not either.
+    # Detections on crowds and images that were not tested do not count.
     on_crowds = [
         Detections(o.boxes, o.labels, np.where(o.ignored, 0.99, 0.5), [coded(ellipse(box)) for box in o.boxes])
         for o in truth
