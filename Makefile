@@ -41,7 +41,7 @@ lint: $(VENV)/installed ## run ruff, mypy --strict and import-linter
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-bench: $(VENV)/installed ## measure speed (tests/bench)
+bench: $(VENV)/installed ## measure speed and quality (tests/bench)
 	$(BIN)/python -m pytest tests/bench -m bench -s
 
 compile: $(VENV)/installed ## compile pipelines/*.yaml again
