@@ -40,7 +40,7 @@ Manifest = dict[str, Any]
 CONFINED: Manifest = {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}
 
 
-def materialise(app: AppDef, options: JobOptions, owner: Mapping[str, Any] | None = None) -> Manifest:
+def build_manifest(app: AppDef, options: JobOptions, owner: Mapping[str, Any] | None = None) -> Manifest:
     """Return the PyTorchJob of an app.
 
     Args:

@@ -86,10 +86,10 @@ def read_encoder(uri: str, kind: Kind, width: float = 1.0) -> dict[str, Tensor]:
             width.
     """
     path = tensors.weights_path(uri, "model.weights")
-    return encoder_state(tensors.load(path, "model.weights")[0], kind, width, f"model.weights = {path}")[0]
+    return convert_state(tensors.load(path, "model.weights")[0], kind, width, f"model.weights = {path}")[0]
 
 
-def encoder_state(
+def convert_state(
     state: object, kind: Kind, width: float = 1.0, source: str = "the weights"
 ) -> tuple[dict[str, Tensor], str]:
     """Return the state of an encoder under our names, in single precision, and the name of its format in the file.

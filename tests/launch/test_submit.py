@@ -13,7 +13,7 @@ from previts.errors import InputError
 from previts.launch import submit
 from previts.launch.cluster import connect, reason_of
 from previts.launch.options import JobOptions
-from previts.launch.pytorchjob import SPEC_HASH, materialise
+from previts.launch.pytorchjob import SPEC_HASH, build_manifest
 
 pytestmark = pytest.mark.slow
 
@@ -45,7 +45,7 @@ def test_an_exhausted_quota_is_named(place):
 
     def refused() -> bool:  # the admission plugin reads quotas in the background
         try:
-            submit.preflight(connect(), materialise(place.app(), JobOptions(namespace=place.namespace)))
+            submit.preflight(connect(), build_manifest(place.app(), JobOptions(namespace=place.namespace)))
         except InputError as error:
             return "no quota left" in str(error) and "jobs" in str(error)
         return False
@@ -61,7 +61,7 @@ def test_an_exhausted_quota_does_not_keep_a_launcher_from_adopting_its_own_job(p
     quotas = f"/api/v1/namespaces/{place.namespace}/resourcequotas"
     place.plane.request("POST", quotas, {"metadata": {"name": "jobs"}, "spec": {"hard": hard}})
     place.plane.request("PATCH", f"{quotas}/jobs/status", {"status": {"hard": hard, "used": hard}})
-    other = materialise(place.app(), JobOptions(namespace=place.namespace))
+    other = build_manifest(place.app(), JobOptions(namespace=place.namespace))
     other["metadata"]["name"] = "other"
 
     def refused() -> bool:
