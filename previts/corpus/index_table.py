@@ -1,4 +1,4 @@
-"""The table of the sampling index: every usable video joined with its tube; clips are sampled from it.
+"""The table of the sampling index: every usable video with its tube. Clips are sampled from this table.
 
 PreViTS section 3.2: clips are sampled only where the tube is not empty. Pixels and masks stay in their shards, and a
 row contains their byte ranges. Videos that the filter removes are not in the index. A second table in the same folder

@@ -1,4 +1,4 @@
-"""Weight files of this project and of others: the format of a file, and its encoder under our names.
+"""Weight files of this project and of others: the format of a file, and the encoder's tensors renamed to our names.
 
 The names of the tensors in a file decide its format. The encoder must be complete, and there must be no unknown tensor
 under its prefix, so an encoder is never loaded in part. Files are loaded with `weights_only=True`, so a file from an

@@ -1,4 +1,4 @@
-"""The folder of a pretraining: states for resuming, the log, and finally the model.
+"""The folder of a pretraining run: states for resuming, the log and, once finished, the model.
 
     log.jsonl | pictures/ | step-XXXXXXXX.pt (the last two) | experiment.json, model.pt and encoder.pt (once finished)
 

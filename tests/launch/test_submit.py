@@ -30,7 +30,9 @@ def test_missing_rights_are_listed_before_any_object_is_created(place, monkeypat
 def test_a_cluster_without_pytorchjobs_is_reported(place):
     place.plane.remove_crd()
     try:
-        with pytest.raises(InputError, match=r"has no PyTorchJob .* install the Kubeflow training operator"):
+        with pytest.raises(
+            InputError, match=r"does not know the resource kind PyTorchJob .* install the Kubeflow training operator"
+        ):
             place.run()
     finally:
         place.plane.install_crd()
@@ -103,7 +105,7 @@ def test_unknown_credentials_are_reported(place, monkeypatch):
 
 def test_a_different_job_with_the_same_name_is_neither_adopted_nor_deleted(place):
     made = place.create(shm="1Gi")
-    with pytest.raises(InputError, match=r"exists already in namespace .* and is not the same"):
+    with pytest.raises(InputError, match=r"already exists in namespace .* with other settings"):
         place.run()
     place.plane.request("PATCH", f"{place.path()}/{place.name()}", {"metadata": {"annotations": {SPEC_HASH: None}}})
     with pytest.raises(InputError, match="is not the same: another program created it"):
