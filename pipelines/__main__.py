@@ -1,18 +1,30 @@
-"""`python -m pipelines`: compile the pipelines, run one on this machine, or submit or schedule one on a cluster."""
+"""The command line of the pipelines: compile them, run one here, or submit or schedule one on a cluster."""
 
 import os
-
-import tyro
+from collections.abc import Callable
 
 from pipelines.local import run_local
 from pipelines.remote import check_images, schedule, submit
+from previts.cli import run_command
 from previts.processes.exits import readable_errors
+
+HELP = """\
+usage: python -m pipelines COMMAND [OPTIONS]
+
+Run all verbs of previts as one pipeline.
+`python -m pipelines COMMAND --help` prints the options of a command.
+
+  run-local  run the whole pipeline on this machine
+  compile    compile the pipelines to the YAML that a cluster runs
+  submit     run the whole pipeline on a cluster
+  schedule   run the whole pipeline on a cluster on a schedule
+"""
 
 
 def compile(folder: str = "pipelines", production: bool = False) -> None:
     """Compile the pipelines to the YAML that a cluster runs.
 
-    The YAML names its images and calls functions that are in these images. Release both together.
+    The YAML names its images and calls functions in them. Release the YAML and the images together.
 
     Args:
         folder: Folder for previts_full.yaml and previts_scheduled.yaml.
@@ -31,11 +43,13 @@ def compile(folder: str = "pipelines", production: bool = False) -> None:
 def main() -> None:
     """Parse the command line and run one subcommand."""
     with readable_errors():
-        tyro.extras.subcommand_cli_from_dict(
-            {"compile": compile, "run-local": run_local, "submit": submit, "schedule": schedule},
-            prog="python -m pipelines",
-            description=__doc__,
-        )
+        commands: dict[str, Callable[..., None]] = {
+            "compile": compile,
+            "run-local": run_local,
+            "submit": submit,
+            "schedule": schedule,
+        }
+        run_command("python -m pipelines", commands, HELP)
 
 
 main()

@@ -47,23 +47,23 @@ def run_local(
     job: Sequence[str] = (),
     evaluation_processes: int = 1,
 ) -> None:
-    """Run the whole pipeline on this machine. The same command resumes a run that stopped.
+    """Run the whole pipeline on this machine. Run the same command again to resume.
+
+    Without --crawl or --data, it first makes a small synthetic world and uses its videos or datasets.
 
     Args:
         root: Folder or bucket prefix of all results.
-        crawl: A list of videos as CSV or Parquet, the CSV of VGG-Sound or Kinetics, or a folder of videos. By default
-            the command first makes a small synthetic world and uses its videos.
-        data: Folder of the labelled datasets: voc/, imagenet/, coco/, in9/, davis/, ucf101/ and so on. By default those
-            of the synthetic world.
+        crawl: Folder of videos, CSV or Parquet list, or the CSV of VGG-Sound or Kinetics. By default: synthetic videos.
+        data: Folder of the labelled datasets: voc/, imagenet/, in9/, davis/ and so on. By default: synthetic datasets.
         rows: Rows or tables of the paper to pretrain and compare (`previts show` lists them).
         benchmarks: Benchmarks of each row. By default each row runs those that the paper reports for it.
         profile: Size of the run: paper or demo.
-        set: Changes to single settings, such as sampling.min_overlap=0.2.
-        parts: Number of parts into which the videos are divided. The engine processes two at a time.
-        launcher: Where pretraining runs: local (on this machine) or pytorchjob (on a Kubernetes cluster).
-        processes: Training processes, one for each GPU.
-        job: Settings of a PyTorchJob, such as spot=true, queue=research or namespace=team.
-        evaluation_processes: Processes of an evaluation that trains, one for each GPU.
+        set: Settings to change, such as sampling.min_overlap=0.2, or ROW:sampling.min_overlap=0.2 for one row or table.
+        parts: Number of parts into which the videos are divided. Two are processed at a time.
+        launcher: Where pretraining runs: local (this machine) or pytorchjob (a Kubernetes cluster).
+        processes: Training processes, one for each GPU. More than one are started with torchrun.
+        job: Settings of a PyTorchJob, such as spot=true queue=research (`torchx runopts pytorchjob` lists all).
+        evaluation_processes: Processes of a benchmark that trains (in1k, voc_det, coco, ...), one for each GPU.
     """
     started = time.monotonic()
     root = files.absolute(root)

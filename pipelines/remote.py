@@ -5,7 +5,7 @@ import os
 import tempfile
 import warnings
 from collections.abc import Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import tyro
 from fsspec.utils import get_protocol
@@ -22,7 +22,7 @@ KUBEFLOW = "kubeflow"  # the namespace of the API
 
 
 def submit(
-    parameters: tyro.conf.Positional[tuple[str, ...]],
+    parameters: Annotated[tyro.conf.Positional[tuple[str, ...]], tyro.conf.arg(metavar="NAME=VALUE ...")],
     *,
     run: str = "previts",
     experiment: str = "previts",
@@ -34,10 +34,10 @@ def submit(
     """Run the whole pipeline on a cluster.
 
     Args:
-        parameters: Parameters of the pipeline as name=value. Required are crawl, root and data. Lists are JSON.
+        parameters: Parameters of the pipeline as name=value; crawl, root and data are required. Lists are JSON.
         run: Name of the run.
         experiment: Name of the experiment that contains the run.
-        host: Address of the API. By default that of KF_PIPELINES_ENDPOINT or of the context of the kfp command line.
+        host: Address of the API. By default from KF_PIPELINES_ENDPOINT, or from the context of the kfp program.
         namespace: Namespace of the run.
         service_account: Service account of the run's pods.
         production: Refuse images without a digest.
@@ -63,7 +63,7 @@ def submit(
 
 
 def schedule(
-    parameters: tyro.conf.Positional[tuple[str, ...]],
+    parameters: Annotated[tyro.conf.Positional[tuple[str, ...]], tyro.conf.arg(metavar="NAME=VALUE ...")],
     *,
     cron: str = "0 0 3 * * *",
     name: str = "previts",
@@ -73,15 +73,15 @@ def schedule(
     service_account: str = "previts-steps",
     production: bool = True,
 ) -> None:
-    """Run the whole pipeline on a schedule, each time on the next crawl below a prefix that has no report yet.
+    """Run the whole pipeline on a schedule, each time on the next crawl without a report.
 
     Args:
-        parameters: Parameters of the pipeline as name=value. Required are crawls (the prefix), root and data. Lists are
+        parameters: Parameters of the pipeline as name=value; crawls (a prefix), root and data are required. Lists are
             JSON.
-        cron: Times of the runs: second, minute, hour, day, month, weekday.
+        cron: Times of the runs, in six fields: second, minute, hour, day, month, weekday.
         name: Name of the schedule.
         experiment: Name of the experiment that contains the schedule.
-        host: Address of the API. By default that of KF_PIPELINES_ENDPOINT or of the context of the kfp command line.
+        host: Address of the API. By default from KF_PIPELINES_ENDPOINT, or from the context of the kfp program.
         namespace: Namespace of the runs.
         service_account: Service account of the runs' pods.
         production: Refuse images without a digest.

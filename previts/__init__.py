@@ -1,1 +1,1 @@
-"""PreViTS: visual representations from unlabelled video, pretrained with tracking supervision (arXiv 2112.00804)."""
+"""PreViTS: learns visual representations from unlabelled video with tracking supervision (arXiv 2112.00804)."""

@@ -3,8 +3,9 @@
 A verb prints the URI of its result on standard output. All other messages go to standard error.
 """
 
-from collections.abc import Callable, Sequence
-from typing import Annotated
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from typing import Annotated, Any
 
 import tyro
 from tyro.conf import Positional, arg
@@ -12,7 +13,7 @@ from tyro.conf import Positional, arg
 from previts import stages
 from previts.config import paper
 from previts.config.experiment import Experiment
-from previts.config.fields import flatten
+from previts.config.fields import flatten, unknown_name
 from previts.config.profiles import PROFILES
 from previts.errors import InputError
 from previts.processes.exits import readable_errors
@@ -21,11 +22,13 @@ from previts.stages.outputs import finished
 from previts.storage import files, folders
 from previts.storage.fingerprints import plain
 
-FLOW = """\
-PreViTS: visual representations from unlabelled video, pretrained with tracking supervision.
+HELP = """\
+usage: previts COMMAND [OPTIONS]
 
-The verbs, in the order of a run. Each prints the URI of its result, which is an input of later verbs. A verb does
-nothing if its result exists already.
+PreViTS learns visual representations from unlabelled video with tracking supervision.
+`previts COMMAND --help` prints the options of a command.
+
+Verbs, in the order of a run:
 
   download      list of videos            -> videos of one size and frame rate, in shards
   fit_saliency  videos                    -> saliency model
@@ -36,23 +39,26 @@ nothing if its result exists already.
   evaluate      checkpoint, dataset       -> numbers of one benchmark
   report        numbers                   -> page that compares the rows
 
-A row is a line of a table of the paper, with all its settings. `previts show ROW` prints the settings, and
-`--set section.field=value` changes them. The tools:
+Each verb prints the URI of its result, which is an input of later verbs.
+A verb does nothing if its result already exists.
+A row is a line of a table of the paper, with all its settings.
+`previts show ROW` prints the settings, and `--set section.field=value` changes them.
+
+Tools:
 
   show          list the rows, tables and profiles, or print all settings of one row
   world         make a small synthetic world: videos and labelled datasets to try the pipeline on
   look          draw the saliency and the tube of one video
-  quality       print how good the tubes of an index look, judged without labels
+  quality       print statistics of the tubes of an index; needs no labels
   variants      make the eight variants of the Backgrounds Challenge from images and masks
 
 To run all verbs with one command, see `python -m pipelines run-local --help`.
-
 With PREVITS_TRACEBACK=1, an error also prints its traceback.
 """
 
 
 def show(
-    row: Annotated[Positional[str], arg(metavar="ROW")] = "", profile: str = "paper", set: Sequence[str] = ()
+    row: Annotated[Positional[str], arg(metavar="[ROW]")] = "", profile: str = "paper", set: Sequence[str] = ()
 ) -> str:
     """List the rows of the paper's tables, or print all settings of one row.
 
@@ -62,10 +68,10 @@ def show(
         set: Settings to change, such as sampling.min_overlap=0.2.
     """
     if not row:
-        lines = [f"{'row':<22} {'title':<42} {'benchmarks':<24} paper's voc07 mAP"]
+        lines = [f"{'row':<22} {'title':<42} {'voc07 mAP (paper)':<17} benchmarks"]
         for item in paper.ROWS.values():
             reported = item.reported.get("voc07/map", "-")
-            lines.append(f"{item.name:<22} {item.title:<42} {' '.join(item.benchmarks):<24} {reported}")
+            lines.append(f"{item.name:<22} {item.title:<42} {reported:<17} {' '.join(item.benchmarks)}")
         lines.append(f"\ntables: {' '.join(paper.TABLES)} (the name of a table stands for all its rows)")
         lines += [f"profile {item.name}: {item.title}" for item in PROFILES.values()]
         return "\n".join(lines)
@@ -88,8 +94,8 @@ def look(
     model: str = "",
     profile: str = "paper",
     set: Sequence[str] = (),
-    start_seconds: float | None = None,
-    end_seconds: float | None = None,
+    start_seconds: Annotated[float | None, arg(metavar="SECONDS")] = None,
+    end_seconds: Annotated[float | None, arg(metavar="SECONDS")] = None,
     frames: int = 8,
 ) -> str:
     """Draw the saliency and the tube of one video: a contact sheet, and the video with its tube.
@@ -101,22 +107,22 @@ def look(
         model: URI that `fit_saliency` returned. Without it, a handcrafted prior is used: rbd, or the one in --set.
         profile: Size of the run: paper or demo.
         set: Settings to change, such as saliency.method=mc track.max_age=5.
-        start_seconds: Start of the window in the file.
-        end_seconds: End of the window in the file. The default is 30 seconds after its start.
-        frames: Number of frames on the contact sheet, one a row.
+        start_seconds: Start of the part to show, in seconds. Without it, the start of the file.
+        end_seconds: End of the part to show, in seconds. Without it, 30 seconds after its start.
+        frames: Number of frames on the contact sheet, one in each row.
     """
     from previts.look import folder_for, look_at_file, look_at_stored
 
     if frames < 1:
-        raise InputError(f"frames must be 1 or more, got {frames}")
+        raise InputError(f"--frames must be 1 or more, got {frames}")
     out = out or folder_for(video)
     if not index:
         experiment = _with_saliency(model, profile, set)
         return look_at_file(video, out, experiment, model, start=start_seconds, end=end_seconds, frames=frames)
     if model or set or start_seconds is not None or end_seconds is not None:
         raise InputError(
-            "with --index a video is shown as it was stored: leave out --model, --set and the window, or give the file "
-            "of the video instead of --index"
+            "with --index a video is shown as it was stored: leave out --model, --set, --start-seconds and "
+            "--end-seconds, or give the file of the video instead of --index"
         )
     return look_at_stored(index, video, out, frames)
 
@@ -137,18 +143,18 @@ def _with_saliency(model: str, profile: str, set: Sequence[str]) -> Experiment:
 
 
 def quality(index: Annotated[Positional[str], arg(metavar="INDEX")], out: str = "", worst: int = 5) -> str:
-    """Print how good the tubes of an index look, judged without labels, and what each filter threshold would keep.
+    """Print statistics of the tubes of an index, and how many videos each filter threshold would keep; needs no labels.
 
     Args:
         index: URI that `index` returned.
         out: CSV file to write the numbers of every video to.
-        worst: Number of the weakest videos to list.
+        worst: How many of the weakest videos to list.
     """
     from previts.corpus.index_table import read_quality
     from previts.corpus.quality import describe, to_csv
 
     if worst < 0:
-        raise InputError(f"worst must be 0 or more, got {worst}")
+        raise InputError(f"--worst must be 0 or more, got {worst}")
     videos = read_quality(index)
     if out:
         files.write_bytes(out, to_csv(videos).encode())
@@ -172,7 +178,7 @@ def variants(
     from previts.evals.backgrounds import variant_folders
 
     if seed < 0:
-        raise InputError(f"seed must be 0 or more, got {seed}")
+        raise InputError(f"--seed must be 0 or more, got {seed}")
     return variant_folders.write(images, masks, out, seed)
 
 
@@ -198,5 +204,30 @@ TOOLS: dict[str, Callable[..., str]] = {
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run one subcommand; an error that the user can fix is printed without a traceback."""
     with readable_errors():
-        commands = {**VERBS, **TOOLS}
-        print(tyro.extras.subcommand_cli_from_dict(commands, prog="previts", description=FLOW, args=arguments))
+        print(run_command("previts", {**VERBS, **TOOLS}, HELP, arguments))
+
+
+def run_command(
+    program: str, commands: Mapping[str, Callable[..., Any]], help: str, arguments: Sequence[str] | None = None
+) -> Any:
+    """Call the function of a command with the arguments of the command line, and return its result.
+
+    Args:
+        program: Name of the program, for messages and help texts.
+        commands: Functions by the names of their commands.
+        help: Text that `--help` prints for the program. tyro makes the help of each command from its function.
+        arguments: The command and its arguments, by default those of this process.
+
+    Raises:
+        InputError: If the command is missing or unknown.
+    """
+    name, *rest = (sys.argv[1:] if arguments is None else arguments) or [""]
+    if name in ("-h", "--help"):
+        print(help, end="")
+        sys.exit(0)
+    found = next((known for known in commands if known.replace("-", "_") == name.replace("-", "_")), None)
+    if not name:
+        raise InputError(f"no command was given; allowed: {', '.join(commands)} (`{program} --help` explains them)")
+    if found is None:
+        raise unknown_name(name, commands, "command")
+    return tyro.cli(commands[found], prog=f"{program} {found}", args=rest)

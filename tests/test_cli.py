@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from moving_squares import make_index
 
+from previts.cli import TOOLS, VERBS
 from previts.config.experiment import FilterConfig
 from previts.corpus import index_table
 from previts.storage import folders
@@ -48,6 +49,19 @@ def place(tmp_path: Path) -> Path:
 
 MISTAKES = {
     "unknown row": ("pretrain --row 1/vgg/previt --index {0}/i --root {0}/r", ["'1/vgg/previt'", "'1/vgg/previts'"]),
+    "unknown command": ("pretrian --row 1/vgg/previts", ["'pretrian'", "did you mean 'pretrain'"]),
+    "a table instead of a row": (
+        "pretrain --row 6b --index {0}/i --root {0}/r",
+        ["6b is a table", "6b/mu=0.0, 6b/mu=0.2"],
+    ),
+    "an index that is not finished": (
+        "pretrain --row 1/vgg/previts --index {0}/i --root {0}/r",
+        ["--index", "has no manifest.json"],
+    ),
+    "last part of a field": (
+        "pretrain --row 1/vgg/previts --index {0}/i --root {0}/r --set min_overlap=0.2",
+        ["did you mean 'sampling.min_overlap'", "allowed in sampling:"],
+    ),
     "unknown profile": ("download --crawl {0}/bad --root {0}/r --profile small", ["'small'", "paper, demo"]),
     "unknown field": (
         "fit_saliency --videos {0}/v --root {0}/r --set saliency.evry=2",
@@ -87,7 +101,7 @@ MISTAKES = {
     ),
     "no images": ("variants {0}/empty {0}/empty {0}/out", ["empty/<class>/<image>.jpg", "a folder for each class"]),
     "look at a missing file": ("look {0}/gone.mp4", ["gone.mp4: there is no such file", "--index"]),
-    "look at a web page": ("look {0}/bad/page.mp4 --out {0}/o", ["page.mp4: a web page, not a video"]),
+    "look at a web page": ("look {0}/bad/page.mp4 --out {0}/o", ["page.mp4: the file is a web page, not a video"]),
     "look without a model": (
         "look {0}/bad/page.mp4 --set saliency.method=deepusps",
         ["saliency.method=deepusps needs --model"],
@@ -192,8 +206,11 @@ def test_quality_prints_a_summary_and_writes_every_video(tmp_path: Path):
     assert [line.split(",")[0] for line in lines] == ["video_id", *(f"v{number:03d}" for number in range(8))]
 
 
-def test_the_help_lists_the_verbs_in_the_order_of_a_run():
+def test_the_help_lists_each_command_once_and_the_verbs_in_the_order_of_a_run():
     run = previts("--help")
+    assert all(run.stdout.count(f"\n  {command} ") == 1 for command in (*VERBS, *TOOLS))
+    assert "PREVITS_WORKERS" not in run.stdout
+    assert max(len(line) for line in run.stdout.splitlines()) <= 100
     order = [
         run.stdout.index(f"  {verb} ") for verb in ("download", "saliency", "track", "index", "pretrain", "report")
     ]

@@ -6,8 +6,7 @@ PreViTS sections 4.2 to 4.5 and 4.7. The settings are `evaluation.EvaluationConf
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from previts.config.fields import did_you_mean
-from previts.errors import InputError
+from previts.config.fields import unknown_name
 
 
 @dataclass(frozen=True)
@@ -50,6 +49,4 @@ def check(names: Iterable[str]) -> None:
     """Raise an InputError for a benchmark that does not exist."""
     for name in names:
         if name not in BENCHMARKS:
-            raise InputError(
-                f"there is no benchmark {name!r}{did_you_mean(name, BENCHMARKS)} Known: {', '.join(BENCHMARKS)}"
-            )
+            raise unknown_name(name, BENCHMARKS, "benchmark")

@@ -1,4 +1,4 @@
-"""Functions that set, read and check the fields of nested dataclasses, each field against its own type.
+"""Parser of `name=value` settings; sets and checks the fields of nested dataclasses, each against its own type.
 
 This module depends on no configuration. `experiment.py` contains one.
 """
@@ -23,9 +23,35 @@ def require(name: str, value: object, allowed: str, holds: bool) -> None:
 
 
 def did_you_mean(name: str, known: Iterable[str], cutoff: float = 0.0) -> str:
-    """Return "; did you mean ...?" with the most similar known name, or "" if its similarity is below `cutoff`."""
+    """Return " (did you mean ...?)" with the most similar known name, or "" if its similarity is below `cutoff`."""
     close = difflib.get_close_matches(name, list(known), n=1, cutoff=cutoff)
-    return f"; did you mean {close[0]!r}?" if close else ""
+    return f" (did you mean {close[0]!r}?)" if close else ""
+
+
+def unknown_name(name: str, known: Iterable[str], what: str) -> InputError:
+    """Return the error about a name that does not exist, with the closest known name and the names next to it.
+
+    Dotted names are compared as a whole and by their last part: `lr` is close to `optim.lr`. Of dotted names, the
+    message lists only the section of the closest one.
+
+    Args:
+        name: The unknown name.
+        known: The allowed names.
+        what: Word for such a name in messages: field, job option, parameter, benchmark.
+    """
+    closest = max(known, key=lambda path: _similarity(name, path))
+    prefix = closest[: closest.rfind(".") + 1]
+    parts = (path.removeprefix(prefix).partition(".") for path in known if path.startswith(prefix))
+    allowed = dict.fromkeys(f"{part}.*" if dot else part for part, dot, _ in parts)
+    place = f" in {prefix.rstrip('.')}" if prefix else ""
+    return InputError(f"there is no {what} {name!r} (did you mean {closest!r}?); allowed{place}: {', '.join(allowed)}")
+
+
+def _similarity(name: str, path: str) -> tuple[float, float]:
+    """Return how similar two dotted names are: by the better of the whole name and its last part, then by the whole."""
+    whole = difflib.SequenceMatcher(None, name, path).ratio()
+    last = difflib.SequenceMatcher(None, name.rpartition(".")[2], path.rpartition(".")[2]).ratio()
+    return max(whole, last), whole
 
 
 def split_setting(text: str, known: Collection[str], what: str, form: str = "name=value") -> tuple[str, str]:
@@ -45,7 +71,7 @@ def split_setting(text: str, known: Collection[str], what: str, form: str = "nam
     if not equals:
         raise InputError(f"cannot read {what} {text!r}: expected {form}")
     if name not in known:
-        raise InputError(f"there is no {what} {name!r}{did_you_mean(name, known)} Known: {', '.join(known)}")
+        raise unknown_name(name, known, what)
     return name, value
 
 
@@ -134,8 +160,8 @@ def from_plain(config: type[Config], values: Any, path: str) -> Config:
     """
     hints = typing.get_type_hints(config)
     if not isinstance(values, dict) or set(values) != set(hints):
-        found = sorted(values) if isinstance(values, dict) else type(values).__name__
-        raise InputError(f"{path or 'experiment'} must have the fields {sorted(hints)}, got {found}")
+        found = ", ".join(sorted(values)) if isinstance(values, dict) else type(values).__name__
+        raise InputError(f"{path or 'experiment'} must have the fields {', '.join(sorted(hints))}, got {found}")
     return config(
         **{
             name: from_plain(hint, values[name], f"{path}{name}.")

@@ -332,10 +332,13 @@ def find_row(name: str) -> Row:
     """Return a row by its name.
 
     Raises:
-        InputError: If there is no such row. The message suggests the closest name.
+        InputError: If there is no such row. The message suggests the closest name, or the rows of a table.
     """
+    if name in TABLES:
+        rows = ", ".join(row for row in ROWS if row.startswith(f"{name}/"))
+        raise InputError(f"{name} is a table, and one row is expected; give one of its rows: {rows}")
     if name not in ROWS:
-        raise InputError(f"there is no row {name!r}{did_you_mean(name, ROWS)} `previts show` lists all rows")
+        raise InputError(f"there is no row {name!r}{did_you_mean(name, ROWS)}; `previts show` lists all rows")
     return ROWS[name]
 
 

@@ -1,4 +1,4 @@
-"""The table of the sampling index: every usable video joined with its tube; clips are sampled from it.
+"""The table of the sampling index: every usable video with its tube. Clips are sampled from this table.
 
 PreViTS section 3.2: clips are sampled only where the tube is not empty. Pixels and masks stay in their shards, and a
 row contains their byte ranges. Videos that the filter removes are not in the index. A second table in the same folder
@@ -190,7 +190,10 @@ def find_video(uri: str, video_id: str) -> IndexRecord:
         failed = {row.video_id: row.error for shard in range(total) for row in video_table.read_shard(videos, shard)}
         if video_id in failed:
             raise InputError(f"video {video_id!r} was not stored: {failed[video_id]}")
-        raise InputError(f"{uri} has no video {video_id!r}{fields.did_you_mean(video_id, known, cutoff=0.6)}")
+        hint = fields.did_you_mean(video_id, known, cutoff=0.6)
+        raise InputError(
+            f"{uri} has no video {video_id!r}{hint}; `previts quality {uri} --out videos.csv` lists its videos"
+        )
     rows = join_shard(manifest.inputs["videos"], manifest.inputs["tubes"], known[video_id])
     return next(row for row in rows if row.video_id == video_id)
 

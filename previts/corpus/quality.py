@@ -90,8 +90,8 @@ def judge(videos: Sequence[Quality], config: FilterConfig) -> list[Quality]:
     if config.min_agreement and any(video.agreement is None for video in videos):
         unknown = sum(video.agreement is None for video in videos)
         raise InputError(
-            f"filter.min_agreement={config.min_agreement:g} needs the agreement of the saliency priors, which is not "
-            f"known of {unknown} of {len(videos)} videos; run `previts saliency` and `previts track` with "
+            f"filter.min_agreement={config.min_agreement:g} needs the agreement of the saliency priors, which is "
+            f"unknown for {unknown} of {len(videos)} videos; run `previts saliency` and `previts track` with "
             "saliency.agreement=true and a method other than none"
         )
     judged = [replace(video, reason=reason(video, config)) for video in videos]

@@ -1,4 +1,4 @@
-"""Exact masks of a crawl's videos, if the user has them, and the scores of tubes against them.
+"""Ground-truth masks of a crawl's videos, if the user has them, and the scores of tubes against them.
 
 Not in the paper, which has no masks of its corpora. The demo world has them, and a user's own labelled videos may. The
 masks are in a folder `masks` or `NAME_masks` next to the crawl `NAME.csv` or `NAME/`. Each video has either a file
@@ -46,7 +46,7 @@ class Truth:
             try:
                 return read_masks(uri)
             except (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile) as error:
-                raise InputError(f"{uri} does not contain masks ({error}); fix or remove it") from error
+                raise InputError(f"{uri} does not contain masks ({error}); replace or remove the file") from error
         uri = join(self.uri, video_id)
         listed = [name for name in files.names(uri) if name.lower().endswith(".png")]
         listed.sort(key=lambda name: [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", name)])

@@ -1,4 +1,4 @@
-"""The layout of a tube in bytes: the masks of a few frames can be read without the others.
+"""How a tube is stored as bytes, so that the masks of a few frames can be read without the others.
 
 It stores the tubes of PreViTS section 3.2. The loader needs the masks of 1 or 16 frames of 250. This module works on
 bytes; it reads and writes no files.

@@ -1,4 +1,4 @@
-"""Attention of a query to the foreground of a key, and the cells of its map that an object covers.
+"""Attention of a query to the foreground of a key, and the cells of the attention map that an object covers.
 
 PreViTS sections 4.5 and 4.7. These are the maps that pretraining supervises (equations 3 and 4). Nothing is trained.
 

@@ -1,4 +1,4 @@
-"""The proof that an evaluation does not change a model: a digest of all weights, before and after it."""
+"""Check that an evaluation does not change a model: a digest of all weights, before and after the evaluation."""
 
 import hashlib
 

@@ -140,8 +140,8 @@ def read_two_object_images(data_uri: str) -> list[TwoObjectImage]:
     images = [image for image in found if image is not None]
     if not images:
         raise InputError(
-            f"no image of {files.join(data_uri, 'val2017')} has two objects of {LEAST_AREA:.0%} of its area each; "
-            "give more images"
+            f"no image of {files.join(data_uri, 'val2017')} has two objects that each cover at least "
+            f"{LEAST_AREA:.0%} of its area; give more images"
         )
     return images
 

@@ -87,17 +87,17 @@ def train_classifier(
     labels_N = np.array(train.labels)
     epoch_steps = training.steps_an_epoch(len(labels_N), config.batch_size)
     if config.linear.views == "fresh":
-        coming = partial(fresh_views, model, train.uris, labels_N, config)
+        batches_from = partial(fresh_views, model, train.uris, labels_N, config)
         channels = model.encoder.channels
     else:
         train_ND = features.extract(model, train.uris, load, batch_size=config.batch_size, what=f"{what} train")
         epochs = max(config.linear.epochs, math.ceil(LEAST_STEPS / epoch_steps))
         config = replace(config, linear=replace(config.linear, epochs=epochs))
-        coming = partial(cached_views, train_ND, labels_N, config)
+        batches_from = partial(cached_views, train_ND, labels_N, config)
         channels = train_ND.shape[1]
     sizes = (channels, len(train.classes))
     return fit_softmax(
-        coming,
+        batches_from,
         sizes,
         epoch_steps=epoch_steps,
         config=config,
@@ -137,7 +137,7 @@ def fresh_views(
 
 
 def fit_softmax(
-    coming: Callable[[int], Iterator[Batch]],
+    batches_from: Callable[[int], Iterator[Batch]],
     sizes: tuple[int, int],
     *,
     epoch_steps: int,
@@ -149,7 +149,7 @@ def fit_softmax(
     """Return a linear classifier, trained by SGD with momentum and without weight decay.
 
     Args:
-        coming: Called with the first step; yields this process's share of the batches from that step on.
+        batches_from: Called with the first step; yields this process's share of the batches from that step on.
         sizes: Numbers of features and of classes.
         epoch_steps: Batches in an epoch.
         config: Uses linear, seed.
@@ -169,7 +169,7 @@ def fit_softmax(
         head,
         torch.optim.SGD(head.parameters(), lr=RATES[config.linear.recipe], momentum=MOMENTUM),
         steps=config.linear.epochs * epoch_steps,
-        batches=coming,
+        batches=batches_from,
         loss_of=lambda learner, batch: F.cross_entropy(learner(batch[0].to(device)), batch[1].to(device)),
         rate_at=lambda step: learning_rate(config, step, epoch_steps),
         folder=folder,

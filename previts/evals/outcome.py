@@ -1,4 +1,4 @@
-"""The outcome of one benchmark on one model, as the code of the benchmark returns it.
+"""The outcome of one benchmark on one model: its numbers, before they are stored.
 
 `result.py` stores it together with the row and the checkpoint.
 """

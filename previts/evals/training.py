@@ -69,10 +69,10 @@ def run_steps(
     saved_at = time.monotonic()
     shown_at_all = distributed.is_main() and first < steps
     bar = progress(range(first, steps), what, unit=unit, total=steps - first) if shown_at_all else nullcontext()
-    coming = batches(first) if first < steps else iter(())
+    stream = batches(first) if first < steps else iter(())
     with distributed.sigterm() as terminated, bar as shown:
         for step in range(first, steps):
-            batch = next(coming)
+            batch = next(stream)
             for group in optimizer.param_groups:
                 group["lr"] = rate_at(step) * group.get("lr_scale", 1.0)
             loss = loss_of(learner, batch)

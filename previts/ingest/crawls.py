@@ -22,6 +22,11 @@ from previts.storage.files import absolute, is_local, join, local_path, open_fs,
 VIDEO_SUFFIXES = (
     ".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".flv", ".wmv", ".3gp", ".ogv", ".gif",
 )  # fmt: skip
+# What a crawl may be, for messages.
+FORMS = (
+    "expected a folder of videos, a CSV or Parquet file with the columns video_id and url, or the CSV of VGG-Sound or "
+    "Kinetics"
+)
 NATIVE_SUFFIXES = ("mp4", "mkv", "webm")
 MANIFEST_COLUMNS = ("video_id", "url", "start_seconds", "end_seconds", "label", "split")
 VGG_SOUND_SECONDS = 10.0  # VGG-Sound gives starts only; its videos last 10 s (Chen et al. 2020)
@@ -78,13 +83,13 @@ def read_crawl(uri: str) -> list[CrawlItem]:
     if fs.isdir(path):
         items = _folder(uri)
     elif not fs.exists(path):
-        raise InputError(f"there is no crawl at {uri}; expected a CSV or Parquet manifest or a folder of videos")
+        raise InputError(f"there is no crawl at {uri}; {FORMS}")
     elif path.lower().endswith((".parquet", ".pq")):
         items = _items(uri, _parquet_lines(uri), lambda line: _manifest_item(line, uri))
     elif path.lower().endswith(".csv"):
         items = _csv(uri)
     else:
-        raise InputError(f"{uri} is not a crawl; expected a folder of videos, or a .csv or .parquet file")
+        raise InputError(f"{uri} is not a crawl; {FORMS}")
     if not items:
         raise InputError(f"the crawl {uri} is empty; expected at least one video")
     return items

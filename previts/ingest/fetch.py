@@ -130,7 +130,7 @@ def _fetch_object(url: str, target_path: str, limits: Limits) -> None:
             while block := source.read(BLOCK_BYTES):
                 target.write(block)
                 if time.monotonic() > deadline:
-                    raise FetchError(f"not complete after {limits.max_seconds:g} s", retryable=True)
+                    raise FetchError(f"the download was not complete after {limits.max_seconds:g} s", retryable=True)
     except FileNotFoundError:
         raise FetchError("there is no such object in the store", retryable=False) from None
     except PermissionError as error:
@@ -193,14 +193,15 @@ def _download(url: str, target_path: str, limits: Limits, deadline: float) -> No
             _raise_if_disk_full(error, target_path)
             if time.monotonic() >= deadline:
                 raise FetchError(
-                    f"not complete after {limits.max_seconds:g} s: the server is too slow", retryable=True
+                    f"the download was not complete after {limits.max_seconds:g} s: the server is too slow",
+                    retryable=True,
                 ) from error
             raise FetchError(f"the connection broke: {error or type(error).__name__}", retryable=True) from error
         finally:
             timer.cancel()
             connection.close()
         if location in seen:
-            raise FetchError("the redirects form a circle", retryable=False)
+            raise FetchError("the redirects form a loop", retryable=False)
         url = location
     raise FetchError(f"more than {limits.max_redirects} redirects", retryable=False)
 
@@ -234,7 +235,7 @@ def _receive(response: http.client.HTTPResponse, target_path: str, limits: Limit
         while block := response.read1(BLOCK_BYTES):
             received += len(block)
             if received > limits.max_bytes:
-                raise VideoError(_too_large(received, limits) + " (and the body continues)")
+                raise VideoError(_too_large(received, limits) + " (and more data follows)")
             target.write(block)
     if expected is not None and received < expected:
         raise http.client.IncompleteRead(b"", expected - received)
@@ -296,7 +297,7 @@ def _fetch_youtube(url: str, target_path: str, limits: Limits) -> None:
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=limits.max_seconds, check=False)
     except subprocess.TimeoutExpired:
-        raise FetchError(f"not complete after {limits.max_seconds:g} s", retryable=True) from None
+        raise FetchError(f"the download was not complete after {limits.max_seconds:g} s", retryable=True) from None
     if done.returncode or not os.path.exists(target_path):
         output = [line for line in (done.stderr + done.stdout).splitlines() if line.strip()] or ["no reason given"]
         errors = [line for line in output if line.startswith("ERROR")]

@@ -1,4 +1,4 @@
-"""The sandbox: a child process that normalises videos from untrusted sources, so that a decoder can do no harm.
+"""The sandbox: a child process normalises untrusted videos, so that a decoder bug cannot harm this machine.
 
 It prepares the corpora of PreViTS section 4.1. The child has limits for memory, time and file size, and no secrets in
 its environment. It is replaced when it dies. This module fetches nothing and writes no shards.

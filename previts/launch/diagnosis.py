@@ -1,4 +1,4 @@
-"""The diagnosis of a PyTorchJob that failed or does not start, from its pods and their events, without requests.
+"""The diagnosis of a PyTorchJob that failed or does not start, from its pods and their events, without API requests.
 
 The first failure is the cause. The exception is a lost node: it is the cause, whatever errors its peers report.
 """

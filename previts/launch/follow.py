@@ -1,4 +1,4 @@
-"""Streams of one running job, its changes and the log of a pod, which continue after a restart of the API server."""
+"""Streams the changes of a running job and the log of a pod; continues after a restart of the API server."""
 
 import collections
 import json

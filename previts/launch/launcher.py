@@ -27,7 +27,7 @@ from previts.launch.cluster import Cluster, connect, reason_of, with_retries
 from previts.launch.follow import TAIL_LINES, LogFollower, changes
 from previts.launch.options import JobOptions
 from previts.launch.pod import inherit
-from previts.launch.pytorchjob import LAUNCHER, LEASE, Manifest, lease_until, materialise
+from previts.launch.pytorchjob import LAUNCHER, LEASE, Manifest, build_manifest, lease_until
 
 IMAGE = "PREVITS_TRAIN_IMAGE"  # image of the job's pods, for a launcher whose own image is smaller
 MARKER_SECONDS = 30.0  # some stores show a new file only after seconds
@@ -70,7 +70,7 @@ def run_on_cluster(app: AppDef, options: JobOptions, is_finished: Callable[[], b
     options = replace(options, namespace=cluster.namespace, service_account=account)
     image = options.image or os.environ.get(IMAGE) or inherited.image
     app = replace(app, roles=[replace(role, image=image) for role in app.roles])
-    job = materialise(app, options, inherited.owner)
+    job = build_manifest(app, options, inherited.owner)
     job["metadata"]["annotations"][LAUNCHER] = uuid.uuid4().hex
     with _raise_at_sigterm():
         try:

@@ -40,7 +40,7 @@ Manifest = dict[str, Any]
 CONFINED: Manifest = {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}
 
 
-def materialise(app: AppDef, options: JobOptions, owner: Mapping[str, Any] | None = None) -> Manifest:
+def build_manifest(app: AppDef, options: JobOptions, owner: Mapping[str, Any] | None = None) -> Manifest:
     """Return the PyTorchJob of an app.
 
     Args:
@@ -53,7 +53,10 @@ def materialise(app: AppDef, options: JobOptions, owner: Mapping[str, Any] | Non
     """
     if len(app.roles) != 1:
         names = [role.name for role in app.roles]
-        raise InputError(f"a PyTorchJob runs one role, and app {app.name} has {names}; submit one app for each role")
+        raise InputError(
+            f"a PyTorchJob runs one role (one program), and the torchx app {app.name} has {', '.join(names)}; submit "
+            "one app for each role"
+        )
     name = job_name(app)
     rank0 = f"{name}-worker-0" if options.spot else f"{name}-master-0"
     values = macros.Values(img_root="", app_id=name, replica_id="$(PET_NODE_RANK)", rank0_env="MASTER_ADDR")

@@ -21,7 +21,7 @@ from previts.launch import conditions, diagnosis, options, submit
 from previts.launch.cluster import Cluster, connect, log_time, with_retries
 from previts.launch.options import JobOptions
 from previts.launch.pod import inherit
-from previts.launch.pytorchjob import Manifest, materialise
+from previts.launch.pytorchjob import Manifest, build_manifest
 
 PHASES = {
     "Pending": State.PENDING,
@@ -53,7 +53,7 @@ class PyTorchJobScheduler(Scheduler[Mapping[str, Any]]):  # type: ignore[misc]
         image = chosen.image
         if image:
             app = replace(app, roles=[replace(role, image=image) for role in app.roles])
-        return AppDryRunInfo(materialise(app, chosen), lambda job: str(yaml.safe_dump(job, sort_keys=False)))
+        return AppDryRunInfo(build_manifest(app, chosen), lambda job: str(yaml.safe_dump(job, sort_keys=False)))
 
     def schedule(self, dryrun_info: AppDryRunInfo[Manifest]) -> str:
         """Submit the job of a dry run. If the same job runs already, it counts as submitted."""

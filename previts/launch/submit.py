@@ -26,13 +26,13 @@ def preflight(cluster: Cluster, job: Manifest) -> None:
     """Check that the cluster would accept a job, without creating it.
 
     Raises:
-        InputError: If the cluster has no PyTorchJobs, this account lacks a right, or the server refuses the job.
+        InputError: If the cluster does not know PyTorchJobs, this account lacks a right, or the server refuses the job.
     """
     name = job["metadata"]["name"]
     if PLURAL not in with_retries(cluster.resources, FIRST_RETRY_SECONDS):
         raise InputError(
-            f"this cluster has no PyTorchJob ({GROUP}/v1); install the Kubeflow training operator, or train on one "
-            "machine with --launcher local"
+            f"this cluster does not know the resource kind PyTorchJob ({GROUP}/v1); install the Kubeflow training "
+            "operator, or train on one machine with --launcher local"
         )
     missing = [
         f"  {verb} {resource}{'/' + subresource if subresource else ''}{'.' + group if group else ''}"
@@ -84,7 +84,7 @@ def submit(cluster: Cluster, job: Manifest) -> tuple[Manifest, bool]:
         if is_same(found, job):
             return found, True
         raise InputError(
-            f"PyTorchJob {name} exists already in namespace {cluster.namespace} and is not the same: another program "
+            f"PyTorchJob {name} already exists in namespace {cluster.namespace} with other settings: another program "
             "created it, or it has another image or other --job settings. Wait for its end, use the same settings, or "
             f"delete it: kubectl -n {cluster.namespace} delete pytorchjob {name}"
         )

@@ -1,5 +1,7 @@
 """The decoder of normalised videos: single frames from the bytes of their GOPs, as RGB or as stored (YUV).
 
+A GOP is a group of pictures: a key frame and the frames that depend on it.
+
 It reads the corpora of PreViTS section 4.1: the loader needs two short clips of a video of ten seconds, not all of it.
 `gop_layout.py` defines the layout of the bytes, and `normalisation.py` writes them. This module works on bytes; it
 reads no files. `video_reader.py` decodes videos that are not normalised.

@@ -1,4 +1,4 @@
-"""The canvas of a normalised video: the size of its frames, and the turn that shows the source upright.
+"""The canvas of a normalised video: the size of its frames, and the rotation that shows the source upright.
 
 It prepares the corpora of PreViTS section 4.1. This module computes sizes and turns planes; it decodes and scales
 nothing.

@@ -84,7 +84,7 @@ def _normalise(
     with contextlib.closing(constant_rate(_decoded(source, window), window, rate)) as frames:
         first = next(frames)
         shaper = _Shaper(first, window.pixel_aspect, config)
-        shaped = (shaper.shape(frame) for frame in itertools.chain([first], frames))
+        shaped = (shaper.to_canvas(frame) for frame in itertools.chain([first], frames))
         _encode(shaped, rate, target, matrix=shaper.matrix, gop=config.gop, crf=config.crf)
     info = inspect_video(target)
     if info.num_frames < 2:
@@ -210,8 +210,8 @@ class _Shaper:
         self.untagged = int(first.colorspace) == _UNTAGGED
         self.reformatter = VideoReformatter()
 
-    def shape(self, frame: Any) -> Pixels:
-        """Return a frame as packed yuv420p planes (height * 3 / 2, width)."""
+    def to_canvas(self, frame: Any) -> Pixels:
+        """Return a frame, resized and rotated to the canvas, as packed yuv420p planes (height * 3 / 2, width)."""
         scaled = self.reformatter.reformat(
             frame,
             self.canvas.width,

@@ -1,4 +1,4 @@
-"""The encoders by their names in an experiment (`ModelConfig.encoder`).
+"""Builds an encoder from its name in an experiment (`ModelConfig.encoder`).
 
 Every encoder has `features`, which returns the maps of the last layer, and `channels`. A call returns the pooled
 features (B, C). Images are BCHW, clips BCTHW.

@@ -1,6 +1,6 @@
-"""Projection heads, and the pull-back of a direction of the embedding to the channels.
+"""Projection heads, and the gradient of an embedding direction with respect to the channels.
 
-MoCo's linear head (v1) and two-layer head (v2). Grad-CAM needs the pull-back (PreViTS equation 3). It is written as an
+MoCo's linear head (v1) and two-layer head (v2). Grad-CAM needs this gradient (PreViTS equation 3). It is written as an
 expression, so it can be differentiated again without a second pass through the graph.
 
 Shape suffixes: B clips, C channels, D embedding, H hidden units.

@@ -1,4 +1,4 @@
-"""The terms of the loss: contrastive (equation 1), speed (2) and attention (5), and the mean over the pairs that count.
+"""The terms of the loss: contrastive (equation 1), speed (2), attention (5), and the mean over chosen pairs.
 
 PreViTS sections 3.1 and 3.3. Pure tensor code: no I/O, no randomness.
 
@@ -43,7 +43,7 @@ def relative_speed(query_BD: Tensor, key_BD: Tensor, other_BD: Tensor, margin: f
 
 
 def attention_distance(cam_BTHW: Tensor, mask_BTHW: Tensor) -> Tensor:
-    """Return the cosine distance of attention and tracked mask of each query, (B,), in [0, 1] (equation 5).
+    """Return the attention loss (equation 5): cosine distance of attention and mask of each query, (B,), in [0, 1].
 
     A map or a mask that is zero everywhere has no direction: its distance is 1 and its gradient 0.
 

@@ -1,4 +1,4 @@
-"""Weight files of this project and of others: the format of a file, and its encoder under our names.
+"""Weight files of this project and of others: the format of a file, and the encoder's tensors renamed to our names.
 
 The names of the tensors in a file decide its format. The encoder must be complete, and there must be no unknown tensor
 under its prefix, so an encoder is never loaded in part. Files are loaded with `weights_only=True`, so a file from an
@@ -86,10 +86,10 @@ def read_encoder(uri: str, kind: Kind, width: float = 1.0) -> dict[str, Tensor]:
             width.
     """
     path = tensors.weights_path(uri, "model.weights")
-    return encoder_state(tensors.load(path, "model.weights")[0], kind, width, f"model.weights = {path}")[0]
+    return convert_state(tensors.load(path, "model.weights")[0], kind, width, f"model.weights = {path}")[0]
 
 
-def encoder_state(
+def convert_state(
     state: object, kind: Kind, width: float = 1.0, source: str = "the weights"
 ) -> tuple[dict[str, Tensor], str]:
     """Return the state of an encoder under our names, in single precision, and the name of its format in the file.

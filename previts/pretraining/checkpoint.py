@@ -1,4 +1,4 @@
-"""The folder of a pretraining: states for resuming, the log, and finally the model.
+"""The folder of a pretraining run: states for resuming, the log and, once finished, the model.
 
     log.jsonl | pictures/ | step-XXXXXXXX.pt (the last two) | experiment.json, model.pt and encoder.pt (once finished)
 
@@ -150,7 +150,7 @@ def finish(uri: str, experiment: Experiment, trained: int | None = None) -> None
         state = found[1] if found else None
     if state is not None:
         weights: dict[str, Tensor] = state["model"]
-        write_checked(files.join(uri, ENCODER), encoder_state(weights))
+        write_checked(files.join(uri, ENCODER), query_encoder_state(weights))
         write_checked(files.join(uri, MODEL), {key: state[key] for key in ("step", "experiment", "model")})
     elif finished_steps(uri) is None:
         last = "" if trained is None else f" of step {trained}"
@@ -161,7 +161,7 @@ def finish(uri: str, experiment: Experiment, trained: int | None = None) -> None
     states.sweep()
 
 
-def encoder_state(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+def query_encoder_state(weights: dict[str, Tensor]) -> dict[str, Tensor]:
     """Return the query encoder of a MoCo state under torchvision's names (all of its ResNet but `fc`)."""
     prefix = "encoder_q."
     return {name.removeprefix(prefix): value.contiguous() for name, value in weights.items() if name.startswith(prefix)}

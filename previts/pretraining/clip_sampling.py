@@ -159,7 +159,8 @@ def choose_videos(video_ids: Sequence[str], splits: Sequence[str], config: Sampl
     if not able:
         raise InputError(
             f"no video to learn from: the splits of all {len(video_ids)} videos of the index are "
-            f"{sorted(set(splits))}, and {', '.join(HELD_OUT)} are held out; crawl the training split too"
+            f"{', '.join(sorted(set(splits)))}, and the splits {', '.join(HELD_OUT)} are kept for evaluation; add the "
+            "videos of the training split to the crawl"
         )
     by_digest = sorted(able, key=lambda number: hashlib.sha256(video_ids[number].encode()).hexdigest())
     return sorted(by_digest[: math.ceil(config.data_fraction * len(able))])

@@ -98,7 +98,12 @@ def _draw_offset(centre: float, size: int, extent: int, generator: np.random.Gen
 def _fallback_box(
     mask_HW: NDArray[np.bool_], area: int, box: Box, *, config: SamplingConfig, generator: np.random.Generator
 ) -> Box:
-    """Return the bounding box of a mask, widened on each side at random."""
+    """Return a crop around a mask, for a frame in which no random crop overlaps the mask enough.
+
+    The bounding box of the mask is widened on each side at random, then cut to the allowed aspect ratio. With coverage,
+    the largest possible crop is returned if this crop covers too little. With IoU, ever smaller margins are tried: the
+    first crop that reaches `min_overlap` is returned, otherwise the one with the largest IoU.
+    """
     left, top, right, bottom = box
     height, width = mask_HW.shape
     sides = [int(generator.integers(0, room + 1)) for room in (left, top, width - right, height - bottom)]

@@ -121,7 +121,7 @@ def run_pretraining(
             monitor.add(step, metrics, batch.query.video_ids)
 
             if stopping or due or step + 1 == last or (step + 1) % CHECKPOINT_STEPS == 0:
-                monitor.drain()
+                monitor.log_pending()
                 if distributed.is_main():
                     monitor.write()
                     saver.save(step + 1, model, optimizer, damaged.reasons)

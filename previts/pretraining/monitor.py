@@ -80,16 +80,16 @@ class Monitor:
         """Take the metrics of a step that has been started."""
         event = None
         if metrics.is_cuda:
-            self.drain()
+            self.log_pending()
             on_host = torch.empty(metrics.shape, dtype=metrics.dtype, pin_memory=True)
             metrics = on_host.copy_(metrics, non_blocking=True)
             event = torch.cuda.Event()  # type: ignore[no-untyped-call]
             event.record()
         self._pending = (step, metrics, event, video_ids)
         if event is None:
-            self.drain()
+            self.log_pending()
 
-    def drain(self) -> None:
+    def log_pending(self) -> None:
         """Check the metrics that have not been checked yet, and log them if a line is due.
 
         Raises:

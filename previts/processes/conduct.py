@@ -1,6 +1,6 @@
-"""Machine settings of a training, read from environment variables; they change no result.
+"""Machine settings of a training run, read from environment variables; they change no result.
 
-They are not part of the experiment, so that a training can resume on another machine.
+They are not part of the experiment, so that a training run can resume on another machine.
 """
 
 from collections.abc import Mapping

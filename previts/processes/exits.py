@@ -1,4 +1,4 @@
-"""Exit messages and exit codes of a process: one readable message instead of a traceback for errors of the user.
+"""Exit messages and exit codes of a process: one readable message instead of a traceback for user errors.
 
 The exit code is 2 for an error that the user can fix, 1 for an error of the machine or a store, 130 after Ctrl-C.
 """

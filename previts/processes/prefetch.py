@@ -20,11 +20,11 @@ def loaded(groups: Iterable[Sequence[Item]], load: Callable[[Item], Value], ahea
     An error of `load` is raised when its group is next.
     """
     pending: deque[list[Future[Value]]] = deque()
-    coming = iter(groups)
+    remaining = iter(groups)
     with ThreadPoolExecutor(THREADS) as pool:
         try:
             while True:
-                for group in itertools.islice(coming, ahead - len(pending)):
+                for group in itertools.islice(remaining, ahead - len(pending)):
                     pending.append([pool.submit(load, item) for item in group])
                 if not pending:
                     return

@@ -97,8 +97,9 @@ def pool(count: int = 0, data: str = "") -> Iterator[Run]:
                 yield from executor.map(function, items)
             except BrokenProcessPool:
                 raise InputError(
-                    "a worker process died; if it was killed or ran out of memory, use fewer workers, such as "
-                    f"{COUNT}=1; a script that calls previts must do so below `if __name__ == '__main__':`"
+                    "a worker process died. Possible causes: it was killed or ran out of memory (use fewer "
+                    f"workers, such as {COUNT}=1), or a script calls previts outside of "
+                    "`if __name__ == '__main__':` (call it below this line)"
                 ) from None
 
         yield share

@@ -1,4 +1,4 @@
-"""The evidence of a report: attention on labelled frames, detections, and the folders that the numbers come from.
+"""What supports the numbers of a report: attention on labelled frames, detections, and the folders of the numbers.
 
 Figures 4 and 5 of PreViTS. Shows stored files only and recomputes nothing. For an unreadable file it states the cause.
 """

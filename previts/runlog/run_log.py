@@ -111,7 +111,7 @@ class RunLog:
         try:
             if self._stored is None:
                 self._stored = open_stored(self._root, self._identity, working=self._identity.kind == "arm")
-            self._stored.send(entries)
+            self._stored.send_entries(entries)
         except outages() as error:
             self._stored = None
             return error
@@ -167,7 +167,7 @@ def close_runs(root: str) -> int:
     try:
         left = running_arms(root, EXPERIMENT)
         for arm in left:
-            arm.send([{"kind": "end", "status": "FAILED", "time": int(time.time() * 1000)}])
+            arm.send_entries([{"kind": "end", "status": "FAILED", "time": int(time.time() * 1000)}])
     except outages() as outage:
         logger.warning("MLflow does not answer (%s); killed runs keep the status running", first_line(outage))
         return 0
@@ -209,7 +209,7 @@ def _replay(root: str) -> None:
         identity, entries = spool.identity(), spool.entries()
         try:
             if identity is not None:
-                open_stored(root, identity, working=False).send(entries)
+                open_stored(root, identity, working=False).send_entries(entries)
         except outages():
             spool.leave()
             return

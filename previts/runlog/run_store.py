@@ -44,8 +44,11 @@ class StoredRun:
     client: "MlflowClient"
     run_id: str
 
-    def send(self, entries: list[Entry]) -> None:
-        """Send entries in order, consecutive metrics in one request; drop rejected entries with a warning."""
+    def send_entries(self, entries: list[Entry]) -> None:
+        """Send entries in order; an entry that MLflow rejects is dropped with a warning.
+
+        Metrics that follow each other are collected and sent in one request, before the next entry of another kind.
+        """
         from mlflow.entities import Metric
         from mlflow.exceptions import MlflowException
 

@@ -1,4 +1,4 @@
-"""CRF: fully connected conditional random field (Krähenbühl and Koltun 2011), aligns a saliency map with image edges.
+"""CRF: fully connected conditional random field (Krähenbühl and Koltun 2011) that aligns saliency with image edges.
 
 Deep-USPS (Nguyen et al., 2019) refines its maps with it. PreViTS section 3.2 takes its object from such maps. The paper
 of the model and its mean field is "Efficient Inference in Fully Connected CRFs with Gaussian Edge Potentials". The

@@ -1,4 +1,4 @@
-"""MC: absorbing Markov Chain (Jiang et al. 2013), a saliency prior from the absorbed times of random walks.
+"""MC: absorbing Markov Chain (Jiang et al. 2013), a saliency prior from the times in which random walks are absorbed.
 
 The paper is "Saliency Detection via Absorbing Markov Chain". The saliency of a region is the expected time of a random
 walk from it until the image border absorbs it. Pure functions of arrays: no I/O, no randomness, no learning.

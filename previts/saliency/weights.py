@@ -41,7 +41,8 @@ def read_weights(uri: str) -> Weights:
     named = isinstance(loaded, dict) and all(isinstance(name, str) for name in loaded)
     if not named or not all(isinstance(value, torch.Tensor) for value in loaded.values()):
         raise InputError(
-            f"fit.weights: {path} contains {type(loaded).__name__}, expected tensors by name; give a state dict"
+            f"fit.weights: {path} contains {type(loaded).__name__}, expected tensors by name; save the model's "
+            "state dict in this file"
         )
     labels = _labels_of(uri) if path != uri else f"unknown: the weights at {uri} may have been trained with labels"
     # Files may be in half precision to save space. Training is in single precision.

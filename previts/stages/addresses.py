@@ -1,6 +1,6 @@
-"""The addresses of checkpoints and results, and the decisions that each address is computed from.
+"""The addresses of checkpoints and results, and the settings and inputs that each address is computed from.
 
-An address depends only on decisions. A stage or the report can therefore find the output of another stage by computing
+An address depends only on these. A stage or the report can therefore find the output of another stage by computing
 its address again. This module writes nothing.
 """
 

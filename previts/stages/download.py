@@ -25,7 +25,7 @@ def download(
     Args:
         crawl: List of videos: a CSV or Parquet file with the columns video_id, url, start_seconds, end_seconds, label
             and split; the CSV of VGG-Sound or Kinetics as published; or a folder of videos.
-        root: Folder or bucket prefix that all results are stored under.
+        root: Folder or bucket prefix of all results.
         profile: Size of the run: paper or demo.
         set: Settings to change, such as video.max_fps=12.
         part: Number of this worker, from 0 to parts - 1.

@@ -23,18 +23,18 @@ def evaluate(
     set: Sequence[str] = (),
     processes: int = 1,
 ) -> str:
-    """Evaluate one checkpoint on one benchmark. A call that was stopped is resumed by the same call.
+    """Evaluate one checkpoint on one benchmark. Run the same command again to resume.
 
     Args:
         row: Name of the row that the checkpoint was pretrained for, such as 1/vgg/previts.
         benchmark: voc07, in1k, voc_det, coco, in9, grounding, davis, ucf101, hmdb51, jhmdb or minikinetics.
         checkpoint: URI that `pretrain` returned.
         data: Folder of the labelled datasets, each in its official layout: voc/, imagenet/, in9/, davis/ and so on.
-        root: Folder or bucket prefix that all results are stored under.
+        root: Folder or bucket prefix of all results.
         profile: Size of the run: paper or demo.
         set: Settings to change, such as evaluation.limit=100.
-        processes: Number of processes that share a benchmark with a long training, one process a GPU. More than one
-            process is started with torchrun.
+        processes: Processes of a benchmark that trains (in1k, voc_det, coco, ...), one for each GPU. More than one are
+            started with torchrun.
 
     Returns:
         URI of the result, for `report`.

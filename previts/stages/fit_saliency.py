@@ -11,14 +11,16 @@ from previts.storage import folders
 
 
 def fit_saliency(videos: str, root: str, profile: str = "paper", set: Sequence[str] = ()) -> str:
-    """Train the saliency model of a corpus without labels: Deep-USPS, on handcrafted maps of frames of the corpus.
+    """Train the saliency model of a corpus without labels: Deep-USPS, on handcrafted maps of its frames.
 
-    The handcrafted priors (saliency.method=rbd, mc, dsr or hs) need no training: the result only names the prior.
-    saliency.method=supervised uses the detector at fit.weights. A call that was stopped resumes after its last round.
+    - saliency.method=rbd, mc, dsr or hs: handcrafted priors, not trained; the result names the prior
+    - saliency.method=supervised: uses the detector at fit.weights
+
+    Run the same command again to resume after the last finished round.
 
     Args:
         videos: URI that `download` returned.
-        root: Folder or bucket prefix that all results are stored under.
+        root: Folder or bucket prefix of all results.
         profile: Size of the run: paper or demo.
         set: Settings to change, such as saliency.method=rbd fit.network=drn_d_22.
 

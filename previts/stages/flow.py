@@ -50,7 +50,7 @@ def distinct_rows(
         if evaluation != resolved.evaluation:
             raise InputError(
                 f"rows {first} and {row.name} share a checkpoint, which is evaluated once, but their evaluation "
-                "settings differ: set them for both rows or for neither, or run one row at a time"
+                "settings differ; give both rows the same evaluation settings, or run one row at a time"
             )
     return [name for name, _ in distinct.values()]
 
@@ -158,8 +158,8 @@ def list_evaluations(
         checkpoint = addresses.checkpoint_address(paper.resolve(row.name, profile, set), index, root)
         if checkpoint not in made:
             raise InputError(
-                f"row {row.name} has no checkpoint at {checkpoint}, pretrained were {sorted(made)}; pretrain the row "
-                "with the same index, profile and settings"
+                f"row {row.name} has no checkpoint at {checkpoint}; the pretrained ones are {', '.join(sorted(made))}; "
+                "pretrain the row with the same index, profile and settings"
             )
         first.setdefault(checkpoint, row.name)
         wanted |= dict.fromkeys((checkpoint, benchmark) for benchmark in benchmarks or row.benchmarks)

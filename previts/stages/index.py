@@ -16,7 +16,7 @@ def index(videos: str, tubes: str, root: str, profile: str = "paper", set: Seque
     Args:
         videos: URI that `download` returned.
         tubes: URI that `track` returned.
-        root: Folder or bucket prefix that all results are stored under.
+        root: Folder or bucket prefix of all results.
         profile: Size of the run: paper or demo.
         set: Settings to change, such as filter.min_agreement=0.3.
 

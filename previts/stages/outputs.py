@@ -1,4 +1,4 @@
-"""The state of a stage's output: checks whether it is finished, messages about it, and the work of one part."""
+"""The output of a stage: whether it is finished, its description, and the share of one worker."""
 
 import sys
 from collections.abc import Callable
@@ -7,16 +7,25 @@ from previts.errors import InputError
 from previts.storage import files
 from previts.storage.folders import is_committed, read_manifest
 
+# Options that take an output of a stage; those of the other stages have the name of their stage.
+OPTIONS = {"saliency_model": "model", "checkpoints": "checkpoint"}
+
 
 def finished(uri: str, stage: str) -> str:
-    """Return the fingerprint of an input.
+    """Return the fingerprint of an input, which a verb takes as the option of its stage.
 
     Raises:
         InputError: If the input is not finished, or is an output of another stage than `stage`.
     """
-    manifest = read_manifest(uri)
+    option = f"--{OPTIONS.get(stage, stage)}"
+    try:
+        manifest = read_manifest(uri)
+    except InputError as error:
+        raise InputError(f"{option} {error}") from None
     if manifest.stage != stage:
-        raise InputError(f"{uri} is an output of stage {manifest.stage!r}; expected an output of stage {stage!r}")
+        raise InputError(
+            f"{option} {uri} is an output of stage {manifest.stage!r}; expected an output of stage {stage!r}"
+        )
     return manifest.fingerprint
 
 

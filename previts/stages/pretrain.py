@@ -25,23 +25,24 @@ def pretrain(
     processes: int = 1,
     job: Sequence[str] = (),
 ) -> str:
-    """Pretrain the encoder of one row of the paper's tables. A call that was stopped is resumed by the same call.
+    """Pretrain the encoder of one row of the paper's tables. Run the same command again to resume.
 
-    Environment variables adapt the training to a machine and do not change its result:
-    PREVITS_WORKERS is the number of loader processes of each training process (default: by the cores; 0 on a CPU).
-    PREVITS_ACCUMULATE is the number of parts in which a process computes its share of a batch (default: 1).
-    PREVITS_COMPILE=1 compiles the encoders with torch.compile (default: 0).
-    PREVITS_CHECKPOINT_SECONDS is the longest time between two saved states (default: 600).
+    Environment variables adapt the training to a machine. They do not change its result.
+
+    - PREVITS_WORKERS: loader processes of each training process (default: by cores; 0 without a GPU)
+    - PREVITS_ACCUMULATE: parts in which a process computes its share of a batch (default: 1)
+    - PREVITS_COMPILE: 1 compiles the encoders with torch.compile (default: 0)
+    - PREVITS_CHECKPOINT_SECONDS: longest time between two saved states, in seconds (default: 600)
 
     Args:
         row: Name of the row, such as 1/vgg/previts (`previts show` lists all rows).
         index: URI that `index` returned.
-        root: Folder or bucket prefix that all results are stored under.
+        root: Folder or bucket prefix of all results.
         profile: Size of the run: paper or demo.
         set: Settings to change, such as sampling.min_overlap=0.2.
-        launcher: Place of the training: local (this machine) or pytorchjob (a Kubernetes cluster).
-        processes: Number of training processes, one a GPU. More than one process is started with torchrun.
-        job: Settings of a PyTorchJob, such as spot=true queue=research shm=32Gi (`torchx runopts pytorchjob`).
+        launcher: Where pretraining runs: local (this machine) or pytorchjob (a Kubernetes cluster).
+        processes: Training processes, one for each GPU. More than one are started with torchrun.
+        job: Settings of a PyTorchJob, such as spot=true queue=research (`torchx runopts pytorchjob` lists all).
 
     Returns:
         URI of the checkpoint, for `evaluate`.

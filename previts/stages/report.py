@@ -20,9 +20,9 @@ def report(
         rows: Names of rows or tables to show, such as 1/vgg/previts or 6b.
         index: URI that `index` returned.
         results: URIs that `evaluate` returned.
-        root: Folder or bucket prefix that all results are stored under.
+        root: Folder or bucket prefix of all results.
         profile: Size of the run: paper or demo.
-        set: The changed settings that the rows were pretrained with.
+        set: Settings to change: the same values that `pretrain` was given.
 
     Returns:
         URI of a folder with report.html, report.md, report.csv and, if there are attention maps, result.png. The page

@@ -18,8 +18,8 @@ def saliency(
 
     Args:
         videos: URI that `download` returned.
-        model: URI that `fit_saliency` returned.
-        root: Folder or bucket prefix that all results are stored under.
+        model: URI that `fit_saliency` returned; required for the handcrafted priors too.
+        root: Folder or bucket prefix of all results.
         profile: Size of the run: paper or demo.
         set: Settings to change, such as saliency.every=5.
         part: Number of this worker, from 0 to parts - 1.

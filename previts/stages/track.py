@@ -23,8 +23,8 @@ def track(
 
     Args:
         videos: URI that `download` returned.
-        saliency: URI that `saliency` returned. Its shards of the same part must be finished.
-        root: Folder or bucket prefix that all results are stored under.
+        saliency: URI that `saliency` returned. The shards of this --part must be finished.
+        root: Folder or bucket prefix of all results.
         profile: Size of the run: paper or demo.
         set: Settings to change, such as track.association=mask.
         part: Number of this worker, from 0 to parts - 1.

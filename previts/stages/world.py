@@ -10,7 +10,7 @@ def world(root: str, seed: int = 0) -> str:
     """Make a small synthetic world to try the pipeline on: a crawl of videos, and datasets in official layouts.
 
     Args:
-        root: Folder or bucket prefix that all results are stored under.
+        root: Folder or bucket prefix of all results. The world is written to ROOT/world/.
         seed: Seed of the random objects and scenes, 0 or more.
 
     Returns:

@@ -1,6 +1,6 @@
-"""Fingerprints: short names of settings, equal for equal settings.
+"""Fingerprints: short hashes of settings, equal for equal settings.
 
-The address of a result contains the fingerprint of what was decided (see `folders`).
+The address of a result contains the fingerprint of its settings and inputs (see `folders`).
 """
 
 import hashlib

@@ -1,4 +1,4 @@
-"""Result folders: their content-addressed URIs, and the manifest that marks them as finished.
+"""Result folders: their URIs, computed from settings and inputs, and the manifest that marks them as finished.
 
 A stage writes its files to `address(...)` and its manifest last (`commit`). Readers open a folder through
 `read_manifest`; a folder without a manifest is treated as incomplete.

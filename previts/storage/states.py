@@ -1,4 +1,4 @@
-"""States from which a training resumes: numbered files in one folder, of which the newest few are kept.
+"""States from which a training run resumes: numbered files in one folder, of which the newest few are kept.
 
 A state is written under a temporary name and renamed; then its checksum is written (`tensors.write_checked`). Only one
 process may save. The training decides what a state contains and when it is saved.
@@ -81,7 +81,7 @@ class States:
             if not is_own(state):
                 raise InputError(
                     f"{self.folder} has states of another experiment ({self.name.format(number)}); "
-                    "give an empty folder, or the experiment to which the states belong"
+                    "delete the folder, or use the experiment to which the states belong"
                 )
             self._sound = [number]
             return number, state

@@ -49,7 +49,7 @@ def follow(masks: Iterable[Mask], config: TrackConfig, first: Mask | None = None
         shape = shape or mask.shape[-2:]
         if mask.shape[-2:] != shape:
             raise ValueError(f"masks must have one height and width, got {mask.shape} after {shape}")
-        found = None if target.is_lost() else target.find(_detections(mask, config.min_area))
+        found = None if target.is_lost() else target.match_key_frame(_detections(mask, config.min_area))
         yield np.zeros(shape, dtype=np.bool_) if found is None else found
 
 
@@ -66,13 +66,17 @@ def _detections(mask: Mask, min_area: float) -> list[Mask]:
 class _Target:
     """Tracks of one video, one of which is the object.
 
-    All regions are tracked, so that a distractor is matched to its own detections instead of the object. Tracks that
-    were matched in the same key frame as the object are certainly other objects. They are matched together with the
-    object. All other tracks are matched after these: they may be the object in a shape that did not match its track.
+    All regions are tracked, so that a distractor is matched to its own detections instead of the object. The tracks of
+    a key frame are matched in two groups. The first group is the object's track, with the tracks that were matched in
+    the same key frame as the object: these are certainly other objects. The second group is all other tracks. They may
+    be the object in a shape that did not match its track, so they must not take its detection.
+
+    The object is chosen in the first key frame with a region. While its track has fewer than `min_hits` successive
+    matches, it is not confirmed: if it is missed, the largest region of that key frame is chosen instead.
     """
 
     config: TrackConfig
-    number: int | None = None  # of the object's track
+    object_track: int | None = None  # number of the object's track
     hits: int = 0  # successive key frames with a match, up to `min_hits`
     matched_with: set[int] = field(default_factory=set)  # numbers of the tracks at the last match of the object
     last_masks: dict[int, Mask] = field(default_factory=dict)  # of each living track at its last match
@@ -82,14 +86,14 @@ class _Target:
 
     def start(self, mask: Mask) -> None:
         """Start the object's track with a known mask."""
-        self.find([mask])
+        self.match_key_frame([mask])
         self.hits = max(self.hits, self.config.min_hits)
 
     def is_lost(self) -> bool:
         """Return whether the object's track has ended."""
-        return self.number is not None and self.number not in self.last_masks
+        return self.object_track is not None and self.object_track not in self.last_masks
 
-    def find(self, detections: Sequence[Mask]) -> Mask | None:
+    def match_key_frame(self, detections: Sequence[Mask]) -> Mask | None:
         """Match the detections of the next key frame and return that of the object, or None."""
         boxes_M4 = np.array([box(detection) for detection in detections], dtype=np.float64).reshape(-1, 4)
         expected_N4 = self.sort.predict()
@@ -102,13 +106,13 @@ class _Target:
         living = [track.number for track in self.sort.tracks]
         self.last_masks = {n: found[n] if n in found else self.last_masks[n] for n in living}
         confirmed = self.hits >= max(1, self.config.min_hits)
-        if self.number not in found and not confirmed:
-            self.number, self.hits = (numbers[0], 0) if numbers else (None, 0)  # the largest is first
-        if self.number is None or self.number not in found:
+        if self.object_track not in found and not confirmed:
+            self.object_track, self.hits = (numbers[0], 0) if numbers else (None, 0)  # the largest is first
+        if self.object_track is None or self.object_track not in found:
             return None
         self.matched_with = set(numbers)
         self.hits += not confirmed
-        return found[self.number] if self.hits >= self.config.min_hits else None
+        return found[self.object_track] if self.hits >= self.config.min_hits else None
 
 
 def mask_iou(one_N: Sequence[Mask], other_M: Sequence[Mask]) -> Array:

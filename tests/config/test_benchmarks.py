@@ -11,7 +11,7 @@ from previts.errors import InputError
 
 def test_an_unknown_benchmark_is_reported_with_the_closest_one():
     benchmarks.check(["davis", "voc07"])
-    with pytest.raises(InputError, match="there is no benchmark 'davs'; did you mean 'davis'"):
+    with pytest.raises(InputError, match=r"there is no benchmark 'davs' \(did you mean 'davis'"):
         benchmarks.check(["voc07", "davs"])
 
 

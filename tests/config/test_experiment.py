@@ -32,6 +32,8 @@ def test_an_assignment_changes_one_field_and_nothing_else():
     ("assignment", "message"),
     [
         ("sampling.min_overlp=0.2", "did you mean 'sampling.min_overlap'"),
+        ("min_overlap=0.2", "did you mean 'sampling.min_overlap'"),
+        ("bn_momentum=0.2", "did you mean 'model.bn_momentum'"),
         ("sampling=1", "there is no field 'sampling'"),
         ("sampling.gap=often", "one of varying, constant, zero"),
         ("sampling.min_overlap=1.0", r"in \[0, 1\)"),

@@ -28,8 +28,8 @@ def test_a_setting_is_split_at_its_first_equals_sign(text, expected):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("prts=3", "there is no parameter 'prts'; did you mean 'parts'? Known: parts, profile, rows"),
-        ("=3", "there is no parameter ''; did you mean"),
+        ("prts=3", "there is no parameter 'prts' (did you mean 'parts'?); allowed: parts, profile, rows"),
+        ("=3", "there is no parameter '' (did you mean"),
         ("parts", "cannot read parameter 'parts': expected name=value"),
     ],
 )
@@ -39,8 +39,26 @@ def test_an_unknown_setting_is_reported_with_the_closest_one(text, message):
 
 
 def test_no_name_is_suggested_that_is_too_different():
-    assert fields.did_you_mean("v003", ["v004", "w999"], cutoff=0.6) == "; did you mean 'v004'?"
+    assert fields.did_you_mean("v003", ["v004", "w999"], cutoff=0.6) == " (did you mean 'v004'?)"
     assert fields.did_you_mean("qqqq", ["v004"], cutoff=0.6) == ""
+
+
+@pytest.mark.parametrize(
+    ("name", "suggestion", "allowed"),
+    [
+        ("min_overlap", "sampling.min_overlap", "allowed in sampling: min_overlap, overlap"),
+        ("lr", "optim.lr", "allowed in optim: lr"),
+        ("train.lr", "optim.lr", "allowed in optim: lr"),
+        ("sampling.min_overlp", "sampling.min_overlap", "allowed in sampling: min_overlap, overlap"),
+        ("augment.siz", "augment.size", "allowed in augment: size"),
+        ("sead", "seed", "allowed: sampling.*, optim.*, augment.*, video.*, seed"),
+    ],
+)
+def test_a_field_is_suggested_by_its_last_part_with_the_fields_of_its_section(name, suggestion, allowed):
+    known = ("sampling.min_overlap", "sampling.overlap", "optim.lr", "augment.size", "video.sizes", "seed")
+    with pytest.raises(InputError) as error:
+        fields.split_setting(f"{name}=1", known, "field")
+    assert str(error.value) == f"there is no field {name!r} (did you mean {suggestion!r}?); {allowed}"
 
 
 @dataclass(frozen=True)

@@ -61,6 +61,10 @@ def test_a_table_stands_for_its_rows_and_no_row_is_repeated():
 def test_an_unknown_name_is_reported_with_the_closest_one():
     with pytest.raises(InputError, match="did you mean '1/vgg/previts'"):
         paper.resolve("1/vgg/previt", "paper", [])
+    with pytest.raises(
+        InputError, match=r"6b is a table, .*; give one of its rows: 6b/mu=0.0, 6b/mu=0.2, 6b/mu=0.3, 6b/"
+    ):
+        paper.resolve("6b", "paper", [])
     with pytest.raises(InputError, match="allowed: paper, demo"):
         paper.resolve("1/vgg/previts", "laptop", [])
     with pytest.raises(InputError, match="no rows"):

@@ -8,7 +8,7 @@ import pytest
 
 from previts.demo.cast.casting import Shot, compose
 from previts.demo.cast.motion import Camera, Motion
-from previts.demo.cast.puppets import Part, build
+from previts.demo.cast.puppets import Part, build_puppet
 from previts.demo.scene import Actor, Light, Scene, render
 from previts.media import masks
 
@@ -16,7 +16,7 @@ from previts.media import masks
 def square(size: float = 1.0, motion: Motion | None = None, **scene) -> Scene:
     half = 0.5
     part = Part("body", np.array([(-half, -half), (half, -half), (half, half), (-half, half)]), ((250, 40, 30),))
-    puppet = build([part], 100, np.random.default_rng(0))
+    puppet = build_puppet([part], 100, np.random.default_rng(0))
     motion = motion or Motion("pulse", (0.5, 0.5), (0.0, 0.0), 4.0)
     backdrop = np.full((200, 240, 3), 90, np.uint8)
     actor = Actor(puppet, size * 40, motion, shadow=False)

@@ -13,11 +13,17 @@ from previts.evals import linear_classifier, training
 
 
 def fit(train: np.ndarray, labels: np.ndarray, num_classes: int, config: EvaluationConfig, folder: str = ""):
-    coming = partial(linear_classifier.cached_views, train, labels, config)
+    batches_from = partial(linear_classifier.cached_views, train, labels, config)
     epoch_steps = training.steps_an_epoch(len(labels), config.batch_size)
     sizes = (train.shape[1], num_classes)
     return linear_classifier.fit_softmax(
-        coming, sizes, epoch_steps=epoch_steps, config=config, device=torch.device("cpu"), folder=folder, what="test"
+        batches_from,
+        sizes,
+        epoch_steps=epoch_steps,
+        config=config,
+        device=torch.device("cpu"),
+        folder=folder,
+        what="test",
     )
 
 

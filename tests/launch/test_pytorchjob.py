@@ -11,7 +11,7 @@ from torchx.specs import AppDef, Resource, Role
 from previts.errors import InputError
 from previts.launch.app import training_app
 from previts.launch.options import JobOptions
-from previts.launch.pytorchjob import job_name, materialise, spec_hash
+from previts.launch.pytorchjob import build_manifest, job_name, spec_hash
 
 CRD = Path(__file__).parents[1] / "data" / "pytorchjobs.kubeflow.org.yaml"
 IMAGE = "registry/previts-train:1"
@@ -66,11 +66,11 @@ EVERYTHING = JobOptions(
 @pytest.mark.parametrize("nodes", [1, 2])
 def test_a_job_is_valid_by_the_schema_of_the_resource(schema, options, nodes):
     owner = {"apiVersion": "argoproj.io/v1alpha1", "kind": "Workflow", "name": "run", "uid": "1"}
-    assert faults(materialise(app(nodes=nodes), options, owner), schema, "job") == []
+    assert faults(build_manifest(app(nodes=nodes), options, owner), schema, "job") == []
 
 
 def test_the_schema_check_finds_wrong_types_and_unknown_fields(schema):
-    job = materialise(app(), JobOptions())
+    job = build_manifest(app(), JobOptions())
     job["spec"]["nprocPerNode"] = 8
     job["spec"]["runPolicy"]["ttlSeconds"] = 1
     assert sorted(faults(job, schema, "job")) == [
@@ -80,7 +80,7 @@ def test_the_schema_check_finds_wrong_types_and_unknown_fields(schema):
 
 
 def test_sixteen_gpus_are_a_master_and_a_worker_that_never_restart():
-    job = materialise(app(), JobOptions())
+    job = build_manifest(app(), JobOptions())
     replicas = job["spec"]["pytorchReplicaSpecs"]
     assert {name: item["replicas"] for name, item in replicas.items()} == {"Master": 1, "Worker": 1}
     assert {item["restartPolicy"] for item in replicas.values()} == {"Never"}
@@ -101,13 +101,13 @@ def test_sixteen_gpus_are_a_master_and_a_worker_that_never_restart():
 
 
 def test_one_node_is_only_a_master():
-    job = materialise(app(nodes=1), JobOptions())
+    job = build_manifest(app(nodes=1), JobOptions())
     assert list(job["spec"]["pytorchReplicaSpecs"]) == ["Master"]
     assert "--standalone" in job["spec"]["pytorchReplicaSpecs"]["Master"]["template"]["spec"]["containers"][0]["args"]
 
 
 def test_a_spot_job_has_only_workers_and_a_fixed_size():
-    job = materialise(app(), JobOptions(spot=True))
+    job = build_manifest(app(), JobOptions(spot=True))
     elastic = job["spec"]["elasticPolicy"]
     assert list(job["spec"]["pytorchReplicaSpecs"]) == ["Worker"]
     assert (
@@ -125,13 +125,13 @@ def test_a_spot_job_has_only_workers_and_a_fixed_size():
 
 def test_only_spot_jobs_tolerate_spot_nodes():
     for spot in (False, True):
-        job = materialise(app(), JobOptions(spot=spot))
+        job = build_manifest(app(), JobOptions(spot=spot))
         pod = job["spec"]["pytorchReplicaSpecs"]["Worker"]["template"]["spec"]
         assert ("cloud.google.com/gke-spot" in [item["key"] for item in pod["tolerations"]]) == spot
 
 
 def test_the_manifest_contains_the_options():
-    job = materialise(app(), EVERYTHING)
+    job = build_manifest(app(), EVERYTHING)
     assert job["metadata"]["namespace"] == "team"
     assert job["metadata"]["labels"]["kueue.x-k8s.io/queue-name"] == "research"
     pod = job["spec"]["pytorchReplicaSpecs"]["Master"]["template"]["spec"]
@@ -160,7 +160,7 @@ def test_the_name_of_a_job_is_a_short_label_and_depends_only_on_its_target():
 
 def test_the_hash_depends_on_the_specification_and_not_on_the_ids_of_runs(monkeypatch):
     def of(options: JobOptions | None = None, **changes: Any) -> str:
-        return spec_hash(materialise(app(**changes), options or JobOptions())["spec"])
+        return spec_hash(build_manifest(app(**changes), options or JobOptions())["spec"])
 
     plain = of()
     monkeypatch.setenv("MLFLOW_RUN_ID", "another")
@@ -173,7 +173,7 @@ def test_the_environment_is_passed_on_without_secrets_and_settings_of_this_machi
     kept = {"MLFLOW_TRACKING_PASSWORD", "PREVITS_ENGINE_PID", "HOME_X", "AWS_SECRET_ACCESS_KEY"}
     for name in passed_on | kept:
         monkeypatch.setenv(name, "x")
-    job = materialise(app(), JobOptions())
+    job = build_manifest(app(), JobOptions())
     env = {
         item["name"]
         for item in job["spec"]["pytorchReplicaSpecs"]["Master"]["template"]["spec"]["containers"][0]["env"]
@@ -186,13 +186,13 @@ def test_a_shared_memory_volume_of_the_options_replaces_the_default():
     options = JobOptions(
         volumes=[{"name": "dshm", "emptyDir": {}}], volume_mounts=[{"name": "dshm", "mountPath": "/dev/shm"}]
     )
-    pod = materialise(app(), options)["spec"]["pytorchReplicaSpecs"]["Master"]["template"]["spec"]
+    pod = build_manifest(app(), options)["spec"]["pytorchReplicaSpecs"]["Master"]["template"]["spec"]
     assert [volume["name"] for volume in pod["volumes"]] == ["dshm"]
 
 
 def test_an_app_without_an_image_or_with_two_roles_is_refused():
     with pytest.raises(InputError, match="needs a container image"):
-        materialise(training_app("pretrain", 1, []), JobOptions())
+        build_manifest(training_app("pretrain", 1, []), JobOptions())
     two = AppDef("two", roles=[Role("a", IMAGE, resource=Resource(1, 0, 1)), Role("b", IMAGE)])
     with pytest.raises(InputError, match="runs one role"):
-        materialise(two, JobOptions())
+        build_manifest(two, JobOptions())

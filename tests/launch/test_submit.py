@@ -13,7 +13,7 @@ from previts.errors import InputError
 from previts.launch import submit
 from previts.launch.cluster import connect, reason_of
 from previts.launch.options import JobOptions
-from previts.launch.pytorchjob import SPEC_HASH, materialise
+from previts.launch.pytorchjob import SPEC_HASH, build_manifest
 
 pytestmark = pytest.mark.slow
 
@@ -30,7 +30,9 @@ def test_missing_rights_are_listed_before_any_object_is_created(place, monkeypat
 def test_a_cluster_without_pytorchjobs_is_reported(place):
     place.plane.remove_crd()
     try:
-        with pytest.raises(InputError, match=r"has no PyTorchJob .* install the Kubeflow training operator"):
+        with pytest.raises(
+            InputError, match=r"does not know the resource kind PyTorchJob .* install the Kubeflow training operator"
+        ):
             place.run()
     finally:
         place.plane.install_crd()
@@ -45,7 +47,7 @@ def test_an_exhausted_quota_is_named(place):
 
     def refused() -> bool:  # the admission plugin reads quotas in the background
         try:
-            submit.preflight(connect(), materialise(place.app(), JobOptions(namespace=place.namespace)))
+            submit.preflight(connect(), build_manifest(place.app(), JobOptions(namespace=place.namespace)))
         except InputError as error:
             return "no quota left" in str(error) and "jobs" in str(error)
         return False
@@ -61,7 +63,7 @@ def test_an_exhausted_quota_does_not_keep_a_launcher_from_adopting_its_own_job(p
     quotas = f"/api/v1/namespaces/{place.namespace}/resourcequotas"
     place.plane.request("POST", quotas, {"metadata": {"name": "jobs"}, "spec": {"hard": hard}})
     place.plane.request("PATCH", f"{quotas}/jobs/status", {"status": {"hard": hard, "used": hard}})
-    other = materialise(place.app(), JobOptions(namespace=place.namespace))
+    other = build_manifest(place.app(), JobOptions(namespace=place.namespace))
     other["metadata"]["name"] = "other"
 
     def refused() -> bool:
@@ -103,7 +105,7 @@ def test_unknown_credentials_are_reported(place, monkeypatch):
 
 def test_a_different_job_with_the_same_name_is_neither_adopted_nor_deleted(place):
     made = place.create(shm="1Gi")
-    with pytest.raises(InputError, match=r"exists already in namespace .* and is not the same"):
+    with pytest.raises(InputError, match=r"already exists in namespace .* with other settings"):
         place.run()
     place.plane.request("PATCH", f"{place.path()}/{place.name()}", {"metadata": {"annotations": {SPEC_HASH: None}}})
     with pytest.raises(InputError, match="is not the same: another program created it"):

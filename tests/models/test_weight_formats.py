@@ -8,7 +8,7 @@ from torch import nn
 from previts.errors import InputError
 from previts.models.encoders import build_encoder
 from previts.models.norm import GroupedBatchNorm
-from previts.models.weight_formats import encoder_state, read_encoder
+from previts.models.weight_formats import convert_state, read_encoder
 from previts.storage import folders
 
 # Our names of the layers of S3D-G, and the names in RSPNet's released checkpoints.
@@ -131,7 +131,7 @@ def saved(path, content):
 @pytest.mark.parametrize("form", ["torchvision", "previts encoder", "previts model", "MoCo", "MoCo v2"])
 def test_a_resnet_of_any_format_computes_the_same(resnet, tmp_path, form):
     content = resnet_files(resnet.state_dict())[form]
-    assert encoder_state(content, "resnet18")[1] == form.removesuffix(" v2")
+    assert convert_state(content, "resnet18")[1] == form.removesuffix(" v2")
     encoder = build_encoder("resnet18").eval()
     encoder.load_state_dict(read_encoder(saved(tmp_path / "file.pth.tar", content), "resnet18"))
     images = torch.randn(2, 3, 64, 64)
@@ -146,7 +146,7 @@ def test_a_resnet_of_any_format_computes_the_same(resnet, tmp_path, form):
 )
 def test_an_s3dg_of_any_format_computes_the_same(s3dg, tmp_path, form):
     content = s3dg_files(s3dg.state_dict())[form]
-    assert encoder_state(content, "s3dg", 1 / 16)[1] == form
+    assert convert_state(content, "s3dg", 1 / 16)[1] == form
     encoder = build_encoder("s3dg", width=1 / 16).eval()
     encoder.load_state_dict(read_encoder(saved(tmp_path / "file.pth", content), "s3dg", 1 / 16))
     clips = torch.randn(2, 3, 8, 64, 64)
@@ -157,13 +157,13 @@ def test_an_s3dg_of_any_format_computes_the_same(s3dg, tmp_path, form):
 
 def test_a_model_trained_on_several_gpus_is_the_same_model(resnet):
     bare, wrapped = resnet.state_dict(), {"state_dict": prefixed("module.", resnet.state_dict())}
-    torch.testing.assert_close(encoder_state(wrapped, "resnet18")[0], encoder_state(bare, "resnet18")[0])
+    torch.testing.assert_close(convert_state(wrapped, "resnet18")[0], convert_state(bare, "resnet18")[0])
 
 
 def test_half_precision_and_missing_counters_are_accepted(resnet):
     state = {name: value.half() for name, value in resnet.state_dict().items() if "num_batches" not in name}
     encoder = build_encoder("resnet18")
-    encoder.load_state_dict(encoder_state(state, "resnet18")[0])
+    encoder.load_state_dict(convert_state(state, "resnet18")[0])
     torch.testing.assert_close(encoder.conv1.weight, resnet.conv1.weight, rtol=1e-3, atol=1e-4)
     assert encoder.conv1.weight.dtype == torch.float32
     assert encoder.bn1.num_batches_tracked == 0
@@ -172,7 +172,7 @@ def test_half_precision_and_missing_counters_are_accepted(resnet):
 def test_reading_weights_draws_no_random_numbers(resnet):
     torch.manual_seed(0)
     before = torch.get_rng_state()
-    encoder_state(resnet.state_dict(), "resnet18")
+    convert_state(resnet.state_dict(), "resnet18")
     assert torch.equal(torch.get_rng_state(), before)
 
 
@@ -184,7 +184,7 @@ def test_missing_unexpected_and_misshapen_tensors_are_named(resnet):
     tensors["module.encoder_q.layer5.weight"] = torch.zeros(2)
     tensors["module.encoder_q.conv1.weight"] = torch.zeros(64, 3, 3, 3)
     with pytest.raises(InputError) as raised:
-        encoder_state(content, "resnet18", source="model.weights = s3://there/moco.pth.tar")
+        convert_state(content, "resnet18", source="model.weights = s3://there/moco.pth.tar")
     message = str(raised.value)
     assert message.startswith("model.weights = s3://there/moco.pth.tar does not contain a whole resnet18: ")
     assert "read in format 'MoCo', 118 tensors are there; " in message
@@ -203,7 +203,7 @@ def test_a_missing_gate_of_s3dg_is_named(s3dg, form):
     )
     del tensors[lost]
     with pytest.raises(InputError, match=f"s3dg of width 0.0625.*format '{form}'.*1 missing: {lost};"):
-        encoder_state(content, "s3dg", 1 / 16)
+        convert_state(content, "s3dg", 1 / 16)
 
 
 @pytest.mark.parametrize(
@@ -215,14 +215,14 @@ def test_a_missing_gate_of_s3dg_is_named(s3dg, form):
 )
 def test_weights_of_another_encoder_are_refused(resnet, kind, width, fault):
     with pytest.raises(InputError, match=fault):
-        encoder_state(resnet.state_dict(), kind, width)
+        convert_state(resnet.state_dict(), kind, width)
 
 
 def test_an_s3dg_of_another_width_is_refused(s3dg):
     with pytest.raises(
         InputError, match=r"of another shape: conv_1a.spatial.conv.weight \(4, 3, 1, 7, 7\) instead of \(8,"
     ):
-        encoder_state(s3dg.state_dict(), "s3dg", 1 / 8)
+        convert_state(s3dg.state_dict(), "s3dg", 1 / 8)
 
 
 @pytest.mark.parametrize(

@@ -144,7 +144,7 @@ def test_a_schedule_runs_one_at_a_time_and_is_created_once(api: tuple[Api, str],
     [
         (["crawl=gs://b/c.csv", *NEEDED], "have a tag and no digest"),
         (["crawl=gs://b/c.csv"], "required parameters are missing: add data=..., root=..."),
-        (["crawl=gs://b/c.csv", *NEEDED, "prts=3"], "there is no parameter 'prts'; did you mean 'parts'?"),
+        (["crawl=gs://b/c.csv", *NEEDED, "prts=3"], "there is no parameter 'prts' (did you mean 'parts'?)"),
         (["crawl=gs://b/c.csv", *NEEDED, "parts=many"], "parts must be a whole number, got 'many'"),
         (["crawl=gs://b/c.csv", *NEEDED, "rows=6a"], "rows must be a JSON list"),
         (["crawl=gs://b/c.csv", *NEEDED, 'rows=["7"]'], "there is no row '7'"),

@@ -157,5 +157,5 @@ def test_smaller_shares_are_parts_of_larger_ones():
 
 def test_held_out_splits_are_never_learned_from():
     assert clip_sampling.choose_videos(["a", "b", "c", "d"], ["train", "test", "", "val"], CONFIG) == [0, 2]
-    with pytest.raises(InputError, match="held out"):
+    with pytest.raises(InputError, match="are kept for evaluation; add the videos of the training split"):
         clip_sampling.choose_videos(["a"], ["test"], CONFIG)

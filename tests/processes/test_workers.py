@@ -65,7 +65,7 @@ def die(_):
 
 
 def test_the_error_for_a_dead_worker_names_a_remedy():
-    with workers.pool(2) as run, pytest.raises(InputError, match=r"a worker process died; .*PREVITS_WORKERS=1"):
+    with workers.pool(2) as run, pytest.raises(InputError, match=r"a worker process died. .*PREVITS_WORKERS=1"):
         list(run(die, [1]))
 
 

@@ -20,7 +20,7 @@ from previts import stages
 from previts.errors import InputError
 from previts.launch import app
 from previts.launch.options import JobOptions
-from previts.launch.pytorchjob import materialise
+from previts.launch.pytorchjob import build_manifest
 from previts.media import normalisation
 from previts.storage import files, folders, tensors
 
@@ -124,7 +124,10 @@ def test_torchx_and_the_pods_of_a_job_train_the_same_weights_as_the_local_launch
         for form, options in (("rigid", JobOptions()), ("spot", JobOptions(spot=True))):
             root = str(tmp_path / form)
             arguments = [*row, "--root", root, "--set", *changed]
-            yield root, run_pods(materialise(app.training_app("pretrain", 1, arguments, nodes=2, image="x"), options))
+            yield (
+                root,
+                run_pods(build_manifest(app.training_app("pretrain", 1, arguments, nodes=2, image="x"), options)),
+            )
 
     for root, processes in ways():
         assert [process.wait(300) for process in processes] == [0] * len(processes)

@@ -103,7 +103,7 @@ def test_an_interrupted_write_is_ignored_and_deleted_later(tmp_path, monkeypatch
 def test_the_states_of_another_experiment_are_refused(tmp_path):
     saved(tmp_path, [7])
     states = States(str(tmp_path), NAME)
-    with pytest.raises(InputError, match=r"another experiment \(state-00000007\.pt\); give an empty folder"):
+    with pytest.raises(InputError, match=r"another experiment \(state-00000007\.pt\); delete the folder"):
         states.newest("cpu", lambda state: state["of"] == "them")
     assert states.newest("cpu", lambda state: state["of"] == "us")[0] == 7
 

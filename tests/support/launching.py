@@ -12,7 +12,7 @@ from operator_by_hand import Operator, Script
 from previts.launch.app import training_app
 from previts.launch.launcher import run_on_cluster
 from previts.launch.options import JobOptions
-from previts.launch.pytorchjob import job_name, materialise
+from previts.launch.pytorchjob import build_manifest, job_name
 
 
 @dataclass
@@ -42,7 +42,7 @@ class Place:
 
     def create(self, annotations: dict[str, str] | None = None, **options: Any) -> dict[str, Any]:
         """Create a job without the launcher."""
-        job = materialise(self.app(), JobOptions(image="registry/train:1", namespace=self.namespace, **options))
+        job = build_manifest(self.app(), JobOptions(image="registry/train:1", namespace=self.namespace, **options))
         job["metadata"]["annotations"].update(annotations or {})
         return self.plane.request("POST", self.path(), job)
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from previts.demo.cast.kinds import AFLOAT, CLASSES, KINDS
 from previts.demo.cast.motion import Action, Camera, Motion, Visit
-from previts.demo.cast.puppets import Puppet, build
+from previts.demo.cast.puppets import Puppet, build_puppet
 from previts.demo.scene import Actor, Light, Scene
 from previts.demo.scenery import backgrounds
 from previts.demo.scenery.backgrounds import FAMILIES, GROUNDED
@@ -59,7 +59,7 @@ def kind_of(rng: np.random.Generator, class_name: str) -> str:
 @lru_cache(maxsize=512)
 def _puppet(seed: int, kind: str, name: str, pixels: int) -> Puppet:
     rng = generator(seed, f"puppet/{kind}/{name}")
-    return build(KINDS[kind](rng), pixels, rng)
+    return build_puppet(KINDS[kind](rng), pixels, rng)
 
 
 @lru_cache(maxsize=256)

@@ -1,4 +1,4 @@
-"""Coats, eyes and colours shared by the animals of the demo world.
+"""Parts shared by the animals of the demo world: coats, eyes and colours.
 
 Not part of the paper.
 

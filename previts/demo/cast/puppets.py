@@ -77,10 +77,11 @@ def joints(parts: Sequence[Part], phase: float) -> list[Matrix]:
     return [known[part.name] for part in parts]
 
 
-def build(parts: Sequence[Part], pixels: float, rng: np.random.Generator) -> Puppet:
-    """Return a puppet with its sprites, drawn at a resolution of `pixels` a unit."""
+def build_puppet(parts: Sequence[Part], pixels: float, rng: np.random.Generator) -> Puppet:
+    """Return a puppet with its sprites, drawn at a resolution of `pixels` a unit, and its area and bounding box."""
     sprites = [make_sprite(part.outline, part.colours, part.texture, part.details, pixels, rng) for part in parts]
     corners = []
+    # The area is counted in a square raster of 3 units: 80 pixels a unit, the origin of the body in the middle.
     raster, size = np.zeros((240, 240), np.uint8), 80.0
     for part, matrix in zip(parts, joints(parts, 0.0), strict=True):
         outline = part.outline @ matrix[:2, :2].T + matrix[:2, 2]

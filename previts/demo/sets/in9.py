@@ -1,4 +1,4 @@
-"""ImageNet-9 of the Backgrounds Challenge, with drawn images: each image and its variants of object and background.
+"""ImageNet-9 of the Backgrounds Challenge, with synthetic images, each in its variants of object and background.
 
 Paper section 4.4, figure 4. `media.variants` computes the variants. Nothing here evaluates.
 """

@@ -276,7 +276,7 @@ def load_classifier(uri: str, model: MoCo) -> Classifier:
     """
     found: Any = tensors.load(uri, "classifier")[0]
     if not isinstance(found, dict) or not {"classes", "encoder", "state"} <= found.keys():
-        raise InputError(f"classifier: {uri} is not a classifier of clips; expected the file that ucf101 writes")
+        raise InputError(f"{uri} is not a classifier of clips; give the classifier of a finished ucf101 result")
     settings = model.experiment.model
     made = Classifier(settings, found["classes"])
     try:

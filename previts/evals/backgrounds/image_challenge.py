@@ -131,7 +131,7 @@ def read_class_map(uri: str, num_imagenet: int, num_classes: int) -> NDArray[np.
     if not isinstance(document, dict) or sorted(document) != sorted(str(number) for number in range(num_imagenet)):
         found = f"{len(document)} entries" if isinstance(document, dict) else type(document).__name__
         raise InputError(
-            f"{uri} must map every number below {num_imagenet}, one for each class folder of imagenet/train, "
+            f"{uri} must map each class number (0 to {num_imagenet - 1}, one for each folder of imagenet/train), "
             f"got {found}; provide all classes of ImageNet-1k, or remove the file to train on ImageNet-9's images"
         )
     mapped = [document[str(number)] for number in range(num_imagenet)]

@@ -83,7 +83,7 @@ def read_jhmdb(uri: str, split: str) -> tuple[PuppetClips, PuppetClips]:
             existing = ", ".join(files.names(uri)) or "nothing"
             raise InputError(
                 f"{files.join(uri, name)} is missing; expected JHMDB as published, with {FRAMES}/, {MASKS}/ and "
-                f"{SPLITS}/ in one folder, not as other collections pack it (the folder has: {existing})"
+                f"{SPLITS}/ in one folder; this folder has: {existing}"
             )
     lists = video_sets.read_class_lists(files.join(uri, SPLITS), split)
     frames_uri, masks_uri = files.join(uri, FRAMES), files.join(uri, MASKS)
@@ -106,8 +106,11 @@ def read_jhmdb(uri: str, split: str) -> tuple[PuppetClips, PuppetClips]:
             uris = tuple(files.join(folder, frame) for frame in names)
             parts[part].append(PuppetClip(label, class_name, name, folder, uris, mask))
     if not parts["1"] or not parts["2"]:
-        lacking = "train" if parts["2"] else "test"
-        raise InputError(f"the lists of split {split} in {files.join(uri, SPLITS)} have no clip to {lacking} on")
+        part = "training" if parts["2"] else "test"
+        raise InputError(
+            f"the lists of split {split} in {files.join(uri, SPLITS)} have no {part} clips; expected lines "
+            "`<clip>.avi 1` (training) and `<clip>.avi 2` (test)"
+        )
     return PuppetClips(tuple(lists), tuple(parts["1"])), PuppetClips(tuple(lists), tuple(parts["2"]))
 
 
@@ -133,10 +136,15 @@ def read_frames(clip: PuppetClip, numbers: Sequence[int]) -> Pixels:
     for number, frame in zip(used, frames, strict=True):
         if frame.shape != frames[0].shape:
             raise InputError(
-                f"{clip.frames[number]} has {frame.shape = }, {clip.frames[used[0]]} {frames[0].shape}; "
-                "all frames of a clip need one size"
+                f"{clip.frames[number]} is {_size(frame.shape[:2])}, and {clip.frames[used[0]]} is "
+                f"{_size(frames[0].shape[:2])}; all frames of a clip must have one size"
             )
     return np.stack(frames)[places]
+
+
+def _size(shape: Sequence[int]) -> str:
+    """Return a shape for messages, such as `240 x 320`."""
+    return " x ".join(str(side) for side in shape)
 
 
 def read_masks(clip: PuppetClip) -> Mask:
@@ -158,8 +166,8 @@ def read_masks(clip: PuppetClip) -> Mask:
         masks_HWT = masks_HWT[..., None]
     if masks_HWT.ndim != 3 or masks_HWT.shape[2] != len(clip.frames):
         raise InputError(
-            f"{clip.mask}: {MASK_FIELD} has {masks_HWT.shape = }, and {clip.uri} {len(clip.frames)} frames; expected "
-            "height x width x frames"
+            f"{clip.mask}: {MASK_FIELD} is {_size(masks_HWT.shape)}, and {clip.uri} has {len(clip.frames)} frames; "
+            "expected height x width x frames"
         )
     return np.ascontiguousarray(masks_HWT.transpose(2, 0, 1) != 0)
 

@@ -180,7 +180,9 @@ def _finished(out: str, manifest: bytes) -> bool:
         uri = files.join(out, name)
         if files.exists(uri):
             if files.read_bytes(uri) != manifest:
-                raise InputError(f"{uri} was written for other images, masks or another seed; give an empty folder")
+                raise InputError(
+                    f"{uri} was written for other images, other masks or another seed; give an empty folder"
+                )
             return name == MANIFEST
     if taken := [name for name in (*VARIANTS, MASKS) if files.exists(files.join(out, name))]:
         raise InputError(f"{files.join(out, taken[0])} exists but has no manifest; give an empty folder")

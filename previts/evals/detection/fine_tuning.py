@@ -104,11 +104,11 @@ def train_detector(
     )
     if settings.precise_bn:
         detectors.forget_statistics(detector)
-        coming = batches(schedule.steps)
+        stream = batches(schedule.steps)
         numbers = range(settings.precise_bn)
         with torch.no_grad(), progress(numbers, f"{what} statistics", unit="batch", total=len(numbers)) as shown:
             for _ in shown:
-                loss_of(detector, next(coming))
+                loss_of(detector, next(stream))
     statistics = [value for name, value in detector.named_buffers() if "running_" in name]
     distributed.average_(statistics)  # each process normalised over its own images
     return detector.eval()

@@ -1,13 +1,13 @@
 import numpy as np
 
 from previts.demo.cast.kinds import CLASSES, KINDS
-from previts.demo.cast.puppets import build
+from previts.demo.cast.puppets import build_puppet
 
 
 def test_every_kind_can_be_drawn_and_has_its_own_area():
     areas = {}
     for kind, shape in KINDS.items():
-        puppet = build(shape(np.random.default_rng(1)), 60, np.random.default_rng(1))
+        puppet = build_puppet(shape(np.random.default_rng(1)), 60, np.random.default_rng(1))
         assert 0.08 < puppet.area < 1.2, kind
         areas[kind] = puppet.area
     assert len(set(areas.values())) == len(KINDS)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from previts.demo.cast.puppets import Part, affine, build, draw, joints
+from previts.demo.cast.puppets import Part, affine, build_puppet, draw, joints
 
 
 def test_a_joint_moves_with_its_rotated_parent():
@@ -37,14 +37,14 @@ def test_swing_spin_and_flap_follow_the_gait_phase():
 def test_area_and_box_of_a_puppet_are_those_of_its_parts():
     square = np.array([(0, 0), (1, 0), (1, 1), (0, 1)], float)
     parts = [Part("body", square, ((9, 9, 9),)), Part("head", square, ((9, 9, 9),), parent="body", joint=(0.5, -1.0))]
-    puppet = build(parts, 40, np.random.default_rng(0))
+    puppet = build_puppet(parts, 40, np.random.default_rng(0))
     assert puppet.box == (0, -1, 1.5, 1)
     assert puppet.area == pytest.approx(2, rel=0.05)
 
 
 def test_a_drawn_puppet_covers_its_area_in_pixels_also_outside_the_layer():
     square = np.array([(-0.5, -0.5), (0.5, -0.5), (0.5, 0.5), (-0.5, 0.5)])
-    puppet = build([Part("body", square, ((9, 9, 9),))], 60, np.random.default_rng(0))
+    puppet = build_puppet([Part("body", square, ((9, 9, 9),))], 60, np.random.default_rng(0))
     for x, expected in ((50, 900), (100, 450), (200, 0)):  # inside, half outside, outside
         layer = np.zeros((80, 100, 4), np.float32)
         draw(layer, puppet, affine(x, 40, 0.3, 30, 30), 0.0)

@@ -126,7 +126,7 @@ def test_errors_of_the_layout_name_the_missing_file(root: Path, tmp_path: Path):
     reads("jhmdb/Rename_Images is missing; expected JHMDB as published")
     shutil.copytree(root, copied)
     (copied / "Rename_Images").rename(copied / "Frames")
-    reads(r"Rename_Images is missing.*the folder has: Frames, puppet_mask, splits")
+    reads(r"Rename_Images is missing.*this folder has: Frames, puppet_mask, splits")
     (copied / "Frames").rename(copied / "Rename_Images")
     clip = copied / "Rename_Images" / "jump" / "clip_jump_f_nm_2"
     (clip / "00003.png").rename(clip / "00030.png")
@@ -149,7 +149,7 @@ def test_errors_of_the_layout_name_the_missing_file(root: Path, tmp_path: Path):
     for name in puppet_clips.COLOURS:
         lines = copied / "splits" / f"{name}_test_split1.txt"
         lines.write_text(lines.read_text().replace(" 2", " 1").replace(" 3", " 1"))
-    reads("have no clip to test on")
+    reads("have no test clips")
 
 
 def test_errors_of_masks_and_frames_name_the_file(root: Path, tmp_path: Path):
@@ -158,7 +158,7 @@ def test_errors_of_masks_and_frames_name_the_file(root: Path, tmp_path: Path):
     clip = test.clips[0]
     masks_HWT = jhmdb.read_masks(clip).transpose(1, 2, 0).astype(np.uint8)
     cases = {
-        "has 9|9\\), and .* 10 frames": {"part_mask": masks_HWT[..., :9]},
+        "is 64 x 72 x 9, and .* has 10 frames; expected height x width x frames": {"part_mask": masks_HWT[..., :9]},
         "has no field part_mask": {"mask": masks_HWT},
     }
     for match, document in cases.items():
@@ -173,7 +173,7 @@ def test_errors_of_masks_and_frames_name_the_file(root: Path, tmp_path: Path):
         with pytest.raises(InputError, match=r"cannot be read as a MATLAB file|has no field"):
             jhmdb.read_masks(clip)
     Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(clip.frames[4])
-    with pytest.raises(InputError, match="all frames of a clip need one size"):
+    with pytest.raises(InputError, match="all frames of a clip must have one size"):
         jhmdb.read_frames(clip, [3, 4])
     Path(clip.frames[4]).write_bytes(b"no image")
     with pytest.raises(InputError, match=r"00005\.png cannot be read as an image"):

@@ -134,7 +134,7 @@ def test_an_interrupted_call_resumes_and_a_complete_folder_is_unchanged(tmp_path
 def test_a_folder_of_another_seed_or_of_other_images_is_refused(tmp_path: Path):
     write_images(tmp_path)
     write(tmp_path)
-    with pytest.raises(InputError, match=r"out/manifest.csv was written for other images, masks or another seed"):
+    with pytest.raises(InputError, match=r"out/manifest.csv was written for other images, other masks or another seed"):
         write(tmp_path, seed=1)
     shutil.copy(tmp_path / "images/ant/0.png", tmp_path / "images/ant/1.png")
     with pytest.raises(InputError, match=r"out/manifest.csv was written for other"):

@@ -106,7 +106,7 @@ COCO_FAULTS: dict[str, tuple[Callable[[Path], None], str]] = {
         lambda root: change(root, "annotations", 0, "bbox", [1, 2]),
         r"must be x, y, width, height, got \[1, 2\]",
     ),
-    "no field": (lambda root: change(root, "images", 1, "width", None), r"images\[1\] must have the fields .*'width'"),
+    "no field": (lambda root: change(root, "images", 1, "width", None), r"images\[1\] must have the fields .*width"),
 }
 
 
