@@ -17,7 +17,7 @@ from previts.errors import InputError
 from previts.stages import flow
 
 TYPES = {"LIST": list, "STRUCT": dict, "NUMBER_INTEGER": int}
-KINDS = {list: "a JSON list", dict: "a JSON object", int: "a whole number"}
+KINDS = {list: "a JSON list of texts", dict: "a JSON object of texts", int: "a whole number"}
 KUBEFLOW = "kubeflow"  # the namespace of the API
 
 
@@ -161,7 +161,8 @@ def _parsed(name: str, text: str, kind: type) -> Any:
         value = json.loads(text)
     except json.JSONDecodeError:
         value = None
-    if type(value) is not kind:
+    items = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    if type(value) is not kind or not all(isinstance(item, str) for item in items):
         raise InputError(f"{name} must be {KINDS[kind]}, got {text!r}")
     return value
 

@@ -90,6 +90,9 @@ class JobOptions:
         _require("processes_per_node", self.processes_per_node, "1 or more", self.processes_per_node >= 1)
         allowed = "0, or 60 or more: the launcher renews the lease four times in this period"
         _require("lease_seconds", self.lease_seconds, allowed, not self.lease_seconds or self.lease_seconds >= 60)
+        for name in ("requests", "limits"):
+            amounts = self.resources.get(name, {})
+            _require(f"resources {name}", amounts, "a JSON object", isinstance(amounts, dict))
         quantities = [*self.resources.get("requests", {}).items(), *self.resources.get("limits", {}).items()]
         for name, quantity in quantities:
             _require(f"resources {name}", quantity, "a quantity", bool(QUANTITY.fullmatch(str(quantity))))

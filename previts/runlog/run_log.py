@@ -149,7 +149,7 @@ def log_result(root: str, fingerprint: str, metrics: Mapping[str, float]) -> Non
 def log_report(root: str, *, group: str, report: str) -> None:
     """Store the report about the arms of a group as an artifact of the group's run, and its folder as a tag."""
     log = _start(root, Identity("group", EXPERIMENT, group=group))
-    log.tag("previts.reporting.page", report)
+    log.tag("previts.report", report)
     with tempfile.TemporaryDirectory() as folder:
         page = os.path.join(folder, "report.html")
         with open(page, "wb") as file:

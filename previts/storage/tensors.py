@@ -113,14 +113,14 @@ def read_checked(
         data = files.read_bytes(uri)
     except FileNotFoundError:
         return None
+    expected: str | None = None
     try:
         expected = files.read_bytes(uri + CHECKSUM).decode(errors="replace").strip()
     except FileNotFoundError:
         if not unchecked:
             print(f"{uri}{CHECKSUM} is missing, so {uri} is incomplete and is ignored", file=sys.stderr)
             return None
-        expected = ""
-    if expected and hashlib.sha256(data).hexdigest() != expected:
+    if expected is not None and hashlib.sha256(data).hexdigest() != expected:
         print(f"{uri} is damaged (its checksum differs) and is ignored", file=sys.stderr)
         return None
     try:
@@ -129,7 +129,7 @@ def read_checked(
                 return {name: file[name] for name in names or file.files}
         state: dict[str, Any] = torch.load(io.BytesIO(data), map_location=device, weights_only=True)
     except DAMAGED as error:
-        if expected:
+        if expected is not None:
             raise
         print(f"{uri} is damaged ({reason(error)}) and is ignored", file=sys.stderr)
         return None

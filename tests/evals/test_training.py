@@ -2,8 +2,9 @@
 
 import os
 import signal
-from itertools import islice, repeat
+from itertools import count, islice, repeat
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -76,6 +77,31 @@ def test_a_stopped_training_resumes_with_the_next_step_and_a_finished_one_is_not
     for _ in range(2):
         torch.testing.assert_close(small_training(str(tmp_path)).state_dict(), straight, rtol=0, atol=0)
         assert training.states_of(str(tmp_path)).numbers() == [6]
+
+
+def test_the_environment_sets_the_time_between_two_states(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("PREVITS_CHECKPOINT_SECONDS", "1")
+    clock = count(0.0, 0.4)  # each look at the clock is 0.4 s after the last one
+    monkeypatch.setattr(training, "time", SimpleNamespace(monotonic=lambda: next(clock)))
+    steps: list[list[int]] = []
+
+    def batches(first: int):
+        for step in range(first, 6):
+            steps.append(training.states_of(str(tmp_path)).numbers())
+            yield INPUTS[step], TARGETS[step]
+
+    layer = nn.Linear(3, 1)
+    training.run_steps(
+        layer,
+        torch.optim.SGD(layer.parameters(), lr=0.01),
+        steps=6,
+        batches=batches,
+        loss_of=lambda learner, batch: F.mse_loss(learner(batch[0]), batch[1]),
+        rate_at=lambda step: 0.01,
+        folder=str(tmp_path),
+        what="test",
+    )
+    assert steps == [[], [], [], [3], [3], [3]]
 
 
 def test_a_loss_that_is_not_finite_stops_the_training():

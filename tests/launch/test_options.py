@@ -30,6 +30,7 @@ def test_options_are_parsed_and_the_last_value_of_a_key_counts():
         ("tolerations=[1]", "tolerations must be a JSON list in which each item is a JSON object"),
         ("secrets=[{}]", "secrets must be a JSON list in which each item is text"),
         ('resources={"limits": {"memory": "much"}}', "resources memory must be a quantity"),
+        ('resources={"requests": 1}', "resources requests must be a JSON object, got 1"),
         ("processes_per_node=0", "processes_per_node must be 1 or more"),
         ("lease_seconds=5", "lease_seconds must be 0, or 60 or more"),
     ],

@@ -37,7 +37,7 @@ def test_a_resumed_run_continues_with_its_first_parameters_and_all_metrics(tmp_p
     assert [run.info.status for run in found["groups"]] == ["RUNNING"]
     with run_log.reporting(second):
         second.metrics({"loss": 1.0}, step=2)
-        second.tag("previts.pretraining.checkpoint", "somewhere")
+        second.tag("previts.checkpoint", "somewhere")
         second.artifact(str(tmp_path / "note.txt"), "notes")
     run_log.log_result(str(root), "f1", {"voc07/map": 50.0})
     (tmp_path / "there" / "report").mkdir(parents=True)
@@ -48,14 +48,14 @@ def test_a_resumed_run_continues_with_its_first_parameters_and_all_metrics(tmp_p
     (arm,), (group,) = found["arms"], found["groups"]
     assert arm.info.status == group.info.status == "FINISHED"
     assert arm.data.tags["mlflow.parentRunId"] == group.info.run_id
-    assert arm.data.tags["previts.pretraining.checkpoint"] == "somewhere"
+    assert arm.data.tags["previts.checkpoint"] == "somewhere"
     assert arm.info.run_name == "arm f1"
     # The parameters of the first start are kept.
     assert arm.data.params == {"lr": "0.03", "seed": "0", "added": "True"}
     history = client.get_metric_history(arm.info.run_id, "loss")
     assert [(point.step, point.value) for point in history] == [(1, 2.0), (2, 1.0)]
     assert arm.data.metrics["voc07/map"] == 50
-    assert group.data.tags["previts.reporting.page"] == "there/report"
+    assert group.data.tags["previts.report"] == "there/report"
     assert (root / "mlartifacts").is_dir()
     assert client.list_artifacts(arm.info.run_id, "notes")[0].path == "notes/note.txt"
     assert not (root / "runlog").exists()
@@ -147,7 +147,7 @@ def test_outages_never_stop_the_run_and_lose_no_entry(
     run = open_arm(root, "down", lr=1)
     for step in range(50):
         run.metrics({"loss": float(step)}, step)
-    run.tag("previts.pretraining.checkpoint", "somewhere")
+    run.tag("previts.checkpoint", "somewhere")
     run.artifact(str(tmp_path / "note.txt"))
     run.finish("FAILED")
     assert time.monotonic() - started < 10
@@ -165,7 +165,7 @@ def test_outages_never_stop_the_run_and_lose_no_entry(
     assert arm.info.run_name == "arm down"
     assert arm.info.status == "FAILED"
     assert arm.data.params == {"lr": "1"}
-    assert arm.data.tags["previts.pretraining.checkpoint"] == "somewhere"
+    assert arm.data.tags["previts.checkpoint"] == "somewhere"
     history = client.get_metric_history(arm.info.run_id, "loss")
     assert [(point.step, point.value) for point in history] == [(step, float(step)) for step in range(50)]
     assert [file.path for file in client.list_artifacts(arm.info.run_id)] == ["note.txt"]

@@ -18,6 +18,7 @@ from previts.errors import InputError
 from previts.ingest import shards
 from previts.ingest.crawls import CrawlItem
 from previts.media import normalisation
+from previts.processes import workers
 from previts.saliency import fit, usps
 from previts.saliency.network import SaliencyNetwork
 from previts.saliency.priors import prior_maps
@@ -122,6 +123,30 @@ def test_a_resumed_call_yields_the_same_network(videos, model, tmp_path, kept):
     fit.fit(videos, CONFIG, None, uri)
     for name, value in weights_of(model).items():
         assert torch.equal(weights_of(uri)[name], value), name
+
+
+def test_a_round_of_an_earlier_call_is_not_repeated(videos, model, tmp_path):
+    config = replace(CONFIG, rounds=2, round_epochs=4, fusion_epochs=1)  # the first epoch does not depend on the maps
+    shutil.copy(Path(model) / fit.FRAMES, tmp_path / fit.FRAMES)
+    frames = np.load(tmp_path / fit.FRAMES)
+    for prior in PRIORS:  # maps that no training made; states of earlier versions have no checksum
+        np.savez_compressed(tmp_path / f"round-{prior}-0.npz", maps=255 - frames[prior])
+    fit.fit(videos, config, None, str(tmp_path))
+    training = usps.round_training(1, "rbd", usps.build_network(config, None), config, torch.device("cpu"))
+    expected = usps.refine_round(training, frames["images"], 255 - frames["rbd"], "", workers.in_order)
+    np.testing.assert_array_equal(np.load(tmp_path / "round-rbd-1.npz")["maps"], expected)
+
+
+def test_epochs_of_an_earlier_call_are_not_repeated(videos, model, tmp_path):
+    half = tmp_path / "half"
+    shutil.copytree(model, half, ignore=shutil.ignore_patterns("network.*", "fusion.pt*"))
+    images, first = fit._frames(videos, CONFIG, str(half), map)
+    training = usps.fusion_training(usps.build_network(CONFIG, None), CONFIG, torch.device("cpu"))
+    losses = [training.run_epoch(images, [first[prior] for prior in PRIORS]) for _ in range(CONFIG.fusion_epochs)]
+    torch.save({"training": training.state(), "losses": losses}, half / fit.FUSION)  # without a checksum
+    fit.fit(videos, CONFIG, None, str(half))
+    for name, value in training.network.state_dict().items():
+        assert torch.equal(weights_of(half)[name], value), name
 
 
 def test_truncated_files_are_made_again(videos, model, tmp_path):

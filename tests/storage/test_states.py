@@ -75,26 +75,35 @@ def test_a_damaged_state_does_not_count_as_kept(tmp_path):
     assert newest(tmp_path)[0] == 4
 
 
-def test_an_interrupted_write_is_ignored_and_deleted_later(tmp_path, monkeypatch):
-    class Killed(BaseException):
-        pass
+class Killed(BaseException):
+    pass
 
-    saved(tmp_path, [1], keep=2)
-    half = tmp_path / "state-00000002.pt.0123abcd.tmp"
-    half.write_bytes(b"half a state")
-    assert newest(tmp_path)[0] == 1
 
+@pytest.fixture
+def killed_before_the_checksum(monkeypatch):
+    """Let a process be killed after it wrote a state and before it writes the checksum."""
     written = files.write_bytes
 
-    def killed_before_the_checksum(uri, data):
+    def write(uri, data):
         if uri.endswith(".sha256"):
             raise Killed
         written(uri, data)
 
-    monkeypatch.setattr(files, "write_bytes", killed_before_the_checksum)
-    with pytest.raises(Killed):
-        saved(tmp_path, [3], keep=2)
-    monkeypatch.undo()
+    def run(save):
+        with monkeypatch.context() as patch:
+            patch.setattr(files, "write_bytes", write)
+            with pytest.raises(Killed):
+                save()
+
+    return run
+
+
+def test_an_interrupted_write_is_ignored_and_deleted_later(tmp_path, killed_before_the_checksum):
+    saved(tmp_path, [1], keep=2)
+    half = tmp_path / "state-00000002.pt.0123abcd.tmp"
+    half.write_bytes(b"half a state")
+    assert newest(tmp_path)[0] == 1
+    killed_before_the_checksum(lambda: saved(tmp_path, [3], keep=2))
     assert not half.exists()
     assert (tmp_path / "state-00000003.pt").exists()
     assert newest(tmp_path)[0] == 1
@@ -139,3 +148,11 @@ def test_unchecked_states_without_a_checksum_are_read_unless_damaged(tmp_path):
     assert torch.equal(newest(tmp_path, "fusion.pt", unchecked=True)[1]["weights"], torch.ones(2))
     path.write_bytes(buffer.getvalue()[:-100])
     assert newest(tmp_path, "fusion.pt", unchecked=True) is None
+
+
+def test_a_replaced_state_without_a_checksum_is_not_compared_with_the_old_checksum(
+    tmp_path, killed_before_the_checksum
+):
+    states = saved(tmp_path, [0], "fusion.pt", unchecked=True)
+    killed_before_the_checksum(lambda: states.save(0, {"weights": torch.ones(2)}))
+    assert torch.equal(newest(tmp_path, "fusion.pt", unchecked=True)[1]["weights"], torch.ones(2))

@@ -86,3 +86,12 @@ def test_one_changed_byte_is_damage(tmp_path: Path, capsys, position: int):
     Path(uri).write_bytes(data)
     assert tensors.read_checked(uri) is None
     assert f"{uri} is damaged" in capsys.readouterr().err
+
+
+def test_an_empty_checksum_is_damage(tmp_path: Path, capsys):
+    uri = str(tmp_path / "state.pt")
+    tensors.write_checked(uri, STATE)
+    Path(f"{uri}.sha256").write_bytes(b"")
+    assert tensors.read_checked(uri) is None
+    assert tensors.read_checked(uri, unchecked=True) is None
+    assert f"{uri} is damaged" in capsys.readouterr().err

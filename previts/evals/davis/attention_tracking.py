@@ -269,7 +269,7 @@ class _Figure:
             height, width = followed.truth.shape[1:]
             self.size = (THUMBNAIL_WIDTH, max(1, round(THUMBNAIL_WIDTH * height / width)))
         chosen = labelled_images.evenly(len(followed.cam), self.num_frames)
-        key_mask = np.asarray(labelled_images.open_image(sequence.masks[0]).convert("L")) > 0
+        key_mask = object_pixels(labelled_images.open_image(sequence.masks[0]))
         row: dict[str, NDArray[Any]] = {
             "frames": np.stack([self._frame(sequence.frames[1 + i]) for i in chosen]),
             "cams": followed.cam[chosen].astype(np.float16),

@@ -157,6 +157,16 @@ def test_figure_shows_the_same_frames_for_every_model(model: MoCo, tmp_path: Pat
     assert not first["key_masks"][0, :, 40:].any()
 
 
+def test_the_figure_shows_a_first_mask_of_any_colour(model: MoCo, tmp_path: Path):
+    write_davis(tmp_path, {"alpha": 4})
+    path = tmp_path / "davis" / "Annotations" / "480p" / "alpha" / "00000.png"
+    mask = np.asarray(Image.open(path)) // 255
+    Image.fromarray(np.stack([0 * mask, 0 * mask, mask], axis=2)).save(path)  # (0, 0, 1) is 0 as a shade of grey
+    data = evaluate("davis", model, str(tmp_path), SMALL).figures["attention.npz"]
+    key_mask = np.load(io.BytesIO(data), allow_pickle=False)["key_masks"][0]
+    assert key_mask[:, : 128 * SIDE // WIDTH].any()
+
+
 def test_limit_keeps_first_and_last_frame(model: MoCo, tmp_path: Path):
     write_davis(tmp_path, {"alpha": 9})
     outcome = evaluate("davis", model, str(tmp_path), replace(SMALL, limit=1))
