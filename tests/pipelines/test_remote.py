@@ -181,7 +181,7 @@ def test_with_the_pytorchjob_launcher_the_pretraining_step_only_waits(tmp_path: 
 def test_the_kfp_commands_of_the_documentation_work(tmp_path: Path, api: tuple[Api, str]):
     served, host = api
     text = (ROOT / "docs" / "cluster.md").read_text().replace("\\\n", " ")
-    lines = [shlex.split(line) for line in re.findall(r"^kfp (.*create .*)$", text, re.MULTILINE)]
+    lines = [shlex.split(line) for line in re.findall(r"^\.venv/bin/kfp (.*create .*)$", text, re.MULTILINE)]
     assert [line[:2] for line in lines] == [["run", "create"], ["recurring-run", "create"]]
     for line in lines:
         command = [

@@ -196,7 +196,7 @@ def test_jhmdb_of_the_demo_world_has_exact_masks(tmp_path: Path):
 
 
 def test_a_dataset_without_puppet_masks_is_refused(real_data: Path):
-    with pytest.raises(InputError, match=r"jhmdb/Rename_Images is missing.*the folder has: .*Frames"):
+    with pytest.raises(InputError, match=r"jhmdb/Rename_Images is missing.*this folder has: .*Frames"):
         jhmdb.read_jhmdb(str(real_data / "jhmdb"), "1")
 
 
