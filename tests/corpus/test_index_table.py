@@ -82,7 +82,7 @@ def test_a_filter_that_keeps_no_video_is_refused_with_what_each_threshold_remove
 
 
 def test_a_filter_by_an_unknown_agreement_is_refused(rows, tmp_path):
-    with pytest.raises(InputError, match=r"not known of 8 of 8 videos; .*saliency\.agreement=true"):
+    with pytest.raises(InputError, match=r"unknown for 8 of 8 videos; .*saliency\.agreement=true"):
         index_table.write_index(str(tmp_path), rows, FilterConfig(min_agreement=0.1))
 
 
