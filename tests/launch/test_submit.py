@@ -108,7 +108,7 @@ def test_a_different_job_with_the_same_name_is_neither_adopted_nor_deleted(place
     with pytest.raises(InputError, match=r"already exists in namespace .* with other settings"):
         place.run()
     place.plane.request("PATCH", f"{place.path()}/{place.name()}", {"metadata": {"annotations": {SPEC_HASH: None}}})
-    with pytest.raises(InputError, match="is not the same: another program created it"):
+    with pytest.raises(InputError, match="with other settings: another program created it"):
         place.run()
     assert place.plane.request("GET", f"{place.path()}/{place.name()}")["metadata"]["uid"] == made["metadata"]["uid"]
 
