@@ -207,7 +207,9 @@ def test_variants_are_close_to_those_of_another_program(real_data: Path, tmp_pat
     """Real images whose variants another program wrote. Its tiles cover the whole frame, so they are not compared."""
     published = real_data / "in9"
     variant_folders.write(str(published / "original" / "val"), str(published / "fg_mask" / "val"), str(tmp_path), 0)
-    for mask_path in sorted((published / "fg_mask" / "val").rglob("*.png")):
+    masks = sorted((published / "fg_mask" / "val").rglob("*.png"))
+    assert masks
+    for mask_path in masks:
         name = mask_path.relative_to(published / "fg_mask" / "val").with_suffix(".jpg")
         for variant in ("original", "only_fg", "no_fg", "only_bg_b"):
             one, other = (pixels(root / variant / "val" / name).astype(float) for root in (published, tmp_path))
