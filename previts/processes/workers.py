@@ -11,6 +11,7 @@ from concurrent.futures.process import BrokenProcessPool
 from typing import Protocol, TypeVar
 
 from previts.errors import InputError
+from previts.processes import machine
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -53,26 +54,13 @@ def available() -> int:
             raise InputError(f"{COUNT} must be a whole number above 0, got {text!r}")
     # Not every system (macOS) has sched_getaffinity.
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(cores, _quota())
+    return min(cores, machine.cpu_limit())
 
 
 def alone() -> int:
     """Return how many processes or threads may work at once, for a step that has the machine to itself."""
     text = os.environ.get(WHOLE, "")
     return int(text) if text.isdigit() and int(text) and COUNT not in os.environ else available()
-
-
-def _quota() -> int:
-    """Return the CPU limit of the container, rounded up; without a limit, a number above any core count.
-
-    A pod on a large node may use only a few of its cores.
-    """
-    try:
-        with open("/sys/fs/cgroup/cpu.max") as file:
-            quota, period = file.read().split()
-    except (OSError, ValueError):
-        return 1 << 16
-    return 1 << 16 if quota == "max" else max(1, -(-int(quota) // int(period)))
 
 
 @contextlib.contextmanager
