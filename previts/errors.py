@@ -14,7 +14,7 @@ class VideoError(Exception):
 
 
 class FetchError(VideoError):
-    """A video that could not be fetched; `retryable` is true if the cause may be temporary."""
+    """A video that this machine could not fetch or decode now; `retryable` is true if the cause may be temporary."""
 
     def __init__(self, reason: str, *, retryable: bool) -> None:
         super().__init__(reason)

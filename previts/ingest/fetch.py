@@ -10,16 +10,19 @@ import http.client
 import importlib.util
 import os
 import random
+import shutil
 import socket
 import ssl
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from dataclasses import dataclass
 from urllib.parse import quote, urljoin, urlsplit
 
 from previts.errors import FetchError, InputError, VideoError
+from previts.ingest import confinement
 from previts.ingest.url_guard import checked_addresses
 from previts.storage import files
 
@@ -28,6 +31,11 @@ YOUTUBE_HOSTS = ("youtube.com", "www.youtube.com", "m.youtube.com", "youtu.be")
 BLOCK_BYTES = 1 << 18
 USER_AGENT = "previts (research crawler)"
 RETRIED_STATUS = (408, 425, 429, 500, 502, 503, 504)
+# Variables that yt-dlp gets: proxies, and the certificates that it trusts.
+_NETWORK_VARIABLES = (
+    "http_proxy", "https_proxy", "all_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY",
+    "SSL_CERT_FILE", "SSL_CERT_DIR",
+)  # fmt: skip
 # Starts of files that are not videos: playlists, which make FFmpeg open other files, and web pages.
 REFUSED_STARTS = {
     b"#EXTM3U": "an HLS playlist",
@@ -283,21 +291,39 @@ def _dial(addresses: list[str], port: int, timeout: float) -> socket.socket:
 
 
 def _fetch_youtube(url: str, target_path: str, limits: Limits) -> None:
-    """Fetch the video of a YouTube page with yt-dlp, in a small format that still has 256 px a side."""
+    """Fetch the video of a YouTube page with yt-dlp, in a small format that still has 256 px a side.
+
+    yt-dlp reads pages of strangers, so it runs in a child without secrets, with files of its own (`youtube_child.py`).
+    """
     if importlib.util.find_spec("yt_dlp") is None:
         raise FetchError(
             "videos on YouTube need yt-dlp; pip install 'previts[youtube]', or put the files next to the CSV",
             retryable=True,
         )
+    folder = tempfile.mkdtemp(prefix="youtube-", dir=os.path.dirname(target_path))
+    fetched = os.path.join(folder, "source")
     command = [
-        sys.executable, "-P", "-m", "yt_dlp", "--ignore-config", "--no-playlist", "--no-progress", "--no-cache-dir",
+        sys.executable, "-P", "-m", "previts.ingest.youtube_child", folder,
+        "--ignore-config", "--no-playlist", "--no-progress", "--no-cache-dir",
         "--retries", str(limits.attempts), "--socket-timeout", "30", "--max-filesize", str(limits.max_bytes),
-        "--format", "bestvideo[height<=360]/best[height<=480]/worst", "--output", target_path, "--no-part", "--", url,
+        "--format", "bestvideo[height<=360]/best[height<=480]/worst", "--output", fetched, "--no-part", "--", url,
     ]  # fmt: skip
+    environment = {
+        **confinement.environment(confinement.SETTING, *_NETWORK_VARIABLES),
+        "HOME": folder,
+        "TMPDIR": folder,
+    }
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=limits.max_seconds, check=False)
+        with confinement.hidden():
+            done = subprocess.run(
+                command, capture_output=True, text=True, timeout=limits.max_seconds, check=False, env=environment
+            )
+        if done.returncode == 0 and os.path.exists(fetched):
+            confinement.take(fetched, target_path)
     except subprocess.TimeoutExpired:
         raise FetchError(f"the download was not complete after {limits.max_seconds:g} s", retryable=True) from None
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
     if done.returncode or not os.path.exists(target_path):
         output = [line for line in (done.stderr + done.stdout).splitlines() if line.strip()] or ["no reason given"]
         errors = [line for line in output if line.startswith("ERROR")]

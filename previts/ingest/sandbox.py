@@ -1,58 +1,90 @@
 """The sandbox: a child process normalises untrusted videos, so that a decoder bug cannot harm this machine.
 
 It prepares the corpora of PreViTS section 4.1. The child has limits for memory, time and file size, and no secrets in
-its environment. It is replaced when it dies. This module fetches nothing and writes no shards.
+its environment. It gets the source as an open file, and Linux confines it to a folder of its own (`confinement.py`). It
+is replaced when it dies. This module fetches nothing and writes no shards.
 """
 
+import contextlib
 import errno
 import json
+import math
 import os
 import resource
 import select
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any, Self
 
 from previts.config.experiment import VideoConfig
-from previts.errors import InputError, VideoError
+from previts.errors import FetchError, InputError, VideoError
+from previts.ingest import confinement
 from previts.ingest.fetch import DEFAULT_LIMITS, Limits
 from previts.media import normalisation
 from previts.media.gop_layout import VideoInfo
+
+MAX_REPLY_BYTES = 64 << 20
+START_SECONDS = 120.0  # for the start of the child, which is no fault of a video
+STORED = "video.mp4"  # in the folder of the child
 
 
 class Normaliser:
     """A child process that normalises videos one after another and is replaced when it dies.
 
-    It is a context manager, for one thread. The child gets only the environment variables that Python needs.
+    It is a context manager, for one thread. The child gets only the environment variables that Python needs. While it
+    may run, no other process can read the environment of this one.
+
+    Attributes:
+        layers: How the last child was confined: for each layer, `confinement.HELD` or why it is missing.
     """
 
-    def __init__(self, config: VideoConfig, limits: Limits = DEFAULT_LIMITS) -> None:
-        self._config, self._limits = config, limits
+    def __init__(
+        self,
+        config: VideoConfig,
+        limits: Limits = DEFAULT_LIMITS,
+        program: Sequence[str] = ("-m", "previts.ingest.sandbox"),
+    ) -> None:
+        """Make a normaliser.
+
+        Args:
+            config: How videos are stored.
+            limits: Limits for each video.
+            program: Arguments of Python that start the child. It must call `serve`.
+        """
+        self._config, self._limits, self._program = config, limits, program
+        self.layers: dict[str, str] = {}
         self._child: subprocess.Popen[bytes] | None = None
-        self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 (closed by __exit__)
+        self._requests: socket.socket | None = None
+        self._open = contextlib.ExitStack()
 
     def __enter__(self) -> Self:
+        self._hidden = self._open.enter_context(confinement.hidden())
+        self._folder = self._open.enter_context(tempfile.TemporaryDirectory(prefix="previts-decoder-"))
+        self._stderr = self._open.enter_context(tempfile.TemporaryFile())
         return self
 
     def __exit__(self, *error: object) -> None:
         self._stop()
-        self._stderr.close()
+        self._open.close()
 
     def normalise(self, source: str, target: str, start_seconds: float | None, end_seconds: float | None) -> VideoInfo:
         """Run `normalisation.normalise` in the child.
 
         Raises:
-            VideoError: As of `normalisation.normalise`; also if the child exceeds a limit or dies twice.
-            InputError: If the disk is full. The cause is not the video, so this error ends the shard.
+            VideoError: As of `normalisation.normalise`; also if the child exceeds a limit or dies twice. It is a
+                `FetchError` that may be tried again if the child had only a share of 4 GiB of memory.
+            InputError: If the disk is full, or the child is confined less than `PREVITS_SANDBOX` asks for. The cause is
+                not the video, so this error ends the shard.
         """
-        request = {"source": source, "target": target, "start_seconds": start_seconds, "end_seconds": end_seconds}
+        request = {"start_seconds": start_seconds, "end_seconds": end_seconds}
         for attempt in (1, 2):
-            reply = self._ask(request)
+            reply = self._ask(request, source)
             if reply is not None:
                 break
             reason, final = self._cause_of_death()
@@ -61,54 +93,92 @@ class Normaliser:
         assert reply is not None
         if reply.get("full"):
             raise InputError(f"no space left for {target}; free some, or set TMPDIR to a larger disk")
+        if reply.get("memory"):
+            share = self._limits.memory_bytes < DEFAULT_LIMITS.memory_bytes
+            advice = "; that is the share of one worker, so use fewer (PREVITS_WORKERS) or more memory" if share else ""
+            raise FetchError(
+                f"decoding needs more than {self._limits.memory_bytes >> 20} MiB of memory{advice}", retryable=share
+            )
         if "error" in reply:
-            raise VideoError(reply["error"])
-        return VideoInfo(**{**reply["video"], "header": bytes.fromhex(reply["video"]["header"])})
-
-    def _ask(self, request: dict[str, Any]) -> dict[str, Any] | None:
-        """Return the child's reply, or None if it died."""
-        child = self._child or self._start()
-        assert child.stdin is not None
-        assert child.stdout is not None
-        deadline = time.monotonic() + self._limits.decode_seconds
-        answer = b""
+            raise VideoError(str(reply["error"])[:4000])
+        confinement.take(os.path.join(self._folder, STORED), target)
         try:
-            child.stdin.write(json.dumps(request).encode() + b"\n")
-            while not answer.endswith(b"\n"):
-                if not select.select([child.stdout], [], [], max(0.0, deadline - time.monotonic()))[0]:
-                    self._stop()
-                    raise VideoError(f"decoding took more than {self._limits.decode_seconds:g} s")
-                block = os.read(child.stdout.fileno(), 1 << 16)
-                if not block:
-                    return None
-                answer += block
-        except BrokenPipeError:
+            return _checked(reply.get("video"), os.path.getsize(target))
+        except VideoError:
+            os.remove(target)
+            raise
+
+    def _ask(self, request: dict[str, Any], source: str) -> dict[str, Any] | None:
+        """Return the child's reply, or None if it died."""
+        if not os.path.isfile(source):
+            raise VideoError("there is no such file")
+        if self._child is None and not self._start():
             return None
-        reply: dict[str, Any] = json.loads(answer)
+        assert self._requests is not None
+        with open(source, "rb") as file:
+            try:
+                socket.send_fds(self._requests, [json.dumps(request).encode() + b"\n"], [file.fileno()])
+            except (BrokenPipeError, ConnectionResetError):
+                return None
+        return self._reply("decoding", self._limits.decode_seconds)
+
+    def _reply(self, what: str, seconds: float) -> dict[str, Any] | None:
+        """Return the next reply of the child, which is not trusted, or None if it died."""
+        assert self._child is not None
+        assert self._child.stdout is not None
+        deadline = time.monotonic() + seconds
+        answer = b""
+        while not answer.endswith(b"\n"):
+            if not select.select([self._child.stdout], [], [], max(0.0, deadline - time.monotonic()))[0]:
+                self._stop()
+                raise VideoError(f"{what} took more than {seconds:g} s")
+            block = os.read(self._child.stdout.fileno(), 1 << 16)
+            if not block:
+                return None
+            answer += block
+            if len(answer) > MAX_REPLY_BYTES:
+                break
+        try:
+            reply = json.loads(answer)
+            if not isinstance(reply, dict):
+                raise ValueError("not an object")
+        except (ValueError, RecursionError):
+            self._stop()
+            raise VideoError("the decoder gave an invalid reply") from None
         return reply
 
-    def _start(self) -> "subprocess.Popen[bytes]":
+    def _start(self) -> bool:
+        """Start the child and let it confine itself; return whether it did not die."""
         self._stderr.seek(0)
         self._stderr.truncate()
-        kept = {name: os.environ[name] for name in ("PATH", "LD_LIBRARY_PATH", "LANG", "TMPDIR") if name in os.environ}
-        packages = [str(Path(__file__).resolve().parents[2]), *(entry for entry in sys.path if entry)]
-        settings = json.dumps({"config": asdict(self._config), "limits": asdict(self._limits)})
-        self._child = subprocess.Popen(
-            [sys.executable, "-P", "-m", "previts.ingest.sandbox", settings],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._stderr,
-            bufsize=0,
-            env={**kept, "PYTHONPATH": os.pathsep.join(packages), "OPENBLAS_NUM_THREADS": "1"},
-        )
-        return self._child
+        settings = json.dumps({"config": asdict(self._config), "limits": asdict(self._limits), "folder": self._folder})
+        self._requests, requests = socket.socketpair()
+        with requests:
+            self._child = subprocess.Popen(
+                [sys.executable, "-P", *self._program, settings],
+                stdin=requests.fileno(),
+                stdout=subprocess.PIPE,
+                stderr=self._stderr,
+                bufsize=0,
+                env={**confinement.environment(), "OPENBLAS_NUM_THREADS": "1"},
+            )
+        started = self._reply("the start of the decoder", START_SECONDS)
+        if started is None:
+            return False
+        self.layers = {"hidden_parent": self._hidden, **started["layers"]}
+        try:
+            confinement.check(self.layers)
+        except InputError:
+            self._stop()
+            raise
+        return True
 
     def _stop(self) -> None:
         if self._child is None:
             return
         self._child.kill()
         self._child.wait()
-        for pipe in (self._child.stdin, self._child.stdout):
+        for pipe in (self._requests, self._child.stdout):
             if pipe is not None:
                 pipe.close()
         self._child = None
@@ -122,30 +192,68 @@ class Normaliser:
             return f"decoding took more than {self._limits.decode_cpu_seconds} CPU seconds", True
         if code == -signal.SIGKILL:
             return "the decoder was killed twice, maybe because memory ran out", False
+        if code == -signal.SIGSYS:
+            return "the decoder made a system call that the sandbox forbids (SIGSYS)", True
         if code < 0:
             return f"the decoder crashed twice ({signal.Signals(-code).name})", False
-        self._stderr.seek(0)
+        self._stderr.seek(max(0, self._stderr.seek(0, os.SEEK_END) - 4096))
         last = self._stderr.read().decode(errors="replace").strip().rsplit("\n", 1)[-1]
         return f"the decoder failed twice: {last[:300] or f'exit code {code}'}", False
 
 
-def _serve(settings: dict[str, Any]) -> None:
-    """Run the child of a `Normaliser`: each line of standard input is a request, each line of standard output a reply.
+def _checked(video: Any, size: int) -> VideoInfo:
+    """Return the layout of a stored file of `size` bytes, as the child described it.
 
-    Both are JSON objects.
+    Raises:
+        VideoError: If it cannot be the layout of that file.
+    """
+    try:
+        info = VideoInfo(**{**video, "header": bytes.fromhex(video["header"])})
+        frames, offsets = info.gop_frames, info.gop_offsets
+        whole = [info.width, info.height, info.num_frames, *frames, *offsets]
+        right = (
+            all(type(number) is int and number >= 0 for number in whole)
+            and type(info.fps) is float
+            and 0 < info.fps < math.inf
+            and len(offsets) == len(frames) + 1
+            and [*frames, info.num_frames] == sorted({*frames, info.num_frames})
+            and [*offsets, size + 1] == sorted({*offsets, size + 1})
+        )
+    except (TypeError, KeyError, ValueError):
+        right = False
+    if not right:
+        raise VideoError("the decoder gave an invalid reply")
+    return info
+
+
+def serve(
+    settings: dict[str, Any],
+    decode: Callable[..., VideoInfo] = normalisation.normalise,
+    steps: Collection[str] = confinement.STEPS,
+) -> None:
+    """Run the child of a `Normaliser`: confine it, then answer each request with a line of standard output.
+
+    Requests and replies are JSON objects. Each request comes with the open source.
+
+    Args:
+        settings: What `Normaliser` passes to the child.
+        decode: Called for each request, like `normalisation.normalise`.
+        steps: How to confine this process (`confinement.confine`); tests leave some out.
     """
     config, limits = VideoConfig(**settings["config"]), Limits(**settings["limits"])
-    replies = os.fdopen(os.dup(1), "w")
+    requests, replies = socket.socket(fileno=0), os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # output of a library must not be read as a reply
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     resource.setrlimit(resource.RLIMIT_AS, (limits.memory_bytes, limits.memory_bytes))
     resource.setrlimit(resource.RLIMIT_FSIZE, (limits.stored_bytes, limits.stored_bytes))
-    for line in sys.stdin:
+    layers = confinement.confine(settings["folder"], steps)
+    print(json.dumps({"layers": layers}), file=replies, flush=True)
+    for request, source in _received(requests):
         used = resource.getrusage(resource.RUSAGE_SELF)
         seconds = int(used.ru_utime + used.ru_stime) + 1 + limits.decode_cpu_seconds
         resource.setrlimit(resource.RLIMIT_CPU, (seconds, resource.getrlimit(resource.RLIMIT_CPU)[1]))
         try:
-            info = normalisation.normalise(config=config, **json.loads(line))
+            info = decode(source, STORED, config, **request)
             reply: dict[str, Any] = {"video": {**asdict(info), "header": info.header.hex()}}
         except VideoError as error:
             reply = {"error": str(error)}
@@ -154,9 +262,24 @@ def _serve(settings: dict[str, Any]) -> None:
                 raise
             reply = {"full": True}
         except MemoryError:
-            reply = {"error": f"decoding needs more than {limits.memory_bytes >> 20} MiB of memory"}
+            reply = {"memory": True}
         print(json.dumps(reply), file=replies, flush=True)
 
 
+def _received(requests: socket.socket) -> Iterator[tuple[dict[str, Any], int]]:
+    """Yield the requests, each with the descriptor of its source, which is closed afterwards."""
+    text, sources = b"", []
+    while True:
+        block, descriptors, _, _ = socket.recv_fds(requests, 1 << 16, 1)
+        if not block:
+            return
+        text += block
+        sources += descriptors
+        if text.endswith(b"\n"):
+            yield json.loads(text), sources[0]
+            os.close(sources[0])
+            text, sources = b"", []
+
+
 if __name__ == "__main__":
-    _serve(json.loads(sys.argv[1]))
+    serve(json.loads(sys.argv[1]))

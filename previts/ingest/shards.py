@@ -19,12 +19,14 @@ from previts import errors
 from previts.config.experiment import VideoConfig
 from previts.corpus.video_table import VideoRecord, is_done, read_shard, tar_name
 from previts.errors import VideoError
-from previts.ingest import fetch
+from previts.ingest import confinement, fetch
 from previts.ingest.crawls import CrawlItem
 from previts.ingest.fetch import DEFAULT_LIMITS, Limits
 from previts.ingest.sandbox import Normaliser
 from previts.media.gop_layout import VideoInfo
+from previts.processes.machine import memory_share
 from previts.processes.progress import progress
+from previts.processes.workers import available
 from previts.storage import files, tables
 from previts.storage.tables import table_name
 
@@ -48,6 +50,7 @@ def build_shard(
     *,
     limits: Limits = DEFAULT_LIMITS,
     workers: int | None = None,
+    layers: dict[str, str] | None = None,
 ) -> list[VideoRecord]:
     """Fetch and normalise the videos of a shard; write its tar, then its table.
 
@@ -57,13 +60,16 @@ def build_shard(
         videos_uri: The folder of all shards.
         config: How videos are stored.
         limits: Limits for each video.
-        workers: Number of videos at a time; by default one for each CPU. The bytes written do not depend on it.
+        workers: Number of videos at a time; by default `workers.available()`. The bytes written do not depend on it.
+            They share the memory of this machine.
+        layers: Gets how the decoders of this shard were confined (`confinement.combine`).
 
     Returns:
         One row for each item, in the order of `items`. If the shard was built before, its stored videos and its final
         failures are kept, and only its retryable failures are tried again.
     """
-    workers = workers or min(len(items), len(os.sched_getaffinity(0))) or 1
+    workers = workers or min(len(items), available()) or 1
+    limits = replace(limits, memory_bytes=min(limits.memory_bytes, memory_share(workers)))
     with tempfile.TemporaryDirectory(prefix="previts-") as folder, _Normalisers(config, limits) as normalisers:
         with ThreadPoolExecutor(workers) as pool:
             kept = _kept_rows(items, shard, videos_uri, folder)
@@ -72,6 +78,8 @@ def build_shard(
                 range(len(items)),
             )
             rows = list(progress(made, f"download shard {shard}", unit="video", total=len(items)))
+        for normaliser in normalisers.all:
+            confinement.combine({} if layers is None else layers, normaliser.layers)
         tar = os.path.join(folder, tar_name(shard))
         rows = _pack(rows, shard, folder, tar)
         # A table of an earlier tar must not exist next to the new one.
@@ -120,20 +128,22 @@ class _Normalisers:
     def __init__(self, config: VideoConfig, limits: Limits) -> None:
         self._config, self._limits = config, limits
         self._thread = threading.local()
-        self._all = contextlib.ExitStack()
+        self._open = contextlib.ExitStack()
+        self.all: list[Normaliser] = []
         self._lock = threading.Lock()
 
     def __enter__(self) -> "_Normalisers":
         return self
 
     def __exit__(self, *error: object) -> None:
-        self._all.close()
+        self._open.close()
 
     def of_thread(self) -> Normaliser:
         """Return the normaliser of the calling thread, made at the first call."""
         if not hasattr(self._thread, "normaliser"):
             with self._lock:
-                self._thread.normaliser = self._all.enter_context(Normaliser(self._config, self._limits))
+                self._thread.normaliser = self._open.enter_context(Normaliser(self._config, self._limits))
+                self.all.append(self._thread.normaliser)
         normaliser: Normaliser = self._thread.normaliser
         return normaliser
 

@@ -21,6 +21,7 @@ from fractions import Fraction
 from typing import Any
 
 import av
+import av.subtitles.stream  # PyAV imports it when it meets subtitles, and a confined process cannot import any more
 import numpy as np
 from av.stream import Disposition
 from av.video.reformatter import ColorRange, Interpolation, VideoReformatter
@@ -47,9 +48,9 @@ _UNTAGGED = 2  # H.264's number of "unspecified"
 
 
 def normalise(
-    source: str, target: str, config: VideoConfig, start_seconds: float | None, end_seconds: float | None
+    source: str | int, target: str, config: VideoConfig, start_seconds: float | None, end_seconds: float | None
 ) -> VideoInfo:
-    """Write the window [start, end) of a video as a normalised video.
+    """Write the window [start, end) of a video, a path or an open file's descriptor, as a normalised video.
 
     The frames are upright (the display matrix is applied), with square pixels and even sides. They are scaled down so
     that the short side is at most `max_short_side`, but never up. The rate is constant: min(average rate of the window,
@@ -77,7 +78,7 @@ def normalise(
 
 
 def _normalise(
-    source: str, target: str, config: VideoConfig, start_seconds: float | None, end_seconds: float | None
+    source: str | int, target: str, config: VideoConfig, start_seconds: float | None, end_seconds: float | None
 ) -> VideoInfo:
     window = _probe(source, start_seconds, end_seconds, seek=(start_seconds or 0.0) > SEEK_AFTER_SECONDS)
     rate = min(window.rate, Fraction(config.max_fps).limit_denominator(1001))
@@ -93,11 +94,14 @@ def _normalise(
     return info
 
 
-def _open(source: str) -> tuple[Any, Any]:
+def _open(source: str | int) -> tuple[Any, Any]:
     """Return the container and its video stream, ready to decode on one thread."""
     allowed = {"protocol_whitelist": "file", "format_whitelist": CONTAINERS, "max_streams": str(MAX_STREAMS)}
+    if isinstance(source, int):  # FFmpeg's protocol `fd` can open no other file
+        os.lseek(source, 0, os.SEEK_SET)
+        allowed |= {"protocol_whitelist": "fd", "fd": str(source)}
     try:
-        container = av.open(source, options=allowed, metadata_errors="ignore")
+        container = av.open("fd:" if isinstance(source, int) else source, options=allowed, metadata_errors="ignore")
     except av.FFmpegError as error:
         if error.errno == errno.EINVAL:
             raise VideoError("not a readable video: the format of the file is not known or not allowed") from error
@@ -123,7 +127,7 @@ def _check_size(width: int, height: int) -> None:
         raise VideoError(f"frames of {width}x{height} are larger than the limit of {MAX_PIXELS} pixels")
 
 
-def _probe(source: str, start_seconds: float | None, end_seconds: float | None, *, seek: bool) -> Window:
+def _probe(source: str | int, start_seconds: float | None, end_seconds: float | None, *, seek: bool) -> Window:
     """Return the window, with its average rate, from the timestamps of the packets; nothing is decoded."""
     container, stream = _open(source)
     with container:
@@ -167,7 +171,7 @@ def _probe(source: str, start_seconds: float | None, end_seconds: float | None, 
     return make_window(times, origin, stop, nominal=nominal, aspect=aspect, seek=seek)
 
 
-def _decoded(source: str, window: Window) -> Iterator[tuple[float, Any]]:
+def _decoded(source: str | int, window: Window) -> Iterator[tuple[float, Any]]:
     """Yield (seconds, frame) in order of time, up to the end of the window."""
     container, stream = _open(source)
     with container:
@@ -180,6 +184,8 @@ def _decoded(source: str, window: Window) -> Iterator[tuple[float, Any]]:
             try:
                 frames = packet.decode()
             except av.FFmpegError as error:
+                if error.errno == errno.ENOMEM:
+                    raise  # the limit of this process, not damage
                 if last == -math.inf and not packet.is_keyframe:
                     continue  # the stream starts inside a GOP
                 raise VideoError(f"damaged after {window.elapsed(last)}: {error.strerror or error}") from error

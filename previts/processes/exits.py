@@ -37,6 +37,7 @@ EXTRAS = {
     ),
     "launch": ("kubernetes", "psutil", "torchx", "yaml"),
     "pipelines": ("kfp",),
+    "youtube": ("yt_dlp",),
 }
 
 

@@ -1,5 +1,6 @@
 """The verb `download`, which fetches the videos of a crawl and stores them in shards."""
 
+import sys
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -47,14 +48,16 @@ def download(
     if done(uri):
         return uri
     from previts.corpus import video_table
-    from previts.ingest import shards
+    from previts.ingest import confinement, shards
 
     total = shards.num_shards(len(items), config)
-
+    layers: dict[str, str] = {}
     for shard in range(part, total, parts):
         # Until the output is committed, a shard is tried again if a failure in it may be temporary (network down).
         if not video_table.is_done(uri, shard) or any(video.retryable for video in video_table.read_shard(uri, shard)):
-            shards.build_shard(shards.shard_items(items, shard, config), shard, uri, config)
+            shards.build_shard(shards.shard_items(items, shard, config), shard, uri, config, layers=layers)
+    if layers:
+        print(confinement.describe(layers), file=sys.stderr)
     if not all(video_table.is_done(uri, shard) for shard in range(total)):
         return part_done(uri)
     videos = [video for shard in range(total) for video in video_table.read_shard(uri, shard)]
@@ -80,6 +83,7 @@ def download(
             "hours": round(sum(video.num_frames / video.fps for video in videos if video.status == "ok") / 3600, 4),
             "bytes": sum(video.size for video in videos),
         },
-        info={"errors": dict(errors.most_common(20))},
+        # How the decoders of the worker that finished the output were confined; each worker also logs it.
+        info={"errors": dict(errors.most_common(20)), "sandbox": layers},
     )
     return made(uri)

@@ -1,6 +1,7 @@
 """The verb `download` on a small synthetic world. Oracles: the crawl, and the files before a second call."""
 
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ from small_verbs import SMALL, snapshot
 from previts import stages
 from previts.corpus import video_table
 from previts.errors import InputError
+from previts.ingest import confinement
 from previts.storage import folders
 
 
@@ -22,13 +24,23 @@ def test_every_video_of_the_crawl_has_a_row_in_order(made):
     assert all(row.error for row in rows if row.status == "failed")
 
 
-def test_too_many_failures_stop_the_download_and_stored_videos_are_kept(made, world, tmp_path):
+def test_too_many_failures_stop_the_download_and_stored_videos_are_kept(made, world, tmp_path, capfd):
     with pytest.raises(InputError, match=r"3 of the 9 videos .* failed, more than the allowed share of 0.1"):
         stages.download(made["crawl"], str(tmp_path), "demo", SMALL, max_failure_fraction=0.1)
+    assert capfd.readouterr().err.count("decoders are confined by") == 1
     stored = snapshot(str(tmp_path))
     videos = stages.download(made["crawl"], str(tmp_path), "demo", SMALL, max_failure_fraction=0.5)
     assert folders.read_manifest(videos).counts["failed"] == 3
     assert {name: snapshot(str(tmp_path))[name] for name in stored} == stored
+    # The manifest has the layers of the worker that wrote it. This one decoded nothing any more.
+    assert folders.read_manifest(videos).info["sandbox"] == {}
+    assert "decoders are confined" not in capfd.readouterr().err
+
+
+def test_the_manifest_says_how_the_decoders_were_confined(made):
+    layers = folders.read_manifest(made["videos"]).info["sandbox"]
+    assert set(layers) >= {"hidden_parent", "no_new_privs", *confinement.FILES, *confinement.NETWORK}
+    assert layers["hidden_parent"] == confinement.HELD or sys.platform != "linux"
 
 
 def test_a_crawl_with_a_changed_local_video_has_another_address(made, world, tmp_path):
