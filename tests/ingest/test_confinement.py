@@ -216,6 +216,56 @@ def test_strict_refuses_to_decode_without_a_layer_for_files_and_one_for_the_netw
         confinement.check({})
 
 
+NAMESPACES = {"network_namespace", "mount_namespace", "process_limit"}
+LANDLOCK = {"landlock_files", "landlock_tcp", "landlock_signals"}
+
+
+@pytest.mark.parametrize(
+    ("calls", "missing"),
+    [
+        (["unshare", "mount"], NAMESPACES),  # as in a pod with the seccomp profile RuntimeDefault
+        (["unshare", "mount", "landlock_create_ruleset"], NAMESPACES | LANDLOCK),
+        (["pivot_root", "seccomp", "prctl"], {"mount_namespace", "hidden_parent", "no_new_privs", "seccomp"}),
+    ],
+)
+def test_without_some_layers_a_video_is_decoded_by_default_and_strict_says_what_is_missing(tmp_path, calls, missing):
+    """A container that refuses system calls."""
+    write_source(str(tmp_path / "source"), "mpeg4")
+    program = f"""
+import errno, json, os, sys
+import hostile_decoder
+from previts.config.experiment import VideoConfig
+from previts.errors import InputError
+from previts.ingest.sandbox import Normaliser
+hostile_decoder.forbid(errno.EPERM, *{calls!r})
+with Normaliser(VideoConfig()) as normaliser:
+    frames = normaliser.normalise("source", "target", None, None).num_frames
+    layers = normaliser.layers
+os.environ["PREVITS_SANDBOX"] = "strict"
+try:
+    with Normaliser(VideoConfig()) as normaliser:
+        normaliser.normalise("source", "target", None, None)
+    strict = ""
+except InputError as error:
+    strict = str(error)
+print(json.dumps([frames, layers, strict]))
+"""
+    packages = os.pathsep.join(entry for entry in sys.path if entry)
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=tmp_path, env={**os.environ, "PYTHONPATH": packages},
+        capture_output=True, text=True, timeout=300, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    frames, layers, strict = json.loads(done.stdout)
+    assert frames == 12
+    lost = {name for name, state in layers.items() if state != confinement.HELD}
+    assert missing <= lost, layers
+    if {"mount_namespace", "landlock_files"} <= lost:
+        assert "from files (mount_namespace: " in strict
+    else:
+        assert ("from the network" in strict) == ({"network_namespace", "seccomp"} <= lost), strict
+
+
 def test_a_process_is_hidden_until_the_last_block_ends():
     def dumpable():
         return ctypes.CDLL(None).prctl(3, 0, 0, 0, 0)

@@ -182,6 +182,17 @@ def call_in_32_bits():
     ctypes.CFUNCTYPE(ctypes.c_int)(ctypes.addressof(ctypes.c_char.from_buffer(code)))()
 
 
+def forbid(error, *names):
+    """Make system calls fail in this process and its children, as the seccomp profile of a container does."""
+    library = ctypes.CDLL("libseccomp.so.2")
+    library.seccomp_init.restype = ctypes.c_void_p
+    context = ctypes.c_void_p(library.seccomp_init(0x7FFF0000))  # SCMP_ACT_ALLOW
+    for name in names:
+        number = library.seccomp_syscall_resolve_name(name.encode())
+        assert library.seccomp_rule_add_array(context, 0x00050000 | error, number, 0, None) == 0
+    assert library.seccomp_load(context) == 0
+
+
 def serve(behaviour, steps):
     """Be the child of a `Normaliser`, confined by some steps only; see `program` for the behaviours."""
     from previts.errors import VideoError
