@@ -9,8 +9,8 @@ The layers, in the order in which they are applied:
     - mount_namespace: the process sees one folder as its root; no other file, and no /proc.
     - capabilities: none are left, so root cannot read the memory of others either.
     - process_limit: at most `MAX_TASKS` threads. Linux exempts root from it.
-    - landlock_files, landlock_tcp, landlock_signals: no file outside the folder, no TCP connection, and no signal,
-      tracing or abstract socket to a process outside.
+    - landlock_files, landlock_tcp, landlock_signals: no file outside the folder and no new file in it, no TCP
+      connection, and no signal, tracing or abstract socket to a process outside.
     - seccomp: only the system calls of `syscall_filter.py`; no socket, process, program or signal to others.
 
 The process that starts it hides itself (`hidden`), so that no process of the same user can read its environment.
@@ -72,7 +72,8 @@ class _CapabilityHeader(ctypes.Structure):
 def confine(folder: str, steps: Collection[str] = STEPS) -> dict[str, str]:
     """Confine this process, which must have one thread, to a folder; the folder becomes its working directory.
 
-    It stays able to use the files that it has open, and to create, read, write and remove files in the folder.
+    It stays able to use the files that it has open, and to read, write and remove the files of the folder. Landlock
+    lets it create none, so that it cannot fill the disk.
 
     Args:
         folder: The only folder that stays accessible. Its path may change, so use relative paths.
@@ -92,7 +93,7 @@ def confine(folder: str, steps: Collection[str] = STEPS) -> dict[str, str]:
     in_namespace = layers.get("network_namespace") == HELD
     _apply(layers, steps, "process_limit", ("process_limit",), lambda: _limit_tasks(user, in_namespace=in_namespace))
     names = ("landlock_files", "landlock_tcp", "landlock_signals")
-    _apply(layers, steps, "landlock", names, lambda: _restrict_files([], ["."]))
+    _apply(layers, steps, "landlock", names, lambda: _restrict_files([], ["."], create=False))
     _apply(layers, steps, "seccomp", ("seccomp",), _filter_system_calls)
     return layers
 
@@ -287,7 +288,9 @@ def _limit_tasks(user: int, *, in_namespace: bool) -> None:
         raise OSError(0, "root is exempt")
 
 
-def _restrict_files(readable: Sequence[str], writable: Sequence[str], *, tcp: bool = False) -> dict[str, str]:
+def _restrict_files(
+    readable: Sequence[str], writable: Sequence[str], *, tcp: bool = False, create: bool = True
+) -> dict[str, str]:
     """Apply Landlock; return which of its layers this kernel does not have."""
     abi = _landlock("Landlock", _CREATE_RULESET, None, 0, 1)
     rights = (1 << _KNOWN_RIGHTS.get(abi, 16)) - 1
@@ -298,7 +301,7 @@ def _restrict_files(readable: Sequence[str], writable: Sequence[str], *, tcp: bo
     try:
         for path in readable:
             _add_rule(descriptor, path, rights & (_EXECUTE | _READ_FILE | _READ_DIR))
-        own = _WRITE_FILE | _READ_FILE | _READ_DIR | _REMOVE_FILE | _MAKE_REG | _TRUNCATE
+        own = _WRITE_FILE | _READ_FILE | _READ_DIR | _REMOVE_FILE | _TRUNCATE | (_MAKE_REG if create else 0)
         for path in writable:
             _add_rule(descriptor, path, rights & own)
         _landlock("Landlock", _RESTRICT_SELF, descriptor, 0)

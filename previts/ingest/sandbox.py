@@ -115,6 +115,8 @@ class Normaliser:
         if self._child is None and not self._start():
             return None
         assert self._requests is not None
+        with open(os.path.join(self._folder, STORED), "wb"):
+            pass  # the child may not create files
         with open(source, "rb") as file:
             try:
                 socket.send_fds(self._requests, [json.dumps(request).encode() + b"\n"], [file.fileno()])

@@ -36,7 +36,7 @@ REFUSED = {
     "capabilities": OTHER_PROCESSES
     | {"environment of another process", "environment of the parent", "mount", "new namespace"},
     "landlock": OTHER_FILES | OTHER_PROCESSES | {
-        "make a link", "make a pipe", "tcp", "abstract socket", "mount", "kill another process",
+        "new file", "make a link", "make a pipe", "tcp", "abstract socket", "mount", "kill another process",
     },
     "seccomp": OTHER_PROCESSES | {
         "truncate a file", "change a mode", "make a link", "make a pipe", "tcp", "udp", "unix socket",

@@ -125,7 +125,8 @@ def attack(place):
     """Try everything, the worst last; return the error of each attack, "" if it succeeded."""
     outside, victim = Path(place["outside"]), place["victim"]
     attacks = {
-        "own file": lambda: (Path("own").write_text("x"), Path("own").read_text(), os.remove("own")),
+        "own file": lambda: (Path("video.mp4").write_text("x"), Path("video.mp4").read_text(), os.remove("video.mp4")),
+        "new file": lambda: (Path("other").write_text("x"), os.remove("other")),
         "own thread": own_thread,
         "own environment": own_secret,
         "inherited socket": inherited_socket,
@@ -202,10 +203,10 @@ def serve(behaviour, steps):
     def decode(source, target, config, start_seconds, end_seconds):
         match behaviour:
             case "link":
+                os.remove(target)
                 os.symlink("/etc/passwd", target)
             case "hard link":
-                Path("other").write_text("x")
-                os.link("other", target)
+                os.link(target, "other")
             case "babble" | "lie":
                 Path(target).write_text("x")
                 text = b"[[[\n" if behaviour == "babble" else b'{"video": {"width": "wide"}}\n'
