@@ -125,9 +125,7 @@ class Transfer:
             raise FetchError(_status(response.status), retryable=response.status in RETRIED_STATUS)
         if (response.getheader("Content-Encoding") or "identity").lower() != "identity":
             raise FetchError("the server sends the video compressed, which was not asked for", retryable=False)
-        with open(self._target, "r+b" if self._received else "wb") as target:
-            target.seek(self._received)
-            target.truncate()
+        with open(self._target, "ab" if self._received else "wb") as target:
             while block := response.read1(BLOCK_BYTES):
                 if self._received + len(block) > self._max_bytes:
                     raise VideoError(too_large(self._received + len(block), self._max_bytes) + " (and more follow)")
