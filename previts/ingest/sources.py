@@ -160,8 +160,9 @@ def _local_file(url: str, scheme: str, reach: Reach) -> LocalFile:
             raise VideoError("the percent-encoded characters of the address are not UTF-8") from None
         if not path.isprintable():
             raise VideoError("the path has unprintable characters")
-    real = os.path.realpath(path)
-    if any(_is_below(real, folder) for folder in KERNEL_FOLDERS):
+    real, named = os.path.realpath(path), os.path.abspath(re.sub("^/+", "/", path))
+    # A link in /proc may lead to any file that a process has open.
+    if any(_is_below(name, folder) for folder in KERNEL_FOLDERS for name in (real, named)):
         raise VideoError(f"files in {' and '.join(KERNEL_FOLDERS)} are not videos")
     for folder in reach.folders:
         if _is_below(real, folder):

@@ -27,6 +27,7 @@ from previts.errors import FetchError, InputError, RefusedError, VideoError
 
 MAX_URL_LENGTH = 8192
 _ALLOWED = "/?%:@!$&'()*+,;=~"  # characters of a path or a query that are sent as they are
+_AUTHORITY = re.compile(r"(?:\[([0-9A-Fa-f.]*:[0-9A-Fa-f:.]*)\]|([^\[\]:]+))(?::[0-9]*)?")  # [IPv6] or name, port
 _NAME = re.compile(r"[a-z0-9_-]+(\.[a-z0-9_-]+)*")
 _MAPPED = ipaddress.ip_network("::ffff:0:0/96")
 _UNICAST = ipaddress.ip_network("2000::/3")  # the only addresses of IPv6 that IANA gives to hosts
@@ -93,7 +94,8 @@ def parse(url: str) -> WebAddress:
         raise VideoError(f"the address is not a valid URL: over {MAX_URL_LENGTH} characters, or unprintable ones")
     try:
         parts = urlsplit(url)
-        name, port = parts.hostname, parts.port
+        place = _AUTHORITY.fullmatch(parts.netloc)
+        port = parts.port
         query = "?" + quote(parts.query, safe=_ALLOWED) if parts.query else ""
         target = quote(parts.path or "/", safe=_ALLOWED) + query
     except ValueError:
@@ -101,11 +103,12 @@ def parse(url: str) -> WebAddress:
     scheme = parts.scheme if parts.scheme.isascii() else ""
     if scheme not in ("http", "https"):
         raise VideoError(f"the address leads to {scheme[:20] or 'no scheme'}://; only http and https are allowed")
-    if not name or port == 0:
-        raise VideoError("the address is not a valid URL: it has no host, or port 0")
     if "@" in parts.netloc:
         raise VideoError("the address contains a user name; remove it, only public videos are fetched")
-    return WebAddress(_plain_host(name), port or (443 if scheme == "https" else 80), scheme == "https", target)
+    if place is None or port == 0:
+        raise VideoError("the address is not a valid URL: its host or port cannot be read")
+    encrypted = scheme == "https"
+    return WebAddress(_plain_host(place[1] or place[2]), port or (443 if encrypted else 80), encrypted, target)
 
 
 def checked_addresses(address: WebAddress) -> list[str]:
