@@ -5,11 +5,9 @@ crawl may name, and `url_guard.py` which hosts it may reach. Size and time are l
 module decodes nothing.
 """
 
-import contextlib
 import importlib.util
 import os
 import random
-import resource
 import subprocess
 import sys
 import time
@@ -78,7 +76,8 @@ def fetch(url: str, target_path: str, limits: Limits = DEFAULT_LIMITS, reach: Re
     if isinstance(source, LocalFile):
         _copy(source, target_path, limits)
     elif isinstance(source, YouTubeVideo):
-        _fetch_youtube(source, target_path, limits)
+        # Only the id of the page is used, because yt-dlp follows other pages of YouTube to any host.
+        _fetch_youtube(f"https://www.youtube.com/watch?v={source.video_id}", target_path, limits)
     elif isinstance(source, StoredObject):
         _fetch_object(source, target_path, limits)
     else:
@@ -173,8 +172,8 @@ def _fetch_http(url: str, target_path: str, limits: Limits) -> None:
             time.sleep(pause)
 
 
-def _fetch_youtube(source: YouTubeVideo, target_path: str, limits: Limits) -> None:
-    """Fetch a video of YouTube with yt-dlp, in a small format that still has 256 px a side."""
+def _fetch_youtube(url: str, target_path: str, limits: Limits) -> None:
+    """Fetch the video of a YouTube page with yt-dlp, in a small format that still has 256 px a side."""
     if importlib.util.find_spec("yt_dlp") is None:
         raise FetchError(
             "videos on YouTube need yt-dlp; pip install 'previts[youtube]', or put the files next to the CSV",
@@ -183,23 +182,16 @@ def _fetch_youtube(source: YouTubeVideo, target_path: str, limits: Limits) -> No
     command = [
         sys.executable, "-P", "-m", "yt_dlp", "--ignore-config", "--no-playlist", "--no-progress", "--no-cache-dir",
         "--retries", str(limits.attempts), "--socket-timeout", "30", "--max-filesize", str(limits.max_bytes),
-        "--format", "bestvideo[height<=360]/best[height<=480]/worst", "--output", target_path, "--no-part", "--",
-        f"https://www.youtube.com/watch?v={source.video_id}",
+        "--format", "bestvideo[height<=360]/best[height<=480]/worst", "--output", target_path, "--no-part", "--", url,
     ]  # fmt: skip
-    with subprocess.Popen(
-        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, errors="replace"
-    ) as child:
-        # Not all formats have a known size, which --max-filesize needs.
-        with contextlib.suppress(ProcessLookupError):
-            resource.prlimit(child.pid, resource.RLIMIT_FSIZE, (limits.max_bytes + 1, limits.max_bytes + 1))
-        try:
-            stdout, stderr = child.communicate(timeout=limits.max_seconds)
-        except subprocess.TimeoutExpired:
-            child.kill()
-            raise FetchError(too_slow(limits.max_seconds), retryable=True) from None
-    if child.returncode or not os.path.exists(target_path):
-        output = [line for line in (stderr + stdout).splitlines() if line.strip()] or ["no reason given"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=limits.max_seconds, check=False)
+    except subprocess.TimeoutExpired:
+        raise FetchError(f"the download was not complete after {limits.max_seconds:g} s", retryable=True) from None
+    if done.returncode or not os.path.exists(target_path):
+        output = [line for line in (done.stderr + done.stdout).splitlines() if line.strip()] or ["no reason given"]
         errors = [line for line in output if line.startswith("ERROR")]
-        reason = "".join(letter for letter in (errors or output)[-1].removeprefix("ERROR: ") if letter.isprintable())
+        reason = (errors or output)[-1].removeprefix("ERROR: ")
+        reason = "".join(letter for letter in reason if letter.isprintable())
         gone = any(word in reason.lower() for word in ("unavailable", "private", "removed", "terminated", "copyright"))
         raise FetchError(f"yt-dlp: {reason[:300]}", retryable=not gone)
