@@ -126,11 +126,12 @@ def crawl_identity(items: Sequence[CrawlItem], uri: str) -> str:
     root = path.rstrip("/") if fs.isdir(path) else path.rsplit("/", 1)[0]
     local: dict[str, tuple[LocalFile, int]] = {}
     stored: dict[str, str] = {}
+    store = sources.OBJECT_STORES.get(uri.split("://", 1)[0].lower(), "")
     for item in items:
         found = _source(item)
         if isinstance(found, LocalFile) and os.path.isfile(found.path):
-            local[item.url] = found, os.path.getsize(found.path)
-        elif isinstance(found, StoredObject) and _scheme(found.uri) == _scheme(uri):
+            local[item.url] = found, os.stat(found.path).st_size
+        elif isinstance(found, StoredObject) and found.uri.startswith(f"{store}://"):
             stored[item.url] = open_fs(found.uri)[1]
     total = sum(size for _, size in local.values())
     small = len(local) <= folders.HASHED_FILES and total <= folders.HASHED_BYTES
@@ -139,15 +140,15 @@ def crawl_identity(items: Sequence[CrawlItem], uri: str) -> str:
         for name, info in fs.find(root, detail=True).items():
             stamp = next((info[key] for key in ("md5Hash", "crc32c", "ETag", "etag") if info.get(key)), "")
             listed[str(name)] = [int(info["size"]), str(stamp)]
-    rows: list[list[object]] = []
     deadline = time.monotonic() + HASH_SECONDS
+    digests = {url: _digest(*found, deadline) for url, found in local.items()} if small else {}
+    rows: list[list[object]] = []
     for item in items:
         place = stored.get(item.url) or item.url.removeprefix("file://")
         address, stamp = place.removeprefix(root + "/"), listed.get(place)
         if item.url in local:
-            source, stamp = local[item.url]
-            digest = _digest(source, stamp, deadline) if small else ""
-            address, stamp = ("", digest) if digest else (address, stamp)
+            digest = digests.get(item.url)
+            address, stamp = ("", digest) if digest else (address, local[item.url][1])
         fault = [item.fault] if item.fault else []
         window = (item.start_seconds, item.end_seconds)
         rows.append([item.video_id, address, *window, item.label, item.split, *fault, stamp])
@@ -159,10 +160,6 @@ def _source(item: CrawlItem) -> object:
         return None if item.fault else sources.source_of(item.url, item.reach)
     except VideoError:
         return None  # a failed entry, with this reason
-
-
-def _scheme(uri: str) -> str:
-    return uri.split("://", 1)[0]
 
 
 def _digest(source: LocalFile, size: int, deadline: float) -> str:
