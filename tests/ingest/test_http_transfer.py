@@ -57,11 +57,12 @@ class Script:
                 return
             with connection:
                 head = b""
-                while b"\r\n\r\n" not in head:
+                while b"\r\n\r\n" not in head and not head.startswith(b"\x16"):  # the start of TLS
                     head += connection.recv(4096)
-                line, lines = head.split(b"\r\n", 1)
-                self.targets.append(line.split()[1].decode())
-                self.requests.append(http.client.parse_headers(io.BytesIO(lines)))
+                if not head.startswith(b"\x16"):
+                    line, lines = head.split(b"\r\n", 1)
+                    self.targets.append(line.split()[1].decode())
+                    self.requests.append(http.client.parse_headers(io.BytesIO(lines)))
                 parts = self.answers.pop(0) if self.answers else b""
                 try:
                     for part in parts if isinstance(parts, list) else [parts]:
@@ -135,6 +136,21 @@ def test_the_deadline_makes_nothing_complete(script, target, start):
     assert time.monotonic() - began < 1.5
     assert "not complete after 0.3 s" in str(error)
     assert error.retryable
+
+
+def test_the_deadline_holds_for_the_handshake_of_tls(script, target):
+    script.answers = [[b"\x16\x03\x03\x40\x00", *([b"\x02", 0.02] * 200)]]
+    began = time.monotonic()
+    with pytest.raises(FetchError, match=r"not complete after 0\.3 s") as error:
+        fetch.fetch(script.url.replace("http:", "https:"), target, replace(QUICK, max_seconds=0.3))
+    assert time.monotonic() - began < 2
+    assert error.value.retryable
+
+
+def test_a_server_without_tls_gives_a_reason(script, target):
+    script.answers = [b"HTTP/1.1 400 Bad Request\r\n\r\n"] * QUICK.attempts
+    with pytest.raises(FetchError, match="the connection broke: the server does not speak TLS as expected"):
+        fetch.fetch(script.url.replace("http:", "https:"), target, QUICK)
 
 
 @pytest.mark.parametrize(
