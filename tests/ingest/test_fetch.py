@@ -289,7 +289,7 @@ def test_hosts_and_urls_that_are_not_allowed_are_refused_before_a_connection(tar
     assert "not a valid URL" in str(refused("https:///x", target))
 
 
-def test_a_self_signed_certificate_is_refused(server, target, tmp_path):
+def test_a_certificate_must_be_trusted(server, target, tmp_path, monkeypatch):
     x509 = pytest.importorskip("cryptography.x509")
     from cryptography.hazmat.primitives import hashes, serialization
     from cryptography.hazmat.primitives.asymmetric import ec
@@ -301,6 +301,10 @@ def test_a_self_signed_certificate_is_refused(server, target, tmp_path):
         x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
         .not_valid_before(now - datetime.timedelta(days=1))
         .not_valid_after(now + datetime.timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+        .add_extension(x509.KeyUsage(True, *[False] * 4, True, *[False] * 3), critical=True)
         .sign(key, hashes.SHA256())
     )
     pem = tmp_path / "server.pem"
@@ -310,8 +314,12 @@ def test_a_self_signed_certificate_is_refused(server, target, tmp_path):
     context.load_cert_chain(pem)
     server.socket = context.wrap_socket(server.socket, server_side=True)
     error = refused(f"https://localhost:{server.server_port}/ok", target)
-    assert "no valid certificate" in str(error)
+    assert str(error) == "localhost has no valid certificate"
     assert not error.retryable
+    monkeypatch.setenv("SSL_CERT_FILE", str(pem))
+    fetch.fetch(f"https://localhost:{server.server_port}/ok", target, QUICK)
+    assert Path(target).read_bytes() == BODY
+    assert "no valid certificate" in str(refused(f"https://127.0.0.1:{server.server_port}/ok", target))
 
 
 # --- local files and object stores ---
