@@ -14,6 +14,8 @@ PAUSE_SECONDS = 60  # before the first retry; doubled before each further retry
 STEP_LABEL = "previts/step"  # the network policies in k8s/ select pods by this label
 # Keys of a ConfigMap and a Secret of the namespace. Both may be missing.
 ENVIRONMENT = ("MLFLOW_TRACKING_URI", "AWS_ENDPOINT_URL", "AWS_DEFAULT_REGION")
+# What a crawl may name besides public hosts, for the download step (see docs/your-videos.md, Crawls).
+CRAWL_RULES = ("PREVITS_ALLOW_HTTP", "PREVITS_TRUSTED_HOSTS", "PREVITS_TRUSTED_STORES", "PREVITS_LOCAL_FILES")
 BUCKET_KEYS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
 GOOGLE = "GOOGLE_APPLICATION_CREDENTIALS"
 
@@ -81,6 +83,12 @@ def with_gpus(task: Any, gpus: Any, nodes: Any) -> Any:
     kubernetes.add_toleration(task, key="nvidia.com/gpu", operator="Exists", effect="NoSchedule")
     # Loader processes pass batches through shared memory.
     kubernetes.empty_dir_mount(task, "shm", "/dev/shm", medium="Memory", size_limit="16Gi")
+    return task
+
+
+def with_crawl_rules(task: Any) -> Any:
+    """Give a step the rules for the addresses of a crawl from the ConfigMap `previts-steps`, and return its task."""
+    kubernetes.use_config_map_as_env(task, "previts-steps", {name: name for name in CRAWL_RULES}, optional=True)
     return task
 
 

@@ -29,7 +29,7 @@ from components.pretrain import pretrain
 from components.report import report
 from components.saliency import saliency
 from components.track import track
-from pipelines.cluster import place, with_google_token, with_gpus
+from pipelines.cluster import place, with_crawl_rules, with_google_token, with_gpus
 
 KEPT = dsl.PipelineConfig(ttl_seconds_after_success=3 * 86400, ttl_seconds_after_failure=14 * 86400)
 
@@ -39,7 +39,7 @@ def download_crawl(crawl: str, root: str, profile: str, set: list[str], parts: i
     """Download and normalise the videos of a crawl, one step for each part."""
     with dsl.ParallelFor(place(list_parts(parts=parts)).output) as part:
         stored = download(crawl=crawl, root=root, profile=profile, set=set, part=part, parts=parts)
-        with_google_token(place(stored, cpu="8", memory="16Gi", scratch="64Gi", hours=48))
+        with_crawl_rules(with_google_token(place(stored, cpu="8", memory="16Gi", scratch="64Gi", hours=48)))
     return place(collect_parts(uris=dsl.Collected(stored.outputs["Output"]))).output
 
 

@@ -19,3 +19,10 @@ class FetchError(VideoError):
     def __init__(self, reason: str, *, retryable: bool) -> None:
         super().__init__(reason)
         self.retryable = retryable
+
+
+class RefusedError(FetchError):
+    """An address that a crawl may not name; the message says which variable allows it, so a later run may succeed."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason, retryable=True)

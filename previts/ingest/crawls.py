@@ -4,20 +4,21 @@ PreViTS section 4.1 pretrains on VGG-Sound and Kinetics-400. Their CSV files are
 as a manifest or as a folder of videos. This module fetches nothing.
 """
 
-import csv
 import hashlib
-import io
 import math
 import os
 import re
+import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import astuple, dataclass, replace
+from dataclasses import dataclass, field, replace
 
-import pyarrow as pa
-
-from previts.errors import InputError
-from previts.storage import fingerprints, folders, tables
-from previts.storage.files import absolute, is_local, join, local_path, open_fs, read_bytes
+from previts.errors import InputError, VideoError
+from previts.ingest import sources
+from previts.ingest.crawl_lines import Line, check_columns, csv_lines, csv_rows, parquet_lines
+from previts.ingest.sources import ANYTHING, LocalFile, Reach, StoredObject
+from previts.ingest.url_guard import MAX_URL_LENGTH
+from previts.storage import fingerprints, folders
+from previts.storage.files import absolute, is_local, join, open_fs
 
 VIDEO_SUFFIXES = (
     ".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".flv", ".wmv", ".3gp", ".ogv", ".gif",
@@ -28,15 +29,23 @@ FORMS = (
     "Kinetics"
 )
 NATIVE_SUFFIXES = ("mp4", "mkv", "webm")
+REQUIRED_COLUMNS = ("video_id", "url")
 MANIFEST_COLUMNS = ("video_id", "url", "start_seconds", "end_seconds", "label", "split")
 VGG_SOUND_SECONDS = 10.0  # VGG-Sound gives starts only; its videos last 10 s (Chen et al. 2020)
 FAULTS_SHOWN = 10  # at most this many broken lines are listed in an error
 MAX_ID_LENGTH = 200
+MAX_TEXT_LENGTH = 1000  # of a label or the name of a split
+MAX_SECONDS = 1e7  # of the start or the end of a window
+HASH_SECONDS = 3600.0  # longest time for reading the local files of a crawl to identify them
 
 
 @dataclass(frozen=True)
 class CrawlItem:
-    """One video to fetch and its window [start, end) in seconds; None is the start or the end of the video."""
+    """One video to fetch and its window [start, end) in seconds; None is the start or the end of the video.
+
+    `fault` is the reason why the line of the crawl is broken; then nothing is fetched. `reach` is what the crawl may
+    name.
+    """
 
     video_id: str
     url: str
@@ -44,15 +53,8 @@ class CrawlItem:
     end_seconds: float | None
     label: str
     split: str
-
-
-@dataclass(frozen=True)
-class _Line:
-    """A line of a table: its number for messages and its fields by column; `fault` if the whole line is broken."""
-
-    number: int
-    fields: dict[str, str]
     fault: str = ""
+    reach: Reach = field(default=ANYTHING, compare=False)
 
 
 class _FaultError(Exception):
@@ -75,9 +77,10 @@ def read_crawl(uri: str) -> list[CrawlItem]:
     `{id}_{start:06d}_{end:06d}`, `{id}_{start:06d}` or `{id}`, its suffix mp4, mkv or webm. Without such a file, the
     video is its page on YouTube.
 
+    A broken line becomes an item with a `fault`; so does a second line with the same id.
+
     Raises:
-        InputError: If the crawl is missing or empty, lines are broken, or ids repeat. All lines are checked, and the
-            first `FAULTS_SHOWN` faults are listed.
+        InputError: If the crawl is missing or empty, the whole table is broken, or every line is.
     """
     fs, path = open_fs(uri)
     if fs.isdir(path):
@@ -85,14 +88,28 @@ def read_crawl(uri: str) -> list[CrawlItem]:
     elif not fs.exists(path):
         raise InputError(f"there is no crawl at {uri}; {FORMS}")
     elif path.lower().endswith((".parquet", ".pq")):
-        items = _items(uri, _parquet_lines(uri), lambda line: _manifest_item(line, uri))
+        lines = parquet_lines(uri, REQUIRED_COLUMNS, set(MANIFEST_COLUMNS))
+        items = _items(uri, lines, lambda line: _manifest_item(line, uri))
     elif path.lower().endswith(".csv"):
         items = _csv(uri)
     else:
         raise InputError(f"{uri} is not a crawl; {FORMS}")
     if not items:
         raise InputError(f"the crawl {uri} is empty; expected at least one video")
+    check_faults(items, uri, max_fraction=1.0)
     return items
+
+
+def check_faults(items: Sequence[CrawlItem], uri: str, max_fraction: float) -> None:
+    """Raise an `InputError` if all lines of a crawl are broken, or more than a share of them.
+
+    The message counts the broken lines and lists the first `FAULTS_SHOWN`.
+    """
+    faults = [item.fault for item in items if item.fault]
+    if faults and (len(faults) == len(items) or len(faults) > max_fraction * len(items)):
+        more = f"\n  and {len(faults) - FAULTS_SHOWN} more" if len(faults) > FAULTS_SHOWN else ""
+        shown = "".join(f"\n  {fault}" for fault in faults[:FAULTS_SHOWN])
+        raise InputError(f"{len(faults)} broken lines in the crawl {uri}; correct or remove them:{shown}{more}")
 
 
 def crawl_identity(items: Sequence[CrawlItem], uri: str) -> str:
@@ -107,38 +124,70 @@ def crawl_identity(items: Sequence[CrawlItem], uri: str) -> str:
     """
     fs, path = open_fs(uri)
     root = path.rstrip("/") if fs.isdir(path) else path.rsplit("/", 1)[0]
-    local = {item.url: local_path(item.url) for item in items if _on_disk(item.url)}
-    sizes = {url: os.path.getsize(file) for url, file in local.items() if file and os.path.isfile(file)}
-    small = len(sizes) <= folders.HASHED_FILES and sum(sizes.values()) <= folders.HASHED_BYTES
-    scheme = uri.split("://", 1)[0] + "://"
-    stored = {} if is_local(fs) else {i.url: open_fs(i.url)[1] for i in items if i.url.startswith(scheme)}
+    local: dict[str, tuple[LocalFile, int]] = {}
+    stored: dict[str, str] = {}
+    store = sources.OBJECT_STORES.get(uri.split("://", 1)[0].lower(), "")
+    for item in items:
+        found = _source(item)
+        if isinstance(found, LocalFile) and os.path.isfile(found.path):
+            local[item.url] = found, os.stat(found.path).st_size
+        elif isinstance(found, StoredObject) and found.uri.startswith(f"{store}://"):
+            stored[item.url] = open_fs(found.uri)[1]
+    total = sum(size for _, size in local.values())
+    small = len(local) <= folders.HASHED_FILES and total <= folders.HASHED_BYTES
     listed: dict[str, object] = {}
     if any(name.startswith(root + "/") for name in stored.values()):
         for name, info in fs.find(root, detail=True).items():
             stamp = next((info[key] for key in ("md5Hash", "crc32c", "ETag", "etag") if info.get(key)), "")
             listed[str(name)] = [int(info["size"]), str(stamp)]
-    rows = []
+    deadline = time.monotonic() + HASH_SECONDS
+    digests = {url: _digest(*found, deadline) for url, found in local.items()} if small else {}
+    rows: list[list[object]] = []
     for item in items:
-        file = local.get(item.url)
-        place = file or stored.get(item.url) or item.url
+        place = stored.get(item.url) or item.url.removeprefix("file://")
         address, stamp = place.removeprefix(root + "/"), listed.get(place)
-        if item.url in sizes:
-            stamp = sizes[item.url]
-            if small and file and os.access(file, os.R_OK):
-                with open(file, "rb") as content:
-                    address, stamp = "", hashlib.file_digest(content, "sha256").hexdigest()
-        rows.append([*astuple(replace(item, url=address)), stamp])
+        if item.url in local:
+            digest = digests.get(item.url)
+            address, stamp = ("", digest) if digest else (address, local[item.url][1])
+        fault = [item.fault] if item.fault else []
+        window = (item.start_seconds, item.end_seconds)
+        rows.append([item.video_id, address, *window, item.label, item.split, *fault, stamp])
     return fingerprints.fingerprint(rows)
 
 
-def _on_disk(url: str) -> bool:
-    return "://" not in url or url.startswith("file://")
+def _source(item: CrawlItem) -> object:
+    try:
+        return None if item.fault else sources.source_of(item.url, item.reach)
+    except VideoError:
+        return None  # a failed entry, with this reason
+
+
+def _digest(source: LocalFile, size: int, deadline: float) -> str:
+    """Return the SHA-256 of the first `size` bytes of a file, or "" if it cannot be read.
+
+    Raises:
+        InputError: If the deadline is over.
+    """
+    digest, left = hashlib.sha256(), size
+    try:
+        with sources.open_file(source) as content:
+            while left and (block := content.read(min(left, 1 << 20))):
+                digest.update(block)
+                left -= len(block)
+                if time.monotonic() > deadline:
+                    raise InputError(
+                        f"reading the local files of the crawl took more than {HASH_SECONDS:g} s, at {source.path}; "
+                        "copy them to a faster disk"
+                    )
+    except (VideoError, OSError):
+        return ""
+    return digest.hexdigest()
 
 
 def _folder(uri: str) -> list[CrawlItem]:
     fs, path = open_fs(uri)
     root = path.rstrip("/") + "/"
-    lines: list[_Line] = []
+    lines: list[Line] = []
     taken: set[str] = set()
     for number, name in enumerate(sorted(fs.find(path)), start=1):
         relative = name.removeprefix(root)
@@ -150,15 +199,17 @@ def _folder(uri: str) -> list[CrawlItem]:
             try:
                 name.encode()
             except UnicodeEncodeError:
-                lines.append(_Line(number, {}, f"the file name {relative!r} is not UTF-8; rename it"))
+                lines.append(
+                    Line(number, {"video_id": video_id}, f"the file name {relative!r} is not UTF-8; rename it")
+                )
                 continue
-            lines.append(_Line(number, {"video_id": video_id, "url": _full_name(uri, name), "label": folder}))
+            lines.append(Line(number, {"video_id": video_id, "url": _full_name(uri, name), "label": folder}))
     if not lines:
         raise InputError(f"there are no videos in {uri}; expected files with a suffix of {', '.join(VIDEO_SUFFIXES)}")
     return _items(uri, lines, _file_item)
 
 
-def _file_item(line: _Line) -> CrawlItem:
+def _file_item(line: Line) -> CrawlItem:
     return CrawlItem(line.fields["video_id"], line.fields["url"], None, None, line.fields["label"], "")
 
 
@@ -178,101 +229,68 @@ def _full_name(uri: str, path: str) -> str:
     return path if is_local(fs) else str(fs.unstrip_protocol(path))
 
 
-def _parquet_lines(uri: str) -> list[_Line]:
-    try:
-        table = tables.parse(read_bytes(uri))
-    except pa.ArrowInvalid as error:
-        raise InputError(f"{uri} is not a readable Parquet file: {error}") from error
-    _check_columns(uri, table.column_names)
-    kept = table.select([name for name in MANIFEST_COLUMNS if name in table.column_names])
-    return [
-        _Line(number, {name: "" if value is None or value != value else str(value) for name, value in row.items()})
-        for number, row in enumerate(kept.to_pylist(), start=1)
-    ]
-
-
-def _check_columns(uri: str, found: list[str]) -> None:
-    missing = [name for name in ("video_id", "url") if name not in found]
-    if missing:
-        raise InputError(
-            f"{uri} has no column {' and '.join(missing)}, only {', '.join(found)}; "
-            f"a manifest has the columns {', '.join(MANIFEST_COLUMNS)}, and the first two are required"
-        )
-
-
 def _csv(uri: str) -> list[CrawlItem]:
-    """Read a CSV file; its first line decides which of the three formats it has."""
-    try:
-        text = read_bytes(uri).decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise InputError(f"{uri} is not UTF-8 text (byte {error.start}); save it as UTF-8") from None
-    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
-    try:
-        table = [(reader.line_num, row) for row in reader if any(field.strip() for field in row)]
-    except csv.Error as error:
-        raise InputError(
-            f"{uri}, line {reader.line_num}: {error}; put quotes around fields with quotes or line breaks"
-        ) from None
-    if not table:
-        raise InputError(f"the crawl {uri} is empty; expected at least one video")
-    header = [field.strip() for field in table[0][1]]
-    if "youtube_id" in header and "time_start" in header and "time_end" in header:
+    """Read a CSV file; its first lines decide which of the three formats it has."""
+    rows = csv_rows(uri)
+    header = rows[0][1]
+    if {"youtube_id", "time_start", "time_end"}.issubset(header):
         files = _files_near(uri)
-        return _items(uri, _csv_lines(header, table[1:]), lambda line: _kinetics_item(line, files))
-    if len(header) in (3, 4) and _is_youtube_id(header[0]) and _is_number(header[1]):
+        lines = csv_lines(uri, header, rows[1:], {"youtube_id", "time_start", "time_end", "label", "split"})
+        return _items(uri, lines, lambda line: _kinetics_item(line, files))
+    if not set(MANIFEST_COLUMNS).intersection(header) and any(_is_vgg(row) for _, row, _ in rows[:FAULTS_SHOWN]):
         files = _files_near(uri)
-        return _items(
-            uri, _csv_lines(["youtube_id", "start", "label", "split"], table), lambda line: _vgg_item(line, files)
-        )
+        columns = ["youtube_id", "start", "label", "split"]
+        return _items(uri, csv_lines(uri, columns, rows, set(columns)), lambda line: _vgg_item(line, files))
     if "video_id" not in header and "url" not in header:
         raise InputError(
             f"{uri} starts with {','.join(header)[:200]!r}, which is not a known format of a crawl; expected a "
             f"manifest with the header {','.join(MANIFEST_COLUMNS)}, lines of VGG-Sound (youtube id,start,label,split) "
             "or the header of Kinetics (label,youtube_id,time_start,time_end,split)"
         )
-    _check_columns(uri, header)
-    return _items(uri, _csv_lines(header, table[1:]), lambda line: _manifest_item(line, uri))
+    check_columns(uri, header, REQUIRED_COLUMNS)
+    lines = csv_lines(uri, header, rows[1:], set(MANIFEST_COLUMNS))
+    return _items(uri, lines, lambda line: _manifest_item(line, uri))
 
 
-def _csv_lines(columns: list[str], table: Iterable[tuple[int, list[str]]]) -> list[_Line]:
-    lines = []
-    for number, row in table:
-        wrong = "" if len(row) == len(columns) else f"{len(row)} fields, expected {len(columns)} ({', '.join(columns)})"
-        lines.append(_Line(number, dict(zip(columns, (field.strip() for field in row), strict=False)), wrong))
-    return lines
-
-
-def _items(uri: str, lines: Iterable[_Line], make: Callable[[_Line], CrawlItem]) -> list[CrawlItem]:
-    """Return one item for each line.
-
-    Raises:
-        InputError: If lines are broken or ids repeat; the message lists the first faults and counts all of them.
-    """
+def _items(uri: str, lines: Iterable[Line], make: Callable[[Line], CrawlItem]) -> list[CrawlItem]:
+    """Return one item for each line; a broken line becomes an item with a fault and an id of its own."""
+    fs, path = open_fs(uri)
+    folder = absolute(uri)
+    reach = sources.reach_of(folder if fs.isdir(path) else folder.rsplit("/", 1)[0] or "/")
     items: list[CrawlItem] = []
-    faults: list[str] = []
     line_of: dict[str, int] = {}
+    broken: list[tuple[int, int]] = []
     for line in lines:
         try:
             if line.fault:
                 raise _FaultError(line.fault)
-            item = make(line)
-            _check_id(item.video_id)
+            item = replace(make(line), reach=reach)
+            _check_texts(item)
             if item.video_id in line_of:
                 raise _FaultError(
                     f"video_id {item.video_id!r} is also on line {line_of[item.video_id]}; ids must differ"
                 )
+            line_of[item.video_id] = line.number
         except _FaultError as fault:
-            faults.append(f"  line {line.number}: {fault}")
-            continue
-        line_of[item.video_id] = line.number
+            broken.append((len(items), line.number))
+            item = CrawlItem("", "", None, None, "", "", f"line {line.number}: {fault}", reach)
         items.append(item)
-    if faults:
-        shown = faults[:FAULTS_SHOWN]
-        more = f"\n  and {len(faults) - len(shown)} more" if len(faults) > len(shown) else ""
-        raise InputError(
-            f"{len(faults)} broken lines in the crawl {uri}; correct or remove them:\n" + "\n".join(shown) + more
-        )
+    for place, number in broken:
+        name = f"broken-line-{number}"
+        while name in line_of:
+            name += "x"
+        line_of[name] = number
+        items[place] = replace(items[place], video_id=name)
     return items
+
+
+def _check_texts(item: CrawlItem) -> None:
+    _check_id(item.video_id)
+    for name, text in (("label", item.label), ("split", item.split)):
+        if len(text) > MAX_TEXT_LENGTH:
+            raise _FaultError(f"{name} {text[:50]!r} has {len(text)} characters, allowed are {MAX_TEXT_LENGTH}")
+    if len(item.url) > MAX_URL_LENGTH:
+        raise _FaultError(f"url {item.url[:50]!r} has {len(item.url)} characters, allowed are {MAX_URL_LENGTH}")
 
 
 def _check_id(video_id: str) -> None:
@@ -288,13 +306,13 @@ def _check_id(video_id: str) -> None:
         )
 
 
-def _manifest_item(line: _Line, uri: str) -> CrawlItem:
+def _manifest_item(line: Line, uri: str) -> CrawlItem:
     fields = line.fields
     url = fields.get("url", "")
     if not url:
         raise _FaultError("url is empty, expected a path or an address")
     if not url.isprintable():
-        raise _FaultError(f"url {url!r} contains unprintable characters; remove them")
+        raise _FaultError(f"url {url[:200]!r} contains unprintable characters; remove them")
     if "://" not in url and not url.startswith("/"):
         url = join(absolute(uri).rsplit("/", 1)[0], url)
     start, end = _seconds(fields, "start_seconds"), _seconds(fields, "end_seconds")
@@ -307,12 +325,11 @@ def _seconds(fields: dict[str, str], name: str) -> float | None:
     text = fields.get(name, "")
     if not text:
         return None
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not (math.isfinite(value) and value >= 0):
-        raise _FaultError(f"{name} {text!r} is not a number of seconds >= 0")
+    # `float` would also take nan, inf, 1_0 and the digits of other alphabets.
+    plain = len(text) < 64 and re.fullmatch(r"\+?([0-9]+\.?[0-9]*|\.[0-9]+)(e[+-]?[0-9]+)?", text, re.IGNORECASE)
+    value = float(text) if plain else math.nan
+    if not 0 <= value <= MAX_SECONDS:
+        raise _FaultError(f"{name} {text[:50]!r} is not a number of seconds >= 0 and <= {MAX_SECONDS:.0f}")
     return value
 
 
@@ -323,7 +340,7 @@ def _required_seconds(fields: dict[str, str], name: str) -> float:
     return value
 
 
-def _kinetics_item(line: _Line, files: dict[str, str]) -> CrawlItem:
+def _kinetics_item(line: Line, files: dict[str, str]) -> CrawlItem:
     fields = line.fields
     start, end = _required_seconds(fields, "time_start"), _required_seconds(fields, "time_end")
     if end <= start:
@@ -332,7 +349,7 @@ def _kinetics_item(line: _Line, files: dict[str, str]) -> CrawlItem:
     return _native_item(name, fields, start, end, files)
 
 
-def _vgg_item(line: _Line, files: dict[str, str]) -> CrawlItem:
+def _vgg_item(line: Line, files: dict[str, str]) -> CrawlItem:
     start = _required_seconds(line.fields, "start")
     name = f"{line.fields['youtube_id']}_{int(start):06d}"
     return _native_item(name, line.fields, start, start + VGG_SOUND_SECONDS, files)
@@ -342,7 +359,7 @@ def _native_item(name: str, fields: dict[str, str], start: float, end: float, fi
     """Return a video of a native CSV: a file of exactly this window, a file of the whole video, or its page."""
     youtube_id = fields["youtube_id"]
     if not _is_youtube_id(youtube_id):
-        raise _FaultError(f"youtube id {youtube_id!r} must be 11 letters, digits, '-' or '_'")
+        raise _FaultError(f"youtube id {youtube_id[:50]!r} must be 11 letters, digits, '-' or '_'")
     label, split = fields.get("label", ""), fields.get("split", "")
     for trimmed in (f"{youtube_id}_{int(start):06d}_{int(end):06d}", f"{youtube_id}_{int(start):06d}"):
         if trimmed in files:
@@ -366,5 +383,6 @@ def _is_youtube_id(text: str) -> bool:
     return re.fullmatch(r"[A-Za-z0-9_-]{11}", text) is not None
 
 
-def _is_number(text: str) -> bool:
-    return re.fullmatch(r"\d+(\.\d+)?", text.strip()) is not None
+def _is_vgg(row: Sequence[str]) -> bool:
+    """Return whether a line can be one of VGG-Sound: YouTube id, seconds, label and maybe the split."""
+    return len(row) in (3, 4) and _is_youtube_id(row[0]) and re.fullmatch(r"[0-9]+(\.[0-9]+)?", row[1]) is not None

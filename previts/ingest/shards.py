@@ -156,7 +156,9 @@ def _store_video(item: CrawlItem, number: int, folder: str, normaliser: Normalis
     """Fetch and normalise one video into `folder`; return its row, which has the reason if that fails."""
     source, target = os.path.join(folder, f"{number}.source"), _video_path(folder, number)
     try:
-        fetch.fetch(item.url, source, limits)
+        if item.fault:
+            raise VideoError(item.fault)
+        fetch.fetch(item.url, source, limits, item.reach)
         info = normaliser.normalise(source, target, item.start_seconds, item.end_seconds)
     except VideoError as error:
         with contextlib.suppress(FileNotFoundError):

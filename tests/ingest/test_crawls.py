@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import time
 
 import fsspec
 import pyarrow as pa
@@ -9,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from previts.errors import InputError
-from previts.ingest.crawls import CrawlItem, crawl_identity, read_crawl
+from previts.ingest.crawls import CrawlItem, check_faults, crawl_identity, read_crawl
 
 HEADER = "video_id,url,start_seconds,end_seconds,label,split\n"
 
@@ -140,24 +141,164 @@ def test_urls_of_a_crawl_in_an_object_store_are_in_the_store():
         ("a" * 300 + ",x.mp4,,,,", "300 characters, allowed are 1 to 200"),
     ],
 )
-def test_a_broken_line_is_named_with_its_number(tmp_path, line, message):
-    uri = write(tmp_path / "crawl.csv", f"{HEADER}first,first.mp4,,,,\n{line}\n")
-    with pytest.raises(InputError) as error:
-        read_crawl(uri)
-    assert message in str(error.value)
-    assert "line 3" in str(error.value)
-    assert uri in str(error.value)
+def test_a_broken_line_becomes_an_item_with_its_number_and_the_others_stay(tmp_path, line, message):
+    uri = write(tmp_path / "crawl.csv", f"{HEADER}first,first.mp4,,,,\n{line}\nlast,last.mp4,,,,\n")
+    first, broken, last = read_crawl(uri)
+    assert message in broken.fault
+    assert broken.fault.startswith("line 3: ")
+    assert len(broken.fault) < 400
+    assert broken.video_id == "broken-line-3"
+    assert [first, last] == [
+        CrawlItem(name, f"{tmp_path}/{name}.mp4", None, None, "", "") for name in ("first", "last")
+    ]
+    check_faults([first, broken, last], uri, 0.5)
+    with pytest.raises(InputError, match="1 broken lines") as error:
+        check_faults([first, broken, last], uri, 0.3)
+    assert broken.fault in str(error.value)
 
 
-def test_all_broken_lines_are_counted_and_ten_shown(tmp_path):
+def test_broken_lines_are_counted_and_ten_shown_if_there_are_too_many(tmp_path):
     uri = write(tmp_path / "crawl.csv", HEADER + "".join(f"v{n},x.mp4,{'no' if n % 2 else 1},,,\n" for n in range(50)))
+    items = read_crawl(uri)
+    assert [bool(item.fault) for item in items] == [False, True] * 25
+    assert len({item.video_id for item in items}) == 50
     with pytest.raises(InputError) as error:
-        read_crawl(uri)
+        check_faults(items, uri, 0.4)
     text = str(error.value)
     assert text.startswith("25 broken lines")
     assert text.count("\n  line ") == 10
     assert "line 3:" in text
     assert text.endswith("and 15 more")
+
+
+def test_a_table_with_broken_lines_only_is_refused(tmp_path):
+    with pytest.raises(InputError, match="2 broken lines"):
+        read_crawl(write(tmp_path / "crawl.csv", HEADER + "a,x.mp4,soon,,,\nb,,,,,\n"))
+
+
+def test_a_broken_line_keeps_an_id_of_its_own(tmp_path):
+    uri = write(tmp_path / "crawl.csv", HEADER + "a,,,,,\nbroken-line-2,x.mp4,,,,\n")
+    assert [(item.video_id, bool(item.fault)) for item in read_crawl(uri)] == [
+        ("broken-line-2x", True),
+        ("broken-line-2", False),
+    ]
+
+
+SECONDS = {
+    "0": 0.0, "1.50": 1.5, ".5": 0.5, "5.": 5.0, "+3": 3.0, "1e2": 100.0, "": None,
+    "nan": "", "inf": "", "-inf": "", "-1": "", "-0.1": "", "1e400": "", "1e8": "", "True": "", "false": "", "1,5": "",
+    "1_0": "", "\u0661\u0662": "", "0x10": "", "ten": "", "1.5.": "", "9" * 5000: "", "1 2": "",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("text", SECONDS)
+def test_only_plain_numbers_are_seconds(tmp_path, text):
+    uri = write(tmp_path / "crawl.csv", f'{HEADER}good,x.mp4,,,,\na,x.mp4,"{text}",,,\n')
+    _, item = read_crawl(uri)
+    if SECONDS[text] == "":
+        assert "start_seconds" in item.fault
+    else:
+        assert (item.start_seconds, item.fault) == (SECONDS[text], "")
+
+
+def hostile_csv(name):
+    """Return the bytes of a CSV file whose first line is good, and the part of its fault or of the error."""
+    head = HEADER.encode() + b"good,x.mp4,,,,\n"
+    return {
+        "long id": (head + b"a" * 10_000_000 + b",x.mp4,,,,\n", "10000000 characters"),
+        "long url": (head + b"a," + b"u" * 10_000_000 + b",,,,\n", "allowed are 8192"),
+        "long label": (head + b"a,x.mp4,,," + b"l" * 2000 + b",\n", "label 'lll"),
+        "NUL": (head + b"a\0b,x.mp4,,,,\n", "printable"),
+        "NUL in a url": (head + b"a,x\0.mp4,,,,\n", "unprintable"),
+        "one line of another encoding": (head + "é,x.mp4,,,,\n".encode("latin-1"), "is not UTF-8"),
+        "wrong quotes": (head + b'"a"b,x.mp4,,,,\n', "the quotes are wrong"),
+        "quotes over several lines": (head + b'"a\nb,\nc"x,x.mp4,,,,\n', "the quotes are wrong up to line 5"),
+        "a million fields": (head + b"," * 1_000_000 + b"\n" + b"a," + b"," * 1_000_000 + b"\n", "expected 6"),
+    }[name]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "long id", "long url", "long label", "NUL", "NUL in a url", "one line of another encoding", "wrong quotes",
+        "quotes over several lines", "a million fields",
+    ],
+)  # fmt: skip
+def test_one_hostile_line_does_not_refuse_the_table(tmp_path, name):
+    data, message = hostile_csv(name)
+    (tmp_path / "crawl.csv").write_bytes(data + b"last,x.mp4,,,,\n")
+    good, broken, last = read_crawl(str(tmp_path / "crawl.csv"))
+    assert (good.video_id, good.fault, last.video_id, last.fault) == ("good", "", "last", "")
+    assert message in broken.fault
+    assert len(broken.fault) < 400
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (HEADER.encode("utf-16"), "UTF-16"),
+        (HEADER.encode() + b'a,"x.mp4,,,,\nb,x.mp4,,,,\n', "line 2: a quote is not closed"),
+        (b"video_id,url,url\na,b,c\n", "column url twice"),
+        (b"\0\0\0", "not a known format"),
+        (b"video_id," + b"," * 1_000_000 + b"\na,b\n", "no column url"),
+        (b",".join(b"c%d" % n for n in range(100_000)) + b"\n", "not a known format"),
+    ],
+)
+def test_a_table_that_is_broken_as_a_whole_is_refused_on_one_screen(tmp_path, data, message):
+    (tmp_path / "crawl.csv").write_bytes(data)
+    with pytest.raises(InputError) as error:
+        read_crawl(str(tmp_path / "crawl.csv"))
+    assert message in str(error.value)
+    assert len(str(error.value)) < 1000
+
+
+def test_a_first_line_that_is_broken_does_not_hide_the_format_of_vgg_sound(tmp_path):
+    uri = write(tmp_path / "v.csv", "---g-f_I2yQ,soon,people marching,test\n--0PQM4-hqg,30,waterfall,train\n")
+    broken, good = read_crawl(uri)
+    assert "start 'soon'" in broken.fault
+    assert good.start_seconds == 30
+
+
+def parquet(tmp_path, **columns):
+    names = {"video_id": ["a", "b", "c"], "url": ["x", "x", "x"]} | columns
+    pq.write_table(pa.table(names), tmp_path / "crawl.parquet")
+    return str(tmp_path / "crawl.parquet")
+
+
+@pytest.mark.parametrize(
+    ("name", "column", "faults"),
+    [
+        ("label", pa.array([["x"], None, []]), [0, 2]),
+        ("label", pa.array(["x", None, "x"]).dictionary_encode(), []),
+        ("label", pa.array([b"x", None, b"\xff"]), [2]),
+        ("label", pa.array([None, None, None]), []),
+        ("label", pa.array([{"x": 1}, None, {"x": 2}]), [0, 2]),
+        ("start_seconds", pa.array([True, None, False]), [0, 2]),
+        ("start_seconds", pa.array([1.5, float("nan"), float("inf")]), [2]),
+        ("start_seconds", pa.array(["1", "-1", "x"]), [1, 2]),
+        ("start_seconds", pa.array([None, 10, 2**62]), [2]),
+        ("start_seconds", pa.array([None, 2**62 + 1, 5], pa.timestamp("ns")), [1, 2]),
+        ("start_seconds", pa.array([None, 5, 5], pa.duration("s")), [1, 2]),
+        ("video_id", pa.array(["a", None, "a"]), [1, 2]),
+        ("video_id", pa.array([b"a", b"b", b"c"]), []),
+        ("url", pa.array(["x", "", "\0"]), [1, 2]),
+    ],
+)
+def test_values_of_any_type_in_a_parquet_file_are_text_or_a_fault(tmp_path, name, column, faults):
+    items = read_crawl(parquet(tmp_path, **{name: column}))
+    assert [number for number, item in enumerate(items) if item.fault] == faults
+    assert all(name in item.fault for item in items if item.fault)
+
+
+def test_text_of_a_parquet_file_that_is_not_utf8_is_a_fault_of_its_line(tmp_path):
+    broken = pa.Array.from_buffers(pa.string(), 3, pa.array([b"a", b"\xff", b"c"], pa.binary()).buffers())
+    assert [bool(item.fault) for item in read_crawl(parquet(tmp_path, label=broken))] == [False, True, False]
+
+
+def test_a_parquet_file_with_a_column_twice_is_refused(tmp_path):
+    pq.write_table(pa.table([["a"], ["b"], ["c"]], names=["video_id", "url", "url"]), tmp_path / "crawl.parquet")
+    with pytest.raises(InputError, match="column url twice"):
+        read_crawl(str(tmp_path / "crawl.parquet"))
 
 
 @pytest.mark.parametrize(
@@ -167,7 +308,7 @@ def test_all_broken_lines_are_counted_and_ten_shown(tmp_path):
         (HEADER, "is empty"),
         ("id,file\na,b\n", "not a known format of a crawl"),
         ("video_id,label\na,b\n", "no column url"),
-        ('video_id,url\n"a,b\n', "line 2"),
+        ('video_id,url\n"a,b\n', "line 2: a quote is not closed"),
         ("youtube_id,time_start,time_end,split\nshort,1,2,train\n", "must be 11 letters"),
         ("youtube_id,time_start,time_end,split\n---QUuC4vJs,,2,train\n", "time_start is empty"),
         ("youtube_id,time_start,time_end,split\n---QUuC4vJs,9,2,train\n", "time_end 2 must be greater"),
@@ -211,6 +352,26 @@ def test_the_identity_depends_on_the_content_and_not_on_the_place(tmp_path):
     assert identity(tmp_path / "one") != before
     (tmp_path / "two" / "a.mp4").unlink()
     assert identity(tmp_path / "two") != before
+
+
+def test_the_identity_reads_only_files_that_the_crawl_may_name_and_each_once(tmp_path, monkeypatch):
+    monkeypatch.delenv("PREVITS_LOCAL_FILES", raising=False)
+    other = tmp_path / "other.mp4"
+    write(other, "pixels")
+    write(tmp_path / "crawl" / "big.mp4", "")
+    os.truncate(tmp_path / "crawl" / "big.mp4", 50 << 20)  # without blocks on the disk
+    many = "".join(f"big{n},big.mp4\n" for n in range(2_000))
+    rows = f"video_id,url\na,/proc/self/pagemap\nb,{other}\nc,/dev/zero\nd,http://[::1/x\ne,file://[x/y\n" + many
+    uri = write(tmp_path / "crawl" / "crawl.csv", rows)
+    started = time.process_time()
+    before = crawl_identity(read_crawl(uri), uri)
+    assert time.process_time() - started < 5
+    write(other, "changed")
+    assert crawl_identity(read_crawl(uri), uri) == before
+    monkeypatch.setenv("PREVITS_LOCAL_FILES", str(tmp_path))
+    allowed = crawl_identity(read_crawl(uri), uri)
+    write(other, "changed again")
+    assert len({before, allowed, crawl_identity(read_crawl(uri), uri)}) == 3
 
 
 def test_the_identity_of_objects_depends_on_their_content():

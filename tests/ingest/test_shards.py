@@ -133,7 +133,8 @@ def test_a_shard_with_only_failures_is_complete(tmp_path):
     assert video_table.is_done(str(tmp_path), 0)
 
 
-def test_a_second_attempt_repeats_only_retryable_failures(sources, tmp_path):
+def test_a_second_attempt_repeats_only_retryable_failures(sources, tmp_path, monkeypatch):
+    monkeypatch.setenv("PREVITS_TRUSTED_HOSTS", "127.0.0.1")
     # At first no server listens, which is retryable. In the second attempt the video is there; the others are deleted.
     folder = tmp_path / "crawl"
     folder.mkdir()
@@ -159,6 +160,22 @@ def test_a_second_attempt_repeats_only_retryable_failures(sources, tmp_path):
     )
 
 
+def test_a_broken_line_is_a_final_failure_and_a_refused_address_is_tried_again(sources, tmp_path, monkeypatch):
+    (tmp_path / "crawl.csv").write_text(f"video_id,url,start_seconds\na,{sources}/0.mp4,\nb,{sources}/1.mp4,soon\n")
+
+    def rows():
+        items = crawls.read_crawl(str(tmp_path / "crawl.csv"))
+        return shards.build_shard(items, 0, str(tmp_path / "videos"), CONFIG, limits=QUICK)
+
+    monkeypatch.delenv("PREVITS_LOCAL_FILES", raising=False)
+    refused, broken = rows()
+    assert (refused.status, refused.retryable, broken.status, broken.retryable) == ("failed", True, "failed", False)
+    assert "PREVITS_LOCAL_FILES" in refused.error
+    assert "line 3: start_seconds 'soon'" in broken.error
+    monkeypatch.setenv("PREVITS_LOCAL_FILES", f"/nowhere:{sources}")
+    assert [row.status for row in rows()] == ["ok", "failed"]
+
+
 @pytest.mark.parametrize("moment", ["while videos are made", "between tar and table"])
 def test_a_killed_shard_is_incomplete_and_is_built_again(built, items, tmp_path, moment):
     uri, rows = built
@@ -173,7 +190,7 @@ def test_a_killed_shard_is_incomplete_and_is_built_again(built, items, tmp_path,
         from previts.ingest.crawls import CrawlItem
         from previts.ingest.fetch import Limits
         from previts.storage import tables
-        items = [CrawlItem(*fields) for fields in {[tuple(vars(item).values()) for item in items]!r}]
+        items = [CrawlItem(*fields) for fields in {[tuple(vars(item).values())[:6] for item in items]!r}]
         if {moment!r} == "between tar and table":
             tables.write_records = lambda *arguments: os.kill(os.getpid(), signal.SIGKILL)
         print("go", flush=True)

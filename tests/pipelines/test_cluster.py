@@ -1,5 +1,6 @@
 """What the steps of the compiled pipelines request from a cluster."""
 
+import re
 from pathlib import Path
 
 import yaml
@@ -30,6 +31,15 @@ def test_the_label_of_a_step_is_its_name_in_the_ui():
                 if executor := pipeline["components"][task["componentRef"]["name"]].get("executorLabel"):
                     labels = steps()[executor]["podMetadata"]["labels"]
                     assert labels[STEP_LABEL] == task["taskInfo"]["name"]
+
+
+def test_only_the_download_step_gets_the_rules_for_crawls():
+    code = "".join((ROOT / "previts" / "ingest" / name).read_text() for name in ("sources.py", "url_guard.py"))
+    read = set(re.findall(r'environ\.get\("(PREVITS_\w+)"', code))
+    assert {"PREVITS_TRUSTED_HOSTS", "PREVITS_LOCAL_FILES"} <= read
+    for name, step in steps().items():
+        given = {key["envVar"] for item in step["configMapAsEnv"] for key in item["keyToEnv"]}
+        assert (given & read) == (read if name == "exec-download" else set()), name
 
 
 def test_no_step_is_cached_and_only_steps_that_can_succeed_later_are_retried():

@@ -1,0 +1,156 @@
+"""Readers of the tables of crawls: the lines of a CSV or Parquet file, with their fields as text.
+
+A table often comes from strangers. A line that cannot be read gets a `fault`, which does not affect the other lines.
+What the fields mean is decided in `crawls.py`.
+"""
+
+import csv
+import io
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from previts.errors import InputError
+from previts.storage.files import open_fs, read_bytes
+
+MAX_TABLE_BYTES = 1 << 30
+MAX_PLAIN_BYTES = 4 << 30  # of a Parquet file after decompression
+
+
+@dataclass(frozen=True)
+class Line:
+    """A line of a table: its number for messages and its fields by column; `fault` if the whole line is broken."""
+
+    number: int
+    fields: dict[str, str]
+    fault: str = ""
+
+
+def csv_rows(uri: str) -> list[tuple[int, list[str], str]]:
+    """Return the rows of a CSV file that are not empty: line number, fields without outer spaces, fault or "".
+
+    Raises:
+        InputError: If the file is too large, has no row, is UTF-16, or has a quote that is never closed.
+    """
+    data = _read(uri)
+    if data.startswith((b"\xff\xfe", b"\xfe\xff")):
+        raise InputError(f"{uri} is UTF-16 text; save it as UTF-8")
+    text = data.removeprefix(b"\xef\xbb\xbf").decode(errors="surrogateescape")
+    csv.field_size_limit(MAX_TABLE_BYTES)  # a long field is a fault of its line, not of the file
+    rows = [row for row in _rows(uri, text) if row[2] or any(row[1])]
+    if not rows:
+        raise InputError(f"the crawl {uri} is empty; expected at least one video")
+    return rows
+
+
+def _rows(uri: str, text: str) -> Iterator[tuple[int, list[str], str]]:
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+    whole = text.isascii()
+    while True:
+        first = reader.line_num + 1
+        try:
+            row = [field.strip() for field in next(reader)]
+        except StopIteration:
+            return
+        except csv.Error as error:
+            if "unexpected end" in str(error):
+                raise InputError(
+                    f"{uri}, line {first}: a quote is not closed up to the end of the file; put quotes around fields "
+                    "with quotes or line breaks"
+                ) from None
+            place = "" if reader.line_num == first else f" up to line {reader.line_num}"
+            yield first, [], f"the quotes are wrong{place}; put quotes around fields with quotes or line breaks"
+            continue
+        try:
+            whole or "".join(row).encode()
+        except UnicodeEncodeError:
+            yield first, row, "the line is not UTF-8 text; save the file as UTF-8"
+            continue
+        yield reader.line_num, row, ""
+
+
+def csv_lines(uri: str, columns: list[str], rows: Sequence[tuple[int, list[str], str]], kept: set[str]) -> list[Line]:
+    """Return rows of a CSV file as lines with the fields of the kept columns."""
+    _check_distinct(uri, columns, kept)
+    places = {name: place for place, name in enumerate(columns) if name in kept}
+    lines = []
+    for number, row, fault in rows:
+        wrong = "" if len(row) == len(columns) else f"{len(row)} fields, expected {len(columns)} ({listed(columns)})"
+        fields = {} if fault else {name: row[place] for name, place in places.items() if place < len(row)}
+        lines.append(Line(number, fields, fault or wrong))
+    return lines
+
+
+def parquet_lines(uri: str, required: Sequence[str], kept: set[str]) -> list[Line]:
+    """Return the rows of a Parquet file as lines with the fields of the kept columns.
+
+    Raises:
+        InputError: If the file is too large or damaged, or a required column is missing.
+    """
+    try:
+        file = pq.ParquetFile(io.BytesIO(_read(uri)), pre_buffer=False)
+        check_columns(uri, file.schema_arrow.names, required)
+        _check_distinct(uri, file.schema_arrow.names, kept)
+        if sum(file.metadata.row_group(n).total_byte_size for n in range(file.num_row_groups)) > MAX_PLAIN_BYTES:
+            raise InputError(f"{uri} has more than {MAX_PLAIN_BYTES >> 20} MiB of data, too much for a crawl; split it")
+        table = file.read([name for name in file.schema_arrow.names if name in kept], use_threads=False)
+        columns = {name: _texts(name, table.column(name)) for name in table.column_names}
+    except (pa.ArrowException, OSError) as error:
+        raise InputError(f"{uri} is not a readable Parquet file: {str(error)[:300]}") from error
+    lines = []
+    for place in range(table.num_rows):
+        found = {name: column[place] for name, column in columns.items()}
+        faults = [fault for _, fault in found.values() if fault]
+        lines.append(Line(place + 1, {name: text for name, (text, _) in found.items()}, faults[0] if faults else ""))
+    return lines
+
+
+def _texts(name: str, column: pa.ChunkedArray) -> list[tuple[str, str]]:
+    """Return each value of a column as text, with a fault or ""."""
+    try:
+        values = column.to_pylist()
+    except (ValueError, ArithmeticError, pa.ArrowException):  # at least one value has no equal in Python
+        values = list(column)
+    return [_text(name, value) for value in values]
+
+
+def _text(name: str, value: Any) -> tuple[str, str]:
+    try:
+        value = value.as_py() if isinstance(value, pa.Scalar) else value
+        value = value.decode() if isinstance(value, bytes) else value
+    except (ValueError, ArithmeticError, pa.ArrowException):
+        return "", f"{name} cannot be read as text"
+    if isinstance(value, list | dict | tuple):
+        return "", f"{name} is a list or a structure, expected text or a number"
+    return "" if value is None or value != value else str(value).strip(), ""
+
+
+def check_columns(uri: str, found: Sequence[str], required: Sequence[str]) -> None:
+    """Raise an `InputError` if a table lacks required columns."""
+    missing = [name for name in required if name not in found]
+    if missing:
+        raise InputError(
+            f"{uri} has no column {' and '.join(missing)}, only {listed(found)}; add it, a manifest needs both"
+        )
+
+
+def _check_distinct(uri: str, columns: Sequence[str], kept: set[str]) -> None:
+    double = sorted(name for name in kept if columns.count(name) > 1)
+    if double:
+        raise InputError(f"{uri} has the column {listed(double)} twice; remove or rename one of them")
+
+
+def listed(names: Sequence[str]) -> str:
+    """Return the first names of columns for a message."""
+    text = ", ".join(names[:10])
+    return text[:200] + (", ..." if len(names) > 10 or len(text) > 200 else "")
+
+
+def _read(uri: str) -> bytes:
+    fs, path = open_fs(uri)
+    if (fs.size(path) or 0) > MAX_TABLE_BYTES:
+        raise InputError(f"{uri} has more than {MAX_TABLE_BYTES >> 20} MiB, too much for a crawl; split it")
+    return read_bytes(uri)
