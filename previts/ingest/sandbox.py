@@ -13,16 +13,38 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
+import traceback
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TextIO
 
 from previts.config.experiment import VideoConfig
-from previts.errors import InputError, VideoError
+from previts.errors import FetchError, InputError, VideoError
 from previts.ingest.fetch import DEFAULT_LIMITS, Limits
 from previts.media import normalisation
+from previts.media.cost import TOO_COSTLY
 from previts.media.gop_layout import VideoInfo
+
+# A decoder is killed at this many times the CPU seconds of `cost.budget_seconds`. The prediction decides about almost
+# every video, so that slow and fast machines refuse the same ones. This limit is for a cost that was not predicted.
+MARGIN = 3.0
+ALIVE = b".\n"
+
+
+class Lost:
+    """The CPU time that went into videos which could not be stored; threads may share it."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+        self._lock = threading.Lock()
+
+    def add(self, seconds: float) -> None:
+        """Add CPU seconds."""
+        with self._lock:
+            self.seconds += seconds
 
 
 class Normaliser:
@@ -31,9 +53,11 @@ class Normaliser:
     It is a context manager, for one thread. The child gets only the environment variables that Python needs.
     """
 
-    def __init__(self, config: VideoConfig, limits: Limits = DEFAULT_LIMITS) -> None:
-        self._config, self._limits = config, limits
+    def __init__(self, config: VideoConfig, limits: Limits = DEFAULT_LIMITS, lost: Lost | None = None) -> None:
+        self._config, self._limits, self._lost = config, limits, lost or Lost()
         self._child: subprocess.Popen[bytes] | None = None
+        self._cpu_seconds = 0.0  # of the child, up to its last reply
+        self._started = False
         self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 (closed by __exit__)
 
     def __enter__(self) -> Self:
@@ -48,7 +72,8 @@ class Normaliser:
 
         Raises:
             VideoError: As of `normalisation.normalise`; also if the child exceeds a limit or dies twice.
-            InputError: If the disk is full. The cause is not the video, so this error ends the shard.
+            FetchError: If the child hangs. The cause may be a slow disk, so it is retryable.
+            InputError: If the disk is full or no child can start. The cause is not the video, so this ends the shard.
         """
         request = {"source": source, "target": target, "start_seconds": start_seconds, "end_seconds": end_seconds}
         for attempt in (1, 2):
@@ -62,6 +87,9 @@ class Normaliser:
         if reply.get("full"):
             raise InputError(f"no space left for {target}; free some, or set TMPDIR to a larger disk")
         if "error" in reply:
+            self._lost.add(reply["cpu_seconds"])
+            if os.environ.get("PREVITS_TRACEBACK") and reply.get("traceback"):
+                print(reply["traceback"], file=sys.stderr)
             raise VideoError(reply["error"])
         return VideoInfo(**{**reply["video"], "header": bytes.fromhex(reply["video"]["header"])})
 
@@ -70,21 +98,33 @@ class Normaliser:
         child = self._child or self._start()
         assert child.stdin is not None
         assert child.stdout is not None
-        deadline = time.monotonic() + self._limits.decode_seconds
         answer = b""
         try:
             child.stdin.write(json.dumps(request).encode() + b"\n")
-            while not answer.endswith(b"\n"):
-                if not select.select([child.stdout], [], [], max(0.0, deadline - time.monotonic()))[0]:
-                    self._stop()
-                    raise VideoError(f"decoding took more than {self._limits.decode_seconds:g} s")
+            while not answer.endswith(b"}\n"):
+                # Each block is a reply or a sign of life, so a loaded machine only takes longer.
+                if not select.select([child.stdout], [], [], self._limits.idle_seconds)[0]:
+                    self._lost.add(self._stop())
+                    raise FetchError(
+                        f"the decoder made no frame in {self._limits.idle_seconds:g} s; "
+                        "the machine or its disk may be too slow",
+                        retryable=True,
+                    )
                 block = os.read(child.stdout.fileno(), 1 << 16)
                 if not block:
-                    return None
-                answer += block
+                    break
+                answer, self._started = answer + block, True
         except BrokenPipeError:
+            pass
+        if not answer.endswith(b"}\n"):
+            if not self._started:  # no video was decoded, so none is the cause
+                self._stop()
+                self._stderr.seek(0)
+                last = self._stderr.read().decode(errors="replace").strip().rsplit("\n", 1)[-1]
+                raise InputError(f"the process that decodes videos cannot start: {last[:300]}")
             return None
-        reply: dict[str, Any] = json.loads(answer)
+        reply: dict[str, Any] = json.loads(answer.rsplit(ALIVE, 1)[-1])
+        self._cpu_seconds += reply["cpu_seconds"]
         return reply
 
     def _start(self) -> "subprocess.Popen[bytes]":
@@ -92,6 +132,7 @@ class Normaliser:
         self._stderr.truncate()
         kept = {name: os.environ[name] for name in ("PATH", "LD_LIBRARY_PATH", "LANG", "TMPDIR") if name in os.environ}
         packages = [str(Path(__file__).resolve().parents[2]), *(entry for entry in sys.path if entry)]
+        self._cpu_seconds, self._started = 0.0, False
         settings = json.dumps({"config": asdict(self._config), "limits": asdict(self._limits)})
         self._child = subprocess.Popen(
             [sys.executable, "-P", "-m", "previts.ingest.sandbox", settings],
@@ -103,36 +144,65 @@ class Normaliser:
         )
         return self._child
 
-    def _stop(self) -> None:
+    def _stop(self) -> float:
+        """End the child; return the CPU seconds since its last reply."""
         if self._child is None:
-            return
-        self._child.kill()
-        self._child.wait()
+            return 0.0
+        os.kill(self._child.pid, signal.SIGKILL)  # without effect if it died; `Popen.kill` would lose its usage
+        _, status, usage = os.wait4(self._child.pid, 0)
+        self._child.returncode = os.waitstatus_to_exitcode(status)
         for pipe in (self._child.stdin, self._child.stdout):
             if pipe is not None:
                 pipe.close()
         self._child = None
+        return max(0.0, usage.ru_utime + usage.ru_stime - self._cpu_seconds)
 
     def _cause_of_death(self) -> tuple[str, bool]:
         """Return why the child died, and whether a second attempt is useless."""
         assert self._child is not None
-        code = self._child.wait()
-        self._stop()
+        child = self._child
+        self._lost.add(self._stop())
+        code = child.returncode
         if code == -signal.SIGXCPU:
-            return f"decoding took more than {self._limits.decode_cpu_seconds} CPU seconds", True
+            each = MARGIN * self._config.cpu_seconds_per_frame
+            return (
+                f"{TOO_COSTLY}: it needs more than {self._limits.decode_cpu_seconds} CPU seconds and {each:g} for each "
+                "stored frame; give a shorter window, or raise video.cpu_seconds_per_frame"
+            ), True
         if code == -signal.SIGKILL:
             return "the decoder was killed twice, maybe because memory ran out", False
         if code < 0:
             return f"the decoder crashed twice ({signal.Signals(-code).name})", False
-        self._stderr.seek(0)
-        last = self._stderr.read().decode(errors="replace").strip().rsplit("\n", 1)[-1]
-        return f"the decoder failed twice: {last[:300] or f'exit code {code}'}", False
+        return f"the decoder ended twice with exit code {code}", False
+
+
+def _cpu_seconds() -> float:
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    return used.ru_utime + used.ru_stime
+
+
+def _meter(limits: Limits, config: VideoConfig, replies: TextIO) -> Callable[[int], None]:
+    """Return a function to call after each frame: it extends the limit of CPU time and shows that the child works."""
+    start, shown = _cpu_seconds(), time.monotonic()
+
+    def allow(frames: int) -> None:
+        nonlocal shown
+        seconds = limits.decode_cpu_seconds + MARGIN * config.cpu_seconds_per_frame * frames
+        # The system counts whole seconds.
+        resource.setrlimit(resource.RLIMIT_CPU, (int(start + seconds) + 1, resource.getrlimit(resource.RLIMIT_CPU)[1]))
+        if time.monotonic() - shown > 1:
+            shown = time.monotonic()
+            replies.write(ALIVE.decode())
+            replies.flush()
+
+    allow(0)
+    return allow
 
 
 def _serve(settings: dict[str, Any]) -> None:
     """Run the child of a `Normaliser`: each line of standard input is a request, each line of standard output a reply.
 
-    Both are JSON objects.
+    Both are JSON objects. While a video is made, `ALIVE` is written about once a second.
     """
     config, limits = VideoConfig(**settings["config"]), Limits(**settings["limits"])
     replies = os.fdopen(os.dup(1), "w")
@@ -140,21 +210,26 @@ def _serve(settings: dict[str, Any]) -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     resource.setrlimit(resource.RLIMIT_AS, (limits.memory_bytes, limits.memory_bytes))
     resource.setrlimit(resource.RLIMIT_FSIZE, (limits.stored_bytes, limits.stored_bytes))
+    before = 0.0
+    replies.write(ALIVE.decode())
+    replies.flush()
     for line in sys.stdin:
-        used = resource.getrusage(resource.RUSAGE_SELF)
-        seconds = int(used.ru_utime + used.ru_stime) + 1 + limits.decode_cpu_seconds
-        resource.setrlimit(resource.RLIMIT_CPU, (seconds, resource.getrlimit(resource.RLIMIT_CPU)[1]))
+        made = _meter(limits, config, replies)
         try:
-            info = normalisation.normalise(config=config, **json.loads(line))
+            info = normalisation.normalise(config=config, made=made, **json.loads(line))
             reply: dict[str, Any] = {"video": {**asdict(info), "header": info.header.hex()}}
         except VideoError as error:
             reply = {"error": str(error)}
-        except OSError as error:
-            if error.errno != errno.ENOSPC:
-                raise
-            reply = {"full": True}
         except MemoryError:
             reply = {"error": f"decoding needs more than {limits.memory_bytes >> 20} MiB of memory"}
+        except Exception as error:  # PyAV turns strange values of a file into errors of many kinds
+            if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+                reply = {"full": True}
+            else:
+                reply = {"error": "not a readable video: it states values that cannot be used"}
+                reply["traceback"] = traceback.format_exc()
+        reply["cpu_seconds"] = _cpu_seconds() - before
+        before += reply["cpu_seconds"]
         print(json.dumps(reply), file=replies, flush=True)
 
 

@@ -22,7 +22,7 @@ from previts.errors import VideoError
 from previts.ingest import fetch
 from previts.ingest.crawls import CrawlItem
 from previts.ingest.fetch import DEFAULT_LIMITS, Limits
-from previts.ingest.sandbox import Normaliser
+from previts.ingest.sandbox import Lost, Normaliser
 from previts.media.gop_layout import VideoInfo
 from previts.processes.progress import progress
 from previts.storage import files, tables
@@ -48,6 +48,7 @@ def build_shard(
     *,
     limits: Limits = DEFAULT_LIMITS,
     workers: int | None = None,
+    lost: Lost | None = None,
 ) -> list[VideoRecord]:
     """Fetch and normalise the videos of a shard; write its tar, then its table.
 
@@ -58,13 +59,17 @@ def build_shard(
         config: How videos are stored.
         limits: Limits for each video.
         workers: Number of videos at a time; by default one for each CPU. The bytes written do not depend on it.
+        lost: The CPU time of videos that could not be stored is added to it.
 
     Returns:
         One row for each item, in the order of `items`. If the shard was built before, its stored videos and its final
         failures are kept, and only its retryable failures are tried again.
     """
     workers = workers or min(len(items), len(os.sched_getaffinity(0))) or 1
-    with tempfile.TemporaryDirectory(prefix="previts-") as folder, _Normalisers(config, limits) as normalisers:
+    with (
+        tempfile.TemporaryDirectory(prefix="previts-") as folder,
+        _Normalisers(config, limits, lost or Lost()) as normalisers,
+    ):
         with ThreadPoolExecutor(workers) as pool:
             kept = _kept_rows(items, shard, videos_uri, folder)
             made = pool.map(
@@ -117,8 +122,8 @@ def _remove_table(videos_uri: str, shard: int) -> None:
 class _Normalisers:
     """One `Normaliser` for each thread; all end together."""
 
-    def __init__(self, config: VideoConfig, limits: Limits) -> None:
-        self._config, self._limits = config, limits
+    def __init__(self, config: VideoConfig, limits: Limits, lost: Lost) -> None:
+        self._config, self._limits, self._lost = config, limits, lost
         self._thread = threading.local()
         self._all = contextlib.ExitStack()
         self._lock = threading.Lock()
@@ -133,7 +138,7 @@ class _Normalisers:
         """Return the normaliser of the calling thread, made at the first call."""
         if not hasattr(self._thread, "normaliser"):
             with self._lock:
-                self._thread.normaliser = self._all.enter_context(Normaliser(self._config, self._limits))
+                self._thread.normaliser = self._all.enter_context(Normaliser(self._config, self._limits, self._lost))
         normaliser: Normaliser = self._thread.normaliser
         return normaliser
 
@@ -189,6 +194,8 @@ def _record(
         header=shape.header,
         gop_frames=shape.gop_frames,
         gop_offsets=shape.gop_offsets,
+        skipped_frames=shape.skipped_frames,
+        missing_seconds=round(shape.missing_seconds, 3),
     )
 
 
