@@ -26,6 +26,12 @@ class VideoConfig:
     gop: int = 12  # frames from one keyframe to the next; not stated; short groups make random frames cheap to read
     crf: int = 23  # not stated; the default quality of x264
     videos_per_shard: int = 64  # not stated; a shard is the unit of work and of resuming
+    # not stated; CPU seconds that decoding may take for each stored frame, and for 250 more. A clip of ten seconds in
+    # 4K at 60 fps needs half of it.
+    cpu_seconds_per_frame: float = 0.1
+    # not stated; CPU hours that a worker of `download` may lose to videos that then fail. It stops at this limit, so
+    # the limit changes no result and is not part of its identity.
+    max_lost_cpu_hours: float = 24.0
 
     def __post_init__(self) -> None:
         require("video.max_short_side", self.max_short_side, "16 or more", self.max_short_side >= 16)
@@ -33,6 +39,10 @@ class VideoConfig:
         require("video.gop", self.gop, "1 or more", self.gop >= 1)
         require("video.crf", self.crf, "from 0 to 51", 0 <= self.crf <= 51)
         require("video.videos_per_shard", self.videos_per_shard, "1 or more", self.videos_per_shard >= 1)
+        require(
+            "video.cpu_seconds_per_frame", self.cpu_seconds_per_frame, "more than 0", self.cpu_seconds_per_frame > 0
+        )
+        require("video.max_lost_cpu_hours", self.max_lost_cpu_hours, "more than 0", self.max_lost_cpu_hours > 0)
 
 
 @dataclass(frozen=True)

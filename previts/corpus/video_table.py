@@ -35,6 +35,8 @@ class VideoRecord:
         sha256: Digest of the stored file.
         header: As `gop_offsets` and the other columns of the layout, see `gop_layout.VideoInfo`.
         gop_offsets: First byte of each GOP, relative to `offset`.
+        skipped_frames: Number of frames of the source in the window that could not be used.
+        missing_seconds: How much the container promises beyond its end, at least; above 0, the video is shortened.
     """
 
     video_id: str
@@ -55,6 +57,8 @@ class VideoRecord:
     header: bytes
     gop_frames: list[int]
     gop_offsets: list[int]
+    skipped_frames: int
+    missing_seconds: float
 
 
 class StoredVideo(Protocol):

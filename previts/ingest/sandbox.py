@@ -17,21 +17,41 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
+import traceback
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import asdict
-from typing import Any, Self
+from typing import Any, Self, TextIO
 
 from previts.config.experiment import VideoConfig
 from previts.errors import FetchError, InputError, VideoError
 from previts.ingest import confinement
 from previts.ingest.fetch import DEFAULT_LIMITS, Limits
 from previts.media import normalisation
+from previts.media.cost import TOO_COSTLY
 from previts.media.gop_layout import VideoInfo
 
+# A decoder is killed at this many times the CPU seconds of `cost.budget_seconds`. The prediction decides about almost
+# every video, so that slow and fast machines refuse the same ones. This limit is for a cost that was not predicted.
+MARGIN = 3.0
+ALIVE = b".\n"
 MAX_REPLY_BYTES = 64 << 20
 START_SECONDS = 120.0  # for the start of the child, which is no fault of a video
 STORED = "video.mp4"  # in the folder of the child
+
+
+class Lost:
+    """The CPU time that went into videos which could not be stored; threads may share it."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+        self._lock = threading.Lock()
+
+    def add(self, seconds: float) -> None:
+        """Add CPU seconds."""
+        with self._lock:
+            self.seconds += seconds
 
 
 class Normaliser:
@@ -48,6 +68,7 @@ class Normaliser:
         self,
         config: VideoConfig,
         limits: Limits = DEFAULT_LIMITS,
+        lost: Lost | None = None,
         program: Sequence[str] = ("-m", "previts.ingest.sandbox"),
     ) -> None:
         """Make a normaliser.
@@ -55,9 +76,11 @@ class Normaliser:
         Args:
             config: How videos are stored.
             limits: Limits for each video.
+            lost: The CPU time of videos that could not be stored is added to it.
             program: Arguments of Python that start the child. It must call `serve`.
         """
-        self._config, self._limits, self._program = config, limits, program
+        self._config, self._limits, self._program, self._lost = config, limits, program, lost or Lost()
+        self._cpu_seconds = 0.0  # of the child, up to its last reply
         self.layers: dict[str, str] = {}
         self._child: subprocess.Popen[bytes] | None = None
         self._requests: socket.socket | None = None
@@ -78,9 +101,10 @@ class Normaliser:
 
         Raises:
             VideoError: As of `normalisation.normalise`; also if the child exceeds a limit or dies twice. It is a
-                `FetchError` that may be tried again if the child had only a share of 4 GiB of memory.
-            InputError: If the disk is full, or the child is confined less than `PREVITS_SANDBOX` asks for. The cause is
-                not the video, so this error ends the shard.
+                `FetchError` that may be tried again if the child had only a share of 4 GiB of memory, or if it hangs,
+                because a slow disk may be the cause.
+            InputError: If the disk is full, no child can start, or it is confined less than `PREVITS_SANDBOX` asks for.
+                The cause is not the video, so this error ends the shard.
         """
         request = {"start_seconds": start_seconds, "end_seconds": end_seconds}
         for attempt in (1, 2):
@@ -93,6 +117,8 @@ class Normaliser:
         assert reply is not None
         if reply.get("full"):
             raise InputError(f"no space left for {target}; free some, or set TMPDIR to a larger disk")
+        if "video" not in reply:
+            self._lost.add(reply["cpu_seconds"])
         if reply.get("memory"):
             share = self._limits.memory_bytes < DEFAULT_LIMITS.memory_bytes
             advice = "; that is the share of one worker, so use fewer (PREVITS_WORKERS) or more memory" if share else ""
@@ -100,6 +126,8 @@ class Normaliser:
                 f"decoding needs more than {self._limits.memory_bytes >> 20} MiB of memory{advice}", retryable=share
             )
         if "error" in reply:
+            if os.environ.get("PREVITS_TRACEBACK") and reply.get("traceback"):
+                print(reply["traceback"], file=sys.stderr)
             raise VideoError(str(reply["error"])[:4000])
         confinement.take(os.path.join(self._folder, STORED), target)
         try:
@@ -112,8 +140,8 @@ class Normaliser:
         """Return the child's reply, or None if it died."""
         if not os.path.isfile(source):
             raise VideoError("there is no such file")
-        if self._child is None and not self._start():
-            return None
+        if self._child is None:
+            self._start()
         assert self._requests is not None
         with open(os.path.join(self._folder, STORED), "wb"):
             pass  # the child may not create files
@@ -122,35 +150,44 @@ class Normaliser:
                 socket.send_fds(self._requests, [json.dumps(request).encode() + b"\n"], [file.fileno()])
             except (BrokenPipeError, ConnectionResetError):
                 return None
-        return self._reply("decoding", self._limits.decode_seconds)
+        return self._reply(self._limits.idle_seconds)
 
-    def _reply(self, what: str, seconds: float) -> dict[str, Any] | None:
+    def _reply(self, seconds: float) -> dict[str, Any] | None:
         """Return the next reply of the child, which is not trusted, or None if it died."""
         assert self._child is not None
         assert self._child.stdout is not None
-        deadline = time.monotonic() + seconds
         answer = b""
-        while not answer.endswith(b"\n"):
-            if not select.select([self._child.stdout], [], [], max(0.0, deadline - time.monotonic()))[0]:
-                self._stop()
-                raise VideoError(f"{what} took more than {seconds:g} s")
+        while not answer.endswith(b"}\n"):
+            # Each block is a reply or a sign of life, so a loaded machine only takes longer.
+            if not select.select([self._child.stdout], [], [], seconds)[0]:
+                self._lost.add(self._stop())
+                raise FetchError(
+                    f"the decoder made no frame in {seconds:g} s; the machine or its disk may be too slow",
+                    retryable=True,
+                )
             block = os.read(self._child.stdout.fileno(), 1 << 16)
             if not block:
                 return None
-            answer += block
+            answer = (answer + block).rsplit(ALIVE, 1)[-1]
             if len(answer) > MAX_REPLY_BYTES:
                 break
         try:
             reply = json.loads(answer)
-            if not isinstance(reply, dict):
-                raise ValueError("not an object")
-        except (ValueError, RecursionError):
-            self._stop()
+            if not isinstance(reply, dict) or not 0 <= reply["cpu_seconds"] < math.inf:
+                raise ValueError("not a reply")
+        except (ValueError, TypeError, KeyError, RecursionError):
+            self._lost.add(self._stop())
             raise VideoError("the decoder gave an invalid reply") from None
+        self._cpu_seconds += reply["cpu_seconds"]
         return reply
 
-    def _start(self) -> bool:
-        """Start the child and let it confine itself; return whether it did not die."""
+    def _start(self) -> None:
+        """Start the child and let it confine itself.
+
+        Raises:
+            InputError: If it does not start or is confined too little; no video is the cause.
+        """
+        self._cpu_seconds = 0.0
         self._stderr.seek(0)
         self._stderr.truncate()
         settings = json.dumps({"config": asdict(self._config), "limits": asdict(self._limits), "folder": self._folder})
@@ -164,43 +201,54 @@ class Normaliser:
                 bufsize=0,
                 env={**confinement.environment(), "OPENBLAS_NUM_THREADS": "1"},
             )
-        started = self._reply("the start of the decoder", START_SECONDS)
-        if started is None:
-            return False
+        started = self._reply(START_SECONDS)
+        if started is None:  # no video was decoded, so none is the cause
+            self._stop()
+            raise InputError(f"the process that decodes videos cannot start: {self._last_line()}")
         self.layers = {"hidden_parent": self._hidden, **started["layers"]}
         try:
             confinement.check(self.layers)
         except InputError:
             self._stop()
             raise
-        return True
 
-    def _stop(self) -> None:
+    def _last_line(self) -> str:
+        """Return the last line of the standard error of the child."""
+        self._stderr.seek(max(0, self._stderr.seek(0, os.SEEK_END) - 4096))
+        return self._stderr.read().decode(errors="replace").strip().rsplit("\n", 1)[-1][:300]
+
+    def _stop(self) -> float:
+        """End the child; return the CPU seconds since its last reply."""
         if self._child is None:
-            return
-        self._child.kill()
-        self._child.wait()
+            return 0.0
+        os.kill(self._child.pid, signal.SIGKILL)  # without effect if it died; `Popen.kill` would lose its usage
+        _, status, usage = os.wait4(self._child.pid, 0)
+        self._child.returncode = os.waitstatus_to_exitcode(status)
         for pipe in (self._requests, self._child.stdout):
             if pipe is not None:
                 pipe.close()
         self._child = None
+        return max(0.0, usage.ru_utime + usage.ru_stime - self._cpu_seconds)
 
     def _cause_of_death(self) -> tuple[str, bool]:
         """Return why the child died, and whether a second attempt is useless."""
         assert self._child is not None
-        code = self._child.wait()
-        self._stop()
+        child = self._child
+        self._lost.add(self._stop())
+        code = child.returncode
         if code == -signal.SIGXCPU:
-            return f"decoding took more than {self._limits.decode_cpu_seconds} CPU seconds", True
+            each = MARGIN * self._config.cpu_seconds_per_frame
+            return (
+                f"{TOO_COSTLY}: it needs more than {self._limits.decode_cpu_seconds} CPU seconds and {each:g} for each "
+                "stored frame; give a shorter window, or raise video.cpu_seconds_per_frame"
+            ), True
         if code == -signal.SIGKILL:
             return "the decoder was killed twice, maybe because memory ran out", False
         if code == -signal.SIGSYS:
             return "the decoder made a system call that the sandbox forbids (SIGSYS)", True
         if code < 0:
             return f"the decoder crashed twice ({signal.Signals(-code).name})", False
-        self._stderr.seek(max(0, self._stderr.seek(0, os.SEEK_END) - 4096))
-        last = self._stderr.read().decode(errors="replace").strip().rsplit("\n", 1)[-1]
-        return f"the decoder failed twice: {last[:300] or f'exit code {code}'}", False
+        return f"the decoder ended twice with exit code {code}", False
 
 
 def _checked(video: Any, size: int) -> VideoInfo:
@@ -228,6 +276,29 @@ def _checked(video: Any, size: int) -> VideoInfo:
     return info
 
 
+def _cpu_seconds() -> float:
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    return used.ru_utime + used.ru_stime
+
+
+def _meter(limits: Limits, config: VideoConfig, replies: TextIO) -> Callable[[int], None]:
+    """Return a function to call after each frame: it extends the limit of CPU time and shows that the child works."""
+    start, shown = _cpu_seconds(), time.monotonic()
+
+    def allow(frames: int) -> None:
+        nonlocal shown
+        seconds = limits.decode_cpu_seconds + MARGIN * config.cpu_seconds_per_frame * frames
+        # The system counts whole seconds.
+        resource.setrlimit(resource.RLIMIT_CPU, (int(start + seconds) + 1, resource.getrlimit(resource.RLIMIT_CPU)[1]))
+        if time.monotonic() - shown > 1:
+            shown = time.monotonic()
+            replies.write(ALIVE.decode())
+            replies.flush()
+
+    allow(0)
+    return allow
+
+
 def serve(
     settings: dict[str, Any],
     decode: Callable[..., VideoInfo] = normalisation.normalise,
@@ -235,7 +306,8 @@ def serve(
 ) -> None:
     """Run the child of a `Normaliser`: confine it, then answer each request with a line of standard output.
 
-    Requests and replies are JSON objects. Each request comes with the open source.
+    Requests and replies are JSON objects. Each request comes with the open source. While a video is made, `ALIVE` is
+    written about once a second.
 
     Args:
         settings: What `Normaliser` passes to the child.
@@ -249,22 +321,25 @@ def serve(
     resource.setrlimit(resource.RLIMIT_AS, (limits.memory_bytes, limits.memory_bytes))
     resource.setrlimit(resource.RLIMIT_FSIZE, (limits.stored_bytes, limits.stored_bytes))
     layers = confinement.confine(settings["folder"], steps)
-    print(json.dumps({"layers": layers}), file=replies, flush=True)
+    before = _cpu_seconds()
+    print(json.dumps({"layers": layers, "cpu_seconds": before}), file=replies, flush=True)
     for request, source in _received(requests):
-        used = resource.getrusage(resource.RUSAGE_SELF)
-        seconds = int(used.ru_utime + used.ru_stime) + 1 + limits.decode_cpu_seconds
-        resource.setrlimit(resource.RLIMIT_CPU, (seconds, resource.getrlimit(resource.RLIMIT_CPU)[1]))
+        made = _meter(limits, config, replies)
         try:
-            info = decode(source, STORED, config, **request)
+            info = decode(source, STORED, config, made=made, **request)
             reply: dict[str, Any] = {"video": {**asdict(info), "header": info.header.hex()}}
         except VideoError as error:
             reply = {"error": str(error)}
-        except OSError as error:
-            if error.errno != errno.ENOSPC:
-                raise
-            reply = {"full": True}
         except MemoryError:
             reply = {"memory": True}
+        except Exception as error:  # PyAV turns strange values of a file into errors of many kinds
+            if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+                reply = {"full": True}
+            else:
+                reply = {"error": "not a readable video: it states values that cannot be used"}
+                reply["traceback"] = traceback.format_exc()
+        reply["cpu_seconds"] = _cpu_seconds() - before
+        before += reply["cpu_seconds"]
         print(json.dumps(reply), file=replies, flush=True)
 
 

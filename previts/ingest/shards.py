@@ -22,7 +22,7 @@ from previts.errors import VideoError
 from previts.ingest import confinement, fetch
 from previts.ingest.crawls import CrawlItem
 from previts.ingest.fetch import DEFAULT_LIMITS, Limits
-from previts.ingest.sandbox import Normaliser
+from previts.ingest.sandbox import Lost, Normaliser
 from previts.media.gop_layout import VideoInfo
 from previts.processes.machine import memory_share
 from previts.processes.progress import progress
@@ -51,6 +51,7 @@ def build_shard(
     limits: Limits = DEFAULT_LIMITS,
     workers: int | None = None,
     layers: dict[str, str] | None = None,
+    lost: Lost | None = None,
 ) -> list[VideoRecord]:
     """Fetch and normalise the videos of a shard; write its tar, then its table.
 
@@ -63,6 +64,7 @@ def build_shard(
         workers: Number of videos at a time; by default `workers.available()`. The bytes written do not depend on it.
             They share the memory of this machine.
         layers: Gets how the decoders of this shard were confined (`confinement.combine`).
+        lost: The CPU time of videos that could not be stored is added to it.
 
     Returns:
         One row for each item, in the order of `items`. If the shard was built before, its stored videos and its final
@@ -70,7 +72,10 @@ def build_shard(
     """
     workers = workers or min(len(items), available()) or 1
     limits = replace(limits, memory_bytes=min(limits.memory_bytes, memory_share(workers)))
-    with tempfile.TemporaryDirectory(prefix="previts-") as folder, _Normalisers(config, limits) as normalisers:
+    with (
+        tempfile.TemporaryDirectory(prefix="previts-") as folder,
+        _Normalisers(config, limits, lost or Lost()) as normalisers,
+    ):
         with ThreadPoolExecutor(workers) as pool:
             kept = _kept_rows(items, shard, videos_uri, folder)
             made = pool.map(
@@ -125,8 +130,8 @@ def _remove_table(videos_uri: str, shard: int) -> None:
 class _Normalisers:
     """One `Normaliser` for each thread; all end together."""
 
-    def __init__(self, config: VideoConfig, limits: Limits) -> None:
-        self._config, self._limits = config, limits
+    def __init__(self, config: VideoConfig, limits: Limits, lost: Lost) -> None:
+        self._config, self._limits, self._lost = config, limits, lost
         self._thread = threading.local()
         self._open = contextlib.ExitStack()
         self.all: list[Normaliser] = []
@@ -142,7 +147,9 @@ class _Normalisers:
         """Return the normaliser of the calling thread, made at the first call."""
         if not hasattr(self._thread, "normaliser"):
             with self._lock:
-                self._thread.normaliser = self._open.enter_context(Normaliser(self._config, self._limits))
+                self._thread.normaliser = self._open.enter_context(
+                    Normaliser(self._config, self._limits, lost=self._lost)
+                )
                 self.all.append(self._thread.normaliser)
         normaliser: Normaliser = self._thread.normaliser
         return normaliser
@@ -201,6 +208,8 @@ def _record(
         header=shape.header,
         gop_frames=shape.gop_frames,
         gop_offsets=shape.gop_offsets,
+        skipped_frames=shape.skipped_frames,
+        missing_seconds=round(shape.missing_seconds, 3),
     )
 
 

@@ -18,6 +18,9 @@ class VideoInfo:
 
     `header` is the extradata of the codec. GOP g contains the frames [gop_frames[g], gop_frames[g + 1]) and the bytes
     [gop_offsets[g], gop_offsets[g + 1]) of the file. `gop_offsets` has one entry more than `gop_frames`.
+
+    The last two are what the source lacks: the number of its frames in the window that could not be used, and how many
+    seconds its container promises beyond its end (at least).
     """
 
     width: int
@@ -27,6 +30,8 @@ class VideoInfo:
     header: bytes
     gop_frames: list[int]
     gop_offsets: list[int]
+    skipped_frames: int = 0
+    missing_seconds: float = 0.0
 
 
 def split_frames(data: bytes) -> list[FrameBytes]:

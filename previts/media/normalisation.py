@@ -7,23 +7,21 @@ whose byte offsets are known.
 A normalised video has one slice for each frame, no B-frames and no audio. Each GOP is a run of bytes that can be
 decoded without the others, and `frame_decoder.py` finds its frames by their slices.
 
-Only this file, `frame_decoder.py` and `video_reader.py` import PyAV. This module reads local files only, no network and
-no object store.
+`source.py` decodes the source. Only these two files, `frame_decoder.py` and `video_reader.py` import PyAV. This module
+reads local files only, no network and no object store.
 """
 
 import contextlib
 import errno
 import itertools
-import math
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from fractions import Fraction
 from typing import Any
 
 import av
-import av.subtitles.stream  # PyAV imports it when it meets subtitles, and a confined process cannot import any more
 import numpy as np
-from av.stream import Disposition
 from av.video.reformatter import ColorRange, Interpolation, VideoReformatter
 
 from previts.config.experiment import VideoConfig
@@ -31,12 +29,9 @@ from previts.errors import VideoError
 from previts.media.frame_decoder import pixels
 from previts.media.geometry import Pixels, make_canvas
 from previts.media.gop_layout import VideoInfo, split_frames
-from previts.media.timing import MAX_FRAMES, Window, check_complete, constant_rate, make_window
-from previts.media.video_reader import CONTAINERS, MAX_STREAMS
+from previts.media.source import Decoding, cause, probe
+from previts.media.timing import constant_rate
 
-MAX_PIXELS = 8192 * 4352  # of one frame
-SEEK_AFTER_SECONDS = 5.0  # for earlier windows, decoding from the start is cheap and safer than a seek
-SECONDS_UNKNOWN = -(1 << 63)  # FFmpeg's AV_NOPTS_VALUE
 PRESET = "veryfast"  # 0.9 dB below medium at equal crf and bytes, for less than half of the CPU time
 
 # Colour matrices that a normalised video may have: from the number of H.264 to that of swscale, and back.
@@ -48,18 +43,23 @@ _UNTAGGED = 2  # H.264's number of "unspecified"
 
 
 def normalise(
-    source: str | int, target: str, config: VideoConfig, start_seconds: float | None, end_seconds: float | None
+    source: str | int,
+    target: str,
+    config: VideoConfig,
+    start_seconds: float | None,
+    end_seconds: float | None,
+    made: Callable[[int], None] = lambda frames: None,
 ) -> VideoInfo:
     """Write the window [start, end) of a video, a path or an open file's descriptor, as a normalised video.
 
     The frames are upright (the display matrix is applied), with square pixels and even sides. They are scaled down so
     that the short side is at most `max_short_side`, but never up. The rate is constant: min(average rate of the window,
     `max_fps`). Each output frame is the frame on screen at its time. Seconds count from the start of the file. A window
-    that ends after the video ends with the video.
+    that ends after the video ends with the video. `made` is called with the number of frames written so far.
 
     Raises:
         VideoError: If there is no usable video: empty, not a video, no video stream, damaged inside the window, nothing
-            in the window, too large, or a single frame (motion needs two).
+            in the window, too large, too costly to decode, a slide show, or a single frame (motion needs two).
         OSError: If the disk is full.
         MemoryError: If the frames do not fit into memory.
     """
@@ -68,139 +68,42 @@ def normalise(
     if os.path.getsize(source) == 0:
         raise VideoError("the file is empty (0 bytes)")
     try:
-        return _normalise(source, target, config, start_seconds, end_seconds)
+        return _normalise(source, target, config, start_seconds, end_seconds, made)
     except av.FFmpegError as error:
         if error.errno in (errno.ENOSPC, errno.ENOMEM):
             raise  # the video may not be the cause; the caller knows the limits
         if error.errno == errno.EFBIG:
             raise VideoError("the normalised video is larger than the limit of a file") from error
-        raise VideoError(f"not a readable video: {error.strerror or error}") from error
+        raise VideoError(f"not a readable video: {cause(error)}") from error
 
 
 def _normalise(
-    source: str | int, target: str, config: VideoConfig, start_seconds: float | None, end_seconds: float | None
+    source: str | int,
+    target: str,
+    config: VideoConfig,
+    start_seconds: float | None,
+    end_seconds: float | None,
+    made: Callable[[int], None],
 ) -> VideoInfo:
-    window = _probe(source, start_seconds, end_seconds, seek=(start_seconds or 0.0) > SEEK_AFTER_SECONDS)
+    window, cost = probe(source, start_seconds, end_seconds, config.cpu_seconds_per_frame)
     rate = min(window.rate, Fraction(config.max_fps).limit_denominator(1001))
-    with contextlib.closing(constant_rate(_decoded(source, window), window, rate)) as frames:
+    decoding = Decoding(source, window, cost)
+    with contextlib.closing(constant_rate(decoding.frames(), window, rate)) as frames:
         first = next(frames)
         shaper = _Shaper(first, window.pixel_aspect, config)
-        shaped = (shaper.to_canvas(frame) for frame in itertools.chain([first], frames))
+        shaped = (shaper.to_canvas(frame) for frame in _counted(itertools.chain([first], frames), made))
         _encode(shaped, rate, target, matrix=shaper.matrix, gop=config.gop, crf=config.crf)
     info = inspect_video(target)
     if info.num_frames < 2:
         slower = f" at {float(rate):g} frames per second" if rate < window.rate else ""
         raise VideoError(f"the video or window has only one frame{slower}; it needs at least two")
-    return info
+    return replace(info, skipped_frames=decoding.skipped, missing_seconds=decoding.missing_seconds)
 
 
-def _open(source: str | int) -> tuple[Any, Any]:
-    """Return the container and its video stream, ready to decode on one thread."""
-    allowed = {"protocol_whitelist": "file", "format_whitelist": CONTAINERS, "max_streams": str(MAX_STREAMS)}
-    if isinstance(source, int):  # FFmpeg's protocol `fd` can open no other file
-        os.lseek(source, 0, os.SEEK_SET)
-        allowed |= {"protocol_whitelist": "fd", "fd": str(source)}
-    try:
-        container = av.open("fd:" if isinstance(source, int) else source, options=allowed, metadata_errors="ignore")
-    except av.FFmpegError as error:
-        if error.errno == errno.EINVAL:
-            raise VideoError("not a readable video: the format of the file is not known or not allowed") from error
-        raise
-    moving: list[Any] = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
-    if not moving:
-        kinds = sorted({"a cover" if stream.type == "video" else stream.type for stream in container.streams})
-        container.close()
-        raise VideoError(f"no video stream (the file contains {' and '.join(kinds) if kinds else 'nothing'} only)")
-    known = [stream for stream in moving if stream.codec_context is not None]
-    if not known:
-        container.close()
-        raise VideoError("there is no decoder for the codec of the video")
-    stream: Any = max(known, key=lambda s: ((s.width or 0) * (s.height or 0), -s.index))
-    stream.codec_context.thread_count = 1
-    stream.codec_context.thread_type = "NONE"
-    _check_size(stream.width or 0, stream.height or 0)
-    return container, stream
-
-
-def _check_size(width: int, height: int) -> None:
-    if width * height > MAX_PIXELS:
-        raise VideoError(f"frames of {width}x{height} are larger than the limit of {MAX_PIXELS} pixels")
-
-
-def _probe(source: str | int, start_seconds: float | None, end_seconds: float | None, *, seek: bool) -> Window:
-    """Return the window, with its average rate, from the timestamps of the packets; nothing is decoded."""
-    container, stream = _open(source)
-    with container:
-        zero = 0.0 if container.start_time in (None, SECONDS_UNKNOWN) else container.start_time / av.time_base
-        trimmed = start_seconds is not None or end_seconds is not None
-        origin = zero + (start_seconds or 0.0) if trimmed else -math.inf
-        stop = math.inf if end_seconds is None else zero + end_seconds
-        if seek:
-            container.seek(int(origin * av.time_base))
-        times: list[float] = []
-        earliest, last, final = math.inf, -math.inf, -math.inf
-        complete = True
-        for packet in container.demux():
-            ticks = packet.dts if packet.pts is None else packet.pts
-            if ticks is None or packet.is_discard:
-                continue
-            time = float(ticks * packet.time_base)
-            final = max(final, time)
-            if packet.stream_index != stream.index:
-                continue
-            earliest, last = min(earliest, time), max(last, time)
-            if packet.dts is not None and float(packet.dts * packet.time_base) >= stop:
-                complete = False
-                break
-            if origin <= time < stop:
-                times.append(time)
-            if len(times) > MAX_FRAMES * 12:
-                raise VideoError(f"more than {MAX_FRAMES * 12} frames; give start_seconds and end_seconds")
-        nominal, aspect = stream.average_rate, stream.sample_aspect_ratio
-        if complete and "matroska" in container.format.name and container.duration:
-            check_complete(container.duration / av.time_base, final - zero, stop - zero)
-    if seek and earliest > origin:  # the index of the file led to a place after the start of the window
-        return _probe(source, start_seconds, end_seconds, seek=False)
-    if not times:
-        if earliest == math.inf:
-            raise VideoError("the video stream has no frames")
-        raise VideoError(
-            f"no frames in the window from {start_seconds or 0:g} s"
-            f"{'' if end_seconds is None else f' to {end_seconds:g} s'}; the video ends near {last - zero:.1f} s"
-        )
-    return make_window(times, origin, stop, nominal=nominal, aspect=aspect, seek=seek)
-
-
-def _decoded(source: str | int, window: Window) -> Iterator[tuple[float, Any]]:
-    """Yield (seconds, frame) in order of time, up to the end of the window."""
-    container, stream = _open(source)
-    with container:
-        if window.seek:
-            container.seek(int(window.origin * av.time_base))
-        last = -math.inf
-        for packet in container.demux(stream):
-            if packet.is_corrupt:
-                raise VideoError(f"damaged or cut short after {window.elapsed(last)}")
-            try:
-                frames = packet.decode()
-            except av.FFmpegError as error:
-                if error.errno == errno.ENOMEM:
-                    raise  # the limit of this process, not damage
-                if last == -math.inf and not packet.is_keyframe:
-                    continue  # the stream starts inside a GOP
-                raise VideoError(f"damaged after {window.elapsed(last)}: {error.strerror or error}") from error
-            for frame in frames:
-                ticks = frame.dts if frame.pts is None else frame.pts
-                time = last + 1 / float(window.rate) if ticks is None else float(ticks * frame.time_base)
-                if time >= window.stop:
-                    return
-                if time <= last or (frame.is_corrupt and last == -math.inf):
-                    continue
-                if frame.is_corrupt:
-                    raise VideoError(f"damaged after {window.elapsed(last)}")
-                _check_size(frame.width, frame.height)
-                last = time
-                yield time, frame
+def _counted(frames: Iterable[Any], made: Callable[[int], None]) -> Iterator[Any]:
+    for number, frame in enumerate(frames):
+        made(number)
+        yield frame
 
 
 class _Shaper:

@@ -18,7 +18,7 @@ from previts.storage.folders import address, identity
 # older version are then made again.
 FORMATS = {
     "world": 2,
-    "videos": 1,
+    "videos": 2,
     "saliency_model": 2,
     "saliency": 2,
     "tubes": 3,

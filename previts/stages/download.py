@@ -7,6 +7,7 @@ from dataclasses import asdict
 
 from previts.config import paper
 from previts.errors import InputError
+from previts.media.cost import TOO_COSTLY
 from previts.stages.addresses import FORMATS
 from previts.stages.outputs import check_part, done, made, part_done
 from previts.storage import folders
@@ -44,19 +45,24 @@ def download(
     config = paper.resolve(None, profile, set).experiment.video
     items = crawls.read_crawl(crawl)
     crawls.check_faults(items, crawl, max_failure_fraction)
-    decided = {"crawl": crawls.crawl_identity(items, crawl), "video": asdict(config), "format": FORMATS["videos"]}
+    video = {name: value for name, value in asdict(config).items() if name != "max_lost_cpu_hours"}
+    decided = {"crawl": crawls.crawl_identity(items, crawl), "video": video, "format": FORMATS["videos"]}
     uri = folders.address(root, "videos", "crawl", decided)
     if done(uri):
         return uri
     from previts.corpus import video_table
     from previts.ingest import confinement, shards
+    from previts.ingest.sandbox import Lost
 
     total = shards.num_shards(len(items), config)
-    layers: dict[str, str] = {}
+    lost, layers = Lost(), dict[str, str]()
+
     for shard in range(part, total, parts):
         # Until the output is committed, a shard is tried again if a failure in it may be temporary (network down).
         if not video_table.is_done(uri, shard) or any(video.retryable for video in video_table.read_shard(uri, shard)):
-            shards.build_shard(shards.shard_items(items, shard, config), shard, uri, config, layers=layers)
+            due = shards.shard_items(items, shard, config)
+            shards.build_shard(due, shard, uri, config, layers=layers, lost=lost)
+            _check_lost(lost.seconds / 3600, config.max_lost_cpu_hours, crawl, uri, shard)
     if layers:
         print(confinement.describe(layers), file=sys.stderr)
     if not all(video_table.is_done(uri, shard) for shard in range(total)):
@@ -81,6 +87,10 @@ def download(
             "ok": len(videos) - failed,
             "failed": failed,
             "shards": total,
+            "too_costly": sum(video.error.startswith(TOO_COSTLY) for video in videos),
+            "shortened": sum(video.missing_seconds > 0 for video in videos),
+            "missing_seconds": round(sum(video.missing_seconds for video in videos), 1),
+            "skipped_frames": sum(video.skipped_frames for video in videos),
             "hours": round(sum(video.num_frames / video.fps for video in videos if video.status == "ok") / 3600, 4),
             "bytes": sum(video.size for video in videos),
         },
@@ -88,3 +98,13 @@ def download(
         info={"errors": dict(errors.most_common(20)), "sandbox": layers},
     )
     return made(uri)
+
+
+def _check_lost(hours: float, limit: float, crawl: str, uri: str, shard: int) -> None:
+    """Stop a worker whose videos cost too much and give nothing; its shards are kept."""
+    if hours > limit:
+        raise InputError(
+            f"videos of {crawl} that could not be stored took {hours:.2f} CPU hours, more than "
+            f"video.max_lost_cpu_hours={limit:g}. The reasons are in the tables of {uri}, up to shard {shard}. Remove "
+            "these videos from the crawl, or run again: stored shards are kept, and the hours are counted from 0"
+        )

@@ -12,7 +12,7 @@ import pytest
 from previts.config.experiment import VideoConfig
 from previts.errors import FetchError, VideoError
 from previts.ingest.fetch import Limits
-from previts.ingest.sandbox import Normaliser
+from previts.ingest.sandbox import Lost, Normaliser
 from previts.media import normalisation
 
 
@@ -104,8 +104,6 @@ def test_a_video_whose_decoder_dies_once_is_tried_again(long_video, target):
 @pytest.mark.parametrize(
     ("limits", "reason"),
     [
-        (Limits(decode_seconds=4.0), "took more than 4 s"),
-        (Limits(decode_cpu_seconds=1), "took more than 1 CPU seconds"),
         (Limits(stored_bytes=50_000), "the normalised video is larger"),
     ],
 )
@@ -135,3 +133,44 @@ def test_a_video_that_needs_too_much_memory_fails_but_not_the_next(short_video, 
         assert normaliser.normalise(short_video, target, None, None).num_frames == 30
     with Normaliser(VideoConfig()) as normaliser:
         assert normaliser.normalise(big, target, None, None).height == 256
+
+
+def test_a_video_that_costs_more_than_predicted_fails_but_not_the_next(short_video, target, tmp_path):
+    # Two frames of noise, each of which takes a decoder seconds: the limit must end a call that has not returned yet.
+    costly = str(tmp_path / "costly.mkv")
+    with av.open(costly, "w") as container:
+        stream = container.add_stream("ffv1", rate=25, options={"coder": "1", "context": "1", "slices": "4"})
+        stream.width, stream.height, stream.pix_fmt = 3000, 2000, "yuv444p16le"
+        frame = av.VideoFrame(3000, 2000, "yuv444p16le")
+        for plane in frame.planes:
+            plane.update(np.random.default_rng(0).bytes(plane.buffer_size))
+        frame.pts = 0
+        packet = stream.encode(frame)[0]
+        for number in range(8):
+            copy = av.Packet(bytes(packet))
+            copy.stream, copy.pts, copy.dts, copy.time_base = stream, number, number, packet.time_base
+            copy.is_keyframe = True
+            container.mux(copy)
+    lost = Lost()
+    with Normaliser(VideoConfig(cpu_seconds_per_frame=0.08), Limits(decode_cpu_seconds=1), lost) as normaliser:
+        with pytest.raises(VideoError, match=r"too costly to decode: it needs more than 1 CPU seconds and 0.24 for"):
+            normaliser.normalise(costly, target, None, None)
+        assert 1 < lost.seconds < 10
+        assert normaliser.normalise(short_video, target, None, None).num_frames == 30
+
+
+def test_a_decoder_that_hangs_is_ended_and_its_video_may_be_tried_again(long_video, short_video, target):
+    with Normaliser(VideoConfig(), Limits(idle_seconds=3.0)) as normaliser:
+        thread = killer(1, signal.SIGSTOP)
+        with pytest.raises(FetchError, match="no frame in 3 s") as caught:
+            normaliser.normalise(long_video, target, None, None)
+        thread.join()
+        assert caught.value.retryable
+        assert normaliser.normalise(short_video, target, None, None).num_frames == 30
+
+
+def test_a_working_decoder_may_take_longer_than_one_may_be_idle(long_video, target):
+    started = time.monotonic()
+    with Normaliser(VideoConfig(), Limits(idle_seconds=2.5)) as normaliser:
+        assert normaliser.normalise(long_video, target, 0.0, 8.0).num_frames == 200
+    assert time.monotonic() - started > 2.5

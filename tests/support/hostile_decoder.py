@@ -200,7 +200,7 @@ def serve(behaviour, steps):
     from previts.ingest import sandbox
     from previts.media.gop_layout import VideoInfo
 
-    def decode(source, target, config, start_seconds, end_seconds):
+    def decode(source, target, config, start_seconds, end_seconds, made):
         match behaviour:
             case "link":
                 os.remove(target)
@@ -209,7 +209,7 @@ def serve(behaviour, steps):
                 os.link(target, "other")
             case "babble" | "lie":
                 Path(target).write_text("x")
-                text = b"[[[\n" if behaviour == "babble" else b'{"video": {"width": "wide"}}\n'
+                text = b"[[[}\n" if behaviour == "babble" else b'{"video": {"width": "wide"}, "cpu_seconds": 0}\n'
                 os.write(next(number for number in range(3, 64) if is_pipe(number)), text)
                 time.sleep(60)
             case "32 bits":

@@ -1,0 +1,341 @@
+"""The reader of source videos: finds the frames of a window by their timestamps, and decodes them in order of time.
+
+The crawls of PreViTS section 4.1 name windows of untrusted files in any format. This module reads local files only, no
+network and no object store. `timing.py` computes with the timestamps, and `cost.py` limits what decoding may cost.
+"""
+
+import errno
+import math
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from fractions import Fraction
+from typing import Any
+
+import av
+import av.subtitles.stream  # PyAV imports it when it meets subtitles, and a confined process cannot import any more
+from av.stream import Disposition
+
+from previts.errors import VideoError
+from previts.media.cost import Cost, budget_seconds
+from previts.media.timing import MAX_FRAMES, Clock, Window, check_complete, make_window, missing_at_end
+from previts.media.video_reader import CONTAINERS, MAX_STREAMS
+
+MAX_PIXELS = 8192 * 4352  # of one frame
+SEEK_AFTER_SECONDS = 5.0  # for earlier windows, decoding from the start is cheap and safer than a seek
+SECONDS_UNKNOWN = -(1 << 63)  # FFmpeg's AV_NOPTS_VALUE
+PAID_FPS = 25.0  # frames per second of a source beyond this do not raise its budget
+MAX_STRETCH = 0.1  # of the logarithm of width / height, by which frames may differ from the first
+SEAM_PACKETS = 4  # before a place where files are joined; FFmpeg marks one of these as damaged
+
+BROADCAST = {"mpegts", "mpeg"}  # formats that state no length and may start a new time base anywhere
+TS_PACKET_BYTES = (188, 192, 204)
+# How a second file starts that was joined to one of these formats. FFmpeg and players read the first one only.
+_SECOND_START = {"flv": (b"FLV\x01",), "mov": (b"ftyp",), "matroska": (b"\x42\x82\x88matroska", b"\x42\x82\x84webm")}
+_TAIL_BYTES = 4 << 20  # searched for a second start
+ERROR_DETECTION = {"err_detect": "crccheck+bitstream+buffer+explode"}  # else some decoders hide damage
+
+
+def cause(error: av.FFmpegError) -> str:
+    """Return in our words why FFmpeg failed; its own texts differ between its versions."""
+    if isinstance(error, av.error.InvalidDataError):
+        return "invalid data"
+    if isinstance(error, av.error.EOFError):
+        return "it ends too early"
+    if isinstance(error, av.error.PatchWelcomeError | av.error.ExperimentalError):
+        return "it uses something that the decoder does not support"
+    code = errno.errorcode.get(error.errno or 0, "")
+    return f"the decoder reports {code}" if code else "the decoder reports an error"
+
+
+def _open(source: str | int) -> tuple[Any, Any]:
+    """Return the container and its video stream, ready to decode on one thread."""
+    allowed = {"protocol_whitelist": "file", "format_whitelist": CONTAINERS, "max_streams": str(MAX_STREAMS)}
+    if isinstance(source, int):  # FFmpeg's protocol `fd` can open no other file
+        os.lseek(source, 0, os.SEEK_SET)
+        allowed |= {"protocol_whitelist": "fd", "fd": str(source)}
+    try:
+        container = av.open("fd:" if isinstance(source, int) else source, options=allowed, metadata_errors="ignore")
+    except av.FFmpegError as error:
+        if error.errno == errno.EINVAL:
+            raise VideoError("not a readable video: the format of the file is not known or not allowed") from error
+        raise
+    moving: list[Any] = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
+    if not moving:
+        kinds = sorted({"a cover" if stream.type == "video" else stream.type for stream in container.streams})
+        container.close()
+        raise VideoError(f"no video stream (the file contains {' and '.join(kinds) if kinds else 'nothing'} only)")
+    known = [stream for stream in moving if stream.codec_context is not None]
+    if not known:
+        container.close()
+        raise VideoError("there is no decoder for the codec of the video")
+    stream: Any = max(known, key=lambda s: ((s.width or 0) * (s.height or 0), -s.index))
+    stream.codec_context.thread_count = 1
+    stream.codec_context.thread_type = "NONE"
+    stream.codec_context.options = ERROR_DETECTION
+    _check_size(stream.width or 0, stream.height or 0)
+    return container, stream
+
+
+def _check_size(width: int, height: int) -> None:
+    if width * height > MAX_PIXELS:
+        raise VideoError(f"frames of {width}x{height} are larger than the limit of {MAX_PIXELS} pixels")
+
+
+def _start_time(container: Any) -> float | None:
+    """Return the seconds at which a file starts, if it is known."""
+    return None if container.start_time in (None, SECONDS_UNKNOWN) else container.start_time / av.time_base
+
+
+def _is_broadcast(container: Any) -> bool:
+    return container.format.name in BROADCAST
+
+
+def _moved(packet: Any, clock: Clock) -> bool:
+    """Move the timestamps of a packet to those of a clock; return whether a new part of the file starts with it."""
+    offset = clock.move(packet.pts, packet.dts, packet.duration, is_key=packet.is_keyframe)
+    if offset:
+        packet.pts = None if packet.pts is None else packet.pts + offset
+        packet.dts = None if packet.dts is None else packet.dts + offset
+    return clock.joined
+
+
+def _clock(container: Any, stream: Any) -> Clock:
+    return Clock(float(1 / stream.time_base), may_jump=_is_broadcast(container))
+
+
+@dataclass
+class _Scan:
+    """The packets of the video stream up to the end of a window, and what the container states."""
+
+    origin: float
+    stop: float
+    zero: float  # seconds at which the file starts
+    is_broadcast: bool
+    is_ts: bool
+    nominal: Fraction | None
+    aspect: Fraction | None
+    codec: str
+    width: int
+    height: int
+    stated: float | None  # seconds, of the whole file
+    times: list[float] = field(default_factory=list)  # of the frames in the window
+    joins: list[int] = field(default_factory=list)
+    packets: int = 0
+    size: int = 0  # bytes
+    earliest: float = math.inf
+    last: float = -math.inf  # seconds of the last frame
+    final: float = -math.inf  # seconds of the last packet of any stream
+    end: int = 0  # first byte after the packets
+    complete: bool = True  # whether the file ends before the window does
+
+    def begin_at(self, zero: float) -> None:
+        """Move the window to a file that starts at `zero`."""
+        self.origin, self.stop, self.zero = self.origin + zero, self.stop + zero, zero
+
+
+def probe(
+    source: str | int, start_seconds: float | None, end_seconds: float | None, seconds_per_frame: float
+) -> tuple[Window, Cost]:
+    """Return the window, with its average rate, and the cost of decoding it, from the packets; nothing is decoded.
+
+    Raises:
+        VideoError: If the window has no frames, too few, or too many; if it is a slide show, is cut short or is too
+            costly to decode; or if the file is several files in one, and only the first can be read.
+    """
+    scan = None
+    seek = (start_seconds or 0.0) > SEEK_AFTER_SECONDS
+    if seek:
+        container, _ = _open(source)
+        with container:
+            # Where timestamps start again, a seek leads anywhere.
+            known = not _is_broadcast(container)
+        seek = known or not (scan := _scan(source, start_seconds, end_seconds, seek=False)).joins
+    if seek:
+        late = _scan(source, start_seconds, end_seconds, seek=True)
+        seek = late.earliest <= late.origin and not late.joins  # else its index led to a place after the start
+        scan = late if seek else scan
+    scan = scan or _scan(source, start_seconds, end_seconds, seek=False)
+    if not scan.times:
+        if scan.earliest == math.inf:
+            raise VideoError("the video stream has no frames")
+        raise VideoError(
+            f"no frames in the window from {start_seconds or 0:g} s"
+            f"{'' if end_seconds is None else f' to {end_seconds:g} s'}; "
+            f"the video ends near {scan.last - scan.zero:.1f} s"
+        )
+    missing = _missing(source, scan) if scan.complete else 0.0
+    window = make_window(
+        scan.times,
+        scan.origin,
+        scan.stop,
+        nominal=scan.nominal,
+        aspect=scan.aspect,
+        seek=seek,
+        joins=tuple(scan.joins),
+        last=scan.packets - 1 if scan.complete and scan.is_broadcast else -1,
+        missing_seconds=missing,
+    )
+    kept = window.seconds * min(float(window.rate), PAID_FPS) + 1
+    budget = budget_seconds(kept, seconds_per_frame)
+    Cost(scan.codec, budget).add(scan.packets, scan.width, scan.height, scan.size)
+    return window, Cost(scan.codec, budget)
+
+
+def _scan(source: str | int, start_seconds: float | None, end_seconds: float | None, *, seek: bool) -> _Scan:
+    container, stream = _open(source)
+    with container:
+        zero = _start_time(container) or 0.0
+        trimmed = start_seconds is not None or end_seconds is not None
+        scan = _Scan(
+            origin=zero + (start_seconds or 0.0) if trimmed else -math.inf,
+            stop=math.inf if end_seconds is None else zero + end_seconds,
+            zero=zero,
+            is_broadcast=_is_broadcast(container),
+            is_ts=container.format.name == "mpegts",
+            nominal=stream.average_rate,
+            aspect=stream.sample_aspect_ratio,
+            codec=stream.codec_context.name,
+            width=stream.width or 0,
+            height=stream.height or 0,
+            stated=container.duration / av.time_base if container.duration else None,
+        )
+        if seek:
+            container.seek(int(scan.origin * av.time_base))
+        clock = _clock(container, stream)
+        for packet in container.demux():
+            if packet.size == 0:
+                continue
+            scan.end = max(scan.end, (packet.pos or 0) + packet.size)
+            is_ours = packet.stream_index == stream.index
+            if is_ours:
+                if _moved(packet, clock):
+                    scan.joins.append(scan.packets)
+                scan.packets += 1
+                scan.size += packet.size
+            ticks = packet.dts if packet.pts is None else packet.pts
+            if ticks is None:
+                continue
+            time = float(ticks * packet.time_base)
+            if is_ours and scan.earliest == math.inf and _start_time(container) is None and not seek:
+                scan.begin_at(time)
+            scan.final = max(scan.final, time)
+            if not is_ours or packet.is_discard:
+                continue
+            scan.earliest, scan.last = min(scan.earliest, time), max(scan.last, time)
+            if packet.dts is not None and float(packet.dts * packet.time_base) >= scan.stop:
+                scan.complete = False
+                break
+            if scan.origin <= time < scan.stop:
+                scan.times.append(time)
+            if len(scan.times) > MAX_FRAMES * 12:
+                raise VideoError(f"more than {MAX_FRAMES * 12} frames; give start_seconds and end_seconds")
+        if scan.complete:
+            _check_single(source, container.format.name, scan.end)
+            if "matroska" in container.format.name and scan.stated:
+                check_complete(scan.stated, scan.final - zero, scan.stop - zero)
+    return scan
+
+
+def _check_single(source: str | int, formats: str, end: int) -> None:
+    """Refuse a file that continues with a second file of its format, which cannot be read."""
+    starts = [start for name, found in _SECOND_START.items() if name in formats.split(",") for start in found]
+    if not starts:
+        return
+    with open(source, "rb", closefd=isinstance(source, str)) as file:
+        file.seek(end)
+        tail = file.read(_TAIL_BYTES)
+    if any(start in tail for start in starts):
+        raise VideoError(
+            "the file is several videos one after the other, and only the first can be read; store each as its own file"
+        )
+
+
+def _missing(source: str | int, scan: _Scan) -> float:
+    """Return how many seconds are missing at the end of a file, at least; 0 if it seems complete."""
+    times = sorted(scan.times)
+    step = (times[-1] - times[0]) / max(1, len(times) - 1)
+    if scan.is_broadcast:  # it states no length, but the end may show that it is cut
+        holes = 0
+        if scan.nominal and abs(step * float(scan.nominal) - 1) < 0.5:
+            step = 1 / float(scan.nominal)
+            holes = missing_at_end(times, float(scan.nominal))
+        size = os.path.getsize(source)
+        is_ragged = scan.is_ts and all(size % length for length in TS_PACKET_BYTES)
+        return max(holes, int(is_ragged)) * step
+    if scan.stated is None:
+        return 0.0
+    missing = min(scan.stated, scan.stop - scan.zero) - (scan.final - scan.zero) - step
+    return missing if missing > max(0.25, 2 * step) else 0.0
+
+
+class Decoding:
+    """The decoding of the window of one source.
+
+    Attributes:
+        skipped: Number of frames in the window that could not be used so far.
+        missing_seconds: How much is missing at the end of the file, at least.
+    """
+
+    def __init__(self, source: str | int, window: Window, cost: Cost) -> None:
+        self._source, self._window, self._cost = source, window, cost
+        self.skipped = 0
+        self.missing_seconds = window.missing_seconds
+
+    def frames(self) -> Iterator[tuple[float, Any]]:
+        """Yield (seconds, frame) in order of time, up to the end of the window.
+
+        Raises:
+            VideoError: If the video is damaged, has too large frames, or is too costly to decode.
+        """
+        window, last, step = self._window, -math.inf, 1 / float(self._window.rate)
+        shape: tuple[int, int] | None = None
+        broken: int | None = None  # timestamp of the last packet, if the end of the file cuts it
+        container, stream = _open(self._source)
+        with container:
+            if window.seek:
+                container.seek(int(window.origin * av.time_base))
+            clock = _clock(container, stream)
+            for number, packet in enumerate(container.demux(stream)):
+                if packet.size:
+                    _moved(packet, clock)
+                # The last packet of a joined file is marked, because the next one does not follow from it.
+                is_seam = any(0 < join - number <= SEAM_PACKETS for join in window.joins)
+                if packet.is_corrupt and not is_seam and number != window.last:
+                    raise VideoError(f"damaged or cut short after {window.elapsed(last)}")
+                frames: list[Any] = []
+                try:
+                    frames = packet.decode()
+                except av.FFmpegError as error:
+                    if error.errno == errno.ENOMEM:
+                        raise
+                    if number == window.last:
+                        broken = packet.pts
+                        self.missing_seconds = max(self.missing_seconds, step)
+                    elif last == -math.inf and not packet.is_keyframe:
+                        self.skipped += 1  # the stream starts inside a GOP
+                    else:
+                        raise VideoError(f"damaged after {window.elapsed(last)}: {cause(error)}") from error
+                self._cost.add(len(frames), stream.codec_context.width, stream.codec_context.height, packet.size)
+                for frame in frames:
+                    ticks = frame.dts if frame.pts is None else frame.pts
+                    time = max(last, window.first - step) + step if ticks is None else float(ticks * frame.time_base)
+                    if time >= window.stop:
+                        return
+                    if (broken is not None and ticks == broken) or time <= last:
+                        self.skipped += time >= window.origin
+                        continue
+                    if frame.is_corrupt:
+                        if last == -math.inf:
+                            self.skipped += time >= window.origin
+                            continue
+                        raise VideoError(f"damaged after {window.elapsed(last)}")
+                    _check_size(frame.width, frame.height)
+                    shape = shape or (frame.width, frame.height)
+                    if abs(math.log(frame.width * shape[1] / (frame.height * shape[0]))) > MAX_STRETCH:
+                        raise VideoError(
+                            f"frames change from {shape[0]}x{shape[1]} to {frame.width}x{frame.height} after "
+                            f"{window.elapsed(last)}; give a window in which they have one shape"
+                        )
+                    last = time
+                    yield time, frame
