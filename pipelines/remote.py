@@ -169,16 +169,22 @@ def _parsed(name: str, text: str, kind: type) -> Any:
 
 def _check_choices(values: dict[str, Any]) -> None:
     """Raise the InputErrors of the first step of a run before the run is submitted."""
+    launcher = values.get("launcher", _images.LAUNCHER)
     flow.distinct_rows(
         rows=values.get("rows", paper.ARMS),
         benchmarks=values.get("benchmarks", ()),
         profile=values.get("profile", "paper"),
         set=values.get("set", ()),
         parts=values.get("parts", 8),
-        launcher=values.get("launcher", _images.LAUNCHER),
+        launcher=launcher,
         processes=values.get("processes", 1),
         job=values.get("job", ()),
     )
+    if launcher != _images.LAUNCHER:
+        raise InputError(
+            f"launcher={launcher} needs PREVITS_LAUNCHER={launcher} in the environment of this command: it decides the "
+            "image and the account of the step that starts the job"
+        )
     for name in ("crawl", "crawls", "root", "data"):
         if get_protocol(values.get(name, "gs://")) == "file":
             raise InputError(

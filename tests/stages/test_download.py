@@ -29,6 +29,8 @@ def test_too_many_failures_stop_the_download_and_stored_videos_are_kept(made, wo
     videos = stages.download(made["crawl"], str(tmp_path), "demo", SMALL, max_failure_fraction=0.5)
     assert folders.read_manifest(videos).counts["failed"] == 3
     assert {name: snapshot(str(tmp_path))[name] for name in stored} == stored
+    # On Google the step may write only below this folder (k8s/overlays/gke/cluster.sh).
+    assert {path.name for path in tmp_path.iterdir()} == {"videos"}
 
 
 def test_a_crawl_with_a_changed_local_video_has_another_address(made, world, tmp_path):
