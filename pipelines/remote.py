@@ -121,7 +121,7 @@ def check_images() -> None:
     if loose := [image for image in _images.IMAGES if "@sha256:" not in image]:
         raise InputError(
             f"{', '.join(loose)} {'has' if len(loose) == 1 else 'have'} a tag and no digest; use the digests that "
-            "`make push` wrote (set -a; . images/pushed.env), or pass --no-production on a cluster for trials"
+            "`make push` wrote (PREVITS_IMAGES=images/pushed.env), or pass --no-production on a cluster for trials"
         )
 
 
