@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,10 +18,11 @@ import google.auth.transport.requests
 import pytest
 import yaml
 from control_plane import ControlPlane
-from kubernetes import client
+from kubernetes import client, config
 from manifests import OVERLAYS, ROOT, Right, of_kind, rendered, rights, rights_of_accounts
 
 from components import _google_token
+from pipelines.cluster import STEP_LABEL
 
 GROUPS = ["system:serviceaccounts", "system:serviceaccounts:previts", "system:authenticated"]
 AUDIENCE = "//iam.googleapis.com/projects/1/locations/global/workloadIdentityPools/previts/providers/cluster"
@@ -80,6 +82,10 @@ def connected(plane: ControlPlane, account: str) -> client.ApiClient:
     return client.ApiClient(settings)
 
 
+def admin(plane: ControlPlane) -> client.ApiClient:
+    return config.new_client_from_config(plane.kubeconfig("admin", "previts"))
+
+
 def rules(plane: ControlPlane, account: str) -> set[Right]:
     """Return the rights in the namespace that the API server reports for an account."""
     body = client.V1SelfSubjectRulesReview(spec=client.V1SelfSubjectRulesReviewSpec(namespace="previts"))
@@ -124,6 +130,28 @@ def test_the_api_server_gives_each_account_its_list_and_nothing_more(cluster: Co
 def test_the_api_server_accepts_every_object_of_an_overlay(cluster: ControlPlane, overlay: str):
     served = [item for item in rendered(overlay) if "kueue" not in item["apiVersion"]]
     apply(cluster, served, "--dry-run=server")
+
+
+def test_a_step_with_another_account_than_its_own_is_refused(cluster: ControlPlane):
+    apply(cluster, of_kind(rendered("gke"), "ValidatingAdmissionPolicy", "ValidatingAdmissionPolicyBinding"))
+    pods = client.CoreV1Api(admin(cluster))
+
+    def refusal(account: str, labels: dict[str, str]) -> str:
+        spec = {"serviceAccountName": account, "containers": [{"name": "main", "image": "registry/data:1"}]}
+        body = {"metadata": {"generateName": "step-", "labels": labels}, "spec": spec}
+        try:
+            pods.create_namespaced_pod("previts", body, dry_run="All")
+        except client.ApiException as error:
+            return str(error.body)
+        return ""
+
+    step = {STEP_LABEL: "download"}
+    deadline = time.monotonic() + 30  # the API server takes new policies from a cache
+    while not refusal("nobody", step) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    for account in ("nobody", "previts-launcher"):
+        assert "must run with the account previts-steps" in refusal(account, step)
+    assert refusal("previts-steps", step) == refusal("nobody", {}) == ""
 
 
 def claims(token: str) -> dict[str, Any]:
