@@ -106,6 +106,7 @@ def may(plane: ControlPlane, account: str, right: Right) -> bool:
     return bool(plane.request("POST", path, body)["status"]["allowed"])
 
 
+@pytest.mark.slow
 def test_the_api_server_gives_each_account_its_list_and_nothing_more(cluster: ControlPlane):
     common = rules(cluster, "nobody")
     assert not any(may(cluster, "nobody", right) for own in table().values() for right in own)
@@ -126,12 +127,14 @@ def test_the_api_server_gives_each_account_its_list_and_nothing_more(cluster: Co
         assert {right for right in every if may(cluster, account, right)} == listed, account
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("overlay", OVERLAYS)
 def test_the_api_server_accepts_every_object_of_an_overlay(cluster: ControlPlane, overlay: str):
     served = [item for item in rendered(overlay) if "kueue" not in item["apiVersion"]]
     apply(cluster, served, "--dry-run=server")
 
 
+@pytest.mark.slow
 def test_a_step_with_another_account_than_its_own_is_refused(cluster: ControlPlane):
     apply(cluster, of_kind(rendered("gke"), "ValidatingAdmissionPolicy", "ValidatingAdmissionPolicyBinding"))
     pods = client.CoreV1Api(admin(cluster))
@@ -159,6 +162,7 @@ def claims(token: str) -> dict[str, Any]:
     return json.loads(base64.urlsafe_b64decode(part + "=" * (-len(part) % 4)))
 
 
+@pytest.mark.slow
 def test_the_token_for_google_is_of_its_own_account_and_audience_and_no_use_in_the_cluster(cluster: ControlPlane):
     answer = _google_token.response(connected(cluster, "previts-steps"), "previts", AUDIENCE)
     token = str(answer["id_token"])
@@ -171,6 +175,7 @@ def test_the_token_for_google_is_of_its_own_account_and_audience_and_no_use_in_t
         client.CoreV1Api(api).list_namespaced_pod("previts")
 
 
+@pytest.mark.slow
 def test_without_the_right_the_reason_says_what_to_apply(cluster: ControlPlane):
     answer = _google_token.response(connected(cluster, "nobody"), "previts", AUDIENCE)
     assert answer["success"] is False
@@ -178,6 +183,7 @@ def test_without_the_right_the_reason_says_what_to_apply(cluster: ControlPlane):
     assert "apply the manifests of k8s/overlays/gke" in str(answer["message"])
 
 
+@pytest.mark.slow
 def test_google_auth_sends_this_token_and_no_other(
     cluster: ControlPlane, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
