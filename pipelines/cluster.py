@@ -13,7 +13,7 @@ NOBODY = 65532  # user and group in the images
 PAUSE_SECONDS = 60  # before the first retry; doubled before each further retry
 STEP_LABEL = "previts/step"  # the network policies in k8s/ select pods by this label
 # Keys of a ConfigMap and a Secret of the namespace. Both may be missing.
-ENVIRONMENT = ("MLFLOW_TRACKING_URI", "AWS_ENDPOINT_URL", "AWS_DEFAULT_REGION")
+ENVIRONMENT = ("MLFLOW_TRACKING_URI", "AWS_ENDPOINT_URL", "AWS_DEFAULT_REGION", "PREVITS_SANDBOX")
 BUCKET_KEYS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
 GOOGLE = ("GOOGLE_APPLICATION_CREDENTIALS", "GOOGLE_EXTERNAL_ACCOUNT_ALLOW_EXECUTABLES")
 LAUNCHER_ACCOUNT = "/etc/previts-launcher"  # previts.launch.cluster looks for a token here

@@ -130,3 +130,13 @@ def test_the_config_maps_that_a_step_reads_exist(gke: list[Document]):
     assert google["data"]["GOOGLE_APPLICATION_CREDENTIALS"] == "/etc/previts/credentials.json"
     assert "credentials.json" in google["data"]
     assert all(item["optional"] for step in steps().values() for item in step.get("configMapAsEnv", []))
+
+
+def test_the_download_step_refuses_to_decode_without_a_sandbox(overlay: list[Document]):
+    (settings,) = [
+        item["data"] for item in of_kind(overlay, "ConfigMap") if item["metadata"]["name"] == "previts-steps"
+    ]
+    assert settings["PREVITS_SANDBOX"] == "strict"
+    for step in steps().values():
+        (used,) = [item for item in step["configMapAsEnv"] if item["configMapName"] == "previts-steps"]
+        assert {(pair["configMapKey"], pair["envVar"]) for pair in used["keyToEnv"]} >= {(key, key) for key in settings}
