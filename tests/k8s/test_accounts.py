@@ -23,6 +23,7 @@ from manifests import OVERLAYS, ROOT, Right, of_kind, rendered, rights, rights_o
 
 from components import _google_token
 from pipelines.cluster import STEP_LABEL
+from previts.launch.cluster import JOB_LABEL
 
 GROUPS = ["system:serviceaccounts", "system:serviceaccounts:previts", "system:authenticated"]
 AUDIENCE = "//iam.googleapis.com/projects/1/locations/global/workloadIdentityPools/previts/providers/cluster"
@@ -135,7 +136,7 @@ def test_the_api_server_accepts_every_object_of_an_overlay(cluster: ControlPlane
 
 
 @pytest.mark.slow
-def test_a_step_with_another_account_than_its_own_is_refused(cluster: ControlPlane):
+def test_a_step_or_job_with_another_account_than_its_own_is_refused(cluster: ControlPlane):
     apply(cluster, of_kind(rendered("gke"), "ValidatingAdmissionPolicy", "ValidatingAdmissionPolicyBinding"))
     pods = client.CoreV1Api(admin(cluster))
 
@@ -154,7 +155,10 @@ def test_a_step_with_another_account_than_its_own_is_refused(cluster: ControlPla
         time.sleep(0.2)
     for account in ("nobody", "previts-launcher"):
         assert "must run with the account previts-steps" in refusal(account, step)
-    assert refusal("previts-steps", step) == refusal("nobody", {}) == ""
+    job = {JOB_LABEL: "job"}
+    assert "must run with the account previts-training" in refusal("previts-launcher", job)
+    for account, labels in (("previts-steps", step), ("previts-training", job), ("nobody", {})):
+        assert refusal(account, labels) == ""
 
 
 def claims(token: str) -> dict[str, Any]:
