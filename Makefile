@@ -70,6 +70,7 @@ DIGEST := image inspect --format '{{index .RepoDigests 0}}'
 pinned = case $(1) in *@sha256:*) echo $(1) ;; *) $(ENGINE) pull $(1) >&2 && $(ENGINE) $(DIGEST) $(1) ;; esac
 
 images: ## build the container images and list what they contain (ENGINE=podman, BASE=python:3.11-slim@sha256:...)
+	@command -v go > /dev/null || { echo "'go' was not found; Go 1.26 or newer is needed to build syft, which lists what an image contains"; exit 1; }
 	mkdir -p $(CONTENT)
 	set -e; base=`$(call pinned,$(BASE))`; for image in $(IMAGES); do \
 		$(ENGINE) build -f images/Dockerfile -t $(REGISTRY)/previts-$$image:$(TAG) --build-arg BASE=$$base \

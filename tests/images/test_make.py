@@ -12,6 +12,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 IMAGES = ("data", "train", "launcher", "mlflow")
+SYSTEM = "/usr/bin:/bin"
 REGISTRY = "registry.test/project/previts"
 # An engine that, like Docker, knows the digest of an image only after a pull or a push.
 ENGINE = """#!/usr/bin/env bash
@@ -43,7 +44,7 @@ def place(tmp_path: Path) -> Path:
 def make(place: Path, *arguments: str, **environment: str) -> tuple[subprocess.CompletedProcess[str], list[str]]:
     """Run make, and return the process and what was asked of the programs."""
     (place / "calls").write_text("")
-    given = {"PATH": f"{place}/bin:/usr/bin:/bin", "CALLS": f"{place}/calls", "KNOWN": f"{place}/known", **environment}
+    given = {"PATH": f"{place}/bin:{SYSTEM}", "CALLS": f"{place}/calls", "KNOWN": f"{place}/known", **environment}
     command = ["make", f"ENGINE={place}/bin/engine", *arguments]
     done = subprocess.run(command, cwd=place, env=given, capture_output=True, text=True, check=False)
     return done, (place / "calls").read_text().splitlines()
@@ -99,6 +100,15 @@ def test_compile_names_the_images_by_the_digests_that_push_wrote(place: Path):
     assert [call.split()[-1] for call in calls if call.startswith("cosign attest")] == signed
 
 
+@pytest.mark.skipif(shutil.which("go", path=SYSTEM) is not None, reason="the system has go")
+def test_without_go_nothing_is_built(place: Path):
+    (place / "bin" / "go").unlink()
+    done, calls = make(place, "images")
+    assert done.returncode
+    assert "Go 1.26 or newer is needed" in done.stdout
+    assert not calls
+
+
 def test_a_push_that_fails_leaves_the_digests_of_the_last_one(place: Path):
     make(place, "push", f"REGISTRY={REGISTRY}")
     before = (place / "images" / "pushed.env").read_text()
@@ -123,6 +133,7 @@ def test_a_scan_reads_the_list_of_every_image(place: Path):
     assert calls == expected
 
 
+@pytest.mark.skipif(shutil.which("cosign", path=SYSTEM) is not None, reason="the system has cosign")
 def test_signing_without_cosign_says_where_to_get_it(place: Path):
     (place / "bin" / "cosign").unlink()
     done, _ = make(place, "sign")
