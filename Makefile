@@ -63,14 +63,14 @@ POSTGRES ?= docker.io/library/postgres:17.6
 REGISTRY ?= previts
 TAG ?= 0.2.0
 CONTENT := images/content
-# Pinned by images/tools/go.mod; Go 1.26 or newer builds them at the first use.
+# Pinned by images/tools/go.mod; Go 1.26.8 or newer builds them at the first use.
 TOOL := SYFT_CHECK_FOR_APP_UPDATE=false GRYPE_CHECK_FOR_APP_UPDATE=false go -C images/tools tool
 DIGEST := image inspect --format '{{index .RepoDigests 0}}'
 # $(call pinned,NAME): the name with the digest that its tag has in the registry now, unless it has a digest.
 pinned = case $(1) in *@sha256:*) echo $(1) ;; *) $(ENGINE) pull $(1) >&2 && $(ENGINE) $(DIGEST) $(1) ;; esac
 
 images: ## build the container images and list what they contain (ENGINE=podman, BASE=python:3.11-slim@sha256:...)
-	@command -v go > /dev/null || { echo "'go' was not found; Go 1.26 or newer is needed to build syft, which lists what an image contains"; exit 1; }
+	@command -v go > /dev/null || { echo "'go' was not found; Go 1.26.8 or newer is needed to build syft, which lists what an image contains"; exit 1; }
 	mkdir -p $(CONTENT)
 	set -e; base=`$(call pinned,$(BASE))`; for image in $(IMAGES); do \
 		$(ENGINE) build -f images/Dockerfile -t $(REGISTRY)/previts-$$image:$(TAG) --build-arg BASE=$$base \

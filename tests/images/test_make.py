@@ -105,7 +105,7 @@ def test_without_go_nothing_is_built(place: Path):
     (place / "bin" / "go").unlink()
     done, calls = make(place, "images")
     assert done.returncode
-    assert "Go 1.26 or newer is needed" in done.stdout
+    assert "Go 1.26.8 or newer is needed" in done.stdout
     assert not calls
 
 
