@@ -75,7 +75,10 @@ images: ## build the container images and list what they contain (ENGINE=podman,
 	set -e; base=`$(call pinned,$(BASE))`; for image in $(IMAGES); do \
 		$(ENGINE) build -f images/Dockerfile -t $(REGISTRY)/previts-$$image:$(TAG) --build-arg BASE=$$base \
 			--build-arg IMAGE=$$image --build-arg VERSION=$(TAG) --build-arg REVISION=`git rev-parse HEAD` .; \
-		$(TOOL) syft scan $(ENGINE):$(REGISTRY)/previts-$$image:$(TAG) --output cyclonedx-json=$(CURDIR)/$(CONTENT)/$$image.json; \
+		$(ENGINE) save -o $(CONTENT)/$$image.tar $(REGISTRY)/previts-$$image:$(TAG); \
+		$(TOOL) syft scan docker-archive:$(CURDIR)/$(CONTENT)/$$image.tar --source-name previts-$$image \
+			--source-version $(TAG) --output cyclonedx-json=$(CURDIR)/$(CONTENT)/$$image.json; \
+		rm -f $(CONTENT)/$$image.tar; \
 	done
 
 push: images ## push the images to REGISTRY and write their digests to images/pushed.env

@@ -60,7 +60,12 @@ def test_every_image_has_one_base_by_its_digest_and_a_list_of_its_content(place:
         True
     ]
     listed = [call for call in calls if call.startswith("go ")]
-    assert [re.search(r"previts-(\w+):0\.2\.0 ", call)[1] for call in listed] == list(IMAGES)
+    saved = {call.split()[-1]: call.split()[-2] for call in calls if call.startswith("engine save")}
+    read = [re.search(r"docker-archive:(\S+) --source-name previts-(\w+) ", call).groups() for call in listed]
+    assert [name for _, name in read] == list(IMAGES)
+    assert {f"previts/previts-{name}:0.2.0": path for path, name in read} == {
+        name: f"{place}/{path}" for name, path in saved.items()
+    }
     assert all("-C images/tools tool syft scan" in call for call in listed)
     assert [call.rsplit("=", 1)[1] for call in listed] == [f"{place}/images/content/{image}.json" for image in IMAGES]
 
