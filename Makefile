@@ -56,25 +56,54 @@ lock: $(VENV)/installed ## pin every package again, with hashes, and list the pa
 	set -e; $(foreach image,$(IMAGES),$(BIN)/uv pip compile pyproject.toml $(EXTRAS_$(image)) --quiet --no-header \
 		--no-annotate --no-emit-index-url --python-version 3.11 -c requirements.lock -o images/$(image).txt;)
 
-# Images are built with Docker or Podman. BASE sets the base image (with a digest) and REGISTRY the registry.
+# Images are built with Docker or Podman. BASE sets the base image and REGISTRY the registry.
 ENGINE ?= docker
 BASE ?= docker.io/library/python:3.11-slim
+POSTGRES ?= docker.io/library/postgres:17.6
 REGISTRY ?= previts
 TAG ?= 0.2.0
+CONTENT := images/content
+# Pinned by images/tools/go.mod; Go 1.26.8 or newer builds them at the first use.
+TOOL := SYFT_CHECK_FOR_APP_UPDATE=false GRYPE_CHECK_FOR_APP_UPDATE=false go -C images/tools tool
+DIGEST := image inspect --format '{{index .RepoDigests 0}}'
+# $(call pinned,NAME): the name with the digest that its tag has in the registry now, unless it has a digest.
+pinned = case $(1) in *@sha256:*) echo $(1) ;; *) $(ENGINE) pull $(1) >&2 && $(ENGINE) $(DIGEST) $(1) ;; esac
 
-images: ## build the container images (BASE=python:3.11-slim@sha256:..., ENGINE=podman)
-	for image in $(IMAGES); do \
-		$(ENGINE) build -f images/Dockerfile -t $(REGISTRY)/previts-$$image:$(TAG) --build-arg BASE=$(BASE) \
-			--build-arg IMAGE=$$image --build-arg VERSION=$(TAG) --build-arg REVISION=`git rev-parse HEAD` . || exit 1; \
+images: ## build the container images and list what they contain (ENGINE=podman, BASE=python:3.11-slim@sha256:...)
+	@command -v go > /dev/null || { echo "'go' was not found; Go 1.26.8 or newer is needed to build syft, which lists what an image contains"; exit 1; }
+	mkdir -p $(CONTENT)
+	set -e; base=`$(call pinned,$(BASE))`; for image in $(IMAGES); do \
+		$(ENGINE) build -f images/Dockerfile -t $(REGISTRY)/previts-$$image:$(TAG) --build-arg BASE=$$base \
+			--build-arg IMAGE=$$image --build-arg VERSION=$(TAG) --build-arg REVISION=`git rev-parse HEAD` .; \
+		$(ENGINE) save -o $(CONTENT)/$$image.tar $(REGISTRY)/previts-$$image:$(TAG); \
+		$(TOOL) syft scan docker-archive:$(CURDIR)/$(CONTENT)/$$image.tar --source-name previts-$$image \
+			--source-version $(TAG) --output cyclonedx-json=$(CURDIR)/$(CONTENT)/$$image.json; \
+		rm -f $(CONTENT)/$$image.tar; \
 	done
 
 push: images ## push the images to REGISTRY and write their digests to images/pushed.env
 	@test $(REGISTRY) != previts || { echo "REGISTRY is not set: make push REGISTRY=europe-docker.pkg.dev/PROJECT/previts"; exit 1; }
-	echo "PREVITS_REGISTRY=$(REGISTRY) PREVITS_TAG=$(TAG)" > images/pushed.env
+	set -e; postgres=`$(call pinned,$(POSTGRES))`; \
+	echo "PREVITS_REGISTRY=$(REGISTRY) PREVITS_TAG=$(TAG) PREVITS_POSTGRES=$$postgres" > images/pushed.part; \
 	for image in $(IMAGES); do \
-		$(ENGINE) push $(REGISTRY)/previts-$$image:$(TAG) || exit 1; \
-		digest=`$(ENGINE) image inspect --format '{{index .RepoDigests 0}}' $(REGISTRY)/previts-$$image:$(TAG)` || exit 1; \
-		echo "PREVITS_`echo $$image | tr a-z A-Z`_DIGEST=$${digest#*@}" >> images/pushed.env; \
+		$(ENGINE) push $(REGISTRY)/previts-$$image:$(TAG); \
+		digest=`$(ENGINE) $(DIGEST) $(REGISTRY)/previts-$$image:$(TAG)`; \
+		echo "PREVITS_`echo $$image | tr a-z A-Z`_DIGEST=$${digest#*@}" >> images/pushed.part; \
+	done; mv images/pushed.part images/pushed.env
+
+scan: ## look for known faults in what `make images` listed; needs the network, for grype's list of faults
+	set -e; for image in $(IMAGES); do $(TOOL) grype sbom:$(CURDIR)/$(CONTENT)/$$image.json; done
+
+sign: ## sign the pushed images and their lists of contents (needs cosign, and a registry that stores signatures)
+	@command -v cosign > /dev/null || { echo "'cosign' was not found; install it: https://docs.sigstore.dev/cosign"; exit 1; }
+	set -e; for image in $(IMAGES); do \
+		digest=`sed -n "s/^PREVITS_$$(echo $$image | tr a-z A-Z)_DIGEST=//p" images/pushed.env`; \
+		name=`sed -n 's/^PREVITS_REGISTRY=\([^ ]*\).*/\1/p' images/pushed.env`/previts-$$image@$$digest; \
+		cosign sign --yes $$name; \
+		cosign attest --yes --type cyclonedx --predicate $(CONTENT)/$$image.json $$name; \
 	done
 
-.PHONY: help demo test lint bench compile mlflow lock images push
+licences: $(VENV)/installed ## write the table of docs/licences.md again
+	$(BIN)/python images/licences.py
+
+.PHONY: help demo test lint bench compile mlflow lock images push scan sign licences

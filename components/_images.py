@@ -1,7 +1,8 @@
 """The container images of the components.
 
-The environment sets registry, tag and digests when the pipeline is compiled; `make push` writes them to
-`images/pushed.env`. It also sets the launcher. A step that only starts a training job and waits uses a small image.
+`make push` writes registry, tag and digests to a file. PREVITS_IMAGES names this file when the pipeline is compiled,
+and single environment variables take precedence over it. The environment also sets the launcher. A step that only
+starts a training job and waits uses a small image.
 
 Release the compiled YAML together with the images. The YAML contains the bodies of the components, which call functions
 of the images by name. A package that was compiled earlier can fail on newer images: compile it with their digests.
@@ -9,13 +10,28 @@ of the images by name. A package that was compiled earlier can fail on newer ima
 
 import os
 
-REGISTRY = os.environ.get("PREVITS_REGISTRY", "previts")
-TAG = os.environ.get("PREVITS_TAG", "0.2.0")
-LAUNCHER = os.environ.get("PREVITS_LAUNCHER", "local")
+
+def _written(path: str) -> dict[str, str]:
+    """Return the NAME=value pairs of the file that `make push` writes; none without a path."""
+    if not path:
+        return {}
+    try:
+        with open(path) as file:
+            return dict(pair.split("=", 1) for pair in file.read().split())
+    except (OSError, ValueError) as error:
+        raise SystemExit(
+            f"PREVITS_IMAGES={path} cannot be read ({error}): name the file that `make push` writes"
+        ) from None
+
+
+_SET = {**_written(os.environ.get("PREVITS_IMAGES", "")), **os.environ}
+REGISTRY = _SET.get("PREVITS_REGISTRY", "previts")
+TAG = _SET.get("PREVITS_TAG", "0.2.0")
+LAUNCHER = _SET.get("PREVITS_LAUNCHER", "local")
 
 
 def _name(image: str) -> str:
-    digest = os.environ.get(f"PREVITS_{image.upper()}_DIGEST", "")
+    digest = _SET.get(f"PREVITS_{image.upper()}_DIGEST", "")
     return f"{REGISTRY}/previts-{image}@{digest}" if digest else f"{REGISTRY}/previts-{image}:{TAG}"
 
 

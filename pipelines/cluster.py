@@ -13,11 +13,12 @@ NOBODY = 65532  # user and group in the images
 PAUSE_SECONDS = 60  # before the first retry; doubled before each further retry
 STEP_LABEL = "previts/step"  # the network policies in k8s/ select pods by this label
 # Keys of a ConfigMap and a Secret of the namespace. Both may be missing.
-ENVIRONMENT = ("MLFLOW_TRACKING_URI", "AWS_ENDPOINT_URL", "AWS_DEFAULT_REGION")
+ENVIRONMENT = ("MLFLOW_TRACKING_URI", "AWS_ENDPOINT_URL", "AWS_DEFAULT_REGION", "PREVITS_SANDBOX")
 # What a crawl may name besides public hosts, for the download step (see docs/your-videos.md, Crawls).
 CRAWL_RULES = ("PREVITS_ALLOW_HTTP", "PREVITS_TRUSTED_HOSTS", "PREVITS_TRUSTED_STORES", "PREVITS_LOCAL_FILES")
 BUCKET_KEYS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
-GOOGLE = "GOOGLE_APPLICATION_CREDENTIALS"
+GOOGLE = ("GOOGLE_APPLICATION_CREDENTIALS", "GOOGLE_EXTERNAL_ACCOUNT_ALLOW_EXECUTABLES")
+LAUNCHER_ACCOUNT = "/etc/previts-launcher"  # previts.launch.cluster looks for a token here
 
 
 def place(
@@ -93,10 +94,19 @@ def with_crawl_rules(task: Any) -> Any:
 
 
 def with_google_token(task: Any) -> Any:
-    """Let a step authenticate to Google with its Kubernetes token, and return its task.
+    """Let a step authenticate to Google with a token that is valid for Google alone, and return its task.
 
     A step that cannot reach the metadata server needs this.
     """
     kubernetes.use_config_map_as_volume(task, "previts-google", "/etc/previts", optional=True)
-    kubernetes.use_config_map_as_env(task, "previts-google", {GOOGLE: GOOGLE}, optional=True)
+    kubernetes.use_config_map_as_env(task, "previts-google", {name: name for name in GOOGLE}, optional=True)
+    return task
+
+
+def with_launcher_account(task: Any) -> Any:
+    """Let a step start jobs with the rights of the account `previts-launcher`, and return its task.
+
+    KFP has one account for all steps of a run, so the step gets the token of this account as a file.
+    """
+    kubernetes.use_secret_as_volume(task, "previts-launcher", LAUNCHER_ACCOUNT, optional=True)
     return task

@@ -29,7 +29,7 @@ from components.pretrain import pretrain
 from components.report import report
 from components.saliency import saliency
 from components.track import track
-from pipelines.cluster import place, with_crawl_rules, with_google_token, with_gpus
+from pipelines.cluster import place, with_crawl_rules, with_google_token, with_gpus, with_launcher_account
 
 KEPT = dsl.PipelineConfig(ttl_seconds_after_success=3 * 86400, ttl_seconds_after_failure=14 * 86400)
 
@@ -85,7 +85,7 @@ def pretrain_and_evaluate(
             with_gpus(trained, training_gpus, gpu_nodes)
         else:
             # The step only waits for a job with another image. The job ends if the step's node is preempted.
-            waiting = place(trained, hours=14 * 24, retries=5, spot=False)
+            waiting = with_launcher_account(place(trained, hours=14 * 24, retries=5, spot=False))
             waiting.set_env_variable("PREVITS_TRAIN_IMAGE", TRAIN_IMAGE)
     evaluations = list_evaluations(
         rows=rows,

@@ -121,7 +121,7 @@ def check_images() -> None:
     if loose := [image for image in _images.IMAGES if "@sha256:" not in image]:
         raise InputError(
             f"{', '.join(loose)} {'has' if len(loose) == 1 else 'have'} a tag and no digest; use the digests that "
-            "`make push` wrote (set -a; . images/pushed.env), or pass --no-production on a cluster for trials"
+            "`make push` wrote (PREVITS_IMAGES=images/pushed.env), or pass --no-production on a cluster for trials"
         )
 
 
@@ -169,16 +169,22 @@ def _parsed(name: str, text: str, kind: type) -> Any:
 
 def _check_choices(values: dict[str, Any]) -> None:
     """Raise the InputErrors of the first step of a run before the run is submitted."""
+    launcher = values.get("launcher", _images.LAUNCHER)
     flow.distinct_rows(
         rows=values.get("rows", paper.ARMS),
         benchmarks=values.get("benchmarks", ()),
         profile=values.get("profile", "paper"),
         set=values.get("set", ()),
         parts=values.get("parts", 8),
-        launcher=values.get("launcher", _images.LAUNCHER),
+        launcher=launcher,
         processes=values.get("processes", 1),
         job=values.get("job", ()),
     )
+    if launcher != _images.LAUNCHER:
+        raise InputError(
+            f"launcher={launcher} needs PREVITS_LAUNCHER={launcher} in the environment of this command: it decides the "
+            "image and the account of the step that starts the job"
+        )
     for name in ("crawl", "crawls", "root", "data"):
         if get_protocol(values.get(name, "gs://")) == "file":
             raise InputError(

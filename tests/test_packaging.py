@@ -39,7 +39,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     place = tmp_path_factory.mktemp("built")
     copy = place / "copy"
     for folder in (*INSTALLED, *CARRIED):
-        copytree(ROOT / folder, copy / folder, ignore=ignore_patterns("__pycache__", "pushed.env"))
+        copytree(ROOT / folder, copy / folder, ignore=ignore_patterns("__pycache__", "pushed.env", "content"))
     for path in ROOT.iterdir():
         if path.is_file() and path.name != ".git":
             (copy / path.name).write_bytes(path.read_bytes())

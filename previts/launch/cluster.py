@@ -16,13 +16,16 @@ from typing import Any, TypeVar
 import urllib3
 from kubernetes import client, config
 from kubernetes.client.exceptions import ApiException
+from kubernetes.config.incluster_config import InClusterConfigLoader
 
 from previts.errors import InputError
 from previts.launch.pytorchjob import GROUP, LABEL, PLURAL, VERSION, Manifest
 
 Result = TypeVar("Result")
 
-NAMESPACE_FILE = "/var/run/secrets/kubernetes.io/serviceaccount/namespace"
+# Folders with the token of an account: that of the launcher, which k8s/ gives to the step that starts jobs, and that of
+# the pod. The first one with a token is used.
+ACCOUNTS = ("/etc/previts-launcher", "/var/run/secrets/kubernetes.io/serviceaccount")
 JOB_LABEL = "training.kubeflow.org/job-name"  # the operator sets it on the pods of a job
 CONNECT_SECONDS, ANSWER_SECONDS = 5, 60
 FOLLOW_SECONDS = 300  # without a new line, after which the connection counts as lost
@@ -227,7 +230,7 @@ def _lines(response: urllib3.HTTPResponse) -> Iterator[str]:
 
 
 def connect(namespace: str = "") -> Cluster:
-    """Connect with the service account of this pod, or outside of a cluster with the kubeconfig.
+    """Connect with the account of the launcher or of this pod, or outside of a cluster with the kubeconfig.
 
     Args:
         namespace: By default that of the pod or of the kubeconfig's context.
@@ -238,8 +241,10 @@ def connect(namespace: str = "") -> Cluster:
     settings = client.Configuration()
     try:
         if os.environ.get("KUBERNETES_SERVICE_HOST"):
-            config.load_incluster_config(settings)
-            with open(NAMESPACE_FILE) as file:
+            folder = next((name for name in ACCOUNTS if os.path.exists(f"{name}/token")), ACCOUNTS[-1])
+            loader = InClusterConfigLoader(token_filename=f"{folder}/token", cert_filename=f"{folder}/ca.crt")
+            loader.load_and_set(settings)
+            with open(f"{folder}/namespace") as file:
                 here = file.read().strip()
         else:
             file_name = os.environ.get("KUBECONFIG")  # the library reads this only once, when it is imported

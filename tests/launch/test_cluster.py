@@ -131,3 +131,21 @@ def test_a_machine_without_a_cluster_is_reported(monkeypatch, tmp_path):
     monkeypatch.setenv("KUBECONFIG", str(tmp_path / "none"))
     with pytest.raises(InputError, match=r"found no Kubernetes cluster"):
         connect()
+
+
+@pytest.mark.parametrize(("own", "expected"), [(True, "launcher"), (False, "pod")])
+def test_a_pod_with_the_token_of_the_launcher_uses_it_and_no_other(tmp_path, monkeypatch, own, expected):
+    for name in ("launcher", "pod"):
+        (tmp_path / name).mkdir()  # an optional secret that does not exist is an empty folder
+        if name == "pod" or own:
+            (tmp_path / name / "token").write_text(f"token of {name}")
+            (tmp_path / name / "ca.crt").write_text("certificate")
+            (tmp_path / name / "namespace").write_text(f"namespace of {name}\n")
+    monkeypatch.setattr(cluster, "ACCOUNTS", (str(tmp_path / "launcher"), str(tmp_path / "pod")))
+    monkeypatch.setattr(cluster.client, "ApiClient", lambda settings: settings)  # it would read the certificate
+    monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "127.0.0.1")
+    monkeypatch.setenv("KUBERNETES_SERVICE_PORT", "1")
+    connected = connect()
+    assert connected.namespace == f"namespace of {expected}"
+    assert connected.api.get_api_key_with_prefix("authorization").lower() == f"bearer token of {expected}"
+    assert connected.api.ssl_ca_cert == str(tmp_path / expected / "ca.crt")

@@ -1,11 +1,11 @@
 """The ways in which a job ends, on a real Kubernetes API server."""
 
+import shutil
 import time
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from kubernetes.config import incluster_config
 from launching import fail, finish
 from operator_by_hand import NOW, Operator
 
@@ -168,10 +168,8 @@ def test_a_job_inherits_image_account_and_owner_of_the_pod_that_launches_it(plac
     # The files and the environment of a pod.
     (tmp_path / "token").write_text("launcher-token")
     (tmp_path / "namespace").write_text(place.namespace)
-    monkeypatch.setattr(incluster_config, "SERVICE_TOKEN_FILENAME", str(tmp_path / "token"))
-    certificate = place.plane.folder / "certificates" / "apiserver.crt"
-    monkeypatch.setattr(incluster_config, "SERVICE_CERT_FILENAME", str(certificate))
-    monkeypatch.setattr(cluster, "NAMESPACE_FILE", str(tmp_path / "namespace"))
+    shutil.copy(place.plane.folder / "certificates" / "apiserver.crt", tmp_path / "ca.crt")
+    monkeypatch.setattr(cluster, "ACCOUNTS", (str(tmp_path),))
     monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "127.0.0.1")
     monkeypatch.setenv("KUBERNETES_SERVICE_PORT", str(place.plane.port))
     monkeypatch.setenv("HOSTNAME", name[:63])

@@ -16,6 +16,7 @@ import yaml
 
 from pipelines import remote
 from previts.errors import InputError
+from previts.launch import cluster
 
 ROOT = Path(__file__).parents[2]
 NEEDED = ["root=gs://bucket/previts", "data=gs://bucket/datasets"]
@@ -150,6 +151,10 @@ def test_a_schedule_runs_one_at_a_time_and_is_created_once(api: tuple[Api, str],
         (["crawl=gs://b/c.csv", *NEEDED, "rows=[6]"], "rows must be a JSON list of texts, got '[6]'"),
         (["crawl=gs://b/c.csv", *NEEDED, 'gpu_nodes={"a": 1}'], "gpu_nodes must be a JSON object of texts"),
         (["crawl=gs://b/c.csv", *NEEDED, 'rows=["7"]'], "there is no row '7'"),
+        (
+            ["crawl=gs://b/c.csv", *NEEDED, "launcher=pytorchjob"],
+            "launcher=pytorchjob needs PREVITS_LAUNCHER=pytorchjob",
+        ),
         (["crawl=videos", *NEEDED], "crawl must be a URI that every pod of the cluster can read"),
     ],
 )
@@ -173,6 +178,11 @@ def test_with_the_pytorchjob_launcher_the_pretraining_step_only_waits(tmp_path: 
     assert "accelerator" not in waiting
     assert "cpuLimit: 1.0" in waiting
     settings = list(yaml.safe_load_all(text))[1]["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
+    # Only this step gets the token of the account that may create jobs. KFP has one account for all steps of a run.
+    mounted = {name: [item["secretName"] for item in step.get("secretAsVolume", [])] for name, step in settings.items()}
+    assert [name for name in mounted if mounted[name]] == ["exec-pretrain"]
+    (secret,) = settings["exec-pretrain"]["secretAsVolume"]
+    assert (secret["secretName"], secret["mountPath"]) == ("previts-launcher", cluster.ACCOUNTS[0])
     # The job ends if this step is preempted, so sixteen GPUs would stop because of one core.
     keys = {name: [item["key"] for item in step.get("tolerations", [])] for name, step in settings.items()}
     assert [name for name in keys if "cloud.google.com/gke-spot" not in keys[name]] == ["exec-pretrain"]

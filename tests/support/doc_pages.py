@@ -14,6 +14,7 @@ PAGES = [
     *sorted({*(ROOT / "docs").glob("*.md")} - {*GUIDES}),
     ROOT / "CONTRIBUTING.md",
     ROOT / "CHANGELOG.md",
+    ROOT / "SECURITY.md",
     ROOT / "k8s" / "README.md",
 ]
 FENCE = re.compile(r"^( *)```([^\n`]*)\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)

@@ -2,7 +2,7 @@
 # Create all for the gke overlay in an empty project: network, bucket, registry, cluster, node pools, identities.
 # After a failure run it again: it keeps what exists. `cluster.sh delete` deletes all except the bucket and the images.
 #
-#   PROJECT=my-project k8s/overlays/gke/cluster.sh
+#   PROJECT=my-project ADMINS=203.0.113.7/32 k8s/overlays/gke/cluster.sh
 set -euo pipefail
 : "${PROJECT:?set PROJECT to the id of a Google Cloud project}"
 ZONE=${ZONE:-europe-west4-a}
@@ -40,6 +40,13 @@ if [ "${1:-}" = delete ]; then
   exit
 fi
 
+# The API server answers these addresses and the nodes, and no others.
+: "${ADMINS:?set ADMINS to the public addresses from which you use kubectl, as CIDRs with commas: 203.0.113.7/32}"
+case ",$ADMINS," in
+  *,0.0.0.0/*|*,::/*) echo "ADMINS=$ADMINS opens the API server to the whole internet; name your own addresses" >&2; exit 2 ;;
+esac
+ACCESS=(--enable-master-authorized-networks --master-authorized-networks "$ADMINS")
+
 google services enable artifactregistry.googleapis.com container.googleapis.com dns.googleapis.com \
   iam.googleapis.com iamcredentials.googleapis.com storage.googleapis.com sts.googleapis.com
 NUMBER=$(google projects describe "$PROJECT" --format 'value(projectNumber)')
@@ -72,9 +79,10 @@ done
 # Dataplane V2 enforces the network policies.
 ensure container clusters -- "$NAME" --zone "$ZONE" -- --release-channel regular --network "$NAME" \
   --subnetwork "$NAME" --cluster-secondary-range-name pods --services-secondary-range-name services \
-  --enable-ip-alias --enable-private-nodes --master-ipv4-cidr "$CONTROL_PLANE" --enable-dataplane-v2 \
+  --enable-ip-alias --enable-private-nodes --master-ipv4-cidr "$CONTROL_PLANE" --enable-dataplane-v2 "${ACCESS[@]}" \
   --workload-pool "$PROJECT.svc.id.goog" --enable-shielded-nodes --service-account "$NODES" \
   --machine-type e2-standard-4 --num-nodes 2 --disk-size 100
+google container clusters update "$NAME" --zone "$ZONE" "${ACCESS[@]}" --no-enable-google-cloud-access
 
 # pool NAME MACHINE MOST options...: scales from no node to MOST nodes. GKE taints nodes with GPUs itself.
 pool() {
@@ -92,18 +100,39 @@ pool a100 a2-highgpu-8g 2 --disk-size 300 --accelerator type=nvidia-tesla-a100,c
 pool a100-spot a2-highgpu-8g 2 --disk-size 300 "${SPOT[@]}" \
   --accelerator type=nvidia-tesla-a100,count=8,gpu-driver-version=latest
 
-# Access to the bucket: for three accounts by the metadata server, for the download step by its Kubernetes token.
+# Google accepts a token of the cluster only from the account of the download step, and only if the token is for Google.
 POOLS=principal://iam.googleapis.com/projects/$NUMBER/locations/global/workloadIdentityPools
 ISSUER=https://container.googleapis.com/v1/projects/$PROJECT/locations/$ZONE/clusters/$NAME
+DOWNLOAD=system:serviceaccount:previts:previts-download
+PROVIDER=(cluster --workload-identity-pool "$NAME" --location global)
+CLAIMS=(--issuer-uri "$ISSUER" --attribute-mapping google.subject=assertion.sub
+  --attribute-condition "assertion.sub == '$DOWNLOAD'" --allowed-audiences
+  "https://iam.googleapis.com/projects/$NUMBER/locations/global/workloadIdentityPools/$NAME/providers/cluster")
 ensure iam workload-identity-pools -- "$NAME" --location global --
-google iam workload-identity-pools providers describe cluster --workload-identity-pool "$NAME" --location global \
-  > /dev/null 2>&1 || google iam workload-identity-pools providers create-oidc cluster --workload-identity-pool "$NAME" \
-  --location global --issuer-uri "$ISSUER" --allowed-audiences "$ISSUER" \
-  --attribute-mapping google.subject=assertion.sub
-for member in "$POOLS/$PROJECT.svc.id.goog/subject/ns/previts/sa/"{previts-steps,previts-training,mlflow} \
-  "$POOLS/$NAME/subject/system:serviceaccount:previts:previts-steps"; do
-  google storage buckets add-iam-policy-binding "$BUCKET" --member "$member" --role roles/storage.objectUser > /dev/null
-done
+if google iam workload-identity-pools providers describe "${PROVIDER[@]}" > /dev/null 2>&1; then
+  google iam workload-identity-pools providers update-oidc "${PROVIDER[@]}" "${CLAIMS[@]}"
+else
+  google iam workload-identity-pools providers create-oidc "${PROVIDER[@]}" "${CLAIMS[@]}"
+fi
+
+# allow MEMBER ROLE CONDITION: gives rights in the bucket, limited to the objects for which the condition holds.
+allow() {
+  google storage buckets add-iam-policy-binding "$BUCKET" --member "$1" --role "$2" --condition "$3" > /dev/null
+}
+OBJECTS=projects/_/buckets/${BUCKET#gs://}/objects
+# Steps and jobs get their identity from the metadata server of their node.
+METADATA=$POOLS/$PROJECT.svc.id.goog/subject/ns/previts/sa
+allow "$METADATA/previts-steps" roles/storage.objectUser None
+allow "$METADATA/previts-training" roles/storage.objectUser None
+allow "$METADATA/mlflow" roles/storage.legacyBucketReader None
+allow "$METADATA/mlflow" roles/storage.objectUser \
+  "title=artifacts,expression=resource.name.startsWith('$OBJECTS/mlflow/')"
+# The download step lists names, reads the crawls and what it stored, and writes only below a folder `videos`.
+allow "$POOLS/$NAME/subject/$DOWNLOAD" roles/storage.legacyBucketReader None
+allow "$POOLS/$NAME/subject/$DOWNLOAD" roles/storage.objectViewer \
+  "title=crawls,expression=resource.name.startsWith('$OBJECTS/crawls/')"
+allow "$POOLS/$NAME/subject/$DOWNLOAD" roles/storage.objectUser \
+  "title=videos,expression=resource.name.startsWith('$OBJECTS/') && resource.name.extract('/videos/{name}') != ''"
 
 sed -i "s/PROJECT_NUMBER/$NUMBER/" "$HERE/credentials.json"
 sed -i "s|artifacts: .*|artifacts: $BUCKET/mlflow|; s|control-plane: .*|control-plane: $CONTROL_PLANE|" "$HERE/settings.yaml"
