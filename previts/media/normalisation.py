@@ -7,8 +7,8 @@ whose byte offsets are known.
 A normalised video has one slice for each frame, no B-frames and no audio. Each GOP is a run of bytes that can be
 decoded without the others, and `frame_decoder.py` finds its frames by their slices.
 
-Only this file, `frame_decoder.py` and `video_reader.py` import PyAV. This module reads local files only, no network and
-no object store.
+`source_stream.py` has the rules for which frames of a source are shown and how; `timing.py` chooses them by time. This
+module reads local files only, no network and no object store.
 """
 
 import contextlib
@@ -22,7 +22,6 @@ from typing import Any
 
 import av
 import numpy as np
-from av.stream import Disposition
 from av.video.reformatter import ColorRange, Interpolation, VideoReformatter
 
 from previts.config.experiment import VideoConfig
@@ -30,20 +29,15 @@ from previts.errors import VideoError
 from previts.media.frame_decoder import pixels
 from previts.media.geometry import Pixels, make_canvas
 from previts.media.gop_layout import VideoInfo, split_frames
+from previts.media.source_stream import SD_MATRIX, colour_matrix, decoded, open_stream, orientation, untagged_matrix
 from previts.media.timing import MAX_FRAMES, Window, check_complete, constant_rate, make_window
-from previts.media.video_reader import CONTAINERS, MAX_STREAMS
 
-MAX_PIXELS = 8192 * 4352  # of one frame
 SEEK_AFTER_SECONDS = 5.0  # for earlier windows, decoding from the start is cheap and safer than a seek
 SECONDS_UNKNOWN = -(1 << 63)  # FFmpeg's AV_NOPTS_VALUE
 PRESET = "veryfast"  # 0.9 dB below medium at equal crf and bytes, for less than half of the CPU time
 
-# Colour matrices that a normalised video may have: from the number of H.264 to that of swscale, and back.
-_MATRIX = {1: 1, 4: 4, 5: 5, 6: 5, 7: 7, 9: 9}
+# Colour matrices that a normalised video may have: from the number of swscale to that of H.264.
 _MATRIX_TAG = {1: 1, 4: 4, 5: 6, 7: 7, 9: 9}
-_SD_MATRIX = 5  # BT.601, as swscale numbers it
-_HD_MATRIX = 1  # BT.709
-_UNTAGGED = 2  # H.264's number of "unspecified"
 
 
 def normalise(
@@ -93,39 +87,9 @@ def _normalise(
     return info
 
 
-def _open(source: str) -> tuple[Any, Any]:
-    """Return the container and its video stream, ready to decode on one thread."""
-    allowed = {"protocol_whitelist": "file", "format_whitelist": CONTAINERS, "max_streams": str(MAX_STREAMS)}
-    try:
-        container = av.open(source, options=allowed, metadata_errors="ignore")
-    except av.FFmpegError as error:
-        if error.errno == errno.EINVAL:
-            raise VideoError("not a readable video: the format of the file is not known or not allowed") from error
-        raise
-    moving: list[Any] = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
-    if not moving:
-        kinds = sorted({"a cover" if stream.type == "video" else stream.type for stream in container.streams})
-        container.close()
-        raise VideoError(f"no video stream (the file contains {' and '.join(kinds) if kinds else 'nothing'} only)")
-    known = [stream for stream in moving if stream.codec_context is not None]
-    if not known:
-        container.close()
-        raise VideoError("there is no decoder for the codec of the video")
-    stream: Any = max(known, key=lambda s: ((s.width or 0) * (s.height or 0), -s.index))
-    stream.codec_context.thread_count = 1
-    stream.codec_context.thread_type = "NONE"
-    _check_size(stream.width or 0, stream.height or 0)
-    return container, stream
-
-
-def _check_size(width: int, height: int) -> None:
-    if width * height > MAX_PIXELS:
-        raise VideoError(f"frames of {width}x{height} are larger than the limit of {MAX_PIXELS} pixels")
-
-
 def _probe(source: str, start_seconds: float | None, end_seconds: float | None, *, seek: bool) -> Window:
     """Return the window, with its average rate, from the timestamps of the packets; nothing is decoded."""
-    container, stream = _open(source)
+    container, stream = open_stream(source)
     with container:
         zero = 0.0 if container.start_time in (None, SECONDS_UNKNOWN) else container.start_time / av.time_base
         trimmed = start_seconds is not None or end_seconds is not None
@@ -169,30 +133,18 @@ def _probe(source: str, start_seconds: float | None, end_seconds: float | None, 
 
 def _decoded(source: str, window: Window) -> Iterator[tuple[float, Any]]:
     """Yield (seconds, frame) in order of time, up to the end of the window."""
-    container, stream = _open(source)
+    container, stream = open_stream(source)
     with container:
         if window.seek:
             container.seek(int(window.origin * av.time_base))
         last = -math.inf
-        for packet in container.demux(stream):
-            if packet.is_corrupt:
-                raise VideoError(f"damaged or cut short after {window.elapsed(last)}")
-            try:
-                frames = packet.decode()
-            except av.FFmpegError as error:
-                if last == -math.inf and not packet.is_keyframe:
-                    continue  # the stream starts inside a GOP
-                raise VideoError(f"damaged after {window.elapsed(last)}: {error.strerror or error}") from error
-            for frame in frames:
-                ticks = frame.dts if frame.pts is None else frame.pts
-                time = last + 1 / float(window.rate) if ticks is None else float(ticks * frame.time_base)
-                if time >= window.stop:
-                    return
-                if time <= last or (frame.is_corrupt and last == -math.inf):
-                    continue
-                if frame.is_corrupt:
-                    raise VideoError(f"damaged after {window.elapsed(last)}")
-                _check_size(frame.width, frame.height)
+        frames = decoded(container.demux(stream), lambda: f"after {window.elapsed(last)}")
+        for frame in frames:
+            ticks = frame.dts if frame.pts is None else frame.pts
+            time = last + 1 / float(window.rate) if ticks is None else float(ticks * frame.time_base)
+            if time >= window.stop:
+                return
+            if time > last:
                 last = time
                 yield time, frame
 
@@ -201,13 +153,9 @@ class _Shaper:
     """Converts decoded frames to upright yuv420p in limited range, with one size and one colour matrix."""
 
     def __init__(self, first: Any, pixel_aspect: float, config: VideoConfig) -> None:
-        side = first.side_data.get("DISPLAYMATRIX")
-        display_matrix = None if side is None else bytes(side)
-        self.canvas = make_canvas(first.width, first.height, pixel_aspect, config.max_short_side, display_matrix)
-        # Players treat an untagged matrix as BT.709 in HD and as BT.601 in smaller videos. Number 0 is RGB.
-        is_hd = min(first.width, first.height) >= 720 and first.colorspace != 0
-        self.matrix = _MATRIX.get(int(first.colorspace), _HD_MATRIX if is_hd else _SD_MATRIX)
-        self.untagged = int(first.colorspace) == _UNTAGGED
+        short_side, turn = config.max_short_side, orientation(first)
+        self.canvas = make_canvas(first.width, first.height, pixel_aspect, short_side, turn)
+        self.matrix, self.untagged = colour_matrix(first), untagged_matrix(first)
         self.reformatter = VideoReformatter()
 
     def to_canvas(self, frame: Any) -> Pixels:
@@ -217,7 +165,7 @@ class _Shaper:
             self.canvas.width,
             self.canvas.height,
             "yuv420p",
-            src_colorspace=self.matrix if self.untagged else None,
+            src_colorspace=self.untagged,
             dst_colorspace=self.matrix,
             interpolation=Interpolation.BICUBIC,
             dst_color_range=ColorRange.MPEG,
@@ -237,7 +185,7 @@ def encode_video(
         ValueError: If there are no frames, sides are odd, or shapes differ.
     """
     rate = Fraction(fps).limit_denominator(1001)
-    _encode((_planes(frame) for frame in frames), rate, target, matrix=_SD_MATRIX, gop=gop, crf=crf)
+    _encode((_planes(frame) for frame in frames), rate, target, matrix=SD_MATRIX, gop=gop, crf=crf)
     return inspect_video(target)
 
 
@@ -248,7 +196,7 @@ def _planes(frame: Pixels) -> Pixels:
     image = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), "rgb24")
     return pixels(
         VideoReformatter().reformat(
-            image, format="yuv420p", dst_colorspace=_SD_MATRIX, dst_color_range=ColorRange.MPEG, threads=1
+            image, format="yuv420p", dst_colorspace=SD_MATRIX, dst_color_range=ColorRange.MPEG, threads=1
         )
     )
 
