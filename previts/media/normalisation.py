@@ -29,7 +29,7 @@ from previts.errors import VideoError
 from previts.media.frame_decoder import pixels
 from previts.media.geometry import Pixels, make_canvas
 from previts.media.gop_layout import VideoInfo, split_frames
-from previts.media.source_stream import SD_MATRIX, colour_matrix, decoded, open_stream, orientation, untagged_matrix
+from previts.media.source_stream import SD_MATRIX, check_size, colour_matrix, open_stream, orientation, untagged_matrix
 from previts.media.timing import MAX_FRAMES, Window, check_complete, constant_rate, make_window
 
 SEEK_AFTER_SECONDS = 5.0  # for earlier windows, decoding from the start is cheap and safer than a seek
@@ -118,7 +118,7 @@ def _probe(source: str, start_seconds: float | None, end_seconds: float | None, 
                 raise VideoError(f"more than {MAX_FRAMES * 12} frames; give start_seconds and end_seconds")
         nominal, aspect = stream.average_rate, stream.sample_aspect_ratio
         if complete and "matroska" in container.format.name and container.duration:
-            check_complete(container.duration / av.time_base, final - zero, stop - zero)
+            check_complete(container.duration / av.time_base, final, stop)  # all three count from time 0
     if seek and earliest > origin:  # the index of the file led to a place after the start of the window
         return _probe(source, start_seconds, end_seconds, seek=False)
     if not times:
@@ -138,13 +138,25 @@ def _decoded(source: str, window: Window) -> Iterator[tuple[float, Any]]:
         if window.seek:
             container.seek(int(window.origin * av.time_base))
         last = -math.inf
-        frames = decoded(container.demux(stream), lambda: f"after {window.elapsed(last)}")
-        for frame in frames:
-            ticks = frame.dts if frame.pts is None else frame.pts
-            time = last + 1 / float(window.rate) if ticks is None else float(ticks * frame.time_base)
-            if time >= window.stop:
-                return
-            if time > last:
+        for packet in container.demux(stream):
+            if packet.is_corrupt:
+                raise VideoError(f"damaged or cut short after {window.elapsed(last)}")
+            try:
+                frames = packet.decode()
+            except av.FFmpegError as error:
+                if last == -math.inf and not packet.is_keyframe:
+                    continue  # the stream starts inside a GOP
+                raise VideoError(f"damaged after {window.elapsed(last)}: {error.strerror or error}") from error
+            for frame in frames:
+                ticks = frame.dts if frame.pts is None else frame.pts
+                time = last + 1 / float(window.rate) if ticks is None else float(ticks * frame.time_base)
+                if time >= window.stop:
+                    return
+                if time <= last or (frame.is_corrupt and last == -math.inf):
+                    continue
+                if frame.is_corrupt:
+                    raise VideoError(f"damaged after {window.elapsed(last)}")
+                check_size(frame.width, frame.height)
                 last = time
                 yield time, frame
 

@@ -1,6 +1,6 @@
 """The video stream of a source file: which stream it is, which of its frames are shown, and how a frame is displayed.
 
-Every reader of videos that are not normalised uses these rules: `normalisation.py` for the corpora of PreViTS section
+The readers of videos that are not normalised share these rules: `normalisation.py` for the corpora of PreViTS section
 4.1, `video_reader.py` for the labelled videos of sections 4.3 and 4.4.
 
 - The stream is the largest one that can be decoded and is not a cover (an attached picture).

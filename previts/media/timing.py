@@ -106,7 +106,7 @@ def constant_rate(decoded: Iterator[tuple[float, Any]], window: Window, rate: Fr
     Raises:
         VideoError: If there are no frames, or more than `MAX_FRAMES`.
     """
-    count = 0
+    first = count = 0
     limit = MAX_FRAMES
     if math.isfinite(window.stop):
         limit = min(limit, max(1, math.ceil((window.stop - window.origin) * rate - 1e-3)))
@@ -114,6 +114,8 @@ def constant_rate(decoded: Iterator[tuple[float, Any]], window: Window, rate: Fr
     slot = -1
     for time, frame in decoded:
         slot = math.floor((time - window.origin) * rate + 0.5)
+        if held is None:  # before its first frame, a video shows nothing
+            first = count = min(max(0, slot), limit - 1)
         while held is not None and count < min(slot, limit):
             yield held
             count += 1
@@ -123,7 +125,7 @@ def constant_rate(decoded: Iterator[tuple[float, Any]], window: Window, rate: Fr
     if held is not None and count <= slot and count < limit:
         yield held
         count += 1
-    if count == 0:
+    if count == first:
         raise VideoError("no frame could be decoded in the window")
     if count == MAX_FRAMES and not math.isfinite(window.stop):
         raise VideoError(f"more than {MAX_FRAMES} frames; give start_seconds and end_seconds")

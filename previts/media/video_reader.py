@@ -120,11 +120,13 @@ def _open(data: bytes) -> Footage:
         rate, base = float(stream.average_rate or 25), float(stream.time_base)
         size, pixel_aspect = (int(stream.width), int(stream.height)), square_or(stream.sample_aspect_ratio)
         is_avi, is_reordered = "avi" in container.format.name, bool(stream.codec_context.has_b_frames)
+        has_header = container.format.name not in ("mpegts", "mpeg", "mpegvideo")
     ticks = [packet.pts for packet in shown if packet.pts is not None]
     ticks_N = np.unique(np.array(ticks, np.int64))
     is_stated = len(ticks) == len(shown)
     is_distinct = is_stated and len(ticks_N) == len(shown)
-    if not all(size) or (is_stated and not is_avi and _may_start_inside_gop(packets, ticks_N)):
+    # Without a header, FFmpeg states the size of any frame that it has probed.
+    if not all(size) or not has_header or (is_stated and not is_avi and _may_start_inside_gop(packets, ticks_N)):
         first = _first_frame(data)
         size = (first.width, first.height)
         ticks_N = ticks_N if first.pts is None else ticks_N[ticks_N >= first.pts]
@@ -170,8 +172,7 @@ def _check_whole(data: bytes, container: Any, stream: Any, count: int, final: fl
     if missing:
         raise VideoError(f"cut short: it has {count} of {stated} frames")
     if "matroska" in name and container.duration:
-        zero = max(0, container.start_time or 0) / av.time_base
-        check_complete(container.duration / av.time_base, final - zero, math.inf)
+        check_complete(container.duration / av.time_base, final, math.inf)
 
 
 def _may_start_inside_gop(packets: Sequence[_Packet], ticks_N: NDArray[np.int64]) -> bool:

@@ -7,8 +7,9 @@ class, and a table of boxes for each video:
     train.csv, val.csv           Kinetics' lists: columns label, youtube_id and any others
     videos/<label>/<id>.mp4      the ten seconds of the list
     boxes/<label>/<id>.csv       columns frame, x0, y0, x1, y1: a line for each box, any number per frame, none where
-                                 the detector found nobody. Frames count from 0 in display order. Boxes are in pixels
-                                 of the video, right and bottom exclusive.
+                                 the detector found nobody. Frames count from 0 in display order, those that an edit
+                                 list hides not included. Boxes are in pixels of the displayed frame (upright, with
+                                 square pixels, as high as stored before a turn), right and bottom exclusive.
 
 Videos of Kinetics disappear over time; missing videos of a list are left out and counted. Trains and scores nothing.
 
@@ -168,7 +169,7 @@ def _without_persons(uri: str) -> Footage:
         try:
             return blackened(footage.read(numbers), numbers, boxes)
         except ValueError as error:
-            raise InputError(f"{boxes_uri(uri)}: {error}; boxes must be in pixels of the video") from None
+            raise InputError(f"{boxes_uri(uri)}: {error}; boxes must be in pixels of the displayed video") from None
 
     return replace(footage, read=read)
 

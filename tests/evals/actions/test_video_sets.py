@@ -6,8 +6,10 @@ from pathlib import Path
 
 import av
 import clip_sets
+import cv2
 import numpy as np
 import pytest
+from odd_videos import OddVideo
 
 from previts.demo.files import write_avi
 from previts.errors import InputError, VideoError
@@ -57,6 +59,21 @@ def test_any_frames_can_be_read_in_any_order(video: str):
         frames = footage.read(numbers)
         assert frames.shape == (len(numbers), 48, 64, 3)
         assert frame_numbers(frames) == numbers
+
+
+def test_clips_of_every_odd_video_have_its_displayed_frames(odd_videos: dict[str, OddVideo]):
+    for name, video in odd_videos.items():
+        spaced = video_sets.evenly_spaced_clips(video_sets.open_video(video.path), 4, 120, 2)
+        starts = (0, len(video.numbers) - 4)
+        width, height = video.size
+        for start, places in zip(starts, spaced.places, strict=True):
+            clip_TCSS = spaced.frames[places]
+            assert clip_TCSS.shape == (4, 3, 120, 120)
+            left, top, right, bottom = video_sets.central_square(height, width)
+            for place, frame_CSS in enumerate(clip_TCSS, start=start):
+                drawn = video.picture(place)[top:bottom, left:right]
+                expected = cv2.resize(drawn, (120, 120), interpolation=cv2.INTER_LINEAR)
+                assert np.abs(frame_CSS.transpose(1, 2, 0).astype(int) - expected).mean() < 5, name
 
 
 @pytest.mark.parametrize(("codec", "container"), [("libx264", "mp4"), ("libx264", "matroska"), ("mpeg4", "avi")])
@@ -252,5 +269,7 @@ def test_real_videos_are_decoded_frame_by_frame(real_data: Path):
             whole = np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)])
         footage = video_sets.open_video(uri)
         assert 0 <= len(footage.times) - len(whole) <= 1
+        last = len(footage.times) - 1  # it may be empty; the frame before is then on screen
+        np.testing.assert_array_equal(footage.read([0, last]), whole[[0, -1]])
         for numbers in ([0, 1, 2], [len(whole) - 1], [len(whole) // 2 + 1, len(whole) // 2]):
             assert (footage.read(numbers) == whole[numbers]).all()

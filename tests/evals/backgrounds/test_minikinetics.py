@@ -7,6 +7,8 @@ from pathlib import Path
 import numpy as np
 import puppet_clips
 import pytest
+from odd_videos import OddVideo
+from source_videos import read_number
 
 from previts.config.evaluation import ActionsConfig, BackgroundsConfig, EvaluationConfig
 from previts.demo import TINY
@@ -73,6 +75,26 @@ def test_persons_are_black_and_all_other_pixels_are_unchanged(root: Path):
     np.testing.assert_array_equal(found, plain * ~shape[numbers][..., None])
     with pytest.raises(ValueError, match="original, no_fg"):
         minikinetics.varied(val.videos, "only_fg")
+
+
+def test_boxes_count_in_displayed_frames_and_pixels_of_every_odd_video(odd_videos: dict[str, OddVideo], tmp_path: Path):
+    for number, video in enumerate(odd_videos.values()):
+        (tmp_path / "videos/odd").mkdir(parents=True, exist_ok=True)
+        (tmp_path / "boxes/odd").mkdir(parents=True, exist_ok=True)
+        shutil.copy(video.path, tmp_path / f"videos/odd/{number}.mp4")
+        box = ",".join(map(str, video.box()))
+        (tmp_path / f"boxes/odd/{number}.csv").write_text(f"frame,x0,y0,x1,y1\n3,{box}\n")
+    names = "".join(f"odd,{number}\n" for number in range(len(odd_videos)))
+    for split in ("train", "val"):
+        (tmp_path / f"{split}.csv").write_text("label,youtube_id\n" + names)
+    _, val = minikinetics.read_minikinetics(str(tmp_path))
+    without = minikinetics.varied(val.videos, "no_fg")
+    for uri, (name, video) in zip(val.videos.uris, odd_videos.items(), strict=True):
+        plain, found = (videos.open(uri).read([3, 4]) for videos in (val.videos, without))
+        assert [read_number(frame) for frame in found] == list(video.numbers[3:5]), name
+        x0, y0, x1, y1 = video.box()
+        plain[0, y0:y1, x0:x1] = 0
+        np.testing.assert_array_equal(found, plain, err_msg=name)
 
 
 def test_boxes_blacken_every_pixel_that_they_touch():
