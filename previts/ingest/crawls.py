@@ -16,12 +16,9 @@ from dataclasses import astuple, dataclass, replace
 import pyarrow as pa
 
 from previts.errors import InputError
-from previts.storage import fingerprints, folders, tables
+from previts.storage import file_names, fingerprints, folders, tables
 from previts.storage.files import absolute, is_local, join, local_path, open_fs, read_bytes
 
-VIDEO_SUFFIXES = (
-    ".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".flv", ".wmv", ".3gp", ".ogv", ".gif",
-)  # fmt: skip
 # What a crawl may be, for messages.
 FORMS = (
     "expected a folder of videos, a CSV or Parquet file with the columns video_id and url, or the CSV of VGG-Sound or "
@@ -70,6 +67,7 @@ def read_crawl(uri: str) -> list[CrawlItem]:
     - A native VGG-Sound CSV: no header; youtube id, start, label, split.
     - A native Kinetics CSV: a header with `youtube_id`, `time_start` and `time_end`.
     - A folder of videos at any depth. The id is the path without suffix, the label is the name of the file's folder.
+      Hidden and other files are left aside and reported.
 
     A video of a native CSV is a file in the folder of the CSV or up to two levels below. Its name is
     `{id}_{start:06d}_{end:06d}`, `{id}_{start:06d}` or `{id}`, its suffix mp4, mkv or webm. Without such a file, the
@@ -136,26 +134,29 @@ def _on_disk(url: str) -> bool:
 
 
 def _folder(uri: str) -> list[CrawlItem]:
-    fs, path = open_fs(uri)
-    root = path.rstrip("/") + "/"
+    _, path = open_fs(uri)
+    listed = file_names.below(uri, file_names.VIDEO_SUFFIXES)
     lines: list[_Line] = []
     taken: set[str] = set()
-    for number, name in enumerate(sorted(fs.find(path)), start=1):
-        relative = name.removeprefix(root)
-        hidden = any(part.startswith(".") for part in relative.split("/"))
-        if relative.lower().endswith(VIDEO_SUFFIXES) and not hidden:
-            folder = relative.rsplit("/", 2)[-2] if "/" in relative else ""
-            video_id = _file_id(relative, taken)
-            taken.add(video_id)
-            try:
-                name.encode()
-            except UnicodeEncodeError:
-                lines.append(_Line(number, {}, f"the file name {relative!r} is not UTF-8; rename it"))
-                continue
-            lines.append(_Line(number, {"video_id": video_id, "url": _full_name(uri, name), "label": folder}))
+    for number, relative in enumerate(listed.names, start=1):
+        folder = relative.rsplit("/", 2)[-2] if "/" in relative else ""
+        video_id = _file_id(relative, taken)
+        taken.add(video_id)
+        url = _full_name(uri, join(path, relative))
+        lines.append(_Line(number, {"video_id": video_id, "url": url, "label": folder}))
     if not lines:
-        raise InputError(f"there are no videos in {uri}; expected files with a suffix of {', '.join(VIDEO_SUFFIXES)}")
+        aside = f" (left aside: {listed.left_aside})" if listed.left_aside else ""
+        raise InputError(
+            f"there are no videos in {uri}{aside}; expected files with a suffix of "
+            f"{', '.join(file_names.VIDEO_SUFFIXES)}"
+        )
     return _items(uri, lines, _file_item)
+
+
+def left_aside(uri: str) -> file_names.LeftAside:
+    """Return the files of a crawl that are not videos; there are none if the crawl is a file."""
+    fs, path = open_fs(uri)
+    return file_names.below(uri, file_names.VIDEO_SUFFIXES).left_aside if fs.isdir(path) else file_names.LeftAside()
 
 
 def _file_item(line: _Line) -> CrawlItem:
@@ -357,7 +358,7 @@ def _files_near(uri: str) -> dict[str, str]:
     found = {}
     for name in sorted(fs.find(path.rsplit("/", 1)[0], maxdepth=3), reverse=True):
         stem, _, suffix = name.rsplit("/", 1)[-1].rpartition(".")
-        if suffix.lower() in NATIVE_SUFFIXES:
+        if suffix.lower() in NATIVE_SUFFIXES and not file_names.is_hidden(name.rsplit("/", 1)[-1]):
             found[stem] = _full_name(uri, name)
     return found
 

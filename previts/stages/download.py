@@ -68,6 +68,7 @@ def download(
             f"{failed} of the {len(videos)} videos of {crawl} failed{allowed}. Most frequent reasons:\n{reasons}\n"
             f"Fix the crawl{remedy}; videos already stored are kept"
         )
+    aside = crawls.left_aside(crawl)
     folders.commit(
         uri,
         decided,
@@ -80,6 +81,6 @@ def download(
             "hours": round(sum(video.num_frames / video.fps for video in videos if video.status == "ok") / 3600, 4),
             "bytes": sum(video.size for video in videos),
         },
-        info={"errors": dict(errors.most_common(20))},
+        info={"errors": dict(errors.most_common(20)), **({"left_aside": str(aside)} if aside else {})},
     )
     return made(uri)

@@ -4,6 +4,7 @@ Crawls (PreViTS section 4.1) and labelled datasets (sections 4.2 to 4.7) use the
 folders and opens no files.
 """
 
+import sys
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -41,14 +42,9 @@ def is_hidden(name: str) -> bool:
     return any(part.startswith(".") or part.lower() in _LEFT_BEHIND for part in name.split("/"))
 
 
-def is_video(name: str) -> bool:
-    """Return whether the ending of a name is that of a video, in small or capital letters."""
-    return name.lower().endswith(VIDEO_SUFFIXES)
-
-
-def is_image(name: str) -> bool:
-    """Return whether the ending of a name is that of an image, in small or capital letters."""
-    return name.lower().endswith(IMAGE_SUFFIXES)
+def shown(names: Iterable[str]) -> list[str]:
+    """Return the names that are not hidden."""
+    return [name for name in names if not is_hidden(name)]
 
 
 @dataclass
@@ -58,21 +54,24 @@ class LeftAside:
     Attributes:
         hidden: Number of hidden files.
         other: Number of files with other endings, by ending.
-        unreadable: Names that are not UTF-8, which no table can store.
+        misplaced: Number of files outside a folder of a class.
+        not_utf8: Names that are not UTF-8, which no table can store.
     """
 
     hidden: int = 0
     other: Counter[str] = field(default_factory=Counter)
-    unreadable: list[str] = field(default_factory=list)
+    misplaced: int = 0
+    not_utf8: list[str] = field(default_factory=list)
 
     def __bool__(self) -> bool:
-        return bool(self.hidden or self.other or self.unreadable)
+        return bool(self.hidden or self.other or self.misplaced or self.not_utf8)
 
     def __str__(self) -> str:
         parts = [f"{self.hidden} hidden"] if self.hidden else []
         parts += [f"{count} {suffix}" for suffix, count in sorted(self.other.items())]
-        if self.unreadable:
-            parts.append(f"{len(self.unreadable)} whose names are not UTF-8 (such as {self.unreadable[0]!r})")
+        parts += [f"{self.misplaced} outside a folder of a class"] if self.misplaced else []
+        if self.not_utf8:
+            parts.append(f"{len(self.not_utf8)} whose names are not UTF-8 (such as {self.not_utf8[0]!r})")
         return ", ".join(parts)
 
 
@@ -84,26 +83,33 @@ class Listing:
     left_aside: LeftAside
 
 
-def below(uri: str, suffixes: Sequence[str]) -> Listing:
-    """List the files at any depth below a folder that are not hidden and end in one of `suffixes` (small letters)."""
+def below(uri: str, suffixes: Sequence[str], *, in_classes: bool = False) -> Listing:
+    """List the files at any depth below a folder that are not hidden and have one of some endings.
+
+    Files that are left aside are reported on standard error.
+
+    Args:
+        uri: The folder.
+        suffixes: The endings, in small letters; those of the files may have capital letters.
+        in_classes: Whether the files must be in subfolders.
+    """
     fs, path = open_fs(uri)
     root = path.rstrip("/") + "/"
-    return choose((str(name).removeprefix(root) for name in fs.find(path)), suffixes)
-
-
-def choose(names: Iterable[str], suffixes: Sequence[str]) -> Listing:
-    """Divide relative names into the wanted ones and those left aside; see `below`."""
     wanted, aside = [], LeftAside()
-    for name in sorted(names):
+    for name in sorted(str(name).removeprefix(root) for name in fs.find(path)):
         if is_hidden(name):
             aside.hidden += 1
         elif not name.lower().endswith(tuple(suffixes)):
-            dot = name.rsplit("/", 1)[-1].rpartition(".")
-            aside.other[f".{dot[2].lower()}" if dot[1] else "without an ending"] += 1
+            stem, dot, ending = name.rsplit("/", 1)[-1].rpartition(".")
+            aside.other[f".{ending.lower()}" if stem and dot else "without an ending"] += 1
+        elif in_classes and "/" not in name:
+            aside.misplaced += 1
         elif not _is_utf8(name):
-            aside.unreadable.append(name)
+            aside.not_utf8.append(name)
         else:
             wanted.append(name)
+    if aside:
+        print(f"left aside in {uri}: {aside}", file=sys.stderr)
     return Listing(tuple(wanted), aside)
 
 

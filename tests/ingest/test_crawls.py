@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from previts.errors import InputError
-from previts.ingest.crawls import CrawlItem, crawl_identity, read_crawl
+from previts.ingest.crawls import CrawlItem, crawl_identity, left_aside, read_crawl
 
 HEADER = "video_id,url,start_seconds,end_seconds,label,split\n"
 
@@ -239,8 +239,21 @@ def test_every_file_of_a_folder_gets_a_different_id(tmp_path):
     assert ids == [item.video_id for item in read_crawl(str(tmp_path))]
 
 
-def test_a_file_name_that_is_not_utf8_is_named(tmp_path):
+def test_a_file_name_that_is_not_utf8_is_left_aside_and_reported(tmp_path, capsys):
     with open(os.fsencode(tmp_path) + b"/bad\xff.mp4", "wb") as file:
         file.write(b"x")
-    with pytest.raises(InputError, match="is not UTF-8; rename it"):
+    with pytest.raises(InputError, match=r"there are no videos in .*1 whose names are not UTF-8 \(such as 'bad"):
         read_crawl(str(tmp_path))
+    write(tmp_path / "good.mp4", "")
+    assert [item.video_id for item in read_crawl(str(tmp_path))] == ["good"]
+    assert "1 whose names are not UTF-8" in capsys.readouterr().err
+
+
+def test_a_folder_of_camera_files_is_read_and_the_rest_is_counted(tmp_path, capsys):
+    names = ["a.MTS", "b.m2ts", "c.VOB", "d.mxf", "e.asf", "f.3g2", "g.f4v", "h.DIVX", "i.dv", "j.mp4", "k.ogv"]
+    for name in [*names, "._a.MTS", ".DS_Store", "__MACOSX/a.MTS", "Thumbs.db", "x/Desktop.ini", "x/readme.txt", "y"]:
+        write(tmp_path / name, "")
+    assert [item.url.rsplit("/", 1)[1] for item in read_crawl(str(tmp_path))] == names
+    said = f"left aside in {tmp_path}: 5 hidden, 1 .txt, 1 without an ending"
+    assert said in capsys.readouterr().err
+    assert str(left_aside(str(tmp_path))) == said.split(": ")[1]

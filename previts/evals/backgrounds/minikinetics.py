@@ -56,6 +56,8 @@ def read_minikinetics(uri: str) -> tuple[Kinetics, Kinetics]:
     classes = tuple(sorted({label for label, _ in listed["train"]}))
     if unknown := sorted({label for label, _ in listed["val"]} - set(classes)):
         raise InputError(f"{files.join(uri, 'val.csv')} has the class {unknown[0]!r}, which train.csv does not have")
+    if both := sorted(set(listed["train"]) & set(listed["val"])):
+        raise InputError(f"{uri}: {both[0]} is in train.csv and in val.csv; each video may be in one list")
     existing = _below(files.join(uri, "videos"))
     train, val = (_present(uri, split, pairs, classes=classes, existing=existing) for split, pairs in listed.items())
     return train, val

@@ -197,6 +197,12 @@ def test_ucf101_lists_are_read_as_published(tmp_path: Path):
         ("testlist01.txt", "\nPink/v_Pink_g01_c01.avi\n", "testlist01.txt, line 2: expected '<Class>/<video>.avi'"),
         ("testlist01.txt", "Blue/v_Blue_g09_c01.avi\n", "UCF-101/Blue/v_Blue_g09_c01.avi is missing"),
         ("testlist01.txt", "", "testlist01.txt has no videos"),
+        (
+            "testlist01.txt",
+            "Blue/v_Blue_g02_c01.avi\n" * 2,
+            "testlist01.txt, line 2: Blue/v_Blue_g02_c01.avi is listed",
+        ),
+        ("testlist01.txt", "Blue/v_Blue_g01_c01.avi\n", "Blue/v_Blue_g01_c01.avi is in both lists of split 1"),
     ],
 )
 def test_errors_of_ucf101_name_file_and_line(tmp_path: Path, file: str, text: str | None, message: str):
@@ -222,6 +228,13 @@ def test_hmdb51_lists_are_read_as_published(tmp_path: Path, folder: str):
     assert frame_numbers(video_sets.open_video(test.uris[0]).read([0]))
 
 
+def test_hidden_lists_are_no_classes(tmp_path: Path):
+    root = clip_sets.write_hmdb51(tmp_path, frames=2)
+    for name in ("._red_test_split1.txt", ".red_test_split1.txt"):
+        (root / "testTrainMulti_7030_splits" / name).write_bytes(b"\x00\x05\x16\x07")
+    assert video_sets.read_hmdb51(str(root), "1")[0].classes == ("blue", "green", "red")
+
+
 def test_errors_of_hmdb51_name_file_and_line(tmp_path: Path):
     with pytest.raises(InputError, match=r"there is no .*<class>_test_split1.txt"):
         video_sets.read_hmdb51(str(tmp_path), "1")
@@ -230,6 +243,9 @@ def test_errors_of_hmdb51_name_file_and_line(tmp_path: Path):
     whole = path.read_text()
     path.write_text(whole + "a.avi 4\n")
     with pytest.raises(InputError, match=r"green_test_split1.txt, line 5: expected '<video>.avi <0, 1 or 2>'"):
+        video_sets.read_hmdb51(str(root), "1")
+    path.write_text(whole + whole.splitlines()[0])
+    with pytest.raises(InputError, match=r"green_test_split1.txt, line 5: .*_0\.avi is listed twice"):
         video_sets.read_hmdb51(str(root), "1")
     path.write_text(whole + "a.avi 2\n")
     with pytest.raises(InputError, match=r"videos/green/a.avi is missing; split 1 lists it"):

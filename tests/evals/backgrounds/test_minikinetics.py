@@ -85,8 +85,9 @@ def test_boxes_count_in_displayed_frames_and_pixels_of_every_odd_video(odd_video
         box = ",".join(map(str, video.box()))
         (tmp_path / f"boxes/odd/{number}.csv").write_text(f"frame,x0,y0,x1,y1\n3,{box}\n")
     names = "".join(f"odd,{number}\n" for number in range(len(odd_videos)))
-    for split in ("train", "val"):
-        (tmp_path / f"{split}.csv").write_text("label,youtube_id\n" + names)
+    (tmp_path / "val.csv").write_text("label,youtube_id\n" + names)
+    (tmp_path / "train.csv").write_text("label,youtube_id\nodd,other\n")
+    shutil.copy(tmp_path / "videos/odd/0.mp4", tmp_path / "videos/odd/other.mp4")
     _, val = minikinetics.read_minikinetics(str(tmp_path))
     without = minikinetics.varied(val.videos, "no_fg")
     for uri, (name, video) in zip(val.videos.uris, odd_videos.items(), strict=True):
@@ -139,6 +140,7 @@ def test_errors_of_lists_name_file_and_line(root: Path, tmp_path: Path):
         r"val\.csv, line 3: label and youtube_id must be the names": "label,youtube_id\ncatch it,val0\ncatch it\n",
         r"val\.csv, line 2: .*\.\./x": "label,youtube_id\ncatch it,../x\n",
         r"lists \('catch it', 'val0'\) more than once": "label,youtube_id\ncatch it,val0\ncatch it,val0\n",
+        r"\('catch it', 'train0'\) is in train\.csv and in val\.csv": "label,youtube_id\ncatch it,train0\n",
         r"val\.csv has the class 'sing', which train\.csv does not have": "label,youtube_id\nsing,val0\n",
     }
     for match, text in cases.items():
