@@ -156,7 +156,9 @@ def _folder(uri: str) -> list[CrawlItem]:
 def left_aside(uri: str) -> file_names.LeftAside:
     """Return the files of a crawl that are not videos; there are none if the crawl is a file."""
     fs, path = open_fs(uri)
-    return file_names.below(uri, file_names.VIDEO_SUFFIXES).left_aside if fs.isdir(path) else file_names.LeftAside()
+    if not fs.isdir(path):
+        return file_names.LeftAside()
+    return file_names.below(uri, file_names.VIDEO_SUFFIXES, report=False).left_aside
 
 
 def _file_item(line: _Line) -> CrawlItem:

@@ -86,6 +86,7 @@ class _Source:
         data: The bytes of the file.
         starts: Where decoding can start, ascending.
         ticks: When each frame is shown (N), ascending; None if frames can only be counted.
+        is_avi: Whether the file is an AVI, whose last packet may be cut; its frame is then repeated.
         size: Width and height of stored frames.
         pixel_aspect: Width / height of a stored pixel.
     """
@@ -93,6 +94,7 @@ class _Source:
     data: bytes
     starts: Sequence[_Start]
     ticks: NDArray[np.int64] | None
+    is_avi: bool
     size: tuple[int, int]
     pixel_aspect: Fraction
 
@@ -123,33 +125,34 @@ def _open(data: bytes) -> Footage:
         has_header = container.format.name not in ("mpegts", "mpeg", "mpegvideo")
     ticks = [packet.pts for packet in shown if packet.pts is not None]
     ticks_N = np.unique(np.array(ticks, np.int64))
-    is_stated = len(ticks) == len(shown)
-    is_distinct = is_stated and len(ticks_N) == len(shown)
+    is_distinct = len(ticks) == len(ticks_N) == len(shown)
+    # AVI does not store when a frame is shown, and joined files state some times twice. Their frames are counted.
+    # FFmpeg's times of the frames of an AVI are right on average.
+    is_counted = is_avi or not is_distinct
     # Without a header, FFmpeg states the size of any frame that it has probed.
-    if not all(size) or not has_header or (is_stated and not is_avi and _may_start_inside_gop(packets, ticks_N)):
+    if not all(size) or not has_header or (not is_counted and _may_start_inside_gop(packets, ticks_N)):
         first = _first_frame(data)
         size = (first.width, first.height)
-        ticks_N = ticks_N if first.pts is None else ticks_N[ticks_N >= first.pts]
-    # AVI does not store when a frame is shown. Its frames are counted; FFmpeg's times of them are right on average.
-    if is_avi or not is_stated or len(ticks_N) < min(2, len(shown)):
+        ticks_N = ticks_N if is_counted or first.pts is None else ticks_N[ticks_N >= first.pts]
+    if is_counted:
         # With B-frames, frames after a jump could not be counted.
         starts = [_Start(0, 0)] if is_avi and is_reordered else _starts(packets, None)
-        source = _Source(data, starts, None, size, pixel_aspect)
+        source = _Source(data, starts, None, is_avi, size, pixel_aspect)
         seconds_N = (ticks_N - ticks_N[0]) * base if is_distinct else np.arange(len(shown)) / rate
     else:
-        source = _Source(data, _starts(packets, ticks_N), ticks_N, size, pixel_aspect)
+        source = _Source(data, _starts(packets, ticks_N), ticks_N, is_avi, size, pixel_aspect)
         seconds_N = (ticks_N - ticks_N[0]) * base
     fps = (len(seconds_N) - 1) / float(seconds_N[-1]) if len(seconds_N) > 1 else rate
     return Footage(seconds_N, fps, partial(_read, source))
 
 
 def _packets(container: Any, stream: Any) -> tuple[list[_Packet], float]:
-    """Return the packets of the video, and the seconds at which the last packet of any stream begins."""
+    """Return the packets of the video, and the seconds at which the last packet of any stream ends."""
     packets, final = [], -math.inf
     for packet in container.demux():
         ticks = packet.dts if packet.pts is None else packet.pts
         if ticks is not None:
-            final = max(final, float(ticks * packet.time_base))
+            final = max(final, float((ticks + (packet.duration or 0)) * packet.time_base))
         if packet.size and packet.stream_index == stream.index:
             packets.append(_Packet(packet.pts, packet.is_keyframe, not packet.is_discard))
     return packets, final
@@ -251,8 +254,7 @@ def _numbered(source: _Source, first: int) -> Generator[tuple[int, Any], None, N
     number = start.number - 1
     container, stream = open_stream(source.data)
     with container:
-        # The last packet of an AVI may be cut. Its frame is repeated, as if the packet was empty.
-        whole = (packet for packet in container.demux(stream) if source.ticks is not None or not packet.is_corrupt)
+        whole = (packet for packet in container.demux(stream) if not (source.is_avi and packet.is_corrupt))
         packets = itertools.islice((packet for packet in whole if packet.size or packet.dts is None), start.place, None)
         frames = decoded(packets, lambda: f"at frame {number + 1}")
         for frame in frames:

@@ -83,15 +83,14 @@ class Listing:
     left_aside: LeftAside
 
 
-def below(uri: str, suffixes: Sequence[str], *, in_classes: bool = False) -> Listing:
+def below(uri: str, suffixes: Sequence[str], *, in_classes: bool = False, report: bool = True) -> Listing:
     """List the files at any depth below a folder that are not hidden and have one of some endings.
-
-    Files that are left aside are reported on standard error.
 
     Args:
         uri: The folder.
         suffixes: The endings, in small letters; those of the files may have capital letters.
         in_classes: Whether the files must be in subfolders.
+        report: Whether to report the files that are left aside on standard error.
     """
     fs, path = open_fs(uri)
     root = path.rstrip("/") + "/"
@@ -108,7 +107,7 @@ def below(uri: str, suffixes: Sequence[str], *, in_classes: bool = False) -> Lis
             aside.not_utf8.append(name)
         else:
             wanted.append(name)
-    if aside:
+    if aside and report:
         print(f"left aside in {uri}: {aside}", file=sys.stderr)
     return Listing(tuple(wanted), aside)
 
