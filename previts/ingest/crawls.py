@@ -16,7 +16,8 @@ from dataclasses import astuple, dataclass, replace
 import pyarrow as pa
 
 from previts.errors import InputError
-from previts.storage import file_names, fingerprints, folders, tables
+from previts.storage import fingerprints, folders, tables
+from previts.storage.file_names import VIDEO_SUFFIXES, LeftAside, is_hidden
 from previts.storage.files import absolute, is_local, join, local_path, open_fs, read_bytes
 
 # What a crawl may be, for messages.
@@ -134,31 +135,36 @@ def _on_disk(url: str) -> bool:
 
 
 def _folder(uri: str) -> list[CrawlItem]:
-    _, path = open_fs(uri)
-    listed = file_names.below(uri, file_names.VIDEO_SUFFIXES)
+    fs, path = open_fs(uri)
+    root = path.rstrip("/") + "/"
     lines: list[_Line] = []
     taken: set[str] = set()
-    for number, relative in enumerate(listed.names, start=1):
-        folder = relative.rsplit("/", 2)[-2] if "/" in relative else ""
-        video_id = _file_id(relative, taken)
-        taken.add(video_id)
-        url = _full_name(uri, join(path, relative))
-        lines.append(_Line(number, {"video_id": video_id, "url": url, "label": folder}))
+    aside = LeftAside()
+    for number, name in enumerate(sorted(fs.find(path)), start=1):
+        relative = name.removeprefix(root)
+        if aside.is_used(relative, VIDEO_SUFFIXES):
+            folder = relative.rsplit("/", 2)[-2] if "/" in relative else ""
+            video_id = _file_id(relative, taken)
+            taken.add(video_id)
+            try:
+                name.encode()
+            except UnicodeEncodeError:
+                lines.append(_Line(number, {}, f"the file name {relative!r} is not UTF-8; rename it"))
+                continue
+            lines.append(_Line(number, {"video_id": video_id, "url": _full_name(uri, name), "label": folder}))
+    aside.report(uri)
     if not lines:
-        aside = f" (left aside: {listed.left_aside})" if listed.left_aside else ""
-        raise InputError(
-            f"there are no videos in {uri}{aside}; expected files with a suffix of "
-            f"{', '.join(file_names.VIDEO_SUFFIXES)}"
-        )
+        raise InputError(f"there are no videos in {uri}; expected files with a suffix of {', '.join(VIDEO_SUFFIXES)}")
     return _items(uri, lines, _file_item)
 
 
-def left_aside(uri: str) -> file_names.LeftAside:
-    """Return the files of a crawl that are not videos; there are none if the crawl is a file."""
+def left_aside(uri: str) -> LeftAside:
+    """Return the files of a crawl that are hidden or not videos; there are none if the crawl is a file."""
     fs, path = open_fs(uri)
-    if not fs.isdir(path):
-        return file_names.LeftAside()
-    return file_names.below(uri, file_names.VIDEO_SUFFIXES, report=False).left_aside
+    aside, root = LeftAside(), path.rstrip("/") + "/"
+    for name in fs.find(path) if fs.isdir(path) else ():
+        aside.is_used(name.removeprefix(root), VIDEO_SUFFIXES)
+    return aside
 
 
 def _file_item(line: _Line) -> CrawlItem:
@@ -360,7 +366,7 @@ def _files_near(uri: str) -> dict[str, str]:
     found = {}
     for name in sorted(fs.find(path.rsplit("/", 1)[0], maxdepth=3), reverse=True):
         stem, _, suffix = name.rsplit("/", 1)[-1].rpartition(".")
-        if suffix.lower() in NATIVE_SUFFIXES and not file_names.is_hidden(name.rsplit("/", 1)[-1]):
+        if suffix.lower() in NATIVE_SUFFIXES and not is_hidden(stem):
             found[stem] = _full_name(uri, name)
     return found
 

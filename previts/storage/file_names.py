@@ -66,6 +66,22 @@ class LeftAside:
     def __bool__(self) -> bool:
         return bool(self.hidden or self.other or self.misplaced or self.not_utf8)
 
+    def is_used(self, name: str, suffixes: Sequence[str]) -> bool:
+        """Return whether a relative name is not hidden and ends in one of `suffixes` (small letters); else count it."""
+        if is_hidden(name):
+            self.hidden += 1
+        elif not name.lower().endswith(tuple(suffixes)):
+            stem, dot, ending = name.rsplit("/", 1)[-1].rpartition(".")
+            self.other[f".{ending.lower()}" if stem and dot else "without an ending"] += 1
+        else:
+            return True
+        return False
+
+    def report(self, uri: str) -> None:
+        """Print what was left aside in a folder, if anything, on standard error."""
+        if self:
+            print(f"left aside in {uri}: {self}", file=sys.stderr)
+
     def __str__(self) -> str:
         parts = [f"{self.hidden} hidden"] if self.hidden else []
         parts += [f"{count} {suffix}" for suffix, count in sorted(self.other.items())]
@@ -83,32 +99,27 @@ class Listing:
     left_aside: LeftAside
 
 
-def below(uri: str, suffixes: Sequence[str], *, in_classes: bool = False, report: bool = True) -> Listing:
-    """List the files at any depth below a folder that are not hidden and have one of some endings.
+def below(uri: str, suffixes: Sequence[str], *, in_classes: bool = False) -> Listing:
+    """List the files at any depth below a folder that are not hidden and have one of some endings; report the others.
 
     Args:
         uri: The folder.
         suffixes: The endings, in small letters; those of the files may have capital letters.
         in_classes: Whether the files must be in subfolders.
-        report: Whether to report the files that are left aside on standard error.
     """
     fs, path = open_fs(uri)
     root = path.rstrip("/") + "/"
     wanted, aside = [], LeftAside()
     for name in sorted(str(name).removeprefix(root) for name in fs.find(path)):
-        if is_hidden(name):
-            aside.hidden += 1
-        elif not name.lower().endswith(tuple(suffixes)):
-            stem, dot, ending = name.rsplit("/", 1)[-1].rpartition(".")
-            aside.other[f".{ending.lower()}" if stem and dot else "without an ending"] += 1
-        elif in_classes and "/" not in name:
+        if not aside.is_used(name, suffixes):
+            continue
+        if in_classes and "/" not in name:
             aside.misplaced += 1
         elif not _is_utf8(name):
             aside.not_utf8.append(name)
         else:
             wanted.append(name)
-    if aside and report:
-        print(f"left aside in {uri}: {aside}", file=sys.stderr)
+    aside.report(uri)
     return Listing(tuple(wanted), aside)
 
 

@@ -1,5 +1,6 @@
 """Oracles: names counted by hand, and the formats that FFmpeg names itself."""
 
+import os
 from pathlib import Path
 
 import av
@@ -60,3 +61,12 @@ def test_a_folder_without_other_files_is_listed_silently(tmp_path: Path, capsys:
     (tmp_path / "a.png").write_bytes(b"")
     assert not file_names.below(str(tmp_path), (".png",)).left_aside
     assert capsys.readouterr().err == ""
+
+
+def test_a_name_that_is_not_utf8_does_not_stop_a_listing(tmp_path: Path):
+    for name in (b"bad\xff.png", b"good.png"):
+        with open(os.fsencode(tmp_path) + b"/" + name, "wb"):
+            pass
+    found = file_names.below(str(tmp_path), (".png",))
+    assert found.names == ("good.png",)
+    assert str(found.left_aside) == "1 whose names are not UTF-8 (such as 'bad\\udcff.png')"
