@@ -138,7 +138,8 @@ def _inside(box: tuple[float, ...], size: tuple[int, int], what: str) -> tuple[f
         raise InputError(
             f"{what} must be inside the image of {width} x {height} pixels, got left, top, right, bottom {found}"
         )
-    return max(x0, 0.0), max(y0, 0.0), min(x1, float(width)), min(y1, float(height))
+    # Both ends: a box in the margin beside the image becomes empty, not reversed.
+    return tuple(min(max(value, 0.0), float(side)) for value, side in zip(box, (width, height) * 2, strict=True))
 
 
 def _objects(boxes: Sequence[tuple[float, ...]], labels: Sequence[int], ignored: Sequence[bool]) -> Objects:

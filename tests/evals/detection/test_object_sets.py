@@ -55,6 +55,11 @@ def test_coco_labels_count_sorted_categories_and_boxes_have_corners(tmp_path: Pa
     assert image.shapes == ([[4, 5, 14, 5, 14, 25]],)
 
 
+def test_a_box_in_the_margin_beside_its_image_is_empty_and_not_reversed():
+    assert object_sets._inside((101, 20, 102, 30), (100, 80), "") == (100, 20, 100, 30)
+    assert object_sets._inside((-1, -2, 5, 81), (100, 80), "") == (0, 0, 5, 80)
+
+
 def edit(path: Path, old: str, new: str) -> None:
     text = path.read_text()
     assert old in text
