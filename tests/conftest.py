@@ -12,6 +12,7 @@ import torch
 if TYPE_CHECKING:
     from control_plane import ControlPlane, Kubelet
     from launching import Place
+    from odd_videos import OddVideo
     from scripted_api import ScriptedApi
 
 # A second thread hardly speeds up small networks, and slows them down if tests share the cores.
@@ -31,6 +32,14 @@ def real_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no real data in {folder}: set PREVITS_REAL_DATA to a folder with crawl/, davis/, voc/, in9/, ...")
     return folder
+
+
+@pytest.fixture(scope="session")
+def odd_videos(tmp_path_factory: pytest.TempPathFactory) -> "dict[str, OddVideo]":
+    """The table of odd source videos, by name; every reader of source videos is tested with all of it."""
+    from odd_videos import write_all
+
+    return write_all(tmp_path_factory.mktemp("odd"))
 
 
 @pytest.fixture

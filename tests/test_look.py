@@ -5,8 +5,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from odd_videos import OddVideo
 from PIL import Image
-from source_videos import decode_file
+from source_videos import decode_file, read_number
 
 from previts import look, stages
 from previts.config import paper
@@ -166,3 +167,12 @@ def test_a_video_that_a_filter_left_out_is_described_as_such(clip, tmp_path):
     judged = [replace(row, reason="large")]
     tables.write_records(files.join(index, index_table.QUALITY), Quality, judged)
     assert "left out by filter.max_area" in look.look_at_stored(index, row.video_id, str(tmp_path / "out"), 2)
+
+
+def test_an_odd_video_is_looked_at_as_it_is_displayed(odd_videos: dict[str, OddVideo], tmp_path: Path):
+    video = odd_videos["clockwise"]
+    experiment = paper.resolve(None, "demo", [*SET, "video.max_fps=25"]).experiment
+    look.look_at_file(video.path, str(tmp_path), experiment, "", start=None, end=None, frames=2)
+    shown = decode_file(str(tmp_path / look.OVERLAY))
+    assert shown.shape[1:3] == video.size[::-1]
+    assert [read_number(frame) for frame in shown] == list(video.numbers)

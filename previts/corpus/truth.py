@@ -9,6 +9,7 @@ Shape suffixes: T frames, H W pixels.
 """
 
 import io
+import math
 import re
 import zipfile
 from collections.abc import Sequence
@@ -16,11 +17,12 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
+from PIL import Image
 
 from previts.corpus.tube_table import Tube
 from previts.errors import InputError
-from previts.media.masks import Mask, iou
-from previts.storage import files, folders
+from previts.media.masks import Mask, iou, object_pixels
+from previts.storage import file_names, files, folders
 from previts.storage.files import join
 
 
@@ -45,10 +47,10 @@ class Truth:
             uri = join(self.uri, f"{video_id}.npz")
             try:
                 return read_masks(uri)
-            except (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile) as error:
+            except (OSError, KeyError, TypeError, ValueError, EOFError, zipfile.BadZipFile) as error:
                 raise InputError(f"{uri} does not contain masks ({error}); replace or remove the file") from error
         uri = join(self.uri, video_id)
-        listed = [name for name in files.names(uri) if name.lower().endswith(".png")]
+        listed = [name for name in file_names.shown(files.names(uri)) if name.lower().endswith(".png")]
         listed.sort(key=lambda name: [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", name)])
         masks = [_read_png(join(uri, name)) for name in listed]
         if not masks or any(mask.shape != masks[0].shape for mask in masks):
@@ -80,7 +82,7 @@ def find_truth(videos_uri: str) -> Truth | None:
     stem = re.sub(r"\.(csv|parquet)$", "", name)
     for candidate in (join(folder, f"{stem}_masks"), join(folder, "masks")):
         try:
-            names = files.names(candidate)
+            names = file_names.shown(files.names(candidate))
         except (OSError, InputError):
             continue
         if names:
@@ -99,15 +101,18 @@ def read_masks(uri: str) -> Mask:
     """Return the masks (T, H, W) that `write_masks` wrote."""
     with np.load(io.BytesIO(files.read_bytes(uri))) as file:
         shape = tuple(int(side) for side in file["shape"])
-        return np.unpackbits(file["packed"], count=int(np.prod(shape))).reshape(shape).astype(bool)
+        packed = file["packed"]
+        if len(shape) != 3 or min(shape) < 1 or packed.dtype != np.uint8 or len(packed) != -(-math.prod(shape) // 8):
+            raise ValueError(f"{packed.size} bytes of type {packed.dtype} are not the masks of shape {shape}")
+        return np.unpackbits(packed, count=math.prod(shape)).reshape(shape).astype(bool)
 
 
 def _read_png(uri: str) -> Mask:
-    data = np.frombuffer(files.read_bytes(uri), np.uint8)
-    image = cv2.imdecode(data, cv2.IMREAD_GRAYSCALE) if len(data) else None
-    if image is None:
-        raise InputError(f"{uri} is not an image; fix or remove it")
-    return np.asarray(image > 0)
+    data = files.read_bytes(uri)
+    try:
+        return object_pixels(Image.open(io.BytesIO(data)))
+    except Exception:  # Pillow raises many types for a damaged file: OSError, SyntaxError, ValueError, ...
+        raise InputError(f"{uri} is not an image; fix or remove it") from None
 
 
 def score(tube: Tube, truth_THW: Mask) -> Score:

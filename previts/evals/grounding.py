@@ -20,7 +20,7 @@ from PIL import Image
 from previts.config.evaluation import EvaluationConfig
 from previts.errors import InputError
 from previts.evals import attention, features, frozen, labelled_images, metrics
-from previts.evals.detection import detector_inputs, object_sets
+from previts.evals.detection import object_sets, shapes
 from previts.evals.outcome import Outcome, Population
 from previts.models.moco import MoCo
 from previts.processes.progress import progress
@@ -64,8 +64,7 @@ def localise(model: MoCo, data_uri: str, config: EvaluationConfig) -> Outcome:
     chosen = [every[number] for number in labelled_images.evenly(len(every), config.limit)]
     shown = labelled_images.evenly(len(chosen), FIGURE_PICTURES)
     figure = _Figure()
-    load = partial(labelled_images.load_whole, size=config.crop)
-    batches = features.image_batches([item.uri for item in chosen], load, 1)
+    batches = features.image_batches(chosen, partial(_load, size=config.crop), 1)
     energy, pointing, told_apart, even, random_cell = [], [], [], [], []
     for number, (item, batch) in enumerate(zip(progress(chosen, "COCO keys", unit="image"), batches, strict=True)):
         cam_Khw, shares_Khw = attend(model, batch[0], item.masks)
@@ -100,6 +99,16 @@ def localise(model: MoCo, data_uri: str, config: EvaluationConfig) -> Outcome:
             "grounding/told_apart": Population(len(chosen), "images", 0.25),
         },
     )
+
+
+def _load(item: TwoObjectImage, *, size: int) -> labelled_images.Pixels:
+    image, (height, width) = labelled_images.open_image(item.uri), item.masks.shape[1:]
+    if image.size != (width, height):
+        raise InputError(
+            f"{item.uri} has {image.width} x {image.height} pixels, its annotations say {width} x {height}; image and "
+            "annotations must be of the same release"
+        )
+    return labelled_images.squash(image, size)
 
 
 def attend(model: MoCo, image_CSS: labelled_images.Pixels, masks_KHW: Masks) -> tuple[Cells, Cells]:
@@ -157,7 +166,7 @@ def _two_object_image(image: object_sets.AnnotatedImage, names: Sequence[str]) -
             break
         if image.objects.ignored[number]:  # a crowd
             continue
-        mask_HW = detector_inputs.shape_mask(image.shapes[number], image.size, image.size, image.uri) > 0
+        mask_HW = shapes.shape_mask(image.shapes[number], image.size, image.size) > 0
         if mask_HW.mean() < LEAST_AREA:
             continue
         if first is None:
@@ -177,7 +186,7 @@ class _Figure:
 
     def add(self, item: TwoObjectImage, cam_Khw: Cells) -> None:
         """Add one image with its keys."""
-        image = labelled_images.open_image(item.uri).convert("RGB").resize(self.size, Image.Resampling.BOX)
+        image = labelled_images.as_rgb(labelled_images.open_image(item.uri)).resize(self.size, Image.Resampling.BOX)
         pixels = np.asarray(image, dtype=np.uint8)
         for number, (name, mask, cam) in enumerate(zip(item.names, item.masks, cam_Khw, strict=True), start=1):
             small = Image.fromarray(mask.astype(np.uint8)).resize(self.size, Image.Resampling.NEAREST)

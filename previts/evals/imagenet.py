@@ -10,7 +10,7 @@ from functools import partial
 import numpy as np
 
 from previts.config.evaluation import EvaluationConfig
-from previts.evals import features, frozen, labelled_images, linear_classifier, metrics
+from previts.evals import features, frozen, input_check, labelled_images, linear_classifier, metrics
 from previts.evals.outcome import Outcome, Population
 from previts.models.moco import MoCo
 from previts.storage import files
@@ -34,6 +34,7 @@ def imagenet(model: MoCo, data_uri: str, config: EvaluationConfig, folder: str) 
         labelled_images.read_image_folder(files.join(data_uri, "val"), train.classes), config.limit
     )
     load = partial(labelled_images.load_centre, resize=config.resize, crop=config.crop)
+    input_check.check_readable(val.uris, labelled_images.open_image, "ImageNet val")
     classifier = linear_classifier.train_classifier(model, train, load, config=config, folder=folder, what="ImageNet")
     val_ND = features.extract(model, val.uris, load, batch_size=config.batch_size, what="ImageNet val")
     scores_NC, labels_N = classifier.scores(val_ND), np.array(val.labels)
@@ -43,6 +44,7 @@ def imagenet(model: MoCo, data_uri: str, config: EvaluationConfig, folder: str) 
             **linear_classifier.protocol(config, classifier, "one centre crop per image"),
             "classes": len(train.classes),
             "images": {"train": len(train.uris), "val": len(val.uris)},
+            **labelled_images.left_aside({"train": train, "val": val}),
             **frozen.unchanged(model, before),
         },
         populations={

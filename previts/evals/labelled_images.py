@@ -4,34 +4,38 @@ Shape suffixes: C channels, H W pixels.
 """
 
 import io
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from previts.errors import InputError
 from previts.media.boxes import Box, draw_box
-from previts.storage import files
+from previts.storage import file_names, files
+from previts.storage.file_names import LeftAside
 
 Pixels = NDArray[np.uint8]
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
 CROP_ATTEMPTS = 10
 
 
 @dataclass(frozen=True)
 class LabelledImages:
-    """Images of one split with their class numbers; `classes` are the sorted folder names."""
+    """Images of one split with their class numbers; `classes` are the sorted folder names.
+
+    `left_aside` counts the files of the folder that are not used.
+    """
 
     classes: tuple[str, ...]
     uris: tuple[str, ...]
     labels: tuple[int, ...]
+    left_aside: LeftAside = field(default_factory=LeftAside)
 
 
 def read_image_folder(uri: str, classes: Sequence[str] | None = None) -> LabelledImages:
-    """Return the images of `{uri}/{class}/...`, sorted by name.
+    """Return the images of `{uri}/{class}/...`, sorted by name. Hidden and other files are left aside and reported.
 
     Args:
         uri: Folder of one split.
@@ -40,13 +44,13 @@ def read_image_folder(uri: str, classes: Sequence[str] | None = None) -> Labelle
     Raises:
         InputError: If there is no image, or a class that is not in `classes`.
     """
-    fs, path = files.open_fs(uri)
-    root = path.rstrip("/") + "/"
-    names = sorted(name.removeprefix(root) for name in fs.find(path))
-    names = [name for name in names if name.lower().endswith(SUFFIXES) and "/" in name]
+    listed = file_names.below(uri, file_names.IMAGE_SUFFIXES, in_classes=True)
+    names = listed.names
     if not names:
+        aside = f" (left aside: {listed.left_aside})" if listed.left_aside else ""
         raise InputError(
-            f"there is no image at {files.join(uri, '<class>', '<image>.jpg')}; expected a folder for each class"
+            f"there is no image at {files.join(uri, '<class>', '<image>.jpg')}{aside}; expected a folder for each "
+            f"class, and files with a suffix of {', '.join(file_names.IMAGE_SUFFIXES)}"
         )
     folders = [name.split("/", 1)[0] for name in names]
     known = tuple(sorted(set(folders))) if classes is None else tuple(classes)
@@ -57,7 +61,10 @@ def read_image_folder(uri: str, classes: Sequence[str] | None = None) -> Labelle
             "give both splits of one release"
         )
     return LabelledImages(
-        known, tuple(files.join(uri, name) for name in names), tuple(numbers[folder] for folder in folders)
+        known,
+        tuple(files.join(uri, name) for name in names),
+        tuple(numbers[folder] for folder in folders),
+        listed.left_aside,
     )
 
 
@@ -71,9 +78,14 @@ def evenly(count: int, limit: int) -> list[int]:
 def limited(images: LabelledImages, limit: int) -> LabelledImages:
     """Return at most `limit` images, evenly spaced over the classes; 0 means all."""
     chosen = evenly(len(images.uris), limit)
-    return LabelledImages(
-        images.classes, tuple(images.uris[i] for i in chosen), tuple(images.labels[i] for i in chosen)
-    )
+    uris, labels = tuple(images.uris[i] for i in chosen), tuple(images.labels[i] for i in chosen)
+    return replace(images, uris=uris, labels=labels)
+
+
+def left_aside(splits: Mapping[str, LabelledImages]) -> dict[str, dict[str, str]]:
+    """Return the entry `left_aside` of an outcome's protocol by split; nothing if all files are used."""
+    said = {name: str(images.left_aside) for name, images in splits.items() if images.left_aside}
+    return {"left_aside": said} if said else {}
 
 
 def open_image(uri: str) -> Image.Image:
@@ -83,13 +95,27 @@ def open_image(uri: str) -> Image.Image:
         InputError: If the file is missing or is not an image.
     """
     try:
-        image = Image.open(io.BytesIO(files.read_bytes(uri)))
-        image.load()
+        data = files.read_bytes(uri)
     except FileNotFoundError:
         raise InputError(f"{uri} is missing; the dataset must be complete and in its authors' layout") from None
-    except (OSError, SyntaxError, Image.DecompressionBombError) as error:  # a broken PNG is a SyntaxError in Pillow
-        raise InputError(f"{uri} cannot be read as an image ({error}); replace it by the original file") from None
+    try:
+        image = Image.open(io.BytesIO(data))
+        image.load()
+    except Exception as error:  # Pillow raises many types for a damaged file: OSError, SyntaxError, ValueError, ...
+        # Its text for an unknown format has the address of the bytes in memory.
+        reason = "unknown format" if isinstance(error, UnidentifiedImageError) else str(error) or type(error).__name__
+        raise InputError(f"{uri} cannot be read as an image ({reason}); replace it by the original file") from None
+    if image.mode == "F":
+        raise InputError(f"{uri} has floating-point pixels, whose white is not known; convert it to 8 bits")
     return image
+
+
+def as_rgb(image: Image.Image) -> Image.Image:
+    """Return an image as RGB: grey is repeated, 16 bits become 8, transparency is ignored as by torchvision."""
+    if image.mode.startswith("I"):
+        # Pillow clips 16-bit grey, so that all but the darkest pixels would become white.
+        return Image.fromarray((np.asarray(image).clip(0, 65535) >> 8).astype(np.uint8)).convert("RGB")
+    return image.convert("RGB")
 
 
 def centre_crop(image: Image.Image, resize: int, crop: int) -> Pixels:
@@ -97,7 +123,7 @@ def centre_crop(image: Image.Image, resize: int, crop: int) -> Pixels:
     scale = resize / min(image.size)
     width, height = (max(resize, int(side * scale)) for side in image.size)
     left, top = round((width - crop) / 2), round((height - crop) / 2)
-    resized = image.convert("RGB").resize((width, height), Image.Resampling.BILINEAR)
+    resized = as_rgb(image).resize((width, height), Image.Resampling.BILINEAR)
     return _chw(resized.crop((left, top, left + crop, top + crop)))
 
 
@@ -113,7 +139,7 @@ def load_whole(uri: str, *, size: int) -> Pixels:
 
 def squash(image: Image.Image, size: int) -> Pixels:
     """Return the whole image, squashed to CHW with H = W = `size`; an image of that size is unchanged."""
-    image = image.convert("RGB")
+    image = as_rgb(image)
     return _chw(image if image.size == (size, size) else image.resize((size, size), Image.Resampling.BILINEAR))
 
 
@@ -122,7 +148,7 @@ def random_crop(image: Image.Image, size: int, generator: np.random.Generator) -
 
     With a generator seeded by epoch and image, the crop does not depend on the order of the threads.
     """
-    image = image.convert("RGB")
+    image = as_rgb(image)
     box = random_box(*image.size, 0.08, generator)
     crop = image.resize((size, size), Image.Resampling.BILINEAR, box=box)
     return _chw(crop.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if generator.random() < 0.5 else crop)

@@ -24,7 +24,7 @@ from previts.evals.outcome import Outcome, Population
 from previts.models.moco import MoCo
 from previts.processes import prefetch
 from previts.processes.progress import progress
-from previts.storage import files
+from previts.storage import file_names, files
 
 # not stated: VirTex's VOC07 classification, with the squared hinge loss. The cost is chosen by folds of trainval.
 COSTS = (0.01, 0.1, 1.0, 10.0)
@@ -111,7 +111,7 @@ def voc_classes(root: str) -> list[str]:
         InputError: If there is no class, or a class has no list of test images.
     """
     folder = files.join(root, "ImageSets", "Main")
-    names = set(files.names(folder))
+    names = set(file_names.shown(files.names(folder)))
     classes = sorted(name.removesuffix("_trainval.txt") for name in names if name.endswith("_trainval.txt"))
     # "train" is a class as well as a split, so test.txt and train.txt do not identify classes.
     for name in classes:
@@ -138,6 +138,8 @@ def read_voc_labels(root: str, classes: Sequence[str], split: str) -> tuple[list
                 continue
             if len(words) != 2 or words[1] not in ("-1", "0", "1"):
                 raise InputError(f"{uri}, line {number}: expected '<image> <-1, 0 or 1>', got {line!r}")
+            if words[0] in column:
+                raise InputError(f"{uri}, line {number}: {words[0]} is listed twice; replace it by the original list")
             column[words[0]] = int(words[1])
         if columns and column.keys() != columns[0].keys():
             raise InputError(f"{uri} does not name the same images as the list of {classes[0]!r}")

@@ -18,11 +18,9 @@ from previts.ingest.crawl_lines import Line, check_columns, csv_lines, csv_rows,
 from previts.ingest.sources import ANYTHING, LocalFile, Reach, StoredObject
 from previts.ingest.url_guard import MAX_URL_LENGTH
 from previts.storage import fingerprints, folders
+from previts.storage.file_names import VIDEO_SUFFIXES, LeftAside, is_hidden
 from previts.storage.files import absolute, is_local, join, open_fs
 
-VIDEO_SUFFIXES = (
-    ".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".flv", ".wmv", ".3gp", ".ogv", ".gif",
-)  # fmt: skip
 # What a crawl may be, for messages.
 FORMS = (
     "expected a folder of videos, a CSV or Parquet file with the columns video_id and url, or the CSV of VGG-Sound or "
@@ -72,6 +70,7 @@ def read_crawl(uri: str) -> list[CrawlItem]:
     - A native VGG-Sound CSV: no header; youtube id, start, label, split.
     - A native Kinetics CSV: a header with `youtube_id`, `time_start` and `time_end`.
     - A folder of videos at any depth. The id is the path without suffix, the label is the name of the file's folder.
+      Hidden and other files are left aside and reported.
 
     A video of a native CSV is a file in the folder of the CSV or up to two levels below. Its name is
     `{id}_{start:06d}_{end:06d}`, `{id}_{start:06d}` or `{id}`, its suffix mp4, mkv or webm. Without such a file, the
@@ -189,10 +188,10 @@ def _folder(uri: str) -> list[CrawlItem]:
     root = path.rstrip("/") + "/"
     lines: list[Line] = []
     taken: set[str] = set()
+    aside = LeftAside()
     for number, name in enumerate(sorted(fs.find(path)), start=1):
         relative = name.removeprefix(root)
-        hidden = any(part.startswith(".") for part in relative.split("/"))
-        if relative.lower().endswith(VIDEO_SUFFIXES) and not hidden:
+        if aside.is_used(relative, VIDEO_SUFFIXES):
             folder = relative.rsplit("/", 2)[-2] if "/" in relative else ""
             video_id = _file_id(relative, taken)
             taken.add(video_id)
@@ -204,9 +203,19 @@ def _folder(uri: str) -> list[CrawlItem]:
                 )
                 continue
             lines.append(Line(number, {"video_id": video_id, "url": _full_name(uri, name), "label": folder}))
+    aside.report(uri)
     if not lines:
         raise InputError(f"there are no videos in {uri}; expected files with a suffix of {', '.join(VIDEO_SUFFIXES)}")
     return _items(uri, lines, _file_item)
+
+
+def left_aside(uri: str) -> LeftAside:
+    """Return the files of a crawl that are hidden or not videos; there are none if the crawl is a file."""
+    fs, path = open_fs(uri)
+    aside, root = LeftAside(), path.rstrip("/") + "/"
+    for name in fs.find(path) if fs.isdir(path) else ():
+        aside.is_used(name.removeprefix(root), VIDEO_SUFFIXES)
+    return aside
 
 
 def _file_item(line: Line) -> CrawlItem:
@@ -374,7 +383,7 @@ def _files_near(uri: str) -> dict[str, str]:
     found = {}
     for name in sorted(fs.find(path.rsplit("/", 1)[0], maxdepth=3), reverse=True):
         stem, _, suffix = name.rsplit("/", 1)[-1].rpartition(".")
-        if suffix.lower() in NATIVE_SUFFIXES:
+        if suffix.lower() in NATIVE_SUFFIXES and not is_hidden(stem):
             found[stem] = _full_name(uri, name)
     return found
 

@@ -1,10 +1,11 @@
-"""The canvas of a normalised video: the size of its frames, and the rotation that shows the source upright.
+"""The geometry of a video: the size at which its frames are displayed or stored, and the turn that shows them upright.
 
-It prepares the corpora of PreViTS section 4.1. This module computes sizes and turns planes; it decodes and scales
-nothing.
+It prepares the corpora of PreViTS section 4.1, and the labelled videos of sections 4.3 and 4.4. This module computes
+sizes and turns planes; it decodes and scales nothing.
 """
 
 from dataclasses import dataclass
+from fractions import Fraction
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,35 +18,51 @@ MIN_SIDE = 16  # pixels
 
 
 @dataclass(frozen=True)
+class Orientation:
+    """The turn that shows a stored frame upright: transpose, then flip rows, then flip columns."""
+
+    swap: bool = False
+    flip_rows: bool = False
+    flip_columns: bool = False
+
+    def turn(self, image: Pixels) -> Pixels:
+        """Return an image (height, width) or (height, width, channels) upright."""
+        image = image.swapaxes(0, 1) if self.swap else image
+        image = image[::-1] if self.flip_rows else image
+        return image[:, ::-1] if self.flip_columns else image
+
+
+@dataclass(frozen=True)
 class Canvas:
-    """Width and height before the turn in pixels; the turn transposes, then flips rows, then flips columns."""
+    """Width and height of a stored frame before the turn, in pixels, and the turn."""
 
     width: int
     height: int
-    swap: bool
-    flip_rows: bool
-    flip_columns: bool
+    orientation: Orientation
 
     def turn(self, planes: Pixels) -> Pixels:
         """Return packed yuv420p planes (height * 3 / 2, width) of this canvas upright."""
-        if not (self.swap or self.flip_rows or self.flip_columns):
+        if self.orientation == Orientation():
             return planes
         height, width, quarter = self.height, self.width, self.height * self.width // 4
         flat = planes.reshape(-1)
-        luma = self._turn_plane(flat[: height * width].reshape(height, width))
+        luma = self.orientation.turn(flat[: height * width].reshape(height, width))
         chroma = flat[height * width :].reshape(2, quarter)
-        turned = [self._turn_plane(plane.reshape(height // 2, width // 2)) for plane in chroma]
+        turned = [self.orientation.turn(plane.reshape(height // 2, width // 2)) for plane in chroma]
         return np.concatenate([plane.reshape(-1) for plane in (luma, *turned)]).reshape(-1, luma.shape[1])
 
-    def _turn_plane(self, plane: Pixels) -> Pixels:
-        plane = plane.T if self.swap else plane
-        plane = plane[::-1] if self.flip_rows else plane
-        return plane[:, ::-1] if self.flip_columns else plane
+
+def square_or(aspect: Fraction | None) -> Fraction:
+    """Return the aspect ratio of one pixel, width / height; a missing or implausible one counts as square."""
+    return aspect if aspect and Fraction(1, 4) <= aspect <= 4 else Fraction(1)
 
 
-def make_canvas(
-    width: int, height: int, pixel_aspect: float, max_short_side: int, display_matrix: bytes | None
-) -> Canvas:
+def displayed_size(width: int, height: int, pixel_aspect: Fraction) -> tuple[int, int]:
+    """Return the width and height of stored frames with square pixels, before any turn; the height is kept."""
+    return max(1, round(width * pixel_aspect)), height
+
+
+def make_canvas(width: int, height: int, pixel_aspect: float, max_short_side: int, orientation: Orientation) -> Canvas:
     """Return the canvas for frames of a size: square pixels, even sides, scaled down but never up.
 
     Args:
@@ -53,7 +70,7 @@ def make_canvas(
         height: Height of the source's frames in pixels.
         pixel_aspect: Width / height of one pixel of the source.
         max_short_side: Longest allowed short side in pixels.
-        display_matrix: The container's nine 32-bit numbers that describe the turn, if it has them.
+        orientation: The turn that shows them upright.
 
     Raises:
         VideoError: If a side would be shorter than `MIN_SIDE`.
@@ -63,7 +80,7 @@ def make_canvas(
     canvas = Canvas(
         min(_even(true_width * shrink), width // 2 * 2),
         min(_even(true_height * shrink), height // 2 * 2),
-        *_orientation(display_matrix),
+        orientation,
     )
     if min(canvas.width, canvas.height) < MIN_SIDE:
         raise VideoError(f"frames of {width}x{height} are too small; both sides need {MIN_SIDE} px")
@@ -74,14 +91,14 @@ def _even(length: float) -> int:
     return max(2, 2 * round(length / 2))
 
 
-def _orientation(display_matrix: bytes | None) -> tuple[bool, bool, bool]:
-    """Return (transpose, flip rows, flip columns): the steps, in this order, that show a frame upright.
+def make_orientation(display_matrix: bytes | None) -> Orientation:
+    """Return the turn that a container's display matrix describes: nine 32-bit numbers, or None for no turn.
 
-    The display matrix maps (x, y) to (a x + c y, b x + d y). The nearest of the eight orientations is used.
+    The matrix maps (x, y) to (a x + c y, b x + d y). The nearest of the eight orientations is used.
     """
     if display_matrix is None:
-        return False, False, False
+        return Orientation()
     a, b, _, c, d = np.frombuffer(display_matrix, "<i4")[:5].tolist()
     if abs(b) + abs(c) > abs(a) + abs(d):
-        return True, b < 0, c < 0
-    return False, d < 0, a < 0
+        return Orientation(True, b < 0, c < 0)
+    return Orientation(False, d < 0, a < 0)

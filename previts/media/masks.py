@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 Mask = npt.NDArray[np.bool_]
 
-_NUMBERS = ("1", "L", "P", "I", "I;16")  # modes of Pillow with one number for each pixel
+_NUMBERS = ("1", "L", "P", "I", "I;16", "I;16L", "I;16B", "F")  # modes of Pillow with one number for each pixel
 
 
 def encode_rle(mask_HW: Mask) -> list[int]:
@@ -46,13 +46,14 @@ def decode_rle(counts: Sequence[int] | npt.NDArray[np.signedinteger], height: in
 
 
 def object_pixels(image: "Image.Image") -> Mask:
-    """Return the mask that an image stores: the pixels that are above 0 in at least one channel.
+    """Return the mask that an image stores: the pixels that are above 0 in at least one channel and not transparent.
 
     In an image with a palette, the numbers of the colours count, not the colours.
     """
     numbers = image if image.mode in _NUMBERS else image.convert("RGB")
     pixels = np.asarray(numbers) > 0
-    return pixels if pixels.ndim == 2 else np.asarray(pixels.any(axis=2))
+    pixels = pixels if pixels.ndim == 2 else np.asarray(pixels.any(axis=2))
+    return pixels & (np.asarray(image.getchannel("A")) > 0) if "A" in image.getbands() else pixels
 
 
 def box(mask_HW: Mask) -> npt.NDArray[np.float64] | None:

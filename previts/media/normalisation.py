@@ -7,7 +7,7 @@ whose byte offsets are known.
 A normalised video has one slice for each frame, no B-frames and no audio. Each GOP is a run of bytes that can be
 decoded without the others, and `frame_decoder.py` finds its frames by their slices.
 
-`source.py` decodes the source. Only these two files, `frame_decoder.py` and `video_reader.py` import PyAV. This module
+`source.py` decodes the frames of a source, and `source_stream.py` has the rules for how they are shown. This module
 reads local files only, no network and no object store.
 """
 
@@ -30,16 +30,13 @@ from previts.media.frame_decoder import pixels
 from previts.media.geometry import Pixels, make_canvas
 from previts.media.gop_layout import VideoInfo, split_frames
 from previts.media.source import Decoding, cause, probe
+from previts.media.source_stream import SD_MATRIX, colour_matrix, orientation, untagged_matrix
 from previts.media.timing import constant_rate
 
 PRESET = "veryfast"  # 0.9 dB below medium at equal crf and bytes, for less than half of the CPU time
 
-# Colour matrices that a normalised video may have: from the number of H.264 to that of swscale, and back.
-_MATRIX = {1: 1, 4: 4, 5: 5, 6: 5, 7: 7, 9: 9}
+# Colour matrices that a normalised video may have: from the number of swscale to that of H.264.
 _MATRIX_TAG = {1: 1, 4: 4, 5: 6, 7: 7, 9: 9}
-_SD_MATRIX = 5  # BT.601, as swscale numbers it
-_HD_MATRIX = 1  # BT.709
-_UNTAGGED = 2  # H.264's number of "unspecified"
 
 
 def normalise(
@@ -110,13 +107,9 @@ class _Shaper:
     """Converts decoded frames to upright yuv420p in limited range, with one size and one colour matrix."""
 
     def __init__(self, first: Any, pixel_aspect: float, config: VideoConfig) -> None:
-        side = first.side_data.get("DISPLAYMATRIX")
-        display_matrix = None if side is None else bytes(side)
-        self.canvas = make_canvas(first.width, first.height, pixel_aspect, config.max_short_side, display_matrix)
-        # Players treat an untagged matrix as BT.709 in HD and as BT.601 in smaller videos. Number 0 is RGB.
-        is_hd = min(first.width, first.height) >= 720 and first.colorspace != 0
-        self.matrix = _MATRIX.get(int(first.colorspace), _HD_MATRIX if is_hd else _SD_MATRIX)
-        self.untagged = int(first.colorspace) == _UNTAGGED
+        short_side, turn = config.max_short_side, orientation(first)
+        self.canvas = make_canvas(first.width, first.height, pixel_aspect, short_side, turn)
+        self.matrix, self.untagged = colour_matrix(first), untagged_matrix(first)
         self.reformatter = VideoReformatter()
 
     def to_canvas(self, frame: Any) -> Pixels:
@@ -126,7 +119,7 @@ class _Shaper:
             self.canvas.width,
             self.canvas.height,
             "yuv420p",
-            src_colorspace=self.matrix if self.untagged else None,
+            src_colorspace=self.untagged,
             dst_colorspace=self.matrix,
             interpolation=Interpolation.BICUBIC,
             dst_color_range=ColorRange.MPEG,
@@ -146,7 +139,7 @@ def encode_video(
         ValueError: If there are no frames, sides are odd, or shapes differ.
     """
     rate = Fraction(fps).limit_denominator(1001)
-    _encode((_planes(frame) for frame in frames), rate, target, matrix=_SD_MATRIX, gop=gop, crf=crf)
+    _encode((_planes(frame) for frame in frames), rate, target, matrix=SD_MATRIX, gop=gop, crf=crf)
     return inspect_video(target)
 
 
@@ -157,7 +150,7 @@ def _planes(frame: Pixels) -> Pixels:
     image = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), "rgb24")
     return pixels(
         VideoReformatter().reformat(
-            image, format="yuv420p", dst_colorspace=_SD_MATRIX, dst_color_range=ColorRange.MPEG, threads=1
+            image, format="yuv420p", dst_colorspace=SD_MATRIX, dst_color_range=ColorRange.MPEG, threads=1
         )
     )
 

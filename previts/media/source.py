@@ -13,15 +13,12 @@ from fractions import Fraction
 from typing import Any
 
 import av
-import av.subtitles.stream  # PyAV imports it when it meets subtitles, and a confined process cannot import any more
-from av.stream import Disposition
 
 from previts.errors import VideoError
 from previts.media.cost import Cost, budget_seconds
+from previts.media.source_stream import check_size, open_stream
 from previts.media.timing import MAX_FRAMES, Clock, Window, check_complete, make_window, missing_at_end
-from previts.media.video_reader import CONTAINERS, MAX_STREAMS
 
-MAX_PIXELS = 8192 * 4352  # of one frame
 SEEK_AFTER_SECONDS = 5.0  # for earlier windows, decoding from the start is cheap and safer than a seek
 SECONDS_UNKNOWN = -(1 << 63)  # FFmpeg's AV_NOPTS_VALUE
 PAID_FPS = 25.0  # frames per second of a source beyond this do not raise its budget
@@ -46,40 +43,6 @@ def cause(error: av.FFmpegError) -> str:
         return "it uses something that the decoder does not support"
     code = errno.errorcode.get(error.errno or 0, "")
     return f"the decoder reports {code}" if code else "the decoder reports an error"
-
-
-def _open(source: str | int) -> tuple[Any, Any]:
-    """Return the container and its video stream, ready to decode on one thread."""
-    allowed = {"protocol_whitelist": "file", "format_whitelist": CONTAINERS, "max_streams": str(MAX_STREAMS)}
-    if isinstance(source, int):  # FFmpeg's protocol `fd` can open no other file
-        os.lseek(source, 0, os.SEEK_SET)
-        allowed |= {"protocol_whitelist": "fd", "fd": str(source)}
-    try:
-        container = av.open("fd:" if isinstance(source, int) else source, options=allowed, metadata_errors="ignore")
-    except av.FFmpegError as error:
-        if error.errno == errno.EINVAL:
-            raise VideoError("not a readable video: the format of the file is not known or not allowed") from error
-        raise
-    moving: list[Any] = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
-    if not moving:
-        kinds = sorted({"a cover" if stream.type == "video" else stream.type for stream in container.streams})
-        container.close()
-        raise VideoError(f"no video stream (the file contains {' and '.join(kinds) if kinds else 'nothing'} only)")
-    known = [stream for stream in moving if stream.codec_context is not None]
-    if not known:
-        container.close()
-        raise VideoError("there is no decoder for the codec of the video")
-    stream: Any = max(known, key=lambda s: ((s.width or 0) * (s.height or 0), -s.index))
-    stream.codec_context.thread_count = 1
-    stream.codec_context.thread_type = "NONE"
-    stream.codec_context.options = ERROR_DETECTION
-    _check_size(stream.width or 0, stream.height or 0)
-    return container, stream
-
-
-def _check_size(width: int, height: int) -> None:
-    if width * height > MAX_PIXELS:
-        raise VideoError(f"frames of {width}x{height} are larger than the limit of {MAX_PIXELS} pixels")
 
 
 def _start_time(container: Any) -> float | None:
@@ -146,7 +109,7 @@ def probe(
     scan = None
     seek = (start_seconds or 0.0) > SEEK_AFTER_SECONDS
     if seek:
-        container, _ = _open(source)
+        container, _ = open_stream(source, ERROR_DETECTION)
         with container:
             # Where timestamps start again, a seek leads anywhere.
             known = not _is_broadcast(container)
@@ -183,7 +146,7 @@ def probe(
 
 
 def _scan(source: str | int, start_seconds: float | None, end_seconds: float | None, *, seek: bool) -> _Scan:
-    container, stream = _open(source)
+    container, stream = open_stream(source, ERROR_DETECTION)
     with container:
         zero = _start_time(container) or 0.0
         trimmed = start_seconds is not None or end_seconds is not None
@@ -291,7 +254,7 @@ class Decoding:
         window, last, step = self._window, -math.inf, 1 / float(self._window.rate)
         shape: tuple[int, int] | None = None
         broken: int | None = None  # timestamp of the last packet, if the end of the file cuts it
-        container, stream = _open(self._source)
+        container, stream = open_stream(self._source, ERROR_DETECTION)
         with container:
             if window.seek:
                 container.seek(int(window.origin * av.time_base))
@@ -330,7 +293,7 @@ class Decoding:
                             self.skipped += time >= window.origin
                             continue
                         raise VideoError(f"damaged after {window.elapsed(last)}")
-                    _check_size(frame.width, frame.height)
+                    check_size(frame.width, frame.height)
                     shape = shape or (frame.width, frame.height)
                     if abs(math.log(frame.width * shape[1] / (frame.height * shape[0]))) > MAX_STRETCH:
                         raise VideoError(

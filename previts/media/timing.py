@@ -12,6 +12,7 @@ from fractions import Fraction
 from typing import Any
 
 from previts.errors import VideoError
+from previts.media.geometry import square_or
 
 MAX_FRAMES = 90_000  # one hour at 25 fps; longer videos, such as whole films, need a window
 MIN_RATE = 1.0  # frames per second; below it nothing can be seen to move from one frame to the next
@@ -85,8 +86,7 @@ def make_window(
     span = max(times) - min(times)
     if span <= 0:
         raise VideoError("all frames have the same timestamp")
-    # Missing or implausible pixel shapes count as square.
-    pixel_aspect = float(aspect) if aspect and Fraction(1, 4) <= aspect <= 4 else 1.0
+    pixel_aspect = float(square_or(aspect))
     first = min(times)
     origin = first if origin == -math.inf else origin
     rate = _average_rate(sorted(times), nominal)

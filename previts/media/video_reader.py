@@ -1,31 +1,32 @@
 """The reader of videos that are not normalised: any frames of a whole video file, by number or by time.
 
 PreViTS sections 4.3 and 4.4: labelled videos are decoded as their authors published them, mostly as MPEG-4 in AVI. This
-module works on the bytes of a file; it reads no files. `frame_decoder.py` decodes normalised videos.
+module works on the bytes of a file; it reads no files. `source_stream.py` has the rules for which frames are shown and
+how. `frame_decoder.py` decodes normalised videos.
 
 Shape suffixes: N frames of the video, K frames at another rate, T wanted frames, H W pixels, C colour channels (RGB).
 """
 
 import contextlib
-import io
-from collections.abc import Callable, Iterator, Sequence
+import itertools
+import math
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import av
 import numpy as np
-from av.video.reformatter import VideoReformatter
 from numpy.typing import NDArray
 
 from previts.errors import VideoError
-from previts.media.frame_decoder import rgb
-from previts.media.geometry import Pixels
+from previts.media.geometry import Pixels, square_or
+from previts.media.source_stream import Display, decoded, open_stream
+from previts.media.timing import check_complete
 
-# Formats of video files. Playlists (hls, concat, dash, sdp) are not allowed: they make the decoder open other files.
-CONTAINERS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,flv,asf,ogg,gif,ivf,m4v,mpegvideo,mxf,nut,dv,rm"
-MAX_STREAMS = 64  # of one file
-# Old encoders with B-frames leave up to this many packets without a frame at the end of a file.
+# At most this many numbers in a row have no frame of their own; the frame before is still on screen. Old encoders with
+# B-frames leave such packets at the end of a file. Hidden frames of VP8 and second fields are packets too.
 EMPTY_PACKETS = 2
 
 
@@ -36,8 +37,8 @@ class Footage:
     Attributes:
         times: Seconds at which each frame appears (N), ascending from 0.
         fps: Average frames per second.
-        read: Function from frame numbers to the frames (THWC), uint8 RGB. Numbers may be in any order and repeat. Only
-            the frames that are needed for them are decoded.
+        read: Function from frame numbers to the frames (THWC), uint8 RGB, all of one size: upright, with square pixels.
+            Numbers may be in any order and repeat. Only the frames that are needed for them are decoded.
     """
 
     times: NDArray[np.float64]
@@ -62,102 +63,205 @@ def steady(count: int, fps: float, read: Callable[[Sequence[int]], Pixels]) -> F
     return Footage(np.arange(count) / fps, fps, read)
 
 
+class _Packet(NamedTuple):
+    """What is kept of a packet; `pts` is in ticks, None if the file does not state it."""
+
+    pts: int | None
+    is_key: bool
+    is_shown: bool
+
+
+class _Start(NamedTuple):
+    """A packet at which decoding can start, and the number of the first frame that is shown from there on."""
+
+    place: int
+    number: int
+
+
+@dataclass(frozen=True)
+class _Source:
+    """A file and what is known of its frames.
+
+    Attributes:
+        data: The bytes of the file.
+        starts: Where decoding can start, ascending.
+        ticks: When each frame is shown (N), ascending; None if frames can only be counted.
+        is_avi: Whether the file is an AVI, whose last packet may be cut; its frame is then repeated.
+        size: Width and height of stored frames.
+        pixel_aspect: Width / height of a stored pixel.
+    """
+
+    data: bytes
+    starts: Sequence[_Start]
+    ticks: NDArray[np.int64] | None
+    is_avi: bool
+    size: tuple[int, int]
+    pixel_aspect: Fraction
+
+
 def open_footage(data: bytes) -> Footage:
-    """Return the footage of a video file, given its bytes; nothing is decoded until frames are read.
+    """Return the footage of a video file, given its bytes; frames are decoded when they are read.
 
     Raises:
         VideoError: If it is not a video, has no frames, or is cut short.
     """
     try:
-        with _opened(data) as (container, stream):
-            packets = [packet for packet in container.demux(stream) if packet.size and not packet.is_discard]
-            stated, rate, base = int(stream.frames), stream.average_rate, float(stream.time_base)
-            shown_N = _show_times(packets)
-            keys = [packet.is_keyframe for packet in packets]
-            # AVI does not store when a frame is shown. With B-frames, frames after a jump could not be numbered.
-            from_start = "avi" in container.format.name and stream.codec_context.has_b_frames
+        return _open(data)
     except av.FFmpegError as error:
         raise VideoError(f"not a readable video: {error.strerror or error}") from error
-    count = len(packets)
-    if not count:
-        raise VideoError("the video stream has no frames")
-    if stated - count > max(EMPTY_PACKETS, 0.02 * stated):
-        raise VideoError(f"cut short: it has {count} of {stated} frames")
-    times_N = (np.sort(shown_N) - shown_N.min()) * base
-    steps_N = np.diff(times_N)
-    if count > 1 and (steps_N > 0).all():
-        fps = (count - 1) / float(times_N[-1])
+
+
+def _open(data: bytes) -> Footage:
+    container, stream = open_stream(data)
+    with container:
+        packets, final = _packets(container, stream)
+        shown = [packet for packet in packets if packet.is_shown]
+        if not shown:
+            raise VideoError("the video stream has no frames")
+        _check_whole(data, container, stream, len(packets), final)
+        rate, base = float(stream.average_rate or 25), float(stream.time_base)
+        size, pixel_aspect = (int(stream.width), int(stream.height)), square_or(stream.sample_aspect_ratio)
+        is_avi, is_reordered = "avi" in container.format.name, bool(stream.codec_context.has_b_frames)
+        has_header = container.format.name not in ("mpegts", "mpeg", "mpegvideo")
+    ticks = [packet.pts for packet in shown if packet.pts is not None]
+    ticks_N = np.unique(np.array(ticks, np.int64))
+    is_distinct = len(ticks) == len(ticks_N) == len(shown)
+    # AVI does not store when a frame is shown, and joined files state some times twice. Their frames are counted.
+    # FFmpeg's times of the frames of an AVI are right on average.
+    is_counted = is_avi or not is_distinct
+    # Without a header, FFmpeg states the size of any frame that it has probed.
+    if not all(size) or not has_header or (not is_counted and _may_start_inside_gop(packets, ticks_N)):
+        first = _first_frame(data)
+        size = (first.width, first.height)
+        ticks_N = ticks_N if is_counted or first.pts is None else ticks_N[ticks_N >= first.pts]
+    if is_counted:
+        # With B-frames, frames after a jump could not be counted.
+        starts = [_Start(0, 0)] if is_avi and is_reordered else _starts(packets, None)
+        source = _Source(data, starts, None, is_avi, size, pixel_aspect)
+        seconds_N = (ticks_N - ticks_N[0]) * base if is_distinct else np.arange(len(shown)) / rate
     else:
-        fps = float(rate or 25)
-        times_N = np.arange(count) / fps
-    return Footage(times_N, fps, partial(_read, data, [0] if from_start else _cuts(shown_N, keys)))
+        source = _Source(data, _starts(packets, ticks_N), ticks_N, is_avi, size, pixel_aspect)
+        seconds_N = (ticks_N - ticks_N[0]) * base
+    fps = (len(seconds_N) - 1) / float(seconds_N[-1]) if len(seconds_N) > 1 else rate
+    return Footage(seconds_N, fps, partial(_read, source))
 
 
-@contextlib.contextmanager
-def _opened(data: bytes) -> Iterator[tuple[Any, Any]]:
-    """Open a video and provide its container and largest video stream; one thread, because callers use several."""
-    options = {"format_whitelist": CONTAINERS, "max_streams": str(MAX_STREAMS)}
-    with av.open(io.BytesIO(data), options=options, metadata_errors="ignore") as container:
-        streams: list[Any] = [stream for stream in container.streams.video if stream.codec_context is not None]
-        if not streams:
-            raise VideoError("no video stream that can be decoded")
-        stream = max(streams, key=lambda s: ((s.width or 0) * (s.height or 0), -s.index))
-        stream.codec_context.thread_count = 1
-        stream.codec_context.thread_type = "NONE"
-        yield container, stream
+def _packets(container: Any, stream: Any) -> tuple[list[_Packet], float]:
+    """Return the packets of the video, and the seconds at which the last packet of any stream ends."""
+    packets, final = [], -math.inf
+    for packet in container.demux():
+        ticks = packet.dts if packet.pts is None else packet.pts
+        if ticks is not None:
+            final = max(final, float((ticks + (packet.duration or 0)) * packet.time_base))
+        if packet.size and packet.stream_index == stream.index:
+            packets.append(_Packet(packet.pts, packet.is_keyframe, not packet.is_discard))
+    return packets, final
 
 
-def _show_times(packets: Sequence[Any]) -> NDArray[np.int64]:
-    """Return when the frame of each packet is shown, in ticks; if the file does not state it, in order of packets."""
-    shown = [packet.pts for packet in packets]
-    if any(value is None for value in shown):
-        return np.arange(len(packets))
-    return np.array(shown, np.int64)
+def _check_whole(data: bytes, container: Any, stream: Any, count: int, final: float) -> None:
+    """Refuse a file that ends before its last frame.
 
-
-def _cuts(shown_N: NDArray[np.int64], keys: Sequence[bool]) -> list[int]:
-    """Return the packets at which decoding can start.
-
-    These are the key frames that are shown after all earlier packets and before all later ones. In an open GOP, frames
-    after the key frame are shown before it. They need the GOP before, so a decoder drops them if it starts here.
+    Raises:
+        VideoError: If frames are missing.
     """
-    latest_N = np.maximum.accumulate(shown_N)
-    earliest_N = np.minimum.accumulate(shown_N[::-1])[::-1]
-    starts_N = (latest_N[:-1] < shown_N[1:]) & (shown_N[1:] <= earliest_N[1:])
-    return [0, *(n for n in range(1, len(keys)) if keys[n] and starts_N[n - 1])]
+    name, stated = container.format.name, int(stream.frames)
+    if "mov" in name:
+        # An edit list may leave out frames that the header counts, so the places of the frames decide.
+        ends = [entry.pos + entry.size for entry in stream.index_entries]
+        count, stated = sum(end <= len(data) for end in ends), len(ends)
+        missing = stated - count
+    else:
+        missing = stated - count if stated - count > max(EMPTY_PACKETS, 0.02 * stated) else 0
+    if missing:
+        raise VideoError(f"cut short: it has {count} of {stated} frames")
+    if "matroska" in name and container.duration:
+        check_complete(container.duration / av.time_base, final, math.inf)
 
 
-def _read(data: bytes, cuts: Sequence[int], numbers: Sequence[int]) -> Pixels:
+def _may_start_inside_gop(packets: Sequence[_Packet], ticks_N: NDArray[np.int64]) -> bool:
+    """Return whether the first frames may need frames that the file does not have."""
+    first = packets[0]
+    return not first.is_key or first.pts is None or int(ticks_N[0]) < first.pts
+
+
+def _first_frame(data: bytes) -> Any:
+    container, stream = open_stream(data)
+    with container:
+        for frame in decoded(container.demux(stream), lambda: "at the first frame"):
+            return frame
+    raise VideoError("damaged: no frame could be decoded")
+
+
+def _starts(packets: Sequence[_Packet], ticks_N: NDArray[np.int64] | None) -> list[_Start]:
+    """Return where decoding can start: at the first packet, and at key frames between earlier and later frames.
+
+    Such a key frame is shown after all earlier packets and before all later ones. In an open GOP, frames after the key
+    frame are shown before it. They need the GOP before, so a decoder drops them if it starts here.
+
+    Args:
+        packets: All packets of the stream.
+        ticks_N: When each frame is shown; None if frames are counted.
+    """
+    is_stated = all(packet.pts is not None for packet in packets)
+    pts = [place if packet.pts is None or not is_stated else packet.pts for place, packet in enumerate(packets)]
+    pts_P, shown_P = np.array(pts, np.int64), np.array([packet.is_shown for packet in packets])
+    bounds = np.iinfo(np.int64)
+    latest_P = np.maximum.accumulate(np.where(shown_P, pts_P, bounds.min))
+    earliest_P = np.minimum.accumulate(np.where(shown_P, pts_P, bounds.max)[::-1])[::-1]
+    counted_P = np.cumsum(shown_P)
+    starts = [_Start(0, 0)]
+    for place in range(1, len(packets)):
+        if packets[place].is_key and latest_P[place - 1] < earliest_P[place] and pts_P[place] <= earliest_P[place]:
+            number = counted_P[place - 1] if ticks_N is None else np.searchsorted(ticks_N, earliest_P[place])
+            starts.append(_Start(place, int(number)))
+    return starts
+
+
+def _read(source: _Source, numbers: Sequence[int]) -> Pixels:
     """Decode from the last possible start before the first wanted frame up to the last wanted frame."""
-    wanted, last = set(numbers), max(numbers)
-    start = max(cut for cut in cuts if cut <= min(numbers))
-    reformatter, found, number = VideoReformatter(), dict[int, Pixels](), start
+    display = Display(*source.size, source.pixel_aspect)
+    waiting, found = sorted(set(numbers), reverse=True), dict[int, Pixels]()
+    reached, on_screen = -1, None  # the last decoded frame and its number
     try:
-        with _opened(data) as (container, stream):
-            packets = (packet for packet in container.demux(stream) if packet.size and not packet.is_discard)
-            context = stream.codec_context
-            for place, packet in enumerate(packets):
-                if place < start:
-                    continue
-                for frame in context.decode(packet):
-                    number = _keep(frame, number, wanted, reformatter, found)
-                if number > last:
+        with contextlib.closing(_numbered(source, waiting[-1])) as frames:
+            for number, frame in frames:
+                while waiting and waiting[-1] < number:
+                    wanted = waiting.pop()
+                    shown, of = (frame, number) if on_screen is None else (on_screen, reached)
+                    found[wanted] = _repeated(display, shown, of, wanted)
+                if waiting and waiting[-1] == number:
+                    found[waiting.pop()] = display.rgb(frame)
+                reached, on_screen = number, frame
+                if not waiting:
                     break
-            else:
-                for frame in context.decode(None):
-                    number = _keep(frame, number, wanted, reformatter, found)
     except av.FFmpegError as error:
-        raise VideoError(f"damaged at frame {number}: {error.strerror or error}") from error
-    if last - number >= EMPTY_PACKETS or not found:
-        raise VideoError(f"damaged: {number} frames could be decoded, frame {last} is needed")
-    final = max(found)
-    return np.stack([found.get(number, found[final]) for number in numbers])
+        raise VideoError(f"damaged after frame {reached}: {error.strerror or error}") from error
+    for wanted in waiting:
+        found[wanted] = _repeated(display, on_screen, reached, wanted)
+    return np.stack([found[number] for number in numbers])
 
 
-def _keep(frame: Any, number: int, wanted: set[int], reformatter: Any, found: dict[int, Pixels]) -> int:
-    """Add a decoded frame to `found` as RGB if it is wanted; return the number of the next frame."""
-    if frame.is_corrupt:
-        raise VideoError(f"damaged at frame {number}")
-    if number in wanted:
-        found[number] = rgb(reformatter, frame)
-    return number + 1
+def _repeated(display: Display, frame: Any, number: int, wanted: int) -> Pixels:
+    """Return the frame that is on screen in place of a wanted one that the decoder did not give."""
+    if frame is None or abs(wanted - number) > EMPTY_PACKETS:
+        raise VideoError(f"damaged: frame {wanted} could not be decoded")
+    return display.rgb(frame)
+
+
+def _numbered(source: _Source, first: int) -> Generator[tuple[int, Any], None, None]:
+    """Yield the shown frames with their numbers, ascending, from the last start before frame `first` on."""
+    start = next(start for start in reversed(source.starts) if start.number <= first or not start.place)
+    number = start.number - 1
+    container, stream = open_stream(source.data)
+    with container:
+        whole = (packet for packet in container.demux(stream) if not (source.is_avi and packet.is_corrupt))
+        packets = itertools.islice((packet for packet in whole if packet.size or packet.dts is None), start.place, None)
+        frames = decoded(packets, lambda: f"at frame {number + 1}")
+        for frame in frames:
+            if source.ticks is None or frame.pts is None:
+                following = number + 1
+            else:
+                following = int(np.searchsorted(source.ticks, frame.pts, side="right")) - 1
+            if following > number:
+                number = following
+                yield number, frame

@@ -78,6 +78,7 @@ def download(
             f"{failed} of the {len(videos)} videos of {crawl} failed{allowed}. Most frequent reasons:\n{reasons}\n"
             f"Fix the crawl{remedy}; videos already stored are kept"
         )
+    aside = crawls.left_aside(crawl)
     folders.commit(
         uri,
         decided,
@@ -95,7 +96,11 @@ def download(
             "bytes": sum(video.size for video in videos),
         },
         # How the decoders of the worker that finished the output were confined; each worker also logs it.
-        info={"errors": dict(errors.most_common(20)), "sandbox": layers},
+        info={
+            "errors": dict(errors.most_common(20)),
+            "sandbox": layers,
+            **({"left_aside": str(aside)} if aside else {}),
+        },
     )
     return made(uri)
 

@@ -12,7 +12,7 @@ from previts.config.evaluation import EvaluationConfig
 from previts.errors import InputError
 from previts.ingest import crawls
 from previts.stages import addresses, checks
-from previts.storage import files, fingerprints, folders
+from previts.storage import file_names, files, fingerprints, folders
 
 
 def distinct_rows(
@@ -104,7 +104,9 @@ def next_crawl(prefix: str, root: str) -> str:
         InputError: If there is no crawl below the prefix.
     """
     prefix = files.absolute(prefix)
-    names = [name for name in files.names(prefix) if name.lower().endswith((".csv", ".parquet", ".pq"))]
+    names = [
+        name for name in file_names.shown(files.names(prefix)) if name.lower().endswith((".csv", ".parquet", ".pq"))
+    ]
     if not names:
         raise InputError(f"there is no crawl below {prefix}; add .csv or .parquet files to it")
     reports = files.join(files.absolute(root), "report")

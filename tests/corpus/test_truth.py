@@ -7,6 +7,7 @@ import cv2
 import numpy as np
 import pytest
 from moving_squares import FRAMES, make_index, square
+from PIL import Image
 
 from previts.config.experiment import FilterConfig
 from previts.corpus import index_table, truth
@@ -143,3 +144,31 @@ def test_empty_files_are_named_in_the_error(tmp_path, name):
     path.touch()
     with pytest.raises(InputError, match=re.escape(name)):
         truth.Truth(str(tmp_path), frozenset([name.split("/")[0]])).masks("a")
+
+
+@pytest.mark.parametrize(
+    ("packed", "shape"),
+    [
+        (np.zeros(3, np.uint8), (2, 4, 4)),  # four bytes are needed: the last mask would be empty
+        (np.zeros(5, np.uint8), (2, 4, 4)),
+        (np.zeros(4, np.float64), (2, 4, 4)),
+        (np.zeros(4, np.uint8), (-2, -4, 4)),
+        (np.zeros(4, np.uint8), (8, 4)),
+    ],
+)
+def test_packed_masks_that_do_not_fit_their_shape_are_refused(tmp_path, packed, shape):
+    np.savez(tmp_path / "a.npz", packed=packed, shape=np.array(shape))
+    with pytest.raises(InputError, match=r"a\.npz does not contain masks \(\d bytes of type .* are not the masks"):
+        truth.Truth(str(tmp_path), frozenset(["a.npz"])).masks("a")
+
+
+def test_hidden_files_are_no_masks_and_masks_may_have_any_pixels(tmp_path):
+    (tmp_path / "a").mkdir()
+    mask = np.zeros((4, 6), np.uint8)
+    mask[1:3, 2:5] = 1
+    Image.fromarray(mask).save(tmp_path / "a" / "0.png")
+    Image.fromarray(mask.astype(np.uint16)).save(tmp_path / "a" / "1.png")
+    Image.fromarray(np.dstack([0 * mask, 0 * mask, mask])).save(tmp_path / "a" / "2.png")
+    (tmp_path / "a" / "._0.png").write_bytes(b"of macOS")
+    masks = truth.Truth(str(tmp_path), frozenset(["a"])).masks("a")
+    np.testing.assert_array_equal(masks, [mask > 0] * 3)

@@ -35,12 +35,60 @@ def test_whole_images_of_the_right_size_are_unchanged(tmp_path: Path):
     assert labelled_images.load_whole(str(tmp_path / "image.png"), size=32).shape == (3, 32, 32)
 
 
-def test_grey_palette_and_transparent_images_are_read(tmp_path: Path):
-    for mode in ("L", "P", "RGBA", "CMYK", "1"):
-        buffer = io.BytesIO()
-        Image.new(mode, (70, 90)).save(buffer, "TIFF" if mode == "CMYK" else "PNG")
-        (tmp_path / mode).write_bytes(buffer.getvalue())
-        assert labelled_images.load_centre(str(tmp_path / mode), resize=64, crop=64).shape == (3, 64, 64)
+GREY = np.tile(np.linspace(0, 255, 96, dtype=np.uint8), (96, 1))
+
+
+def stored(image: Image.Image, kind: str) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, kind)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("name", "image", "kind", "error"),
+    [
+        ("grey", Image.fromarray(GREY), "PNG", 0),
+        ("palette", Image.fromarray(GREY).convert("P"), "PNG", 0),
+        ("16 bits", Image.fromarray(GREY.astype(np.uint16) * 257), "PNG", 0),
+        ("16 bits, big end first", Image.fromarray((GREY.astype(np.uint16) * 257).astype(">u2")), "TIFF", 0),
+        ("32 bits", Image.fromarray(GREY.astype(np.int32) * 257), "TIFF", 0),
+        ("grey with alpha", Image.fromarray(GREY).convert("LA"), "PNG", 0),
+        ("colours with alpha", Image.fromarray(GREY).convert("RGBA"), "PNG", 0),
+        ("CMYK", Image.fromarray(GREY).convert("RGB").convert("CMYK"), "TIFF", 1),
+        ("CMYK JPEG", Image.fromarray(GREY).convert("RGB").convert("CMYK"), "JPEG", 6),
+        ("YCbCr JPEG", Image.fromarray(GREY).convert("RGB"), "JPEG", 6),
+        ("one bit", Image.fromarray(GREY > 127), "PNG", None),
+    ],
+)
+def test_every_kind_of_image_has_its_colours(tmp_path: Path, name: str, image: Image.Image, kind: str, error):
+    (tmp_path / "image").write_bytes(stored(image, kind))
+    found = labelled_images.load_whole(str(tmp_path / "image"), size=96)
+    expected = GREY if error is not None else np.where(GREY > 127, 255, 0)
+    assert found.shape == (3, 96, 96)
+    assert np.abs(found.astype(int) - expected).max() <= (error or 0), name
+
+
+def test_an_image_whose_white_is_not_known_is_refused(tmp_path: Path):
+    (tmp_path / "image").write_bytes(stored(Image.fromarray(GREY.astype(np.float32)), "TIFF"))
+    with pytest.raises(InputError, match="has floating-point pixels"):
+        labelled_images.load_whole(str(tmp_path / "image"), size=96)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "BMP", "WEBP", "GIF", "TIFF"])
+def test_damaged_files_of_every_kind_are_named(tmp_path: Path, kind: str):
+    whole = stored(Image.fromarray(GREY), kind)
+    generator, messages = np.random.default_rng(0), list[str]()
+    for cut in [0, 3, 20, len(whole) // 2, *generator.integers(0, len(whole), 20)]:
+        damaged = bytearray(whole[: max(cut, 40)])
+        for place in generator.integers(0, len(damaged), 8):
+            damaged[place] ^= 255
+        (tmp_path / "image").write_bytes(bytes(damaged) if cut > 20 else whole[:cut])
+        try:
+            labelled_images.open_image(str(tmp_path / "image"))
+        except InputError as error:
+            messages.append(str(error))
+    assert len(messages) > 5
+    assert all(f"{tmp_path}/image cannot be read as an image" in text and " at 0x" not in text for text in messages)
 
 
 def test_a_limit_takes_evenly_spaced_items_from_first_to_last():

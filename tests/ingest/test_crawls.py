@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from previts.errors import InputError
-from previts.ingest.crawls import CrawlItem, check_faults, crawl_identity, read_crawl
+from previts.ingest.crawls import CrawlItem, check_faults, crawl_identity, left_aside, read_crawl
 
 HEADER = "video_id,url,start_seconds,end_seconds,label,split\n"
 
@@ -405,3 +405,13 @@ def test_a_file_name_that_is_not_utf8_is_named(tmp_path):
         file.write(b"x")
     with pytest.raises(InputError, match="is not UTF-8; rename it"):
         read_crawl(str(tmp_path))
+
+
+def test_a_folder_of_camera_files_is_read_and_the_rest_is_counted(tmp_path, capsys):
+    names = ["a.MTS", "b.m2ts", "c.VOB", "d.mxf", "e.asf", "f.3g2", "g.f4v", "h.DIVX", "i.dv", "j.mp4", "k.ogv"]
+    for name in [*names, "._a.MTS", ".DS_Store", "__MACOSX/a.MTS", "Thumbs.db", "x/Desktop.ini", "x/readme.txt", "y"]:
+        write(tmp_path / name, "")
+    assert [item.url.rsplit("/", 1)[1] for item in read_crawl(str(tmp_path))] == names
+    said = f"left aside in {tmp_path}: 5 hidden, 1 .txt, 1 without an ending"
+    assert said in capsys.readouterr().err
+    assert str(left_aside(str(tmp_path))) == said.split(": ")[1]

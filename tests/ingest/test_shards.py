@@ -14,6 +14,8 @@ from pathlib import Path
 import fsspec
 import numpy as np
 import pytest
+from odd_videos import OddVideo
+from source_videos import read_number
 
 from previts.config.experiment import VideoConfig
 from previts.corpus import video_table
@@ -217,3 +219,12 @@ def test_a_real_crawl_is_stored_without_failures(real_data, tmp_path):
     for row in rows:
         frames = video_table.read_frames(str(tmp_path), row, [row.num_frames - 1, 0])
         assert frames.shape == (2, row.height, row.width, 3)
+
+
+def test_a_shard_of_odd_videos_has_their_displayed_frames(odd_videos: dict[str, OddVideo], tmp_path: Path):
+    items = [item(f"{number:02d}", video.path) for number, video in enumerate(odd_videos.values())]
+    made = shards.build_shard(items, 0, str(tmp_path), CONFIG)
+    for row, (name, video) in zip(made, odd_videos.items(), strict=True):
+        assert row.status == "ok", (name, row.error)
+        frames = video_table.read_frames(str(tmp_path), row, range(row.num_frames))
+        assert [read_number(frame) for frame in frames] == list(video.numbers), name

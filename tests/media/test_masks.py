@@ -2,9 +2,10 @@
 
 import numpy as np
 import pytest
+from PIL import Image
 from scipy import ndimage
 
-from previts.media.masks import box, components, decode_rle, encode_rle, iou
+from previts.media.masks import box, components, decode_rle, encode_rle, iou, object_pixels
 
 
 def random_masks(number):
@@ -83,3 +84,25 @@ def test_iou_counts_pixels():
         assert iou(one, other) == (len(a & b) / len(a | b) if a | b else 1.0)
     with pytest.raises(ValueError, match="have one shape"):
         iou(np.zeros((2, 3), bool), np.zeros((3, 2), bool))
+
+
+def test_the_object_of_a_mask_file_does_not_depend_on_its_kind_of_pixels():
+    mask = np.random.default_rng(0).random((7, 9)) < 0.4
+    grey, palette = mask.astype(np.uint8), Image.fromarray(mask.astype(np.uint8)).convert("P")
+    palette.putpalette([0, 0, 0] * 256)  # the number counts, not the colour
+    white = np.full((7, 9), 255, np.uint8)
+    images = {
+        "one bit": Image.fromarray(mask),
+        "grey": Image.fromarray(grey),
+        "white": Image.fromarray(grey * 255),
+        "palette": palette,
+        "16 bits": Image.fromarray(grey.astype(np.uint16)),
+        "16 bits, big end first": Image.fromarray(grey.astype(">u2")),
+        "32 bits": Image.fromarray(grey.astype(np.int32)),
+        "fraction": Image.fromarray(grey.astype(np.float32) * 0.5),
+        "blue": Image.fromarray(np.dstack([0 * grey, 0 * grey, grey])),
+        "alpha": Image.fromarray(np.dstack([white, white, white, grey * 255])),
+        "grey with alpha": Image.merge("LA", (Image.fromarray(white), Image.fromarray(grey * 255))),
+    }
+    for name, image in images.items():
+        np.testing.assert_array_equal(object_pixels(image), mask, err_msg=name)

@@ -54,3 +54,15 @@ def test_a_crawl_with_a_changed_local_video_has_another_address(made, world, tmp
     one.write_bytes(one.read_bytes()[:-7] + b"changed")
     other = stages.download(str(tmp_path / "crawl.csv"), str(tmp_path / "root"), "demo", SMALL)
     assert other.rsplit("/", 1)[1] != made["videos"].rsplit("/", 1)[1]
+
+
+def test_the_manifest_of_a_folder_crawl_counts_what_was_left_aside(world, tmp_path):
+    folder = tmp_path / "crawl"
+    folder.mkdir()
+    shutil.copy(next((world / "videos").glob("v*.mp4")), folder / "a.MP4")
+    for name in ("._a.MP4", ".DS_Store", "notes.txt"):
+        (folder / name).write_bytes(b"x")
+    videos = stages.download(str(folder), str(tmp_path / "root"), "demo", SMALL)
+    manifest = folders.read_manifest(videos)
+    assert manifest.counts["ok"] == manifest.counts["videos"] == 1
+    assert manifest.info["left_aside"] == "2 hidden, 1 .txt"

@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from previts.config.evaluation import EvaluationConfig
-from previts.evals import features, frozen, labelled_images, metrics
+from previts.evals import features, frozen, input_check, labelled_images, metrics
 from previts.evals.actions import classifier, video_sets
 from previts.evals.actions.classifier import Classifier
 from previts.evals.outcome import Outcome, Population
@@ -63,8 +63,10 @@ def _recognise(
     counts: dict[str, dict[str, int]] = {}
     first: Outcome | None = None
     num_classes = 0
-    for split in splits:
-        train, test = (video_sets.limited(part, config.limit) for part in read(data_uri, split))
+    parts = {split: [video_sets.limited(part, config.limit) for part in read(data_uri, split)] for split in splits}
+    tested = dict.fromkeys(uri for _, test in parts.values() for uri in test.uris)
+    input_check.check_readable(list(tested), video_sets.open_video, f"{title} test")
+    for split, (train, test) in parts.items():
         what = f"{title} split {split}"
         place = files.join(folder, f"split-{split}") if folder else ""
         made = classifier.train_classifier(model, train, config, folder=place, what=what)

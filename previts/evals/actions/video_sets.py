@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from previts.errors import InputError, VideoError
 from previts.evals import labelled_images
 from previts.media.video_reader import Footage, open_footage
-from previts.storage import files
+from previts.storage import file_names, files
 
 FPS = 25.0  # not stated; RSPNet's code
 LEAST_AREA = 0.25  # not stated; RSPNet's code, of a random crop
@@ -91,7 +91,7 @@ def read_ucf101(uri: str, split: str) -> tuple[LabelledClips, LabelledClips]:
 
     def read(name: str, numbered: bool) -> LabelledClips:
         list_uri = files.join(lists, f"{name}list{int(split):02d}.txt")
-        names, labels = [], []
+        names: dict[str, int] = {}  # the label of each video
         for place, words in _lines(list_uri, "UCF-101"):
             folder = words[0].split("/")[0]
             right = folder in classes and "/" in words[0] and len(words) == 1 + numbered
@@ -100,13 +100,17 @@ def read_ucf101(uri: str, split: str) -> tuple[LabelledClips, LabelledClips]:
                 raise InputError(f"{place}: expected {form} of a class of classInd.txt, got {' '.join(words)!r}")
             if words[0] not in existing:
                 raise InputError(f"{place}: {files.join(videos, words[0])} is missing")
-            names.append(files.join(videos, words[0]))
-            labels.append(classes.index(folder))
+            if files.join(videos, words[0]) in names:
+                raise InputError(f"{place}: {words[0]} is listed twice; replace the list by the original file")
+            names[files.join(videos, words[0])] = classes.index(folder)
         if not names:
             raise InputError(f"{list_uri} has no videos; expected the list as published")
-        return LabelledClips(tuple(classes), tuple(names), tuple(labels))
+        return LabelledClips(tuple(classes), tuple(names), tuple(names.values()))
 
-    return read("train", numbered=True), read("test", numbered=False)
+    train, test = read("train", numbered=True), read("test", numbered=False)
+    if both := sorted(set(train.uris) & set(test.uris)):
+        raise InputError(f"{lists}: {both[0]} is in both lists of split {split}; replace them by the original files")
+    return train, test
 
 
 def read_hmdb51(uri: str, split: str) -> tuple[LabelledClips, LabelledClips]:
@@ -155,14 +159,18 @@ def read_class_lists(uri: str, split: str) -> dict[str, list[tuple[str, str]]]:
         InputError: If there is no list, or a line is invalid.
     """
     ending = f"_test_split{split}.txt"
-    names = [name.removesuffix(ending) for name in files.names(uri) if name.endswith(ending)]
+    names = [name.removesuffix(ending) for name in file_names.shown(files.names(uri)) if name.endswith(ending)]
     if not names:
         raise InputError(f"there is no {files.join(uri, f'<class>{ending}')}; expected the lists as published")
     found: dict[str, list[tuple[str, str]]] = {name: [] for name in names}
     for name in names:
+        listed = set[str]()
         for place, words in _lines(files.join(uri, name + ending), "it"):
             if len(words) != 2 or words[1] not in ("0", "1", "2"):
                 raise InputError(f"{place}: expected '<video>.avi <0, 1 or 2>', got {' '.join(words)!r}")
+            if words[0] in listed:
+                raise InputError(f"{place}: {words[0]} is listed twice; replace the list by the original file")
+            listed.add(words[0])
             found[name].append((words[0], words[1]))
     return found
 
@@ -170,7 +178,7 @@ def read_class_lists(uri: str, split: str) -> dict[str, list[tuple[str, str]]]:
 def _lines(uri: str, what: str) -> Iterable[tuple[str, list[str]]]:
     """Yield the position and the words of each non-empty line."""
     try:
-        text = files.read_bytes(uri).decode("utf-8", "replace")
+        text = files.read_bytes(uri).decode("utf-8-sig", "replace")
     except FileNotFoundError:
         raise InputError(f"{uri} is missing; expected {what} as published") from None
     for number, line in enumerate(text.splitlines(), start=1):

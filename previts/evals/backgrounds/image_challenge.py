@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from previts.config.benchmarks import CLASS_MAP
 from previts.config.evaluation import EvaluationConfig
 from previts.errors import InputError
-from previts.evals import features, frozen, labelled_images, linear_classifier, metrics
+from previts.evals import features, frozen, input_check, labelled_images, linear_classifier, metrics
 from previts.evals.outcome import Outcome, Population
 from previts.media.variants import VARIANTS
 from previts.models.moco import MoCo
@@ -49,12 +49,14 @@ def challenge(model: MoCo, data_uri: str, *, imagenet_uri: str, config: Evaluati
         for name in VARIANTS
     }
     classes = variants["original"].classes
+    tested = [uri for images in variants.values() for uri in images.uris]
     for name, images in variants.items():
         if images.classes != classes:
             raise InputError(
                 f"{files.join(data_uri, name, 'val')} has the classes {', '.join(images.classes)}, "
                 f"the original images {', '.join(classes)}; all variants need the same classes"
             )
+    input_check.check_readable(tested, labelled_images.open_image, "in9")
     whole = partial(labelled_images.load_whole, size=config.crop)
     map_uri = files.join(data_uri, CLASS_MAP)
     if files.exists(map_uri):
@@ -99,6 +101,7 @@ def challenge(model: MoCo, data_uri: str, *, imagenet_uri: str, config: Evaluati
             **linear_classifier.protocol(config, classifier, view),
             "classes": list(classes),
             "images": {"train": len(train.uris), **{name: len(images.uris) for name, images in variants.items()}},
+            **labelled_images.left_aside({"train": train, **variants}),
             "input": f"whole images; those not of {config.crop} x {config.crop} pixels are squashed to it",
             **frozen.unchanged(model, before),
         },
@@ -135,6 +138,6 @@ def read_class_map(uri: str, num_imagenet: int, num_classes: int) -> NDArray[np.
             f"got {found}; provide all classes of ImageNet-1k, or remove the file to train on ImageNet-9's images"
         )
     mapped = [document[str(number)] for number in range(num_imagenet)]
-    if not all(isinstance(value, int) and -1 <= value < num_classes for value in mapped):
+    if not all(type(value) is int and -1 <= value < num_classes for value in mapped):
         raise InputError(f"{uri} must map to -1 or a number below {num_classes}, one for each folder of the variants")
     return np.array(mapped, dtype=np.int64)

@@ -25,7 +25,7 @@ from previts.media.variants import MIXED, Oddities, Pixels, oddities, only_bg_t,
 from previts.media.video_reader import Footage, steady
 from previts.processes import prefetch
 from previts.processes.progress import progress
-from previts.storage import files
+from previts.storage import file_names, files
 
 FRAMES, MASKS, SPLITS = "Rename_Images", "puppet_mask", "splits"
 MASK_FILE, MASK_FIELD = "puppet_mask.mat", "part_mask"
@@ -116,12 +116,11 @@ def read_jhmdb(uri: str, split: str) -> tuple[PuppetClips, PuppetClips]:
 
 def _by_folder(uri: str, suffix: str) -> dict[str, list[str]]:
     """Return the sorted names of the files with that ending by `<class>/<clip>`, without hidden files."""
-    fs, path = files.open_fs(uri)
-    root, found = path.rstrip("/") + "/", dict[str, list[str]]()
-    for name in sorted(fs.find(path)):
-        words = name.removeprefix(root).split("/")
-        if len(words) == 3 and words[2].endswith(suffix) and not any(word.startswith(".") for word in words):
-            found.setdefault("/".join(words[:2]), []).append(words[2])
+    found = dict[str, list[str]]()
+    for name in file_names.below(uri, (suffix,)).names:
+        folder, _, file = name.rpartition("/")
+        if folder.count("/") == 1:
+            found.setdefault(folder, []).append(file)
     return found
 
 
@@ -132,7 +131,9 @@ def read_frames(clip: PuppetClip, numbers: Sequence[int]) -> Pixels:
         InputError: If a frame is damaged or differs in size from the others.
     """
     used, places = np.unique(np.asarray(numbers, np.int64), return_inverse=True)
-    frames = [np.asarray(labelled_images.open_image(clip.frames[number]).convert("RGB"), np.uint8) for number in used]
+    frames = [
+        np.asarray(labelled_images.as_rgb(labelled_images.open_image(clip.frames[number])), np.uint8) for number in used
+    ]
     for number, frame in zip(used, frames, strict=True):
         if frame.shape != frames[0].shape:
             raise InputError(
@@ -168,6 +169,11 @@ def read_masks(clip: PuppetClip) -> Mask:
         raise InputError(
             f"{clip.mask}: {MASK_FIELD} is {_size(masks_HWT.shape)}, and {clip.uri} has {len(clip.frames)} frames; "
             "expected height x width x frames"
+        )
+    if masks_HWT.dtype.kind not in "buif" or not np.isfinite(masks_HWT).all() or (masks_HWT < 0).any():
+        raise InputError(
+            f"{clip.mask}: {MASK_FIELD} has values of type {masks_HWT.dtype} that are not numbers of 0 or more; "
+            "replace it by the original"
         )
     return np.ascontiguousarray(masks_HWT.transpose(2, 0, 1) != 0)
 

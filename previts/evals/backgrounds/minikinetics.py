@@ -7,8 +7,9 @@ class, and a table of boxes for each video:
     train.csv, val.csv           Kinetics' lists: columns label, youtube_id and any others
     videos/<label>/<id>.mp4      the ten seconds of the list
     boxes/<label>/<id>.csv       columns frame, x0, y0, x1, y1: a line for each box, any number per frame, none where
-                                 the detector found nobody. Frames count from 0 in display order. Boxes are in pixels
-                                 of the video, right and bottom exclusive.
+                                 the detector found nobody. Frames count from 0 in display order, those that an edit
+                                 list hides not included. Boxes are in pixels of the displayed frame (upright, with
+                                 square pixels, as high as stored before a turn), right and bottom exclusive.
 
 Videos of Kinetics disappear over time; missing videos of a list are left out and counted. Trains and scores nothing.
 
@@ -55,6 +56,8 @@ def read_minikinetics(uri: str) -> tuple[Kinetics, Kinetics]:
     classes = tuple(sorted({label for label, _ in listed["train"]}))
     if unknown := sorted({label for label, _ in listed["val"]} - set(classes)):
         raise InputError(f"{files.join(uri, 'val.csv')} has the class {unknown[0]!r}, which train.csv does not have")
+    if both := sorted(set(listed["train"]) & set(listed["val"])):
+        raise InputError(f"{uri}: {both[0]} is in train.csv and in val.csv; each video may be in one list")
     existing = _below(files.join(uri, "videos"))
     train, val = (_present(uri, split, pairs, classes=classes, existing=existing) for split, pairs in listed.items())
     return train, val
@@ -168,7 +171,7 @@ def _without_persons(uri: str) -> Footage:
         try:
             return blackened(footage.read(numbers), numbers, boxes)
         except ValueError as error:
-            raise InputError(f"{boxes_uri(uri)}: {error}; boxes must be in pixels of the video") from None
+            raise InputError(f"{boxes_uri(uri)}: {error}; boxes must be in pixels of the displayed video") from None
 
     return replace(footage, read=read)
 

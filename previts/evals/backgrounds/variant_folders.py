@@ -205,7 +205,7 @@ def _write_variants(out: str, source: MaskedImage, backgrounds: dict[str, Masked
 
 
 def _read(source: MaskedImage) -> tuple[Pixels, Mask]:
-    image = labelled_images.open_image(source.image).convert("RGB")
+    image = labelled_images.as_rgb(labelled_images.open_image(source.image))
     return np.asarray(image, dtype=np.uint8), read_mask(source.mask)
 
 

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch.nn import functional as F
 
 from previts.config.evaluation import EvaluationConfig
-from previts.evals import features, frozen, metrics
+from previts.evals import features, frozen, input_check, metrics
 from previts.evals.actions import classifier, video_sets
 from previts.evals.actions.classifier import Classifier
 from previts.evals.backgrounds import jhmdb, minikinetics
@@ -137,6 +137,8 @@ def score_minikinetics(model: MoCo, data_uri: str, config: EvaluationConfig, fol
     read = {"val": val_of} if config.backgrounds.train_on == "original" else {"train": train_of, "val": val_of}
     # Before any training, so that a missing file of boxes is reported now.
     nobody = {split: minikinetics.count_without_boxes(part("original")) for split, part in read.items()}
+    without = val_of("no_fg")
+    input_check.check_readable(without.uris, without.open, "mini-Kinetics val")
     found, _ = _accuracies(
         "minikinetics",
         minikinetics.VARIANTS,

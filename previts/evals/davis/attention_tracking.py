@@ -139,6 +139,7 @@ def read_sequences(data_uri: str) -> list[Sequence480p]:
     except FileNotFoundError:
         raise InputError(f"{uri} is missing; expected DAVIS-2016 as published, at 480p") from None
     found: dict[str, list[tuple[str, str]]] = {}
+    seen: set[str] = set()
     for number, line in enumerate(lines, start=1):
         words = line.split()
         if not words:
@@ -148,6 +149,12 @@ def read_sequences(data_uri: str) -> list[Sequence480p]:
                 f"{uri}, line {number}: expected '/JPEGImages/480p/<sequence>/00000.jpg "
                 f"/Annotations/480p/<sequence>/00000.png', got {line!r}"
             )
+        frame, mask = (word.rsplit(".", 1)[0].rsplit("/", 2)[1:] for word in words)
+        if frame != mask:
+            raise InputError(f"{uri}, line {number}: the frame and its mask must have one name, got {line!r}")
+        if words[0] in seen:
+            raise InputError(f"{uri}, line {number}: {words[0]} is listed twice; replace the list by the original file")
+        seen.add(words[0])
         found.setdefault(words[0].rsplit("/", 2)[1], []).append((words[0], words[1]))
     for name, pairs in found.items():
         if len(pairs) < 3:
@@ -211,6 +218,12 @@ def _read_masks(sequence: Sequence480p) -> Masks:
             raise InputError(
                 f"{uri} has {masks[-1].shape = }, the first mask of the sequence {masks[0].shape}; all need one size"
             )
+    height, width = masks[0].shape
+    if (size := labelled_images.open_image(sequence.frames[0]).size) != (width, height):
+        raise InputError(
+            f"{sequence.masks[0]} has {width} x {height} pixels, its frame {sequence.frames[0]} {size[0]} x {size[1]}; "
+            "frames and masks must have one size"
+        )
     return np.stack(masks)
 
 
@@ -289,7 +302,7 @@ class _Figure:
 
     def _frame(self, uri: str) -> NDArray[np.uint8]:
         assert self.size is not None
-        image = labelled_images.open_image(uri).convert("RGB").resize(self.size, Image.Resampling.BOX)
+        image = labelled_images.as_rgb(labelled_images.open_image(uri)).resize(self.size, Image.Resampling.BOX)
         return np.asarray(image, dtype=np.uint8)
 
     def _mask(self, mask_HW: Masks) -> Masks:

@@ -13,7 +13,7 @@ from torch import nn
 
 from previts.config.evaluation import EvaluationConfig
 from previts.errors import InputError
-from previts.evals import features, frozen, labelled_images, voc07
+from previts.evals import features, frozen, input_check, labelled_images, voc07
 from previts.evals.detection import detector_inputs, detectors, fine_tuning, object_sets, scores
 from previts.evals.detection.object_sets import AnnotatedImage
 from previts.evals.detection.scores import OVERLAPS, Detections
@@ -54,6 +54,7 @@ def voc(model: MoCo, data_uri: str, config: EvaluationConfig, folder: str) -> Ou
         raise InputError(
             f"no image of the test list of {roots['VOC2007']} has an object that can be scored; use all images"
         )
+    input_check.check_readable([*usable, *test], detector_inputs.open_annotated, "VOC detection")
     # not stated: MoCo
     schedule = fine_tuning.Schedule(settings.voc_steps, (3 / 4, 11 / 12), 100, settings.voc_sides, masks=False)
     detector = fine_tuning.train_detector(
@@ -118,6 +119,7 @@ def coco(model: MoCo, data_uri: str, config: EvaluationConfig, folder: str) -> O
     usable = _usable(train.images, data_uri, ignored=True)
     if all(image.objects.ignored.all() for image in val.images):
         raise InputError(f"no image of val2017 below {data_uri} has an object that can be scored")
+    input_check.check_readable([*usable, *val.images], detector_inputs.open_annotated, "COCO")
     # not stated: detectron2's schedules
     steps = settings.coco_steps * (2 if settings.coco_schedule == "2x" else 1)
     schedule = fine_tuning.Schedule(steps, (2 / 3, 8 / 9), 1000, settings.coco_sides, masks=True)

@@ -7,11 +7,9 @@ Shape suffixes: N objects, C channels, H W pixels.
 
 import io
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 from pycocotools import mask as run_lengths
 from torch import Tensor
@@ -22,6 +20,7 @@ from previts.errors import InputError
 from previts.evals import labelled_images
 from previts.evals.detection.object_sets import AnnotatedImage
 from previts.evals.detection.scores import Detections
+from previts.evals.detection.shapes import shape_mask
 
 # not stated: detectron2
 LONGEST = 1333  # pixels, of the longer side
@@ -52,7 +51,7 @@ def open_annotated(annotated: AnnotatedImage) -> Image.Image:
             f"{width} x {height}" for width, height in (image.size, annotated.size)
         )
         raise InputError(f"{annotated.uri} has {sizes}; image and annotations must be of the same release")
-    return image.convert("RGB")
+    return labelled_images.as_rgb(image)
 
 
 def resized(image: Image.Image, side: int) -> Tensor:
@@ -72,7 +71,7 @@ def training_sample(
         masks: Whether to return the shapes of the objects too.
 
     Raises:
-        InputError: If the image cannot be read, or a shape is neither polygons nor run lengths.
+        InputError: If the image cannot be read.
     """
     image = open_annotated(annotated)
     side = int(generator.choice(np.arange(sides[0], sides[1] + 1, SIDE_STEP)))
@@ -91,36 +90,10 @@ def training_sample(
         "labels": torch.from_numpy(annotated.objects.labels),
     }
     if masks:
-        shapes_NHW = [shape_mask(shape, annotated.size, size, annotated.uri) for shape in annotated.shapes]
+        shapes_NHW = [shape_mask(shape, annotated.size, size) for shape in annotated.shapes]
         masks_NHW = np.array(shapes_NHW, np.uint8).reshape(-1, size[1], size[0])
         target["masks"] = torch.from_numpy(np.ascontiguousarray(masks_NHW[..., ::-1] if flipped else masks_NHW))
     return _chw(image), target
-
-
-def shape_mask(shape: Any, old: tuple[int, int], new: tuple[int, int], uri: str) -> NDArray[np.uint8]:
-    """Return the mask HW, of 0 and 1, of a COCO segmentation of an image of width and height `old` at the size `new`.
-
-    Polygons are drawn at the new size. Run lengths, COCO's format for crowds, are drawn and then resized.
-
-    Raises:
-        InputError: If the shape is neither; the message has `uri`.
-    """
-    (width, height), (new_width, new_height) = old, new
-    try:
-        if isinstance(shape, dict):
-            runs = run_lengths.frPyObjects(shape, height, width) if isinstance(shape["counts"], list) else shape
-            whole = Image.fromarray(run_lengths.decode(runs))
-            return np.asarray(whole.resize(new, Image.Resampling.NEAREST), np.uint8)
-        scale = np.array([new_width / width, new_height / height])
-        polygons = [(np.reshape(polygon, (-1, 2)) * scale).ravel().tolist() for polygon in shape if len(polygon) >= 6]
-        if not polygons:
-            return np.zeros((new_height, new_width), np.uint8)
-        drawn = run_lengths.merge(run_lengths.frPyObjects(polygons, new_height, new_width))
-        return np.asarray(run_lengths.decode(drawn), np.uint8)
-    except (TypeError, ValueError, KeyError) as error:
-        raise InputError(
-            f"a segmentation of {uri} is neither polygons nor run lengths ({error}); replace the annotation file"
-        ) from None
 
 
 def detections_in(annotated: AnnotatedImage, detected: dict[str, Tensor], input_size: tuple[int, int]) -> Detections:

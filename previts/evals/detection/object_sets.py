@@ -7,7 +7,8 @@ Shape suffixes: N objects.
 
 import json
 import xml.etree.ElementTree as ET
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -17,6 +18,7 @@ import numpy as np
 
 from previts.errors import InputError
 from previts.evals import labelled_images
+from previts.evals.detection import shapes
 from previts.evals.detection.scores import Objects
 from previts.processes import prefetch
 from previts.storage import files
@@ -66,6 +68,8 @@ def read_voc(root: str, split: str, classes: Sequence[str], limit: int) -> list[
     names = [line.split()[0] for line in _read(uri).decode("ascii", "replace").splitlines() if line.split()]
     if not names:
         raise InputError(f"{uri} has no images; expected the list as published")
+    if twice := [name for name, count in Counter(names).items() if count > 1]:
+        raise InputError(f"{uri} lists {twice[0]} {names.count(twice[0])} times; replace it by the original list")
     labels = {name: number for number, name in enumerate(classes, start=1)}
     chosen = [names[number] for number in labelled_images.evenly(len(names), limit)]
     with ThreadPoolExecutor(prefetch.THREADS) as pool:
@@ -86,6 +90,8 @@ def _read_xml(root: str, labels: Mapping[str, int], name: str) -> AnnotatedImage
     except ET.ParseError as error:
         raise InputError(f"{uri} is not XML ({error}); replace it by the original file") from None
     width, height = (int(_number(uri, tree, f"size/{side}")) for side in ("width", "height"))
+    if not (width and height):
+        raise InputError(f"{uri}: size must be the width and height of the image, got {width} x {height}")
     boxes, numbers, difficult = [], [], []
     for place, item in enumerate(tree.iter("object"), start=1):
         label = item.findtext("name", "").strip()
@@ -94,11 +100,19 @@ def _read_xml(root: str, labels: Mapping[str, int], name: str) -> AnnotatedImage
                 f"{uri}: name of object {place} must be a class of the dataset ({', '.join(labels)}), got {label!r}"
             )
         x0, y0, x1, y1 = (_number(uri, item, f"bndbox/{side}") for side in ("xmin", "ymin", "xmax", "ymax"))
+        if x0 > x1 or y0 > y1:
+            raise InputError(
+                f"{uri}: bndbox of object {place} ({label}) must have xmin <= xmax and ymin <= ymax, got "
+                f"{x0:g}, {y0:g}, {x1:g}, {y1:g}"
+            )
         # Pixels count from 1, and the last pixel belongs to the box.
         box = _inside((x0 - 1, y0 - 1, x1, y1), (width, height), f"{uri}: bndbox of object {place} ({label})")
         boxes.append(box)
         numbers.append(labels[label])
-        difficult.append(item.findtext("difficult", "0").strip() == "1")
+        mark = item.findtext("difficult", "").strip()
+        if mark not in ("", "0", "1"):
+            raise InputError(f"{uri}: difficult of object {place} ({label}) must be 0 or 1, got {mark!r}")
+        difficult.append(mark == "1")
     image = files.join(root, "JPEGImages", f"{name}.jpg")
     return AnnotatedImage(image, (width, height), _objects(boxes, numbers, difficult))
 
@@ -124,7 +138,8 @@ def _inside(box: tuple[float, ...], size: tuple[int, int], what: str) -> tuple[f
         raise InputError(
             f"{what} must be inside the image of {width} x {height} pixels, got left, top, right, bottom {found}"
         )
-    return max(x0, 0.0), max(y0, 0.0), min(x1, float(width)), min(y1, float(height))
+    # Both ends: a box in the margin beside the image becomes empty, not reversed.
+    return tuple(min(max(value, 0.0), float(side)) for value, side in zip(box, (width, height) * 2, strict=True))
 
 
 def _objects(boxes: Sequence[tuple[float, ...]], labels: Sequence[int], ignored: Sequence[bool]) -> Objects:
@@ -133,14 +148,40 @@ def _objects(boxes: Sequence[tuple[float, ...]], labels: Sequence[int], ignored:
     )
 
 
-_NUMBER = (int, float)
-_COCO: dict[str, dict[str, Any]] = {
-    "images": {"id": int, "file_name": str, "width": _NUMBER, "height": _NUMBER},
-    "annotations": {
-        "id": int, "image_id": int, "category_id": int, "bbox": list, "segmentation": (list, dict), "area": _NUMBER,
+def _is_id(value: Any) -> bool:
+    return type(value) is int
+
+
+def _is_side(value: Any) -> bool:
+    return shapes.is_number(value) and value >= 1 and value == int(value)
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str) and bool(value)
+
+
+def _is_box(value: Any) -> bool:
+    return isinstance(value, list) and len(value) == 4 and all(map(shapes.is_number, value)) and min(value[2:]) >= 0
+
+
+# By section of the annotation file, and by field: what it must be, and a check of that.
+_COCO: dict[str, dict[str, tuple[str, Callable[[Any], bool]]]] = {
+    "images": {
+        "id": ("a whole number", _is_id),
+        "file_name": ("a text", _is_text),
+        "width": ("a number of pixels", _is_side),
+        "height": ("a number of pixels", _is_side),
     },
-    "categories": {"id": int, "name": str},
-}  # fmt: skip
+    "annotations": {
+        "id": ("a whole number", _is_id),
+        "image_id": ("a whole number", _is_id),
+        "category_id": ("a whole number", _is_id),
+        "bbox": ("x, y, width, height; the last two 0 or more", _is_box),
+        "segmentation": ("polygons or run lengths", lambda value: isinstance(value, list | dict)),
+        "area": ("a number of 0 or more", lambda value: shapes.is_number(value) and value >= 0),
+    },
+    "categories": {"id": ("a whole number", _is_id), "name": ("a text", _is_text)},
+}
 
 
 @dataclass(frozen=True)
@@ -170,8 +211,8 @@ def read_coco(data_uri: str, split: str, limit: int) -> CocoSplit:
         limit: At most this many images, evenly spaced; 0 means all.
 
     Raises:
-        InputError: If the annotations are missing or damaged, have an unknown category or image, or have a box outside
-            its image.
+        InputError: If the annotations are missing or damaged, have an unknown category or image, or have a box or shape
+            that does not fit its image.
     """
     uri = files.join(data_uri, "annotations", f"instances_{split}2017.json")
     try:
@@ -180,16 +221,24 @@ def read_coco(data_uri: str, split: str, limit: int) -> CocoSplit:
         raise InputError(f"{uri} is not JSON ({error}); replace it by the original file") from None
     if not isinstance(document, dict):
         raise InputError(f"{uri} must be a JSON object with images, annotations and categories")
-    for field, keys in _COCO.items():
-        items = document.get(field)
-        if not isinstance(items, list) or not (items or field == "annotations"):
-            raise InputError(f"{uri}: {field} must be a list that is not empty")
+    for section, fields in _COCO.items():
+        items = document.get(section)
+        if not isinstance(items, list) or not (items or section == "annotations"):
+            raise InputError(f"{uri}: {section} must be a list that is not empty")
+        seen: dict[int, int] = {}
         for place, item in enumerate(items):
-            if lacking := [key for key in keys if not isinstance(item, dict) or key not in item]:
-                raise InputError(f"{uri}: {field}[{place}] must have the fields {', '.join(keys)}, lacks {lacking}")
-            for key, kind in keys.items():
-                if not isinstance(item[key], kind):
-                    raise InputError(f"{uri}: {key} of {field}[{place}] cannot be {item[key]!r}; see COCO's format")
+            if lacking := [key for key in fields if not isinstance(item, dict) or key not in item]:
+                raise InputError(f"{uri}: {section}[{place}] must have the fields {', '.join(fields)}, lacks {lacking}")
+            for key, (what, is_right) in fields.items():
+                if not is_right(item[key]):
+                    raise InputError(
+                        f"{uri}: {key} of {section}[{place}] (id {item['id']!r}) must be {what}, got {item[key]!r:.200}"
+                    )
+            if item["id"] in seen:
+                raise InputError(
+                    f"{uri}: {section}[{seen[item['id']]}] and {section}[{place}] have the same id {item['id']}"
+                )
+            seen[item["id"]] = place
     return _coco_split(uri, files.join(data_uri, f"{split}2017"), document, limit)
 
 
@@ -205,8 +254,17 @@ def _coco_split(uri: str, folder: str, document: dict[str, Any], limit: int) -> 
             )
         if item["image_id"] not in objects:
             raise InputError(f"{uri}: annotations[{place}] has image_id {item['image_id']}, which has no image")
-        x, y, width, height = _coco_box(uri, place, item["bbox"])
-        box = _inside((x, y, x + width, y + height), sizes[item["image_id"]], f"{uri}: bbox of annotations[{place}]")
+        named = f"annotations[{place}] (id {item['id']})"
+        size = sizes[item["image_id"]]
+        # Without the field, an object is no crowd. pycocotools needs it.
+        if item.setdefault("iscrowd", 0) not in (0, 1):
+            raise InputError(f"{uri}: iscrowd of {named} must be 0 or 1, got {item['iscrowd']!r}")
+        x, y, width, height = item["bbox"]
+        box = _inside((x, y, x + width, y + height), size, f"{uri}: bbox of {named}")
+        try:
+            shapes.check_shape(item["segmentation"], size, OUTSIDE * max(size))
+        except ValueError as error:
+            raise InputError(f"{uri}: segmentation of {named}: {error}; replace the annotation file") from None
         objects[item["image_id"]].append((box, item))
     annotated = []
     chosen = [images[number] for number in labelled_images.evenly(len(images), limit)]
@@ -219,17 +277,9 @@ def _coco_split(uri: str, folder: str, document: dict[str, Any], limit: int) -> 
                 _objects(
                     [box for box, _ in mine],
                     [labels[item["category_id"]] for _, item in mine],
-                    [bool(item.get("iscrowd", 0)) for _, item in mine],
+                    [bool(item["iscrowd"]) for _, item in mine],
                 ),
                 tuple(item["segmentation"] for _, item in mine),
             )
         )
     return CocoSplit(annotated, [image["id"] for image in chosen], document)
-
-
-def _coco_box(uri: str, place: int, values: Any) -> tuple[float, float, float, float]:
-    try:
-        x, y, width, height = (float(value) for value in values)
-    except (TypeError, ValueError):
-        raise InputError(f"{uri}: bbox of annotations[{place}] must be x, y, width, height, got {values!r}") from None
-    return x, y, width, height

@@ -6,8 +6,10 @@ from pathlib import Path
 
 import av
 import clip_sets
+import cv2
 import numpy as np
 import pytest
+from odd_videos import OddVideo
 
 from previts.demo.files import write_avi
 from previts.errors import InputError, VideoError
@@ -57,6 +59,21 @@ def test_any_frames_can_be_read_in_any_order(video: str):
         frames = footage.read(numbers)
         assert frames.shape == (len(numbers), 48, 64, 3)
         assert frame_numbers(frames) == numbers
+
+
+def test_clips_of_every_odd_video_have_its_displayed_frames(odd_videos: dict[str, OddVideo]):
+    for name, video in odd_videos.items():
+        spaced = video_sets.evenly_spaced_clips(video_sets.open_video(video.path), 4, 120, 2)
+        starts = (0, len(video.numbers) - 4)
+        width, height = video.size
+        for start, places in zip(starts, spaced.places, strict=True):
+            clip_TCSS = spaced.frames[places]
+            assert clip_TCSS.shape == (4, 3, 120, 120)
+            left, top, right, bottom = video_sets.central_square(height, width)
+            for place, frame_CSS in enumerate(clip_TCSS, start=start):
+                drawn = video.picture(place)[top:bottom, left:right]
+                expected = cv2.resize(drawn, (120, 120), interpolation=cv2.INTER_LINEAR)
+                assert np.abs(frame_CSS.transpose(1, 2, 0).astype(int) - expected).mean() < 5, name
 
 
 @pytest.mark.parametrize(("codec", "container"), [("libx264", "mp4"), ("libx264", "matroska"), ("mpeg4", "avi")])
@@ -180,6 +197,12 @@ def test_ucf101_lists_are_read_as_published(tmp_path: Path):
         ("testlist01.txt", "\nPink/v_Pink_g01_c01.avi\n", "testlist01.txt, line 2: expected '<Class>/<video>.avi'"),
         ("testlist01.txt", "Blue/v_Blue_g09_c01.avi\n", "UCF-101/Blue/v_Blue_g09_c01.avi is missing"),
         ("testlist01.txt", "", "testlist01.txt has no videos"),
+        (
+            "testlist01.txt",
+            "Blue/v_Blue_g02_c01.avi\n" * 2,
+            "testlist01.txt, line 2: Blue/v_Blue_g02_c01.avi is listed",
+        ),
+        ("testlist01.txt", "Blue/v_Blue_g01_c01.avi\n", "Blue/v_Blue_g01_c01.avi is in both lists of split 1"),
     ],
 )
 def test_errors_of_ucf101_name_file_and_line(tmp_path: Path, file: str, text: str | None, message: str):
@@ -205,6 +228,13 @@ def test_hmdb51_lists_are_read_as_published(tmp_path: Path, folder: str):
     assert frame_numbers(video_sets.open_video(test.uris[0]).read([0]))
 
 
+def test_hidden_lists_are_no_classes(tmp_path: Path):
+    root = clip_sets.write_hmdb51(tmp_path, frames=2)
+    for name in ("._red_test_split1.txt", ".red_test_split1.txt"):
+        (root / "testTrainMulti_7030_splits" / name).write_bytes(b"\x00\x05\x16\x07")
+    assert video_sets.read_hmdb51(str(root), "1")[0].classes == ("blue", "green", "red")
+
+
 def test_errors_of_hmdb51_name_file_and_line(tmp_path: Path):
     with pytest.raises(InputError, match=r"there is no .*<class>_test_split1.txt"):
         video_sets.read_hmdb51(str(tmp_path), "1")
@@ -213,6 +243,9 @@ def test_errors_of_hmdb51_name_file_and_line(tmp_path: Path):
     whole = path.read_text()
     path.write_text(whole + "a.avi 4\n")
     with pytest.raises(InputError, match=r"green_test_split1.txt, line 5: expected '<video>.avi <0, 1 or 2>'"):
+        video_sets.read_hmdb51(str(root), "1")
+    path.write_text(whole + whole.splitlines()[0])
+    with pytest.raises(InputError, match=r"green_test_split1.txt, line 5: .*_0\.avi is listed twice"):
         video_sets.read_hmdb51(str(root), "1")
     path.write_text(whole + "a.avi 2\n")
     with pytest.raises(InputError, match=r"videos/green/a.avi is missing; split 1 lists it"):
@@ -252,5 +285,7 @@ def test_real_videos_are_decoded_frame_by_frame(real_data: Path):
             whole = np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)])
         footage = video_sets.open_video(uri)
         assert 0 <= len(footage.times) - len(whole) <= 1
+        last = len(footage.times) - 1  # it may be empty; the frame before is then on screen
+        np.testing.assert_array_equal(footage.read([0, last]), whole[[0, -1]])
         for numbers in ([0, 1, 2], [len(whole) - 1], [len(whole) // 2 + 1, len(whole) // 2]):
             assert (footage.read(numbers) == whole[numbers]).all()

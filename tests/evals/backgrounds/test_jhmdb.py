@@ -165,6 +165,14 @@ def test_errors_of_masks_and_frames_name_the_file(root: Path, tmp_path: Path):
         savemat(clip.mask, document)
         with pytest.raises(InputError, match=match):
             jhmdb.read_masks(clip)
+    for kind in (np.uint16, np.int8, np.float64, bool):
+        savemat(clip.mask, {"part_mask": masks_HWT.astype(kind)})
+        np.testing.assert_array_equal(jhmdb.read_masks(clip), masks_HWT.transpose(2, 0, 1) > 0)
+    letters = np.ascontiguousarray(masks_HWT).astype(str)
+    for odd in (np.where(masks_HWT > 0, np.nan, 0.0), -masks_HWT.astype(np.int8), masks_HWT * 1j, letters):
+        savemat(clip.mask, {"part_mask": odd})
+        with pytest.raises(InputError, match=r"puppet_mask\.mat: part_mask (has values of type|is)"):
+            jhmdb.read_masks(clip)
     savemat(clip.mask, {"part_mask": masks_HWT[:-1]})
     with pytest.raises(InputError, match=r"masks of \(63, 72\) pixels, .* frames of \(64, 72\)"):
         jhmdb.varied(test, "only_fg", 0).open(clip.uri).read([0])

@@ -7,6 +7,8 @@ from pathlib import Path
 import numpy as np
 import puppet_clips
 import pytest
+from odd_videos import OddVideo
+from source_videos import read_number
 
 from previts.config.evaluation import ActionsConfig, BackgroundsConfig, EvaluationConfig
 from previts.demo import TINY
@@ -75,6 +77,27 @@ def test_persons_are_black_and_all_other_pixels_are_unchanged(root: Path):
         minikinetics.varied(val.videos, "only_fg")
 
 
+def test_boxes_count_in_displayed_frames_and_pixels_of_every_odd_video(odd_videos: dict[str, OddVideo], tmp_path: Path):
+    for number, video in enumerate(odd_videos.values()):
+        (tmp_path / "videos/odd").mkdir(parents=True, exist_ok=True)
+        (tmp_path / "boxes/odd").mkdir(parents=True, exist_ok=True)
+        shutil.copy(video.path, tmp_path / f"videos/odd/{number}.mp4")
+        box = ",".join(map(str, video.box()))
+        (tmp_path / f"boxes/odd/{number}.csv").write_text(f"frame,x0,y0,x1,y1\n3,{box}\n")
+    names = "".join(f"odd,{number}\n" for number in range(len(odd_videos)))
+    (tmp_path / "val.csv").write_text("label,youtube_id\n" + names)
+    (tmp_path / "train.csv").write_text("label,youtube_id\nodd,other\n")
+    shutil.copy(tmp_path / "videos/odd/0.mp4", tmp_path / "videos/odd/other.mp4")
+    _, val = minikinetics.read_minikinetics(str(tmp_path))
+    without = minikinetics.varied(val.videos, "no_fg")
+    for uri, (name, video) in zip(val.videos.uris, odd_videos.items(), strict=True):
+        plain, found = (videos.open(uri).read([3, 4]) for videos in (val.videos, without))
+        assert [read_number(frame) for frame in found] == list(video.numbers[3:5]), name
+        x0, y0, x1, y1 = video.box()
+        plain[0, y0:y1, x0:x1] = 0
+        np.testing.assert_array_equal(found, plain, err_msg=name)
+
+
 def test_boxes_blacken_every_pixel_that_they_touch():
     frames = np.full((3, 6, 8, 3), 9, np.uint8)
     boxes = {4: [(1.5, 0.2, 3.1, 2.0), (6.0, 4.0, 20.0, 20.0)], 7: [(-5.0, -5.0, 1.0, 1.0)]}
@@ -117,6 +140,7 @@ def test_errors_of_lists_name_file_and_line(root: Path, tmp_path: Path):
         r"val\.csv, line 3: label and youtube_id must be the names": "label,youtube_id\ncatch it,val0\ncatch it\n",
         r"val\.csv, line 2: .*\.\./x": "label,youtube_id\ncatch it,../x\n",
         r"lists \('catch it', 'val0'\) more than once": "label,youtube_id\ncatch it,val0\ncatch it,val0\n",
+        r"\('catch it', 'train0'\) is in train\.csv and in val\.csv": "label,youtube_id\ncatch it,train0\n",
         r"val\.csv has the class 'sing', which train\.csv does not have": "label,youtube_id\nsing,val0\n",
     }
     for match, text in cases.items():

@@ -187,7 +187,20 @@ def test_layout_errors_name_the_file(model: MoCo, tmp_path: Path):
     listing.write_text("".join(lines.splitlines(keepends=True)[:2]))
     with pytest.raises(InputError, match="at least 3"):
         evaluate("davis", model, str(tmp_path), SMALL)
+    for odd, message in (
+        (lines + lines.splitlines(keepends=True)[1], r"val\.txt, line 5: .*alpha/00001\.jpg is listed twice"),
+        (lines.replace("00002.png", "00003.png"), r"val\.txt, line 3: the frame and its mask must have one name"),
+    ):
+        listing.write_text(odd)
+        with pytest.raises(InputError, match=message):
+            evaluate("davis", model, str(tmp_path), SMALL)
     listing.write_text(lines)
+    frame = base / "JPEGImages" / "480p" / "alpha" / "00000.jpg"
+    whole = frame.read_bytes()
+    Image.open(frame).resize((HEIGHT, WIDTH)).save(frame)
+    with pytest.raises(InputError, match=f"00000.png has {WIDTH} x {HEIGHT} pixels, its frame .* {HEIGHT} x {WIDTH}"):
+        evaluate("davis", model, str(tmp_path), SMALL)
+    frame.write_bytes(whole)
     first = base / "Annotations" / "480p" / "alpha" / "00000.png"
     Image.new("L", (WIDTH, HEIGHT)).save(first)
     with pytest.raises(InputError, match=r"alpha/00000\.png is empty"):

@@ -8,7 +8,6 @@ import torch
 from PIL import Image, ImageDraw
 from pycocotools import mask as run_lengths
 
-from previts.errors import InputError
 from previts.evals.detection import detector_inputs
 from previts.evals.detection.object_sets import AnnotatedImage
 from previts.evals.detection.scores import Objects
@@ -53,21 +52,6 @@ def test_sizes_keep_the_ratio_and_limit_the_longest_side():
     assert detector_inputs.fitted((500, 375), 800) == (1067, 800)
     assert detector_inputs.fitted((375, 500), 600) == (600, 800)
     assert detector_inputs.fitted((1000, 300), 800) == (1333, 400)
-
-
-def test_run_lengths_are_drawn_like_polygons(tmp_path: Path):
-    annotated = rectangle(tmp_path / "a.png", (150, 100), (20, 30, 70, 90))
-    mask = np.zeros((100, 150), np.uint8)
-    mask[30:90, 20:70] = 1
-    flat = mask.ravel(order="F")
-    edges = np.flatnonzero(np.diff(flat)) + 1
-    counts = np.diff(np.concatenate([[0], edges, [flat.size]])).tolist()
-    drawn = detector_inputs.shape_mask(annotated.shapes[0], annotated.size, (300, 200), "a.png")
-    for shape in ({"size": [100, 150], "counts": counts}, run_lengths.encode(np.asfortranarray(mask))):
-        resized = detector_inputs.shape_mask(shape, annotated.size, (300, 200), "a.png")
-        assert (drawn == resized).mean() > 0.99
-    with pytest.raises(InputError, match=r"a segmentation of a\.png is neither"):
-        detector_inputs.shape_mask({"size": [100, 150]}, annotated.size, (300, 200), "a.png")
 
 
 def test_detections_are_in_pixels_of_the_original_image(tmp_path: Path):
