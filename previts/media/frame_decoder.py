@@ -17,7 +17,7 @@ import numpy as np
 from av.video.reformatter import VideoReformatter
 
 from previts.errors import VideoError
-from previts.media.geometry import Pixels
+from previts.media.geometry import Pixels, pixels
 from previts.media.gop_layout import FrameBytes, frames_to_decode, split_frames
 
 KEPT_DECODERS = 16  # for each thread; videos of one size and rate share a header, and so a decoder
@@ -116,8 +116,3 @@ def _planes_of(frame: Any) -> Planes:
 def rgb(reformatter: VideoReformatter, frame: Any) -> Pixels:
     """Return a frame of PyAV as an array (height, width, 3), uint8 RGB."""
     return pixels(reformatter.reformat(frame, format="rgb24", threads=1))
-
-
-def pixels(frame: Any) -> Pixels:
-    """Return a frame of PyAV as a uint8 array in the layout of its own pixel format."""
-    return np.asarray(frame.to_ndarray(), dtype=np.uint8)

@@ -6,6 +6,7 @@ sizes and turns planes; it decodes and scales nothing.
 
 from dataclasses import dataclass
 from fractions import Fraction
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +16,11 @@ from previts.errors import VideoError
 Pixels = NDArray[np.uint8]
 
 MIN_SIDE = 16  # pixels
+
+
+def pixels(frame: Any) -> Pixels:
+    """Return a frame of PyAV as a uint8 array in the layout of its own pixel format."""
+    return np.asarray(frame.to_ndarray(), dtype=np.uint8)
 
 
 @dataclass(frozen=True)

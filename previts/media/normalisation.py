@@ -26,8 +26,7 @@ from av.video.reformatter import ColorRange, Interpolation, VideoReformatter
 
 from previts.config.experiment import VideoConfig
 from previts.errors import VideoError
-from previts.media.frame_decoder import pixels
-from previts.media.geometry import Pixels, make_canvas
+from previts.media.geometry import Pixels, make_canvas, pixels
 from previts.media.gop_layout import VideoInfo, split_frames
 from previts.media.source import Decoding, cause, probe
 from previts.media.source_stream import SD_MATRIX, colour_matrix, orientation, untagged_matrix

@@ -55,7 +55,12 @@ def _is_broadcast(container: Any) -> bool:
 
 
 def _moved(packet: Any, clock: Clock) -> bool:
-    """Move the timestamps of a packet to those of a clock; return whether a new part of the file starts with it."""
+    """Move the timestamps of a packet to those of a clock; return whether a new part of the file starts with it.
+
+    Packets outside the edit list of an MP4 come again before each part that is shown twice. They start no new part.
+    """
+    if packet.is_discard:
+        return False
     offset = clock.move(packet.pts, packet.dts, packet.duration, is_key=packet.is_keyframe)
     if offset:
         packet.pts = None if packet.pts is None else packet.pts + offset

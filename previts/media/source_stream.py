@@ -24,8 +24,7 @@ from av.stream import Disposition
 from av.video.reformatter import Interpolation, VideoReformatter
 
 from previts.errors import VideoError
-from previts.media.frame_decoder import pixels
-from previts.media.geometry import Orientation, Pixels, displayed_size, make_orientation
+from previts.media.geometry import Orientation, Pixels, displayed_size, make_orientation, pixels
 from previts.storage.file_names import VIDEO_FORMATS
 
 MAX_STREAMS = 64  # of one file
