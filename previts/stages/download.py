@@ -42,11 +42,11 @@ def download(
         raise InputError(f"max_failure_fraction must be from 0 to 1, got {max_failure_fraction}")
     config = paper.resolve(None, profile, set).experiment.video
     items = crawls.read_crawl(crawl)
-    crawls.check_faults(items, crawl, max_failure_fraction)
     decided = {"crawl": crawls.crawl_identity(items, crawl), "video": asdict(config), "format": FORMATS["videos"]}
     uri = folders.address(root, "videos", "crawl", decided)
     if done(uri):
         return uri
+    crawls.check_faults(items, crawl, max_failure_fraction)
     from previts.corpus import video_table
     from previts.ingest import shards
 
