@@ -18,6 +18,7 @@ from previts.storage.files import open_fs, read_bytes
 
 MAX_TABLE_BYTES = 1 << 30
 MAX_PLAIN_BYTES = 4 << 30  # of a Parquet file after decompression
+MAX_ROWS = 10_000_000
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,11 @@ def csv_rows(uri: str) -> list[tuple[int, list[str], str]]:
         raise InputError(f"{uri} is UTF-16 text; save it as UTF-8")
     text = data.removeprefix(b"\xef\xbb\xbf").decode(errors="surrogateescape")
     csv.field_size_limit(MAX_TABLE_BYTES)  # a long field is a fault of its line, not of the file
-    rows = [row for row in _rows(uri, text) if row[2] or any(row[1])]
+    rows = []
+    for row in _rows(uri, text):
+        if row[2] or any(row[1]):
+            rows.append(row)
+            _check_rows(uri, len(rows))
     if not rows:
         raise InputError(f"the crawl {uri} is empty; expected at least one video")
     return rows
@@ -91,11 +96,15 @@ def parquet_lines(uri: str, required: Sequence[str], kept: set[str]) -> list[Lin
         InputError: If the file is too large or damaged, or a required column is missing.
     """
     try:
-        file = pq.ParquetFile(io.BytesIO(_read(uri)), pre_buffer=False)
+        data = io.BytesIO(_read(uri))
+        leaves = {column.path for column in pq.ParquetFile(data, pre_buffer=False).schema}
+        # As dictionaries, because a small file can repeat a long text a million times.
+        file = pq.ParquetFile(data, pre_buffer=False, read_dictionary=sorted(kept & leaves))
         check_columns(uri, file.schema_arrow.names, required)
         _check_distinct(uri, file.schema_arrow.names, kept)
         if sum(file.metadata.row_group(n).total_byte_size for n in range(file.num_row_groups)) > MAX_PLAIN_BYTES:
             raise InputError(f"{uri} has more than {MAX_PLAIN_BYTES >> 20} MiB of data, too much for a crawl; split it")
+        _check_rows(uri, file.metadata.num_rows)
         table = file.read([name for name in file.schema_arrow.names if name in kept], use_threads=False)
         columns = {name: _texts(name, table.column(name)) for name in table.column_names}
     except (pa.ArrowException, OSError) as error:
@@ -110,16 +119,19 @@ def parquet_lines(uri: str, required: Sequence[str], kept: set[str]) -> list[Lin
 
 def _texts(name: str, column: pa.ChunkedArray) -> list[tuple[str, str]]:
     """Return each value of a column as text, with a fault or ""."""
-    try:
-        values = column.to_pylist()
-    except (ValueError, ArithmeticError, pa.ArrowException):  # at least one value has no equal in Python
-        values = list(column)
-    return [_text(name, value) for value in values]
+    texts: list[tuple[str, str]] = []
+    for chunk in column.chunks:
+        if isinstance(chunk, pa.DictionaryArray):
+            words = [_text(name, word) for word in chunk.dictionary]
+            texts += [words[place] if place is not None else ("", "") for place in chunk.indices.to_pylist()]
+        else:
+            texts += [_text(name, value) for value in chunk]
+    return texts
 
 
-def _text(name: str, value: Any) -> tuple[str, str]:
+def _text(name: str, scalar: Any) -> tuple[str, str]:
     try:
-        value = value.as_py() if isinstance(value, pa.Scalar) else value
+        value = scalar.as_py()
         value = value.decode() if isinstance(value, bytes) else value
     except (ValueError, ArithmeticError, pa.ArrowException):
         return "", f"{name} cannot be read as text"
@@ -135,6 +147,11 @@ def check_columns(uri: str, found: Sequence[str], required: Sequence[str]) -> No
         raise InputError(
             f"{uri} has no column {' and '.join(missing)}, only {listed(found)}; add it, a manifest needs both"
         )
+
+
+def _check_rows(uri: str, rows: int) -> None:
+    if rows > MAX_ROWS:
+        raise InputError(f"{uri} has more than {MAX_ROWS} rows, too many for a crawl; split it")
 
 
 def _check_distinct(uri: str, columns: Sequence[str], kept: set[str]) -> None:

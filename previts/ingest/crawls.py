@@ -298,8 +298,6 @@ def _check_texts(item: CrawlItem) -> None:
     for name, text in (("label", item.label), ("split", item.split)):
         if len(text) > MAX_TEXT_LENGTH:
             raise _FaultError(f"{name} {text[:50]!r} has {len(text)} characters, allowed are {MAX_TEXT_LENGTH}")
-    if len(item.url) > MAX_URL_LENGTH:
-        raise _FaultError(f"url {item.url[:50]!r} has {len(item.url)} characters, allowed are {MAX_URL_LENGTH}")
 
 
 def _check_id(video_id: str) -> None:
@@ -320,6 +318,8 @@ def _manifest_item(line: Line, uri: str) -> CrawlItem:
     url = fields.get("url", "")
     if not url:
         raise _FaultError("url is empty, expected a path or an address")
+    if len(url) > MAX_URL_LENGTH:
+        raise _FaultError(f"url {url[:50]!r} has {len(url)} characters, allowed are {MAX_URL_LENGTH}")
     if not url.isprintable():
         raise _FaultError(f"url {url[:200]!r} contains unprintable characters; remove them")
     if "://" not in url and not url.startswith("/"):

@@ -44,12 +44,12 @@ def download(
         raise InputError(f"max_failure_fraction must be from 0 to 1, got {max_failure_fraction}")
     config = paper.resolve(None, profile, set).experiment.video
     items = crawls.read_crawl(crawl)
-    crawls.check_faults(items, crawl, max_failure_fraction)
     video = {name: value for name, value in asdict(config).items() if name != "max_lost_cpu_hours"}
     decided = {"crawl": crawls.crawl_identity(items, crawl), "video": video, "format": FORMATS["videos"]}
     uri = folders.address(root, "videos", "crawl", decided)
     if done(uri):
         return uri
+    crawls.check_faults(items, crawl, max_failure_fraction)
     from previts.corpus import video_table
     from previts.ingest import confinement, shards
     from previts.ingest.sandbox import Lost

@@ -1,10 +1,12 @@
 """Oracles: crawls written by hand, with the items that they must give."""
 
 import os
+import resource
 import shutil
 import time
 
 import fsspec
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -293,6 +295,25 @@ def test_values_of_any_type_in_a_parquet_file_are_text_or_a_fault(tmp_path, name
 def test_text_of_a_parquet_file_that_is_not_utf8_is_a_fault_of_its_line(tmp_path):
     broken = pa.Array.from_buffers(pa.string(), 3, pa.array([b"a", b"\xff", b"c"], pa.binary()).buffers())
     assert [bool(item.fault) for item in read_crawl(parquet(tmp_path, label=broken))] == [False, True, False]
+
+
+def test_a_small_parquet_file_with_a_long_text_many_times_is_read(tmp_path):
+    rows = 50_000  # 50 GB of text, if each row had its own
+    long = pa.DictionaryArray.from_arrays(pa.array(np.zeros(rows, np.int32)), pa.array(["x" * 1_000_000]))
+    names = {"video_id": pa.array([str(number % 2) for number in range(rows)]), "url": long}
+    pq.write_table(pa.table(names), tmp_path / "crawl.parquet", dictionary_pagesize_limit=1 << 30)
+    assert os.path.getsize(tmp_path / "crawl.parquet") < 10_000_000
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(InputError, match="50000 broken lines"):
+        read_crawl(str(tmp_path / "crawl.parquet"))
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 4 << 20  # KiB
+
+
+def test_a_table_with_too_many_rows_is_refused(tmp_path):
+    nothing = pa.nulls(10_000_001, pa.string())
+    pq.write_table(pa.table({"video_id": nothing, "url": nothing}), tmp_path / "crawl.parquet")
+    with pytest.raises(InputError, match="more than 10000000 rows"):
+        read_crawl(str(tmp_path / "crawl.parquet"))
 
 
 def test_a_parquet_file_with_a_column_twice_is_refused(tmp_path):
