@@ -29,6 +29,7 @@ class Window:
         rate: Average frames per second of the source in the window.
         pixel_aspect: Width / height of one pixel of the source.
         seek: Whether decoding starts with a seek to `origin`.
+        frames: Number of frames of the source in the window.
         first: Time of its first frame in seconds, in the time of the container.
         seconds: Time from the first frame to the last.
         joins: Numbers of the packets at which the timestamps start again.
@@ -41,6 +42,7 @@ class Window:
     rate: Fraction
     pixel_aspect: float
     seek: bool
+    frames: int
     first: float
     seconds: float
     joins: tuple[int, ...] = ()
@@ -90,7 +92,7 @@ def make_window(
     first = min(times)
     origin = first if origin == -math.inf else origin
     rate = _average_rate(sorted(times), nominal)
-    return Window(origin, stop, rate, pixel_aspect, seek, first, span, joins, last, missing_seconds)
+    return Window(origin, stop, rate, pixel_aspect, seek, len(times), first, span, joins, last, missing_seconds)
 
 
 def _average_rate(times: Sequence[float], nominal: Fraction | None) -> Fraction:
