@@ -43,7 +43,7 @@ ERROR_DETECTION = {"err_detect": "crccheck+bitstream+buffer+explode"}  # else so
 
 def cause(error: av.FFmpegError) -> str:
     """Return in our words why FFmpeg failed; its own texts differ between its versions."""
-    if isinstance(error, av.error.InvalidDataError):
+    if isinstance(error, av.error.InvalidDataError) or error.errno == errno.EINVAL:
         return "invalid data"
     if isinstance(error, av.error.EOFError):
         return "it ends too early"
@@ -143,7 +143,7 @@ def probe(
 
     Raises:
         VideoError: If the window has no frames, too few, or too many; if it is a slide show, is cut short or is too
-            costly to decode; or if the file is several files in one, and only the first can be read.
+            costly to decode; or if the file is several files in one, and not all can be read.
     """
     scan = None
     seek = (start_seconds or 0.0) > SEEK_AFTER_SECONDS
@@ -238,7 +238,7 @@ def _scan(source: str, start_seconds: float | None, end_seconds: float | None, *
 
 
 def _check_single(source: str, formats: str, end: int) -> None:
-    """Refuse a file that continues with a second file of its format, which cannot be read."""
+    """Refuse a file that continues with another file of its format, which cannot be read."""
     starts = [start for name, found in _SECOND_START.items() if name in formats.split(",") for start in found]
     if not starts:
         return
@@ -247,7 +247,7 @@ def _check_single(source: str, formats: str, end: int) -> None:
         tail = file.read(_TAIL_BYTES)
     if any(start in tail for start in starts):
         raise VideoError(
-            "the file is several videos one after the other, and only the first can be read; store each as its own file"
+            "the file is several videos one after the other, and not all can be read; store each as its own file"
         )
 
 

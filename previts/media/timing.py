@@ -113,9 +113,12 @@ def _average_rate(times: Sequence[float], nominal: Fraction | None) -> Fraction:
 
 
 def _is_steady(times: Sequence[float], step: float) -> bool:
-    """Return whether nine of ten frames follow each other at this step; the others have a hole before them."""
-    steps = [after - before for before, after in itertools.pairwise(times)]
-    return sum(abs(found - step) <= 1e-3 + 0.01 * step for found in steps) >= 0.9 * len(steps)
+    """Return whether frames follow each other at this step, apart from whole frames that are missing."""
+    steps = [(after - before) / step for before, after in itertools.pairwise(times)]
+    near = 0.01 + 1e-3 / step  # timestamps may be in milliseconds
+    return sum(abs(found - 1) <= near for found in steps) >= 0.7 * len(steps) and all(
+        abs(found - round(found)) <= near for found in steps
+    )
 
 
 def missing_at_end(times: Sequence[float], rate: float) -> int:

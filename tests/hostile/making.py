@@ -36,10 +36,24 @@ def read_picture(frame):
 
 
 def write(
-    path, numbers=range(COUNT), *, codec="libx264", fps=FPS, times=None, size=(WIDTH, HEIGHT), pix="yuv420p", gop=12,
-    options=None, form=None, container_options=None, aspect=None, matrix=None, audio=False, ticks=None, change=None,
-):  # fmt: skip
-    """Write the pictures of some numbers; `times` (seconds) give them a variable rate, `change` other sizes by place."""
+    path,
+    numbers=range(COUNT),
+    *,
+    codec="libx264",
+    fps=FPS,
+    times=None,
+    size=(WIDTH, HEIGHT),
+    pix="yuv420p",
+    gop=12,
+    options=None,
+    form=None,
+    container_options=None,
+    aspect=None,
+    matrix=None,
+    audio=False,
+    ticks=None,
+):
+    """Write the pictures of some numbers; `times` (seconds) give them a variable rate."""
     options = options or ({"preset": "ultrafast"} if codec == "libx264" else {})
     with av.open(str(path), "w", format=form, options=container_options or {}) as container:
         stream = container.add_stream(codec, rate=fps, options=options)
@@ -53,8 +67,7 @@ def write(
             stream.set_display_matrix(matrix)
         sound = container.add_stream("aac", rate=16000) if audio else None
         for place, number in enumerate(numbers):
-            width, height = (change or {}).get(place, size)
-            frame = av.VideoFrame.from_ndarray(picture(number, width, height), "rgb24").reformat(format=pix)
+            frame = av.VideoFrame.from_ndarray(picture(number, *size), "rgb24").reformat(format=pix)
             frame.time_base = context.time_base
             frame.pts = round((place / Fraction(fps) if times is None else times[place]) / context.time_base)
             container.mux(stream.encode(frame))
@@ -71,7 +84,7 @@ def write(
 
 @functools.cache
 def base(suffix, codec="libx264", first=0, count=COUNT, **settings):
-    """Return the bytes of a video of `count` frames from number `first`; `settings` are those of `write`, options as pairs."""
+    """Return the bytes of a video of `count` frames from number `first`; options are pairs of texts."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, f"base.{suffix}")
         plain = {name: dict(value) if name.endswith("options") else value for name, value in settings.items()}

@@ -8,11 +8,9 @@ import re
 import statistics
 import subprocess
 import sys
-import time
 from collections import Counter
 from dataclasses import asdict
 
-import numpy as np
 import pytest
 from making import read_picture
 from videos import catalogue
