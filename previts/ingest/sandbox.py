@@ -25,12 +25,9 @@ from previts.config.experiment import VideoConfig
 from previts.errors import FetchError, InputError, VideoError
 from previts.ingest.fetch import DEFAULT_LIMITS, Limits
 from previts.media import normalisation
-from previts.media.cost import TOO_COSTLY
+from previts.media.cost import TOO_COSTLY, budget_seconds
 from previts.media.gop_layout import VideoInfo
 
-# A decoder is killed at this many times the CPU seconds of `cost.budget_seconds`. The prediction decides about almost
-# every video, so that slow and fast machines refuse the same ones. This limit is for a cost that was not predicted.
-MARGIN = 3.0
 ALIVE = b".\n"
 
 
@@ -164,10 +161,13 @@ class Normaliser:
         self._lost.add(self._stop())
         code = child.returncode
         if code == -signal.SIGXCPU:
-            each = MARGIN * self._config.cpu_seconds_per_frame
+            free, both = (
+                self._limits.cpu_margin * budget_seconds(frames, self._config.cpu_seconds_per_frame)
+                for frames in (0, 1)
+            )
             return (
-                f"{TOO_COSTLY}: it needs more than {self._limits.decode_cpu_seconds} CPU seconds and {each:g} for each "
-                "stored frame; give a shorter window, or raise video.cpu_seconds_per_frame"
+                f"{TOO_COSTLY}: it needs more than {free:.1f} CPU seconds, and {both - free:.2g} for each stored "
+                "frame; give a shorter window, or raise video.cpu_seconds_per_frame"
             ), True
         if code == -signal.SIGKILL:
             return "the decoder was killed twice, maybe because memory ran out", False
@@ -187,7 +187,7 @@ def _meter(limits: Limits, config: VideoConfig, replies: TextIO) -> Callable[[in
 
     def allow(frames: int) -> None:
         nonlocal shown
-        seconds = limits.decode_cpu_seconds + MARGIN * config.cpu_seconds_per_frame * frames
+        seconds = limits.cpu_margin * budget_seconds(frames, config.cpu_seconds_per_frame)
         # The system counts whole seconds.
         resource.setrlimit(resource.RLIMIT_CPU, (int(start + seconds) + 1, resource.getrlimit(resource.RLIMIT_CPU)[1]))
         if time.monotonic() - shown > 1:

@@ -22,7 +22,7 @@ def test_the_prediction_is_the_sum_over_pixels_and_bytes():
 
 
 def test_a_costly_video_is_refused_before_it_is_decoded(tmp_path):
-    bomb = write_images(tmp_path / "bomb.mov", "png", (4096, 2048), "rgb24", 400)
+    bomb = write_images(tmp_path / "bomb.mov", "png", (4096, 2048), "rgb24", 1000)
     begin = time.process_time()
     with pytest.raises(VideoError, match="too costly to decode: png frames of 4096x2048"):
         normalisation.normalise(bomb, str(tmp_path / "target.mp4"), VideoConfig(), None, None)

@@ -73,7 +73,7 @@ def test_a_worker_stops_when_failing_videos_cost_too_much_and_goes_on_later(tmp_
 
 
 def test_the_manifest_counts_what_was_too_costly_and_what_is_shortened(tmp_path):
-    write_images(tmp_path / "bomb.mov", "png", (4096, 2048), "rgb24", 300)
+    write_images(tmp_path / "bomb.mov", "png", (4096, 2048), "rgb24", 1000)
     whole = Path(write_source(tmp_path / "whole.ts", [numbered(number) for number in range(50)])).read_bytes()
     (tmp_path / "cut.ts").write_bytes(whole[: len(whole) * 2 // 3 // 188 * 188 - 77])
     videos = stages.download(str(tmp_path), str(tmp_path / "root"), "demo", max_failure_fraction=1)
