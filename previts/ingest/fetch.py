@@ -50,8 +50,9 @@ REFUSED_STARTS = {
 class Limits:
     """Limits for one video: the first five are for `fetch`, the others for decoding. Seconds are wall-clock time.
 
-    `decode_cpu_seconds` are free of charge; each stored frame adds to them (`sandbox.MARGIN`). A decoder that writes no
-    frame for `idle_seconds` hangs.
+    A decoder that writes no frame for `idle_seconds` hangs. It is killed at `cpu_margin` times the CPU seconds of
+    `cost.budget_seconds`: the prediction decides about almost every video, so that slow and fast machines refuse the
+    same ones, and this limit is for a cost that was not predicted.
     """
 
     max_bytes: int = 2 << 30
@@ -60,7 +61,7 @@ class Limits:
     attempts: int = 3
     backoff_seconds: float = 1.0
     idle_seconds: float = 600.0
-    decode_cpu_seconds: int = 75
+    cpu_margin: float = 3.0
     memory_bytes: int = 4 << 30
     stored_bytes: int = 512 << 20
 

@@ -29,14 +29,12 @@ from previts.errors import FetchError, InputError, VideoError
 from previts.ingest import confinement
 from previts.ingest.fetch import DEFAULT_LIMITS, Limits
 from previts.media import normalisation
-from previts.media.cost import TOO_COSTLY
+from previts.media.cost import TOO_COSTLY, budget_seconds
 from previts.media.gop_layout import VideoInfo
 
-# A decoder is killed at this many times the CPU seconds of `cost.budget_seconds`. The prediction decides about almost
-# every video, so that slow and fast machines refuse the same ones. This limit is for a cost that was not predicted.
-MARGIN = 3.0
 ALIVE = b".\n"
 MAX_REPLY_BYTES = 64 << 20
+MAX_SECONDS = 12 * 3600.0  # for one video, whatever signs of life the child gives
 START_SECONDS = 120.0  # for the start of the child, which is no fault of a video
 STORED = "video.mp4"  # in the folder of the child
 
@@ -156,8 +154,11 @@ class Normaliser:
         """Return the next reply of the child, which is not trusted, or None if it died."""
         assert self._child is not None
         assert self._child.stdout is not None
-        answer = b""
+        answer, deadline = b"", time.monotonic() + MAX_SECONDS
         while not answer.endswith(b"}\n"):
+            if time.monotonic() > deadline:
+                self._lost.add(self._stop())
+                raise VideoError(f"{TOO_COSTLY}: it took more than {MAX_SECONDS / 3600:g} hours")
             # Each block is a reply or a sign of life, so a loaded machine only takes longer.
             if not select.select([self._child.stdout], [], [], seconds)[0]:
                 self._lost.add(self._stop())
@@ -237,10 +238,13 @@ class Normaliser:
         self._lost.add(self._stop())
         code = child.returncode
         if code == -signal.SIGXCPU:
-            each = MARGIN * self._config.cpu_seconds_per_frame
+            free, both = (
+                self._limits.cpu_margin * budget_seconds(frames, self._config.cpu_seconds_per_frame)
+                for frames in (0, 1)
+            )
             return (
-                f"{TOO_COSTLY}: it needs more than {self._limits.decode_cpu_seconds} CPU seconds and {each:g} for each "
-                "stored frame; give a shorter window, or raise video.cpu_seconds_per_frame"
+                f"{TOO_COSTLY}: it needs more than {free:.1f} CPU seconds, and {both - free:.2g} for each stored "
+                "frame; give a shorter window, or raise video.cpu_seconds_per_frame"
             ), True
         if code == -signal.SIGKILL:
             return "the decoder was killed twice, maybe because memory ran out", False
@@ -287,7 +291,7 @@ def _meter(limits: Limits, config: VideoConfig, replies: TextIO) -> Callable[[in
 
     def allow(frames: int) -> None:
         nonlocal shown
-        seconds = limits.decode_cpu_seconds + MARGIN * config.cpu_seconds_per_frame * frames
+        seconds = limits.cpu_margin * budget_seconds(frames, config.cpu_seconds_per_frame)
         # The system counts whole seconds.
         resource.setrlimit(resource.RLIMIT_CPU, (int(start + seconds) + 1, resource.getrlimit(resource.RLIMIT_CPU)[1]))
         if time.monotonic() - shown > 1:

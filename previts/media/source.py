@@ -28,14 +28,20 @@ SEAM_PACKETS = 4  # before a place where files are joined; FFmpeg marks one of t
 BROADCAST = {"mpegts", "mpeg"}  # formats that state no length and may start a new time base anywhere
 TS_PACKET_BYTES = (188, 192, 204)
 # How a second file starts that was joined to one of these formats. FFmpeg and players read the first one only.
-_SECOND_START = {"flv": (b"FLV\x01",), "mov": (b"ftyp",), "matroska": (b"\x42\x82\x88matroska", b"\x42\x82\x84webm")}
+_SECOND_START = {
+    "asf": (bytes.fromhex("3026b2758e66cf11"),),
+    "flv": (b"FLV\x01",),
+    "matroska": (b"\x42\x82\x88matroska", b"\x42\x82\x84webm"),
+    "mov": (b"ftyp",),
+}
 _TAIL_BYTES = 4 << 20  # searched for a second start
+FRAMELESS = {"vp8", "vp9", "libdav1d", "av1", "libvpx", "libvpx-vp9"}  # codecs with packets that show nothing
 ERROR_DETECTION = {"err_detect": "crccheck+bitstream+buffer+explode"}  # else some decoders hide damage
 
 
 def cause(error: av.FFmpegError) -> str:
     """Return in our words why FFmpeg failed; its own texts differ between its versions."""
-    if isinstance(error, av.error.InvalidDataError):
+    if isinstance(error, av.error.InvalidDataError) or error.errno == errno.EINVAL:
         return "invalid data"
     if isinstance(error, av.error.EOFError):
         return "it ends too early"
@@ -80,7 +86,7 @@ class _Scan:
     stop: float
     zero: float  # seconds at which the file starts
     is_broadcast: bool
-    is_ts: bool
+    form: str  # FFmpeg's names of the format
     nominal: Fraction | None
     aspect: Fraction | None
     codec: str
@@ -93,7 +99,7 @@ class _Scan:
     size: int = 0  # bytes
     earliest: float = math.inf
     last: float = -math.inf  # seconds of the last frame
-    final: float = -math.inf  # seconds of the last packet of any stream
+    final: float = -math.inf  # seconds at which the last packet of any stream ends, as far as it is known
     end: int = 0  # first byte after the packets
     complete: bool = True  # whether the file ends before the window does
 
@@ -109,7 +115,7 @@ def probe(
 
     Raises:
         VideoError: If the window has no frames, too few, or too many; if it is a slide show, is cut short or is too
-            costly to decode; or if the file is several files in one, and only the first can be read.
+            costly to decode; or if the file is several files in one, and not all can be read.
     """
     scan = None
     seek = (start_seconds or 0.0) > SEEK_AFTER_SECONDS
@@ -160,7 +166,7 @@ def _scan(source: str | int, start_seconds: float | None, end_seconds: float | N
             stop=math.inf if end_seconds is None else zero + end_seconds,
             zero=zero,
             is_broadcast=_is_broadcast(container),
-            is_ts=container.format.name == "mpegts",
+            form=container.format.name,
             nominal=stream.average_rate,
             aspect=stream.sample_aspect_ratio,
             codec=stream.codec_context.name,
@@ -187,7 +193,7 @@ def _scan(source: str | int, start_seconds: float | None, end_seconds: float | N
             time = float(ticks * packet.time_base)
             if is_ours and scan.earliest == math.inf and _start_time(container) is None and not seek:
                 scan.begin_at(time)
-            scan.final = max(scan.final, time)
+            scan.final = max(scan.final, time + float((packet.duration or 0) * packet.time_base))
             if not is_ours or packet.is_discard:
                 continue
             scan.earliest, scan.last = min(scan.earliest, time), max(scan.last, time)
@@ -200,13 +206,11 @@ def _scan(source: str | int, start_seconds: float | None, end_seconds: float | N
                 raise VideoError(f"more than {MAX_FRAMES * 12} frames; give start_seconds and end_seconds")
         if scan.complete:
             _check_single(source, container.format.name, scan.end)
-            if "matroska" in container.format.name and scan.stated:
-                check_complete(scan.stated, scan.final - zero, scan.stop - zero)
     return scan
 
 
 def _check_single(source: str | int, formats: str, end: int) -> None:
-    """Refuse a file that continues with a second file of its format, which cannot be read."""
+    """Refuse a file that continues with another file of its format, which cannot be read."""
     starts = [start for name, found in _SECOND_START.items() if name in formats.split(",") for start in found]
     if not starts:
         return
@@ -215,7 +219,7 @@ def _check_single(source: str | int, formats: str, end: int) -> None:
         tail = file.read(_TAIL_BYTES)
     if any(start in tail for start in starts):
         raise VideoError(
-            "the file is several videos one after the other, and only the first can be read; store each as its own file"
+            "the file is several videos one after the other, and not all can be read; store each as its own file"
         )
 
 
@@ -223,18 +227,25 @@ def _missing(source: str | int, scan: _Scan) -> float:
     """Return how many seconds are missing at the end of a file, at least; 0 if it seems complete."""
     times = sorted(scan.times)
     step = (times[-1] - times[0]) / max(1, len(times) - 1)
+    if scan.nominal and abs(step * float(scan.nominal) - 1) < 0.5:
+        step = 1 / float(scan.nominal)
+    if scan.form == "gif":  # it states no length, but how it ends
+        with open(source, "rb", closefd=isinstance(source, str)) as file:
+            file.seek(-1, os.SEEK_END)
+            return 0.0 if file.read() == b";" else step
     if scan.is_broadcast:  # it states no length, but the end may show that it is cut
-        holes = 0
-        if scan.nominal and abs(step * float(scan.nominal) - 1) < 0.5:
-            step = 1 / float(scan.nominal)
-            holes = missing_at_end(times, float(scan.nominal))
         size = os.path.getsize(source)
-        is_ragged = scan.is_ts and all(size % length for length in TS_PACKET_BYTES)
-        return max(holes, int(is_ragged)) * step
+        is_ragged = scan.form == "mpegts" and all(size % length for length in TS_PACKET_BYTES)
+        return max(missing_at_end(times, 1 / step) if scan.nominal else 0, int(is_ragged)) * step
     if scan.stated is None:
         return 0.0
-    missing = min(scan.stated, scan.stop - scan.zero) - (scan.final - scan.zero) - step
-    return missing if missing > max(0.25, 2 * step) else 0.0
+    # FFmpeg gives the length of a Matroska file from time 0, and of others from their start.
+    zero = 0.0 if "matroska" in scan.form else scan.zero
+    found = max(scan.final, times[-1] + step) - zero
+    if "matroska" in scan.form:
+        check_complete(scan.stated, found, scan.stop - zero)
+    missing = min(scan.stated, scan.stop - zero) - found
+    return missing if missing > 0.75 * step else 0.0
 
 
 class Decoding:
@@ -242,12 +253,13 @@ class Decoding:
 
     Attributes:
         skipped: Number of frames in the window that could not be used so far.
+        shown: Number of frames in the window that were used so far.
         missing_seconds: How much is missing at the end of the file, at least.
     """
 
     def __init__(self, source: str | int, window: Window, cost: Cost) -> None:
         self._source, self._window, self._cost = source, window, cost
-        self.skipped = 0
+        self.skipped = self.shown = 0
         self.missing_seconds = window.missing_seconds
 
     def frames(self) -> Iterator[tuple[float, Any]]:
@@ -264,6 +276,8 @@ class Decoding:
             if window.seek:
                 container.seek(int(window.origin * av.time_base))
             clock = _clock(container, stream)
+            # AVI does not store when a frame is shown. FFmpeg guesses it, and is wrong if B-frames are packed.
+            is_guessed = container.format.name == "avi"
             for number, packet in enumerate(container.demux(stream)):
                 if packet.size:
                     _moved(packet, clock)
@@ -286,7 +300,7 @@ class Decoding:
                         raise VideoError(f"damaged after {window.elapsed(last)}: {cause(error)}") from error
                 self._cost.add(len(frames), stream.codec_context.width, stream.codec_context.height, packet.size)
                 for frame in frames:
-                    ticks = frame.dts if frame.pts is None else frame.pts
+                    ticks = frame.dts if frame.pts is None or is_guessed else frame.pts
                     time = max(last, window.first - step) + step if ticks is None else float(ticks * frame.time_base)
                     if time >= window.stop:
                         return
@@ -306,4 +320,8 @@ class Decoding:
                             f"{window.elapsed(last)}; give a window in which they have one shape"
                         )
                     last = time
+                    self.shown += time >= window.origin
                     yield time, frame
+        # A decoder drops a frame in silence where the size changes. Some packets never have one.
+        if window.frames < 1.5 * self.shown and self._cost.codec not in FRAMELESS:
+            self.skipped = max(self.skipped, window.frames - self.shown)

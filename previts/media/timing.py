@@ -30,6 +30,7 @@ class Window:
         rate: Average frames per second of the source in the window.
         pixel_aspect: Width / height of one pixel of the source.
         seek: Whether decoding starts with a seek to `origin`.
+        frames: Number of frames of the source in the window.
         first: Time of its first frame in seconds, in the time of the container.
         seconds: Time from the first frame to the last.
         joins: Numbers of the packets at which the timestamps start again.
@@ -42,6 +43,7 @@ class Window:
     rate: Fraction
     pixel_aspect: float
     seek: bool
+    frames: int
     first: float
     seconds: float
     joins: tuple[int, ...] = ()
@@ -90,7 +92,7 @@ def make_window(
     first = min(times)
     origin = first if origin == -math.inf else origin
     rate = _average_rate(sorted(times), nominal)
-    return Window(origin, stop, rate, pixel_aspect, seek, first, span, joins, last, missing_seconds)
+    return Window(origin, stop, rate, pixel_aspect, seek, len(times), first, span, joins, last, missing_seconds)
 
 
 def _average_rate(times: Sequence[float], nominal: Fraction | None) -> Fraction:
@@ -111,9 +113,12 @@ def _average_rate(times: Sequence[float], nominal: Fraction | None) -> Fraction:
 
 
 def _is_steady(times: Sequence[float], step: float) -> bool:
-    """Return whether nine of ten frames follow each other at this step; the others have a hole before them."""
-    steps = [after - before for before, after in itertools.pairwise(times)]
-    return sum(abs(found - step) <= 1e-3 + 0.01 * step for found in steps) >= 0.9 * len(steps)
+    """Return whether frames follow each other at this step, apart from whole frames that are missing."""
+    steps = [(after - before) / step for before, after in itertools.pairwise(times)]
+    near = 0.01 + 1e-3 / step  # timestamps may be in milliseconds
+    return sum(abs(found - 1) <= near for found in steps) >= 0.7 * len(steps) and all(
+        abs(found - round(found)) <= near for found in steps
+    )
 
 
 def missing_at_end(times: Sequence[float], rate: float) -> int:

@@ -127,10 +127,13 @@ def _funnel(
     failed = int(videos.counts.get("failed", crawled - len(judged)))
     with_tube = int((tracked > 0).sum())
     seconds, visible = float((frames / fps).sum()), float((tracked / fps).sum())
+    costly, shortened = (int(videos.counts.get(name, 0)) for name in ("too_costly", "shortened"))
+    remarks = f", {costly:,} of them too costly to decode" if costly else ""
+    remarks += f"; {shortened:,} usable ones are shorter than their container states" if shortened else ""
     lost = "" if crawled == len(judged) + failed else f"; {crawled - len(judged) - failed} are unaccounted for"
     return [
         ("Videos in the crawl", f"{crawled:,}", 100.0, ""),
-        ("Usable videos", f"{len(judged):,}", _share(len(judged), crawled), f"{failed:,} failed{lost}"),
+        ("Usable videos", f"{len(judged):,}", _share(len(judged), crawled), f"{failed:,} failed{remarks}{lost}"),
         ("Kept by the filter", f"{len(index):,}", _share(len(index), crawled), _left_out(judged, manifest)),
         ("Videos with a tube", f"{with_tube:,}", _share(with_tube, crawled), f"{len(index) - with_tube:,} without"),
         ("Length of the kept videos", _duration(seconds), 100.0, f"{seconds / max(1, len(index)):.1f} s each"),

@@ -90,7 +90,7 @@ def download(
             "shards": total,
             "too_costly": sum(video.error.startswith(TOO_COSTLY) for video in videos),
             "shortened": sum(video.missing_seconds > 0 for video in videos),
-            "missing_seconds": round(sum(video.missing_seconds for video in videos), 1),
+            "missing_seconds": round(sum(video.missing_seconds for video in videos), 3),
             "skipped_frames": sum(video.skipped_frames for video in videos),
             "hours": round(sum(video.num_frames / video.fps for video in videos if video.status == "ok") / 3600, 4),
             "bytes": sum(video.size for video in videos),

@@ -136,12 +136,12 @@ def test_a_video_that_needs_too_much_memory_fails_but_not_the_next(short_video, 
 
 
 def test_a_video_that_costs_more_than_predicted_fails_but_not_the_next(short_video, target, tmp_path):
-    # Two frames of noise, each of which takes a decoder seconds: the limit must end a call that has not returned yet.
+    # Frames of noise, each of which takes a decoder half a second: the limit must end a call that has not returned yet.
     costly = str(tmp_path / "costly.mkv")
     with av.open(costly, "w") as container:
         stream = container.add_stream("ffv1", rate=25, options={"coder": "1", "context": "1", "slices": "4"})
-        stream.width, stream.height, stream.pix_fmt = 3000, 2000, "yuv444p16le"
-        frame = av.VideoFrame(3000, 2000, "yuv444p16le")
+        stream.width, stream.height, stream.pix_fmt = 1500, 1000, "yuv444p16le"
+        frame = av.VideoFrame(1500, 1000, "yuv444p16le")
         for plane in frame.planes:
             plane.update(np.random.default_rng(0).bytes(plane.buffer_size))
         frame.pts = 0
@@ -152,8 +152,10 @@ def test_a_video_that_costs_more_than_predicted_fails_but_not_the_next(short_vid
             copy.is_keyframe = True
             container.mux(copy)
     lost = Lost()
-    with Normaliser(VideoConfig(cpu_seconds_per_frame=0.08), Limits(decode_cpu_seconds=1), lost) as normaliser:
-        with pytest.raises(VideoError, match=r"too costly to decode: it needs more than 1 CPU seconds and 0.24 for"):
+    with Normaliser(VideoConfig(cpu_seconds_per_frame=0.1), Limits(cpu_margin=0.04), lost) as normaliser:
+        with pytest.raises(
+            VideoError, match=r"too costly to decode: it needs more than 1.0 CPU seconds, and 0.004 for"
+        ):
             normaliser.normalise(costly, target, None, None)
         assert 1 < lost.seconds < 10
         assert normaliser.normalise(short_video, target, None, None).num_frames == 30

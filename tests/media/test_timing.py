@@ -3,12 +3,14 @@
 import itertools
 import random
 from fractions import Fraction
+from pathlib import Path
 
 import numpy as np
 import pytest
 from source_videos import numbered, shown, write_source
 
 from previts.errors import VideoError
+from previts.media.timing import Clock
 
 
 def test_a_source_below_the_rate_limit_keeps_every_frame(tmp_path):
@@ -82,3 +84,91 @@ def test_a_window_ends_with_the_video_and_one_outside_of_it_is_refused(tmp_path)
     for start in (3.0, 300.0):
         with pytest.raises(VideoError, match=r"no frames in the window from .* ends near [12]\.\d s"):
             shown(source, tmp_path, start, start + 10)
+
+
+# --- slide shows ---
+
+
+@pytest.mark.parametrize("rate", ["1/500", "1/100", "7/250", "1/2"])
+@pytest.mark.parametrize("name", ["slides.mp4", "slides.avi"])
+def test_a_slide_show_is_refused_though_its_container_states_its_rate(tmp_path, rate, name):
+    codec = "mpeg4" if name.endswith("avi") else "libx264"
+    source = write_source(tmp_path / name, [numbered(n) for n in range(8)], fps=Fraction(rate), codec=codec)
+    with pytest.raises(VideoError, match="a slide show, not a video; at least 1 frame per second"):
+        shown(source, tmp_path)
+
+
+def test_one_frame_a_second_is_a_video(tmp_path):
+    info, numbers = shown(write_source(tmp_path / "a.mp4", [numbered(n) for n in range(6)], fps=1), tmp_path)
+    assert (info.fps, numbers) == (1.0, list(range(6)))
+
+
+# --- joined files, and timestamps that start again ---
+
+
+def joined(tmp_path, name, codec, parts=3):
+    whole = b""
+    for part in range(parts):
+        path = write_source(tmp_path / f"{part}-{name}", [numbered(50 * part + n) for n in range(50)], codec=codec)
+        whole += Path(path).read_bytes()
+    (tmp_path / name).write_bytes(whole)
+    return str(tmp_path / name)
+
+
+@pytest.mark.parametrize(("name", "codec"), [("a.mpg", "mpeg2video"), ("a.ts", "libx264"), ("a.ts", "mpeg2video")])
+def test_joined_files_keep_all_frames_and_their_rate(tmp_path, name, codec):
+    source = joined(tmp_path, name, codec)
+    info, numbers = shown(source, tmp_path)
+    assert [number for number, _ in itertools.groupby(numbers)] == list(range(150))
+    assert (info.fps, info.skipped_frames, info.missing_seconds) == (25, 0, 0)
+    assert len(numbers) <= 151  # FFmpeg's reader of MPEG program streams dates a few frames one step late
+    _, late = shown(source, tmp_path, 2.4, 3.6)
+    assert len(late) == 30
+    assert abs(late[0] - 60) <= 1
+
+
+@pytest.mark.parametrize(("name", "codec"), [("a.flv", "flv"), ("a.mp4", "libx264"), ("a.mkv", "libx264")])
+def test_joined_files_of_which_not_all_can_be_read_are_refused(tmp_path, name, codec):
+    source = joined(tmp_path, name, codec)
+    with pytest.raises(VideoError, match="several videos one after the other"):
+        shown(source, tmp_path)
+
+
+def test_the_clock_continues_the_time_before():
+    clock = Clock(100, may_jump=True)
+    shown_at = []
+    # I P B B, twice in a row from 0, then from a time base that is far ahead.
+    for start in (0, 0, 50_000):
+        for pts, dts in ((4, 0), (16, 4), (8, 8), (12, 12)):
+            shown_at.append(start + pts + clock.move(start + pts, start + dts, 4, is_key=pts == 4))
+    assert sorted(shown_at) == [4 * n for n in range(1, 13)]
+
+
+# --- the end of a file ---
+
+
+def test_a_stream_that_is_cut_is_stored_without_its_broken_end_and_marked(tmp_path):
+    frames = [
+        np.maximum(numbered(n), np.random.default_rng(n).integers(0, 90, (96, 160, 3), np.uint8)) for n in range(50)
+    ]
+    whole = Path(write_source(tmp_path / "a.ts", frames)).read_bytes()
+    for share in (0.4, 0.55, 0.7, 0.85):
+        cut = tmp_path / "cut.ts"
+        cut.write_bytes(whole[: int(share * len(whole))])
+        info, numbers = shown(str(cut), tmp_path)
+        assert numbers == sorted(numbers)
+        assert info.fps == 25
+        assert 0.04 <= info.missing_seconds < 0.5, share
+    assert shown(str(tmp_path / "a.ts"), tmp_path)[0].missing_seconds == 0
+
+
+def test_a_matroska_file_that_lacks_its_last_frames_says_how_much(tmp_path):
+    path = Path(write_source(tmp_path / "a.mkv", [numbered(n) for n in range(50)], gop=5))
+    whole = path.read_bytes()
+    for share in (0.9, 0.95, 0.98):
+        (tmp_path / "cut.mkv").write_bytes(whole[: int(share * len(whole))])
+        try:
+            info, numbers = shown(str(tmp_path / "cut.mkv"), tmp_path)
+        except VideoError:
+            continue  # within a frame
+        assert info.missing_seconds == pytest.approx((50 - len(numbers)) * 0.04, abs=0.01)

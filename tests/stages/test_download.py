@@ -4,13 +4,17 @@ import shutil
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+from costly_videos import write_images
 from small_verbs import SMALL, snapshot
+from source_videos import numbered, write_source
 
 from previts import stages
 from previts.corpus import video_table
 from previts.errors import InputError
 from previts.ingest import confinement
+from previts.media import normalisation
 from previts.storage import folders
 
 
@@ -66,3 +70,42 @@ def test_the_manifest_of_a_folder_crawl_counts_what_was_left_aside(world, tmp_pa
     manifest = folders.read_manifest(videos)
     assert manifest.counts["ok"] == manifest.counts["videos"] == 1
     assert manifest.info["left_aside"] == "2 hidden, 1 .txt"
+
+
+def test_a_worker_stops_when_failing_videos_cost_too_much_and_goes_on_later(tmp_path):
+    # Three videos of costly frames, whose last frames are damaged, each in its own shard.
+    for number in range(3):
+        path = tmp_path / f"{number}.mov"
+        write_images(path, "png", (1024, 512), "rgb24", 60 + number)
+        data = bytearray(path.read_bytes())
+        place = data.rindex(b"IDAT") + 200
+        data[place : place + 600] = bytes(600)
+        path.write_bytes(data)
+    good = tmp_path / "good.mp4"
+    normalisation.encode_video([np.full((64, 96, 3), 8 * number, np.uint8) for number in range(30)], 25, str(good))
+    rows = [f"{path.stem},{path}" for path in [*sorted(tmp_path.glob("*.mov")), good]]
+    (tmp_path / "crawl.csv").write_text("\n".join(["video_id,url", *rows]))
+    arguments = (str(tmp_path / "crawl.csv"), str(tmp_path / "root"), "demo")
+    settings = ["video.videos_per_shard=1"]
+    limit = 0.3 / 3600
+    with pytest.raises(InputError, match=r"took .* CPU hours, more than video.max_lost_cpu_hours=.*up to shard 0"):
+        stages.download(*arguments, [*settings, f"video.max_lost_cpu_hours={limit:.6f}"], max_failure_fraction=1)
+    stored = snapshot(str(tmp_path / "root"))
+    assert any(name.endswith("shard-00000.parquet") for name in stored)
+    videos = stages.download(*arguments, settings, max_failure_fraction=1)  # the limit is not part of the address
+    assert {name: snapshot(str(tmp_path / "root"))[name] for name in stored} == stored
+    counts = folders.read_manifest(videos).counts
+    assert (counts["ok"], counts["failed"], counts["too_costly"]) == (1, 3, 0)
+
+
+def test_the_manifest_counts_what_was_too_costly_and_what_is_shortened(tmp_path):
+    write_images(tmp_path / "bomb.mov", "png", (4096, 2048), "rgb24", 1000)
+    whole = Path(write_source(tmp_path / "whole.ts", [numbered(number) for number in range(50)])).read_bytes()
+    (tmp_path / "cut.ts").write_bytes(whole[: len(whole) * 2 // 3 // 188 * 188 - 77])
+    videos = stages.download(str(tmp_path), str(tmp_path / "root"), "demo", max_failure_fraction=1)
+    rows = {row.video_id: row for row in video_table.read_shard(videos, 0)}
+    counts = folders.read_manifest(videos).counts
+    assert (counts["ok"], counts["failed"], counts["too_costly"], counts["shortened"]) == (2, 1, 1, 1)
+    (short,) = (row for name, row in rows.items() if name.startswith("cut"))
+    assert 0 < short.missing_seconds == pytest.approx(counts["missing_seconds"], abs=0.06)
+    assert counts["skipped_frames"] == sum(row.skipped_frames for row in rows.values())

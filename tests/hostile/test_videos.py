@@ -1,0 +1,145 @@
+"""Hostile videos through the real `previts download`. Oracle: the number that each frame of a source shows."""
+
+import csv
+import itertools
+import json
+import os
+import re
+import statistics
+import subprocess
+import sys
+from collections import Counter
+from dataclasses import asdict
+
+import pytest
+from making import read_picture
+from videos import catalogue
+
+from previts.config.experiment import VideoConfig
+from previts.corpus import video_table
+from previts.ingest.fetch import Limits
+from previts.storage import folders
+
+SAMPLE = 10  # default CI: every tenth video of each kind, and the bombs that are quick to write
+RAW = re.compile(r"Error\b|Traceback|Errno|Invalid argument|\bav\.|NoneType|division")  # texts that are not ours
+
+
+def download(videos, folder):
+    """Run the verb on a crawl of these videos; return its rows by name, and its folder."""
+    crawl = folder / "crawl.csv"
+    with open(crawl, "w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["video_id", "url", "start_seconds", "end_seconds", "label", "split"])
+        for video in videos:
+            path = folder / video.name
+            video.make(path)
+            writer.writerow([video.name, path, video.start, video.end, video.kind, "train"])
+    command = [
+        sys.executable,
+        "-c",
+        "from previts.cli import main; main()",
+        "download",
+        "--crawl",
+        str(crawl),
+        "--root",
+        str(folder / "root"),
+    ]
+    command += ["--max-failure-fraction", "1"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=3000, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    uri = done.stdout.strip().splitlines()[-1]
+    shards = int(folders.read_manifest(uri).counts["shards"])
+    rows = [row for shard in range(shards) for row in video_table.read_shard(uri, shard)]
+    assert [row.video_id for row in rows] == [video.name for video in videos]
+    return rows, uri
+
+
+def fault(video, row, uri):
+    """Return what is wrong with the outcome of a video, or ""."""
+    if row.status == "failed":
+        if RAW.search(row.error) or re.search("twice", row.error):
+            return f"not our reason: {row.error}"
+        if video.right in ("true", "said", "damaged"):
+            return ""
+        if isinstance(video.right, list) or not re.search(video.right, row.error):
+            return f"refused: {row.error}"
+        return ""
+    frames = video_table.read_frames(uri, row, list(range(row.num_frames)))
+    shown = [read_picture(frame) for frame in frames]
+    distinct = [number for number, _ in itertools.groupby(shown)]
+    if video.right == "damaged":
+        return ""
+    if None in shown:
+        return f"frame {shown.index(None)} of {row.num_frames} is not a frame of the source"
+    if distinct != sorted(set(distinct)):
+        return f"wrong order: {distinct}"
+    if isinstance(video.right, list):
+        lost = set(video.right) - set(distinct)
+        if 0 < len(lost) == row.skipped_frames and set(distinct) < set(video.right):
+            return ""  # the decoder dropped frames, and the table says so
+        return "" if distinct == video.right else f"other frames: {distinct}"
+    if video.right == "said" and distinct != list(range(50)) and not row.missing_seconds:
+        return f"silently shortened to {distinct[-1] + 1} frames"
+    return "" if video.right == "said" or "true" in video.right else "stored, but to be refused"
+
+
+def test_a_sample_of_the_hostile_videos(tmp_path):
+    seen = Counter()
+    chosen = []
+    for video in catalogue():
+        if seen[video.kind] % SAMPLE == 0 and not video.name.startswith(("bomb-png.mov", "sparse.mp4")):
+            chosen.append(video)
+        seen[video.kind] += 1
+    assert len(seen) > 30
+    rows, uri = download(chosen, tmp_path)
+    faults = {video.name: fault(video, row, uri) for video, row in zip(chosen, rows, strict=True)}
+    assert {name: what for name, what in faults.items() if what} == {}
+
+
+@pytest.mark.slow
+def test_all_hostile_videos_and_what_they_cost(tmp_path):
+    videos = catalogue()
+    assert len(videos) >= 400
+    rows, uri = download(videos, tmp_path)
+    faults = {video.name: fault(video, row, uri) for video, row in zip(videos, rows, strict=True)}
+    costs = [cost(video, tmp_path) for video in videos]
+    seconds = sorted((used, video.name) for (used, _), video in zip(costs, videos, strict=True))
+    peaks = sorted((peak, video.name) for (_, peak), video in zip(costs, videos, strict=True))
+    print(Counter((video.kind, row.status) for video, row in zip(videos, rows, strict=True)))
+    print(Counter(row.status for row in rows), folders.read_manifest(uri).counts)
+    print("CPU seconds: median", statistics.median(used for used, _ in seconds), "most", seconds[-8:])
+    print("99 %:", seconds[int(0.99 * len(seconds))], "peak MiB: most", peaks[-8:])
+    damaged = [(video, row) for video, row in zip(videos, rows, strict=True) if video.right == "damaged"]
+    print("damaged:", Counter(row.status for _, row in damaged))
+    assert {name: what for name, what in faults.items() if what} == {}
+    assert seconds[-1][0] < 90
+    assert peaks[-1][0] < Limits().memory_bytes >> 20
+
+
+_CHILD = []
+
+
+def cost(video, folder):
+    """Return the CPU seconds and the peak memory in MiB of decoding a video in the program of the sandbox."""
+    if not _CHILD:
+        settings = json.dumps({"config": asdict(VideoConfig()), "limits": asdict(Limits())})
+        command = [sys.executable, "-m", "previts.ingest.sandbox", settings]
+        _CHILD.append(
+            subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+        )
+        assert _CHILD[0].stdout.readline() == b".\n"
+    child = _CHILD[0]
+    with open(f"/proc/{child.pid}/clear_refs", "w") as file:
+        file.write("5")  # the peak starts again
+    request = {"source": str(folder / video.name), "target": str(folder / "target.mp4")}
+    request |= {"start_seconds": video.start, "end_seconds": video.end}
+    child.stdin.write(json.dumps(request).encode() + b"\n")
+    child.stdin.flush()
+    while (line := child.stdout.readline()) == b".\n":
+        pass
+    if not line:
+        _, _, usage = os.wait4(_CHILD.pop().pid, 0)
+        return usage.ru_utime + usage.ru_stime, usage.ru_maxrss >> 10
+    with open(f"/proc/{child.pid}/status") as file:
+        peak = int(re.search(r"VmHWM:\s+(\d+)", file.read())[1]) >> 10
+    return json.loads(line)["cpu_seconds"], peak
