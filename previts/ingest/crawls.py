@@ -16,8 +16,8 @@ from dataclasses import astuple, dataclass, replace
 import pyarrow as pa
 
 from previts.errors import InputError
-from previts.storage import fingerprints, folders, tables
-from previts.storage.files import absolute, is_local, join, local_path, open_fs, read_bytes
+from previts.storage import contents, fingerprints, folders, tables
+from previts.storage.files import ON_DISK, absolute, is_local, join, local_path, open_fs, protocol, read_bytes
 
 VIDEO_SUFFIXES = (
     ".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".flv", ".wmv", ".3gp", ".ogv", ".gif",
@@ -107,11 +107,12 @@ def crawl_identity(items: Sequence[CrawlItem], uri: str) -> str:
     """
     fs, path = open_fs(uri)
     root = path.rstrip("/") if fs.isdir(path) else path.rsplit("/", 1)[0]
-    local = {item.url: local_path(item.url) for item in items if _on_disk(item.url)}
+    local = {item.url: local_path(item.url) for item in items if protocol(item.url) in ON_DISK}
     sizes = {url: os.path.getsize(file) for url, file in local.items() if file and os.path.isfile(file)}
     small = len(sizes) <= folders.HASHED_FILES and sum(sizes.values()) <= folders.HASHED_BYTES
-    scheme = uri.split("://", 1)[0] + "://"
-    stored = {} if is_local(fs) else {i.url: open_fs(i.url)[1] for i in items if i.url.startswith(scheme)}
+    # `fetch` refuses a URL with `::`.
+    same = [] if is_local(fs) else [i.url for i in items if protocol(i.url) == protocol(uri) and "::" not in i.url]
+    stored = {url: open_fs(url)[1] for url in same}
     listed: dict[str, object] = {}
     if any(name.startswith(root + "/") for name in stored.values()):
         for name, info in fs.find(root, detail=True).items():
@@ -129,10 +130,6 @@ def crawl_identity(items: Sequence[CrawlItem], uri: str) -> str:
                     address, stamp = "", hashlib.file_digest(content, "sha256").hexdigest()
         rows.append([*astuple(replace(item, url=address)), stamp])
     return fingerprints.fingerprint(rows)
-
-
-def _on_disk(url: str) -> bool:
-    return "://" not in url or url.startswith("file://")
 
 
 def _folder(uri: str) -> list[CrawlItem]:
@@ -180,9 +177,10 @@ def _full_name(uri: str, path: str) -> str:
 
 def _parquet_lines(uri: str) -> list[_Line]:
     try:
-        table = tables.parse(read_bytes(uri))
+        data = read_bytes(uri)
+        table = tables.parse(data)
     except pa.ArrowInvalid as error:
-        raise InputError(f"{uri} is not a readable Parquet file: {error}") from error
+        raise InputError(f"{uri} is {contents.describe(data) or f'not a readable Parquet file: {error}'}") from error
     _check_columns(uri, table.column_names)
     kept = table.select([name for name in MANIFEST_COLUMNS if name in table.column_names])
     return [
@@ -202,8 +200,11 @@ def _check_columns(uri: str, found: list[str]) -> None:
 
 def _csv(uri: str) -> list[CrawlItem]:
     """Read a CSV file; its first line decides which of the three formats it has."""
+    data = read_bytes(uri)
+    if data and (what := contents.describe(data)):
+        raise InputError(f"{uri} is {what}")
     try:
-        text = read_bytes(uri).decode("utf-8-sig")
+        text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise InputError(f"{uri} is not UTF-8 text (byte {error.start}); save it as UTF-8") from None
     reader = csv.reader(io.StringIO(text, newline=""), strict=True)
@@ -290,12 +291,12 @@ def _check_id(video_id: str) -> None:
 
 def _manifest_item(line: _Line, uri: str) -> CrawlItem:
     fields = line.fields
-    url = fields.get("url", "")
+    url = fields.get("url", "").strip()
     if not url:
         raise _FaultError("url is empty, expected a path or an address")
     if not url.isprintable():
         raise _FaultError(f"url {url!r} contains unprintable characters; remove them")
-    if "://" not in url and not url.startswith("/"):
+    if not protocol(url) and not url.startswith("/"):
         url = join(absolute(uri).rsplit("/", 1)[0], url)
     start, end = _seconds(fields, "start_seconds"), _seconds(fields, "end_seconds")
     if end is not None and end <= (start or 0.0):

@@ -44,6 +44,7 @@ REFUSED_STARTS = {
     b"<asx": "a playlist",
     b"<!doctype": "a web page",
     b"<html": "a web page",
+    b"version https://git-lfs": "a pointer of Git LFS (`git lfs pull` replaces it by the video)",
 }
 
 
@@ -73,10 +74,10 @@ def fetch(url: str, target_path: str, limits: Limits = DEFAULT_LIMITS) -> None:
         FetchError: If it cannot be fetched; `retryable` is true for time-outs, dropped connections and busy servers.
         InputError: If the library for an object store is not installed, or the disk is full.
     """
-    scheme = urlsplit(url).scheme.lower() if "://" in url else "file"
-    if "::" in url and scheme not in ("http", "https"):  # in those, `::` may be in an IPv6 address
+    scheme = files.protocol(url).lower()
+    if "::" in url and scheme in OBJECT_STORES:
         raise VideoError("chained URLs (`::`) are not allowed in a crawl")
-    if scheme == "file":
+    if scheme in files.ON_DISK:
         _link(url, target_path)
     elif scheme in ("http", "https"):
         if urlsplit(url).hostname in YOUTUBE_HOSTS:
