@@ -1,9 +1,11 @@
 """The verb `download` on a small synthetic world. Oracles: the crawl, and the files before a second call."""
 
+import re
 import shutil
 from pathlib import Path
 
 import pytest
+from mlflow_runs import free_port
 from small_verbs import SMALL, snapshot
 
 from previts import stages
@@ -40,3 +42,18 @@ def test_a_crawl_with_a_changed_local_video_has_another_address(made, world, tmp
     one.write_bytes(one.read_bytes()[:-7] + b"changed")
     other = stages.download(str(tmp_path / "crawl.csv"), str(tmp_path / "root"), "demo", SMALL)
     assert other.rsplit("/", 1)[1] != made["videos"].rsplit("/", 1)[1]
+
+
+def test_the_remedy_for_failures_names_the_network_only_if_it_can_be_the_cause(tmp_path, monkeypatch):
+    monkeypatch.setenv("PREVITS_TRUSTED_HOSTS", "127.0.0.1")
+    closed = f"https://127.0.0.1:{free_port()}/video.mp4"
+    remedies = {
+        (closed,): "run again for the 1 that may be temporary, and check the network. ",
+        (closed, "gone.mp4"): "run again for the 1 that may be temporary, and check the network, or fix the crawl. ",
+        ("gone.mp4",): "fix the crawl. ",
+    }
+    for urls, remedy in remedies.items():
+        crawl = tmp_path / f"{len(urls)}-{len(urls[0])}.csv"
+        crawl.write_text("video_id,url\n" + "".join(f"v{number},{url}\n" for number, url in enumerate(urls)))
+        with pytest.raises(InputError, match=re.escape(f"What to do: {remedy}Videos already stored are kept")):
+            stages.download(str(crawl), str(tmp_path / "root"), "demo", SMALL)
