@@ -9,7 +9,7 @@ import pickle
 import re
 import sys
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -46,12 +46,13 @@ def _number(kind: _NumpyType, data: bytes) -> complex:
     text = f"{kind.order}{kind.code}"
     if not re.fullmatch(r"[<>|=][biufc]\d\d?", text):
         raise pickle.UnpicklingError("a NumPy scalar that is no number")
-    (number,) = np.frombuffer(data, np.dtype(text)).tolist()
+    numbers: list[complex] = np.frombuffer(data, np.dtype(text)).tolist()
+    (number,) = numbers
     return number
 
 
 # Training scripts save their best accuracy as a NumPy scalar. NumPy's own code does not read it.
-_NUMPY = [
+_NUMPY: list[Callable[..., Any] | tuple[Callable[..., Any], str]] = [
     (_number, "numpy._core.multiarray.scalar"),
     (_number, "numpy.core.multiarray.scalar"),
     (_NumpyType, "numpy.dtype"),
@@ -90,7 +91,7 @@ def load(path: str, field: str, remedy: str = REMEDY) -> tuple[Any, str]:
         what = "it is a folder without a finished checkpoint" if files.exists(path) else "there is no such file"
         raise InputError(f"{field} names {path}, and {what}; {remedy}") from None
     try:
-        with torch.serialization.safe_globals(_NUMPY):  # type: ignore[no-untyped-call]
+        with torch.serialization.safe_globals(_NUMPY):
             state = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     except Exception as error:  # on arbitrary bytes, torch's unpickler may raise any error
         raise InputError(f"{field}: {path} {_refusal(data, error, remedy)}") from None
