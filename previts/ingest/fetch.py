@@ -75,7 +75,7 @@ def fetch(url: str, target_path: str, limits: Limits = DEFAULT_LIMITS) -> None:
         InputError: If the library for an object store is not installed, or the disk is full.
     """
     scheme = files.protocol(url).lower()
-    if "::" in url and scheme in OBJECT_STORES:
+    if "::" in url and (scheme in OBJECT_STORES or (not scheme and "://" in url)):
         raise VideoError("chained URLs (`::`) are not allowed in a crawl")
     if scheme in files.ON_DISK:
         _link(url, target_path)
