@@ -8,13 +8,13 @@ from collections.abc import Sequence
 from typing import Annotated, Any
 
 import tyro
-from fsspec.utils import get_protocol
 
 from components import _images
 from previts.config import paper
 from previts.config.fields import split_setting
 from previts.errors import InputError
 from previts.stages import flow
+from previts.storage import files
 
 TYPES = {"LIST": list, "STRUCT": dict, "NUMBER_INTEGER": int}
 KINDS = {list: "a JSON list of texts", dict: "a JSON object of texts", int: "a whole number"}
@@ -186,7 +186,7 @@ def _check_choices(values: dict[str, Any]) -> None:
             "image and the account of the step that starts the job"
         )
     for name in ("crawl", "crawls", "root", "data"):
-        if get_protocol(values.get(name, "gs://")) == "file":
+        if files.protocol(values.get(name, "gs://")) in files.ON_DISK:
             raise InputError(
                 f"{name} must be a URI that every pod of the cluster can read (gs:// or s3://), got {values[name]}"
             )

@@ -135,6 +135,10 @@ class TrackConfig:
     # region must match in so many key frames in a row before the tube starts. If it does not, a region is chosen again.
     min_hits: int = 0
     min_area: float = 0.01  # not stated; share of the frame; smaller regions are dropped, and all under 10 pixels
+    # A track without a match stays at its last match ("wait"), or moves on at its last velocity ("drift"). not stated;
+    # SORT's is "drift". With it, iou_threshold=0.3, max_age=1 and min_hits=3, the tracker is SORT as published: all
+    # tracks are matched at once, and a track is reported by SORT's rule for min_hits.
+    motion: Literal["wait", "drift"] = "wait"
 
     def __post_init__(self) -> None:
         require("track.iou_threshold", self.iou_threshold, "from 0 to 1", 0 <= self.iou_threshold <= 1)
@@ -368,7 +372,10 @@ class Experiment:
         Raises:
             InputError: If a field is unknown or has the wrong type.
         """
-        return fields.from_plain(Experiment, json.loads(text), "")
+        values = json.loads(text)
+        if isinstance(values, dict) and isinstance(values.get("track"), dict):
+            values["track"].setdefault("motion", "wait")  # not in documents of version 0.2 and earlier
+        return fields.from_plain(Experiment, values, "")
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from previts.errors import InputError
+from previts.storage import contents
 from previts.storage.files import open_fs, read_bytes
 
 MAX_TABLE_BYTES = 1 << 30
@@ -170,4 +171,7 @@ def _read(uri: str) -> bytes:
     fs, path = open_fs(uri)
     if (fs.size(path) or 0) > MAX_TABLE_BYTES:
         raise InputError(f"{uri} has more than {MAX_TABLE_BYTES >> 20} MiB, too much for a crawl; split it")
-    return read_bytes(uri)
+    data = read_bytes(uri)
+    if data and (what := contents.describe(data)):
+        raise InputError(f"{uri} is {what}")
+    return data

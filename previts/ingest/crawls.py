@@ -315,7 +315,7 @@ def _check_id(video_id: str) -> None:
 
 def _manifest_item(line: Line, uri: str) -> CrawlItem:
     fields = line.fields
-    url = fields.get("url", "")
+    url = fields.get("url", "").strip()
     if not url:
         raise _FaultError("url is empty, expected a path or an address")
     if len(url) > MAX_URL_LENGTH:

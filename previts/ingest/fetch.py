@@ -43,6 +43,7 @@ REFUSED_STARTS = {
     b"<asx": "a playlist",
     b"<!doctype": "a web page",
     b"<html": "a web page",
+    b"version https://git-lfs": "a pointer of Git LFS (`git lfs pull` replaces it by the video)",
 }
 
 

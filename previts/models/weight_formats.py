@@ -50,7 +50,7 @@ def _rspnet(name: str) -> str:
 class Format:
     """The names of an encoder in a file: a prefix, our names under other names, and other tensors with the prefix.
 
-    `module.` in front of a name, which torch's parallel wrappers add, is not part of the prefix.
+    `module.` and `_orig_mod.`, which torch's wrappers add to names, are not part of the prefix.
     """
 
     name: str
@@ -101,14 +101,14 @@ def convert_state(
         source: Name of the file for messages.
 
     Raises:
-        InputError: If names or shapes do not fit; the message counts them and shows some.
+        InputError: If names or shapes do not fit, or values are not finite; the message counts them and shows some.
     """
     for name in ("state_dict", "model"):
         if isinstance(state, Mapping) and isinstance(state.get(name), Mapping):
             state = state[name]
     if not isinstance(state, Mapping) or not state or not all(isinstance(value, Tensor) for value in state.values()):
         raise InputError(f"{source} contains {_described(state)}, expected tensors by name; {_known(kind)}")
-    given: dict[str, Tensor] = {str(name).removeprefix("module."): value for name, value in state.items()}
+    given: dict[str, Tensor] = tensors.unwrapped(state, source)
     with torch.device("meta"):  # names and shapes only: neither memory nor random numbers
         expected = build_encoder(kind, width=width).state_dict()
     fits = (_fit(candidate, given, expected) for candidate in _formats(kind))
@@ -128,6 +128,7 @@ def convert_state(
             f"{source} does not contain a whole {kind}{size}: read in format {fit.format.name!r}, {len(fit.taken)} "
             f"tensors are there; {listed}; {_known(kind)}"
         )
+    tensors.check_finite(fit.taken, source)
     # Half precision is for storage only; training needs single precision.
     taken = {name: value.float() if value.is_floating_point() else value for name, value in fit.taken.items()}
     return {name: taken.get(name, torch.zeros((), dtype=torch.int64)) for name in expected}, fit.format.name

@@ -242,8 +242,11 @@ def _manifest_of(uri: str) -> Manifest | None:
 
 
 def _without_secrets(uri: str) -> str:
-    """Return a URI without user, password and query, because the page may be shared."""
-    return re.sub(r"(?<=://)[^/@]*@", "", uri).split("?")[0]
+    """Return a URI without user, password and query, because the page may be shared; a path stays as it is."""
+    if (protocol := files.protocol(uri)) in files.ON_DISK:
+        return uri
+    uri = re.sub(r"(?<=://)[^/@]*@", "", uri)
+    return uri.split("?")[0] if protocol in ("http", "https") else uri
 
 
 def _anchor(manifest: Manifest) -> str:

@@ -7,6 +7,7 @@ does not answer, see `outages`.
 import fcntl
 import logging
 import os
+import pathlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -34,7 +35,10 @@ def tracking_uri(root: str) -> str:
     if given := os.environ.get("MLFLOW_TRACKING_URI"):
         return given
     folder = files.local_path(root)
-    return f"sqlite:///{os.path.join(os.path.abspath(folder) if folder else os.getcwd(), 'mlflow.db')}"
+    path = os.path.join(os.path.abspath(folder) if folder else os.getcwd(), "mlflow.db")
+    quoted = path.replace("%", "%25").replace("?", "%3F")  # all that a URI of a database must quote
+    # With a driver in the URI, MLflow does not create the folder with the quoted name.
+    return f"sqlite:///{path}" if quoted == path else f"sqlite+pysqlite:///{quoted}"
 
 
 @dataclass(frozen=True)
@@ -146,8 +150,13 @@ def running_arms(root: str, experiment: str) -> list[StoredRun]:
         return []
     client = MlflowClient(uri)
     found = client.get_experiment_by_name(experiment)
-    query = f"attributes.status = 'RUNNING' and tags.`{ROOT_TAG}` = '{files.absolute(root)}'"
-    arms = client.search_runs([found.experiment_id], query) if found else []
+    arms: list[Run] = []
+    page: str | None = ""
+    while found and page is not None:
+        # The tag is compared here: a query cannot contain every root, such as one with quotes.
+        several = client.search_runs([found.experiment_id], "attributes.status = 'RUNNING'", page_token=page or None)
+        arms += [run for run in several if run.data.tags.get(ROOT_TAG) == files.absolute(root)]
+        page = several.token or None
     return [StoredRun(client, arm.info.run_id) for arm in arms]
 
 
@@ -168,13 +177,17 @@ def _experiment(client: "MlflowClient", identity: Identity, uri: str) -> str:
 def _artifacts(uri: str) -> str | None:
     """Return the artifact folder next to a database on the local disk; a server has its own."""
     path = _database(uri)
-    return os.path.join(os.path.dirname(path), "mlartifacts") if path else None
+    return pathlib.Path(path).with_name("mlartifacts").as_uri() if path else None
 
 
 def _database(uri: str) -> str:
     """Return the path of a database on the local disk, or "" for a server."""
-    prefix = "sqlite:///"
-    return os.path.abspath(uri.removeprefix(prefix)) if uri.startswith(prefix) else ""
+    if not uri.startswith("sqlite"):
+        return ""
+    from sqlalchemy import make_url
+
+    path = make_url(uri).database
+    return os.path.abspath(path) if path and path != ":memory:" else ""
 
 
 def _find(client: "MlflowClient", experiment_id: str, tags: Mapping[str, str]) -> "Run | None":

@@ -207,9 +207,8 @@ def memory_format(device: torch.device) -> torch.memory_format:
 def load_weights(network: SaliencyNetwork, weights: dict[str, Tensor]) -> int:
     """Load every tensor of a state dict whose name and shape fit the network, and return their number.
 
-    The names may be those of the DRN (`layer3.0.conv1.weight`) or of its segmentation model (`base.3.0...`), with or
-    without `module.`. They may also be those of a ResNet, whose four levels are the DRN's levels 3 to 6. The classifier
-    is not loaded.
+    The names may be those of the DRN (`layer3.0.conv1.weight`) or of its segmentation model (`base.3.0...`). They may
+    also be those of a ResNet, whose four levels are the DRN's levels 3 to 6. The classifier is not loaded.
 
     Raises:
         ValueError: If no weight of a convolution fits.
@@ -218,7 +217,7 @@ def load_weights(network: SaliencyNetwork, weights: dict[str, Tensor]) -> int:
     resnet = "conv1.weight" in weights and "layer1.0.conv1.weight" in weights
     taken = {}
     for name, tensor in weights.items():
-        place = _own_name(name.removeprefix("module."), resnet)
+        place = _own_name(name, resnet)
         if place in own and own[place].shape == tensor.shape and not place.startswith(("seg.", "up.")):
             taken[place] = tensor
     if not any(tensor.ndim == 4 for tensor in taken.values()):

@@ -31,9 +31,10 @@ def read_weights(uri: str) -> Weights:
     """Return the weights of a file, or of the encoder in a finished folder of `pretrain`.
 
     Raises:
-        InputError: If the file is missing, or contains anything but named tensors.
+        InputError: If the file is missing, or contains anything but named tensors with finite values.
     """
     path = tensors.weights_path(uri, "fit.weights")
+    source = f"fit.weights: {path}"
     loaded, digest = tensors.load(path, "fit.weights")
     for name in ("state_dict", "model"):
         if isinstance(loaded, dict) and isinstance(loaded.get(name), dict):
@@ -41,12 +42,14 @@ def read_weights(uri: str) -> Weights:
     named = isinstance(loaded, dict) and all(isinstance(name, str) for name in loaded)
     if not named or not all(isinstance(value, torch.Tensor) for value in loaded.values()):
         raise InputError(
-            f"fit.weights: {path} contains {type(loaded).__name__}, expected tensors by name; save the model's "
+            f"{source} contains {type(loaded).__name__}, expected tensors by name; save the model's "
             "state dict in this file"
         )
     labels = _labels_of(uri) if path != uri else f"unknown: the weights at {uri} may have been trained with labels"
     # Files may be in half precision to save space. Training is in single precision.
-    found = {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in loaded.items()}
+    named_tensors = tensors.unwrapped(loaded, source)
+    tensors.check_finite(named_tensors, source)
+    found = {name: value.float() if value.is_floating_point() else value for name, value in named_tensors.items()}
     return Weights(found, digest, labels)
 
 

@@ -73,10 +73,13 @@ def download(
     if failed == len(videos) or failed > max_failure_fraction * len(videos):
         reasons = "\n".join(f"  {count} x {error}" for error, count in errors.most_common(5))
         allowed = "" if failed == len(videos) else f", more than the allowed share of {max_failure_fraction:g}"
-        remedy = "" if failed == len(videos) else ", or run again with a larger --max-failure-fraction"
+        temporary = sum(video.retryable for video in videos if video.status != "ok")
+        cures = [f"run again for the {temporary} that may be temporary, and check the network"] if temporary else []
+        cures += ["fix the crawl"] if temporary < failed else []
+        cures += [] if failed == len(videos) else ["run again with a larger --max-failure-fraction"]
         raise InputError(
             f"{failed} of the {len(videos)} videos of {crawl} failed{allowed}. Most frequent reasons:\n{reasons}\n"
-            f"Fix the crawl{remedy}; videos already stored are kept"
+            f"What to do: {', or '.join(cures)}. Videos already stored are kept"
         )
     aside = crawls.left_aside(crawl)
     folders.commit(

@@ -5,27 +5,41 @@ Every write is whole: a reader sees the complete file or no file. A bare path is
 
 import contextlib
 import functools
+import glob
 import json
 import os
+import re
 import uuid
 from collections.abc import Sequence
 from typing import Any
 
 import fsspec
 from fsspec.core import url_to_fs
-from fsspec.utils import get_protocol
 
 from previts.errors import InputError
+
+ON_DISK = ("", "file", "local")  # protocols of the local disk
+
+
+def protocol(uri: str) -> str:
+    """Return the protocol of a URI, or "" for a bare path; a path may contain any characters, `://` too."""
+    match = re.match(r"([A-Za-z][A-Za-z0-9+.-]+)://", uri)
+    return match[1] if match else ""
 
 
 def open_fs(uri: str) -> tuple[fsspec.AbstractFileSystem, str]:
     """Return the file system of a URI and the path in it; a bare path is on the local disk.
 
     Raises:
-        InputError: If the protocol is unknown or its library is not installed.
+        InputError: If the protocol is unknown, its library is not installed, or a URI of a store contains `::`.
     """
     if not uri:
         raise InputError("an empty URI was given; expected a path, file://, gs://, s3:// or memory://")
+    if protocol(uri) in ON_DISK:
+        fs = fsspec.filesystem("file")
+        return fs, fs._strip_protocol(uri)
+    if "::" in uri:  # fsspec would open what is before it, or chain two file systems
+        raise InputError(f"{uri} contains '::', which no URI of a store may contain; choose a name without it")
     try:
         fs, path = url_to_fs(uri)
     except (ValueError, ImportError) as error:
@@ -46,7 +60,7 @@ def join(uri: str, *parts: str) -> str:
 
 def absolute(uri: str) -> str:
     """Return a URI that means the same in every process: a local path becomes absolute, other URIs stay as they are."""
-    if get_protocol(uri) != "file":  # opening a remote URI may search for credentials for many seconds
+    if protocol(uri) not in ON_DISK:  # opening a remote URI may search for credentials for many seconds
         return uri.rstrip("/")
     return str(open_fs(uri)[1])
 
@@ -149,13 +163,13 @@ def check_writable(uri: str) -> None:
     Raises:
         InputError: If the folder cannot be created or written to.
     """
-    folder = local_path(uri) if get_protocol(uri) == "file" else None
+    folder = local_path(uri) if protocol(uri) in ON_DISK else None
     if folder is None:
         return
     try:
         os.makedirs(folder, exist_ok=True)
     except OSError as error:
-        raise InputError(f"cannot write to {folder}: {error.strerror}; choose a root that you may write to") from error
+        raise InputError(f"cannot write to {folder}: {error.strerror}; choose another root") from error
     if not os.access(folder, os.W_OK):
         raise InputError(f"cannot write to {folder}: permission denied; choose a root that you may write to")
 
@@ -177,4 +191,5 @@ def delete_folder(uri: str) -> None:
     """Delete a folder and everything in it, if it exists."""
     fs, path = open_fs(uri)
     if fs.exists(path):
-        fs.rm(path, recursive=True)
+        # Stores take the path for a pattern: without `escape`, a `?` in it would match other folders.
+        fs.rm(path if is_local(fs) else glob.escape(path), recursive=True)

@@ -48,9 +48,11 @@ def write_records(uri: str, row_type: type[Row], rows: Iterable[Row]) -> None:
 def parse(data: bytes) -> pa.Table:
     """Return the table in the bytes of a Parquet file.
 
-    Arrow's threads are not used. A process that ends while they start is aborted, and small tables gain nothing.
+    No thread of Arrow takes part. `pq.read_table` would start one in any case, for its scanner of data sets. The thread
+    may be the last to release the Python object that holds the bytes. If the interpreter is ending at that moment, the
+    process is aborted after its work is done.
     """
-    return pq.read_table(io.BytesIO(data), use_threads=False, pre_buffer=False)
+    return pq.ParquetFile(io.BytesIO(data), pre_buffer=False).read(use_threads=False)
 
 
 def read_table(uri: str, row_type: type) -> pa.Table:

@@ -6,21 +6,57 @@ All are loaded with `weights_only=True`, so no file can run code. Messages name 
 import hashlib
 import io
 import pickle
+import re
 import sys
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 
 from previts.errors import InputError
-from previts.storage import files, folders
+from previts.storage import contents, files, folders
 
 ENCODER = "encoder.pt"  # in a finished folder of `pretrain`
 CHECKSUM = ".sha256"  # appended to the file name
 # Errors of torch.load and load_state_dict for files that are truncated, damaged, or contain more than tensors.
 DAMAGED = (pickle.UnpicklingError, RuntimeError, ValueError, EOFError, LookupError, AttributeError, zipfile.BadZipFile)
+
+WRAPPERS = ("module", "_orig_mod")  # what DataParallel, DistributedDataParallel and torch.compile add to names
+REMEDY = "give a state dict, or the finished folder of a checkpoint"
+
+
+class _NumpyType:
+    """Stands in for `numpy.dtype` in a pickle: the code of a type and its byte order, both unchecked."""
+
+    def __init__(self, code: object, *flags: object) -> None:
+        self.code, self.order = code, "="
+
+    def __setstate__(self, state: Any) -> None:
+        self.order = state[1]
+
+
+def _number(kind: _NumpyType, data: bytes) -> complex:
+    """Stand in for NumPy's function that reads a scalar in a pickle: return a Python number.
+
+    Raises:
+        UnpicklingError: If it is not a number.
+    """
+    text = f"{kind.order}{kind.code}"
+    if not re.fullmatch(r"[<>|=][biufc]\d\d?", text):
+        raise pickle.UnpicklingError("a NumPy scalar that is no number")
+    numbers: list[complex] = np.frombuffer(data, np.dtype(text)).tolist()
+    (number,) = numbers
+    return number
+
+
+# Training scripts save their best accuracy as a NumPy scalar. NumPy's own code does not read it.
+_NUMPY: list[Callable[..., Any] | tuple[Callable[..., Any], str]] = [
+    (_number, "numpy._core.multiarray.scalar"),
+    (_number, "numpy.core.multiarray.scalar"),
+    (_NumpyType, "numpy.dtype"),
+]
 
 
 def weights_path(uri: str, field: str) -> str:
@@ -32,37 +68,92 @@ def weights_path(uri: str, field: str) -> str:
     if not folders.is_committed(uri):
         return uri
     if (stage := folders.read_manifest(uri).stage) != "checkpoints":
-        raise InputError(
-            f"{field} = {uri} is an output of stage {stage!r}, not weights; "
-            "give a state dict, or the finished folder of a checkpoint"
-        )
+        raise InputError(f"{field} = {uri} is an output of stage {stage!r}, not weights; {REMEDY}")
     return files.join(uri, ENCODER)
 
 
-def load(path: str, field: str) -> tuple[Any, str]:
+def load(path: str, field: str, remedy: str = REMEDY) -> tuple[Any, str]:
     """Return the content of a torch file, on the CPU, and the SHA-256 of its bytes.
+
+    Numbers of NumPy are returned as Python's.
 
     Args:
         path: From `weights_path`.
         field: The setting that names the file, for messages.
+        remedy: What to give instead of a file that is missing or unknown, for messages.
 
     Raises:
-        InputError: If the file is missing, cannot be read, or contains more than data.
+        InputError: If the file is missing, cannot be read, or contains more than data. The message says what it is.
     """
     try:
         data = files.read_bytes(path)
-    except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
-        what = "it is a folder" if isinstance(error, IsADirectoryError) else "there is no such file"
-        raise InputError(
-            f"{field} names {path}, and {what}; give a state dict, or the finished folder of a checkpoint"
-        ) from None
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+        what = "it is a folder without a finished checkpoint" if files.exists(path) else "there is no such file"
+        raise InputError(f"{field} names {path}, and {what}; {remedy}") from None
     try:
-        return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True), hashlib.sha256(data).hexdigest()
+        with torch.serialization.safe_globals(_NUMPY):
+            state = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     except Exception as error:  # on arbitrary bytes, torch's unpickler may raise any error
+        raise InputError(f"{field}: {path} {_refusal(data, error, remedy)}") from None
+    return state, hashlib.sha256(data).hexdigest()
+
+
+def _refusal(data: bytes, error: Exception, remedy: str) -> str:
+    """Return why torch cannot read the bytes of a file, and what to do, as the end of a sentence."""
+    if what := contents.describe(data):
+        return f"is {what}"
+    if unknown := re.search(r"GLOBAL (\S+) was not an allowed", str(error)):
+        return (
+            f"contains more than tensors: {unknown[1]}, and reading that could run code; where you trust the file, "
+            "save its tensors alone: torch.save(checkpoint['state_dict'], FILE) or torch.save(model.state_dict(), FILE)"
+        )
+    if data.startswith(b"PK") and "Unsupported operand" not in str(error):
+        return _zip_refusal(data, error)
+    if isinstance(error, EOFError) or "EOF" in str(error) or "truncated" in str(error):
+        return "is cut short; copy or download it again"
+    if data.startswith((b"PK", b"\x80")):
+        return (
+            "is a pickle, and not one that torch.save writes by default; save the tensors of a state dict again: "
+            "torch.save(state_dict, FILE)"
+        )
+    return f"holds no weights that can be read ({reason(error)}); {remedy}"
+
+
+def _zip_refusal(data: bytes, error: Exception) -> str:
+    try:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            names = archive.namelist()
+    except zipfile.BadZipFile:
+        return "is cut short: its end is missing; copy or download it again"
+    if any("/code/" in name for name in names):
+        return "is a TorchScript model; save its tensors: torch.save(torch.jit.load(FILE).state_dict(), NEW_FILE)"
+    if any(name.endswith("/data.pkl") for name in names):
+        return f"is damaged ({reason(error)}); copy or download it again"
+    return f"is a zip archive of {', '.join(names[:3])}; unpack it and give the file of weights in it"
+
+
+def unwrapped(state: Mapping[Any, Any], source: str) -> dict[str, Any]:
+    """Return tensors by names without the parts that torch's wrappers add, such as `module.` and `_orig_mod.`.
+
+    Raises:
+        InputError: If two names become one.
+    """
+    found: dict[str, Any] = {}
+    for name, value in state.items():
+        plain = ".".join(part for part in str(name).split(".") if part not in WRAPPERS)
+        if plain in found:
+            raise InputError(f"{source} has several tensors {plain}, such as {name}; save those of one model")
+        found[plain] = value
+    return found
+
+
+def check_finite(state: Mapping[str, torch.Tensor], source: str) -> None:
+    """Raise an InputError if a tensor has values that are not finite."""
+    if spoilt := [name for name, value in state.items() if not torch.isfinite(value).all()]:
         raise InputError(
-            f"{field}: {path} holds no weights that can be read ({reason(error)}); "
-            "give a state dict, or the finished folder of a checkpoint"
-        ) from None
+            f"{source} has values that are NaN or infinite in {len(spoilt)} of {len(state)} tensors (such as "
+            f"{spoilt[0]}): the training that wrote it diverged; give weights of an earlier step or of another training"
+        )
 
 
 def reason(error: Exception) -> str:

@@ -1,17 +1,17 @@
 """SORT: Simple Online and Realtime Tracking (Bewley et al. 2016), with Kalman filters of boxes and optimal assignment.
 
 PreViTS section 3.2 follows the salient object with SORT. This file contains the filter, the assignment, and the start
-and end of tracks. `target.py` decides which track is the object and keeps its pixels. There are three differences from
-the original tracker:
-- a track is reported from its first frame (min_hits = 0), not after three frames;
-- a track that is not matched waits at its last matched position;
-- the caller can name tracks that are matched before the others.
+and end of tracks. `target.py` decides which track is the object and keeps its pixels.
+
+With `motion="drift"`, an IoU of 0.3, a `max_age` of 1 and 3 `min_hits`, this is the published tracker. Two things are
+added for salient regions: tracks without a match can wait, and the caller can name tracks that are matched first.
 
 Shape suffixes: N tracks, M detections, 4 box xyxy in pixels.
 """
 
 import itertools
 from collections.abc import Collection
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +19,7 @@ from filterpy.kalman import KalmanFilter
 from scipy.optimize import linear_sum_assignment
 
 Array = npt.NDArray[np.float64]
+Motion = Literal["wait", "drift"]  # of a track without a match: it stays at its last match, or moves on as in SORT
 
 # State [cx, cy, s, r, vcx, vcy, vs]: centre, area, width / height (constant), and velocities of centre and area.
 TRANSITION = np.eye(7) + np.eye(7, k=4)
@@ -70,11 +71,15 @@ def assign(overlap_NM: Array, threshold: float) -> list[tuple[int, int]]:
 
 
 class Track:
-    """Track of one object: its filter, and the number of steps since its last match."""
+    """Track of one object: its filter, the number of steps since its last match, and of matches in a row until then.
 
-    def __init__(self, number: int, box_4: Array) -> None:
+    The detection that starts a track is not counted as a match.
+    """
+
+    def __init__(self, number: int, box_4: Array, motion: Motion = "wait") -> None:
         self.number = number
-        self.missed = 0
+        self.motion = motion
+        self.missed = self.streak = 0
         self.filter = KalmanFilter(dim_x=7, dim_z=4)
         self.filter.F, self.filter.H = TRANSITION, MEASUREMENT
         self.filter.R, self.filter.Q = MEASUREMENT_NOISE, PROCESS_NOISE
@@ -90,10 +95,12 @@ class Track:
     def predict(self) -> Array:
         """Predict the next step and return its expected box.
 
-        SORT moves an unmatched track at its last velocity. Salient regions flicker, so their velocities are noisy. On
-        35 real videos more objects were matched again when the track waited at its last matched position.
+        SORT moves an unmatched track at its last velocity ("drift"). Salient regions flicker, so their velocities are
+        noisy. On 35 real videos more objects were matched again when the track waited at its last matched position.
         """
         if self.missed:
+            self.streak = 0
+        if self.missed and self.motion == "wait":
             self.filter.x[:4] = self._matched
             self.filter.x[4:] = 0.0
         if self.filter.x[2, 0] + self.filter.x[6, 0] <= 0:  # an area cannot become negative
@@ -107,6 +114,7 @@ class Track:
         self.filter.update(box_to_measurement(box_4))
         self._matched = self.filter.x[:4].copy()
         self.missed = 0
+        self.streak += 1
 
 
 class Sort:
@@ -115,12 +123,17 @@ class Sort:
     Args:
         iou_threshold: Least overlap of a match.
         max_age: Successive steps without a match after which a track still continues; one more ends it.
+        min_hits: Matches in a row after which a track is established, see `established`.
+        motion: How a track without a match moves.
     """
 
-    def __init__(self, iou_threshold: float, max_age: int) -> None:
+    def __init__(self, iou_threshold: float, max_age: int, *, min_hits: int = 0, motion: Motion = "wait") -> None:
         self.iou_threshold = iou_threshold
         self.max_age = max_age
+        self.min_hits = min_hits
+        self.motion = motion
         self.tracks: list[Track] = []
+        self.steps = 0
         self._numbers = itertools.count()
 
     def predict(self) -> Array:
@@ -148,6 +161,7 @@ class Sort:
             raise ValueError(
                 f"expected {len(self.tracks)} tracks x {len(boxes_M4)} detections, got {overlap_NM.shape = }"
             )
+        self.steps += 1
         numbers = [-1] * len(boxes_M4)
         first = np.array([track.number in preferred for track in self.tracks], dtype=np.bool_)
         for group in (np.flatnonzero(first), np.flatnonzero(~first)):
@@ -158,7 +172,16 @@ class Sort:
                 numbers[free[place]] = track.number
         for column, number in enumerate(numbers):
             if number < 0:
-                self.tracks.append(Track(next(self._numbers), boxes_M4[column]))
+                self.tracks.append(Track(next(self._numbers), boxes_M4[column], self.motion))
                 numbers[column] = self.tracks[-1].number
         self.tracks = [track for track in self.tracks if track.missed <= self.max_age]
         return numbers
+
+    def established(self) -> list[Track]:
+        """Return the tracks that SORT reports in this step, in the order of their start.
+
+        They have a detection in this step. It must be the last of `min_hits` matches in a row, except in the first
+        `min_hits` steps of the video.
+        """
+        early = self.steps <= self.min_hits
+        return [track for track in self.tracks if not track.missed and (early or track.streak >= self.min_hits)]

@@ -73,6 +73,8 @@ class _Target:
 
     The object is chosen in the first key frame with a region. While its track has fewer than `min_hits` successive
     matches, it is not confirmed: if it is missed, the largest region of that key frame is chosen instead.
+
+    With `motion="drift"`, all tracks are matched in one group, and SORT decides when a track is reported.
     """
 
     config: TrackConfig
@@ -82,7 +84,8 @@ class _Target:
     last_masks: dict[int, Mask] = field(default_factory=dict)  # of each living track at its last match
 
     def __post_init__(self) -> None:
-        self.sort = Sort(self.config.iou_threshold, self.config.max_age)
+        config = self.config
+        self.sort = Sort(config.iou_threshold, config.max_age, min_hits=config.min_hits, motion=config.motion)
 
     def start(self, mask: Mask) -> None:
         """Start the object's track with a known mask."""
@@ -101,7 +104,8 @@ class _Target:
             overlap_NM = box_iou(expected_N4, boxes_M4)
         else:
             overlap_NM = mask_iou([self.last_masks[track.number] for track in self.sort.tracks], detections)
-        numbers = self.sort.update(boxes_M4, overlap_NM, preferred=self.matched_with)
+        as_published = self.config.motion == "drift"
+        numbers = self.sort.update(boxes_M4, overlap_NM, preferred=() if as_published else self.matched_with)
         found = dict(zip(numbers, detections, strict=True))
         living = [track.number for track in self.sort.tracks]
         self.last_masks = {n: found[n] if n in found else self.last_masks[n] for n in living}
@@ -111,8 +115,13 @@ class _Target:
         if self.object_track is None or self.object_track not in found:
             return None
         self.matched_with = set(numbers)
-        self.hits += not confirmed
-        return found[self.object_track] if self.hits >= self.config.min_hits else None
+        if as_published:
+            shown = any(track.number == self.object_track for track in self.sort.established())
+            self.hits = max(1, self.config.min_hits) if confirmed or shown else 0
+        else:
+            self.hits += not confirmed
+            shown = self.hits >= self.config.min_hits
+        return found[self.object_track] if shown else None
 
 
 def mask_iou(one_N: Sequence[Mask], other_M: Sequence[Mask]) -> Array:

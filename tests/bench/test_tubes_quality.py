@@ -37,6 +37,7 @@ TRACKERS = {
     "mask": TrackConfig(association="mask"),
     "box, 0.3, age 1": TrackConfig(association="box", iou_threshold=0.3, max_age=1),
     "mask, 0.3, age 1": TrackConfig(association="mask", iou_threshold=0.3, max_age=1),
+    "as published": TrackConfig(iou_threshold=0.3, max_age=1, min_hits=3, motion="drift"),
     "box, age 12": TrackConfig(association="box", max_age=12),
     "mask, age 12": TrackConfig(association="mask", max_age=12),
 }

@@ -155,9 +155,24 @@ def test_an_s3dg_of_any_format_computes_the_same(s3dg, tmp_path, form):
     assert encoder.conv_2b.norm.num_batches_tracked == 7
 
 
-def test_a_model_trained_on_several_gpus_is_the_same_model(resnet):
-    bare, wrapped = resnet.state_dict(), {"state_dict": prefixed("module.", resnet.state_dict())}
-    torch.testing.assert_close(convert_state(wrapped, "resnet18")[0], convert_state(bare, "resnet18")[0])
+def test_a_model_that_was_wrapped_for_several_gpus_or_compiled_is_the_same_model(resnet):
+    body = resnet_files(resnet.state_dict())["previts encoder"]
+    # torch.compile adds `_orig_mod.`; compiling here would cost seconds.
+    for prefix in ("module.", "_orig_mod.", "_orig_mod.module.", "module._orig_mod.", "encoder_q._orig_mod."):
+        state = prefixed(prefix, body)
+        torch.testing.assert_close(convert_state({"state_dict": state}, "resnet18")[0], body)
+    with pytest.raises(InputError, match=r"several tensors conv1\.weight, such as module\.conv1\.weight"):
+        convert_state(body | prefixed("module.", body), "resnet18")
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_not_finite_are_refused(resnet, value):
+    state = moco(resnet.state_dict(), [])["state_dict"]
+    state["module.encoder_k.conv1.weight"] = torch.full((64, 3, 7, 7), value)  # is not used
+    convert_state(state, "resnet18")
+    state["module.encoder_q.bn1.bias"] = torch.tensor([0.0] * 63 + [value])
+    with pytest.raises(InputError, match=r"NaN or infinite in 1 of 120 tensors \(such as bn1\.bias\).* diverged"):
+        convert_state(state, "resnet18")
 
 
 def test_half_precision_and_missing_counters_are_accepted(resnet):
@@ -245,8 +260,13 @@ def test_unreadable_files_are_refused_with_the_reason(resnet, tmp_path):
     (tmp_path / "cut.pt").write_bytes(buffer.getvalue()[:100_000])
     (tmp_path / "text.pt").write_text("no weights")
     torch.save({"conv1.weight": tmp_path}, tmp_path / "code.pt")
-    for name in ("cut.pt", "text.pt", "code.pt"):
-        with pytest.raises(InputError, match=f"{name} holds no weights that can be read") as raised:
+    reasons = {
+        "cut.pt": "is cut short",
+        "text.pt": "holds no weights that can be read",
+        "code.pt": r"contains more than tensors: pathlib\.",
+    }
+    for name, reason in reasons.items():
+        with pytest.raises(InputError, match=f"{name} {reason}") as raised:
             read_encoder(str(tmp_path / name), "resnet18")
         assert "weights_only" not in str(raised.value)
 

@@ -112,8 +112,8 @@ def test_keys_and_detections_have_their_own_sections(tmp_path: Path) -> None:
 def test_provenance_reaches_the_crawl_without_secrets(tmp_path: Path) -> None:
     crawled, indexed = str(tmp_path / "videos" / "v-1"), str(tmp_path / "index" / "i-2")
     folders.commit(crawled, {}, inputs={"crawl": "https://user:secret@example.org/crawl.csv?token=secret"})
-    folders.commit(indexed, {}, inputs={"videos": crawled, "elsewhere": str(tmp_path / "nothing")})
+    folders.commit(indexed, {}, inputs={"videos": crawled, "elsewhere": str(tmp_path / "quest?x")})
     sources = evidence.read_provenance([indexed, crawled])
     assert [source.anchor for source in sources] == ["videos-1", "index-2"]
     assert sources[0].inputs == [("crawl", "https://example.org/crawl.csv", "")]
-    assert sources[1].inputs == [("videos", crawled, "videos-1"), ("elsewhere", str(tmp_path / "nothing"), "")]
+    assert sources[1].inputs == [("videos", crawled, "videos-1"), ("elsewhere", str(tmp_path / "quest?x"), "")]

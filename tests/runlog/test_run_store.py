@@ -1,5 +1,7 @@
 """Oracle: the runs in MLflow, read with its own client."""
 
+import shutil
+import sqlite3
 import subprocess
 import sys
 from pathlib import Path
@@ -7,7 +9,7 @@ from pathlib import Path
 import pytest
 from mlflow_runs import client_of, open_arm, runs_of
 
-from previts.runlog import run_store
+from previts.runlog import run_log, run_store
 
 pytestmark = pytest.mark.usefixtures("mlflow_environment")
 
@@ -17,6 +19,31 @@ def test_the_tracking_uri_is_the_configured_one_or_a_file_in_the_root(tmp_path: 
     assert run_store.tracking_uri("memory://bucket/root") == f"sqlite:///{tmp_path}/mlflow.db"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://mlflow:5000")
     assert run_store.tracking_uri(str(tmp_path)) == "http://mlflow:5000"
+
+
+@pytest.mark.parametrize("name", ["quest?x", "percent%20x", "odd #&'\"é;[x]::*"])
+def test_the_runs_of_a_root_with_any_name_are_in_its_own_database(tmp_path: Path, mlflow_tables: Path, name: str):
+    root = tmp_path / "roots" / name
+    root.mkdir(parents=True)
+    shutil.copy(mlflow_tables, root / "mlflow.db")
+    (tmp_path / "note.txt").write_text("kept")
+    run = open_arm(root)
+    run.artifact(str(tmp_path / "note.txt"))
+    run.close()  # as after a kill: the run has the status running
+    with sqlite3.connect(root / "mlflow.db") as database:
+        ((identifier, status),) = database.execute("SELECT run_uuid, status FROM runs WHERE name = 'arm f1'")
+    assert status == "RUNNING"
+    assert (root / "mlartifacts" / identifier / "artifacts" / "note.txt").read_text() == "kept"
+    assert run_log.close_runs(str(root)) == 1
+    assert run_log.close_runs(str(root)) == 0
+    assert [path.name for path in root.parent.iterdir()] == [name]
+    assert not (root / "runlog").exists()
+
+
+def test_a_given_database_is_found_under_its_quoted_name(tmp_path: Path):
+    assert run_store._database(f"sqlite:///{tmp_path}/a%20b.db?timeout=3") == f"{tmp_path}/a b.db"
+    assert run_store._database("sqlite:///runs.db") == f"{tmp_path}/runs.db"
+    assert [run_store._database(uri) for uri in ("http://mlflow:5000", "sqlite://", "sqlite:///:memory:")] == [""] * 3
 
 
 def test_a_run_of_kubeflow_becomes_the_parent(root: Path, monkeypatch: pytest.MonkeyPatch):

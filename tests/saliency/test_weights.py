@@ -77,3 +77,12 @@ def test_weights_that_cannot_be_read_are_named(tmp_path):
     folders.commit(videos, {})
     with pytest.raises(InputError, match=r"fit\.weights .*stage 'videos'"):
         read_weights(videos)
+
+
+def test_names_are_without_wrappers_and_values_that_are_not_finite_are_refused(tmp_path):
+    path = str(tmp_path / "weights.pt")
+    torch.save({"_orig_mod.module.conv.weight": torch.ones(2)}, path)
+    assert list(read_weights(path).tensors) == ["conv.weight"]
+    torch.save({"conv.weight": torch.tensor([1.0, float("nan")])}, path)
+    with pytest.raises(InputError, match=r"fit\.weights: .* NaN or infinite in 1 of 1 tensors"):
+        read_weights(path)

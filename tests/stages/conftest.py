@@ -9,10 +9,13 @@ from small_verbs import SMALL
 from previts import demo, stages
 from previts.storage import folders
 
+# Characters that have a meaning in URLs, shells, patterns, SQL or Markdown. Every verb must take them literally.
+ODD = "odd ?#%20&'\"é;*[x]::y"
+
 
 @pytest.fixture(scope="session")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("world")
+    folder = tmp_path_factory.mktemp("world") / ODD
     demo.make_world(str(folder), replace(demo.TINY, seed=1))
     return folder
 
@@ -20,7 +23,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def made(world: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """Return the URIs of one call of every verb. Verbs that share work run as two parts, the second part first."""
-    root = str(tmp_path_factory.mktemp("root"))
+    root = str(tmp_path_factory.mktemp("root") / ODD)
     at = {"root": root, "crawl": str(world / "crawl.csv"), "data": str(world / "datasets")}
     for part in (1, 0):
         at["videos"] = stages.download(at["crawl"], root, "demo", SMALL, part, 2)

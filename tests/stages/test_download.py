@@ -1,5 +1,6 @@
 """The verb `download` on a small synthetic world. Oracles: the crawl, and the files before a second call."""
 
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -7,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from costly_videos import write_images
+from mlflow_runs import free_port
 from small_verbs import SMALL, snapshot
 from source_videos import numbered, write_source
 
@@ -109,3 +111,18 @@ def test_the_manifest_counts_what_was_too_costly_and_what_is_shortened(tmp_path)
     (short,) = (row for name, row in rows.items() if name.startswith("cut"))
     assert 0 < short.missing_seconds == pytest.approx(counts["missing_seconds"], abs=0.06)
     assert counts["skipped_frames"] == sum(row.skipped_frames for row in rows.values())
+
+
+def test_the_remedy_for_failures_names_the_network_only_if_it_can_be_the_cause(tmp_path, monkeypatch):
+    monkeypatch.setenv("PREVITS_TRUSTED_HOSTS", "127.0.0.1")
+    closed = f"https://127.0.0.1:{free_port()}/video.mp4"
+    remedies = {
+        (closed,): "run again for the 1 that may be temporary, and check the network. ",
+        (closed, "gone.mp4"): "run again for the 1 that may be temporary, and check the network, or fix the crawl. ",
+        ("gone.mp4",): "fix the crawl. ",
+    }
+    for urls, remedy in remedies.items():
+        crawl = tmp_path / f"{len(urls)}-{len(urls[0])}.csv"
+        crawl.write_text("video_id,url\n" + "".join(f"v{number},{url}\n" for number, url in enumerate(urls)))
+        with pytest.raises(InputError, match=re.escape(f"What to do: {remedy}Videos already stored are kept")):
+            stages.download(str(crawl), str(tmp_path / "root"), "demo", SMALL)

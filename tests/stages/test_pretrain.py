@@ -22,6 +22,7 @@ from previts.launch import app
 from previts.launch.options import JobOptions
 from previts.launch.pytorchjob import build_manifest
 from previts.media import normalisation
+from previts.runlog import run_store
 from previts.storage import files, folders, tensors
 
 
@@ -33,7 +34,8 @@ def test_the_training_log_has_every_step_once(made):
 def test_the_run_log_has_a_run_with_the_settings_and_the_metrics_of_the_row(made):
     from mlflow.tracking import MlflowClient
 
-    client = MlflowClient(f"sqlite:///{made['root']}/mlflow.db")
+    assert (Path(made["root"]) / "mlflow.db").is_file()
+    client = MlflowClient(run_store.tracking_uri(made["root"]))
     (experiment,) = [item for item in client.search_experiments() if item.name == "previts"]
     runs = client.search_runs([experiment.experiment_id])
     fingerprint = folders.read_manifest(made["checkpoint"]).fingerprint

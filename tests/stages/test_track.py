@@ -1,9 +1,11 @@
 """The verb `track` on a small synthetic world. Oracle: the exact masks of the world's objects."""
 
-from previts import demo
+from small_verbs import SMALL
+
+from previts import demo, stages
 from previts.corpus import index_table, tube_table
 from previts.media import masks
-from previts.storage import files
+from previts.storage import files, folders
 
 
 def test_tubes_cover_the_objects_of_the_world(made, world):
@@ -19,3 +21,13 @@ def test_tubes_cover_the_objects_of_the_world(made, world):
                 scores.append(masks.iou(mask, truth[min(int(frame * step), truth.shape[0] - 1)]))
     assert len(scores) > 20
     assert sum(scores) / len(scores) > 0.4
+
+
+def test_the_default_motion_is_not_part_of_the_address(made):
+    # It is a later setting: tubes of earlier versions keep their address.
+    settings = ["association", "iou_threshold", "max_age", "min_area", "min_hits"]
+    assert sorted(folders.read_manifest(made["tubes"]).decided["track"]) == settings
+    chosen = [*SMALL, "track.motion=drift"]
+    drifting = stages.track(made["videos"], made["saliency"], made["root"], "demo", chosen)
+    assert drifting != made["tubes"]
+    assert folders.read_manifest(drifting).decided["track"]["motion"] == "drift"

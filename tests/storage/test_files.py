@@ -85,5 +85,34 @@ def test_a_folder_below_a_file_is_not_writable(tmp_path: Path):
     files.check_writable(str(tmp_path / "new" / "deep"))
     assert (tmp_path / "new" / "deep").is_dir()
     (tmp_path / "file").write_text("x")
-    with pytest.raises(InputError, match="choose a root that you may write to"):
+    with pytest.raises(InputError, match="Not a directory; choose another root"):
         files.check_writable(str(tmp_path / "file" / "folder"))
+
+
+def test_a_path_is_taken_literally(tmp_path: Path):
+    for name in ("a?b#c%20d", "é '\"&", "a::b", "memory::x", "a://b", "*[x]", "file"):
+        folder = tmp_path / name
+        uri = files.join(files.absolute(str(folder)), "file.txt")
+        files.check_writable(str(folder))
+        files.write_bytes(uri, name.encode())
+        assert (folder / "file.txt").read_bytes() == name.encode()
+        assert files.read_bytes(f"file://{uri}") == name.encode()
+        assert files.names(str(folder)) == ["file.txt"]
+    assert [files.protocol(uri) for uri in ("s3://a::b", "file:///x", "/a/s3://b", "x", "é://x", "gs:x")] == [
+        "s3", "file", "", "", "", "",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("uri", ["memory://a::b", "s3://bucket/a::b/c", "http://example.org/a::b"])
+def test_a_uri_of_a_store_that_would_open_another_place_is_refused(uri: str):
+    with pytest.raises(InputError, match=r"contains '::'.*choose a name without it"):
+        files.open_fs(uri)
+
+
+def test_deleting_a_folder_leaves_those_that_match_its_name_as_a_pattern(root: str):
+    odd, neighbour = files.join(root, "quest?[x]*"), files.join(root, "questAx1")
+    for folder in (odd, neighbour):
+        files.write_bytes(files.join(folder, "deep/file"), b"x")
+    files.delete_folder(odd)
+    assert not files.exists(files.join(odd, "deep/file"))
+    assert files.exists(files.join(neighbour, "deep/file"))

@@ -1,6 +1,9 @@
 """Oracle: the rows that were written."""
 
+import subprocess
+import sys
 from dataclasses import dataclass
+from pathlib import Path
 
 import pyarrow as pa
 import pytest
@@ -70,3 +73,19 @@ def test_table_names_sort_like_their_shards():
     names = [tables.table_name(shard) for shard in (0, 9, 10, 99999)]
     assert names[0] == "shard-00000.parquet"
     assert names == sorted(names)
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="only Linux lists the threads of a process")
+def test_reading_starts_no_thread_that_could_abort_the_end_of_the_process(tmp_path):
+    uri = str(tmp_path / "table.parquet")
+    tables.write_records(uri, Line, LINES)
+    program = (
+        "import os, sys\n"
+        "from previts.storage import files, tables\n"
+        "before = len(os.listdir('/proc/self/task'))\n"
+        "tables.parse(files.read_bytes(sys.argv[1])).to_pylist()\n"
+        "tables.num_rows(sys.argv[1])\n"
+        "print(len(os.listdir('/proc/self/task')) - before)"
+    )
+    run = subprocess.run([sys.executable, "-c", program, uri], capture_output=True, text=True, check=True)
+    assert run.stdout == "0\n"

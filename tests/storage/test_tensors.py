@@ -1,7 +1,10 @@
 """Oracles: the values that were written, SHA-256 of the bytes, and files that are not weights."""
 
+import argparse
 import hashlib
+import io
 import pickle
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -28,20 +31,74 @@ class Attack:
         return print, ("code ran",)
 
 
-@pytest.mark.parametrize(
-    "data",
-    [b"", b"<html>", tensors.to_bytes(STATE)[:-40], pickle.dumps(Attack(), protocol=2)],
-    ids=["empty", "web page", "truncated", "code"],
-)
-def test_files_without_weights_are_refused_and_run_no_code(tmp_path: Path, capsys, data: bytes):
+def saved(state: object, **options: object) -> bytes:
+    buffer = io.BytesIO()
+    torch.save(state, buffer, **options)
+    return buffer.getvalue()
+
+
+def zipped(name: str, data: bytes) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        archive.writestr(name, data)
+    return buffer.getvalue()
+
+
+ARGUMENTS = {"state_dict": STATE, "args": argparse.Namespace(lr=0.1)}
+OLD = {"_use_new_zipfile_serialization": False}
+REFUSED = {
+    "nothing": (b"", r"is empty \(0 bytes\); copy or download it again"),
+    "web page": (b"<html>", r"is a web page \(HTML\).*; download the file itself"),
+    "pointer": (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "is a pointer of Git LFS.*git lfs pull"),
+    "cut": (saved(STATE)[:-40], "is cut short: its end is missing; copy or download it again"),
+    "cut, old format": (saved(STATE, **OLD)[:-7], "is cut short; copy or download it again"),
+    "cut early": (saved(STATE, **OLD)[:60], "is cut short; copy or download it again"),
+    "arguments": (
+        saved(ARGUMENTS),
+        r"contains more than tensors: argparse\.Namespace, .*torch\.save\(checkpoint\['state_dict'\]",
+    ),
+    "arguments, old format": (saved(ARGUMENTS, **OLD), r"contains more than tensors: argparse\.Namespace, "),
+    "whole model": (saved(torch.nn.Linear(1, 1)), r"contains more than tensors: torch\.nn\.modules\.linear\.Linear, "),
+    "array": (saved({"a": np.eye(2)}), r"contains more than tensors: numpy\..*_reconstruct, "),
+    "code": (pickle.dumps(Attack(), protocol=2), r"contains more than tensors: print, "),
+    "pickle": (pickle.dumps({"a": 1}, protocol=4), "is a pickle, and not one that torch.save writes by default; save"),
+    "other protocol": (saved(ARGUMENTS, pickle_protocol=4), "is a pickle, and not one that torch.save writes"),
+    "zip of weights": (zipped("w/net.pth", saved(STATE)), r"is a zip archive of w/net\.pth; unpack it"),
+    "script": (zipped("net/code/net.py", b""), "is a TorchScript model; save its tensors"),
+    "text": (b"no weights", "holds no weights that can be read .*; give a state dict, or the finished folder"),
+}
+
+
+@pytest.mark.parametrize(("data", "message"), REFUSED.values(), ids=REFUSED)
+def test_files_without_weights_are_refused_with_their_content_and_run_no_code(
+    tmp_path: Path, capsys, data: bytes, message: str
+):
     path = tmp_path / "weights.pt"
     path.write_bytes(data)
-    with pytest.raises(
-        InputError, match=r"model\.weights: .*weights\.pt holds no weights.*; give a state dict"
-    ) as raised:
+    with pytest.raises(InputError, match=rf"model\.weights: .*weights\.pt {message}") as raised:
         tensors.load(str(path), "model.weights")
     assert "weights_only=False" not in str(raised.value)
     assert "code ran" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("options", [{}, OLD], ids=["zip", "old format"])
+@pytest.mark.parametrize(
+    "number", [np.float64(0.1), np.float32(2.5), np.int64(-3), np.bool_(True), np.dtype(">f8").type(7)]
+)
+def test_numbers_of_numpy_are_read_as_numbers(tmp_path: Path, number: np.generic, options: dict[str, bool]):
+    path = tmp_path / "weights.pt"
+    path.write_bytes(saved({"state_dict": STATE, "best": number}, **options))
+    state, _ = tensors.load(str(path), "model.weights")
+    assert state["best"] == number
+    assert type(state["best"]) is type(number.item())
+
+
+@pytest.mark.parametrize("scalar", [np.str_("x"), np.datetime64("2026-01-01"), np.void(b"ab")])
+def test_other_scalars_of_numpy_are_refused(tmp_path: Path, scalar: np.generic):
+    path = tmp_path / "weights.pt"
+    path.write_bytes(saved({"best": scalar}))
+    with pytest.raises(InputError, match=r"weights\.pt "):
+        tensors.load(str(path), "model.weights")
 
 
 def test_missing_files_and_folders_are_named(tmp_path: Path):

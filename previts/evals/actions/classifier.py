@@ -274,7 +274,7 @@ def load_classifier(uri: str, model: MoCo) -> Classifier:
     Raises:
         InputError: If the file is missing, is not a classifier, or has a different encoder than the model.
     """
-    found: Any = tensors.load(uri, "classifier")[0]
+    found: Any = tensors.load(uri, "classifier", "give the classifier of a finished ucf101 result")[0]
     if not isinstance(found, dict) or not {"classes", "encoder", "state"} <= found.keys():
         raise InputError(f"{uri} is not a classifier of clips; give the classifier of a finished ucf101 result")
     settings = model.experiment.model
