@@ -26,12 +26,9 @@ class VideoConfig:
     gop: int = 12  # frames from one keyframe to the next; not stated; short groups make random frames cheap to read
     crf: int = 23  # not stated; the default quality of x264
     videos_per_shard: int = 64  # not stated; a shard is the unit of work and of resuming
-    # not stated; CPU seconds that decoding may take for each stored frame, and for 250 more. A clip of ten seconds in
-    # 4K at 60 fps needs half of it.
+    # not stated; CPU seconds of decoding for each stored frame, and for 250 more; ten seconds of 4K at 60 fps need half
     cpu_seconds_per_frame: float = 0.1
-    # not stated; CPU hours that a worker of `download` may lose to videos that then fail. It stops at this limit, so
-    # the limit changes no result and is not part of its identity.
-    max_lost_cpu_hours: float = 24.0
+    max_lost_cpu_hours: float = 24.0  # not stated; CPU hours of failing videos before a worker stops; no identity
 
     def __post_init__(self) -> None:
         require("video.max_short_side", self.max_short_side, "16 or more", self.max_short_side >= 16)
@@ -39,9 +36,7 @@ class VideoConfig:
         require("video.gop", self.gop, "1 or more", self.gop >= 1)
         require("video.crf", self.crf, "from 0 to 51", 0 <= self.crf <= 51)
         require("video.videos_per_shard", self.videos_per_shard, "1 or more", self.videos_per_shard >= 1)
-        require(
-            "video.cpu_seconds_per_frame", self.cpu_seconds_per_frame, "more than 0", self.cpu_seconds_per_frame > 0
-        )
+        require("video.cpu_seconds_per_frame", cost := self.cpu_seconds_per_frame, "more than 0", cost > 0)
         require("video.max_lost_cpu_hours", self.max_lost_cpu_hours, "more than 0", self.max_lost_cpu_hours > 0)
 
 
@@ -135,9 +130,8 @@ class TrackConfig:
     # region must match in so many key frames in a row before the tube starts. If it does not, a region is chosen again.
     min_hits: int = 0
     min_area: float = 0.01  # not stated; share of the frame; smaller regions are dropped, and all under 10 pixels
-    # A track without a match stays at its last match ("wait"), or moves on at its last velocity ("drift"). not stated;
-    # SORT's is "drift". With it, iou_threshold=0.3, max_age=1 and min_hits=3, the tracker is SORT as published: all
-    # tracks are matched at once, and a track is reported by SORT's rule for min_hits.
+    # not stated; a track without a match stays where it is ("wait"), or moves on as in SORT ("drift"). With "drift",
+    # iou_threshold=0.3, max_age=1 and min_hits=3, the tracker is SORT as published, its rule for min_hits included.
     motion: Literal["wait", "drift"] = "wait"
 
     def __post_init__(self) -> None:
@@ -374,7 +368,7 @@ class Experiment:
         """
         values = json.loads(text)
         if isinstance(values, dict) and isinstance(values.get("track"), dict):
-            values["track"].setdefault("motion", "wait")  # not in documents of version 0.2 and earlier
+            values["track"].setdefault("motion", "wait")  # documents of version 0.2 do not have it
         return fields.from_plain(Experiment, values, "")
 
 
