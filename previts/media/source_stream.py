@@ -18,11 +18,11 @@ from fractions import Fraction
 from typing import Any
 
 import av
+import numpy as np
 from av.stream import Disposition
 from av.video.reformatter import Interpolation, VideoReformatter
 
 from previts.errors import VideoError
-from previts.media.frame_decoder import pixels
 from previts.media.geometry import Orientation, Pixels, displayed_size, make_orientation
 from previts.storage.file_names import VIDEO_FORMATS
 
@@ -162,4 +162,4 @@ class Display:
             interpolation=None if size == (frame.width, frame.height) else Interpolation.BICUBIC,
             threads=1,
         )
-        return orientation(frame).turn(pixels(scaled))
+        return orientation(frame).turn(np.asarray(scaled.to_ndarray(), dtype=np.uint8))

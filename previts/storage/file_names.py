@@ -1,15 +1,13 @@
 """The rules for file names in the user's folders: which are hidden, which are videos, which are images.
 
-Crawls (PreViTS section 4.1) and labelled datasets (sections 4.2 to 4.7) use the same rules. This module lists
-folders and opens no files.
+Crawls (PreViTS section 4.1) and labelled datasets (sections 4.2 to 4.7) use the same rules. This module
+lists no folders; `listings.py` does.
 """
 
 import sys
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-
-from previts.storage.files import open_fs
 
 # By FFmpeg's name of a format: the endings of its video files. Playlists (hls, concat, dash, sdp) are not allowed,
 # because they make the decoder open other files.
@@ -89,43 +87,3 @@ class LeftAside:
         if self.not_utf8:
             parts.append(f"{len(self.not_utf8)} whose names are not UTF-8 (such as {self.not_utf8[0]!r})")
         return ", ".join(parts)
-
-
-@dataclass(frozen=True)
-class Listing:
-    """The files below a folder: the sorted names of the wanted ones, relative to it, and what was left aside."""
-
-    names: tuple[str, ...]
-    left_aside: LeftAside
-
-
-def below(uri: str, suffixes: Sequence[str], *, in_classes: bool = False) -> Listing:
-    """List the files at any depth below a folder that are not hidden and have one of some endings; report the others.
-
-    Args:
-        uri: The folder.
-        suffixes: The endings, in small letters; those of the files may have capital letters.
-        in_classes: Whether the files must be in subfolders.
-    """
-    fs, path = open_fs(uri)
-    root = path.rstrip("/") + "/"
-    wanted, aside = [], LeftAside()
-    for name in sorted(str(name).removeprefix(root) for name in fs.find(path)):
-        if not aside.is_used(name, suffixes):
-            continue
-        if in_classes and "/" not in name:
-            aside.misplaced += 1
-        elif not _is_utf8(name):
-            aside.not_utf8.append(name)
-        else:
-            wanted.append(name)
-    aside.report(uri)
-    return Listing(tuple(wanted), aside)
-
-
-def _is_utf8(name: str) -> bool:
-    try:
-        name.encode()
-    except UnicodeEncodeError:
-        return False
-    return True

@@ -1,0 +1,50 @@
+"""Listings of the user's folders, by the rules of `file_names.py`.
+
+PreViTS section 4: labelled datasets whose classes are folders. This module opens no files.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from previts.storage.file_names import LeftAside
+from previts.storage.files import open_fs
+
+
+@dataclass(frozen=True)
+class Listing:
+    """The files below a folder: the sorted names of the wanted ones, relative to it, and what was left aside."""
+
+    names: tuple[str, ...]
+    left_aside: LeftAside
+
+
+def below(uri: str, suffixes: Sequence[str], *, in_classes: bool = False) -> Listing:
+    """List the files at any depth below a folder that are not hidden and have one of some endings; report the others.
+
+    Args:
+        uri: The folder.
+        suffixes: The endings, in small letters; those of the files may have capital letters.
+        in_classes: Whether the files must be in subfolders.
+    """
+    fs, path = open_fs(uri)
+    root = path.rstrip("/") + "/"
+    wanted, aside = [], LeftAside()
+    for name in sorted(str(name).removeprefix(root) for name in fs.find(path)):
+        if not aside.is_used(name, suffixes):
+            continue
+        if in_classes and "/" not in name:
+            aside.misplaced += 1
+        elif not _is_utf8(name):
+            aside.not_utf8.append(name)
+        else:
+            wanted.append(name)
+    aside.report(uri)
+    return Listing(tuple(wanted), aside)
+
+
+def _is_utf8(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
