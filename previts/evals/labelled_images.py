@@ -13,7 +13,7 @@ from PIL import Image, UnidentifiedImageError
 
 from previts.errors import InputError
 from previts.media.boxes import Box, draw_box
-from previts.storage import file_names, files, listing
+from previts.storage import file_names, files, listings
 from previts.storage.file_names import LeftAside
 
 Pixels = NDArray[np.uint8]
@@ -44,7 +44,7 @@ def read_image_folder(uri: str, classes: Sequence[str] | None = None) -> Labelle
     Raises:
         InputError: If there is no image, or a class that is not in `classes`.
     """
-    listed = listing.below(uri, file_names.IMAGE_SUFFIXES, in_classes=True)
+    listed = listings.below(uri, file_names.IMAGE_SUFFIXES, in_classes=True)
     names = listed.names
     if not names:
         aside = f" (left aside: {listed.left_aside})" if listed.left_aside else ""

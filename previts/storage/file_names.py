@@ -1,7 +1,7 @@
 """The rules for file names in the user's folders: which are hidden, which are videos, which are images.
 
-Crawls (PreViTS section 4.1) and labelled datasets (sections 4.2 to 4.7) use the same rules. This module reads
-nothing; `listing.py` lists folders.
+Crawls (PreViTS section 4.1) and labelled datasets (sections 4.2 to 4.7) use the same rules. This module
+lists no folders; `listings.py` does.
 """
 
 import sys

@@ -25,7 +25,7 @@ from previts.media.variants import MIXED, Oddities, Pixels, oddities, only_bg_t,
 from previts.media.video_reader import Footage, steady
 from previts.processes import prefetch
 from previts.processes.progress import progress
-from previts.storage import files, listing
+from previts.storage import files, listings
 
 FRAMES, MASKS, SPLITS = "Rename_Images", "puppet_mask", "splits"
 MASK_FILE, MASK_FIELD = "puppet_mask.mat", "part_mask"
@@ -117,7 +117,7 @@ def read_jhmdb(uri: str, split: str) -> tuple[PuppetClips, PuppetClips]:
 def _by_folder(uri: str, suffix: str) -> dict[str, list[str]]:
     """Return the sorted names of the files with that ending by `<class>/<clip>`, without hidden files."""
     found = dict[str, list[str]]()
-    for name in listing.below(uri, (suffix,)).names:
+    for name in listings.below(uri, (suffix,)).names:
         folder, _, file = name.rpartition("/")
         if folder.count("/") == 1:
             found.setdefault(folder, []).append(file)

@@ -1,4 +1,7 @@
-"""The files of a user's folder that are used, by the rules of `file_names.py`, and those that are left aside."""
+"""Listings of the user's folders, by the rules of `file_names.py`.
+
+PreViTS section 4: labelled datasets whose classes are folders. This module opens no files.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
