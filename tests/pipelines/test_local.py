@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from small_verbs import ODD
 
 from pipelines import local
 from previts import demo
@@ -84,7 +85,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def finished(world: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("finished")
+    root = tmp_path_factory.mktemp("finished") / ODD
     run = subprocess.run(command(world, root), capture_output=True, text=True, timeout=600, check=False)
     assert run.returncode == 0, run.stderr
     assert "Done in" in run.stderr

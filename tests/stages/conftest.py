@@ -4,13 +4,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from small_verbs import SMALL
+from small_verbs import ODD, SMALL
 
 from previts import demo, stages
 from previts.storage import folders
-
-# Characters that have a meaning in URLs, shells, patterns, SQL or Markdown. Every verb must take them literally.
-ODD = "odd ?#%20&'\"é;*[x]::y"
 
 
 @pytest.fixture(scope="session")

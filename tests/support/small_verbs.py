@@ -2,6 +2,9 @@
 
 from pathlib import Path
 
+# Characters that have a meaning in URLs, shells, patterns, SQL or Markdown. Every verb must take them literally.
+ODD = "odd ?#%20&'\"é;*[x]::y"
+
 SMALL = [
     "video.videos_per_shard=3",
     "saliency.method=rbd",
