@@ -18,8 +18,10 @@ from av.stream import Disposition
 from previts.errors import VideoError
 from previts.media.cost import Cost, budget_seconds
 from previts.media.timing import MAX_FRAMES, Clock, Window, check_complete, make_window, missing_at_end
-from previts.media.video_reader import CONTAINERS, MAX_STREAMS
 
+# Formats of video files. Playlists (hls, concat, dash, sdp) are not allowed: they make the decoder open other files.
+CONTAINERS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,flv,asf,ogg,gif,ivf,m4v,mpegvideo,mxf,nut,dv,rm"
+MAX_STREAMS = 64  # of one file
 MAX_PIXELS = 8192 * 4352  # of one frame
 SEEK_AFTER_SECONDS = 5.0  # for earlier windows, decoding from the start is cheap and safer than a seek
 SECONDS_UNKNOWN = -(1 << 63)  # FFmpeg's AV_NOPTS_VALUE
@@ -296,6 +298,7 @@ class Decoding:
         """
         window, last, step = self._window, -math.inf, 1 / float(self._window.rate)
         shape: tuple[int, int] | None = None
+        begun = False  # whether a key frame was decoded; its frame may come later
         broken: int | None = None  # timestamp of the last packet, if the end of the file cuts it
         container, stream = _open(self._source)
         with container:
@@ -320,10 +323,12 @@ class Decoding:
                     if number == window.last:
                         broken = packet.pts
                         self.missing_seconds = max(self.missing_seconds, step)
-                    elif last == -math.inf and not packet.is_keyframe:
+                    elif not begun and not packet.is_keyframe:
                         self.skipped += 1  # the stream starts inside a GOP
                     else:
                         raise VideoError(f"damaged after {window.elapsed(last)}: {cause(error)}") from error
+                else:
+                    begun = begun or packet.is_keyframe
                 self._cost.add(len(frames), stream.codec_context.width, stream.codec_context.height, packet.size)
                 for frame in frames:
                     ticks = frame.dts if frame.pts is None or is_guessed else frame.pts

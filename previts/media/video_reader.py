@@ -21,10 +21,8 @@ from numpy.typing import NDArray
 from previts.errors import VideoError
 from previts.media.frame_decoder import rgb
 from previts.media.geometry import Pixels
+from previts.media.source import CONTAINERS, MAX_STREAMS
 
-# Formats of video files. Playlists (hls, concat, dash, sdp) are not allowed: they make the decoder open other files.
-CONTAINERS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,flv,asf,ogg,gif,ivf,m4v,mpegvideo,mxf,nut,dv,rm"
-MAX_STREAMS = 64  # of one file
 # Old encoders with B-frames leave up to this many packets without a frame at the end of a file.
 EMPTY_PACKETS = 2
 
