@@ -14,6 +14,7 @@ reads local files only, no network and no object store.
 import contextlib
 import errno
 import itertools
+import math
 import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
@@ -30,7 +31,7 @@ from previts.media.geometry import Pixels, make_canvas, pixels
 from previts.media.gop_layout import VideoInfo, split_frames
 from previts.media.source import Decoding, cause, probe
 from previts.media.source_stream import SD_MATRIX, colour_matrix, orientation, untagged_matrix
-from previts.media.timing import constant_rate
+from previts.media.timing import MAX_FRAMES, constant_rate
 
 PRESET = "veryfast"  # 0.9 dB below medium at equal crf and bytes, for less than half of the CPU time
 
@@ -83,6 +84,8 @@ def _normalise(
 ) -> VideoInfo:
     window, cost = probe(source, start_seconds, end_seconds, config.cpu_seconds_per_frame)
     rate = min(window.rate, Fraction(config.max_fps).limit_denominator(1001))
+    if math.isinf(window.stop) and window.seconds * float(rate) >= MAX_FRAMES:
+        raise VideoError(f"more than {MAX_FRAMES} frames; give start_seconds and end_seconds")
     decoding = Decoding(source, window, cost)
     with contextlib.closing(constant_rate(decoding.frames(), window, rate)) as frames:
         first = next(frames)

@@ -270,6 +270,7 @@ class Decoding:
         """
         window, last, step = self._window, -math.inf, 1 / float(self._window.rate)
         shape: tuple[int, int] | None = None
+        begun = False  # whether a key frame was decoded; its frame may come later
         broken: int | None = None  # timestamp of the last packet, if the end of the file cuts it
         container, stream = open_stream(self._source, ERROR_DETECTION)
         with container:
@@ -294,10 +295,12 @@ class Decoding:
                     if number == window.last:
                         broken = packet.pts
                         self.missing_seconds = max(self.missing_seconds, step)
-                    elif last == -math.inf and not packet.is_keyframe:
+                    elif not begun and not packet.is_keyframe:
                         self.skipped += 1  # the stream starts inside a GOP
                     else:
                         raise VideoError(f"damaged after {window.elapsed(last)}: {cause(error)}") from error
+                else:
+                    begun = begun or packet.is_keyframe
                 self._cost.add(len(frames), stream.codec_context.width, stream.codec_context.height, packet.size)
                 for frame in frames:
                     ticks = frame.dts if frame.pts is None or is_guessed else frame.pts

@@ -174,6 +174,19 @@ def test_cut_and_damaged_videos_are_refused_unless_the_damage_is_outside_the_win
         assert normalisation.normalise(str(cut), str(tmp_path / "normalised.mp4"), CONFIG, 0.0, 1.0).num_frames == 25
 
 
+def test_damage_before_the_first_frame_is_returned_is_damage(tmp_path):
+    # With B-frames, a decoder returns the first frame some packets after it. Errors until then must not be passed over.
+    source = Path(write_source(tmp_path / "a.mxf", [numbered(n) for n in range(50)], codec="mpeg2video"))
+    with av.open(str(source)) as container:
+        second = [packet for packet in container.demux(video=0) if packet.size][1]
+    data = bytearray(source.read_bytes())
+    place = data.index(bytes(second)[:16])
+    data[place + 30 : place + second.size] = b"\xff" * (second.size - 30)
+    source.write_bytes(data)
+    with pytest.raises(VideoError, match="damaged"):
+        normalisation.normalise(str(source), str(tmp_path / "normalised.mp4"), CONFIG, None, None)
+
+
 def test_a_4k_video_is_scaled_down(tmp_path):
     source = write_source(
         tmp_path / "source.mp4", [numbered(n, 3840, 2160) for n in range(2)], options={"preset": "ultrafast"}
