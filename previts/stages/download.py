@@ -7,10 +7,11 @@ from dataclasses import asdict
 from previts.config import paper
 from previts.errors import InputError
 from previts.stages.addresses import FORMATS
-from previts.stages.outputs import check_part, done, made, part_done
+from previts.stages.outputs import check_part, done, exclusive, fan_out, made, part_done
 from previts.storage import folders
 
 
+@exclusive
 def download(
     crawl: str,
     root: str,
@@ -44,19 +45,32 @@ def download(
     items = crawls.read_crawl(crawl)
     decided = {"crawl": crawls.crawl_identity(items, crawl), "video": asdict(config), "format": FORMATS["videos"]}
     uri = folders.address(root, "videos", "crawl", decided)
-    if done(uri):
+    if done(uri, take=False):
         return uri
     from previts.corpus import video_table
     from previts.ingest import shards
 
     total = shards.num_shards(len(items), config)
 
-    for shard in range(part, total, parts):
-        # Until the output is committed, a shard is tried again if a failure in it may be temporary (network down).
-        if not video_table.is_done(uri, shard) or any(video.retryable for video in video_table.read_shard(uri, shard)):
-            shards.build_shard(shards.shard_items(items, shard, config), shard, uri, config)
-    if not all(video_table.is_done(uri, shard) for shard in range(total)):
+    def work(shard: int) -> None:
+        shards.build_shard(shards.shard_items(items, shard, config), shard, uri, config)
+
+    def may_succeed_now(shard: int) -> bool:
+        """Until the output is committed, a failure that may be temporary (network down) is tried again."""
+        return any(video.retryable for video in video_table.read_shard(uri, shard))
+
+    if not fan_out(
+        uri,
+        total,
+        part,
+        parts,
+        is_done=lambda shard: video_table.is_done(uri, shard),
+        work=work,
+        again=may_succeed_now,
+    ):
         return part_done(uri)
+    if done(uri):
+        return uri
     videos = [video for shard in range(total) for video in video_table.read_shard(uri, shard)]
     errors = Counter(video.error for video in videos if video.status != "ok")
     failed = sum(errors.values())

@@ -6,10 +6,11 @@ from dataclasses import asdict
 from previts.config import paper
 from previts.errors import InputError
 from previts.stages.addresses import FORMATS
-from previts.stages.outputs import done, finished, made
+from previts.stages.outputs import done, exclusive, finished, made
 from previts.storage import folders
 
 
+@exclusive
 def fit_saliency(videos: str, root: str, profile: str = "paper", set: Sequence[str] = ()) -> str:
     """Train the saliency model of a corpus without labels: Deep-USPS, on handcrafted maps of its frames.
 

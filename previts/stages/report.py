@@ -7,10 +7,11 @@ from previts.config import paper
 from previts.errors import InputError
 from previts.stages.addresses import FORMATS, checkpoint_address
 from previts.stages.checks import check_lineage
-from previts.stages.outputs import done, finished
+from previts.stages.outputs import done, exclusive, finished
 from previts.storage import files, folders
 
 
+@exclusive
 def report(
     rows: Sequence[str], index: str, results: Sequence[str], root: str, profile: str = "paper", set: Sequence[str] = ()
 ) -> str:

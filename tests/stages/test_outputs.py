@@ -10,19 +10,23 @@ from previts.stages import outputs
 from previts.storage import folders
 
 
+def fan_out(folder: Path, total: int, part: int, parts: int, done: list[int]) -> bool:
+    return outputs.fan_out(str(folder), total, part, parts, is_done=done.__contains__, work=done.append)
+
+
 @pytest.mark.parametrize(("total", "parts"), [(0, 1), (1, 1), (5, 1), (5, 2), (3, 4), (6, 3)])
-def test_parts_divide_the_shards_and_only_the_last_part_sees_a_finished_output(total, parts):
+def test_parts_divide_the_shards_and_only_the_last_part_sees_a_finished_output(tmp_path, total, parts):
     for order in itertools.permutations(range(parts)):
         done: list[int] = []
-        finished = [outputs.fan_out(total, part, parts, done.__contains__, done.append) for part in order]
+        finished = [fan_out(tmp_path, total, part, parts, done) for part in order]
         assert sorted(done) == list(range(total))  # each shard once
         own = [len(range(part, total, parts)) for part in order]
         assert finished == [sum(own[: place + 1]) == total for place in range(parts)]
 
 
-def test_finished_shards_are_not_made_again():
+def test_finished_shards_are_not_made_again(tmp_path):
     done = [0, 2]
-    assert outputs.fan_out(4, 0, 1, done.__contains__, done.append)
+    assert fan_out(tmp_path, 4, 0, 1, done)
     assert done == [0, 2, 1, 3]
 
 
