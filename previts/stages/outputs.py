@@ -93,6 +93,7 @@ def _finished_by_another(uri: str) -> bool:
     for name in leases.names(uri):  # a worker tries a shard again whose download failed, or was killed after its end
         if name != leases.OUTPUT:
             leases.take(uri, name).release()
+    files.delete_temporary(uri)
     return False
 
 

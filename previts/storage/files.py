@@ -5,6 +5,7 @@ Every write is whole: a reader sees the complete file or no file. A bare path is
 
 import contextlib
 import functools
+import glob
 import json
 import os
 import uuid
@@ -186,6 +187,18 @@ def _temporary(path: str) -> str:
     """Return a temporary name next to `path`, to write under before renaming; create the folder."""
     check_writable(os.path.dirname(path))
     return f"{path}.{uuid.uuid4().hex}.tmp"
+
+
+def delete_temporary(uri: str, name: str = "**/*") -> None:
+    """Delete the temporary files in a folder on the local disk that killed processes left; none may write there now.
+
+    Args:
+        uri: The folder. A store has no temporary files.
+        name: Pattern of the names of the files that were written.
+    """
+    if folder := local_path(uri):
+        for path in glob.iglob(os.path.join(glob.escape(folder), f"{name}.{'[0-9a-f]' * 32}.tmp"), recursive=True):
+            os.remove(path)
 
 
 def delete(uri: str) -> None:

@@ -12,9 +12,9 @@ before each file that readers believe. Files that belong together are written by
 file: what a late writer wrote before is deleted, and what it writes afterwards fails.
 """
 
-import _thread
 import contextlib
 import contextvars
+import ctypes
 import fcntl
 import getpass
 import json
@@ -43,6 +43,9 @@ PODS = ("KFP_POD_NAME", "HOSTNAME")
 
 class LostError(InputError):
     """Another process has taken over the work of this one."""
+
+    def __init__(self, message: str = "another process has taken over the work of this one") -> None:
+        super().__init__(message)
 
 
 @dataclass(frozen=True)
@@ -129,7 +132,7 @@ class Lease:
         self._own, self._lost, self._over = own, "", threading.Event()
         _held.append(self)
         mine.append(self)
-        self._thread = threading.Thread(target=self._renew, args=(_is_main_thread(),), name="lease", daemon=True)
+        self._thread = threading.Thread(target=self._renew, args=(threading.get_ident(),), name="lease", daemon=True)
         self._thread.start()
         return True
 
@@ -164,8 +167,8 @@ class Lease:
         """Return whether the store allows only one process to create the lease."""
         return self._local or (not taken_over and self.uri.startswith(tuple(f"{name}:" for name in CONDITIONAL)))
 
-    def _renew(self, interrupt: bool) -> None:
-        """Renew the lease until it is released; if it is lost, interrupt the main thread."""
+    def _renew(self, worker: int) -> None:
+        """Renew the lease until it is released; if it is lost, interrupt the thread that took it."""
         renewed = time.monotonic()
         while not self._over.wait(BEAT_SECONDS):
             try:
@@ -179,8 +182,9 @@ class Lease:
                 if time.monotonic() - renewed > EXPIRY_SECONDS:
                     self._lost = f"its lease could not be renewed ({error})"
                     break
-        if self._lost and interrupt and not self._over.is_set():
-            _thread.interrupt_main()
+        if self._lost and not self._over.is_set():
+            # The error is raised between two instructions of the thread. A job in the background may ignore signals.
+            ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(worker), ctypes.py_object(LostError))
 
     def _beat(self) -> None:
         self.check()
@@ -261,8 +265,6 @@ def working(verb: str) -> Iterator[None]:
     before = _scope.set((verb, mine))
     try:
         yield
-    except LostError:
-        raise
     except BaseException as error:
         for lease in mine:
             try:
@@ -403,10 +405,6 @@ def _started(pid: int) -> str:
     except PermissionError:
         pass
     return "running"
-
-
-def _is_main_thread() -> bool:
-    return threading.current_thread() is threading.main_thread()
 
 
 def _to_bytes(holder: Holder) -> bytes:
