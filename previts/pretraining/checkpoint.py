@@ -68,6 +68,8 @@ class Saver:
         try:
             self.wait()
             self._failed = False
+        except leases.LostError:
+            raise
         except Exception as error:  # object stores raise types of their own
             if self._failed:
                 raise

@@ -118,7 +118,7 @@ class Lease:
                 holder, reason = _parse(data), self._reason(data)
                 if not reason:
                     return False
-                print(f"{reason}; this process takes over the work of {holder}: {self.folder}", file=sys.stderr)
+                print(f"taken over, {reason}: the work of {holder} on {self.folder}", file=sys.stderr)
                 delete(self.uri)
             own = _this_process(verb)
             if not self._create(own):
@@ -142,11 +142,11 @@ class Lease:
         if data != self._seen[0]:
             self._seen = (data, now)
         if holder.is_dead():
-            return "its process has ended"
+            return "because its process has ended"
         if now - self._seen[1] >= EXPIRY_SECONDS:
-            return f"it was not renewed for {EXPIRY_SECONDS:.0f} s"
+            return f"because its lease was not renewed for {EXPIRY_SECONDS:.0f} s"
         wanted = os.environ.get(TAKE_OVER, "")
-        return "--take-over" if wanted and wanted != holder.command else ""
+        return "by --take-over" if wanted and wanted != holder.command else ""
 
     def _create(self, own: Holder) -> bool:
         data = _to_bytes(own)
