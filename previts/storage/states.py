@@ -1,7 +1,7 @@
 """States from which a training run resumes: numbered files in one folder, of which the newest few are kept.
 
-A state is written under a temporary name and renamed; then its checksum is written (`tensors.write_checked`). Only one
-process may save. The training decides what a state contains and when it is saved.
+A state is written under a temporary name and renamed; then its checksum is written (`tensors.write_checked`). Only the
+holder of the lease on the folder may save. The training decides what a state contains and when it is saved.
 """
 
 import re
