@@ -78,6 +78,8 @@ def command(name: str, root: Path, temporary: Path, **more: str) -> Command:
         known |= {"crawl": f"{known['world']}/crawl.csv", "data": f"{known['world']}/datasets"}
     program = ["-c", TINY_WORLD] if name == "world" else ["-m", "previts"]
     settings = [*PERCEPTION, *LEARNING, *(OF_CLIPS if CLIPS in case.arguments else [])]
+    if "--processes" in case.arguments:
+        settings.append("objective.batch_norm_groups=2")
     options = [] if name == "world" else ["--profile", "demo", "--set", *settings]
     arguments = [argument.format(**{**known, **more}) for argument in case.arguments]
     return Command(
