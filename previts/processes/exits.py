@@ -11,7 +11,7 @@ import traceback
 from collections.abc import Iterator
 
 from previts.errors import InputError
-from previts.processes import scratch, workers
+from previts.processes import command_folder, workers
 
 # Errors of object stores; the types have no common base class besides Exception.
 STORE_ERRORS = (
@@ -52,7 +52,7 @@ def readable_errors() -> Iterator[None]:
     if engine := os.environ.get(workers.STARTED_BY, ""):
         threading.Thread(target=workers.end_with, args=(int(engine), over), daemon=True).start()
     try:
-        with scratch.temporary_folder():
+        with command_folder.temporary_folder():
             yield
     except (InputError, OSError, FloatingPointError) as error:
         if os.environ.get("PREVITS_TRACEBACK"):

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from previts.processes import scratch
+from previts.processes import command_folder
 
 WORK = """
 import os, sys, tempfile, time
-from previts.processes import scratch
-with scratch.temporary_folder():
+from previts.processes import command_folder
+with command_folder.temporary_folder():
     open(os.path.join(tempfile.mkdtemp(), "large"), "w").close()
     print(tempfile.gettempdir(), flush=True)
     sys.stdin.readline()
@@ -35,16 +35,16 @@ def start() -> "subprocess.Popen[str]":
 
 
 def test_a_command_leaves_no_temporary_file(place: Path):
-    with scratch.temporary_folder():
+    with command_folder.temporary_folder():
         inner = tempfile.mkdtemp()
         assert Path(inner).parent.parent == place
         assert os.environ["TMPDIR"] == str(Path(inner).parent)
-        assert scratch.lasting_folder() == str(place)
-        with scratch.temporary_folder():
+        assert command_folder.lasting_folder() == str(place)
+        with command_folder.temporary_folder():
             assert os.environ["TMPDIR"] == str(Path(inner).parent)
     assert list(place.iterdir()) == []
     assert os.environ["TMPDIR"] == str(place)
-    assert scratch.lasting_folder() == tempfile.gettempdir() == str(place)
+    assert command_folder.lasting_folder() == tempfile.gettempdir() == str(place)
 
 
 def test_the_next_command_deletes_what_a_killed_one_left_and_nothing_of_a_living_one(place: Path):
@@ -54,7 +54,7 @@ def test_the_next_command_deletes_what_a_killed_one_left_and_nothing_of_a_living
     assert len(list(place.iterdir())) == 4
     killed.kill()
     killed.wait()
-    with scratch.temporary_folder():
+    with command_folder.temporary_folder():
         pass
     assert len(list(place.iterdir())) == 2
     assert len(list(place.rglob("large"))) == 1

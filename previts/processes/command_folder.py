@@ -23,7 +23,7 @@ def temporary_folder() -> Iterator[None]:
     The folders of killed commands are deleted first. A process of another command uses the folder of that command,
     because the paths of sockets must be short.
     """
-    if _is_scratch(tempfile.gettempdir()):
+    if _is_one(tempfile.gettempdir()):
         yield
         return
     _sweep(tempfile.gettempdir())
@@ -45,10 +45,10 @@ def temporary_folder() -> Iterator[None]:
 def lasting_folder() -> str:
     """Return the folder for files that other commands read too."""
     folder = tempfile.gettempdir()
-    return os.path.dirname(folder) if _is_scratch(folder) else folder
+    return os.path.dirname(folder) if _is_one(folder) else folder
 
 
-def _is_scratch(folder: str) -> bool:
+def _is_one(folder: str) -> bool:
     return os.path.exists(os.path.join(folder, LOCK))
 
 
