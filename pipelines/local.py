@@ -20,7 +20,7 @@ from previts.config import paper
 from previts.errors import InputError
 from previts.processes import workers
 from previts.stages import flow
-from previts.storage import files, leases
+from previts.storage import files, holders
 
 # Lines of the engine that the screen omits: executor messages, the inputs of a step as JSON, rulers, blank lines.
 CHATTER = re.compile(
@@ -70,7 +70,7 @@ def run_local(
     """
     started = time.monotonic()
     if take_over:
-        os.environ.setdefault(leases.TAKE_OVER, uuid.uuid4().hex)
+        os.environ.setdefault(holders.TAKE_OVER, uuid.uuid4().hex)
     root = files.absolute(root)
     choices: dict[str, Any] = {
         "rows": list(rows),

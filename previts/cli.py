@@ -23,7 +23,7 @@ from previts.errors import InputError
 from previts.processes.exits import readable_errors
 from previts.stages.checks import check_method
 from previts.stages.outputs import finished
-from previts.storage import files, folders, leases
+from previts.storage import files, folders, holders
 from previts.storage.fingerprints import plain
 
 HELP = """\
@@ -247,7 +247,7 @@ def with_take_over(verb: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(verb)
     def command(*args: Any, take_over: bool = False, **kwargs: Any) -> Any:
         if take_over:
-            os.environ.setdefault(leases.TAKE_OVER, uuid.uuid4().hex)
+            os.environ.setdefault(holders.TAKE_OVER, uuid.uuid4().hex)
         return verb(*args, **kwargs)
 
     kind = Annotated[bool, FlagCreatePairsOff, arg(help=TAKE_OVER_HELP)]

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import ParamSpec, TypeVar
 
 from previts.errors import InputError
-from previts.storage import files, leases
+from previts.storage import files, holders, leases
 from previts.storage.folders import is_committed, read_manifest
 
 Parameters = ParamSpec("Parameters")
@@ -81,7 +81,7 @@ def done(uri: str, *, take: bool = True) -> bool:
 
 def _finished_by_another(uri: str) -> bool:
     """Wait until this process holds the lease on an output, and return whether the output is finished by then."""
-    if os.environ.get("RANK", "0") != "0" and (training := leases.training()):
+    if os.environ.get("RANK", "0") != "0" and (training := holders.training()):
         # Process 0 of a training holds the lease for all.
         output = leases.Lease(uri, leases.OUTPUT)
         leases.wait(lambda: is_committed(uri) or getattr(output.holder(), "training", "") == training, lambda: [])

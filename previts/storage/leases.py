@@ -7,8 +7,8 @@ holder works, and it is deleted at the end. Another process waits, or takes the 
 - The lease was not renewed for `EXPIRY_SECONDS`, by the clock of the process that waits. No clocks are compared.
 - The user asked for it (`--take-over`).
 
-A holder that lost its lease stops at its next renewal or its next `check`, whichever is earlier. Writers call `check`
-before each file that readers believe. Files that belong together are written by `replace`, which never overwrites a
+A holder that lost its lease stops at its next renewal, or before it writes a file that readers believe (`fences.py`).
+Files that belong together are written by `replace`, which never overwrites a
 file: what a late writer wrote before is deleted, and what it writes afterwards fails.
 """
 
@@ -16,20 +16,16 @@ import contextlib
 import contextvars
 import ctypes
 import fcntl
-import getpass
-import json
 import os
-import socket
 import sys
 import threading
 import time
-import uuid
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
+from dataclasses import replace as changed
 
-from previts.errors import InputError
-from previts.storage import files
+from previts.storage import fences, files, holders
+from previts.storage.fences import LostError
+from previts.storage.holders import Holder
 
 BEAT_SECONDS, EXPIRY_SECONDS = 10.0, 60.0
 SETTLE_SECONDS = 1.0  # between writing and reading back, on stores that may ignore the condition of a write
@@ -37,53 +33,6 @@ WAIT_SECONDS, SAY_SECONDS = 1.0, 60.0  # between two attempts, and between two m
 CONDITIONAL = ("file", "memory", "gs", "gcs")  # stores that create a file only if it does not exist, or fail
 SUFFIX = ".lease"
 OUTPUT = "output"  # name of the lease on a whole output; each shard has its own
-TAKE_OVER = "PREVITS_TAKE_OVER"  # set by `--take-over`: a text that identifies the command and all its processes
-PODS = ("KFP_POD_NAME", "HOSTNAME")
-
-
-class LostError(InputError):
-    """Another process has taken over the work of this one."""
-
-    def __init__(self, message: str = "another process has taken over the work of this one") -> None:
-        super().__init__(message)
-
-
-@dataclass(frozen=True)
-class Holder:
-    """The content of a lease.
-
-    Attributes:
-        token: Identifies the lease.
-        beat: Number of renewals.
-        verb: What the holder does.
-        since: Start, in UTC by the clock of the holder.
-        user: Name of the user.
-        host: Name of the pod or the machine.
-        machine: Identifies a space of process ids: machine, boot and container.
-        pid: Process id.
-        started: Start of the process after the boot, because ids are used again.
-        command: Value of `TAKE_OVER`; a command does not take over from itself.
-        training: Identifies the training that the process belongs to, "" for a single process.
-    """
-
-    token: str
-    beat: int = 0
-    verb: str = ""
-    since: str = ""
-    user: str = ""
-    host: str = ""
-    machine: str = ""
-    pid: int = 0
-    started: str = ""
-    command: str = ""
-    training: str = ""
-
-    def is_dead(self) -> bool:
-        """Return whether the holder was a process of this machine that has ended."""
-        return self.machine == _machine() and self.started != _started(self.pid)
-
-    def __str__(self) -> str:
-        return f"{self.verb or 'another process'} of {self.user} on {self.host}, process {self.pid}, since {self.since}"
 
 
 class Lease:
@@ -101,7 +50,7 @@ class Lease:
     def holder(self) -> Holder | None:
         """Return the present holder, or None."""
         data = self._read()
-        return None if data is None else _parse(data)
+        return None if data is None else holders.parse(data)
 
     def take(self) -> bool:
         """Try once to take the lease for the running verb, and return whether this process may work now.
@@ -115,12 +64,12 @@ class Lease:
         with self._alone():
             data = self._read()
             if data is not None:
-                holder, reason = _parse(data), self._reason(data)
+                holder, reason = holders.parse(data), self._reason(data)
                 if not reason:
                     return False
                 print(f"taken over, {reason}: the work of {holder} on {self.folder}", file=sys.stderr)
                 delete(self.uri)
-            own = _this_process(verb)
+            own = holders.this_process(verb)
             if not self._create(own):
                 return False
         # Two processes may take over at once. On a local disk `_alone` excludes this.
@@ -130,7 +79,7 @@ class Lease:
             if found is None or found.token != own.token:
                 return False
         self._own, self._lost, self._over = own, "", threading.Event()
-        _held.append(self)
+        fences.held.append(self)
         mine.append(self)
         self._thread = threading.Thread(target=self._renew, args=(threading.get_ident(),), name="lease", daemon=True)
         self._thread.start()
@@ -138,18 +87,18 @@ class Lease:
 
     def _reason(self, data: bytes) -> str:
         """Return why the holder that wrote `data` has lost its right, or ""."""
-        now, holder = time.monotonic(), _parse(data)
+        now, holder = time.monotonic(), holders.parse(data)
         if data != self._seen[0]:
             self._seen = (data, now)
         if holder.is_dead():
             return "because its process has ended"
         if now - self._seen[1] >= EXPIRY_SECONDS:
             return f"because its lease was not renewed for {EXPIRY_SECONDS:.0f} s"
-        wanted = os.environ.get(TAKE_OVER, "")
+        wanted = os.environ.get(holders.TAKE_OVER, "")
         return "by --take-over" if wanted and wanted != holder.command else ""
 
     def _create(self, own: Holder) -> bool:
-        data = _to_bytes(own)
+        data = holders.to_bytes(own)
         try:
             if self._local:
                 files.check_writable(self.folder)
@@ -189,8 +138,8 @@ class Lease:
     def _beat(self) -> None:
         self.check()
         assert self._own
-        self._own = Holder(**{**asdict(self._own), "beat": self._own.beat + 1})
-        data = _to_bytes(self._own)
+        self._own = changed(self._own, beat=self._own.beat + 1)
+        data = holders.to_bytes(self._own)
         if not self._local:
             fs, path = files.open_fs(self.uri)
             fs.pipe_file(path, data)
@@ -214,8 +163,8 @@ class Lease:
     def release(self) -> None:
         """Delete the lease, if this process still holds it. If the store does not answer, the lease expires."""
         self._over.set()
-        if self in _held:
-            _held.remove(self)
+        if self in fences.held:
+            fences.held.remove(self)
         if self._thread is not None:
             self._thread.join()  # a thread that ends together with the process can abort it
             self._thread = None
@@ -250,7 +199,6 @@ class Lease:
             os.close(place)
 
 
-_held: list[Lease] = []  # of this process
 _scope: contextvars.ContextVar[tuple[str, list[Lease]] | None] = contextvars.ContextVar("scope", default=None)
 
 
@@ -314,18 +262,11 @@ def is_held(folder: str, name: str = OUTPUT) -> bool:
     lease, first = Lease(folder, name), time.monotonic()
     before = holder = lease.holder()
     while holder is not None and not holder.is_dead() and time.monotonic() - first < EXPIRY_SECONDS:
-        if holder != before or holder.machine == _machine():
+        if holder != before or holder.machine == holders.this_machine():
             return True
         time.sleep(WAIT_SECONDS)
         holder = lease.holder()
     return False
-
-
-def check(uri: str) -> None:
-    """Raise a LostError if this process has lost a lease in a folder that contains `uri`."""
-    for lease in list(_held):
-        if uri.startswith(lease.folder.rstrip("/") + "/") or uri.rstrip("/") == lease.folder.rstrip("/"):
-            lease.check()
 
 
 def replace(uri: str, create: Callable[[str], None]) -> None:
@@ -339,7 +280,7 @@ def replace(uri: str, create: Callable[[str], None]) -> None:
         LostError: If another process has taken over the work on the folder.
     """
     while True:
-        check(uri)
+        fences.check(uri)
         delete(uri)
         with contextlib.suppress(FileExistsError):  # written by a process that has lost its lease and does not know it
             create(uri)
@@ -351,70 +292,3 @@ def delete(uri: str) -> None:
     fs, path = files.open_fs(uri)
     with contextlib.suppress(FileNotFoundError):
         fs.rm_file(path)
-
-
-def training() -> str:
-    """Return the identity of the training that this process belongs to, or "" for a single process."""
-    names = ("TORCHELASTIC_RUN_ID", "MASTER_ADDR", "MASTER_PORT")
-    return "/".join(os.environ.get(name, "") for name in names) if int(os.environ.get("WORLD_SIZE") or 1) > 1 else ""
-
-
-def _this_process(verb: str) -> Holder:
-    try:
-        user = getpass.getuser()
-    except (KeyError, OSError):  # a container whose user has no name
-        user = f"user {os.getuid()}"
-    return Holder(
-        token=uuid.uuid4().hex,
-        verb=verb,
-        since=datetime.now(UTC).isoformat(timespec="seconds"),
-        user=user,
-        host=next((os.environ[name] for name in PODS if os.environ.get(name)), socket.gethostname()),
-        machine=_machine(),
-        pid=os.getpid(),
-        started=_started(os.getpid()),
-        command=os.environ.get(TAKE_OVER, ""),
-        training=training(),
-    )
-
-
-def _machine() -> str:
-    """Return what identifies the process ids that this process sees: the host, its boot, and the container."""
-    parts = [socket.gethostname()]
-    with contextlib.suppress(OSError), open("/proc/sys/kernel/random/boot_id") as file:
-        parts.append(file.read().strip())
-    with contextlib.suppress(OSError):
-        parts.append(os.readlink("/proc/self/ns/pid"))
-    return " ".join(parts)
-
-
-def _started(pid: int) -> str:
-    """Return when a process of this machine started, or "" if it has ended; a zombie has ended."""
-    try:
-        with open(f"/proc/{pid}/stat") as file:
-            values = file.read().rsplit(")", 1)[1].split()
-        return "" if values[0] in "ZX" else values[19]
-    except (FileNotFoundError, ProcessLookupError):
-        pass
-    if os.path.exists("/proc/self/stat"):
-        return ""
-    try:  # a system without /proc
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return ""
-    except PermissionError:
-        pass
-    return "running"
-
-
-def _to_bytes(holder: Holder) -> bytes:
-    return json.dumps({**asdict(holder), "beat": f"{holder.beat:012d}"}, indent=1).encode() + b"\n"
-
-
-def _parse(data: bytes) -> Holder:
-    """Return the holder that wrote a lease; one whose content is incomplete is not known."""
-    try:
-        values = json.loads(data)
-        return Holder(**{**values, "beat": int(values["beat"])})
-    except (ValueError, TypeError, KeyError):
-        return Holder(token="", host="an unknown machine", user="an unknown user")

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from previts.errors import InputError
-from previts.storage import files, leases
+from previts.storage import fences, files
 from previts.storage.tensors import delete_checked, read_checked, write_checked
 
 State = dict[str, Any]
@@ -48,7 +48,7 @@ class States:
 
     def save(self, number: int, state: State) -> None:
         """Write a state, then delete all except the newest intact ones."""
-        leases.check(self.folder)
+        fences.check(self.folder)
         for name in files.names(self.folder):
             if self._left.fullmatch(name):
                 files.delete(files.join(self.folder, name))

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from previts.errors import InputError
-from previts.storage import files, folders, leases
+from previts.storage import fences, files, folders, leases
 
 Row = TypeVar("Row")
 
@@ -54,7 +54,7 @@ def write_shard(
         LostError: If another process has taken over the shard.
     """
     table = files.join(folder, table_name(shard))
-    leases.check(folder)
+    fences.check(folder)
     leases.delete(table)  # a table of an earlier file must not exist next to the new one
     leases.replace(files.join(folder, data), create)
     leases.replace(table, lambda uri: write_records(uri, row_type, rows, create=True))
@@ -67,7 +67,7 @@ def write_records(uri: str, row_type: type[Row], rows: Iterable[Row], *, create:
         FileExistsError: If the file exists and `create` is true.
         LostError: If another process has taken over the work on the folder.
     """
-    leases.check(uri)
+    fences.check(uri)
     table = pa.Table.from_pylist([asdict(row) for row in rows], schema=schema(row_type))  # type: ignore[call-overload]
     buffer = io.BytesIO()
     pq.write_table(table, buffer, compression="zstd")

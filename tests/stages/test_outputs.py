@@ -12,7 +12,7 @@ import pytest
 from previts import cli
 from previts.errors import InputError
 from previts.stages import outputs
-from previts.storage import files, folders, leases
+from previts.storage import files, folders, holders, leases
 
 
 def fan_out(folder: Path, total: int, part: int, parts: int, done: list[int]) -> bool:
@@ -192,7 +192,7 @@ def test_take_over_at_the_command_line_stops_the_other_process(
     process = subprocess.Popen([sys.executable, "-c", other, uri], stdout=-1, stderr=-1, text=True)
     assert process.stdout
     assert process.stdout.readline() == "\n"
-    monkeypatch.setenv(leases.TAKE_OVER, "")  # restored after the test
+    monkeypatch.setenv(holders.TAKE_OVER, "")  # restored after the test
 
     @outputs.exclusive
     def index(root: str) -> str:
@@ -201,7 +201,7 @@ def test_take_over_at_the_command_line_stops_the_other_process(
         folders.commit(uri, {})
         return root
 
-    monkeypatch.delenv(leases.TAKE_OVER)
+    monkeypatch.delenv(holders.TAKE_OVER)
     commands = {"index": cli.with_take_over(index)}
     assert cli.run_command("previts", commands, "", ["index", "--root", "x", "--take-over"]) == "x"
     assert files.names(uri) == [folders.MANIFEST]

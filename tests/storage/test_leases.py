@@ -19,7 +19,8 @@ import gcsfs.core
 import pytest
 
 from previts.stages import outputs
-from previts.storage import files, folders, leases
+from previts.storage import files, folders, holders, leases
+from previts.storage.fences import LostError
 
 HOLD = """
 import sys, time
@@ -74,14 +75,14 @@ def another_process(folder: str) -> Iterator[subprocess.Popen[str]]:
         process.wait()
 
 
-def foreign(folder: str, name: str = "output", **changes: object) -> leases.Holder:
+def foreign(folder: str, name: str = "output", **changes: object) -> holders.Holder:
     """Write the lease of a holder on another machine."""
     with leases.working("pretrain"):
         lease = leases.take(folder, name)
         holder = lease.holder()
         assert holder
         holder = dataclasses.replace(holder, token="foreign", machine="elsewhere", host="node-7", **changes)
-    files.write_bytes(lease.uri, leases._to_bytes(holder))
+    files.write_bytes(lease.uri, holders.to_bytes(holder))
     return holder
 
 
@@ -142,8 +143,8 @@ def test_the_lease_of_a_killed_process_of_this_machine_is_taken_at_once(tmp_path
 def test_an_id_that_another_process_uses_now_is_not_the_holder(tmp_path: Path):
     """The lease names process 1, which lives, but started at another time."""
     lease = leases.Lease(str(tmp_path), "output")
-    holder = dataclasses.replace(leases._this_process("index"), pid=1, started="1")
-    files.write_bytes(lease.uri, leases._to_bytes(holder))
+    holder = dataclasses.replace(holders.this_process("index"), pid=1, started="1")
+    files.write_bytes(lease.uri, holders.to_bytes(holder))
     with leases.working("index"):
         assert lease.take()
 
@@ -152,15 +153,15 @@ def test_take_over_stops_the_holder_with_a_clear_error(folder: str, fast: None, 
     @outputs.exclusive
     def pretrain() -> None:
         lease = leases.take(folder, "output")
-        other = dataclasses.replace(leases._this_process("index"), machine="elsewhere")
-        files.write_bytes(lease.uri, leases._to_bytes(other))
+        other = dataclasses.replace(holders.this_process("index"), machine="elsewhere")
+        files.write_bytes(lease.uri, holders.to_bytes(other))
         folders.commit(files.join(folder, "x", "y-000000000000"), {})  # in the folder, so it is fenced
 
-    with pytest.raises(leases.LostError, match=r"no longer works on .*has taken it over.*Run the same command again"):
+    with pytest.raises(LostError, match=r"no longer works on .*has taken it over.*Run the same command again"):
         pretrain()
     assert not folders.is_committed(files.join(folder, "x", "y-000000000000"))
     assert leases.names(folder) == ["output"]  # the lease of the other is not deleted
-    monkeypatch.setenv(leases.TAKE_OVER, "mine")
+    monkeypatch.setenv(holders.TAKE_OVER, "mine")
     with leases.working("index"):
         rival = leases.Lease(folder, "output")
         assert rival.take()
@@ -176,7 +177,7 @@ def test_a_holder_that_does_nothing_is_interrupted_at_its_next_renewal(tmp_path:
             time.sleep(0.01)
 
     begun = time.monotonic()
-    with pytest.raises(leases.LostError, match="no longer works"):
+    with pytest.raises(LostError, match="no longer works"):
         pretrain()
     assert time.monotonic() - begun < 10
 
@@ -187,7 +188,7 @@ def test_an_error_that_follows_from_the_loss_is_not_shown(tmp_path: Path):
         files.delete(leases.take(str(tmp_path), "output").uri)
         raise FileNotFoundError("step-00000030.pt.tmp")
 
-    with pytest.raises(leases.LostError) as caught:
+    with pytest.raises(LostError) as caught:
         pretrain()
     assert isinstance(caught.value.__cause__, FileNotFoundError)
 
