@@ -166,7 +166,7 @@ def test_two_runs_at_once_share_the_work_and_end_with_equal_reports(world: Path,
         for _ in range(2)
     ]
     with ThreadPoolExecutor(2) as pool:
-        said = list(pool.map(lambda run: run.communicate(timeout=900)[1], runs))
+        said = list(pool.map(lambda run: run.communicate(timeout=1800)[1], runs))
     assert [run.returncode for run in runs] == [0, 0], said
     made = Counter(found for text in said for found in re.findall(r"(?<!\w)made: (\S+)", text))
     outputs = {str(path.parent) for path in root.glob("*/*/manifest.json")} - {
