@@ -21,14 +21,20 @@ def temporary_folder() -> Iterator[None]:
     """Let `tempfile`, and the processes that this one starts, use a folder that is deleted after the block.
 
     The folders of killed commands are deleted first. A process of another command uses the folder of that command,
-    because the paths of sockets must be short.
+    because the paths of sockets must be short. Without a disk for temporary files there is no such folder, because
+    many commands need none.
     """
-    if _is_one(tempfile.gettempdir()):
+    before, variable = tempfile.tempdir, os.environ.get("TMPDIR")
+    try:
+        own = not _is_one(tempfile.gettempdir())
+        if own:
+            _sweep(tempfile.gettempdir())
+            folder, lock = _create()
+    except OSError:
+        own = False
+    if not own:
         yield
         return
-    _sweep(tempfile.gettempdir())
-    before, variable = tempfile.tempdir, os.environ.get("TMPDIR")
-    folder, lock = _create()
     tempfile.tempdir = os.environ["TMPDIR"] = folder
     try:
         yield

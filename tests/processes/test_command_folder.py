@@ -60,3 +60,9 @@ def test_the_next_command_deletes_what_a_killed_one_left_and_nothing_of_a_living
     assert len(list(place.rglob("large"))) == 1
     living.communicate("end\n")
     assert [path.name for path in place.iterdir()] == ["previts-others"]
+
+
+def test_a_command_works_without_a_disk_for_temporary_files(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(tempfile, "tempdir", "/dev/null")
+    with command_folder.temporary_folder():
+        assert tempfile.gettempdir() == "/dev/null"
