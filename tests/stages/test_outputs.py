@@ -147,10 +147,11 @@ def test_an_output_is_not_committed_while_a_shard_is_tried_again(tmp_path: Path,
 
 def test_leases_of_killed_workers_do_not_stop_the_commit_and_are_deleted(tmp_path: Path, quick: None):
     uri = folders.address(str(tmp_path), "videos", "crawl", {})
-    dead = "from previts.storage import leases; import os, sys\nwith leases.working('x'):\n"
-    dead += "  leases.take(sys.argv[1], 'shard-00001'); leases.take(sys.argv[1], 'output'); os._exit(9)"
+    dead = "from previts.storage import files, leases; import os, sys\nwith leases.working('x'):\n"
+    dead += "  leases.take(sys.argv[1], 'shard-00001'); leases.take(sys.argv[1], 'output')\n"
+    dead += "  os.replace = lambda *names: os._exit(9)\n  files.write_bytes(sys.argv[1] + '/log.jsonl', b'')"
     assert subprocess.run([sys.executable, "-c", dead, uri], check=False).returncode == 9
-    Path(uri, f"shard-00001.tar.{'0a' * 16}.tmp").touch()
+    assert [name for name in files.names(uri) if name.endswith(".tmp")]
     assert leases.names(uri) == ["output", "shard-00001"]
 
     @outputs.exclusive
@@ -162,7 +163,8 @@ def test_leases_of_killed_workers_do_not_stop_the_commit_and_are_deleted(tmp_pat
 
     assert not verb()
     assert files.names(uri) == [folders.MANIFEST]
-    assert subprocess.run([sys.executable, "-c", dead, uri], check=False).returncode == 9  # killed after its commit
+    late = dead.partition("\n  os.replace")[0] + "\n  os._exit(9)"  # killed after its commit
+    assert subprocess.run([sys.executable, "-c", late, uri], check=False).returncode == 9
     assert verb()
     assert files.names(uri) == [folders.MANIFEST]
 

@@ -203,9 +203,9 @@ with leases.working("pretrain"):
     leases.take(sys.argv[1], "output")
     print("holds", flush=True)
     sys.stdin.readline()
-    folders.commit(sys.argv[1], {"by": "the first"})
+    folders.commit(sys.argv[1], {}, info={"by": "the first"})
 """
-    uri = str(tmp_path / "index" / "corpus-000000000000")
+    uri = folders.address(str(tmp_path), "index", "corpus", {})
     process = subprocess.Popen([sys.executable, "-c", program, uri], stdin=-1, stdout=-1, stderr=-1, text=True)
     assert process.stdout
     assert process.stdout.readline() == "holds\n"
@@ -218,8 +218,8 @@ with leases.working("pretrain"):
         _, error = process.communicate("go\n", timeout=60)
         assert "LostError" in error
         assert not folders.is_committed(uri)
-        folders.commit(uri, {"by": "the second"})
-    assert folders.read_manifest(uri).decided == {"by": "the second"}
+        folders.commit(uri, {}, info={"by": "the second"})
+    assert folders.read_manifest(uri).info == {"by": "the second"}
 
 
 def test_a_late_writer_never_replaces_the_file_of_the_next_holder(folder: str, request: pytest.FixtureRequest):
@@ -278,7 +278,7 @@ def _do_shards(folder: str, log: str, begin: float) -> None:
 
 
 def test_processes_share_the_shards_of_an_output_and_each_is_made_once(tmp_path: Path):
-    folder, log = str(tmp_path / "videos" / "crawl-000000000000"), str(tmp_path / "log")
+    folder, log = folders.address(str(tmp_path), "videos", "crawl", {}), str(tmp_path / "log")
     context = multiprocessing.get_context("fork")
     begin = time.time() + 0.3
     processes = [context.Process(target=_do_shards, args=(folder, log, begin)) for _ in range(3)]
