@@ -57,7 +57,7 @@ def exclusive(verb: Callable[Parameters, Result]) -> Callable[Parameters, Result
     return call
 
 
-def done(uri: str, *, take: bool = True) -> bool:
+def done(uri: str, *, take: bool = True, sweep: Callable[[], object] = lambda: None) -> bool:
     """Return whether the output is finished. If it is not, this process alone works on it until the verb ends.
 
     If another process works on the output, this function first waits for its end.
@@ -65,6 +65,7 @@ def done(uri: str, *, take: bool = True) -> bool:
     Args:
         uri: The output.
         take: False if other processes do the work, or share it by `fan_out`.
+        sweep: Deletes what a process left that was killed after its commit; it is called only if there was one.
 
     Raises:
         InputError: If the output is not finished and cannot be written.
@@ -74,7 +75,7 @@ def done(uri: str, *, take: bool = True) -> bool:
         if not take or not _finished_by_another(uri):
             return False
     elif files.local_path(uri) is not None:  # in an object store, this would take a request
-        _release_dead(uri)
+        _release_dead(uri, sweep)
     print(f"already there: {uri}", file=sys.stderr)
     return True
 
@@ -97,12 +98,13 @@ def _finished_by_another(uri: str) -> bool:
     return False
 
 
-def _release_dead(uri: str) -> None:
-    """Delete the leases on a finished output whose holders were killed before they could do so."""
+def _release_dead(uri: str, sweep: Callable[[], object]) -> None:
+    """Delete what is left, and the leases on a finished output whose holders were killed before they could do so."""
     for name in leases.names(uri):
         lease = leases.Lease(uri, name)
         with contextlib.suppress(OSError, InputError):  # the folder may be read-only
             if (holder := lease.holder()) and holder.is_dead() and lease.take():
+                sweep()
                 lease.release()
 
 

@@ -209,7 +209,8 @@ def delete(uri: str) -> None:
 
 
 def delete_folder(uri: str) -> None:
-    """Delete a folder and everything in it, if it exists."""
+    """Delete a folder and everything in it, if it exists; several processes may do so at once."""
     fs, path = open_fs(uri)
-    if fs.exists(path):
-        fs.rm(path, recursive=True)
+    while fs.exists(path):
+        with contextlib.suppress(FileNotFoundError):
+            fs.rm(path, recursive=True)

@@ -146,6 +146,7 @@ def test_an_output_is_not_committed_while_a_shard_is_tried_again(tmp_path: Path,
 
 
 def test_leases_of_killed_workers_do_not_stop_the_commit_and_are_deleted(tmp_path: Path, quick: None):
+    swept: list[str] = []
     uri = folders.address(str(tmp_path), "videos", "crawl", {})
     dead = "from previts.storage import files, leases; import os, sys\nwith leases.working('x'):\n"
     dead += "  leases.take(sys.argv[1], 'shard-00001'); leases.take(sys.argv[1], 'output')\n"
@@ -156,16 +157,19 @@ def test_leases_of_killed_workers_do_not_stop_the_commit_and_are_deleted(tmp_pat
 
     @outputs.exclusive
     def verb() -> bool:
-        finished = outputs.done(uri)
+        finished = outputs.done(uri, sweep=lambda: swept.append(uri))
         if not finished:
             folders.commit(uri, {})
         return finished
 
     assert not verb()
     assert files.names(uri) == [folders.MANIFEST]
+    assert verb()
+    assert swept == []
     late = dead.partition("\n  os.replace")[0] + "\n  os._exit(9)"  # killed after its commit
     assert subprocess.run([sys.executable, "-c", late, uri], check=False).returncode == 9
     assert verb()
+    assert set(swept) == {uri}
     assert files.names(uri) == [folders.MANIFEST]
 
 

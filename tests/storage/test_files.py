@@ -2,6 +2,7 @@
 
 import json
 import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -87,3 +88,11 @@ def test_a_folder_below_a_file_is_not_writable(tmp_path: Path):
     (tmp_path / "file").write_text("x")
     with pytest.raises(InputError, match="choose a root that you may write to"):
         files.check_writable(str(tmp_path / "file" / "folder"))
+
+
+def test_two_processes_may_delete_one_folder(tmp_path):
+    for number in range(300):
+        (tmp_path / "work" / str(number)).mkdir(parents=True)
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda _: files.delete_folder(str(tmp_path / "work")), range(4)))
+    assert list(tmp_path.iterdir()) == []
