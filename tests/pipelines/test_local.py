@@ -175,7 +175,8 @@ def test_two_runs_at_once_share_the_work_and_end_with_equal_reports(world: Path,
     assert made == dict.fromkeys(outputs, 1)  # each piece of work once, by one of them
     ended = re.compile(r"((?:download|saliency|track),? shard \d+)(?=: 100%)")
     shards = Counter(found for text in said for found in set(ended.findall(text)))
-    assert len(shards) == 3 * len(list(root.glob("videos/*/*.tar")))
+    tars = len(list(root.glob("videos/*/*.tar")))
+    assert {f"download shard {shard}" for shard in range(tars)} < set(shards)
     assert set(shards.values()) == {1}
     for folder in ("videos", "saliency_model", "saliency", "tubes", "index"):
         assert content(root / folder) == content(finished / folder)
