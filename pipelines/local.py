@@ -10,6 +10,7 @@ import signal
 import sys
 import tempfile
 import time
+import uuid
 import warnings
 from collections.abc import Sequence
 from typing import Any
@@ -19,7 +20,7 @@ from previts.config import paper
 from previts.errors import InputError
 from previts.processes import workers
 from previts.stages import flow
-from previts.storage import files
+from previts.storage import files, holders
 
 # Lines of the engine that the screen omits: executor messages, the inputs of a step as JSON, rulers, blank lines.
 CHATTER = re.compile(
@@ -46,6 +47,7 @@ def run_local(
     processes: int = 1,
     job: Sequence[str] = (),
     evaluation_processes: int = 1,
+    take_over: bool = False,
 ) -> None:
     """Run the whole pipeline on this machine. Run the same command again to resume.
 
@@ -64,8 +66,11 @@ def run_local(
         processes: Training processes, one for each GPU. More than one are started with torchrun.
         job: Settings of a PyTorchJob, such as spot=true queue=research (`torchx runopts pytorchjob` lists all).
         evaluation_processes: Processes of a benchmark that trains (in1k, voc_det, coco, ...), one for each GPU.
+        take_over: Stop other processes that work on the same results, instead of waiting for them.
     """
     started = time.monotonic()
+    if take_over:
+        os.environ.setdefault(holders.TAKE_OVER, uuid.uuid4().hex)
     root = files.absolute(root)
     choices: dict[str, Any] = {
         "rows": list(rows),

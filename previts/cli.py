@@ -3,12 +3,16 @@
 A verb prints the URI of its result on standard output. All other messages go to standard error.
 """
 
+import functools
+import inspect
+import os
 import sys
+import uuid
 from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any
 
 import tyro
-from tyro.conf import Positional, arg
+from tyro.conf import FlagCreatePairsOff, Positional, arg
 
 from previts import stages
 from previts.config import paper
@@ -19,7 +23,7 @@ from previts.errors import InputError
 from previts.processes.exits import readable_errors
 from previts.stages.checks import check_method
 from previts.stages.outputs import finished
-from previts.storage import files, folders
+from previts.storage import files, folders, holders
 from previts.storage.fingerprints import plain
 
 HELP = """\
@@ -40,7 +44,7 @@ Verbs, in the order of a run:
   report        numbers                   -> page that compares the rows
 
 Each verb prints the URI of its result, which is an input of later verbs.
-A verb does nothing if its result already exists.
+A verb does nothing if its result already exists. If another process works on it, a verb waits.
 A row is a line of a table of the paper, with all its settings.
 `previts show ROW` prints the settings, and `--set section.field=value` changes them.
 
@@ -55,6 +59,8 @@ Tools:
 To run all verbs with one command, see `python -m pipelines run-local --help`.
 With PREVITS_TRACEBACK=1, an error also prints its traceback.
 """
+
+TAKE_OVER_HELP = "Stop another process that works on the same result, instead of waiting for it."
 
 
 def show(
@@ -204,7 +210,9 @@ TOOLS: dict[str, Callable[..., str]] = {
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run one subcommand; an error that the user can fix is printed without a traceback."""
     with readable_errors():
-        print(run_command("previts", {**VERBS, **TOOLS}, HELP, arguments))
+        commands = {**VERBS, **TOOLS}
+        commands |= {name: with_take_over(commands[name]) for name in (*VERBS, "world")}
+        print(run_command("previts", commands, HELP, arguments))
 
 
 def run_command(
@@ -231,3 +239,23 @@ def run_command(
     if found is None:
         raise unknown_name(name, commands, "command")
     return tyro.cli(commands[found], prog=f"{program} {found}", args=rest)
+
+
+def with_take_over(verb: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a command that calls a verb, with the additional option `--take-over`."""
+
+    @functools.wraps(verb)
+    def command(*args: Any, take_over: bool = False, **kwargs: Any) -> Any:
+        if take_over:
+            os.environ.setdefault(holders.TAKE_OVER, uuid.uuid4().hex)
+        return verb(*args, **kwargs)
+
+    kind = Annotated[bool, FlagCreatePairsOff, arg(help=TAKE_OVER_HELP)]
+    option = inspect.Parameter("take_over", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=kind)
+    signature = inspect.signature(verb)
+    command.__signature__ = signature.replace(  # type: ignore[attr-defined]
+        parameters=[*signature.parameters.values(), option]
+    )
+    del command.__wrapped__  # tyro would read the types of the verb
+    command.__annotations__ = {**verb.__annotations__, "take_over": kind}
+    return command

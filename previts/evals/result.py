@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from previts.errors import InputError
 from previts.evals.outcome import Population
-from previts.storage import files
+from previts.storage import fences, files
 
 FILE = "result.json"
 
@@ -49,6 +49,7 @@ class Result:
 
 def write_result(uri: str, result: Result) -> None:
     """Write `result.json` to the folder of a result."""
+    fences.check(uri)
     document = dataclasses.asdict(result)
     del document["uri"]
     files.write_json(files.join(uri, FILE), document)

@@ -28,7 +28,6 @@ from previts.processes.machine import memory_share
 from previts.processes.progress import progress
 from previts.processes.workers import available
 from previts.storage import files, tables
-from previts.storage.tables import table_name
 
 
 def num_shards(num_items: int, config: VideoConfig) -> int:
@@ -87,10 +86,9 @@ def build_shard(
             confinement.combine({} if layers is None else layers, normaliser.layers)
         tar = os.path.join(folder, tar_name(shard))
         rows = _pack(rows, shard, folder, tar)
-        # A table of an earlier tar must not exist next to the new one.
-        _remove_table(videos_uri, shard)
-        files.upload(tar, files.join(videos_uri, tar_name(shard)))
-    tables.write_records(files.join(videos_uri, table_name(shard)), VideoRecord, rows)
+        tables.write_shard(
+            videos_uri, shard, tar_name(shard), lambda uri: files.upload(tar, uri, create=True), VideoRecord, rows
+        )
     return rows
 
 
@@ -119,12 +117,6 @@ def _kept_rows(items: Sequence[CrawlItem], shard: int, videos_uri: str, folder: 
                 file.write(data)
         kept[number] = replace(row, url=item.url)
     return kept
-
-
-def _remove_table(videos_uri: str, shard: int) -> None:
-    if is_done(videos_uri, shard):
-        fs, path = files.open_fs(files.join(videos_uri, table_name(shard)))
-        fs.rm_file(path)
 
 
 class _Normalisers:

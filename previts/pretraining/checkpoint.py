@@ -17,7 +17,7 @@ from torch import Tensor
 from previts.config.experiment import Experiment
 from previts.errors import InputError
 from previts.models.moco import MoCo
-from previts.storage import files, folders
+from previts.storage import fences, files, folders
 from previts.storage.states import States
 from previts.storage.tensors import ENCODER, read_checked, write_checked
 
@@ -68,6 +68,8 @@ class Saver:
         try:
             self.wait()
             self._failed = False
+        except fences.LostError:
+            raise
         except Exception as error:  # object stores raise types of their own
             if self._failed:
                 raise
@@ -141,6 +143,7 @@ def finish(uri: str, experiment: Experiment, trained: int | None = None) -> None
     Raises:
         InputError: If there is neither a sound state (of step `trained`) nor a finished model.
     """
+    fences.check(uri)
     files.write_bytes(files.join(uri, EXPERIMENT), experiment.to_json().encode() + b"\n")
     states = _states(uri)
     if trained is not None:

@@ -11,7 +11,7 @@ import traceback
 from collections.abc import Iterator
 
 from previts.errors import InputError
-from previts.processes import workers
+from previts.processes import command_folder, workers
 
 # Errors of object stores; the types have no common base class besides Exception.
 STORE_ERRORS = (
@@ -45,14 +45,16 @@ EXTRAS = {
 def readable_errors() -> Iterator[None]:
     """Print a readable message and exit, if an error comes from the input, the installation or the environment.
 
-    With PREVITS_TRACEBACK set, the traceback is printed too. Any other error keeps its traceback. If an engine started
-    this process (`workers.STARTED_BY`), the process is killed when the engine ends.
+    With PREVITS_TRACEBACK set, the traceback is printed too. Any other error keeps its traceback. Temporary files
+    of the block are deleted. If an engine started this process (`workers.STARTED_BY`), the process is killed when the
+    engine ends.
     """
     over = threading.Event()
     if engine := os.environ.get(workers.STARTED_BY, ""):
         threading.Thread(target=workers.end_with, args=(int(engine), over), daemon=True).start()
     try:
-        yield
+        with command_folder.temporary_folder():
+            yield
     except (InputError, OSError, FloatingPointError) as error:
         if os.environ.get("PREVITS_TRACEBACK"):
             traceback.print_exc()

@@ -18,7 +18,7 @@ from typing import Literal
 from previts.errors import InputError
 from previts.runlog.run_store import PARAM_LENGTH, StoredRun, first_line, open_stored, outages, running_arms
 from previts.runlog.spool import Entry, Identity, Spool
-from previts.storage import files
+from previts.storage import files, leases
 
 Status = Literal["FINISHED", "FAILED", "KILLED"]
 
@@ -159,19 +159,28 @@ def log_report(root: str, *, group: str, report: str) -> None:
 
 
 def close_runs(root: str) -> int:
-    """Mark the arms of a root that still have the status running as failed: their processes were killed.
+    """Mark the arms of a root that still have the status running as failed, if their processes were killed.
+
+    An arm is not changed if another run works on its checkpoint (`storage/leases.py`).
 
     Returns:
         The number of these arms; 0 if MLflow does not answer.
     """
     try:
-        left = running_arms(root, EXPERIMENT)
+        at_work = {name.rsplit("-", 1)[-1] for name in _at_work(files.join(root, "checkpoints"))}
+        left = [arm for fingerprint, arm in running_arms(root, EXPERIMENT).items() if fingerprint not in at_work]
         for arm in left:
             arm.send_entries([{"kind": "end", "status": "FAILED", "time": int(time.time() * 1000)}])
     except outages() as outage:
         logger.warning("MLflow does not answer (%s); killed runs keep the status running", first_line(outage))
         return 0
     return len(left)
+
+
+def _at_work(folder: str) -> list[str]:
+    """Return the names of the outputs in a folder on which a process works."""
+    names = files.names(folder)
+    return [name for name in names if leases.names(uri := files.join(folder, name)) and leases.is_held(uri)]
 
 
 @contextmanager

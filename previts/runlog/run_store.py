@@ -141,13 +141,13 @@ def open_stored(root: str, identity: Identity, *, working: bool) -> StoredRun:
         return StoredRun(client, arm.info.run_id)
 
 
-def running_arms(root: str, experiment: str) -> list[StoredRun]:
-    """Return the arms of a root that have the status running."""
+def running_arms(root: str, experiment: str) -> dict[str, StoredRun]:
+    """Return the arms of a root that have the status running, by their fingerprints."""
     from mlflow.tracking import MlflowClient
 
     uri = tracking_uri(root)
     if _database(uri) and not os.path.exists(_database(uri)):
-        return []
+        return {}
     client = MlflowClient(uri)
     found = client.get_experiment_by_name(experiment)
     arms: list[Run] = []
@@ -157,7 +157,7 @@ def running_arms(root: str, experiment: str) -> list[StoredRun]:
         several = client.search_runs([found.experiment_id], "attributes.status = 'RUNNING'", page_token=page or None)
         arms += [run for run in several if run.data.tags.get(ROOT_TAG) == files.absolute(root)]
         page = several.token or None
-    return [StoredRun(client, arm.info.run_id) for arm in arms]
+    return {arm.data.tags[FINGERPRINT_TAG]: StoredRun(client, arm.info.run_id) for arm in arms}
 
 
 def _experiment(client: "MlflowClient", identity: Identity, uri: str) -> str:

@@ -7,12 +7,12 @@ copied to the root when it is closed. This file does not use MLflow.
 import fcntl
 import json
 import os
-import tempfile
 import uuid
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from typing import IO, Any, Literal
 
+from previts.processes import command_folder
 from previts.storage import files, fingerprints
 
 Entry = dict[str, Any]
@@ -118,4 +118,6 @@ def _spool_folder(root: str) -> str:
     folder = files.local_path(root)
     if folder is not None:
         return os.path.join(os.path.abspath(folder), SPOOLS)
-    return os.path.join(tempfile.gettempdir(), f"previts-{SPOOLS}-{fingerprints.fingerprint(files.absolute(root))}")
+    return os.path.join(
+        command_folder.lasting_folder(), f"previts-{SPOOLS}-{fingerprints.fingerprint(files.absolute(root))}"
+    )

@@ -23,7 +23,7 @@ from previts.saliency import usps
 from previts.saliency.network import SaliencyNetwork, load_weights
 from previts.saliency.priors import prior_maps
 from previts.saliency.weights import Weights
-from previts.storage import files, folders, tensors
+from previts.storage import fences, files, folders, tensors
 from previts.storage.states import States
 from previts.storage.tensors import DAMAGED, delete_checked, read_checked, reason, write_checked
 
@@ -68,6 +68,7 @@ def fit(videos_uri: str, config: FitConfig, weights: Weights | None, target_uri:
     if warning := collapse_warning(counts):
         print(warning, file=sys.stderr)
     network, losses = _fuse(images_NSS3, refined, config, weights, device=device, target_uri=target_uri)
+    fences.check(target_uri)
     shape = {"network": config.network, "width": config.width, "inputs": config.inputs, "size": config.size}
     files.write_json(files.join(target_uri, SHAPE), shape)
     files.write_bytes(files.join(target_uri, NETWORK), tensors.to_bytes(network.cpu().state_dict()))

@@ -9,10 +9,11 @@ from previts.config import paper
 from previts.errors import InputError
 from previts.media.cost import TOO_COSTLY
 from previts.stages.addresses import FORMATS
-from previts.stages.outputs import check_part, done, made, part_done
+from previts.stages.outputs import check_part, done, exclusive, fan_out, made, part_done
 from previts.storage import folders
 
 
+@exclusive
 def download(
     crawl: str,
     root: str,
@@ -47,7 +48,7 @@ def download(
     video = {name: value for name, value in asdict(config).items() if name != "max_lost_cpu_hours"}
     decided = {"crawl": crawls.crawl_identity(items, crawl), "video": video, "format": FORMATS["videos"]}
     uri = folders.address(root, "videos", "crawl", decided)
-    if done(uri):
+    if done(uri, take=False):
         return uri
     crawls.check_faults(items, crawl, max_failure_fraction)
     from previts.corpus import video_table
@@ -57,16 +58,30 @@ def download(
     total = shards.num_shards(len(items), config)
     lost, layers = Lost(), dict[str, str]()
 
-    for shard in range(part, total, parts):
-        # Until the output is committed, a shard is tried again if a failure in it may be temporary (network down).
-        if not video_table.is_done(uri, shard) or any(video.retryable for video in video_table.read_shard(uri, shard)):
-            due = shards.shard_items(items, shard, config)
-            shards.build_shard(due, shard, uri, config, layers=layers, lost=lost)
-            _check_lost(lost.seconds / 3600, config.max_lost_cpu_hours, crawl, uri, shard)
+    def work(shard: int) -> None:
+        due = shards.shard_items(items, shard, config)
+        shards.build_shard(due, shard, uri, config, layers=layers, lost=lost)
+        _check_lost(lost.seconds / 3600, config.max_lost_cpu_hours, crawl, uri, shard)
+
+    def may_succeed_now(shard: int) -> bool:
+        """Until the output is committed, a failure that may be temporary (network down) is tried again."""
+        return any(video.retryable for video in video_table.read_shard(uri, shard))
+
+    finished = fan_out(
+        uri,
+        total,
+        part,
+        parts,
+        is_done=lambda shard: video_table.is_done(uri, shard),
+        work=work,
+        again=may_succeed_now,
+    )
     if layers:
         print(confinement.describe(layers), file=sys.stderr)
-    if not all(video_table.is_done(uri, shard) for shard in range(total)):
+    if not finished:
         return part_done(uri)
+    if done(uri):
+        return uri
     videos = [video for shard in range(total) for video in video_table.read_shard(uri, shard)]
     errors = Counter(video.error for video in videos if video.status != "ok")
     failed = sum(errors.values())

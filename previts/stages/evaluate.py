@@ -9,10 +9,11 @@ from previts.launch.start import start
 from previts.processes import workers
 from previts.stages.addresses import result_address, result_decided
 from previts.stages.checks import check_fit, check_processes, check_row
-from previts.stages.outputs import done, made
+from previts.stages.outputs import done, exclusive, made
 from previts.storage import files, folders
 
 
+@exclusive
 def evaluate(
     row: str,
     benchmark: str,
@@ -47,10 +48,11 @@ def evaluate(
     check_row(row, plan, checkpoint)
     uri = result_address(benchmark, checkpoint, data, plan, root)
     work = files.join(uri, "work")
-    if done(uri):
+    starts = processes > 1 and benchmarks.BENCHMARKS[benchmark].shared and not workers.is_launched()
+    if done(uri, take=not starts):
         files.delete_folder(work)  # left by a call that was killed after its commit
         return uri
-    if processes > 1 and benchmarks.BENCHMARKS[benchmark].shared and not workers.is_launched():
+    if starts:
         arguments = ["--row", row, "--benchmark", benchmark, "--checkpoint", checkpoint, "--data", data]
         arguments += ["--root", root, "--profile", profile, "--set", *set]
         return start("evaluate", uri, arguments, launcher="local", processes=processes)

@@ -6,10 +6,11 @@ from dataclasses import asdict
 from previts.config import paper
 from previts.errors import InputError
 from previts.stages.addresses import FORMATS
-from previts.stages.outputs import done, finished, made
+from previts.stages.outputs import done, exclusive, finished, made
 from previts.storage import folders
 
 
+@exclusive
 def fit_saliency(videos: str, root: str, profile: str = "paper", set: Sequence[str] = ()) -> str:
     """Train the saliency model of a corpus without labels: Deep-USPS, on handcrafted maps of its frames.
 
@@ -44,7 +45,14 @@ def fit_saliency(videos: str, root: str, profile: str = "paper", set: Sequence[s
     if method == "supervised" and not weights:
         raise InputError("saliency.method=supervised needs fit.weights: set it to the URI of torchvision's Mask R-CNN")
     uri = folders.address(root, "saliency_model", method, decided)
-    if done(uri):
+
+    def sweep() -> None:
+        if method == "deepusps":
+            from previts.saliency import fit
+
+            fit.sweep(uri)
+
+    if done(uri, sweep=sweep):
         return uri
     counts: dict[str, int | float] = {}
     if method == "deepusps":
@@ -58,6 +66,5 @@ def fit_saliency(videos: str, root: str, profile: str = "paper", set: Sequence[s
         labels = f"detector: {weights.labels}"
     inputs = {"videos": videos, **({"weights": config.weights} if weights else {})}
     folders.commit(uri, decided, inputs=inputs, counts=counts, info={"method": method, "labels": labels})
-    if method == "deepusps":
-        fit.sweep(uri)
+    sweep()
     return made(uri)

@@ -6,10 +6,11 @@ from dataclasses import asdict
 
 from previts.config import paper
 from previts.stages.addresses import FORMATS
-from previts.stages.outputs import done, finished, made
+from previts.stages.outputs import done, exclusive, finished, made
 from previts.storage import folders
 
 
+@exclusive
 def index(videos: str, tubes: str, root: str, profile: str = "paper", set: Sequence[str] = ()) -> str:
     """Join videos and tubes into the table of the frames that may be sampled. A filter can exclude videos.
 

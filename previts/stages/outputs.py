@@ -1,11 +1,18 @@
-"""The output of a stage: whether it is finished, its description, and the share of one worker."""
+"""The output of a stage: whether it is finished, who works on it, its description, and the share of one worker."""
 
+import contextlib
+import functools
+import os
 import sys
 from collections.abc import Callable
+from typing import ParamSpec, TypeVar
 
 from previts.errors import InputError
-from previts.storage import files
+from previts.storage import files, holders, leases
 from previts.storage.folders import is_committed, read_manifest
+
+Parameters = ParamSpec("Parameters")
+Result = TypeVar("Result")
 
 # Options that take an output of a stage; those of the other stages have the name of their stage.
 OPTIONS = {"saliency_model": "model", "checkpoints": "checkpoint"}
@@ -39,17 +46,66 @@ def describe(uri: str) -> str:
     return "\n".join(lines) + "\n"
 
 
-def done(uri: str) -> bool:
-    """Return whether the output is finished.
+def exclusive(verb: Callable[Parameters, Result]) -> Callable[Parameters, Result]:
+    """Decorate a verb: at its end, the leases are released that `done` and `fan_out` took for it."""
+
+    @functools.wraps(verb)
+    def call(*args: Parameters.args, **kwargs: Parameters.kwargs) -> Result:
+        with leases.working(verb.__name__):
+            return verb(*args, **kwargs)
+
+    return call
+
+
+def done(uri: str, *, take: bool = True, sweep: Callable[[], object] = lambda: None) -> bool:
+    """Return whether the output is finished. If it is not, this process alone works on it until the verb ends.
+
+    If another process works on the output, this function first waits for its end.
+
+    Args:
+        uri: The output.
+        take: False if other processes do the work, or share it by `fan_out`.
+        sweep: Deletes what a process left that was killed after its commit; it is called only if there was one.
 
     Raises:
-        InputError: If it is not finished and cannot be written.
+        InputError: If the output is not finished and cannot be written.
     """
     if not is_committed(uri):
         files.check_writable(uri)
-        return False
+        if not take or not _finished_by_another(uri):
+            return False
+    elif files.local_path(uri) is not None:  # in an object store, this would take a request
+        _release_dead(uri, sweep)
     print(f"already there: {uri}", file=sys.stderr)
     return True
+
+
+def _finished_by_another(uri: str) -> bool:
+    """Wait until this process holds the lease on an output, and return whether the output is finished by then."""
+    if os.environ.get("RANK", "0") != "0" and (training := holders.training()):
+        # Process 0 of a training holds the lease for all.
+        output = leases.Lease(uri, leases.OUTPUT)
+        leases.wait(lambda: is_committed(uri) or getattr(output.holder(), "training", "") == training, lambda: [])
+        return is_committed(uri)
+    lease = leases.take(uri, leases.OUTPUT)
+    if is_committed(uri):
+        lease.release()
+        return True
+    for name in leases.names(uri):  # a worker tries a shard again whose download failed, or was killed after its end
+        if name != leases.OUTPUT:
+            leases.take(uri, name).release()
+    files.delete_temporary(uri)
+    return False
+
+
+def _release_dead(uri: str, sweep: Callable[[], object]) -> None:
+    """Delete what is left, and the leases on a finished output whose holders were killed before they could do so."""
+    for name in leases.names(uri):
+        lease = leases.Lease(uri, name)
+        with contextlib.suppress(OSError, InputError):  # the folder may be read-only
+            if (holder := lease.holder()) and holder.is_dead() and lease.take():
+                sweep()
+                lease.release()
 
 
 def made(uri: str) -> str:
@@ -74,9 +130,50 @@ def check_part(part: int, parts: int) -> None:
         raise InputError(f"parts must be 1 or more and part from 0 to parts - 1, got {part = }, {parts = }")
 
 
-def fan_out(total: int, part: int, parts: int, is_done: Callable[[int], bool], work: Callable[[int], object]) -> bool:
-    """Do the unfinished shards of this worker, and return whether the shards of all workers are finished now."""
+def fan_out(
+    uri: str,
+    total: int,
+    part: int,
+    parts: int,
+    *,
+    is_done: Callable[[int], bool],
+    work: Callable[[int], object],
+    again: Callable[[int], bool] = lambda shard: False,
+) -> bool:
+    """Do the unfinished shards of this worker, and return whether the shards of all workers are finished now.
+
+    A shard on which another process works is left to that process: this one takes the next free shard, and waits only
+    if there is none. If all shards are finished, the verb calls `done` and commits the output.
+
+    Args:
+        uri: The output.
+        total: Number of shards.
+        part: Number of this worker.
+        parts: Number of workers.
+        is_done: Returns whether a shard is finished.
+        work: Does the work of a shard.
+        again: Returns whether a finished shard is tried again.
+    """
+    output, attempts = leases.Lease(uri, leases.OUTPUT), {}
     for shard in range(part, total, parts):
-        if not is_done(shard):
-            work(shard)
+        if not is_done(shard) or again(shard):
+            attempts[shard] = leases.Lease(uri, f"shard-{shard:05d}")
+
+    def do_free_shards() -> bool:
+        for shard, lease in list(attempts.items()):
+            if not lease.take():
+                continue
+            if is_committed(uri):
+                attempts.clear()
+            elif output.holder() is not None and not output.take():  # another process commits the output
+                lease.release()
+                continue
+            elif not is_done(shard) or again(shard):
+                work(shard)
+            output.release()
+            lease.release()
+            attempts.pop(shard, None)
+        return not attempts
+
+    leases.wait(do_free_shards, lambda: list(attempts.values()))
     return all(is_done(shard) for shard in range(total))

@@ -11,10 +11,11 @@ from previts.processes import workers
 from previts.processes.conduct import read_conduct
 from previts.stages.addresses import checkpoint_address, checkpoint_decided
 from previts.stages.checks import check_launch, check_lineage, check_start
-from previts.stages.outputs import done, made
+from previts.stages.outputs import done, exclusive, made
 from previts.storage import folders
 
 
+@exclusive
 def pretrain(
     row: str,
     index: str,
@@ -53,7 +54,8 @@ def pretrain(
     check_start(row, plan)
     check_lineage(row, plan, index)
     uri = checkpoint_address(plan, index, root)
-    if done(uri):
+    starts = (processes > 1 or launcher != "local") and not workers.is_launched()
+    if done(uri, take=not starts):
         return uri
     if (
         plan.experiment.sampling.constraint == "tracking"
@@ -64,7 +66,7 @@ def pretrain(
             "`previts look`, or pretrain a row without tracking such as 1/vgg/moco"
         )
     conduct = read_conduct(os.environ)
-    if (processes > 1 or launcher != "local") and not workers.is_launched():
+    if starts:
         arguments = ["--row", row, "--index", index, "--root", root, "--profile", profile, "--set", *set]
         return start("pretrain", uri, arguments, launcher=launcher, processes=processes, job=job)
     from previts.corpus.index_table import read_index

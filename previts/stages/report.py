@@ -7,10 +7,11 @@ from previts.config import paper
 from previts.errors import InputError
 from previts.stages.addresses import FORMATS, checkpoint_address
 from previts.stages.checks import check_lineage
-from previts.stages.outputs import done, finished
-from previts.storage import files, folders
+from previts.stages.outputs import done, exclusive, finished
+from previts.storage import files, folders, leases
 
 
+@exclusive
 def report(
     rows: Sequence[str], index: str, results: Sequence[str], root: str, profile: str = "paper", set: Sequence[str] = ()
 ) -> str:
@@ -64,6 +65,9 @@ def report(
         run_log.log_report(root, group=folders.fingerprint_of(index, "index"), report=uri)
         inputs = {"index": index, **{f"result{number}": result for number, result in enumerate(results)}}
         folders.commit(uri, decided, inputs=inputs, counts=counts)
+    if files.local_path(root):  # another run may write the page at the same time
+        leases.take(files.absolute(root), "report")
+        files.delete_temporary(root, "report.html")
     files.write_bytes(page, files.read_bytes(files.join(uri, "report.html")))
     print(f"The report is at {page}", file=sys.stderr)
     return uri

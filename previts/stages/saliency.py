@@ -7,10 +7,11 @@ from previts.config import paper
 from previts.processes import workers
 from previts.stages.addresses import FORMATS
 from previts.stages.checks import check_method
-from previts.stages.outputs import check_part, done, fan_out, finished, made, part_done
+from previts.stages.outputs import check_part, done, exclusive, fan_out, finished, made, part_done
 from previts.storage import files, folders
 
 
+@exclusive
 def saliency(
     videos: str, model: str, root: str, profile: str = "paper", set: Sequence[str] = (), part: int = 0, parts: int = 1
 ) -> str:
@@ -38,7 +39,7 @@ def saliency(
     }
     check_method(config.method, model)
     uri = folders.address(root, "saliency", config.method, decided)
-    if done(uri):
+    if done(uri, take=False):
         return uri
     from previts.corpus import region_table
     from previts.saliency import predict
@@ -50,8 +51,10 @@ def saliency(
         def work(shard: int) -> None:
             predict.predict_shard(videos, model, shard, config, uri, run)
 
-        if not fan_out(total, part, parts, lambda shard: region_table.is_done(uri, shard), work):
+        if not fan_out(uri, total, part, parts, is_done=lambda shard: region_table.is_done(uri, shard), work=work):
             return part_done(uri)
+    if done(uri):
+        return uri
     keys = sum(tables.num_rows(files.join(uri, tables.table_name(shard))) for shard in range(total))
     counts = {"shards": total, "key_frames": keys}
     folders.commit(uri, decided, inputs={"videos": videos, "model": model}, counts=counts)

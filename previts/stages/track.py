@@ -6,10 +6,11 @@ from dataclasses import asdict
 from previts.config import paper
 from previts.processes import workers
 from previts.stages.addresses import FORMATS
-from previts.stages.outputs import check_part, done, fan_out, finished, made, part_done
+from previts.stages.outputs import check_part, done, exclusive, fan_out, finished, made, part_done
 from previts.storage import folders
 
 
+@exclusive
 def track(
     videos: str,
     saliency: str,
@@ -46,7 +47,7 @@ def track(
         "format": FORMATS["tubes"],
     }
     uri = folders.address(root, "tubes", config.association, decided)
-    if done(uri):
+    if done(uri, take=False):
         return uri
     from previts.corpus import tube_table
     from previts.tracking import tracker
@@ -57,8 +58,10 @@ def track(
         def work(shard: int) -> None:
             tracker.track_shard(videos, saliency, shard, config, uri, run)
 
-        if not fan_out(total, part, parts, lambda shard: tube_table.is_done(uri, shard), work):
+        if not fan_out(uri, total, part, parts, is_done=lambda shard: tube_table.is_done(uri, shard), work=work):
             return part_done(uri)
+    if done(uri):
+        return uri
     tubes = [tube for shard in range(total) for tube in tube_table.read_shard(uri, shard)]
     folders.commit(
         uri,

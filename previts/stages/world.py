@@ -2,10 +2,11 @@
 
 from previts.errors import InputError
 from previts.stages.addresses import FORMATS
-from previts.stages.outputs import done, made
+from previts.stages.outputs import done, exclusive, made
 from previts.storage import folders
 
 
+@exclusive
 def world(root: str, seed: int = 0) -> str:
     """Make a small synthetic world to try the pipeline on: a crawl of videos, and datasets in official layouts.
 

@@ -119,14 +119,17 @@ def read_json(uri: str) -> Any:
     return json.loads(read_bytes(uri))
 
 
-def write_bytes(uri: str, data: bytes) -> None:
+def write_bytes(uri: str, data: bytes, *, create: bool = False) -> None:
     """Write a file so that a reader sees the complete file or no file.
 
     An object store guarantees this. On the local disk, the file is written under a temporary name and renamed.
+
+    Raises:
+        FileExistsError: If the file exists and `create` is true.
     """
     fs, path = open_fs(uri)
     if not is_local(fs):
-        fs.pipe_file(path, data)
+        fs.pipe_file(path, data, **({"mode": "create"} if create else {}))
         return
     temporary = _temporary(path)
     try:
@@ -134,7 +137,7 @@ def write_bytes(uri: str, data: bytes) -> None:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(temporary, path)
+        _rename(temporary, path, create)
     except BaseException:
         with contextlib.suppress(FileNotFoundError):
             os.remove(temporary)
@@ -146,15 +149,34 @@ def write_json(uri: str, value: Any) -> None:
     write_bytes(uri, json.dumps(value, indent=1, allow_nan=False).encode() + b"\n")
 
 
-def upload(path: str, uri: str) -> None:
-    """Copy a file from the local disk to `uri`; a reader sees the complete file or no file."""
+def upload(path: str, uri: str, *, create: bool = False) -> None:
+    """Copy a file from the local disk to `uri`; a reader sees the complete file or no file.
+
+    Raises:
+        FileExistsError: If the file exists and `create` is true.
+    """
     fs, target = open_fs(uri)
     if not is_local(fs):
-        fs.put_file(path, target)
+        fs.put_file(path, target, **({"mode": "create"} if create else {}))
         return
     temporary = _temporary(target)
     fs.put_file(path, temporary)
-    os.replace(temporary, target)
+    _rename(temporary, target, create)
+
+
+def _rename(temporary: str, path: str, create: bool) -> None:
+    if not create:
+        os.replace(temporary, path)
+        return
+    try:
+        os.link(temporary, path)  # in contrast to a rename, this does not replace a file
+    except FileExistsError:
+        os.remove(temporary)
+        raise
+    except OSError:  # a disk without hard links
+        os.replace(temporary, path)
+        return
+    os.remove(temporary)
 
 
 def check_writable(uri: str) -> None:
@@ -180,6 +202,18 @@ def _temporary(path: str) -> str:
     return f"{path}.{uuid.uuid4().hex}.tmp"
 
 
+def delete_temporary(uri: str, name: str = "**/*") -> None:
+    """Delete the temporary files in a folder on the local disk that killed processes left; none may write there now.
+
+    Args:
+        uri: The folder. A store has no temporary files.
+        name: Pattern of the names of the files that were written.
+    """
+    if folder := local_path(uri):
+        for path in glob.iglob(os.path.join(glob.escape(folder), f"{name}.{'[0-9a-f]' * 32}.tmp"), recursive=True):
+            os.remove(path)
+
+
 def delete(uri: str) -> None:
     """Delete a file, if it exists."""
     fs, path = open_fs(uri)
@@ -188,8 +222,9 @@ def delete(uri: str) -> None:
 
 
 def delete_folder(uri: str) -> None:
-    """Delete a folder and everything in it, if it exists."""
+    """Delete a folder and everything in it, if it exists; several processes may do so at once."""
     fs, path = open_fs(uri)
-    if fs.exists(path):
-        # Stores take the path for a pattern: without `escape`, a `?` in it would match other folders.
-        fs.rm(path if is_local(fs) else glob.escape(path), recursive=True)
+    while fs.exists(path):
+        with contextlib.suppress(FileNotFoundError):
+            # Stores take the path for a pattern: without `escape`, a `?` in it would match other folders.
+            fs.rm(path if is_local(fs) else glob.escape(path), recursive=True)

@@ -17,6 +17,7 @@ from typing import Any
 import fsspec
 
 from previts.errors import InputError
+from previts.storage import fences
 from previts.storage.files import absolute, join, open_fs, read_json, write_json
 from previts.storage.fingerprints import fingerprint, plain
 
@@ -65,6 +66,7 @@ def commit(
     info: Mapping[str, Any] | None = None,
 ) -> Manifest:
     """Write the manifest of a folder after all its files; from now on it counts as finished."""
+    fences.check(uri)
     stage, name = uri.rstrip("/").rsplit("/", 2)[-2:]
     manifest = Manifest(
         stage=stage,

@@ -1,7 +1,7 @@
 """States from which a training run resumes: numbered files in one folder, of which the newest few are kept.
 
-A state is written under a temporary name and renamed; then its checksum is written (`tensors.write_checked`). Only one
-process may save. The training decides what a state contains and when it is saved.
+A state is written under a temporary name and renamed; then its checksum is written (`tensors.write_checked`). Only the
+holder of the lease on the folder may save. The training decides what a state contains and when it is saved.
 """
 
 import re
@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from previts.errors import InputError
-from previts.storage import files
+from previts.storage import fences, files
 from previts.storage.tensors import delete_checked, read_checked, write_checked
 
 State = dict[str, Any]
@@ -48,6 +48,7 @@ class States:
 
     def save(self, number: int, state: State) -> None:
         """Write a state, then delete all except the newest intact ones."""
+        fences.check(self.folder)
         for name in files.names(self.folder):
             if self._left.fullmatch(name):
                 files.delete(files.join(self.folder, name))

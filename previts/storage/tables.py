@@ -3,7 +3,7 @@
 import io
 import types
 import typing
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, fields
 from typing import Any, TypeVar, get_args, get_origin
 
@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from previts.errors import InputError
-from previts.storage import files, folders
+from previts.storage import fences, files, folders, leases
 
 Row = TypeVar("Row")
 
@@ -37,12 +37,41 @@ def _arrow_type(hint: Any) -> pa.DataType:
     return _ARROW[hint]
 
 
-def write_records(uri: str, row_type: type[Row], rows: Iterable[Row]) -> None:
-    """Write rows to a Parquet file; a reader sees the complete file or no file."""
+def write_shard(
+    folder: str, shard: int, data: str, create: Callable[[str], None], row_type: type[Row], rows: Iterable[Row]
+) -> None:
+    """Write the data of a shard, then its table. Both are always of one process, also if two processes write at once.
+
+    Args:
+        folder: URI of the folder.
+        shard: Number of the shard.
+        data: Name of the file that the table describes.
+        create: Creates the file at a URI, and raises a FileExistsError if it exists.
+        row_type: Type of the rows.
+        rows: Rows of the table.
+
+    Raises:
+        LostError: If another process has taken over the shard.
+    """
+    table = files.join(folder, table_name(shard))
+    fences.check(folder)
+    leases.delete(table)  # a table of an earlier file must not exist next to the new one
+    leases.replace(files.join(folder, data), create)
+    leases.replace(table, lambda uri: write_records(uri, row_type, rows, create=True))
+
+
+def write_records(uri: str, row_type: type[Row], rows: Iterable[Row], *, create: bool = False) -> None:
+    """Write rows to a Parquet file; a reader sees the complete file or no file.
+
+    Raises:
+        FileExistsError: If the file exists and `create` is true.
+        LostError: If another process has taken over the work on the folder.
+    """
+    fences.check(uri)
     table = pa.Table.from_pylist([asdict(row) for row in rows], schema=schema(row_type))  # type: ignore[call-overload]
     buffer = io.BytesIO()
     pq.write_table(table, buffer, compression="zstd")
-    files.write_bytes(uri, buffer.getvalue())
+    files.write_bytes(uri, buffer.getvalue(), create=create)
 
 
 def parse(data: bytes) -> pa.Table:

@@ -115,8 +115,10 @@ def track_shard(
         rows.append(replace(row, offset=offset))
         blobs.append(blob)
         offset += len(blob)
-    files.write_bytes(files.join(target_uri, blob_name(shard)), b"".join(blobs))
-    tables.write_records(files.join(target_uri, tables.table_name(shard)), TubeRecord, rows)
+    data = b"".join(blobs)
+    tables.write_shard(
+        target_uri, shard, blob_name(shard), lambda uri: files.write_bytes(uri, data, create=True), TubeRecord, rows
+    )
     tracked = sum(row.status == "tracked" for row in rows)
     return {
         "videos": len(rows),

@@ -67,6 +67,7 @@ def test_the_command_line_has_the_parameters_of_its_verb(verb: str, capsys: pyte
     shown = capsys.readouterr().out
     for name in inspect.signature(getattr(stages, verb)).parameters:
         assert f"--{name.replace('_', '-')}" in shown
+    assert "--take-over" in shown
     required = [item for item in inspect.signature(getattr(stages, verb)).parameters.values() if item.default is EMPTY]
     assert shown.count("(required)") == len(required)
 

@@ -194,7 +194,7 @@ def test_a_killed_shard_is_incomplete_and_is_built_again(built, items, tmp_path,
         from previts.storage import tables
         items = [CrawlItem(*fields) for fields in {[tuple(vars(item).values())[:6] for item in items]!r}]
         if {moment!r} == "between tar and table":
-            tables.write_records = lambda *arguments: os.kill(os.getpid(), signal.SIGKILL)
+            tables.write_records = lambda *arguments, **more: os.kill(os.getpid(), signal.SIGKILL)
         print("go", flush=True)
         shards.build_shard(items, 3, {str(tmp_path)!r}, VideoConfig(), limits=Limits(attempts=1))
         """

@@ -3,15 +3,20 @@
 import html
 import io
 import os
+import re
 import shutil
 import signal
 import subprocess
 import sys
 import time
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from killing import content
+from mlflow.tracking import MlflowClient
 from small_verbs import ODD
 
 from pipelines import local
@@ -148,6 +153,46 @@ def test_a_run_that_was_killed_in_each_stage_ends_with_the_same_report(world: Pa
     assert names[0] == names[1]
     tables = [next((root / "report").glob("*/report.csv")).read_text() for root in (tmp_path, finished)]
     assert tables[0] == tables[1]
+
+
+@pytest.mark.slow
+def test_two_runs_at_once_share_the_work_and_end_with_equal_reports(world: Path, finished: Path, tmp_path: Path):
+    root = tmp_path / "root"
+    (tmp_path / "temporary").mkdir()
+    environment = {**os.environ, "TMPDIR": str(tmp_path / "temporary")}
+    runs = [
+        subprocess.Popen(
+            command(world, root), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=environment
+        )
+        for _ in range(2)
+    ]
+    with ThreadPoolExecutor(2) as pool:
+        said = list(pool.map(lambda run: run.communicate(timeout=1800)[1], runs))
+    assert [run.returncode for run in runs] == [0, 0], said
+    made = Counter(found for text in said for found in re.findall(r"(?<!\w)made: (\S+)", text))
+    outputs = {str(path.parent) for path in root.glob("*/*/manifest.json")} - {
+        str(path) for path in (root / "report").iterdir()
+    }
+    assert made == dict.fromkeys(outputs, 1)  # each piece of work once, by one of them
+    ended = re.compile(r"((?:download|saliency|track),? shard \d+)(?=: 100%)")
+    shards = Counter(found for text in said for found in set(ended.findall(text)))
+    tars = len(list(root.glob("videos/*/*.tar")))
+    assert {f"download shard {shard}" for shard in range(tars)} < set(shards)
+    assert set(shards.values()) == {1}
+    for folder in ("videos", "saliency_model", "saliency", "tubes", "index"):
+        assert content(root / folder) == content(finished / folder)
+    pages = [next((place / "report").glob("*/report.csv")).read_text() for place in (root, finished)]
+    assert pages[0] == pages[1]
+    assert len(list((root / "report").iterdir())) == 1
+    assert {pair: result["metrics"] for pair, result in results(root).items()} == {
+        pair: result["metrics"] for pair, result in results(finished).items()
+    }
+    assert list(root.rglob("*.lease")) == list(root.rglob("*.tmp")) == list((root / "runlog").glob("*")) == []
+    assert list((tmp_path / "temporary").iterdir()) == []
+    runs_of = MlflowClient(f"sqlite:///{root}/mlflow.db")
+    (experiment,) = [item for item in runs_of.search_experiments() if item.name == "previts"]
+    arms = [run for run in runs_of.search_runs([experiment.experiment_id]) if "previts.fingerprint" in run.data.tags]
+    assert sorted(run.info.status for run in arms) == ["FINISHED"] * len(ROWS)
 
 
 @pytest.mark.slow

@@ -16,6 +16,7 @@ from mlflow_runs import client_of, free_port, open_arm, runs_of
 
 from previts.errors import InputError
 from previts.runlog import run_log
+from previts.storage import leases
 
 pytestmark = pytest.mark.usefixtures("mlflow_environment")
 
@@ -85,6 +86,16 @@ def test_a_result_of_an_unknown_checkpoint_gets_its_own_run(root: Path):
 def test_names_with_quotes_are_refused(tmp_path: Path):
     with pytest.raises(InputError, match="without quotes"):
         run_log.open_run(str(tmp_path), group="it's", name="x", fingerprint="f", params={})
+
+
+HOLD = """
+import sys, time
+from previts.storage import leases
+with leases.working("pretrain"):
+    leases.take(sys.argv[1], leases.OUTPUT)
+    print("holds", flush=True)
+    time.sleep(60)
+"""
 
 
 class Server:
@@ -204,3 +215,20 @@ def test_close_runs_marks_only_running_arms_as_failed(tmp_path: Path, root: Path
     statuses = {run.info.run_name: run.info.status for run in runs_of(client)["arms"]}
     assert statuses == {"arm killed": "FAILED", "arm done": "FINISHED"}
     assert run_log.close_runs(str(root)) == 0
+
+
+def test_close_runs_leaves_an_arm_on_which_another_process_works(root: Path):
+    for name in ("killed", "working"):
+        open_arm(root, name)
+    killed, working = (str(root / "checkpoints" / f"resnet18-previts-{name}") for name in ("killed", "working"))
+    process = subprocess.Popen([sys.executable, "-c", HOLD, killed], stdout=subprocess.PIPE, text=True)
+    assert process.stdout
+    assert process.stdout.readline() == "holds\n"
+    process.kill()
+    process.wait()
+    with leases.working("pretrain"):
+        leases.take(working, leases.OUTPUT)
+        assert leases.names(killed) == leases.names(working) == [leases.OUTPUT]
+        assert run_log.close_runs(str(root)) == 1
+    statuses = {run.info.run_name: run.info.status for run in runs_of(client_of(root))["arms"]}
+    assert statuses == {"arm killed": "FAILED", "arm working": "RUNNING"}

@@ -2,6 +2,7 @@
 
 import json
 import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -116,3 +117,11 @@ def test_deleting_a_folder_leaves_those_that_match_its_name_as_a_pattern(root: s
     files.delete_folder(odd)
     assert not files.exists(files.join(odd, "deep/file"))
     assert files.exists(files.join(neighbour, "deep/file"))
+
+
+def test_two_processes_may_delete_one_folder(tmp_path):
+    for number in range(300):
+        (tmp_path / "work" / str(number)).mkdir(parents=True)
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda _: files.delete_folder(str(tmp_path / "work")), range(4)))
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,86 @@
+"""The temporary folder of a command, which the next command deletes if this one is killed.
+
+It contains the temporary files of all libraries and processes of the command. While the command works, it holds a lock
+on a file in the folder; the system releases the lock when the process ends in any way.
+"""
+
+import contextlib
+import fcntl
+import glob
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from typing import IO
+
+PREFIX, LOCK = "previts-run-", "command.lock"
+
+
+@contextlib.contextmanager
+def temporary_folder() -> Iterator[None]:
+    """Let `tempfile`, and the processes that this one starts, use a folder that is deleted after the block.
+
+    The folders of killed commands are deleted first. A process of another command uses the folder of that command,
+    because the paths of sockets must be short. Without a disk for temporary files there is no such folder, because
+    many commands need none.
+    """
+    before, variable = tempfile.tempdir, os.environ.get("TMPDIR")
+    try:
+        own = not _is_one(tempfile.gettempdir())
+        if own:
+            _sweep(tempfile.gettempdir())
+            folder, lock = _create()
+    except OSError:
+        own = False
+    if not own:
+        yield
+        return
+    tempfile.tempdir = os.environ["TMPDIR"] = folder
+    try:
+        yield
+    finally:
+        tempfile.tempdir = before
+        if variable is None:
+            del os.environ["TMPDIR"]
+        else:
+            os.environ["TMPDIR"] = variable
+        shutil.rmtree(folder, ignore_errors=True)
+        lock.close()
+
+
+def lasting_folder() -> str:
+    """Return the folder for files that other commands read too."""
+    folder = tempfile.gettempdir()
+    return os.path.dirname(folder) if _is_one(folder) else folder
+
+
+def _is_one(folder: str) -> bool:
+    return os.path.exists(os.path.join(folder, LOCK))
+
+
+def _create() -> tuple[str, IO[str]]:
+    while True:
+        folder = tempfile.mkdtemp(prefix=PREFIX)
+        with contextlib.suppress(FileNotFoundError):  # another command has just deleted the empty folder
+            lock = open(os.path.join(folder, LOCK), "w")  # noqa: SIM115 (stays open during the command)
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if os.fstat(lock.fileno()).st_nlink:
+                return folder, lock
+
+
+def _sweep(parent: str) -> None:
+    """Delete the folders of killed commands."""
+    for folder in glob.glob(os.path.join(glob.escape(parent), f"{PREFIX}????????")):
+        with contextlib.suppress(OSError):
+            os.rmdir(folder)  # killed before it had a lock
+        with contextlib.suppress(OSError), open(os.path.join(folder, LOCK), "r+") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # The lock is deleted last: a folder whose deletion is interrupted is found again.
+            for name in os.listdir(folder):
+                path = os.path.join(folder, name)
+                if os.path.isdir(path) and not os.path.islink(path):
+                    shutil.rmtree(path, ignore_errors=True)
+                elif name != LOCK:
+                    os.remove(path)
+            os.remove(lock.name)
+            os.rmdir(folder)
