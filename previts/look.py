@@ -6,7 +6,6 @@ index is shown as it was stored. This module stores no result of a stage.
 
 import os
 import re
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -27,7 +26,7 @@ from previts.ingest.crawls import CrawlItem
 from previts.media import drawing, normalisation
 from previts.saliency import predict
 from previts.saliency.priors import prior_maps
-from previts.storage import files, folders
+from previts.storage import files, folders, scratch
 from previts.tracking import tracker
 
 WINDOW_SECONDS = 30.0  # length of the window of a file if no end is given
@@ -76,7 +75,7 @@ def look_at_file(
         raise InputError(
             f"--start-seconds must be 0 or more and less than --end-seconds, got {start or 0:g} and {end:g}"
         )
-    with tempfile.TemporaryDirectory(prefix="previts-") as root:
+    with scratch.folder() as root:
         videos, saliency, tracked = (files.join(root, stage) for stage in ("videos", "saliency", "tubes"))
         (made,) = shards.build_shard([CrawlItem("video", source, start, end, "", "")], 0, videos, experiment.video)
         if made.status != "ok":
@@ -124,7 +123,7 @@ def folder_for(name: str) -> str:
 def _look(stages: Stages, out: str, frames: int, name: str) -> str:
     row = stages.row
     salient = [item for item in region_table.read_shard(stages.saliency, row.shard) if item.video_id == row.video_id]
-    tube = tube_table.read_tube(stages.tubes, row.shard, row.tube_offset, row.tube_size)
+    tube = tube_table.read_tube(stages.tubes, row.shard, row.tube_offset, row.tube_size, row.tube_crc)
     chosen = np.unique(np.linspace(0, len(salient) - 1, frames).round().astype(int))
     files.check_writable(out)
     sheet, overlay = files.join(out, SHEET), files.join(out, OVERLAY)
@@ -139,7 +138,7 @@ def _look(stages: Stages, out: str, frames: int, name: str) -> str:
 @contextmanager
 def _local(uri: str) -> Iterator[str]:
     """Yield a local path to write to, and upload the file to `uri` at the end."""
-    with tempfile.TemporaryDirectory(prefix="previts-") as folder:
+    with scratch.folder() as folder:
         path = os.path.join(folder, uri.rsplit("/", 1)[-1])
         yield path
         files.upload(path, uri)

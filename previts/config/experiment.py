@@ -356,9 +356,13 @@ class Experiment:
         """Return the experiment of a JSON document.
 
         Raises:
-            InputError: If a field is unknown or has the wrong type.
+            InputError: If it is not JSON, or a field is unknown or has the wrong type.
         """
-        return fields.from_plain(Experiment, json.loads(text), "")
+        try:
+            values = json.loads(text)
+        except (ValueError, RecursionError) as error:
+            raise InputError(f"an experiment must be JSON ({type(error).__name__})") from None
+        return fields.from_plain(Experiment, values, "")
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ Shape suffixes: T frames, H W pixels.
 """
 
 import io
+import math
 import re
 import zipfile
 from collections.abc import Sequence
@@ -97,8 +98,10 @@ def write_masks(uri: str, masks_THW: Mask) -> None:
 
 def read_masks(uri: str) -> Mask:
     """Return the masks (T, H, W) that `write_masks` wrote."""
-    with np.load(io.BytesIO(files.read_bytes(uri))) as file:
+    with np.load(io.BytesIO(files.read_bytes(uri)), allow_pickle=False) as file:
         shape = tuple(int(side) for side in file["shape"])
+        if len(shape) != 3 or min(shape) < 1 or math.prod(shape) > 8 * file["packed"].size:
+            raise ValueError(f"masks of shape {shape} do not fit into {file['packed'].size} bytes")
         return np.unpackbits(file["packed"], count=int(np.prod(shape))).reshape(shape).astype(bool)
 
 

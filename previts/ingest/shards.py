@@ -9,7 +9,6 @@ import contextlib
 import hashlib
 import os
 import tarfile
-import tempfile
 import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -17,7 +16,7 @@ from dataclasses import replace
 
 from previts import errors
 from previts.config.experiment import VideoConfig
-from previts.corpus.video_table import VideoRecord, is_done, read_shard, tar_name
+from previts.corpus.video_table import VideoRecord, gop_crcs, is_done, read_shard, tar_name
 from previts.errors import VideoError
 from previts.ingest import fetch
 from previts.ingest.crawls import CrawlItem
@@ -25,7 +24,7 @@ from previts.ingest.fetch import DEFAULT_LIMITS, Limits
 from previts.ingest.sandbox import Normaliser
 from previts.media.gop_layout import VideoInfo
 from previts.processes.progress import progress
-from previts.storage import files, tables
+from previts.storage import files, scratch, tables
 from previts.storage.tables import table_name
 
 
@@ -64,7 +63,7 @@ def build_shard(
         failures are kept, and only its retryable failures are tried again.
     """
     workers = workers or min(len(items), len(os.sched_getaffinity(0))) or 1
-    with tempfile.TemporaryDirectory(prefix="previts-") as folder, _Normalisers(config, limits) as normalisers:
+    with scratch.folder() as folder, _Normalisers(config, limits) as normalisers:
         with ThreadPoolExecutor(workers) as pool:
             kept = _kept_rows(items, shard, videos_uri, folder)
             made = pool.map(
@@ -156,8 +155,8 @@ def _store_video(item: CrawlItem, number: int, folder: str, normaliser: Normalis
         with contextlib.suppress(FileNotFoundError):
             os.remove(source)
     with open(target, "rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    return _record(item, info=info, size=os.path.getsize(target), sha256=digest)
+        data = file.read()
+    return _record(item, info=info, data=data)
 
 
 def _record(
@@ -166,8 +165,7 @@ def _record(
     info: VideoInfo | None = None,
     error: str = "",
     retryable: bool = False,
-    size: int = 0,
-    sha256: str = "",
+    data: bytes = b"",
 ) -> VideoRecord:
     shape = info or VideoInfo(0, 0, 0, 0.0, b"", [], [])
     return VideoRecord(
@@ -180,8 +178,8 @@ def _record(
         retryable=retryable,
         shard=-1,
         offset=-1,
-        size=size,
-        sha256=sha256,
+        size=len(data),
+        sha256=hashlib.sha256(data).hexdigest() if info else "",
         width=shape.width,
         height=shape.height,
         num_frames=shape.num_frames,
@@ -189,6 +187,7 @@ def _record(
         header=shape.header,
         gop_frames=shape.gop_frames,
         gop_offsets=shape.gop_offsets,
+        gop_crcs=gop_crcs(data, shape.gop_offsets),
     )
 
 

@@ -9,7 +9,6 @@ import math
 import os
 import resource
 import sys
-import tempfile
 import time
 from typing import Protocol
 
@@ -27,7 +26,7 @@ from previts.pretraining import checkpoint
 from previts.pretraining.optim import learning_rate
 from previts.pretraining.schedule import Schedule
 from previts.processes import distributed
-from previts.storage import files
+from previts.storage import files, scratch
 
 PICTURES = "pictures"  # folder of the images, in the folder of the checkpoints and among the run's artifacts
 SHEETS = 12  # images of a run, about
@@ -166,7 +165,7 @@ class Monitor:
         if path := files.local_path(uri):
             self.run.artifact(path, PICTURES)
             return
-        with tempfile.TemporaryDirectory(prefix="previts-") as folder:
+        with scratch.folder() as folder:
             path = os.path.join(folder, name)
             with open(path, "wb") as file:
                 file.write(buffer.getvalue())

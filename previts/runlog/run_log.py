@@ -9,7 +9,6 @@ An arm is identified by its fingerprint, so a resumed run continues its MLflow r
 
 import logging
 import os
-import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -18,7 +17,7 @@ from typing import Literal
 from previts.errors import InputError
 from previts.runlog.run_store import PARAM_LENGTH, StoredRun, first_line, open_stored, outages, running_arms
 from previts.runlog.spool import Entry, Identity, Spool
-from previts.storage import files
+from previts.storage import files, scratch
 
 Status = Literal["FINISHED", "FAILED", "KILLED"]
 
@@ -150,7 +149,7 @@ def log_report(root: str, *, group: str, report: str) -> None:
     """Store the report about the arms of a group as an artifact of the group's run, and its folder as a tag."""
     log = _start(root, Identity("group", EXPERIMENT, group=group))
     log.tag("previts.report", report)
-    with tempfile.TemporaryDirectory() as folder:
+    with scratch.folder() as folder:
         page = os.path.join(folder, "report.html")
         with open(page, "wb") as file:
             file.write(files.read_bytes(files.join(report, "report.html")))
@@ -206,7 +205,12 @@ def _start(root: str, identity: Identity) -> RunLog:
 def _replay(root: str) -> None:
     """Send the spools that finished runs have left; stop at the first outage."""
     for spool in Spool.left_behind(root):
-        identity, entries = spool.identity(), spool.entries()
+        try:
+            identity, entries = spool.identity(), spool.entries()
+        except InputError as error:
+            logger.warning("%s: its entries belong to no run and are kept in %s.damaged", error, spool.path)
+            spool.set_aside()
+            continue
         try:
             if identity is not None:
                 open_stored(root, identity, working=False).send_entries(entries)

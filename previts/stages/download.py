@@ -48,6 +48,7 @@ def download(
         return uri
     from previts.corpus import video_table
     from previts.ingest import shards
+    from previts.storage import tables
 
     total = shards.num_shards(len(items), config)
 
@@ -81,5 +82,6 @@ def download(
             "bytes": sum(video.size for video in videos),
         },
         info={"errors": dict(errors.most_common(20))},
+        files=tables.table_names(total),
     )
     return made(uri)

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 from previts.errors import InputError
 from previts.storage import files
-from previts.storage.folders import is_committed, read_manifest
+from previts.storage.folders import MANIFEST, damage, is_committed, read_manifest
 
 # Options that take an output of a stage; those of the other stages have the name of their stage.
 OPTIONS = {"saliency_model": "model", "checkpoints": "checkpoint"}
@@ -40,12 +40,16 @@ def describe(uri: str) -> str:
 
 
 def done(uri: str) -> bool:
-    """Return whether the output is finished.
+    """Return whether the output is finished; delete the temporary files that killed processes left in it.
 
     Raises:
         InputError: If it is not finished and cannot be written.
     """
+    files.sweep(uri)
     if not is_committed(uri):
+        if why := damage(uri):
+            print(f"{why}; it is made again", file=sys.stderr)
+            files.delete(files.join(uri, MANIFEST))  # else the files that it lists could not be read
         files.check_writable(uri)
         return False
     print(f"already there: {uri}", file=sys.stderr)

@@ -47,7 +47,7 @@ def report(
     page = files.join(files.absolute(root), "report.html")
     if not done(uri):
         from previts.reporting.inputs import ReportRow
-        from previts.reporting.page import build_report
+        from previts.reporting.page import HTML, build_report
         from previts.runlog import run_log
 
         compared = [
@@ -63,7 +63,8 @@ def report(
         counts = build_report(list(results), uri, compared, cited=paper.CITED, profile=profile, index=index)
         run_log.log_report(root, group=folders.fingerprint_of(index, "index"), report=uri)
         inputs = {"index": index, **{f"result{number}": result for number, result in enumerate(results)}}
-        folders.commit(uri, decided, inputs=inputs, counts=counts)
-    files.write_bytes(page, files.read_bytes(files.join(uri, "report.html")))
+        folders.commit(uri, decided, inputs=inputs, counts=counts, files=[HTML])
+    files.sweep(root, deep=False)
+    files.write_bytes(page, folders.read_file(uri, "report.html"))
     print(f"The report is at {page}", file=sys.stderr)
     return uri

@@ -8,10 +8,10 @@ import sys
 import tempfile
 from collections.abc import Sequence
 
-from previts.evals.result import Result, write_result
+from previts.evals.result import FILE, Result, write_result
 from previts.processes import workers
 from previts.stages import outputs
-from previts.storage import folders
+from previts.storage import folders, scratch
 
 
 def evaluate_in_subprocess(
@@ -52,7 +52,9 @@ def evaluate_in_subprocess(
     decided = {"checkpoint": fingerprint, "benchmark": benchmark, "error": reason}
     failed = folders.address(root, "results", f"failed-{benchmark}-{fingerprint}", decided)
     write_result(failed, Result(row, benchmark, fingerprint, status="failed", error=reason))
-    folders.commit(failed, decided, inputs={"checkpoint": checkpoint, "data": data}, info={"failed": reason})
+    folders.commit(
+        failed, decided, inputs={"checkpoint": checkpoint, "data": data}, info={"failed": reason}, files=[FILE]
+    )
     return failed
 
 
@@ -71,7 +73,7 @@ def _run_and_relay(command: Sequence[str]) -> tuple[int, str, str]:
     # end before this process, which would take it for a failed evaluation.
     environment = {**os.environ, workers.STARTED_BY: str(os.getpid())}
     # Standard output goes to a file. With a pipe, a library that prints much would wait for a reader.
-    with tempfile.TemporaryFile("w+", errors="replace") as printed:
+    with tempfile.TemporaryFile("w+", errors="replace", dir=scratch.parent()) as printed:
         process = subprocess.Popen(
             command, stdout=printed, stderr=subprocess.PIPE, text=True, errors="replace", env=environment
         )

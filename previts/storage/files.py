@@ -4,18 +4,28 @@ Every write is whole: a reader sees the complete file or no file. A bare path is
 """
 
 import contextlib
+import errno
 import functools
+import hashlib
 import json
 import os
+import re
+import shutil
+import socket
+import time
 import uuid
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import Any, BinaryIO
 
 import fsspec
 from fsspec.core import url_to_fs
 from fsspec.utils import get_protocol
 
 from previts.errors import InputError
+from previts.storage import locks
+
+_TEMPORARY = re.compile(r"\.([0-9a-f]{8})-[0-9a-f]{32}\.tmp$")
+_DAY = 24 * 3600
 
 
 def open_fs(uri: str) -> tuple[fsspec.AbstractFileSystem, str]:
@@ -100,31 +110,61 @@ def read_ranges(uri: str, starts: Sequence[int], stops: Sequence[int]) -> list[b
         os.close(file)
 
 
-def read_json(uri: str) -> Any:
-    """Return the JSON document at `uri`."""
-    return json.loads(read_bytes(uri))
+def read_whole(uris: Sequence[str]) -> list[bytes]:
+    """Return files of one file system; a remote store gets all requests at once.
+
+    Raises:
+        FileNotFoundError: If a file does not exist.
+    """
+    paths, whole = [_opened(uri)[1] for uri in uris], [None] * len(uris)
+    return [bytes(data) for data in _opened(uris[0])[0].cat_ranges(paths, whole, whole, on_error="raise")]
 
 
 def write_bytes(uri: str, data: bytes) -> None:
     """Write a file so that a reader sees the complete file or no file.
 
     An object store guarantees this. On the local disk, the file is written under a temporary name and renamed.
+
+    Raises:
+        OSError: If the disk does not accept the file; the error names the file, and nothing is left of it.
     """
     fs, path = open_fs(uri)
     if not is_local(fs):
         fs.pipe_file(path, data)
         return
-    temporary = _temporary(path)
+    with _replacing(path) as file:
+        file.write(data)
+
+
+@contextlib.contextmanager
+def _replacing(path: str) -> Iterator[BinaryIO]:
+    """Yield a file under a temporary name that replaces `path` at the end of the block, or is deleted on an error.
+
+    The file is locked while it is written, so that `sweep` knows whether its writer still lives.
+    """
+    with naming(path):
+        temporary, file = _temporary(path)
+        try:
+            with file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+                os.replace(temporary, path)
+        except BaseException:
+            with contextlib.suppress(FileNotFoundError):
+                os.remove(temporary)
+            raise
+
+
+@contextlib.contextmanager
+def naming(path: str) -> Iterator[None]:
+    """Let an error of the disk name a path, if it names none: writing to an open file does not say which it is."""
     try:
-        with open(temporary, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        with contextlib.suppress(FileNotFoundError):
-            os.remove(temporary)
-        raise
+        yield
+    except OSError as error:
+        if error.errno is None or error.filename is not None:
+            raise
+        raise OSError(error.errno, error.strerror, path) from error
 
 
 def write_json(uri: str, value: Any) -> None:
@@ -138,9 +178,8 @@ def upload(path: str, uri: str) -> None:
     if not is_local(fs):
         fs.put_file(path, target)
         return
-    temporary = _temporary(target)
-    fs.put_file(path, temporary)
-    os.replace(temporary, target)
+    with open(path, "rb") as source, _replacing(target) as file:
+        shutil.copyfileobj(source, file, 1 << 20)
 
 
 def check_writable(uri: str) -> None:
@@ -155,22 +194,74 @@ def check_writable(uri: str) -> None:
     try:
         os.makedirs(folder, exist_ok=True)
     except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EIO):  # another folder on the same disk would not help
+            raise
         raise InputError(f"cannot write to {folder}: {error.strerror}; choose a root that you may write to") from error
     if not os.access(folder, os.W_OK):
-        raise InputError(f"cannot write to {folder}: permission denied; choose a root that you may write to")
+        reason = "the disk is read-only" if os.statvfs(folder).f_flag & os.ST_RDONLY else "permission denied"
+        raise InputError(f"cannot write to {folder}: {reason}; choose a root that you may write to")
 
 
-def _temporary(path: str) -> str:
-    """Return a temporary name next to `path`, to write under before renaming; create the folder."""
+def _temporary(path: str) -> tuple[str, BinaryIO]:
+    """Create the folder of `path` and a new locked file next to it, to write to before renaming."""
     check_writable(os.path.dirname(path))
-    return f"{path}.{uuid.uuid4().hex}.tmp"
+    while True:
+        temporary = f"{path}.{_machine()}-{uuid.uuid4().hex}.tmp"
+        file = open(temporary, "xb")  # noqa: SIM115 (closed by the caller)
+        if locks.hold(file.fileno()) and os.path.exists(temporary):  # else `sweep` deleted it before it was locked
+            return temporary, file
+        file.close()
+
+
+@functools.cache
+def _machine() -> str:
+    return hashlib.sha256(socket.gethostname().encode()).hexdigest()[:8]
+
+
+def sweep(uri: str, *, deep: bool = True) -> int:
+    """Delete the temporary files that killed writers left in a folder on the local disk; return their number.
+
+    A file is left alone while its writer lives. A writer on another machine counts as living for a day after its last
+    write, because not every shared disk knows the locks of other machines.
+
+    Args:
+        uri: The folder. A remote folder has no temporary files: object stores write whole files.
+        deep: Whether to look in the folders below it too.
+    """
+    path = local_path(uri) if get_protocol(uri) == "file" else None
+    if path is None:
+        return 0
+    swept = 0
+    for folder, below, found in os.walk(path):
+        if not deep:
+            below.clear()
+        for name in found:
+            if match := _TEMPORARY.search(name):
+                swept += _delete_abandoned(os.path.join(folder, name), match[1])
+    return swept
+
+
+def _delete_abandoned(path: str, machine: str) -> bool:
+    try:
+        if machine != _machine():
+            abandoned = time.time() - os.stat(path).st_mtime > _DAY
+            if abandoned:
+                os.remove(path)
+            return abandoned
+        with locks.taken(path) as free:
+            if free:
+                os.remove(path)
+            return free
+    except OSError:  # renamed or deleted meanwhile, or a disk without locks
+        return False
 
 
 def delete(uri: str) -> None:
     """Delete a file, if it exists."""
     fs, path = open_fs(uri)
-    if fs.exists(path):
-        fs.rm_file(path)
+    with contextlib.suppress(FileNotFoundError):  # another process may delete it at the same time
+        if fs.exists(path):
+            fs.rm_file(path)
 
 
 def delete_folder(uri: str) -> None:
