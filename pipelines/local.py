@@ -5,10 +5,8 @@ import contextlib
 import io
 import os
 import re
-import shutil
 import signal
 import sys
-import tempfile
 import time
 import warnings
 from collections.abc import Sequence
@@ -19,7 +17,7 @@ from previts.config import paper
 from previts.errors import InputError
 from previts.processes import workers
 from previts.stages import flow
-from previts.storage import files
+from previts.storage import files, scratch
 
 # Lines of the engine that the screen omits: executor messages, the inputs of a step as JSON, rulers, blank lines.
 CHATTER = re.compile(
@@ -119,20 +117,19 @@ def _run(arguments: dict[str, object], screen: "_Screen") -> str:
     for component in previts_full.pipeline_spec.components.values():
         for task in component.dag.tasks.values():
             task.ClearField("retry_policy")
-    engine = tempfile.mkdtemp(prefix="previts-engine-")
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # to remove the folder also then
     try:
-        with contextlib.redirect_stdout(screen), warnings.catch_warnings():
+        with scratch.folder() as engine, contextlib.redirect_stdout(screen), warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="You may be attemping")
             warnings.filterwarnings("ignore", message=".*no effect in the current local runner")  # for clusters
             kfp.local.init(
-                runner=kfp.local.SubprocessRunner(use_venv=False), pipeline_root=engine, workspace_root=engine + "-work"
+                runner=kfp.local.SubprocessRunner(use_venv=False),
+                pipeline_root=files.join(engine, "outputs"),
+                workspace_root=files.join(engine, "work"),
             )
             previts_full(**arguments)
     except RuntimeError as error:
         return COLOUR.sub("", str(error))
-    finally:
-        shutil.rmtree(engine, ignore_errors=True)
     return ""
 
 

@@ -19,7 +19,7 @@ import time
 from dataclasses import dataclass
 from urllib.parse import quote, urljoin, urlsplit
 
-from previts.errors import FetchError, InputError, VideoError
+from previts.errors import FetchError, VideoError
 from previts.ingest.url_guard import checked_addresses
 from previts.storage import files
 
@@ -207,8 +207,8 @@ def _download(url: str, target_path: str, limits: Limits, deadline: float) -> No
 
 
 def _raise_if_disk_full(error: Exception, path: str) -> None:
-    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-        raise InputError(f"no space left for {path}; free some, or set TMPDIR to a larger disk") from error
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO):
+        raise OSError(error.errno, error.strerror, path) from error
 
 
 def _quoted(query: str) -> str:

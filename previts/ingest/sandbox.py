@@ -19,10 +19,13 @@ from pathlib import Path
 from typing import Any, Self
 
 from previts.config.experiment import VideoConfig
-from previts.errors import InputError, VideoError
+from previts.errors import VideoError
 from previts.ingest.fetch import DEFAULT_LIMITS, Limits
 from previts.media import normalisation
 from previts.media.gop_layout import VideoInfo
+from previts.storage import scratch
+
+_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)  # errors of the disk, not of the video
 
 
 class Normaliser:
@@ -34,7 +37,7 @@ class Normaliser:
     def __init__(self, config: VideoConfig, limits: Limits = DEFAULT_LIMITS) -> None:
         self._config, self._limits = config, limits
         self._child: subprocess.Popen[bytes] | None = None
-        self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 (closed by __exit__)
+        self._stderr = tempfile.TemporaryFile(dir=scratch.parent())  # noqa: SIM115 (closed by __exit__)
 
     def __enter__(self) -> Self:
         return self
@@ -48,7 +51,7 @@ class Normaliser:
 
         Raises:
             VideoError: As of `normalisation.normalise`; also if the child exceeds a limit or dies twice.
-            InputError: If the disk is full. The cause is not the video, so this error ends the shard.
+            OSError: If the disk does not accept the file. The cause is not the video, so this error ends the shard.
         """
         request = {"source": source, "target": target, "start_seconds": start_seconds, "end_seconds": end_seconds}
         for attempt in (1, 2):
@@ -59,8 +62,8 @@ class Normaliser:
             if final or attempt == 2:
                 raise VideoError(reason)
         assert reply is not None
-        if reply.get("full"):
-            raise InputError(f"no space left for {target}; free some, or set TMPDIR to a larger disk")
+        if number := reply.get("errno"):
+            raise OSError(number, os.strerror(number), target)
         if "error" in reply:
             raise VideoError(reply["error"])
         return VideoInfo(**{**reply["video"], "header": bytes.fromhex(reply["video"]["header"])})
@@ -150,9 +153,9 @@ def _serve(settings: dict[str, Any]) -> None:
         except VideoError as error:
             reply = {"error": str(error)}
         except OSError as error:
-            if error.errno != errno.ENOSPC:
+            if error.errno not in _DISK:
                 raise
-            reply = {"full": True}
+            reply = {"errno": error.errno}
         except MemoryError:
             reply = {"error": f"decoding needs more than {limits.memory_bytes >> 20} MiB of memory"}
         print(json.dumps(reply), file=replies, flush=True)
