@@ -5,7 +5,6 @@ import contextlib
 import io
 import os
 import re
-import shutil
 import signal
 import sys
 import tempfile
@@ -124,20 +123,23 @@ def _run(arguments: dict[str, object], screen: "_Screen") -> str:
     for component in previts_full.pipeline_spec.components.values():
         for task in component.dag.tasks.values():
             task.ClearField("retry_policy")
-    engine = tempfile.mkdtemp(prefix="previts-engine-")
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # to remove the folder also then
     try:
-        with contextlib.redirect_stdout(screen), warnings.catch_warnings():
+        with (
+            tempfile.TemporaryDirectory(prefix="previts-") as engine,
+            contextlib.redirect_stdout(screen),
+            warnings.catch_warnings(),
+        ):
             warnings.filterwarnings("ignore", message="You may be attemping")
             warnings.filterwarnings("ignore", message=".*no effect in the current local runner")  # for clusters
             kfp.local.init(
-                runner=kfp.local.SubprocessRunner(use_venv=False), pipeline_root=engine, workspace_root=engine + "-work"
+                runner=kfp.local.SubprocessRunner(use_venv=False),
+                pipeline_root=files.join(engine, "outputs"),
+                workspace_root=files.join(engine, "work"),
             )
             previts_full(**arguments)
     except RuntimeError as error:
         return COLOUR.sub("", str(error))
-    finally:
-        shutil.rmtree(engine, ignore_errors=True)
     return ""
 
 

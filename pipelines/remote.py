@@ -1,10 +1,11 @@
 """Runs on a cluster: check the parameters, compile the pipeline and send it to the API of Kubeflow Pipelines."""
 
+import contextlib
 import json
 import os
 import tempfile
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Annotated, Any
 
 import tyro
@@ -46,8 +47,7 @@ def submit(
 
     values = _values(previts_full, parameters)
     _check_choices(values)
-    package = _compiled(previts_full, production)
-    try:
+    with _compiled(previts_full, production) as package:
         result = _client(host, namespace).create_run_from_pipeline_package(
             pipeline_file=package,
             arguments=values,
@@ -57,8 +57,6 @@ def submit(
             enable_caching=False,
             service_account=service_account,
         )
-    finally:
-        os.remove(package)
     print(result.run_id)
 
 
@@ -90,8 +88,7 @@ def schedule(
 
     values = _values(previts_scheduled, parameters)
     _check_choices(values)
-    package = _compiled(previts_scheduled, production)
-    try:
+    with _compiled(previts_scheduled, production) as package:
         client = _client(host, namespace)
         group = client.create_experiment(experiment, namespace=namespace).experiment_id
         for known in client.list_recurring_runs(page_size=100, experiment_id=group).recurring_runs or []:
@@ -111,8 +108,6 @@ def schedule(
             enable_caching=False,
             service_account=service_account,
         )
-    finally:
-        os.remove(package)
     print(made.recurring_run_id)
 
 
@@ -125,16 +120,17 @@ def check_images() -> None:
         )
 
 
-def _compiled(pipeline: Any, production: bool) -> str:
-    """Compile a pipeline and return the path of its package, a temporary file."""
+@contextlib.contextmanager
+def _compiled(pipeline: Any, production: bool) -> Iterator[str]:
+    """Compile a pipeline and yield the path of its package, a temporary file."""
     from kfp import compiler
 
     if production:
         check_images()
-    number, path = tempfile.mkstemp(suffix=".yaml")
-    os.close(number)
-    compiler.Compiler().compile(pipeline, path)
-    return path
+    with tempfile.TemporaryDirectory(prefix="previts-") as folder:
+        path = os.path.join(folder, "pipeline.yaml")
+        compiler.Compiler().compile(pipeline, path)
+        yield path
 
 
 def _values(pipeline: Any, texts: Sequence[str]) -> dict[str, Any]:
@@ -159,7 +155,7 @@ def _values(pipeline: Any, texts: Sequence[str]) -> dict[str, Any]:
 def _parsed(name: str, text: str, kind: type) -> Any:
     try:
         value = json.loads(text)
-    except json.JSONDecodeError:
+    except (ValueError, RecursionError):
         value = None
     items = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
     if type(value) is not kind or not all(isinstance(item, str) for item in items):

@@ -192,7 +192,8 @@ def test_quality_prints_a_summary_and_writes_every_video(tmp_path: Path):
     made = make_index(tmp_path, 8)
     uri = str(tmp_path / "index" / "corpus-0")
     counts = index_table.write_index(uri, list(made), FilterConfig(min_tube_seconds=0.1))
-    folders.commit(uri, {}, inputs={"videos": made.videos_uri, "tubes": made.tubes_uri}, counts=counts)
+    inputs = {"videos": made.videos_uri, "tubes": made.tubes_uri}
+    folders.commit(uri, {}, inputs=inputs, counts=counts, files=(index_table.TABLE, index_table.QUALITY))
     run = previts("quality", uri, "--out", str(tmp_path / "all.csv"), "--worst", "3")
     assert run.returncode == 0, run.stderr
     # Two of eight videos have no square. Two others lose it after 22 of 30 frames, at 10 frames a second.

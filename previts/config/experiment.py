@@ -364,9 +364,12 @@ class Experiment:
         """Return the experiment of a JSON document.
 
         Raises:
-            InputError: If a field is unknown or has the wrong type.
+            InputError: If it is not JSON, or a field is unknown or has the wrong type.
         """
-        values = json.loads(text)
+        try:
+            values = json.loads(text)
+        except (ValueError, RecursionError) as error:
+            raise InputError(f"an experiment must be JSON ({type(error).__name__})") from None
         if isinstance(values, dict) and isinstance(values.get("track"), dict):
             values["track"].setdefault("motion", "wait")  # documents of version 0.2 do not have it
         return fields.from_plain(Experiment, values, "")

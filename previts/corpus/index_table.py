@@ -24,8 +24,8 @@ TABLE, QUALITY = "index.parquet", "quality.parquet"
 class IndexRecord:
     """One video: where it and its tube are stored, and the half-open spans of frames in which the object is visible.
 
-    The columns from `shard` to `gop_offsets` are those of `video_table.VideoRecord`, the others those of
-    `tube_table.TubeRecord`. `tube_offset` and `tube_size` are its `offset` and `size`.
+    The columns from `shard` to `gop_crcs` are those of `video_table.VideoRecord`, the others those of
+    `tube_table.TubeRecord`. `tube_offset`, `tube_size` and `tube_crc` are its `offset`, `size` and `crc`.
     """
 
     video_id: str
@@ -41,6 +41,7 @@ class IndexRecord:
     header: bytes
     gop_frames: list[int]
     gop_offsets: list[int]
+    gop_crcs: list[int]
     spans: list[list[int]]
     tracked_frames: int
     mean_area: float
@@ -49,6 +50,7 @@ class IndexRecord:
     agreement: float | None
     tube_offset: int
     tube_size: int
+    tube_crc: int
 
 
 def join_shard(videos_uri: str, tubes_uri: str, shard: int) -> list[IndexRecord]:
@@ -83,6 +85,7 @@ def _join(video: video_table.VideoRecord, tube: tube_table.TubeRecord) -> IndexR
         header=video.header,
         gop_frames=video.gop_frames,
         gop_offsets=video.gop_offsets,
+        gop_crcs=video.gop_crcs,
         spans=tube.spans,
         tracked_frames=tube.tracked_frames,
         mean_area=tube.mean_area,
@@ -91,6 +94,7 @@ def _join(video: video_table.VideoRecord, tube: tube_table.TubeRecord) -> IndexR
         agreement=tube.agreement,
         tube_offset=tube.offset,
         tube_size=tube.size,
+        tube_crc=tube.crc,
     )
 
 
@@ -186,7 +190,7 @@ def find_video(uri: str, video_id: str) -> IndexRecord:
     known = {video.video_id: video.shard for video in read_quality(uri)}
     if video_id not in known:
         videos = manifest.inputs["videos"]
-        total = int(folders.read_manifest(videos).counts["shards"])
+        total = tables.shard_count(videos)
         failed = {row.video_id: row.error for shard in range(total) for row in video_table.read_shard(videos, shard)}
         if video_id in failed:
             raise InputError(f"video {video_id!r} was not stored: {failed[video_id]}")

@@ -4,15 +4,14 @@ PreViTS section 3.2 keeps every video. Here a filter can remove videos, each for
 plain numbers; it reads no files and no masks.
 """
 
-import csv
-import io
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 
 from previts.config.experiment import FilterConfig
 from previts.errors import InputError
+from previts.storage import csv_text
 
 # Why a video is removed, and the field of `FilterConfig` that decides it. The first reason that applies is used.
 REASONS = {
@@ -183,11 +182,8 @@ def complaint(video: Quality) -> str:
 
 def to_csv(videos: Sequence[Quality]) -> str:
     """Return a CSV with a line for each video; numbers have all their digits."""
-    buffer = io.StringIO()
-    writer = csv.DictWriter(buffer, [field.name for field in fields(Quality)], lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(asdict(video) for video in videos)
-    return buffer.getvalue()
+    columns = [field.name for field in fields(Quality)]
+    return csv_text.to_csv(columns, ([getattr(video, column) for column in columns] for video in videos))
 
 
 def spread(videos: Sequence[Quality]) -> list[tuple[str, list[str]]]:

@@ -7,6 +7,7 @@ stores and reads them.
 Shape suffixes: T frames, H W pixels.
 """
 
+import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
@@ -113,6 +114,7 @@ class TubeRecord:
         mean_area: Mean share of the frame that the object covers in these frames.
         offset: First byte of the tube in the blob file.
         size: Number of bytes of the tube.
+        crc: CRC-32 of these bytes.
         lost_frame: First frame from which the tube is empty to the end; None if the last frame has a mask.
         border_share: Share of the matched key frames in which the mask touches the edge of the frame.
         agreement: Mean agreement of the handcrafted priors on the key frames where they were compared; None if on none.
@@ -125,6 +127,7 @@ class TubeRecord:
     mean_area: float
     offset: int
     size: int
+    crc: int
     lost_frame: int | None
     border_share: float
     agreement: float | None
@@ -153,30 +156,35 @@ class DamagedTubeError(InputError):
     """The bytes of one tube differ from the written bytes."""
 
 
-def read_tube(tubes_uri: str, shard: int, offset: int, size: int) -> Tube:
-    """Return one tube; it takes one range read.
+def read_tube(tubes_uri: str, shard: int, offset: int, size: int, crc: int) -> Tube:
+    """Return one tube; it takes one range read. The numbers are columns of its row.
 
     Raises:
         InputError: If the blob file is missing.
         DamagedTubeError: If the tube is damaged.
     """
-    return _read(tubes_uri, shard, offset, size, Tube.from_bytes)
+    return _read(tubes_uri, shard, offset, size, crc, Tube.from_bytes)
 
 
-def read_masks(tubes_uri: str, shard: int, offset: int, size: int, frames: Sequence[int]) -> list[Mask]:
+def read_masks(tubes_uri: str, shard: int, offset: int, size: int, crc: int, frames: Sequence[int]) -> list[Mask]:
     """Return the masks (H, W) of frames of a tube with one range read; frames that share a mask share the array.
 
     Raises:
         ValueError: If a frame is not one of the video.
         InputError: As of `read_tube`.
     """
-    return _read(tubes_uri, shard, offset, size, lambda blob: tube_layout.unpack(blob).masks(frames))
+    return _read(tubes_uri, shard, offset, size, crc, lambda blob: tube_layout.unpack(blob).masks(frames))
 
 
-def _read(tubes_uri: str, shard: int, offset: int, size: int, unpack: Callable[[bytes], Unpacked]) -> Unpacked:
+def _read(
+    tubes_uri: str, shard: int, offset: int, size: int, crc: int, unpack: Callable[[bytes], Unpacked]
+) -> Unpacked:
     uri = files.join(tubes_uri, blob_name(shard))
     try:
-        return unpack(files.read_ranges(uri, [offset], [offset + size])[0])
+        blob = files.read_ranges(uri, [offset], [offset + size])[0]
+        if zlib.crc32(blob) != crc:
+            raise tube_layout.DamagedError("the bytes differ from those that were stored")
+        return unpack(blob)
     except FileNotFoundError:
         raise InputError(
             f"{uri} is missing; delete {tables.table_name(shard)} and {folders.MANIFEST} next to it "

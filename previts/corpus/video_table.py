@@ -5,8 +5,10 @@ later stage reads them. This module computes nothing from the frames.
 """
 
 import bisect
+import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Literal, Protocol, TypeVar
 
 import numpy as np
@@ -35,6 +37,7 @@ class VideoRecord:
         sha256: Digest of the stored file.
         header: As `gop_offsets` and the other columns of the layout, see `gop_layout.VideoInfo`.
         gop_offsets: First byte of each GOP, relative to `offset`.
+        gop_crcs: CRC-32 of the bytes of each GOP.
         skipped_frames: Number of frames of the source in the window that could not be used.
         missing_seconds: How much the container promises beyond its end, at least; above 0, the video is shortened.
     """
@@ -57,6 +60,7 @@ class VideoRecord:
     header: bytes
     gop_frames: list[int]
     gop_offsets: list[int]
+    gop_crcs: list[int]
     skipped_frames: int
     missing_seconds: float
 
@@ -78,6 +82,8 @@ class StoredVideo(Protocol):
     def gop_frames(self) -> list[int]: ...  # noqa: D102
     @property
     def gop_offsets(self) -> list[int]: ...  # noqa: D102
+    @property
+    def gop_crcs(self) -> list[int]: ...  # noqa: D102
 
 
 def tar_name(shard: int) -> str:
@@ -96,7 +102,19 @@ def read_shard(videos_uri: str, shard: int) -> list[VideoRecord]:
     Raises:
         InputError: If its table is missing or damaged.
     """
-    return tables.read_records(files.join(videos_uri, table_name(shard)), VideoRecord)
+    rows = tables.read_records(files.join(videos_uri, table_name(shard)), VideoRecord)
+    if wrong := [row.video_id for row in rows if row.shard != shard]:
+        raise InputError(
+            f"{files.join(videos_uri, table_name(shard))} lists videos of another shard, such as {wrong[0]!r}; "
+            f"delete it, {tables.REMEDY}"
+        )
+    return rows
+
+
+def gop_crcs(data: bytes, gop_offsets: Sequence[int]) -> list[int]:
+    """Return the CRC-32 of each GOP in the bytes of a stored file."""
+    view = memoryview(data)
+    return [zlib.crc32(view[start:stop]) for start, stop in pairwise(gop_offsets)]
 
 
 def read_frames(videos_uri: str, record: StoredVideo, frames: Sequence[int]) -> Pixels:
@@ -152,6 +170,7 @@ def _read(
     decoded: dict[int, Decoded] = {}
     try:
         for (start, stop), data in zip(runs, _read_runs(uri, record, runs), strict=True):
+            _check(data, record, start, stop)
             first = record.gop_frames[start]
             last = record.gop_frames[stop] if stop < len(record.gop_frames) else record.num_frames
             here = sorted({frame for frame in frames if first <= frame < last})
@@ -160,6 +179,15 @@ def _read(
     except VideoError as error:
         raise VideoError(f"video {record.video_id!r} in {uri}: {error}") from error
     return [decoded[frame] for frame in frames]
+
+
+def _check(data: bytes, record: StoredVideo, start: int, stop: int) -> None:
+    """Raise a VideoError if the bytes of the GOPs [start, stop) are not those that were stored."""
+    offsets, crcs, view = record.gop_offsets, record.gop_crcs, memoryview(data)
+    first = offsets[start]
+    found = (zlib.crc32(view[offsets[gop] - first : offsets[gop + 1] - first]) for gop in range(start, stop))
+    if len(data) != offsets[stop] - first or any(crc != crcs[start + n] for n, crc in enumerate(found)):
+        raise VideoError("damaged: the bytes differ from those that were stored")
 
 
 def _read_runs(uri: str, record: StoredVideo, runs: Sequence[Sequence[int]]) -> list[bytes]:

@@ -40,7 +40,7 @@ def write_text(uri: str, lines: Iterable[str]) -> None:
 
 def write_mp4(uri: str, frames: Iterable[Image], fps: float) -> None:
     """Write frames HWC as an H.264 file; key frames are as sparse as in an ordinary upload."""
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory(prefix="previts-") as folder:
         path = os.path.join(folder, "clip.mp4")
         encode_video(frames, fps, path, gop=60)
         files.upload(path, uri)
@@ -49,7 +49,7 @@ def write_mp4(uri: str, frames: Iterable[Image], fps: float) -> None:
 def write_avi(uri: str, frames: list[Image], fps: float) -> None:
     """Write frames HWC as MPEG-4 in AVI, the format of UCF-101."""
     height, width = frames[0].shape[:2]
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory(prefix="previts-") as folder:
         path = os.path.join(folder, "clip.avi")
         writer = cv2.VideoWriter(path, cv2.CAP_FFMPEG, cv2.VideoWriter.fourcc(*"XVID"), fps, (width, height))
         assert writer.isOpened(), "OpenCV was built without MPEG-4 in AVI"

@@ -3,8 +3,6 @@
 It replaces the corpora and benchmarks of the paper's section 4. Nothing here trains or evaluates.
 """
 
-import csv
-import io
 from dataclasses import asdict, dataclass
 
 import cv2
@@ -22,7 +20,7 @@ from previts.demo.scenery.backgrounds import FAMILIES
 from previts.demo.scenery.textures import Image
 from previts.demo.sets import in9, world_images, world_videos
 from previts.processes.progress import progress
-from previts.storage import files
+from previts.storage import csv_text, files
 
 COLUMNS = ("video_id", "url", "start_seconds", "end_seconds", "label", "split")
 _SHEET_FRAMES, _SHEET_TILE = 6, (160, 120)
@@ -134,11 +132,8 @@ def _write_bad_items(uri: str, plan: VideoPlan) -> list[dict[str, str]]:
 
 
 def _write_crawl(uri: str, rows: list[dict[str, str]]) -> None:
-    text = io.StringIO()
-    writer = csv.DictWriter(text, COLUMNS, restval="", lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    files.write_bytes(files.join(uri, "crawl.csv"), text.getvalue().encode())
+    text = csv_text.to_csv(COLUMNS, ([row.get(column) for column in COLUMNS] for row in rows))
+    files.write_bytes(files.join(uri, "crawl.csv"), text.encode())
 
 
 def _scene_row(plan: VideoPlan) -> dict[str, object]:

@@ -27,7 +27,8 @@ class Outcome:
     """The result of one benchmark on one model.
 
     Attributes:
-        metrics: Numbers by name, in the units of the paper's tables: percent, or fractions for attention.
+        metrics: Numbers by name, in the units of the paper's tables: percent, or fractions for attention. NaN for a
+            number that is not defined on the test items.
         protocol: How they were measured, and tables too long for `metrics`; JSON types only.
         figures: Images and arrays by name, `.png` or `.npz`.
         files: Further files by name.

@@ -4,13 +4,14 @@ PreViTS section 4, whose tables compare such numbers. Numbers are stored as they
 """
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from previts.errors import InputError
 from previts.evals.outcome import Population
-from previts.storage import fences, files
+from previts.storage import documents, fences, files, folders
 
 FILE = "result.json"
 
@@ -25,9 +26,9 @@ class Result:
         checkpoint: Fingerprint of the checkpoint.
         status: Whether there are numbers.
         error: The reason of a failure.
-        metrics: Numbers by name, in the units of the paper's tables.
-        populations: By name of a number: the test items that it is measured on, and its chance level. Results of
-            earlier versions have none.
+        metrics: Numbers by name, in the units of the paper's tables; None for a number that is not defined on the test
+            items, such as the precision of detections where there are no objects.
+        populations: By name of a number: the test items that it is measured on, and its chance level.
         protocol: How the numbers were measured; JSON types only.
         seconds: Duration of the evaluation.
         figures: Names of the files in the folder `figures`.
@@ -39,7 +40,7 @@ class Result:
     checkpoint: str
     status: Literal["ok", "failed"] = "ok"
     error: str = ""
-    metrics: Mapping[str, float] = field(default_factory=dict)
+    metrics: Mapping[str, float | None] = field(default_factory=dict)
     populations: Mapping[str, Population] = field(default_factory=dict)
     protocol: Mapping[str, Any] = field(default_factory=dict)
     seconds: float = 0.0
@@ -50,35 +51,31 @@ class Result:
 def write_result(uri: str, result: Result) -> None:
     """Write `result.json` to the folder of a result."""
     fences.check(uri)
-    document = dataclasses.asdict(result)
+    document = defined(dataclasses.asdict(result))
     del document["uri"]
     files.write_json(files.join(uri, FILE), document)
 
 
+def defined(value: Any) -> Any:
+    """Return plain data with None in place of each float that is not finite, which JSON cannot express."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {key: defined(item) for key, item in value.items()}
+    return [defined(item) for item in value] if isinstance(value, list | tuple) else value
+
+
 def read_result(uri: str) -> Result:
-    """Return the result in a folder. Fields that an earlier version did not write keep their defaults.
+    """Return the result in a folder.
 
     Raises:
-        InputError: If `result.json` is missing or damaged.
+        InputError: If `result.json` is missing, damaged or not the file that `evaluate` wrote.
     """
+    path = files.join(uri, FILE)
+    remedy = "delete the folder and run `previts evaluate` again"
     try:
-        document = files.read_json(files.join(uri, FILE))
-        populations = {name: Population(**item) for name, item in (document.get("populations") or {}).items()}
-        return Result(
-            row=str(document.get("row") or ""),
-            benchmark=str(document["benchmark"]),
-            checkpoint=str(document["checkpoint"]),
-            status="ok" if document["status"] == "ok" else "failed",
-            error=str(document.get("error") or ""),
-            metrics=dict(document.get("metrics") or {}),
-            populations=populations,
-            protocol=dict(document.get("protocol") or {}),
-            seconds=float(document.get("seconds") or 0),
-            figures=tuple(str(name) for name in document.get("figures") or ()),
-            uri=uri,
-        )
-    except (FileNotFoundError, KeyError, TypeError, ValueError, AttributeError) as error:
-        raise InputError(
-            f"{files.join(uri, FILE)} cannot be read ({type(error).__name__}: {error}); "
-            "delete the folder and run `previts evaluate` again"
-        ) from None
+        data = folders.read_file(uri, FILE)
+    except (FileNotFoundError, IsADirectoryError) as error:
+        raise InputError(f"{path} cannot be read ({type(error).__name__}); {remedy}") from None
+    found = documents.from_json(Result, documents.parse_json(data, path, remedy), path, remedy)
+    return dataclasses.replace(found, uri=uri)

@@ -4,8 +4,8 @@ PreViTS section 4. An evaluation reads a finished model and a labelled dataset. 
 The modules of the benchmarks are imported on demand, so that importing this one loads neither torch nor scikit-learn.
 """
 
-import json
-from dataclasses import asdict, replace
+import math
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,6 +13,8 @@ import numpy as np
 from previts.config.benchmarks import BENCHMARKS, check
 from previts.config.evaluation import EvaluationConfig
 from previts.evals.outcome import Outcome, Population
+from previts.evals.result import defined
+from previts.storage import documents
 from previts.storage.files import join, names, read_bytes, write_bytes, write_json
 
 if TYPE_CHECKING:
@@ -77,27 +79,35 @@ def evaluate(
     )
 
 
+@dataclass(frozen=True)
+class _Repetition:
+    metrics: dict[str, float | None]
+    protocol: dict[str, Any]
+    populations: dict[str, Population]
+
+
 def _store(uri: str, outcome: Outcome) -> None:
     """Store the outcome of one repetition for a later call; `outcome.json` is written last and marks it as complete."""
     for kind, files in (("figures", outcome.figures), ("files", outcome.files)):
         for name, data in files.items():
             write_bytes(join(uri, kind, name), data)
-    populations = {name: asdict(population) for name, population in outcome.populations.items()}
-    document = {"metrics": outcome.metrics, "protocol": outcome.protocol, "populations": populations}
-    write_json(join(uri, "outcome.json"), document)
+    document = asdict(_Repetition({**outcome.metrics}, outcome.protocol, outcome.populations))
+    write_json(join(uri, "outcome.json"), defined(document))
 
 
 def _stored(uri: str) -> Outcome | None:
     """Return the outcome of one repetition that an earlier call stored, or None."""
+    path, again = join(uri, "outcome.json"), "delete its folder and run the same command again"
     try:
-        document: Any = json.loads(read_bytes(join(uri, "outcome.json")))
+        parsed = documents.parse_json(read_bytes(path), path, again)
     except FileNotFoundError:
         return None
+    document = documents.from_json(_Repetition, parsed, path, again)
     figures, files = (
         {name: read_bytes(join(uri, kind, name)) for name in names(join(uri, kind))} for kind in ("figures", "files")
     )
-    populations = {name: Population(**item) for name, item in document.get("populations", {}).items()}
-    return Outcome(document["metrics"], document["protocol"], figures, files, populations)
+    metrics = {name: math.nan if value is None else value for name, value in document.metrics.items()}
+    return Outcome(metrics, document.protocol, figures, files, document.populations)
 
 
 def _once(

@@ -32,6 +32,8 @@ from previts.media import normalisation
 from previts.media.cost import TOO_COSTLY, budget_seconds
 from previts.media.gop_layout import VideoInfo
 
+_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)  # errors of the disk, not of the video
+
 ALIVE = b".\n"
 MAX_REPLY_BYTES = 64 << 20
 MAX_SECONDS = 12 * 3600.0  # for one video, whatever signs of life the child gives
@@ -101,8 +103,9 @@ class Normaliser:
             VideoError: As of `normalisation.normalise`; also if the child exceeds a limit or dies twice. It is a
                 `FetchError` that may be tried again if the child had only a share of 4 GiB of memory, or if it hangs,
                 because a slow disk may be the cause.
-            InputError: If the disk is full, no child can start, or it is confined less than `PREVITS_SANDBOX` asks for.
-                The cause is not the video, so this error ends the shard.
+            InputError: If no child can start, or it is confined less than `PREVITS_SANDBOX` asks for.
+            OSError: If the disk does not accept the file. As with an InputError, the cause is not the video, so the
+                error ends the shard.
         """
         request = {"start_seconds": start_seconds, "end_seconds": end_seconds}
         for attempt in (1, 2):
@@ -113,8 +116,8 @@ class Normaliser:
             if final or attempt == 2:
                 raise VideoError(reason)
         assert reply is not None
-        if reply.get("full"):
-            raise InputError(f"no space left for {target}; free some, or set TMPDIR to a larger disk")
+        if (number := reply.get("errno")) in _DISK:
+            raise OSError(number, os.strerror(number), target)
         if "video" not in reply:
             self._lost.add(reply["cpu_seconds"])
         if reply.get("memory"):
@@ -337,8 +340,8 @@ def serve(
         except MemoryError:
             reply = {"memory": True}
         except Exception as error:  # PyAV turns strange values of a file into errors of many kinds
-            if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-                reply = {"full": True}
+            if isinstance(error, OSError) and error.errno in _DISK:
+                reply = {"errno": error.errno}
             else:
                 reply = {"error": "not a readable video: it states values that cannot be used"}
                 reply["traceback"] = traceback.format_exc()

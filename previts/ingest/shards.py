@@ -17,7 +17,7 @@ from dataclasses import replace
 
 from previts import errors
 from previts.config.experiment import VideoConfig
-from previts.corpus.video_table import VideoRecord, is_done, read_shard, tar_name
+from previts.corpus.video_table import VideoRecord, gop_crcs, is_done, read_shard, tar_name
 from previts.errors import VideoError
 from previts.ingest import confinement, fetch
 from previts.ingest.crawls import CrawlItem
@@ -167,8 +167,8 @@ def _store_video(item: CrawlItem, number: int, folder: str, normaliser: Normalis
         with contextlib.suppress(FileNotFoundError):
             os.remove(source)
     with open(target, "rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    return _record(item, info=info, size=os.path.getsize(target), sha256=digest)
+        data = file.read()
+    return _record(item, info=info, data=data)
 
 
 def _record(
@@ -177,8 +177,7 @@ def _record(
     info: VideoInfo | None = None,
     error: str = "",
     retryable: bool = False,
-    size: int = 0,
-    sha256: str = "",
+    data: bytes = b"",
 ) -> VideoRecord:
     shape = info or VideoInfo(0, 0, 0, 0.0, b"", [], [])
     return VideoRecord(
@@ -191,8 +190,8 @@ def _record(
         retryable=retryable,
         shard=-1,
         offset=-1,
-        size=size,
-        sha256=sha256,
+        size=len(data),
+        sha256=hashlib.sha256(data).hexdigest() if info else "",
         width=shape.width,
         height=shape.height,
         num_frames=shape.num_frames,
@@ -200,6 +199,7 @@ def _record(
         header=shape.header,
         gop_frames=shape.gop_frames,
         gop_offsets=shape.gop_offsets,
+        gop_crcs=gop_crcs(data, shape.gop_offsets),
         skipped_frames=shape.skipped_frames,
         missing_seconds=round(shape.missing_seconds, 3),
     )

@@ -143,7 +143,7 @@ def parse(name: str, text: str) -> Any:
     if kind is not str:
         try:
             value = json.loads(text)
-        except json.JSONDecodeError:
+        except (ValueError, RecursionError):
             _require(name, text, KINDS[kind], False)
     fits = type(value) is kind and not (isinstance(value, int) and value < 0)
     _require(name, value, KINDS[kind], fits)

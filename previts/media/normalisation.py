@@ -67,7 +67,7 @@ def normalise(
     try:
         return _normalise(source, target, config, start_seconds, end_seconds, made)
     except av.FFmpegError as error:
-        if error.errno in (errno.ENOSPC, errno.ENOMEM):
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.ENOMEM):
             raise  # the video may not be the cause; the caller knows the limits
         if error.errno == errno.EFBIG:
             raise VideoError("the normalised video is larger than the limit of a file") from error

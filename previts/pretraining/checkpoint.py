@@ -19,7 +19,7 @@ from previts.errors import InputError
 from previts.models.moco import MoCo
 from previts.storage import fences, files, folders
 from previts.storage.states import States
-from previts.storage.tensors import ENCODER, read_checked, write_checked
+from previts.storage.tensors import ENCODER, read_checked, reason, write_checked
 
 MODEL, LOG, EXPERIMENT = "model.pt", "log.jsonl", "experiment.json"
 
@@ -164,6 +164,11 @@ def finish(uri: str, experiment: Experiment, trained: int | None = None) -> None
     states.sweep()
 
 
+def written(uri: str) -> list[str]:
+    """Return the names of the files of a finished folder that a later stage reads; without a step there is no log."""
+    return [name for name in (MODEL, ENCODER, EXPERIMENT, LOG) if files.exists(files.join(uri, name))]
+
+
 def query_encoder_state(weights: dict[str, Tensor]) -> dict[str, Tensor]:
     """Return the query encoder of a MoCo state under torchvision's names (all of its ResNet but `fc`)."""
     prefix = "encoder_q."
@@ -183,13 +188,14 @@ def load_model(uri: str, device: torch.device | str) -> MoCo:
         InputError: If there is none, or it is damaged.
     """
     state = read_checked(files.join(uri, MODEL), device)
+    remedy = f"delete {folders.MANIFEST} there, if it exists, and run `previts pretrain` again"
     if state is None:
-        raise InputError(
-            f"{uri} has no sound {MODEL}: it is missing or damaged; delete {folders.MANIFEST} there, if it exists, "
-            "and run `previts pretrain` again"
-        )
-    model = MoCo(Experiment.from_json(state["experiment"]))
-    model.load_state_dict(state["model"])
+        raise InputError(f"{uri} has no sound {MODEL}: it is missing or damaged; {remedy}")
+    try:
+        model = MoCo(Experiment.from_json(state["experiment"]))
+        model.load_state_dict(state["model"])
+    except (KeyError, TypeError, AttributeError, RuntimeError, ValueError) as error:
+        raise InputError(f"{files.join(uri, MODEL)} is not a model of previts ({reason(error)}); {remedy}") from None
     return model.to(device).eval()
 
 
@@ -207,7 +213,7 @@ def _line(text: str) -> dict[str, float] | None:
     """Return a line of the log, or None if it is damaged: a damaged log must not stop training."""
     try:
         line = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     return line if isinstance(line, dict) and isinstance(line.get("step"), int) else None
 

@@ -180,7 +180,9 @@ class PairDataset(Dataset[Item]):
 
     def _read_masks(self, video: IndexRecord, frames: dict[Role, list[int]]) -> dict[int, NDArray[np.bool_]]:
         wanted = sorted(set().union(*frames.values()))
-        masks = tube_table.read_masks(self.index.tubes_uri, video.shard, video.tube_offset, video.tube_size, wanted)
+        masks = tube_table.read_masks(
+            self.index.tubes_uri, video.shard, video.tube_offset, video.tube_size, video.tube_crc, wanted
+        )
         return dict(zip(wanted, masks, strict=True))
 
 

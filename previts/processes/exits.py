@@ -11,7 +11,7 @@ import traceback
 from collections.abc import Iterator
 
 from previts.errors import InputError
-from previts.processes import command_folder, workers
+from previts.processes import command_folder, disks, workers
 
 # Errors of object stores; the types have no common base class besides Exception.
 STORE_ERRORS = (
@@ -59,6 +59,8 @@ def readable_errors() -> Iterator[None]:
         if os.environ.get("PREVITS_TRACEBACK"):
             traceback.print_exc()
         text = str(error) if isinstance(error, InputError) else f"{type(error).__name__}: {error}"
+        if isinstance(error, OSError):
+            text = disks.explain(error) or text
         rank = os.environ.get("RANK", "")  # set by torchrun
         print(f"previts: process {rank}: {text}" if rank else f"previts: {text}", file=sys.stderr)
         sys.exit(2 if isinstance(error, InputError) else 1)

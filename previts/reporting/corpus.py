@@ -218,7 +218,9 @@ def _tube_strip(index: Index, record: IndexRecord, *, why: str, exact: Truth | N
     image, cause, ious = "", "", []
     try:
         pixels = video_table.read_frames(index.videos_uri, record, frames)
-        tube = tube_table.read_tube(index.tubes_uri, record.shard, record.tube_offset, record.tube_size)
+        tube = tube_table.read_tube(
+            index.tubes_uri, record.shard, record.tube_offset, record.tube_size, record.tube_crc
+        )
         masks, outlines = tube.masks(frames), None
         if exact is not None and score is not None:
             outlines = truth.at_frames(exact.masks(record.video_id), frames, tube)
@@ -252,7 +254,7 @@ def score_index(index: Index) -> tuple[dict[str, Score], str]:
     for row in index:
         if exact.knows(row.video_id):
             try:
-                tube = tube_table.read_tube(index.tubes_uri, row.shard, row.tube_offset, row.tube_size)
+                tube = tube_table.read_tube(index.tubes_uri, row.shard, row.tube_offset, row.tube_size, row.tube_crc)
                 scores[row.video_id] = truth.score(tube, exact.masks(row.video_id))
             except InputError as error:
                 causes.append(str(error))

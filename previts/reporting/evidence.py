@@ -129,7 +129,7 @@ def read_sheets(results: list[Result], checkpoints: list[Checkpoint]) -> list[tu
     found = []
     for result in sorted(mine, key=lambda item: (item.benchmark, order[item.checkpoint])):
         with contextlib.suppress(OSError, ValueError):
-            sheet = Image.open(io.BytesIO(files.read_bytes(join(result.uri, "figures", SHEET_FIGURE)))).convert("RGB")
+            sheet = Image.open(io.BytesIO(folders.read_file(result.uri, join("figures", SHEET_FIGURE)))).convert("RGB")
             sheet.thumbnail((SHEET_WIDTH, SHEET_WIDTH))
             found.append(
                 (
@@ -171,7 +171,7 @@ def _read_figures(
         title = checkpoints[order[result.checkpoint]].title
         try:
             with np.load(
-                io.BytesIO(files.read_bytes(join(result.uri, "figures", name))), allow_pickle=False
+                io.BytesIO(folders.read_file(result.uri, join("figures", name))), allow_pickle=False
             ) as archive:
                 found.append((title, result.benchmark, {array: archive[array] for array in arrays}))
         except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from previts.errors import InputError
 from previts.evals.result import Result, read_result
-from previts.storage import files, folders
+from previts.storage import documents, files, folders
 from previts.storage.files import join
 from previts.storage.folders import Manifest
 
@@ -123,16 +123,18 @@ def _read_checkpoint(fingerprint: str, rows: list[ReportRow]) -> Checkpoint:
         also=[short(title, 80) for title in dict.fromkeys(row.title for row in rows[1:]) if title != rows[0].title],
         manifest=manifest,
         cause=cause,
-        configuration=flatten(_read_optional(join(uri, "experiment.json")) if uri else {}),
-        curves=_read_log(join(uri, "log.jsonl")) if uri else {},
+        configuration=flatten(_read_configuration(uri)) if uri else {},
+        curves=_read_log(uri) if uri else {},
     )
 
 
-def _read_optional(uri: str) -> Any:
+def _read_configuration(uri: str) -> Any:
     try:
-        return files.read_json(uri)
-    except (FileNotFoundError, json.JSONDecodeError):
+        data = folders.read_file(uri, "experiment.json")
+    except FileNotFoundError:
         return {}
+    remedy = "delete the folder and run `previts pretrain` again"
+    return documents.parse_json(data, join(uri, "experiment.json"), remedy)
 
 
 def flatten(value: Any, path: str = "") -> dict[str, str]:
@@ -154,14 +156,14 @@ def _plain_number(value: Any) -> str:
 def _read_log(uri: str) -> dict[str, Curve]:
     """Return steps and finite values of every logged number; a step that was logged twice counts once."""
     try:
-        lines = files.read_bytes(uri).decode(errors="replace").splitlines()
+        lines = folders.read_file(uri, "log.jsonl").decode(errors="replace").splitlines()
     except FileNotFoundError:
         return {}
     steps: dict[float, dict[str, Any]] = {}
     for line in lines:
         try:
             entry = json.loads(line)
-        except json.JSONDecodeError:  # the incomplete last line of a killed run
+        except (ValueError, RecursionError):  # the incomplete last line of a killed run
             continue
         if isinstance(entry, dict) and is_finite(entry.get("step")):
             steps[float(entry["step"])] = entry

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 
 from previts.evals.outcome import Population
 from previts.evals.result import Result
-from previts.reporting.inputs import Checkpoint, ReportRow, is_finite, short
+from previts.reporting.inputs import Checkpoint, ReportRow, short
 from previts.reporting.metrics import KNOWN, METRICS, PLACES, SPLIT, TITLES, Metric
 
 FEW_ITEMS = 200  # below it, the standard error of an accuracy of 50 % is more than 3.5 points
@@ -259,10 +259,9 @@ def _cell(row: ReportRow, metric: Metric, result: Result | None, checkpoint: Che
     if metric.key not in result.metrics:
         return TableCell(row, metric, None, "missing", "The evaluation finished, but does not give this number.")
     value = result.metrics[metric.key]
-    if not is_finite(value):
-        cause = f"The evaluation gave {short(value, 40)}, which is not a finite number."
-        return TableCell(row, metric, None, "failed", cause)
-    return TableCell(row, metric, float(value), "measured", "", result.populations.get(metric.key))
+    if value is None:
+        return TableCell(row, metric, None, "missing", "This number is not defined on the test items.")
+    return TableCell(row, metric, value, "measured", "", result.populations.get(metric.key))
 
 
 def make_notes(tables: list[Table]) -> list[Note]:

@@ -4,8 +4,6 @@ Reads finished folders; trains and evaluates nothing. A missing number is an emp
 file that makes no network requests.
 """
 
-import csv
-import io
 from collections.abc import Mapping, Sequence
 from importlib import resources
 
@@ -29,7 +27,7 @@ from previts.reporting.inputs import Checkpoint, ReportRow, flatten, read_checkp
 from previts.reporting.markdown import markdown
 from previts.reporting.metrics import TITLES
 from previts.reporting.numbers import Table, make_notes, make_tables
-from previts.storage import files, folders
+from previts.storage import csv_text, files, folders
 from previts.storage.files import join
 
 __all__ = ["ReportRow", "build_report"]
@@ -182,30 +180,23 @@ def _html(page: Page) -> str:
 
 def _csv(tables: list[Table]) -> str:
     """Return every cell as a line; numbers have all digits of the result."""
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(
-        ["row", "metric", "value", "paper", "unit", "checkpoint", "benchmark", "status", "cause", "items", "chance"]
-    )
+    names = "row metric value paper unit checkpoint benchmark status cause items chance"
+    rows: list[list[csv_text.Cell]] = []
     for cell in (cell for table in tables for cell in table.cells):
         metric, population = cell.metric, cell.population
-        items, chance = (population.items, population.chance) if population else (None, None)
-        value, paper, items_text, chance_text = (
-            "" if number is None else repr(number) for number in (cell.value, cell.paper, items, chance)
-        )
-        writer.writerow(
+        numbers = (cell.value, cell.paper)
+        counts = (population.items, population.chance) if population else (None, None)
+        rows.append(
             [
                 cell.row.name,
                 metric.key,
-                value,
-                paper,
+                *numbers,
                 metric.unit,
                 cell.row.fingerprint,
                 metric.benchmark,
                 cell.status,
                 cell.cause,
-                items_text,
-                chance_text,
+                *counts,
             ]
         )
-    return buffer.getvalue()
+    return csv_text.to_csv(names.split(), rows)

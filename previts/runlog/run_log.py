@@ -150,7 +150,7 @@ def log_report(root: str, *, group: str, report: str) -> None:
     """Store the report about the arms of a group as an artifact of the group's run, and its folder as a tag."""
     log = _start(root, Identity("group", EXPERIMENT, group=group))
     log.tag("previts.report", report)
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory(prefix="previts-") as folder:
         page = os.path.join(folder, "report.html")
         with open(page, "wb") as file:
             file.write(files.read_bytes(files.join(report, "report.html")))
@@ -215,7 +215,12 @@ def _start(root: str, identity: Identity) -> RunLog:
 def _replay(root: str) -> None:
     """Send the spools that finished runs have left; stop at the first outage."""
     for spool in Spool.left_behind(root):
-        identity, entries = spool.identity(), spool.entries()
+        try:
+            identity, entries = spool.identity(), spool.entries()
+        except InputError as error:
+            logger.warning("%s: its entries belong to no run and are kept in %s.damaged", error, spool.path)
+            spool.set_aside()
+            continue
         try:
             if identity is not None:
                 open_stored(root, identity, working=False).send_entries(entries)

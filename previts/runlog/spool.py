@@ -6,18 +6,23 @@ copied to the root when it is closed. This file does not use MLflow.
 
 import fcntl
 import json
+import logging
 import os
 import uuid
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from typing import IO, Any, Literal
 
+from previts.errors import InputError
 from previts.processes import command_folder
 from previts.storage import files, fingerprints
+from previts.storage.documents import Document, from_json
 
 Entry = dict[str, Any]
 
 SPOOLS = "runlog"
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -30,6 +35,40 @@ class Identity:
     name: str = ""
     fingerprint: str = ""
     params: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class _Metrics:
+    kind: Literal["metrics"]
+    values: dict[str, float]
+    step: int
+    time: int = 0
+
+
+@dataclass(frozen=True)
+class _Artifact:
+    kind: Literal["artifact"]
+    path: str
+    folder: str
+    time: int = 0
+
+
+@dataclass(frozen=True)
+class _Tag:
+    kind: Literal["tag"]
+    key: str
+    value: str
+    time: int = 0
+
+
+@dataclass(frozen=True)
+class _End:
+    kind: Literal["end"]
+    status: Literal["FINISHED", "FAILED", "KILLED"]
+    time: int
+
+
+_KINDS: dict[str, type] = {"metrics": _Metrics, "artifact": _Artifact, "tag": _Tag, "end": _End}
 
 
 class Spool:
@@ -47,7 +86,7 @@ class Spool:
         folder = _spool_folder(root)
         os.makedirs(folder, exist_ok=True)
         path = os.path.join(folder, f"{identity.fingerprint or identity.group}-{uuid.uuid4().hex[:8]}.jsonl")
-        file = open(path, "a+", encoding="utf-8")  # noqa: SIM115 (stays open during the run)
+        file = open(path, "a+", encoding="utf-8", errors="replace")  # noqa: SIM115 (stays open during the run)
         fcntl.flock(file, fcntl.LOCK_EX)
         spool = Spool(root, path, file)
         spool.write([asdict(identity)])
@@ -57,6 +96,7 @@ class Spool:
     def left_behind(root: str) -> Iterator["Spool"]:
         """Yield the spools that no process has locked; those of a remote root are downloaded first."""
         folder = _spool_folder(root)
+        files.sweep(folder, deep=False)
         if files.local_path(root) is None:
             for name in files.names(files.join(root, SPOOLS)):
                 os.makedirs(folder, exist_ok=True)
@@ -67,7 +107,7 @@ class Spool:
             if not name.endswith(".jsonl"):
                 continue
             try:
-                file = open(os.path.join(folder, name), "a+", encoding="utf-8")  # noqa: SIM115
+                file = open(os.path.join(folder, name), "a+", encoding="utf-8", errors="replace")  # noqa: SIM115
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 file.close()
@@ -77,28 +117,51 @@ class Spool:
 
     def write(self, entries: list[Entry]) -> None:
         """Append entries; they are kept if the process is killed."""
-        self._file.writelines(json.dumps(entry) + "\n" for entry in entries)
-        self._file.flush()
+        with files.naming(self.path):
+            self._file.writelines(json.dumps(entry) + "\n" for entry in entries)
+            self._file.flush()
 
     def identity(self) -> Identity | None:
-        """Return the run of these entries, or None if the process was killed before the first line was complete."""
+        """Return the run of these entries, or None if the process was killed before the first line was complete.
+
+        Raises:
+            InputError: If the first line is damaged: the entries belong to no run.
+        """
         lines = self._lines()
-        return Identity(**lines[0]) if lines else None
+        return self._checked(Identity, lines[0]) if lines else None
 
     def entries(self) -> list[Entry]:
-        """Return the entries in order."""
-        return self._lines()[1:]
+        """Return the entries in order; a message reports each one that is damaged."""
+        found = []
+        for line in self._lines()[1:]:
+            try:
+                self._checked(_KINDS.get(str(line.get("kind")) if isinstance(line, dict) else "", _Metrics), line)
+                found.append(line)
+            except InputError as error:
+                logger.warning("%s", error)
+        return found
 
-    def _lines(self) -> list[Entry]:
+    def _checked(self, kind: type[Document], line: Any) -> Document:
+        return from_json(kind, line, self.path, "the line is left out")
+
+    def _lines(self) -> list[Any]:
+        """Return the parsed lines, None for a damaged one; a killed process may have left the last one incomplete."""
         self._file.seek(0)
-        # A killed process may have left an incomplete last line.
-        return [json.loads(line) for line in self._file if line.endswith("\n")]
+        return [_parsed(line) for line in self._file if line.endswith("\n")]
 
     def leave(self) -> None:
         """Close the file; another run sends it. A remote root gets a copy, because the local disk may be temporary."""
         self._file.close()
         if self._copy():
             files.upload(self.path, self._copy())
+
+    def set_aside(self) -> None:
+        """Rename the file, which cannot be sent, so that no later run reads it again; its content is kept."""
+        os.replace(self.path, f"{self.path}.damaged")
+        self._file.close()
+        if self._copy():
+            files.upload(f"{self.path}.damaged", f"{self._copy()}.damaged")
+            files.delete(self._copy())
 
     def delete(self) -> None:
         """Delete the file and its copy, after its entries have been sent."""
@@ -111,6 +174,13 @@ class Spool:
         """Return the URI of the copy in a remote root, or "" for a root on the local disk."""
         here = files.local_path(self._root) is not None
         return "" if here else files.join(self._root, SPOOLS, os.path.basename(self.path))
+
+
+def _parsed(line: str) -> Any:
+    try:
+        return json.loads(line)
+    except (ValueError, RecursionError):
+        return None
 
 
 def _spool_folder(root: str) -> str:

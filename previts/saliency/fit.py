@@ -5,10 +5,10 @@ long are written when they are complete: the frames with their maps, each round 
 every tenth of its epochs. The next call resumes from them. `usps.py` contains the mathematics.
 """
 
-import io
 import sys
 from collections.abc import Mapping, Sequence
-from typing import Any
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -23,9 +23,9 @@ from previts.saliency import usps
 from previts.saliency.network import SaliencyNetwork, load_weights
 from previts.saliency.priors import prior_maps
 from previts.saliency.weights import Weights
-from previts.storage import fences, files, folders, tensors
+from previts.storage import documents, fences, files, folders, tables, tensors
 from previts.storage.states import States
-from previts.storage.tensors import DAMAGED, delete_checked, read_checked, reason, write_checked
+from previts.storage.tensors import delete_checked, read_checked, write_checked
 
 NETWORK = "network.pt"  # the state dict
 SHAPE = "network.json"  # arguments of the network, and the side of the squares that it was trained on
@@ -33,8 +33,15 @@ FRAMES = "frames.npz"
 FUSION, FUSION_SAVES = "fusion.pt", 10
 LEAST_KEPT = 0.1  # IoU of a prior's salient pixels before and after the rounds; about 0.5 in a good training
 
-
 Arrays = Mapping[str, npt.NDArray[Any]]
+
+
+@dataclass(frozen=True)
+class _Shape:
+    network: Literal["drn_d_105", "drn_d_22"]
+    width: float
+    inputs: Literal["rgb", "contrast"]
+    size: int
 
 
 def fit(videos_uri: str, config: FitConfig, weights: Weights | None, target_uri: str) -> dict[str, int | float]:
@@ -69,8 +76,8 @@ def fit(videos_uri: str, config: FitConfig, weights: Weights | None, target_uri:
         print(warning, file=sys.stderr)
     network, losses = _fuse(images_NSS3, refined, config, weights, device=device, target_uri=target_uri)
     fences.check(target_uri)
-    shape = {"network": config.network, "width": config.width, "inputs": config.inputs, "size": config.size}
-    files.write_json(files.join(target_uri, SHAPE), shape)
+    shape = _Shape(config.network, config.width, config.inputs, config.size)
+    files.write_json(files.join(target_uri, SHAPE), asdict(shape))
     files.write_bytes(files.join(target_uri, NETWORK), tensors.to_bytes(network.cpu().state_dict()))
     return counts | {"loss_first": round(losses[0], 4), "loss_last": round(losses[-1], 4)}
 
@@ -92,7 +99,7 @@ def _refine_prior(task: tuple[str, FitConfig, Arrays | None, str], run: workers.
     prior, config, start, target_uri = task
     weights = {name: torch.from_numpy(array) for name, array in start.items()} if start else None
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    frames = read_checked(files.join(target_uri, FRAMES), names=("images", prior), unchecked=True)
+    frames = read_checked(files.join(target_uri, FRAMES), names=("images", prior))
     assert frames is not None
     target_NSS: usps.Levels = frames[prior]
     first, states = 0, _rounds(target_uri, prior)
@@ -107,7 +114,7 @@ def _refine_prior(task: tuple[str, FitConfig, Arrays | None, str], run: workers.
 
 
 def _rounds(target_uri: str, prior: str) -> States:
-    return States(target_uri, f"round-{prior}-{{}}.npz", keep=2, unchecked=True)
+    return States(target_uri, f"round-{prior}-{{}}.npz", keep=2)
 
 
 def sweep(target_uri: str) -> None:
@@ -123,17 +130,18 @@ def load_network(model_uri: str) -> tuple[SaliencyNetwork, int]:
     Raises:
         InputError: If a file is missing or damaged.
     """
+    remedy = "delete the folder and run `previts fit_saliency` again"
     try:
-        shape = files.read_json(files.join(model_uri, SHAPE))
-        network = SaliencyNetwork(shape["network"], shape["width"], shape["inputs"])
-        data = files.read_bytes(files.join(model_uri, NETWORK))
-        network.load_state_dict(torch.load(io.BytesIO(data), map_location="cpu", weights_only=True))
-    except (*DAMAGED, FileNotFoundError) as error:
+        data = folders.read_file(model_uri, SHAPE)
+        document = documents.parse_json(data, files.join(model_uri, SHAPE), remedy)
+        shape = documents.from_json(_Shape, document, files.join(model_uri, SHAPE), remedy)
+        network = SaliencyNetwork(shape.network, shape.width, shape.inputs)
+        network.load_state_dict(tensors.parse(folders.read_file(model_uri, NETWORK)))
+    except (tensors.DamagedError, FileNotFoundError, RuntimeError, AttributeError, TypeError) as error:
         raise InputError(
-            f"the saliency model at {model_uri} cannot be read ({reason(error)}); delete the folder "
-            "and run `previts fit_saliency` again"
+            f"the saliency model at {model_uri} cannot be read ({tensors.reason(error)}); {remedy}"
         ) from None
-    return network.eval(), int(shape["size"])
+    return network.eval(), shape.size
 
 
 def _count_fitting(config: FitConfig, weights: Weights) -> int:
@@ -159,7 +167,7 @@ def _fuse(
     """Return the network trained on all refined maps, and its mean loss in each epoch."""
     training = usps.fusion_training(usps.build_network(config, weights.tensors if weights else None), config, device)
     losses: list[float] = []
-    states = States(target_uri, FUSION, unchecked=True)
+    states = States(target_uri, FUSION)
     if found := states.newest(device):
         training.restore(found[1]["training"])
         losses = found[1]["losses"]
@@ -199,10 +207,10 @@ def _frames(
 ) -> tuple[npt.NDArray[np.uint8], dict[str, usps.Levels]]:
     """Return the frames to learn from as squares, and their handcrafted maps by prior."""
     path = files.join(target_uri, FRAMES)
-    known = read_checked(path, unchecked=True)
+    known = read_checked(path)
     if known is None:
-        shard_count = int(folders.read_manifest(videos_uri).counts["shards"])
-        usable = [row for shard in range(shard_count) for row in video_table.read_shard(videos_uri, shard)]
+        shards = tables.shard_count(videos_uri)
+        usable = [row for shard in range(shards) for row in video_table.read_shard(videos_uri, shard)]
         usable = [row for row in usable if row.status == "ok"]
         chosen = choose_frames(len(usable), [row.num_frames for row in usable], config.frames)
         tasks = [(videos_uri, usable[video], frames, config.size) for video, frames in chosen]

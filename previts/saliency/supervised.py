@@ -4,7 +4,6 @@ PreViTS table 6d compares tubes from supervised masks. The user gives the weight
 none. Classes are ignored: the tube follows the largest object.
 """
 
-import io
 from collections.abc import Callable
 
 import numpy as np
@@ -15,8 +14,7 @@ from torchvision.models.detection import MaskRCNN, maskrcnn_resnet50_fpn
 from previts.errors import InputError
 from previts.media.masks import Mask
 from previts.saliency.weights import Weights
-from previts.storage import files
-from previts.storage.tensors import DAMAGED, reason
+from previts.storage import files, folders, tensors
 
 DETECTOR = "detector.pt"  # the state dict
 MASK_THRESHOLD = 0.5  # of a pixel's probability, as in the evaluation of Mask R-CNN
@@ -39,9 +37,7 @@ def write_detector(weights: Weights, target_uri: str) -> None:
             f"fit.weights is not a state dict of torchvision's maskrcnn_resnet50_fpn: {error}; "
             "give one, with any number of classes"
         ) from None
-    buffer = io.BytesIO()
-    torch.save(weights.tensors, buffer)
-    files.write_bytes(files.join(target_uri, DETECTOR), buffer.getvalue())
+    files.write_bytes(files.join(target_uri, DETECTOR), tensors.to_bytes(weights.tensors))
 
 
 def load_detector(model_uri: str, min_score: float) -> Callable[[npt.NDArray[np.uint8]], list[list[Mask]]]:
@@ -55,11 +51,12 @@ def load_detector(model_uri: str, min_score: float) -> Callable[[npt.NDArray[np.
         InputError: If the detector is missing or damaged.
     """
     try:
-        data = files.read_bytes(files.join(model_uri, DETECTOR))
-        detector = build_detector(torch.load(io.BytesIO(data), map_location="cpu", weights_only=True), min_score)
-    except (*DAMAGED, FileNotFoundError) as error:
+        detector = build_detector(tensors.parse(folders.read_file(model_uri, DETECTOR)), min_score)
+    except (tensors.DamagedError, FileNotFoundError, ValueError, TypeError) as error:
+        if isinstance(error, InputError):
+            raise
         raise InputError(
-            f"the detector at {model_uri} cannot be read ({reason(error)}); delete the folder and run "
+            f"the detector at {model_uri} cannot be read ({tensors.reason(error)}); delete the folder and run "
             "`previts fit_saliency` again"
         ) from None
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -78,23 +75,23 @@ def load_detector(model_uri: str, min_score: float) -> Callable[[npt.NDArray[np.
     return find
 
 
-def build_detector(tensors: dict[str, torch.Tensor], min_score: float) -> MaskRCNN:
+def build_detector(state: dict[str, torch.Tensor], min_score: float) -> MaskRCNN:
     """Return the detector of a state dict in eval mode, with the number of classes of its box predictor.
 
     Raises:
         ValueError: If the tensors do not fit.
     """
-    if _CLASSES not in tensors or not tensors[_CLASSES].ndim:
-        raise ValueError(f"no {_CLASSES!r} among {len(tensors)} tensors (such as {sorted(tensors)[:3]})")
+    if _CLASSES not in state or not state[_CLASSES].ndim:
+        raise ValueError(f"no {_CLASSES!r} among {len(state)} tensors (such as {sorted(state)[:3]})")
     detector = maskrcnn_resnet50_fpn(
         weights=None,
         weights_backbone=None,
-        num_classes=len(tensors[_CLASSES]),
+        num_classes=len(state[_CLASSES]),
         # The detector keeps scores above its threshold; `min_score` itself must be kept too.
         box_score_thresh=float(np.nextafter(np.float32(min_score), np.float32(-1))),
     )
     try:
-        missing, unknown = detector.load_state_dict(tensors, strict=False)
+        missing, unknown = detector.load_state_dict(state, strict=False)
     except RuntimeError as error:  # shapes
         raise ValueError(" ".join(str(error).split())[:500]) from None
     missing = [name for name in missing if not name.endswith(_COUNTS)]
@@ -103,7 +100,7 @@ def build_detector(tensors: dict[str, torch.Tensor], min_score: float) -> MaskRC
             f"{len(missing)} tensors are missing (such as {missing[:3]}), "
             f"{len(unknown)} are unknown (such as {unknown[:3]})"
         )
-    if not any(name.endswith(_COUNTS) for name in tensors):
+    if not any(name.endswith(_COUNTS) for name in state):
         # Batch norm was frozen, as in torchvision's published weights. torchvision runs these with an epsilon of 0.
         for module in detector.modules():
             if isinstance(module, torch.nn.BatchNorm2d):

@@ -17,15 +17,15 @@ from previts.storage.folders import address, identity
 # The version of each stage's output. Increase it when the content or the format of the output changes: results of an
 # older version are then made again.
 FORMATS = {
-    "world": 2,
+    "world": 3,
     "videos": 2,
-    "saliency_model": 2,
-    "saliency": 2,
-    "tubes": 3,
-    "index": 2,
-    "checkpoints": 2,
-    "results": 3,
-    "report": 2,
+    "saliency_model": 3,
+    "saliency": 3,
+    "tubes": 4,
+    "index": 3,
+    "checkpoints": 3,
+    "results": 4,
+    "report": 3,
 }
 
 

@@ -54,6 +54,7 @@ def download(
     from previts.corpus import video_table
     from previts.ingest import confinement, shards
     from previts.ingest.sandbox import Lost
+    from previts.storage import tables
 
     total = shards.num_shards(len(items), config)
     lost, layers = Lost(), dict[str, str]()
@@ -119,6 +120,7 @@ def download(
             "sandbox": layers,
             **({"left_aside": str(aside)} if aside else {}),
         },
+        files=tables.table_names(total),
     )
     return made(uri)
 

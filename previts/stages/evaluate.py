@@ -1,10 +1,11 @@
 """The verb `evaluate`, which runs one benchmark on one checkpoint."""
 
+import math
 import time
 from collections.abc import Sequence
 
 from previts.config import benchmarks, paper
-from previts.evals.result import Result, write_result
+from previts.evals.result import FILE, Result, write_result
 from previts.launch.start import start
 from previts.processes import workers
 from previts.stages.addresses import result_address, result_decided
@@ -88,7 +89,10 @@ def evaluate(
         figures=tuple(sorted(outcome.figures)),
     )
     write_result(uri, result)
-    run_log.log_result(root, fingerprint, outcome.metrics)
-    folders.commit(uri, decided, inputs={"checkpoint": checkpoint, "data": data}, counts=outcome.metrics)
+    measured = {name: value for name, value in outcome.metrics.items() if math.isfinite(value)}
+    run_log.log_result(root, fingerprint, measured)
+    written = [FILE, *outcome.files, *(files.join("figures", name) for name in outcome.figures)]
+    inputs = {"checkpoint": checkpoint, "data": data}
+    folders.commit(uri, decided, inputs=inputs, counts=measured, files=written)
     files.delete_folder(work)
     return made(uri)

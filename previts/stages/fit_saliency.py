@@ -55,16 +55,19 @@ def fit_saliency(videos: str, root: str, profile: str = "paper", set: Sequence[s
     if done(uri, sweep=sweep):
         return uri
     counts: dict[str, int | float] = {}
+    written: tuple[str, ...] = ()
     if method == "deepusps":
         from previts.saliency import fit
 
-        counts = fit.fit(videos, config, weights, uri)
+        counts, written = fit.fit(videos, config, weights, uri), (fit.NETWORK, fit.SHAPE)
     if method == "supervised" and weights:
         from previts.saliency import supervised
 
         supervised.write_detector(weights, uri)
+        written = (supervised.DETECTOR,)
         labels = f"detector: {weights.labels}"
     inputs = {"videos": videos, **({"weights": config.weights} if weights else {})}
-    folders.commit(uri, decided, inputs=inputs, counts=counts, info={"method": method, "labels": labels})
+    info = {"method": method, "labels": labels}
+    folders.commit(uri, decided, inputs=inputs, counts=counts, info=info, files=written)
     sweep()
     return made(uri)

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 
 from previts.config import paper
+from previts.errors import InputError
 from previts.stages.addresses import FORMATS
 from previts.stages.outputs import done, exclusive, finished, made
 from previts.storage import folders
@@ -34,9 +35,15 @@ def index(videos: str, tubes: str, root: str, profile: str = "paper", set: Seque
     uri = folders.address(root, "index", "corpus", decided)
     if done(uri):
         return uri
-    from previts.corpus.index_table import join_shard, write_index
+    from previts.corpus.index_table import QUALITY, TABLE, join_shard, write_index
+    from previts.storage import tables
 
-    total = int(folders.read_manifest(videos).counts["shards"])
+    total = tables.shard_count(videos)
+    if total != tables.shard_count(tubes):
+        raise InputError(
+            f"{tubes} has {tables.shard_count(tubes)} shards, but {videos} has {total}; run `previts saliency` and "
+            "`previts track` on these videos"
+        )
     rows = [row for shard in range(total) for row in join_shard(videos, tubes, shard)]
     counts = write_index(uri, rows, config)
     if not counts["videos_with_tube"]:
@@ -44,5 +51,5 @@ def index(videos: str, tubes: str, root: str, profile: str = "paper", set: Seque
             "no video has a tube: only rows without tracking, such as 1/vgg/moco, can be pretrained on this index",
             file=sys.stderr,
         )
-    folders.commit(uri, decided, inputs={"videos": videos, "tubes": tubes}, counts=counts)
+    folders.commit(uri, decided, inputs={"videos": videos, "tubes": tubes}, counts=counts, files=(TABLE, QUALITY))
     return made(uri)

@@ -9,7 +9,7 @@ from typing import ParamSpec, TypeVar
 
 from previts.errors import InputError
 from previts.storage import files, holders, leases
-from previts.storage.folders import is_committed, read_manifest
+from previts.storage.folders import MANIFEST, damage, is_committed, read_manifest
 
 Parameters = ParamSpec("Parameters")
 Result = TypeVar("Result")
@@ -70,8 +70,11 @@ def done(uri: str, *, take: bool = True, sweep: Callable[[], object] = lambda: N
     Raises:
         InputError: If the output is not finished and cannot be written.
     """
+    files.sweep(uri)
     if not is_committed(uri):
         files.check_writable(uri)
+        if damage(uri) and not _follows():
+            _delete_damaged(uri)
         if not take or not _finished_by_another(uri):
             return False
     elif files.local_path(uri) is not None:  # in an object store, this would take a request
@@ -82,9 +85,8 @@ def done(uri: str, *, take: bool = True, sweep: Callable[[], object] = lambda: N
 
 def _finished_by_another(uri: str) -> bool:
     """Wait until this process holds the lease on an output, and return whether the output is finished by then."""
-    if os.environ.get("RANK", "0") != "0" and (training := holders.training()):
-        # Process 0 of a training holds the lease for all.
-        output = leases.Lease(uri, leases.OUTPUT)
+    if _follows():
+        output, training = leases.Lease(uri, leases.OUTPUT), holders.training()
         leases.wait(lambda: is_committed(uri) or getattr(output.holder(), "training", "") == training, lambda: [])
         return is_committed(uri)
     lease = leases.take(uri, leases.OUTPUT)
@@ -94,8 +96,21 @@ def _finished_by_another(uri: str) -> bool:
     for name in leases.names(uri):  # a worker tries a shard again whose download failed, or was killed after its end
         if name != leases.OUTPUT:
             leases.take(uri, name).release()
-    files.delete_temporary(uri)
     return False
+
+
+def _follows() -> bool:
+    """Return whether this process belongs to a training whose process 0 holds the lease for all."""
+    return os.environ.get("RANK", "0") != "0" and bool(holders.training())
+
+
+def _delete_damaged(uri: str) -> None:
+    """Delete a damaged manifest, because the files that it lists cannot be read; another process may do so first."""
+    lease = leases.take(uri, leases.OUTPUT)
+    if why := damage(uri):
+        print(f"{why}; it is made again", file=sys.stderr)
+        files.delete(files.join(uri, MANIFEST))
+    lease.release()
 
 
 def _release_dead(uri: str, sweep: Callable[[], object]) -> None:

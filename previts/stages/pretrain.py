@@ -91,7 +91,12 @@ def pretrain(
                 checkpoint.finish(uri, plan.experiment, int(summary["steps"]))
                 decided = checkpoint_decided(plan, index)
                 folders.commit(
-                    uri, decided, inputs={"index": index}, counts=summary, info={"row": row, "profile": profile}
+                    uri,
+                    decided,
+                    inputs={"index": index},
+                    counts=summary,
+                    info={"row": row, "profile": profile},
+                    files=checkpoint.written(uri),
                 )
                 made(uri)
     return uri

@@ -8,7 +8,7 @@ from previts.errors import InputError
 from previts.stages.addresses import FORMATS, checkpoint_address
 from previts.stages.checks import check_lineage
 from previts.stages.outputs import done, exclusive, finished
-from previts.storage import files, folders, leases
+from previts.storage import files, folders
 
 
 @exclusive
@@ -48,7 +48,7 @@ def report(
     page = files.join(files.absolute(root), "report.html")
     if not done(uri):
         from previts.reporting.inputs import ReportRow
-        from previts.reporting.page import build_report
+        from previts.reporting.page import HTML, build_report
         from previts.runlog import run_log
 
         compared = [
@@ -64,10 +64,8 @@ def report(
         counts = build_report(list(results), uri, compared, cited=paper.CITED, profile=profile, index=index)
         run_log.log_report(root, group=folders.fingerprint_of(index, "index"), report=uri)
         inputs = {"index": index, **{f"result{number}": result for number, result in enumerate(results)}}
-        folders.commit(uri, decided, inputs=inputs, counts=counts)
-    if files.local_path(root):  # another run may write the page at the same time
-        leases.take(files.absolute(root), "report")
-        files.delete_temporary(root, "report.html")
-    files.write_bytes(page, files.read_bytes(files.join(uri, "report.html")))
+        folders.commit(uri, decided, inputs=inputs, counts=counts, files=[HTML])
+    files.sweep(root, deep=False)
+    files.write_bytes(page, folders.read_file(uri, "report.html"))
     print(f"The report is at {page}", file=sys.stderr)
     return uri

@@ -45,7 +45,7 @@ def saliency(
     from previts.saliency import predict
     from previts.storage import tables
 
-    total = int(folders.read_manifest(videos).counts["shards"])
+    total = tables.shard_count(videos)
     with workers.pool(data=uri) as run:
 
         def work(shard: int) -> None:
@@ -55,7 +55,8 @@ def saliency(
             return part_done(uri)
     if done(uri):
         return uri
-    keys = sum(tables.num_rows(files.join(uri, tables.table_name(shard))) for shard in range(total))
+    keys = sum(tables.num_rows(files.join(uri, name)) for name in tables.table_names(total))
     counts = {"shards": total, "key_frames": keys}
-    folders.commit(uri, decided, inputs={"videos": videos, "model": model}, counts=counts)
+    inputs = {"videos": videos, "model": model}
+    folders.commit(uri, decided, inputs=inputs, counts=counts, files=tables.table_names(total))
     return made(uri)

@@ -8,7 +8,7 @@ import sys
 import tempfile
 from collections.abc import Sequence
 
-from previts.evals.result import Result, write_result
+from previts.evals.result import FILE, Result, write_result
 from previts.processes import workers
 from previts.stages import outputs
 from previts.storage import folders
@@ -52,7 +52,9 @@ def evaluate_in_subprocess(
     decided = {"checkpoint": fingerprint, "benchmark": benchmark, "error": reason}
     failed = folders.address(root, "results", f"failed-{benchmark}-{fingerprint}", decided)
     write_result(failed, Result(row, benchmark, fingerprint, status="failed", error=reason))
-    folders.commit(failed, decided, inputs={"checkpoint": checkpoint, "data": data}, info={"failed": reason})
+    folders.commit(
+        failed, decided, inputs={"checkpoint": checkpoint, "data": data}, info={"failed": reason}, files=[FILE]
+    )
     return failed
 
 

@@ -50,9 +50,10 @@ def track(
     if done(uri, take=False):
         return uri
     from previts.corpus import tube_table
+    from previts.storage import tables
     from previts.tracking import tracker
 
-    total = int(folders.read_manifest(videos).counts["shards"])
+    total = tables.shard_count(videos)
     with workers.pool(data=uri) as run:
 
         def work(shard: int) -> None:
@@ -68,5 +69,6 @@ def track(
         decided,
         inputs={"videos": videos, "saliency": saliency},
         counts={"shards": total, "videos": len(tubes), "tubes": sum(tube.status == "tracked" for tube in tubes)},
+        files=tables.table_names(total),
     )
     return made(uri)

@@ -4,19 +4,28 @@ Every write is whole: a reader sees the complete file or no file. A bare path is
 """
 
 import contextlib
+import errno
 import functools
 import glob
+import hashlib
 import json
 import os
 import re
+import shutil
+import socket
+import time
 import uuid
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import Any, BinaryIO
 
 import fsspec
 from fsspec.core import url_to_fs
 
 from previts.errors import InputError
+from previts.storage import locks
+
+_TEMPORARY = re.compile(r"\.([0-9a-f]{8})-[0-9a-f]{32}\.tmp$")
+_DAY = 24 * 3600
 
 ON_DISK = ("", "file", "local")  # protocols of the local disk
 
@@ -114,9 +123,14 @@ def read_ranges(uri: str, starts: Sequence[int], stops: Sequence[int]) -> list[b
         os.close(file)
 
 
-def read_json(uri: str) -> Any:
-    """Return the JSON document at `uri`."""
-    return json.loads(read_bytes(uri))
+def read_whole(uris: Sequence[str]) -> list[bytes]:
+    """Return files of one file system; a remote store gets all requests at once.
+
+    Raises:
+        FileNotFoundError: If a file does not exist.
+    """
+    paths, whole = [_opened(uri)[1] for uri in uris], [None] * len(uris)
+    return [bytes(data) for data in _opened(uris[0])[0].cat_ranges(paths, whole, whole, on_error="raise")]
 
 
 def write_bytes(uri: str, data: bytes, *, create: bool = False) -> None:
@@ -126,22 +140,45 @@ def write_bytes(uri: str, data: bytes, *, create: bool = False) -> None:
 
     Raises:
         FileExistsError: If the file exists and `create` is true.
+        OSError: If the disk does not accept the file; the error names the file, and nothing is left of it.
     """
     fs, path = open_fs(uri)
     if not is_local(fs):
         fs.pipe_file(path, data, **({"mode": "create"} if create else {}))
         return
-    temporary = _temporary(path)
+    with _replacing(path, create) as file:
+        file.write(data)
+
+
+@contextlib.contextmanager
+def _replacing(path: str, create: bool) -> Iterator[BinaryIO]:
+    """Yield a file under a temporary name that replaces `path` at the end of the block, or is deleted on an error.
+
+    The file is locked while it is written, so that `sweep` knows whether its writer still lives.
+    """
+    with naming(path):
+        temporary, file = _temporary(path)
+        try:
+            with file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+                _rename(temporary, path, create)
+        except BaseException:
+            with contextlib.suppress(FileNotFoundError):
+                os.remove(temporary)
+            raise
+
+
+@contextlib.contextmanager
+def naming(path: str) -> Iterator[None]:
+    """Let an error of the disk name a path, if it names none: writing to an open file does not say which it is."""
     try:
-        with open(temporary, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        _rename(temporary, path, create)
-    except BaseException:
-        with contextlib.suppress(FileNotFoundError):
-            os.remove(temporary)
-        raise
+        yield
+    except OSError as error:
+        if error.errno is None or error.filename is not None:
+            raise
+        raise OSError(error.errno, error.strerror, path) from error
 
 
 def write_json(uri: str, value: Any) -> None:
@@ -159,9 +196,8 @@ def upload(path: str, uri: str, *, create: bool = False) -> None:
     if not is_local(fs):
         fs.put_file(path, target, **({"mode": "create"} if create else {}))
         return
-    temporary = _temporary(target)
-    fs.put_file(path, temporary)
-    _rename(temporary, target, create)
+    with open(path, "rb") as source, _replacing(target, create) as file:
+        shutil.copyfileobj(source, file, 1 << 20)
 
 
 def _rename(temporary: str, path: str, create: bool) -> None:
@@ -171,7 +207,6 @@ def _rename(temporary: str, path: str, create: bool) -> None:
     try:
         os.link(temporary, path)  # in contrast to a rename, this does not replace a file
     except FileExistsError:
-        os.remove(temporary)
         raise
     except OSError:  # a disk without hard links
         os.replace(temporary, path)
@@ -191,34 +226,74 @@ def check_writable(uri: str) -> None:
     try:
         os.makedirs(folder, exist_ok=True)
     except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EIO):  # another folder on the same disk would not help
+            raise
         raise InputError(f"cannot write to {folder}: {error.strerror}; choose another root") from error
     if not os.access(folder, os.W_OK):
-        raise InputError(f"cannot write to {folder}: permission denied; choose a root that you may write to")
+        reason = "the disk is read-only" if os.statvfs(folder).f_flag & os.ST_RDONLY else "permission denied"
+        raise InputError(f"cannot write to {folder}: {reason}; choose a root that you may write to")
 
 
-def _temporary(path: str) -> str:
-    """Return a temporary name next to `path`, to write under before renaming; create the folder."""
+def _temporary(path: str) -> tuple[str, BinaryIO]:
+    """Create the folder of `path` and a new locked file next to it, to write to before renaming."""
     check_writable(os.path.dirname(path))
-    return f"{path}.{uuid.uuid4().hex}.tmp"
+    while True:
+        temporary = f"{path}.{_machine()}-{uuid.uuid4().hex}.tmp"
+        file = open(temporary, "xb")  # noqa: SIM115 (closed by the caller)
+        if locks.hold(file.fileno()) and os.path.exists(temporary):  # else `sweep` deleted it before it was locked
+            return temporary, file
+        file.close()
 
 
-def delete_temporary(uri: str, name: str = "**/*") -> None:
-    """Delete the temporary files in a folder on the local disk that killed processes left; none may write there now.
+@functools.cache
+def _machine() -> str:
+    return hashlib.sha256(socket.gethostname().encode()).hexdigest()[:8]
+
+
+def sweep(uri: str, *, deep: bool = True) -> int:
+    """Delete the temporary files that killed writers left in a folder on the local disk; return their number.
+
+    A file is left alone while its writer lives. A writer on another machine counts as living for a day after its last
+    write, because not every shared disk knows the locks of other machines.
 
     Args:
-        uri: The folder. A store has no temporary files.
-        name: Pattern of the names of the files that were written.
+        uri: The folder. A remote folder has no temporary files: object stores write whole files.
+        deep: Whether to look in the folders below it too.
     """
-    if folder := local_path(uri):
-        for path in glob.iglob(os.path.join(glob.escape(folder), f"{name}.{'[0-9a-f]' * 32}.tmp"), recursive=True):
-            os.remove(path)
+    path = local_path(uri) if protocol(uri) in ON_DISK else None
+    if path is None:
+        return 0
+    swept = 0
+    for folder, below, found in os.walk(path):
+        if not deep:
+            below.clear()
+        for name in found:
+            if match := _TEMPORARY.search(name):
+                swept += _delete_abandoned(os.path.join(folder, name), match[1])
+    return swept
+
+
+def _delete_abandoned(path: str, machine: str) -> bool:
+    try:
+        if machine != _machine():
+            abandoned = time.time() - os.stat(path).st_mtime > _DAY
+            if abandoned:
+                os.remove(path)
+            return abandoned
+        with locks.taken(path) as free:
+            if free:
+                os.remove(path)
+            return free
+    except OSError:  # renamed or deleted meanwhile, or a disk without locks
+        return False
 
 
 def delete(uri: str) -> None:
     """Delete a file, if it exists."""
     fs, path = open_fs(uri)
-    if fs.exists(path):
-        fs.rm_file(path)
+    with contextlib.suppress(FileNotFoundError):  # another process may delete it at the same time
+        if fs.exists(path):
+            fs.rm_file(path)
 
 
 def delete_folder(uri: str) -> None:

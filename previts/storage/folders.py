@@ -1,15 +1,17 @@
 """Result folders: their URIs, computed from settings and inputs, and the manifest that marks them as finished.
 
 A stage writes its files to `address(...)` and its manifest last (`commit`). Readers open a folder through
-`read_manifest`; a folder without a manifest is treated as incomplete.
+`read_manifest`, and its files through `read_file`; a folder without a manifest is treated as incomplete.
 
 The identity of a result is what was decided: configuration, inputs, format version. Where it ran and its path do not
-count.
+count. What is read is checked along a chain: the address contains the fingerprint of what was decided, the manifest
+contains what was decided and the digests of its files, and a table contains the checksums of the ranges in its tar.
 """
 
+import dataclasses
 import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from importlib import metadata
 from typing import Any
@@ -18,35 +20,74 @@ import fsspec
 
 from previts.errors import InputError
 from previts.storage import fences
-from previts.storage.files import absolute, join, open_fs, read_json, write_json
+from previts.storage.documents import from_json, parse_json
+from previts.storage.files import absolute, join, open_fs, read_bytes, read_whole, write_json
 from previts.storage.fingerprints import fingerprint, plain
 
 MANIFEST = "manifest.json"
 # Folders up to these sizes are identified by their content, larger ones by names, sizes and the store's checksums.
 HASHED_FILES, HASHED_BYTES = 10_000, 1 << 30
+_AT_ONCE = 32  # files that `commit` asks a store for at once
+
+_AGAIN = f"delete {MANIFEST} and run the stage that writes it again"
+_digests: dict[str, dict[str, str]] = {}  # of the finished folders that this process has read files of, by URI
 
 
 def address(root: str, stage: str, label: str, decided: Mapping[str, Any]) -> str:
     """Return the URI of a result folder, `{root}/{stage}/{label}-{fingerprint}`; `decided` gives the fingerprint."""
     slug = re.sub(r"[^a-z0-9.]+", "-", label.lower()).strip("-")
-    return join(absolute(root), stage, f"{slug}-{fingerprint({'stage': stage, **decided})}")
+    return join(absolute(root), stage, f"{slug}-{_fingerprint(stage, decided)}")
+
+
+def _fingerprint(stage: str, decided: Mapping[str, Any]) -> str:
+    return fingerprint({"stage": stage, **decided})
+
+
+def place(uri: str) -> str:
+    """Return what a file keeps when its root is moved: the fingerprint of its result folder, and its name in there.
+
+    Outside a folder with a fingerprint, this is the name of the file.
+    """
+    match = re.search(r".*-([0-9a-f]{12}/.*)", uri)
+    return match[1] if match else uri.rsplit("/", 1)[-1]
+
+
+def is_at(recorded: str, uri: str) -> bool:
+    """Return whether a file whose `place` was recorded is the file at `uri`; its user may have renamed its folder."""
+    here = place(uri)
+    return here == recorded or ("/" not in here and recorded.rsplit("/", 1)[-1] == here)
+
+
+class UnfinishedError(InputError):
+    """A folder has no manifest."""
 
 
 @dataclass(frozen=True)
 class Manifest:
     """The content and the inputs of a result folder; a folder with a manifest is finished.
 
-    `inputs` maps a name to the URI that the stage read. On disk, the URI is relative to the folder if both are under
-    one root, so that a root can be moved or copied.
+    Attributes:
+        stage: The stage that wrote the folder.
+        fingerprint: Computed from the stage and `decided`; the name of the folder ends with it.
+        decided: Settings, identities of the inputs and version of the format.
+        inputs: The URI of each input that the stage read. On disk, the URI is relative to the folder if both are under
+            one root, so that a root can be moved or copied.
+        counts: What the folder contains, in numbers.
+        files: SHA-256 of each file that a later stage reads whole, by its path in the folder.
+        info: Remarks.
+        code_version: Version of previts that wrote the folder.
+        checksum: Fingerprint of all other fields, as they are on disk.
     """
 
     stage: str
     fingerprint: str
     decided: dict[str, Any]
-    inputs: dict[str, str] = field(default_factory=dict)
-    counts: dict[str, int | float] = field(default_factory=dict)
-    info: dict[str, Any] = field(default_factory=dict)
-    code_version: str = ""
+    inputs: dict[str, str]
+    counts: dict[str, int | float]
+    files: dict[str, str]
+    info: dict[str, Any]
+    code_version: str
+    checksum: str = field(default="", repr=False)
 
 
 def code_version() -> str:
@@ -64,54 +105,157 @@ def commit(
     inputs: Mapping[str, str] | None = None,
     counts: Mapping[str, int | float] | None = None,
     info: Mapping[str, Any] | None = None,
+    files: Iterable[str] = (),
 ) -> Manifest:
-    """Write the manifest of a folder after all its files; from now on it counts as finished."""
+    """Write the manifest of a folder after all its files; from now on it counts as finished.
+
+    Args:
+        uri: The folder.
+        decided: What its address was computed from.
+        inputs: URIs of what the stage read, by name.
+        counts: Numbers that describe the content.
+        info: Remarks; JSON types only.
+        files: Paths of the files in the folder that a later stage reads with `read_file`. Each is read once.
+
+    Raises:
+        LostError: If another process has taken over the work on the folder.
+        ValueError: If the address of the folder was computed from something else, or a number is not finite.
+    """
     fences.check(uri)
     stage, name = uri.rstrip("/").rsplit("/", 2)[-2:]
     manifest = Manifest(
         stage=stage,
-        fingerprint=name.rsplit("-", 1)[-1],
+        fingerprint=_fingerprint(stage, decided),
         decided=plain(decided),
         inputs={key: _relative(value, uri) for key, value in (inputs or {}).items()},
-        counts=dict(counts or {}),
+        counts=plain(counts or {}),
+        files=_digests_of(uri, sorted(files)),
         info=plain(info or {}),
         code_version=code_version(),
     )
-    write_json(join(uri, MANIFEST), asdict(manifest))
+    if _named(name) not in ("", manifest.fingerprint):
+        raise ValueError(f"{uri} was not computed from these decisions, whose fingerprint is {manifest.fingerprint}")
+    document = asdict(manifest)
+    document["checksum"] = _checksum(document)
+    write_json(join(uri, MANIFEST), document)
+    _digests.pop(absolute(uri), None)
     return manifest
 
 
+def _digests_of(uri: str, paths: list[str]) -> dict[str, str]:
+    found = {}
+    for start in range(0, len(paths), _AT_ONCE):
+        some = paths[start : start + _AT_ONCE]
+        for path, data in zip(some, read_whole([join(uri, path) for path in some]), strict=True):
+            found[path] = hashlib.sha256(data).hexdigest()
+    return found
+
+
+def _checksum(document: Mapping[str, Any]) -> str:
+    return fingerprint({key: value for key, value in document.items() if key != "checksum"})
+
+
+def _named(name: str) -> str:
+    """Return the fingerprint at the end of a folder's name, or "" if there is none: the user may have renamed it."""
+    match = re.search(r"-([0-9a-f]{12})$", name)
+    return match[1] if match else ""
+
+
 def is_committed(uri: str) -> bool:
-    """Return whether the folder at `uri` is finished; one with a damaged manifest is not, so its stage runs again."""
+    """Return whether the folder at `uri` is finished; one with a damaged manifest is not, so its stage runs again.
+
+    Raises:
+        InputError: If the manifest is a folder, which the stage could not replace.
+    """
     try:
-        return isinstance(read_json(join(uri, MANIFEST)), dict)
-    except (FileNotFoundError, NotADirectoryError, ValueError):
+        read_manifest(uri)
+    except InputError as error:
+        if isinstance(error.__cause__, IsADirectoryError):
+            raise
         return False
+    return True
+
+
+def damage(uri: str) -> str:
+    """Return why the manifest of a folder is not accepted; "" if it is accepted, or there is none."""
+    try:
+        read_manifest(uri)
+    except UnfinishedError:
+        return ""
+    except InputError as error:
+        return str(error)
+    return ""
 
 
 def read_manifest(uri: str) -> Manifest:
     """Return the manifest of a finished folder, its inputs as absolute URIs.
 
     Raises:
-        InputError: If the manifest is missing (the stage did not finish, or the URI is wrong) or damaged.
+        UnfinishedError: If the manifest is missing: the stage did not finish, or the URI is wrong.
+        InputError: If it is damaged, was edited, or belongs to another folder.
     """
+    path = join(uri, MANIFEST)
     try:
-        document = read_json(join(uri, MANIFEST))
-    except FileNotFoundError:
-        raise InputError(
+        document = parse_json(read_bytes(path), path, _AGAIN)
+    except IsADirectoryError as error:
+        raise InputError(f"{path} is a folder, expected a file; {_AGAIN}") from error
+    except (FileNotFoundError, NotADirectoryError):
+        raise UnfinishedError(
             f"{uri} has no {MANIFEST}: the stage that writes it has not finished, or the URI is not the output of a "
             "stage; run that stage (again), or give the URI that it printed"
         ) from None
-    except ValueError as error:
-        raise InputError(f"{join(uri, MANIFEST)} is damaged ({error}); run the stage that writes it again") from None
-    try:
-        manifest = Manifest(**document)
-    except TypeError:
+    if isinstance(document, dict) and "decided" in document and "checksum" not in document:
         raise InputError(
-            f"{join(uri, MANIFEST)} is not a manifest of previts; delete it and run the stage that writes it again"
-        ) from None
-    manifest.inputs.update({key: _resolve(value, uri) for key, value in manifest.inputs.items()})
-    return manifest
+            f"{path} was written by an earlier version of previts; run the stage that writes it again, which stores "
+            "its result at a new address, or use that version"
+        )
+    manifest = from_json(Manifest, document, path, f"this is not a manifest of previts; {_AGAIN}")
+    if _checksum(document) != manifest.checksum:
+        raise InputError(f"{path} was changed after it was written (its checksum differs); {_AGAIN}")
+    expected = _fingerprint(manifest.stage, manifest.decided)
+    stage, name = absolute(uri).rsplit("/", 2)[-2:]
+    named = _named(name)
+    if manifest.fingerprint != expected or (named and (stage, named) != (manifest.stage, expected)):
+        raise InputError(
+            f"{path} belongs to another folder: its stage {manifest.stage!r} and its decisions give the fingerprint "
+            f"{expected}, but it is in {stage}/{name}; {_AGAIN}"
+        )
+    inputs = {key: _resolve(value, uri) for key, value in manifest.inputs.items()}
+    return dataclasses.replace(manifest, inputs=inputs)
+
+
+def read_file(uri: str, name: str) -> bytes:
+    """Return a file of a result folder; in a finished folder it must be the file that the stage wrote.
+
+    Args:
+        uri: The folder. While it is not finished, the file is not checked.
+        name: Path of the file in the folder.
+
+    Raises:
+        FileNotFoundError: If the file does not exist.
+        InputError: If the folder is finished and the file is another one.
+    """
+    data = read_bytes(join(uri, name))
+    check_file(uri, name, data)
+    return data
+
+
+def check_file(uri: str, name: str, data: bytes) -> None:
+    """Raise an InputError if `data` is not the file that a finished folder lists under a name; see `read_file`."""
+    digest, folder = hashlib.sha256(data).hexdigest(), absolute(uri)
+    if _digests.get(folder, {}).get(name) == digest:
+        return
+    try:
+        manifest = read_manifest(uri)  # (again): the folder may have been made again since
+    except UnfinishedError:
+        return
+    _digests[folder] = manifest.files
+    if manifest.files.get(name) != digest:
+        what = "was changed" if name in manifest.files else "was added"
+        raise InputError(
+            f"{join(uri, name)} {what} after {MANIFEST} was written; delete both "
+            "and run the stage that writes them again"
+        )
 
 
 def ancestor(uri: str, *inputs: str) -> str:

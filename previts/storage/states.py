@@ -26,16 +26,12 @@ class States:
             and each save replaces it.
         keep: Number of states to keep. Only states that this object has saved or restored count as intact.
         sound: Number of the state from which the training resumed, if another object restored it.
-        unchecked: Whether to read a state without a checksum too; earlier versions of `fit_saliency` wrote none.
     """
 
-    def __init__(
-        self, folder: str, name: str, *, keep: int = 1, sound: int | None = None, unchecked: bool = False
-    ) -> None:
-        self.folder, self.name, self.unchecked = folder, name, unchecked
+    def __init__(self, folder: str, name: str, *, keep: int = 1, sound: int | None = None) -> None:
+        self.folder, self.name = folder, name
         self._keep, self._sound = keep, [] if sound is None else [sound]
         self._file = re.compile(re.sub(r"\\{.*\\}", r"(\\d+)", re.escape(name)))
-        self._left = re.compile(self._file.pattern + r"\..*\.tmp")  # left by a process that was killed while writing
 
     def numbers(self) -> list[int]:
         """Return the numbers of all states in order, including damaged ones; 0 for a name without a field."""
@@ -49,9 +45,7 @@ class States:
     def save(self, number: int, state: State) -> None:
         """Write a state, then delete all except the newest intact ones."""
         fences.check(self.folder)
-        for name in files.names(self.folder):
-            if self._left.fullmatch(name):
-                files.delete(files.join(self.folder, name))
+        files.sweep(self.folder, deep=False)
         write_checked(self.uri(number), state)
         self._sound = [*(old for old in self._sound if old != number), number][-self._keep :]
         # Higher numbers too: the training did not resume from them, so they are damaged.
@@ -61,7 +55,7 @@ class States:
 
     def read(self, number: int, device: torch.device | str = "cpu") -> State | None:
         """Return a state, or None if it is missing, incomplete or damaged."""
-        return read_checked(self.uri(number), device, unchecked=self.unchecked)
+        return read_checked(self.uri(number), device)
 
     def newest(
         self, device: torch.device | str = "cpu", is_own: Callable[[State], bool] = lambda state: True

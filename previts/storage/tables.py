@@ -1,4 +1,8 @@
-"""Parquet tables of dataclass rows; the dataclass gives the schema, which never depends on the data."""
+"""Parquet tables of dataclass rows; the dataclass gives the schema, which never depends on the data.
+
+A table contains checksums of its pages, and the place that it was written to (`folders.place`). So a damaged table, and
+a copy of the table of another shard or result, are found even while the folder is not finished.
+"""
 
 import io
 import types
@@ -17,6 +21,7 @@ Row = TypeVar("Row")
 
 REMEDY = f"delete {folders.MANIFEST} next to it, if it exists, and run the stage that writes it again"
 
+_PLACE = b"previts.place"
 _ARROW = {str: pa.string(), int: pa.int64(), float: pa.float64(), bool: pa.bool_(), bytes: pa.binary()}
 
 
@@ -68,9 +73,10 @@ def write_records(uri: str, row_type: type[Row], rows: Iterable[Row], *, create:
         LostError: If another process has taken over the work on the folder.
     """
     fences.check(uri)
-    table = pa.Table.from_pylist([asdict(row) for row in rows], schema=schema(row_type))  # type: ignore[call-overload]
+    described = schema(row_type).with_metadata({_PLACE: folders.place(uri).encode()})
+    table = pa.Table.from_pylist([asdict(row) for row in rows], schema=described)  # type: ignore[call-overload]
     buffer = io.BytesIO()
-    pq.write_table(table, buffer, compression="zstd")
+    pq.write_table(table, buffer, compression="zstd", write_page_checksum=True)
     files.write_bytes(uri, buffer.getvalue(), create=create)
 
 
@@ -81,24 +87,40 @@ def parse(data: bytes) -> pa.Table:
     may be the last to release the Python object that holds the bytes. If the interpreter is ending at that moment, the
     process is aborted after its work is done.
     """
-    return pq.ParquetFile(io.BytesIO(data), pre_buffer=False).read(use_threads=False)
+    file = pq.ParquetFile(io.BytesIO(data), pre_buffer=False, page_checksum_verification=True)
+    return file.read(use_threads=False)
 
 
 def read_table(uri: str, row_type: type) -> pa.Table:
-    """Return a Parquet file as an Arrow table; `row` returns one of its rows.
+    """Return a Parquet file of a result folder as an Arrow table; `row` returns one of its rows.
 
     Raises:
-        InputError: If the file is missing or damaged, or its columns are not the fields of `row_type`.
+        InputError: If the file is missing, is damaged, is not the one that the stage wrote to this place, or its
+            columns are not the fields of `row_type`.
     """
     try:
-        table = parse(files.read_bytes(uri))
+        data = folders.read_file(*uri.rsplit("/", 1))
     except FileNotFoundError:
         raise InputError(f"{uri} is missing; {REMEDY}") from None
-    except pa.ArrowInvalid as error:
+    except IsADirectoryError:
+        raise InputError(f"{uri} is a folder, expected a file; delete it, {REMEDY}") from None
+    try:
+        table = parse(data)
+    except (pa.ArrowException, OSError, ValueError) as error:
         raise InputError(f"{uri} is damaged ({error}); delete it, {REMEDY}") from None
     expected = schema(row_type)
     if table.schema.names != expected.names:
         raise InputError(f"{uri} has the columns {table.schema.names}, expected {expected.names}; {REMEDY}")
+    if not table.schema.equals(expected):
+        types_found = [
+            f"{column.name} is {column.type}, expected {wanted.type}"
+            for column, wanted in zip(table.schema, expected, strict=True)
+            if column.type != wanted.type
+        ]
+        raise InputError(f"{uri} has columns of other types: {', '.join(types_found)}; delete it, {REMEDY}")
+    place = (table.schema.metadata or {}).get(_PLACE, b"").decode(errors="replace")
+    if not folders.is_at(place, uri):
+        raise InputError(f"{uri} is a copy of {place or 'a table of another program'}; delete it, {REMEDY}")
     return table
 
 
@@ -117,6 +139,28 @@ def num_rows(uri: str) -> int:
     fs, path = files.open_fs(uri)
     with fs.open(path, "rb") as file:
         return int(pq.read_metadata(file).num_rows)
+
+
+def shard_count(uri: str) -> int:
+    """Return the number of shards of a finished folder.
+
+    Raises:
+        InputError: If the folder is not finished, or its manifest counts other shards than it lists.
+    """
+    manifest = folders.read_manifest(uri)
+    listed = sorted(name for name in manifest.files if name.startswith("shard-"))
+    count = manifest.counts.get("shards")
+    if not listed or count != len(listed) or listed != [table_name(shard) for shard in range(len(listed))]:
+        raise InputError(
+            f"{files.join(uri, folders.MANIFEST)}: counts.shards must be the number of tables that it lists, "
+            f"{len(listed)}, and at least 1, got {count}; delete it and run the stage that writes it again"
+        )
+    return len(listed)
+
+
+def table_names(shards: int) -> list[str]:
+    """Return the file names of the tables of a number of shards."""
+    return [table_name(shard) for shard in range(shards)]
 
 
 def table_name(shard: int) -> str:

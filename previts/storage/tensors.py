@@ -1,6 +1,6 @@
 """Files of tensors: weights from any source, and the project's own files, each with a checksum next to it.
 
-All are loaded with `weights_only=True`, so no file can run code. Messages name the file that cannot be read.
+All are loaded by `parse` with `weights_only=True`, so no file can run code. Messages name the file that cannot be read.
 """
 
 import hashlib
@@ -20,8 +20,11 @@ from previts.storage import contents, files, folders
 
 ENCODER = "encoder.pt"  # in a finished folder of `pretrain`
 CHECKSUM = ".sha256"  # appended to the file name
-# Errors of torch.load and load_state_dict for files that are truncated, damaged, or contain more than tensors.
-DAMAGED = (pickle.UnpicklingError, RuntimeError, ValueError, EOFError, LookupError, AttributeError, zipfile.BadZipFile)
+
+
+class DamagedError(ValueError):
+    """Bytes that are no torch file or NumPy archive, are incomplete, or contain more than data."""
+
 
 WRAPPERS = ("module", "_orig_mod")  # what DataParallel, DistributedDataParallel and torch.compile add to names
 REMEDY = "give a state dict, or the finished folder of a checkpoint"
@@ -63,9 +66,9 @@ def weights_path(uri: str, field: str) -> str:
     """Return the weights file of a URI: the URI itself, or the encoder in a finished folder of `pretrain`.
 
     Raises:
-        InputError: If the URI is a finished folder of another stage.
+        InputError: If the URI is a finished folder of another stage, or its manifest is damaged.
     """
-    if not folders.is_committed(uri):
+    if not files.exists(files.join(uri, folders.MANIFEST)):
         return uri
     if (stage := folders.read_manifest(uri).stage) != "checkpoints":
         raise InputError(f"{field} = {uri} is an output of stage {stage!r}, not weights; {REMEDY}")
@@ -83,14 +86,19 @@ def load(path: str, field: str, remedy: str = REMEDY) -> tuple[Any, str]:
         remedy: What to give instead of a file that is missing or unknown, for messages.
 
     Raises:
-        InputError: If the file is missing, cannot be read, or contains more than data. The message says what it is.
+        InputError: If the file is missing, cannot be read, contains more than data, or is in a finished folder and is
+            not the file that the stage wrote. The message says what it is.
     """
     try:
         data = files.read_bytes(path)
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
         what = "it is a folder without a finished checkpoint" if files.exists(path) else "there is no such file"
         raise InputError(f"{field} names {path}, and {what}; {remedy}") from None
+    folder, _, name = path.rpartition("/")
+    if folders.is_committed(folder):
+        folders.check_file(folder, name, data)
     try:
+        _check_size(data)
         with torch.serialization.safe_globals(_NUMPY):
             state = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     except Exception as error:  # on arbitrary bytes, torch's unpickler may raise any error
@@ -156,6 +164,28 @@ def check_finite(state: Mapping[str, torch.Tensor], source: str) -> None:
         )
 
 
+def parse(data: bytes, device: torch.device | str = "cpu") -> Any:
+    """Return the content of a torch file, which can only be data, never code.
+
+    Raises:
+        DamagedError: If the bytes cannot be read, or would need more memory than they have bytes.
+    """
+    try:
+        _check_size(data)
+        return torch.load(io.BytesIO(data), map_location=device, weights_only=True)
+    except Exception as error:  # on arbitrary bytes, torch's unpickler may raise any error
+        raise DamagedError(reason(error)) from None
+
+
+def _check_size(data: bytes) -> None:
+    """Raise a ValueError if the bytes are a zip archive that grows when it is unpacked: torch compresses nothing."""
+    if data.startswith(b"PK"):
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            size = sum(member.file_size for member in archive.infolist())
+        if size > len(data):
+            raise ValueError(f"it would unpack to {size} bytes, more than its own {len(data)}")
+
+
 def reason(error: Exception) -> str:
     """Return the type of an error and its first sentence.
 
@@ -174,9 +204,10 @@ def to_bytes(state: Any) -> bytes:
 
 
 def write_checked(uri: str, state: dict[str, Any]) -> None:
-    """Write tensors as a .pt file, or arrays as an .npz file, then its SHA-256 next to it.
+    """Write tensors as a .pt file, or arrays as an .npz file, then its checksum next to it.
 
-    A file without its checksum is treated as incomplete.
+    The checksum is the file's SHA-256 and its place (`folders.place`), so that a copy of another file is not taken for
+    it. A file without its checksum is treated as incomplete.
     """
     if uri.endswith(".npz"):
         buffer = io.BytesIO()
@@ -184,47 +215,59 @@ def write_checked(uri: str, state: dict[str, Any]) -> None:
         data = buffer.getvalue()
     else:
         data = to_bytes(state)
-    files.delete(uri + CHECKSUM)  # the checksum of the file that this one replaces
+    # Until both are written, the checksum does not fit. If the disk is full, the earlier file and its checksum stay.
     files.write_bytes(uri, data)
-    files.write_bytes(uri + CHECKSUM, hashlib.sha256(data).hexdigest().encode() + b"\n")
+    files.write_bytes(uri + CHECKSUM, f"{hashlib.sha256(data).hexdigest()}  {folders.place(uri)}\n".encode())
 
 
-def read_checked(
-    uri: str, device: torch.device | str = "cpu", *, names: Sequence[str] = (), unchecked: bool = False
-) -> dict[str, Any] | None:
+def read_checked(uri: str, device: torch.device | str = "cpu", *, names: Sequence[str] = ()) -> dict[str, Any] | None:
     """Return the content of a file of `write_checked`, or None if it is missing, incomplete or damaged.
 
     Args:
         uri: The file.
         device: Device for the tensors of a .pt file.
         names: Arrays of an .npz file to return; by default all.
-        unchecked: Whether to read a file without a checksum too, if its own format shows no damage.
+
+    Raises:
+        InputError: If the checksum is right, but the file contains no dictionary of data or not all `names`; or if its
+            folder is finished, and the file is not the one that the stage wrote.
     """
     try:
-        data = files.read_bytes(uri)
+        data = folders.read_file(*uri.rsplit("/", 1))
     except FileNotFoundError:
         return None
-    expected: str | None = None
+    except IsADirectoryError:
+        raise InputError(f"{uri} is a folder, expected a file; delete it and run the same command again") from None
     try:
-        expected = files.read_bytes(uri + CHECKSUM).decode(errors="replace").strip()
+        digest, _, place = files.read_bytes(uri + CHECKSUM).decode(errors="replace").strip().partition("  ")
     except FileNotFoundError:
-        if not unchecked:
-            print(f"{uri}{CHECKSUM} is missing, so {uri} is incomplete and is ignored", file=sys.stderr)
-            return None
-    if expected is not None and hashlib.sha256(data).hexdigest() != expected:
+        print(f"{uri}{CHECKSUM} is missing, so {uri} is incomplete and is ignored", file=sys.stderr)
+        return None
+    if hashlib.sha256(data).hexdigest() != digest:
         print(f"{uri} is damaged (its checksum differs) and is ignored", file=sys.stderr)
         return None
-    try:
-        if uri.endswith(".npz"):
-            with np.load(io.BytesIO(data), allow_pickle=False) as file:
-                return {name: file[name] for name in names or file.files}
-        state: dict[str, Any] = torch.load(io.BytesIO(data), map_location=device, weights_only=True)
-    except DAMAGED as error:
-        if expected is not None:
-            raise
-        print(f"{uri} is damaged ({reason(error)}) and is ignored", file=sys.stderr)
+    if not folders.is_at(place, uri):
+        print(f"{uri} is a copy of {place or 'another file'} and is ignored", file=sys.stderr)
         return None
-    return state
+    try:
+        content = _arrays(data, names) if uri.endswith(".npz") else parse(data, device)
+    except DamagedError as error:
+        raise InputError(
+            f"{uri} has the right checksum, but cannot be read ({error}); delete it and run the same command again"
+        ) from None
+    if not isinstance(content, dict):
+        raise InputError(
+            f"{uri} contains {type(content).__name__}, expected a dictionary; delete it and run the same command again"
+        )
+    return content
+
+
+def _arrays(data: bytes, names: Sequence[str]) -> dict[str, Any]:
+    try:
+        with np.load(io.BytesIO(data), allow_pickle=False) as file:
+            return {name: file[name] for name in names or file.files}
+    except Exception as error:  # on arbitrary bytes, the readers of zip and npy files may raise any error
+        raise DamagedError(reason(error)) from None
 
 
 def delete_checked(uri: str) -> None:

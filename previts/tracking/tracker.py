@@ -6,6 +6,7 @@ key frames. It reads saliency as masks (`corpus/region_table.py`) and computes n
 Shape suffixes: R regions, H W pixels.
 """
 
+import zlib
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from itertools import groupby, pairwise
@@ -153,6 +154,7 @@ def _video_tube(
         mean_area=tube.mean_area(),
         offset=0,
         size=len(blob),
+        crc=zlib.crc32(blob),
         lost_frame=tube.lost_frame(),
         border_share=tube.border_share(),
         agreement=float(np.mean(agreements)) if agreements else None,

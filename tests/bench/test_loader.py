@@ -11,6 +11,7 @@ import itertools
 import json
 import os
 import time
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -132,10 +133,11 @@ def corpus(real_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Corpus:
         for frame, mask in enumerate(masks):
             Image.fromarray(mask.astype(np.uint8) * 255).save(folder / "masks" / row.video_id / f"{frame:05d}.png")
         tube = tube_table.Tube(row.height, row.width, [encode_rle(mask) for mask in masks], list(range(FRAMES)))
-        place = (sum(map(len, blobs)), len(tube.to_bytes()))
+        blob = tube.to_bytes()
+        place = (sum(map(len, blobs)), len(blob), zlib.crc32(blob))
         measured = (tube.mean_area(), *place, tube.lost_frame(), tube.border_share(), None)
         tracked.append(tube_table.TubeRecord(row.video_id, "tracked", FRAMES, tube.spans(), *measured))
-        blobs.append(tube.to_bytes())
+        blobs.append(blob)
     write_bytes(join(tubes_uri, tube_table.blob_name(0)), b"".join(blobs))
     tables.write_records(join(tubes_uri, tables.table_name(0)), tube_table.TubeRecord, tracked)
     index_table.write_index(uri, index_table.join_shard(videos_uri, tubes_uri, 0), FilterConfig())

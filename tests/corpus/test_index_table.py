@@ -23,7 +23,8 @@ def write(folder: Path, rows: list[IndexRecord], config: FilterConfig) -> tuple[
     """Write and commit an index whose inputs do not exist."""
     uri = str(folder / "index" / "corpus-0")
     counts = index_table.write_index(uri, rows, config)
-    folders.commit(uri, {}, inputs={"videos": "nowhere", "tubes": "nowhere"}, counts=counts)
+    inputs = {"videos": "nowhere", "tubes": "nowhere"}
+    folders.commit(uri, {}, inputs=inputs, counts=counts, files=(index_table.TABLE, index_table.QUALITY))
     return uri, counts
 
 
@@ -97,16 +98,17 @@ def test_a_video_is_found_by_its_id_even_if_the_filter_removed_it(tmp_path):
     made = make_index(tmp_path, 8)
     uri = str(tmp_path / "index" / "corpus-0")
     counts = index_table.write_index(uri, list(made), FilterConfig(min_tube_seconds=0.1))
-    folders.commit(uri, {}, inputs={"videos": made.videos_uri, "tubes": made.tubes_uri}, counts=counts)
+    inputs = {"videos": made.videos_uri, "tubes": made.tubes_uri}
+    folders.commit(uri, {}, inputs=inputs, counts=counts, files=(index_table.TABLE, index_table.QUALITY))
     assert index_table.find_video(uri, "v003") == made[3]
     kept = {row.video_id: row for row in index_table.read_index(uri)}
     assert index_table.find_video(uri, "v004") == kept["v004"]
     assert "v003" not in kept
     row = video_table.read_shard(made.videos_uri, 0)[0]
-    failed = replace(row, video_id="broken", status="failed", error="not a readable video")
+    failed = replace(row, video_id="broken", status="failed", error="not a readable video", shard=1)
     table = files.join(made.videos_uri, tables.table_name(1))
     tables.write_records(table, video_table.VideoRecord, [failed])
-    folders.commit(made.videos_uri, {}, counts={"shards": 2})
+    folders.commit(made.videos_uri, {}, counts={"shards": 2}, files=tables.table_names(2))
     with pytest.raises(InputError, match="did you mean 'v004'"):
         index_table.find_video(uri, "v04")
     with pytest.raises(InputError, match="video 'broken' was not stored: not a readable video"):

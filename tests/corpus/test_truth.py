@@ -11,7 +11,7 @@ from PIL import Image
 
 from previts.config.experiment import FilterConfig
 from previts.corpus import index_table, truth
-from previts.corpus.truth import write_masks
+from previts.corpus.truth import Truth, write_masks
 from previts.corpus.tube_table import Tube
 from previts.errors import InputError
 from previts.media.masks import encode_rle
@@ -83,7 +83,12 @@ def test_exact_masks_next_to_a_crawl_are_found_and_give_exact_tubes_an_iou_of_on
     folders.commit(made.videos_uri, {}, inputs={"crawl": str(tmp_path / crawl)})
     uri = str(tmp_path / "index" / "corpus-0")
     index_table.write_index(uri, list(made), FilterConfig())
-    folders.commit(uri, {}, inputs={"videos": made.videos_uri, "tubes": made.tubes_uri})
+    folders.commit(
+        uri,
+        {},
+        inputs={"videos": made.videos_uri, "tubes": made.tubes_uri},
+        files=(index_table.TABLE, index_table.QUALITY),
+    )
     scores, cause = corpus.score_index(index_table.read_index(uri))
     assert cause == ""
     assert {name: score.iou for name, score in scores.items()} == {"v000": 1, "v001": 1, "v003": 1}
@@ -172,3 +177,11 @@ def test_hidden_files_are_no_masks_and_masks_may_have_any_pixels(tmp_path):
     (tmp_path / "a" / "._0.png").write_bytes(b"of macOS")
     masks = truth.Truth(str(tmp_path), frozenset(["a"])).masks("a")
     np.testing.assert_array_equal(masks, [mask > 0] * 3)
+
+
+@pytest.mark.parametrize("shape", [(10**6, 10**3, 10**3), (4, 8), (-1, -1, 64), (0, 8, 8)])
+def test_masks_whose_shape_does_not_fit_are_refused_before_they_take_memory(tmp_path: Path, shape: tuple[int, ...]):
+    np.savez_compressed(tmp_path / "v.npz", packed=np.zeros(8, np.uint8), shape=np.array(shape))
+    found = Truth(str(tmp_path), frozenset(["v.npz"]))
+    with pytest.raises(InputError, match=r"v\.npz does not contain masks .*do not fit into 8 bytes.*replace or remove"):
+        found.masks("v")

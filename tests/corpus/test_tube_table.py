@@ -1,5 +1,7 @@
 """Oracles: the masks from which a tube is made, and numbers counted over them."""
 
+import zlib
+
 import numpy as np
 import pytest
 
@@ -67,10 +69,8 @@ def stored(tmp_path):
     generator = np.random.default_rng(3)
     tubes = [random_tube(generator)[0] for _ in range(2)]
     blobs = [tube.to_bytes() for tube in tubes]
-    offsets = [0, len(blobs[0])]
-    rows = [
-        TubeRecord(f"v{n}", "tracked", 1, [[0, 1]], 0.5, offsets[n], len(blobs[n]), None, 0.0, None) for n in (0, 1)
-    ]
+    places = [(0, len(blobs[0]), zlib.crc32(blobs[0])), (len(blobs[0]), len(blobs[1]), zlib.crc32(blobs[1]))]
+    rows = [TubeRecord(f"v{n}", "tracked", 1, [[0, 1]], 0.5, *places[n], None, 0.0, None) for n in (0, 1)]
     uri = str(tmp_path)
     assert not tube_table.is_done(uri, 4)
     files.write_bytes(files.join(uri, tube_table.blob_name(4)), b"".join(blobs))
@@ -84,9 +84,9 @@ def test_a_stored_shard_is_read_back(stored):
     assert not tube_table.is_done(uri, 3)
     assert tube_table.read_shard(uri, 4) == rows
     for tube, row in zip(tubes, rows, strict=True):
-        assert tube_table.read_tube(uri, 4, row.offset, row.size) == tube
+        assert tube_table.read_tube(uri, 4, row.offset, row.size, row.crc) == tube
         frames = [len(tube.frame_keys) - 1, 0]
-        masks = tube_table.read_masks(uri, 4, row.offset, row.size, frames)
+        masks = tube_table.read_masks(uri, 4, row.offset, row.size, row.crc, frames)
         np.testing.assert_array_equal(masks, tube.masks(frames))
 
 
@@ -96,30 +96,39 @@ def test_a_damaged_tube_is_named_with_what_to_do(stored):
     damaged = bytearray(files.read_bytes(blob_uri))
     damaged[rows[1].offset + 40] ^= 1
     files.write_bytes(blob_uri, bytes(damaged))
-    assert tube_table.read_tube(uri, 4, rows[0].offset, rows[0].size) == tubes[0]
-    with pytest.raises(tube_table.DamagedTubeError, match=r"damaged tube.*run `previts track` again"):
-        tube_table.read_tube(uri, 4, rows[1].offset, rows[1].size)
+    assert tube_table.read_tube(uri, 4, rows[0].offset, rows[0].size, rows[0].crc) == tubes[0]
+    with pytest.raises(tube_table.DamagedTubeError, match=r"the bytes differ.*run `previts track` again"):
+        tube_table.read_tube(uri, 4, rows[1].offset, rows[1].size, rows[1].crc)
 
 
 def test_a_missing_blob_file_is_named_with_what_to_do(tmp_path):
     with pytest.raises(InputError, match=r"shard-00001\.tubes is missing; .*run `previts track` again"):
-        tube_table.read_tube(str(tmp_path), 1, 0, 10)
+        tube_table.read_tube(str(tmp_path), 1, 0, 10, 0)
     with pytest.raises(InputError, match="missing"):
-        tube_table.read_masks(str(tmp_path), 1, 0, 10, [0])
+        tube_table.read_masks(str(tmp_path), 1, 0, 10, 0, [0])
 
 
-def test_damage_is_found_in_the_wanted_mask_and_ignored_in_the_others(tmp_path):
+@pytest.mark.parametrize("number", range(3))
+def test_damage_in_any_mask_and_another_tube_of_the_same_size_are_found(tmp_path, number):
     tube = three_masks()
     blob = tube.to_bytes()
-    packed = tube_layout.unpack(blob)
-    damaged = bytearray(b"..." + blob)
-    damaged[3 + packed.stops[1] + 2 : 3 + packed.stops[2]] = bytes(packed.stops[2] - packed.stops[1] - 2)
-    (tmp_path / tube_table.blob_name(0)).write_bytes(damaged)
-    place = (str(tmp_path), 0, 3, len(blob))
+    stops = tube_layout.unpack(blob).stops
+    place = (str(tmp_path), 0, 3, len(blob), zlib.crc32(blob))
+    path = tmp_path / tube_table.blob_name(0)
+    path.write_bytes(b"..." + blob)
     first, last, again = tube_table.read_masks(*place, [0, 2, 0])
     np.testing.assert_array_equal([first, last], tube.masks([0, 2]))
     assert again is first
-    with pytest.raises(InputError, match=r"bytes 3 to .*damaged.*previts track"):
-        tube_table.read_masks(*place, [1])
     with pytest.raises(ValueError, match=r"must be in \[0, 3\)"):
         tube_table.read_masks(*place, [3])
+    damaged = bytearray(blob)
+    damaged[(stops[number] + stops[number + 1]) // 2] ^= 1
+    path.write_bytes(b"..." + damaged)
+    with pytest.raises(InputError, match=r"bytes 3 to .*differ.*previts track"):
+        tube_table.read_masks(*place, [0])
+    other = tube_table.Tube(tube.height, tube.width, tube.key_counts, tube.frame_keys[::-1]).to_bytes()
+    assert len(other) == len(blob)
+    assert tube_layout.unpack(other).num_masks == 3
+    path.write_bytes(b"..." + other)
+    with pytest.raises(InputError, match=r"bytes 3 to .*differ.*previts track"):
+        tube_table.read_masks(*place, [0])

@@ -49,6 +49,7 @@ def test_any_row_with_the_columns_of_a_stored_video_is_read(stored):
         header: bytes
         gop_frames: list[int]
         gop_offsets: list[int]
+        gop_crcs: list[int]
 
     uri, rows = stored
     columns = Columns(*(getattr(rows[1], name) for name in Columns.__dataclass_fields__))

@@ -1,6 +1,7 @@
 """Oracles: results as they were written, and documents of earlier versions."""
 
 import json
+import math
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,17 @@ FULL = Result(
     seconds=3.5,
     figures=("a.png", "b.npz"),
 )
+
+
+OTHER = '{"row": "1/a", "benchmark": "voc07", "checkpoint": "abc", %s}'
+
+
+def test_a_number_that_is_not_defined_is_null(tmp_path: Path) -> None:
+    protocol = {"by_run": [1.0, math.inf], "note": "x"}
+    write_result(str(tmp_path), Result("1/a", "coco", "abc", metrics={"a": math.nan, "b": 1.0}, protocol=protocol))
+    found = read_result(str(tmp_path))
+    assert found.metrics == {"a": None, "b": 1.0}
+    assert found.protocol == {"by_run": [1.0, None], "note": "x"}
 
 
 @pytest.mark.parametrize("result", [FULL, Result("1/a", "voc07", "abc", status="failed", error="no memory")])
@@ -59,19 +71,26 @@ def test_files_of_earlier_versions_are_readable(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "text",
+    ("text", "reason"),
     [
-        None,
-        '{"benchmark": "voc07"',
-        "[]",
-        "null",
-        '{"benchmark": "voc07", "checkpoint": "abc"}',
-        '{"benchmark": "voc07", "checkpoint": "abc", "status": "ok", "metrics": 3}',
-        '{"benchmark": "voc07", "checkpoint": "abc", "status": "ok", "populations": {"voc07/map": {"count": 3}}}',
+        (None, "cannot be read"),
+        ('{"benchmark": "voc07"', "damaged or not JSON"),
+        ("[]", "must be an object with the fields row, .*got \\[\\]"),
+        ("null", "got None"),
+        ('{"benchmark": "voc07", "checkpoint": "abc"}', "got the fields benchmark, checkpoint"),
+        (OTHER % '"metrics": 3', "metrics must be an object, got 3"),
+        (OTHER % '"metrics": {"a": NaN}', "NaN is not a finite number"),
+        (OTHER % '"metrics": {"a": "high"}', "metrics.a must be a number or null, got 'high'"),
+        (OTHER % '"status": "fine"', "status must be one of ok, failed, got 'fine'"),
+        (OTHER % '"seconds": true', "seconds must be a number, got True"),
+        (OTHER % '"figures": ["a", 1]', r"figures\[1\] must be text, got 1"),
+        (OTHER % '"populations": {"voc07/map": {"count": 3}}', "populations.voc07/map must be an object"),
     ],
 )
-def test_the_error_of_a_missing_or_damaged_file_names_it_and_the_remedy(tmp_path: Path, text: str | None) -> None:
+def test_the_error_of_a_missing_or_damaged_file_names_it_and_the_remedy(
+    tmp_path: Path, text: str | None, reason: str
+) -> None:
     if text is not None:
         (tmp_path / "result.json").write_text(text)
-    with pytest.raises(InputError, match=r"result\.json cannot be read .*run `previts evaluate` again"):
+    with pytest.raises(InputError, match=rf"result\.json.*{reason}.*run `previts evaluate` again"):
         read_result(str(tmp_path))

@@ -1,4 +1,5 @@
 import io
+from pathlib import Path
 
 import pytest
 import torch
@@ -273,12 +274,12 @@ def test_unreadable_files_are_refused_with_the_reason(resnet, tmp_path):
 
 def test_a_finished_checkpoint_is_read_by_its_folder(resnet, tmp_path):
     body = resnet_files(resnet.state_dict())["previts encoder"]
-    for stage in ("checkpoints", "tubes"):
-        folder = tmp_path / stage / "label-0123456789ab"
-        folder.mkdir(parents=True)
-        torch.save(body, folder / "encoder.pt")
-        folders.commit(str(folder), {})
-    state = read_encoder(str(tmp_path / "checkpoints" / "label-0123456789ab"), "resnet18")
+    checkpoint, tubes = (folders.address(str(tmp_path), stage, "label", {}) for stage in ("checkpoints", "tubes"))
+    for folder in (checkpoint, tubes):
+        Path(folder).mkdir(parents=True)
+        torch.save(body, Path(folder) / "encoder.pt")
+        folders.commit(folder, {}, files=["encoder.pt"])
+    state = read_encoder(checkpoint, "resnet18")
     torch.testing.assert_close(state, dict(body))
     with pytest.raises(InputError, match="is an output of stage 'tubes', not weights"):
-        read_encoder(str(tmp_path / "tubes" / "label-0123456789ab"), "resnet18")
+        read_encoder(tubes, "resnet18")

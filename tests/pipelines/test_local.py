@@ -2,6 +2,7 @@
 
 import html
 import io
+import json
 import os
 import re
 import shutil
@@ -56,7 +57,7 @@ def command(world: Path, root: Path, *more: str) -> list[str]:
 
 
 def results(root: Path) -> dict[tuple[str, str], dict[str, object]]:
-    found = [files.read_json(str(path)) for path in (root / "results").glob("*/result.json")]
+    found = [json.loads(files.read_bytes(str(path))) for path in (root / "results").glob("*/result.json")]
     return {(item["row"], item["benchmark"]): item for item in found}
 
 

@@ -10,6 +10,7 @@ from previts.errors import InputError
 from previts.models.moco import MoCo
 from previts.pretraining import checkpoint
 from previts.pretraining.optim import build_optimizer
+from previts.storage import files
 
 CPU = torch.device("cpu")
 
@@ -216,7 +217,7 @@ def test_a_store_that_fails_once_loses_one_state_only(trained, tmp_path, capsys)
 
 
 def test_leftovers_of_a_killed_write_are_deleted(trained, tmp_path):
-    left = tmp_path / "step-00000007.pt.0123abcd.tmp"
+    left = tmp_path / f"step-00000007.pt.{files._machine()}-{32 * '0'}.tmp"
     left.write_bytes(b"half a state")
     save(str(tmp_path), 8, *trained)
     assert not left.exists()

@@ -6,6 +6,7 @@ from report_world import (
     Reader,
     World,
     attention_figure,
+    fingerprint,
     make_checkpoint,
     make_corpus,
     make_result,
@@ -35,13 +36,15 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
         make_result(root, "davis", previts, BETTER, figure=attention_figure(0.9)),
     ]  # fmt: skip
     rows = [
-        inputs.ReportRow("1/moco", "MoCo", moco, "aaa", {"voc07/map": 68.3, "in1k/top1": 46.9, "in9/original": 77.9}),
-        inputs.ReportRow("1/previts", "+ PreViTS", previts, "bbb", {"voc07/map": 73.0}),
-        inputs.ReportRow("1/same", "mu = 0.3", previts, "bbb", {"voc07/map": 73.0}),
+        inputs.ReportRow(
+            "1/moco", "MoCo", moco, fingerprint(moco), {"voc07/map": 68.3, "in1k/top1": 46.9, "in9/original": 77.9}
+        ),
+        inputs.ReportRow("1/previts", "+ PreViTS", previts, fingerprint(previts), {"voc07/map": 73.0}),
+        inputs.ReportRow("1/same", "mu = 0.3", previts, fingerprint(previts), {"voc07/map": 73.0}),
         inputs.ReportRow(
             "1/gone", "never trained", str(root / "checkpoints" / "resnet-ccc"), "ccc", {"voc07/map": 1.0}
         ),
-        inputs.ReportRow("6b/mu", EVIL, previts, "bbb", {"voc07/map": 73.0}),
+        inputs.ReportRow("6b/mu", EVIL, previts, fingerprint(previts), {"voc07/map": 73.0}),
     ]
     target = root / "report" / "r-0"
     return World(results, rows, target, build_report(results, str(target), rows, profile="demo", index=corpus))

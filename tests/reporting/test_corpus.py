@@ -6,6 +6,7 @@ import pytest
 from report_world import (
     Reader,
     World,
+    fingerprint,
     make_checkpoint,
     make_corpus,
 )
@@ -64,7 +65,7 @@ def test_filter_reasons_are_shown_with_their_counts(tmp_path: Path) -> None:
     names = [*(f"video-{number}" for number in range(5)), "broken"]
     corpus = make_corpus(tmp_path, names, config=FilterConfig(min_tube_seconds=1.3, min_agreement=0.55))
     checkpoint = make_checkpoint(tmp_path, "eee", corpus, 3.0)
-    rows = [inputs.ReportRow("arm", "arm", checkpoint, "eee", {})]
+    rows = [inputs.ReportRow("arm", "arm", checkpoint, fingerprint(checkpoint), {})]
     counts = build_report([], str(tmp_path / "out"), rows, profile="demo")
     page = Reader((tmp_path / "out" / "report.html").read_text())
     # Visible for 2, 1.6, 1.25, 0 and 0.5 s; the priors agree by 0.5 on the first and more on the others.

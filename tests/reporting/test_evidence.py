@@ -14,6 +14,7 @@ from report_world import (
     World,
     attention_figure,
     class_figure,
+    fingerprint,
     make_checkpoint,
     make_corpus,
     make_result,
@@ -55,7 +56,7 @@ def test_unreadable_images_are_reported_with_their_cause(world: World, tmp_path:
     checkpoint = make_checkpoint(tmp_path, "ddd", corpus, 3.0)
     result = make_result(tmp_path, "davis", checkpoint, DAVIS, figure=b"no zip")
     (tmp_path / "videos" / "c-0" / "shard-00000.tar").write_bytes(b"cut")
-    rows = [inputs.ReportRow("arm", "arm", checkpoint, "ddd", {})]
+    rows = [inputs.ReportRow("arm", "arm", checkpoint, fingerprint(checkpoint), {})]
     build_report([result], str(tmp_path / "out"), rows, profile="demo")
     text = Reader((tmp_path / "out" / "report.html").read_text()).text
     assert text.count("This strip cannot be drawn") == 2
@@ -70,7 +71,7 @@ def test_class_attention_is_shown_with_the_predicted_class(tmp_path: Path) -> No
         for uri, figure in ((first, class_figure("Hop")), (second, class_figure("Swing")), (third, b"no zip"))
     ]
     rows = [
-        inputs.ReportRow(f"row-{name}", f"arm {name}", uri, name, {})
+        inputs.ReportRow(f"row-{name}", f"arm {name}", uri, fingerprint(uri), {})
         for name, uri in (("fff", first), ("ggg", second), ("hhh", third))
     ]
     build_report(results, str(tmp_path / "out"), rows, profile="demo")
@@ -99,7 +100,7 @@ def test_keys_and_detections_have_their_own_sections(tmp_path: Path) -> None:
         make_result(tmp_path, "coco", checkpoint, {}, figure=sheet.getvalue(), name="detections.png"),
         make_result(tmp_path, "voc_det", checkpoint, {}, figure=b"no image", name="detections.png"),
     ]
-    rows = [inputs.ReportRow("1/arm", "An arm", checkpoint, "iii", {})]
+    rows = [inputs.ReportRow("1/arm", "An arm", checkpoint, fingerprint(checkpoint), {})]
     build_report(results, str(tmp_path / "out"), rows, profile="demo")
     html = (tmp_path / "out" / "report.html").read_text()
     keys, detections = html.index('id="keys"'), html.index('id="detections"')
@@ -114,6 +115,7 @@ def test_provenance_reaches_the_crawl_without_secrets(tmp_path: Path) -> None:
     folders.commit(crawled, {}, inputs={"crawl": "https://user:secret@example.org/crawl.csv?token=secret"})
     folders.commit(indexed, {}, inputs={"videos": crawled, "elsewhere": str(tmp_path / "quest?x")})
     sources = evidence.read_provenance([indexed, crawled])
-    assert [source.anchor for source in sources] == ["videos-1", "index-2"]
+    assert [source.anchor for source in sources] == [f"videos-{fingerprint(crawled)}", f"index-{fingerprint(indexed)}"]
     assert sources[0].inputs == [("crawl", "https://example.org/crawl.csv", "")]
-    assert sources[1].inputs == [("videos", crawled, "videos-1"), ("elsewhere", str(tmp_path / "quest?x"), "")]
+    elsewhere = ("elsewhere", str(tmp_path / "quest?x"), "")
+    assert sources[1].inputs == [("videos", crawled, sources[0].anchor), elsewhere]

@@ -1,5 +1,6 @@
 """Oracles: stored results, differences by hand, counts of test items."""
 
+import json
 import re
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import pytest
 from report_world import (
     Reader,
     World,
+    fingerprint,
     make_result,
 )
 
@@ -17,14 +19,15 @@ from previts.storage import files, folders
 
 
 def test_csv_has_each_number_of_each_result(world: World) -> None:
-    row_of = {"aaa": ["1/moco"], "bbb": ["1/previts", "1/same", "6b/mu"]}
+    moco, previts = (world.rows[number].fingerprint for number in (0, 1))
+    row_of = {moco: ["1/moco"], previts: ["1/previts", "1/same", "6b/mu"]}
     measured = set()
     for uri in world.results:
-        document = files.read_json(files.join(uri, "result.json"))
+        document = json.loads(files.read_bytes(files.join(uri, "result.json")))
         for row in row_of[document["checkpoint"]]:
             for key, value in document["metrics"].items():
                 if value is None:
-                    assert world.cells[row, key]["cause"] == "The evaluation gave None, which is not a finite number."
+                    assert world.cells[row, key]["cause"] == "This number is not defined on the test items."
                     continue
                 line = world.cells[row, key]
                 assert float(line["value"]) == value
@@ -100,8 +103,8 @@ def arms(tmp_path: Path, metrics: list[dict[str, float]], populations: dict[str,
     rows, results = [], []
     for number, numbers in enumerate(metrics):
         uri = str(tmp_path / "checkpoints" / f"resnet-{number}")
-        folders.commit(uri, {})
-        rows.append(inputs.ReportRow(f"1/{number}", f"arm {number}", uri, str(number)))
+        folders.commit(uri, {"number": number})
+        rows.append(inputs.ReportRow(f"1/{number}", f"arm {number}", uri, fingerprint(uri)))
         benchmark = next(iter(numbers)).split("/")[0]
         results.append(make_result(tmp_path, benchmark, uri, dict(numbers), populations=populations))
     target = tmp_path / "out"
@@ -155,11 +158,11 @@ def test_a_metric_without_chance_level_and_a_result_of_an_earlier_version(tmp_pa
 def test_heads_have_a_range_where_arms_were_measured_on_different_items(tmp_path: Path) -> None:
     first = arms(tmp_path / "a", [{"in1k/top1": 1.0}], {"in1k/top1": Population(100, "images", 10.0)})
     second = tmp_path / "checkpoints" / "resnet-z"
-    folders.commit(str(second), {})
+    folders.commit(str(second), {"name": "z"})
     more = make_result(
         tmp_path, "in1k", str(second), {"in1k/top1": 2.0}, populations={"in1k/top1": Population(1000, "images", 10.0)}
     )
-    rows = [*first.rows, inputs.ReportRow("1/z", "arm z", str(second), "z")]
+    rows = [*first.rows, inputs.ReportRow("1/z", "arm z", str(second), fingerprint(str(second)))]
     build_report([*first.results, more], str(tmp_path / "out"), rows)
     assert "(chance 10.0 · 100 to 1,000 images †)" in (tmp_path / "out" / "report.md").read_text()
 

@@ -80,6 +80,43 @@ def test_an_incomplete_last_line_is_ignored(tmp_path: Path, kept: int):
     found.delete()
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        "[" * 100_000, "null", "[]", '{"kind": "tag", "key": 1, "value": "b"}', '{"kind": "gone"}', '{"kind": []}',
+        "\udcff", '{"kind": "metrics", "values": [1], "step": 3}',
+        '{"kind": "end", "status": "MAYBE", "time": 5}',
+    ],
+)  # fmt: skip
+def test_a_damaged_entry_is_left_out_and_reported(tmp_path: Path, caplog: pytest.LogCaptureFixture, line: str):
+    spool = Spool.create(str(tmp_path), IDENTITY)
+    spool.write(ENTRIES[:1])
+    spool.leave()
+    with open(spool.path, "a", errors="surrogateescape") as file:
+        file.write(f"{line}\n{json.dumps(ENTRIES[1])}\n")
+    (found,) = Spool.left_behind(str(tmp_path))
+    assert (found.identity(), found.entries()) == (IDENTITY, ENTRIES)
+    assert f"{spool.path}: " in caplog.text
+    assert "the line is left out" in caplog.text
+    found.delete()
+
+
+@pytest.mark.parametrize("line", ["{", '{"kind": "arm"}', '{"kind": "arm", "experiment": "x", "params": {"a": 1}}'])
+def test_entries_of_an_unknown_run_are_kept_and_do_not_stop_the_next_run(
+    tmp_path: Path, mlflow_tables: Path, caplog: pytest.LogCaptureFixture, line: str
+):
+    shutil.copy(mlflow_tables, tmp_path / "mlflow.db")
+    spool = Spool.create(str(tmp_path), IDENTITY)
+    spool.leave()
+    text = f"{line}\n{json.dumps(ENTRIES[0])}\n"
+    Path(spool.path).write_text(text)
+    open_arm(tmp_path, lr=0.1).finish()
+    assert Path(f"{spool.path}.damaged").read_text() == text
+    assert not Path(spool.path).exists()
+    assert "belong to no run and are kept in" in caplog.text
+    assert list(Spool.left_behind(str(tmp_path))) == []
+
+
 def test_a_remote_root_keeps_a_copy_until_the_spool_is_deleted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     root = f"memory://{tmp_path.name}"

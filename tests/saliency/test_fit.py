@@ -22,7 +22,7 @@ from previts.processes import workers
 from previts.saliency import fit, usps
 from previts.saliency.network import SaliencyNetwork
 from previts.saliency.priors import prior_maps
-from previts.storage import files, folders, tables
+from previts.storage import files, folders, tables, tensors
 
 FRAMES = 12
 
@@ -46,7 +46,7 @@ def videos(tmp_path_factory):
     decided = {"crawl": "discs"}
     uri = folders.address(root, "videos", "crawl", decided)
     shards.build_shard(items, 0, uri, experiment.VideoConfig(), workers=1)
-    folders.commit(uri, decided, counts={"shards": 1})
+    folders.commit(uri, decided, counts={"shards": 1}, files=["shard-00000.parquet"])
     return uri
 
 
@@ -114,12 +114,13 @@ def test_a_resumed_call_yields_the_same_network(videos, model, tmp_path, kept):
         refined = [np.load(Path(half) / f"round-{prior}-0.npz")["maps"] for prior in PRIORS]
         training = usps.fusion_training(usps.build_network(CONFIG, None), CONFIG, torch.device("cpu"))
         losses = [training.run_epoch(images, refined) for _ in range(2)]
-        torch.save({"training": training.state(), "losses": losses}, f"{half}/{fit.FUSION}")
+        tensors.write_checked(f"{half}/{fit.FUSION}", {"training": training.state(), "losses": losses})
         uri = half
     else:
         uri = str(tmp_path)
         for name in kept:
-            shutil.copy(Path(model) / name, tmp_path / name)
+            for suffix in ("", ".sha256"):
+                shutil.copy(Path(model) / f"{name}{suffix}", tmp_path / f"{name}{suffix}")
     fit.fit(videos, CONFIG, None, uri)
     for name, value in weights_of(model).items():
         assert torch.equal(weights_of(uri)[name], value), name
@@ -127,10 +128,11 @@ def test_a_resumed_call_yields_the_same_network(videos, model, tmp_path, kept):
 
 def test_a_round_of_an_earlier_call_is_not_repeated(videos, model, tmp_path):
     config = replace(CONFIG, rounds=2, round_epochs=4, fusion_epochs=1)  # the first epoch does not depend on the maps
-    shutil.copy(Path(model) / fit.FRAMES, tmp_path / fit.FRAMES)
+    for name in (fit.FRAMES, f"{fit.FRAMES}.sha256"):
+        shutil.copy(Path(model) / name, tmp_path / name)
     frames = np.load(tmp_path / fit.FRAMES)
-    for prior in PRIORS:  # maps that no training made; states of earlier versions have no checksum
-        np.savez_compressed(tmp_path / f"round-{prior}-0.npz", maps=255 - frames[prior])
+    for prior in PRIORS:  # maps that no training made
+        tensors.write_checked(str(tmp_path / f"round-{prior}-0.npz"), {"maps": 255 - frames[prior]})
     fit.fit(videos, config, None, str(tmp_path))
     training = usps.round_training(1, "rbd", usps.build_network(config, None), config, torch.device("cpu"))
     expected = usps.refine_round(training, frames["images"], 255 - frames["rbd"], "", workers.in_order)
@@ -143,7 +145,7 @@ def test_epochs_of_an_earlier_call_are_not_repeated(videos, model, tmp_path):
     images, first = fit._frames(videos, CONFIG, str(half), map)
     training = usps.fusion_training(usps.build_network(CONFIG, None), CONFIG, torch.device("cpu"))
     losses = [training.run_epoch(images, [first[prior] for prior in PRIORS]) for _ in range(CONFIG.fusion_epochs)]
-    torch.save({"training": training.state(), "losses": losses}, half / fit.FUSION)  # without a checksum
+    tensors.write_checked(str(half / fit.FUSION), {"training": training.state(), "losses": losses})
     fit.fit(videos, CONFIG, None, str(half))
     for name, value in training.network.state_dict().items():
         assert torch.equal(weights_of(half)[name], value), name
@@ -166,6 +168,15 @@ def test_the_error_for_a_damaged_model_says_what_to_do(model, tmp_path):
         fit.load_network(str(tmp_path / "bad"))
     with pytest.raises(InputError, match="cannot be read"):
         fit.load_network(str(tmp_path / "nothing"))
+    shutil.copytree(model, tmp_path / "shape")
+    for text, message in (
+        ('{"network": "drn_d_22", "width": "wide", "inputs": "rgb", "size": 32}', "width must be a number, got 'wide'"),
+        ('{"network": "vgg", "width": 1, "inputs": "rgb", "size": 32}', "network must be one of drn_d_105, drn_d_22"),
+        ("[]", "must be an object with the fields network, width, inputs, size"),
+    ):
+        (tmp_path / "shape" / fit.SHAPE).write_text(text)
+        with pytest.raises(InputError, match=rf"network\.json: .*{message}.*run `previts fit_saliency` again"):
+            fit.load_network(str(tmp_path / "shape"))
 
 
 def test_the_manifest_records_that_no_labels_were_used(videos):

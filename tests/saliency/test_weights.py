@@ -33,7 +33,8 @@ def test_an_encoder_of_this_project_has_the_labels_of_its_tubes(tmp_path):
         if stage == "checkpoints":
             torch.save({"conv1.weight": torch.zeros(1)}, tmp_path / "encoder.pt")
             files.upload(str(tmp_path / "encoder.pt"), files.join(uri, "encoder.pt"))
-        folders.commit(uri, {"stage": stage}, inputs={role: above} if role else {}, info={"labels": "none: by hand"})
+        inputs, written = {role: above} if role else {}, ["encoder.pt"] if stage == "checkpoints" else []
+        folders.commit(uri, {"stage": stage}, inputs=inputs, info={"labels": "none: by hand"}, files=written)
     assert read_weights(uri).labels == (
         "none: an encoder that this project pretrained, on tubes of a model with labels none: by hand"
     )
@@ -46,7 +47,7 @@ def test_an_encoder_whose_tubes_are_not_recorded_has_unknown_labels(tmp_path):
     root, decided = str(tmp_path / "root"), {"row": "x"}
     uri = folders.address(root, "checkpoints", "x", decided)
     files.upload(str(tmp_path / "encoder.pt"), files.join(uri, "encoder.pt"))
-    folders.commit(uri, decided)
+    folders.commit(uri, decided, files=["encoder.pt"])
     found = read_weights(uri)
     assert found.labels.startswith("unknown: an encoder that this project pretrained")
     assert set(found.tensors) == set(encoder)

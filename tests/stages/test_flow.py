@@ -113,10 +113,11 @@ def test_supervised_tracking_needs_a_run_of_its_own(place):
 
 def reported(root, crawl):
     """Commit the manifests of a report that is based on a crawl."""
-    videos, index, report = (str(root / stage / f"x-{len(crawl):012x}") for stage in ("videos", "index", "report"))
-    folders.commit(videos, {}, inputs={"crawl": crawl})
-    folders.commit(index, {}, inputs={"videos": videos})
-    folders.commit(report, {}, inputs={"index": index})
+    decided = {"crawl": len(crawl)}
+    videos, index, report = (folders.address(str(root), stage, "x", decided) for stage in ("videos", "index", "report"))
+    folders.commit(videos, decided, inputs={"crawl": crawl})
+    folders.commit(index, decided, inputs={"videos": videos})
+    folders.commit(report, decided, inputs={"index": index})
 
 
 def test_the_next_crawl_is_the_first_without_a_report(tmp_path):

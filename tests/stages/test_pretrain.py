@@ -63,7 +63,7 @@ def test_a_damaged_model_is_made_again_after_its_manifest_is_deleted(made, tmp_p
     at = {name: uri.replace(made["root"], str(tmp_path)) for name, uri in made.items()}
     model = Path(at["checkpoint"]) / "model.pt"
     model.write_bytes(model.read_bytes()[:1000])
-    with pytest.raises(InputError, match=r"delete manifest.json there, if it exists"):
+    with pytest.raises(InputError, match=r"model\.pt was changed after manifest\.json was written; delete both"):
         stages.evaluate("1/vgg/previts", "voc07", at["checkpoint"], at["data"], str(tmp_path), "demo", SMALL)
     (Path(at["checkpoint"]) / "manifest.json").unlink()
     assert stages.pretrain("1/vgg/previts", at["index"], str(tmp_path), "demo", SMALL) == at["checkpoint"]

@@ -9,8 +9,9 @@ from previts.storage import folders
 
 
 def test_a_finished_world_is_not_made_again(tmp_path):
-    uri = folders.address(str(tmp_path), "world", "demo", {"seed": 3, "format": FORMATS["world"]})
-    folders.commit(uri, {})
+    decided = {"seed": 3, "format": FORMATS["world"]}
+    uri = folders.address(str(tmp_path), "world", "demo", decided)
+    folders.commit(uri, decided)
     assert stages.world(str(tmp_path), seed=3) == uri
     assert [path.name for path in (tmp_path / "world").rglob("*") if path.is_file()] == ["manifest.json"]
 

@@ -20,7 +20,7 @@ def test_a_written_file_replaces_the_old_one_and_leaves_no_temporary_file(root: 
     uri = files.join(root, "folder", "name.json")
     files.write_json(uri, {"a": 1})
     files.write_json(uri, {"a": 2})
-    assert files.read_json(uri) == {"a": 2}
+    assert json.loads(files.read_bytes(uri)) == {"a": 2}
     assert files.read_bytes(uri, 1, 4) == json.dumps({"a": 2}, indent=1).encode()[1:4]
     assert files.names(files.join(root, "folder")) == ["name.json"]
     assert files.names(files.join(root, "nowhere")) == []

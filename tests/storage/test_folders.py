@@ -1,5 +1,7 @@
 """Oracles: what was committed, and folders that differ only in their path or only in their content."""
 
+import hashlib
+import json
 from pathlib import Path
 
 import pytest
@@ -106,3 +108,94 @@ def test_an_ancestor_is_the_input_of_an_input(tmp_path: Path):
     assert folders.ancestor(index, "tubes", "videos") == videos
     with pytest.raises(KeyError):
         folders.ancestor(index, "videos")
+
+
+def committed(root: str, stage: str = "videos") -> str:
+    uri = folders.address(root, stage, "x", {"k": 1.5})
+    for name in ("a", "deep/b"):
+        files.write_bytes(files.join(uri, name), name.encode())
+    folders.commit(uri, {"k": 1.5}, counts={"shards": 2}, files=["a", "deep/b"])
+    return uri
+
+
+def test_a_file_of_a_finished_folder_is_the_one_that_was_committed(root: str):
+    uri = committed(root)
+    manifest = json.loads(files.read_bytes(files.join(uri, "manifest.json")))
+    assert manifest["files"] == {name: hashlib.sha256(name.encode()).hexdigest() for name in ("a", "deep/b")}
+    assert [folders.read_file(uri, name) for name in ("a", "deep/b")] == [b"a", b"deep/b"]
+    files.write_bytes(files.join(uri, "deep/b"), b"other")
+    files.write_bytes(files.join(uri, "c"), b"c")
+    with pytest.raises(InputError, match=r"deep/b was changed after manifest\.json was written; delete both"):
+        folders.read_file(uri, "deep/b")
+    with pytest.raises(InputError, match=r"c was added after manifest\.json was written; delete both"):
+        folders.read_file(uri, "c")
+    with pytest.raises(FileNotFoundError):
+        folders.read_file(uri, "d")
+
+
+def test_a_folder_that_is_made_again_in_the_same_process_is_read_again(root: str):
+    uri = committed(root)
+    assert folders.read_file(uri, "a") == b"a"
+    document = files.read_bytes(files.join(uri, "manifest.json"))
+    files.write_bytes(files.join(uri, "a"), b"second")
+    files.delete(files.join(uri, "manifest.json"))
+    assert folders.read_file(uri, "a") == b"second"  # not finished: nothing to compare with
+    folders.commit(uri, {"k": 1.5}, files=["a"])
+    assert folders.read_file(uri, "a") == b"second"
+    files.write_bytes(files.join(uri, "manifest.json"), document)  # by another process
+    files.write_bytes(files.join(uri, "a"), b"a")
+    assert folders.read_file(uri, "a") == b"a"
+
+
+@pytest.mark.parametrize("key", ["stage", "fingerprint", "decided", "inputs", "counts", "files", "info", "checksum"])
+def test_a_manifest_with_a_changed_field_is_not_accepted(tmp_path: Path, key: str):
+    uri = committed(str(tmp_path))
+    path = Path(uri) / "manifest.json"
+    document = json.loads(path.read_text())
+    for value in ({"x": 1}, {}, "x", None, [], 3):
+        if document[key] == value:
+            continue
+        path.write_text(json.dumps({**document, key: value}))
+        assert not folders.is_committed(uri)
+        assert folders.damage(uri).startswith(str(path))
+        with pytest.raises(InputError, match=r"manifest\.json.*delete manifest\.json and run the stage"):
+            folders.read_manifest(uri)
+
+
+def test_the_manifest_of_another_folder_is_not_accepted(tmp_path: Path):
+    uri = committed(str(tmp_path))
+    other = folders.address(str(tmp_path), "videos", "x", {"k": 2})
+    elsewhere = str(tmp_path / "tubes" / uri.rsplit("/", 1)[1])
+    for place in (other, elsewhere):
+        files.upload(f"{uri}/manifest.json", f"{place}/manifest.json")
+        with pytest.raises(InputError, match="belongs to another folder"):
+            folders.read_manifest(place)
+    renamed = Path(uri).rename(tmp_path / "mine")
+    assert folders.read_manifest(str(renamed)).fingerprint == uri.rsplit("-", 1)[1]
+    with pytest.raises(ValueError, match="was not computed from these decisions"):
+        folders.commit(other, {"k": 3})
+
+
+def test_the_manifest_of_an_earlier_version_says_so(tmp_path: Path):
+    path = tmp_path / "videos" / "x-0123456789ab" / "manifest.json"
+    path.parent.mkdir(parents=True)
+    path.write_text(json.dumps({"stage": "videos", "fingerprint": "0123456789ab", "decided": {}, "inputs": {},
+                                "counts": {"shards": 1}, "info": {}, "code_version": "0.2.0"}))  # fmt: skip
+    assert not folders.is_committed(str(path.parent))
+    with pytest.raises(InputError, match="written by an earlier version of previts; run the stage that writes it"):
+        folders.read_manifest(str(path.parent))
+
+
+def test_a_folder_in_place_of_the_manifest_is_an_error_because_it_cannot_be_replaced(tmp_path: Path):
+    uri = folders.address(str(tmp_path), "videos", "x", {})
+    (Path(uri) / "manifest.json").mkdir(parents=True)
+    for check in (folders.is_committed, folders.read_manifest):
+        with pytest.raises(InputError, match=r"manifest\.json is a folder, expected a file; delete manifest\.json"):
+            check(uri)
+
+
+def test_a_number_that_is_not_finite_is_refused_before_anything_is_written(tmp_path: Path):
+    uri = folders.address(str(tmp_path), "results", "x", {})
+    with pytest.raises(ValueError, match="finite"):
+        folders.commit(uri, {}, counts={"ap": float("nan")})
+    assert not folders.is_committed(uri)

@@ -1,7 +1,6 @@
 """Oracles: the values that were saved, and files that are truncated, changed or incomplete."""
 
 import hashlib
-import io
 
 import numpy as np
 import pytest
@@ -38,7 +37,8 @@ def test_the_newest_state_is_restored_and_only_the_newest_few_are_kept(tmp_path)
         "state-00000010.pt.sha256",
     ]
     checksum = (tmp_path / "state-00000010.pt.sha256").read_text().strip()
-    assert checksum == hashlib.sha256((tmp_path / "state-00000010.pt").read_bytes()).hexdigest()
+    digest = hashlib.sha256((tmp_path / "state-00000010.pt").read_bytes()).hexdigest()
+    assert checksum == f"{digest}  state-00000010.pt"
 
 
 def test_an_empty_or_missing_folder_has_no_state(tmp_path):
@@ -100,7 +100,7 @@ def killed_before_the_checksum(monkeypatch):
 
 def test_an_interrupted_write_is_ignored_and_deleted_later(tmp_path, killed_before_the_checksum):
     saved(tmp_path, [1], keep=2)
-    half = tmp_path / "state-00000002.pt.0123abcd.tmp"
+    half = tmp_path / f"state-00000002.pt.{files._machine()}-{32 * '0'}.tmp"
     half.write_bytes(b"half a state")
     assert newest(tmp_path)[0] == 1
     killed_before_the_checksum(lambda: saved(tmp_path, [3], keep=2))
@@ -139,20 +139,21 @@ def test_a_name_without_a_number_has_one_state(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_unchecked_states_without_a_checksum_are_read_unless_damaged(tmp_path):
-    buffer = io.BytesIO()
-    torch.save({"weights": torch.ones(2)}, buffer)
-    path = tmp_path / "fusion.pt"
-    path.write_bytes(buffer.getvalue())
-    assert newest(tmp_path, "fusion.pt") is None
-    assert torch.equal(newest(tmp_path, "fusion.pt", unchecked=True)[1]["weights"], torch.ones(2))
-    path.write_bytes(buffer.getvalue()[:-100])
-    assert newest(tmp_path, "fusion.pt", unchecked=True) is None
-
-
-def test_a_replaced_state_without_a_checksum_is_not_compared_with_the_old_checksum(
-    tmp_path, killed_before_the_checksum
-):
-    states = saved(tmp_path, [0], "fusion.pt", unchecked=True)
+def test_a_replaced_state_is_not_compared_with_the_old_checksum(tmp_path, killed_before_the_checksum, capsys):
+    states = saved(tmp_path, [0], "fusion.pt")
     killed_before_the_checksum(lambda: states.save(0, {"weights": torch.ones(2)}))
-    assert torch.equal(newest(tmp_path, "fusion.pt", unchecked=True)[1]["weights"], torch.ones(2))
+    assert newest(tmp_path, "fusion.pt") is None
+    assert "fusion.pt is damaged (its checksum differs)" in capsys.readouterr().err
+
+
+def test_a_state_of_another_result_is_ignored_even_with_its_checksum(tmp_path, capsys):
+    mine, other = (tmp_path / "checkpoints" / f"x-{digit * 12}" for digit in "ab")
+    for folder in (mine, other):
+        saved(folder, [3])
+    for name in ("state-00000003.pt", "state-00000003.pt.sha256"):
+        (mine / name).write_bytes((other / name).read_bytes())
+    assert newest(mine) is None
+    assert f"is a copy of {'b' * 12}/state-00000003.pt" in capsys.readouterr().err
+    moved = other.rename(tmp_path / f"renamed-{'b' * 12}")
+    assert newest(moved)[0] == 3
+    assert newest(moved.rename(tmp_path / "mine"))[0] == 3

@@ -1,15 +1,17 @@
 """Oracle: the rows that were written."""
 
+import contextlib
 import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from previts.errors import InputError
-from previts.storage import files, tables
+from previts.storage import files, folders, tables
 
 
 @dataclass(frozen=True)
@@ -89,3 +91,66 @@ def test_reading_starts_no_thread_that_could_abort_the_end_of_the_process(tmp_pa
     )
     run = subprocess.run([sys.executable, "-c", program, uri], capture_output=True, text=True, check=True)
     assert run.stdout == "0\n"
+
+
+def test_any_changed_byte_of_a_table_is_found(tmp_path):
+    uri = str(tmp_path / "table.parquet")
+    tables.write_records(uri, Line, LINES)
+    data = files.read_bytes(uri)
+    for position in range(0, len(data), 7):
+        changed = bytearray(data)
+        changed[position] ^= 0x55
+        files.write_bytes(uri, bytes(changed))
+        with contextlib.suppress(InputError):
+            assert tables.read_records(uri, Line) == LINES  # a byte without a meaning
+
+
+def test_a_copy_of_another_table_is_refused_and_a_moved_or_renamed_folder_is_not(tmp_path):
+    one, other = (str(tmp_path / f"x-{digit * 12}") for digit in "ab")
+    for folder in (one, other):
+        for shard in range(2):
+            tables.write_records(files.join(folder, tables.table_name(shard)), Line, LINES)
+    for source in (f"{one}/shard-00001.parquet", f"{other}/shard-00000.parquet"):
+        files.upload(source, f"{one}/shard-00000.parquet")
+        with pytest.raises(InputError, match=r"shard-00000\.parquet is a copy of [ab]{12}/shard-0000[01].*delete it"):
+            tables.read_records(f"{one}/shard-00000.parquet", Line)
+    for name in (f"renamed-{'b' * 12}", "mine"):
+        (tmp_path / name).mkdir()
+        files.upload(f"{other}/shard-00000.parquet", f"{tmp_path}/{name}/shard-00000.parquet")
+        assert tables.read_records(f"{tmp_path}/{name}/shard-00000.parquet", Line) == LINES
+
+
+def test_columns_of_another_type_and_tables_of_other_programs_are_refused(tmp_path):
+    @dataclass(frozen=True)
+    class Typed:
+        name: str
+        count: float
+
+    @dataclass(frozen=True)
+    class Known:
+        name: str
+        count: int
+
+    uri = str(tmp_path / "table.parquet")
+    tables.write_records(uri, Typed, [Typed("a", 0.5)])
+    with pytest.raises(InputError, match="has columns of other types: count is double, expected int64; delete it"):
+        tables.read_records(uri, Known)
+    pq.write_table(pa.Table.from_pylist([{"name": "a", "count": 1}]), uri)
+    with pytest.raises(InputError, match="is a copy of a table of another program; delete it"):
+        tables.read_records(uri, Known)
+
+
+@pytest.mark.parametrize(
+    ("written", "count", "found"), [([0, 1, 2], 3, 3), ([0, 1, 2], 2, 0), ([0, 2], 2, 0), ([], 0, 0), ([0], "1", 0)]
+)
+def test_the_shards_are_those_that_the_manifest_lists(tmp_path, written, count, found):
+    uri = folders.address(str(tmp_path), "videos", "x", {})
+    names = [tables.table_name(shard) for shard in written]
+    for name in names:
+        tables.write_records(files.join(uri, name), Line, LINES)
+    folders.commit(uri, {}, counts={"shards": count}, files=names)
+    if found:
+        assert tables.shard_count(uri) == found
+    else:
+        with pytest.raises(InputError, match=r"counts\.shards must be .*delete (it|manifest\.json) and run"):
+            tables.shard_count(uri)

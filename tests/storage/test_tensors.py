@@ -150,5 +150,75 @@ def test_an_empty_checksum_is_damage(tmp_path: Path, capsys):
     tensors.write_checked(uri, STATE)
     Path(f"{uri}.sha256").write_bytes(b"")
     assert tensors.read_checked(uri) is None
-    assert tensors.read_checked(uri, unchecked=True) is None
     assert f"{uri} is damaged" in capsys.readouterr().err
+
+
+def test_a_copy_of_another_file_with_its_checksum_is_ignored(tmp_path: Path, capsys):
+    one, other = (str(tmp_path / f"x-{digit * 12}" / "model.pt") for digit in "ab")
+    tensors.write_checked(one, {"step": 1})
+    tensors.write_checked(other, {"step": 2})
+    for name in ("", ".sha256"):
+        Path(one + name).write_bytes(Path(other + name).read_bytes())
+    assert tensors.read_checked(one) is None
+    assert f"{one} is a copy of {'b' * 12}/model.pt and is ignored" in capsys.readouterr().err
+
+
+def bomb() -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("archive/data.pkl", pickle.dumps({}))
+        archive.writestr("archive/data/0", bytes(50_000_000))
+    assert len(buffer.getvalue()) < 100_000
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (pickle.dumps({"step": 1}), "cannot be read"),
+        (pickle.dumps(Attack()), "cannot be read"),
+        (tensors.to_bytes({"step": Attack()}), "cannot be read \\(UnpicklingError\\)"),
+        (bomb(), "cannot be read .*would unpack to 500000"),
+        (b"", "cannot be read"),
+        (b"PK\x03\x04", "cannot be read"),
+        (tensors.to_bytes([1, 2]), "contains list, expected a dictionary"),
+    ],
+    ids=["pickle", "code", "code in a torch file", "bomb", "empty", "zip", "list"],
+)
+def test_a_file_that_is_no_state_is_an_input_error_although_its_checksum_is_right(tmp_path, capsys, data, message):
+    uri = str(tmp_path / "model.pt")
+    Path(uri).write_bytes(data)
+    Path(f"{uri}.sha256").write_text(f"{hashlib.sha256(data).hexdigest()}  model.pt\n")
+    with pytest.raises(InputError, match=f"{uri} .*{message}.*delete it and run the same command again"):
+        tensors.read_checked(uri)
+    if "list" not in message:
+        with pytest.raises(InputError, match=f"model.weights: {uri} holds no weights that can be read"):
+            tensors.load(uri, "model.weights")
+    assert "code ran" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("content", [b"no zip", pickle.dumps({"a": 1})])
+def test_an_archive_that_is_none_is_an_input_error(tmp_path: Path, content: bytes):
+    uri = str(tmp_path / "maps.npz")
+    Path(uri).write_bytes(content)
+    Path(f"{uri}.sha256").write_text(f"{hashlib.sha256(content).hexdigest()}  maps.npz\n")
+    with pytest.raises(InputError, match=f"{uri} .*cannot be read"):
+        tensors.read_checked(uri)
+    Path(uri).unlink()
+    Path(uri).mkdir()
+    with pytest.raises(InputError, match="is a folder, expected a file"):
+        tensors.read_checked(uri)
+
+
+def test_a_file_of_a_finished_folder_must_be_the_one_that_was_committed(tmp_path: Path):
+    folder = folders.address(str(tmp_path), "checkpoints", "x", {})
+    uri = f"{folder}/encoder.pt"
+    tensors.write_checked(uri, {"weight": torch.ones(2)})
+    folders.commit(folder, {}, files=["encoder.pt"])
+    assert tensors.read_checked(uri) is not None
+    tensors.load(uri, "model.weights")
+    tensors.write_checked(uri, {"weight": torch.zeros(2)})
+    for read in (lambda: tensors.read_checked(uri), lambda: tensors.load(uri, "model.weights")):
+        with pytest.raises(InputError, match=r"encoder\.pt was changed after manifest\.json was written"):
+            read()
+    assert tensors.load(str(Path(uri).rename(tmp_path / "mine.pt")), "model.weights")[0]["weight"].sum() == 0

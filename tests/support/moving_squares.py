@@ -4,6 +4,7 @@ Video n shows a square on a noisy background; its colour depends on n mod 5. Eve
 object and an empty tube. The other odd ones lose their object in the last quarter.
 """
 
+import zlib
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -111,7 +112,7 @@ def _write_tubes(tubes_uri: str, shard: int, videos: list) -> None:
         blob = tube.to_bytes()
         status = "tracked" if keys else "empty"
         area, lost, border = tube.mean_area(), tube.lost_frame(), tube.border_share()
-        place = (offset, len(blob))
+        place = (offset, len(blob), zlib.crc32(blob))
         rows.append(
             tube_table.TubeRecord(video.video_id, status, len(keys), tube.spans(), area, *place, lost, border, None)
         )

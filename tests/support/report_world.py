@@ -69,7 +69,7 @@ def make_corpus(root: Path, names: list[str], *, truth: bool = False, config: Fi
     errors = {row.error: 1 for row in rows if row.status == "failed"}
     counts = {"videos": len(rows), "ok": len(rows) - len(errors), "failed": len(errors), "shards": 1}
     inputs = {"crawl": str(source / "crawl.csv")}
-    folders.commit(videos, {}, inputs=inputs, counts=counts, info={"errors": errors})
+    folders.commit(videos, {}, inputs=inputs, counts=counts, info={"errors": errors}, files=tables.table_names(1))
     salient = [
         SaliencyRecord(
             row.video_id,
@@ -84,13 +84,15 @@ def make_corpus(root: Path, names: list[str], *, truth: bool = False, config: Fi
         for frame in range(row.num_frames)
     ]
     tables.write_records(files.join(saliency, tables.table_name(0)), SaliencyRecord, salient)
-    folders.commit(saliency, {}, inputs={"videos": videos})
+    folders.commit(saliency, {}, inputs={"videos": videos}, counts={"shards": 1}, files=tables.table_names(1))
     tracker.track_shard(videos, saliency, 0, TrackConfig(), tracked)
-    folders.commit(tracked, {}, inputs={"videos": videos, "saliency": saliency})
+    inputs = {"videos": videos, "saliency": saliency}
+    folders.commit(tracked, {}, inputs=inputs, counts={"shards": 1}, files=tables.table_names(1))
     joined = index_table.join_shard(videos, tracked, 0)
     counts = index_table.write_index(indexed, joined, config)
     decided = {"filter": asdict(config)}
-    folders.commit(indexed, decided, inputs={"videos": videos, "tubes": tracked}, counts=counts)
+    inputs = {"videos": videos, "tubes": tracked}
+    folders.commit(indexed, decided, inputs=inputs, counts=counts, files=(index_table.TABLE, index_table.QUALITY))
     return indexed
 
 
@@ -108,8 +110,13 @@ def make_checkpoint(root: Path, name: str, corpus: str, attention_weight: float,
         entry["loss"] = entry["loss_contrastive"] + attention_weight * entry.get("loss_attention", 0)
         lines.append(json.dumps(entry | {"lr": 0.03, "pairs_per_second": 80 + random.random()}))
     files.write_bytes(files.join(uri, "log.jsonl"), ("\n".join(lines) + '\n{"step": 99').encode())
-    folders.commit(uri, {}, inputs={"index": corpus})
+    folders.commit(uri, {"name": name}, inputs={"index": corpus}, files=("experiment.json", "log.jsonl"))
     return uri
+
+
+def fingerprint(uri: str) -> str:
+    """Return the fingerprint of a finished folder."""
+    return folders.read_manifest(uri).fingerprint
 
 
 def attention_figure(quality: float, names: tuple[str, ...] = ("dog", "boat")) -> bytes:
@@ -153,14 +160,15 @@ def make_result(
     populations: dict[str, Population] | None = None,
 ) -> str:
     fingerprint = folders.read_manifest(checkpoint).fingerprint
-    uri = str(root / "results" / f"{benchmark}-{fingerprint}-r{len(list((root / 'results').glob('*')))}")
+    number = len(list((root / "results").glob("*")))
+    uri = str(root / "results" / f"{benchmark}-{fingerprint}-r{number}")
     result = Result(
         row="",
         benchmark=benchmark,
         checkpoint=fingerprint,
         status="failed" if error else "ok",
         error=error,
-        metrics=metrics,  # type: ignore[arg-type]  # None, as in damaged files
+        metrics=metrics,
         populations=populations or {},
         protocol={"limit": 0, "costs": [0.1, 1.0], "rows": [{"name": EVIL}] * 50},
         seconds=12.3,
@@ -171,9 +179,10 @@ def make_result(
         files.write_bytes(files.join(uri, "figures", name), figure)
     folders.commit(
         uri,
-        {},
+        {"number": number},
         inputs={"checkpoint": checkpoint, "data": str(root / "datasets")},
         counts={key: value for key, value in metrics.items() if value is not None},
+        files=["result.json", *([f"figures/{name}"] if figure else [])],
     )
     return uri
 

@@ -77,7 +77,7 @@ def test_every_usable_video_has_exactly_one_tube(world, tmp_path):
     assert len(files.read_bytes(files.join(target, tube_table.blob_name(0)))) == sum(row.size for row in rows)
     frames = {row.video_id: row.num_frames for row in videos}
     for row in rows:
-        tube = tube_table.read_tube(target, 0, row.offset, row.size)
+        tube = tube_table.read_tube(target, 0, row.offset, row.size, row.crc)
         assert (len(tube.frame_keys), tube.height, tube.width) == (frames[row.video_id], 96, 128)
         assert (row.tracked_frames, row.spans) == (tube.tracked_frames(), tube.spans())
         assert (row.lost_frame, row.border_share) == (tube.lost_frame(), tube.border_share())
@@ -89,7 +89,7 @@ def test_every_usable_video_has_exactly_one_tube(world, tmp_path):
 def test_the_tube_covers_the_square(world, tmp_path):
     tracker.track_shard(*world, 0, TrackConfig(), str(tmp_path))
     walk = tube_table.read_shard(str(tmp_path), 0)[0]
-    tube = tube_table.read_tube(str(tmp_path), 0, walk.offset, walk.size)
+    tube = tube_table.read_tube(str(tmp_path), 0, walk.offset, walk.size, walk.crc)
     assert walk.spans == [[0, 20]]
     for frame in range(0, 20, 2):
         square = np.zeros((96, 128), bool)

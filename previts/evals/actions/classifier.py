@@ -281,7 +281,7 @@ def load_classifier(uri: str, model: MoCo) -> Classifier:
     made = Classifier(settings, found["classes"])
     try:
         made.load_state_dict(found["state"])
-    except tensors.DAMAGED:
+    except (RuntimeError, AttributeError, TypeError):
         raise InputError(
             f"classifier: {uri} has an encoder of {found['encoder']}, the checkpoint one of {asdict(settings)}"
         ) from None

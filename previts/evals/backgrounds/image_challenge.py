@@ -7,7 +7,6 @@ Shape suffixes: N images, C classes.
 """
 
 from functools import partial
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +18,7 @@ from previts.evals import features, frozen, input_check, labelled_images, linear
 from previts.evals.outcome import Outcome, Population
 from previts.media.variants import VARIANTS
 from previts.models.moco import MoCo
-from previts.storage import files
+from previts.storage import documents, files
 
 # Possible folders of ImageNet-9's training images; the archive unpacks to the second.
 TRAIN_FOLDERS = ("train/original", "original/train")
@@ -127,10 +126,7 @@ def read_class_map(uri: str, num_imagenet: int, num_classes: int) -> NDArray[np.
         InputError: If the map is not `{"0": class, ...}` with exactly the existing classes. The numbers would then
             mean other classes.
     """
-    try:
-        document: Any = files.read_json(uri)
-    except ValueError as error:
-        raise InputError(f"{uri} is not JSON ({error}); replace it by the original file") from None
+    document = documents.parse_json(files.read_bytes(uri), uri, "replace it by the original file")
     if not isinstance(document, dict) or sorted(document) != sorted(str(number) for number in range(num_imagenet)):
         found = f"{len(document)} entries" if isinstance(document, dict) else type(document).__name__
         raise InputError(

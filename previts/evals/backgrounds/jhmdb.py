@@ -7,7 +7,6 @@ is available as a table. Trains and scores nothing.
 Shape suffixes: T frames, H W pixels, C colour channels (RGB).
 """
 
-import csv
 import io
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -25,7 +24,7 @@ from previts.media.variants import MIXED, Oddities, Pixels, oddities, only_bg_t,
 from previts.media.video_reader import Footage, steady
 from previts.processes import prefetch
 from previts.processes.progress import progress
-from previts.storage import files, listings
+from previts.storage import csv_text, files, listings
 
 FRAMES, MASKS, SPLITS = "Rename_Images", "puppet_mask", "splits"
 MASK_FILE, MASK_FIELD = "puppet_mask.mat", "part_mask"
@@ -261,13 +260,11 @@ def count_oddities(part: PuppetClips) -> Oddities:
 
 def manifest(rows: Iterable[tuple[str, str, PuppetClips]], seed: int) -> bytes:
     """Return the source of each mixed variant's background as CSV, for (split, part, clips) of a challenge."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(COLUMNS)
+    lines: list[list[csv_text.Cell]] = []
     for split, name, part in rows:
         for variant in MIXED:
             others = behind(part, variant, seed)
             for clip in part.clips:
                 other = others[clip.uri]
-                writer.writerow((seed, split, name, variant, clip.class_name, clip.name, other.class_name, other.name))
-    return text.getvalue().encode()
+                lines.append([seed, split, name, variant, clip.class_name, clip.name, other.class_name, other.name])
+    return csv_text.to_csv(COLUMNS, lines).encode()

@@ -4,7 +4,6 @@ PreViTS section 4.4, figure 4. `media/variants.py` defines the variants; this mo
 image without an object has no variants. `previts evaluate --benchmark in9` scores models on the result.
 """
 
-import csv
 import hashlib
 import io
 from dataclasses import dataclass, field
@@ -18,7 +17,7 @@ from previts.media.masks import Mask, object_pixels
 from previts.media.variants import MIXED, VARIANTS, Oddities, Pixels, oddities, only_bg_t, partners, vary
 from previts.processes import prefetch
 from previts.processes.progress import progress
-from previts.storage import files
+from previts.storage import csv_text, files
 
 SPLIT, MASKS = "val", "fg_mask"
 # The first marks a folder as complete. The second has the same text while the folder is incomplete.
@@ -159,15 +158,13 @@ def read_mask(uri: str) -> Mask:
 
 
 def _manifest(sources: list[MaskedImage], backgrounds: dict[str, list[int]], seed: int) -> bytes:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(COLUMNS)
+    lines: list[list[csv_text.Cell]] = []
     for place, source in enumerate(sources):
         for variant in VARIANTS:
             back = sources[backgrounds[variant][place]] if variant in backgrounds else None
             where = (back.class_name, back.name) if back else ("", "")
-            writer.writerow((seed, variant, source.class_name, source.name, *where, source.digest))
-    return text.getvalue().encode()
+            lines.append([seed, variant, source.class_name, source.name, *where, source.digest])
+    return csv_text.to_csv(COLUMNS, lines).encode()
 
 
 def _finished(out: str, manifest: bytes) -> bool:

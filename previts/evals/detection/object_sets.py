@@ -79,8 +79,9 @@ def read_voc(root: str, split: str, classes: Sequence[str], limit: int) -> list[
 def _read(uri: str) -> bytes:
     try:
         return files.read_bytes(uri)
-    except FileNotFoundError:
-        raise InputError(f"{uri} is missing; the dataset must be complete and in its authors' layout") from None
+    except (FileNotFoundError, IsADirectoryError) as error:
+        what = "a folder" if isinstance(error, IsADirectoryError) else "missing"
+        raise InputError(f"{uri} is {what}; the dataset must be complete and in its authors' layout") from None
 
 
 def _read_xml(root: str, labels: Mapping[str, int], name: str) -> AnnotatedImage:
@@ -216,8 +217,8 @@ def read_coco(data_uri: str, split: str, limit: int) -> CocoSplit:
     """
     uri = files.join(data_uri, "annotations", f"instances_{split}2017.json")
     try:
-        document = json.loads(_read(uri))
-    except ValueError as error:
+        document = json.loads(_read(uri))  # half a gigabyte, for which `documents` is too slow
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{uri} is not JSON ({error}); replace it by the original file") from None
     if not isinstance(document, dict):
         raise InputError(f"{uri} must be a JSON object with images, annotations and categories")
