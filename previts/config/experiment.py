@@ -370,8 +370,6 @@ class Experiment:
             values = json.loads(text)
         except (ValueError, RecursionError) as error:
             raise InputError(f"an experiment must be JSON ({type(error).__name__})") from None
-        if isinstance(values, dict) and isinstance(values.get("track"), dict):
-            values["track"].setdefault("motion", "wait")  # documents of version 0.2 do not have it
         return fields.from_plain(Experiment, values, "")
 
 
@@ -390,8 +388,7 @@ def override(plan: Plan, assignments: Sequence[str]) -> Plan:
         InputError: If a field is unknown, or a value is not allowed. The message suggests the closest field.
     """
     values = dataclasses.asdict(plan)
-    known = sorted(fields.paths(Experiment))
-    known += [f"evaluation.{name}" for name in sorted(fields.paths(EvaluationConfig))]
+    known = [*sorted(fields.paths(Experiment)), *(f"evaluation.{x}" for x in sorted(fields.paths(EvaluationConfig)))]
     form = "section.field=value, such as sampling.min_overlap=0.2"
     for assignment in assignments:
         path, text = fields.split_setting(assignment, known, "field", form)

@@ -83,7 +83,8 @@ def fetch(url: str, target_path: str, limits: Limits = DEFAULT_LIMITS, reach: Re
         VideoError: If it is empty, too large, a playlist or a web page, or the address is not allowed.
         FetchError: If it cannot be fetched; `retryable` is true for time-outs, dropped connections, busy servers, and
             what the user can allow.
-        InputError: If the disk is full, or a variable with rules cannot be read.
+        InputError: If a variable with rules cannot be read.
+        OSError: If the disk is full.
     """
     source = sources.source_of(url, reach)
     if isinstance(source, LocalFile):

@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from typing import NoReturn
 from urllib.parse import urljoin
 
-from previts.errors import FetchError, InputError, VideoError
+from previts.errors import FetchError, VideoError
 from previts.ingest import url_guard
 from previts.ingest.url_guard import WebAddress
 
@@ -53,7 +53,7 @@ class Transfer:
         Raises:
             VideoError: If the file is too large, or an address is not allowed.
             FetchError: If the transfer failed; `retryable` if a further attempt may succeed.
-            InputError: If the disk is full.
+            OSError: If the disk is full.
         """
         url = self._url
         seen = set()
@@ -195,9 +195,9 @@ def too_slow(max_seconds: float) -> str:
 
 
 def check_disk(error: Exception, path: str) -> None:
-    """Raise an `InputError` if the reason of an error is a full disk; the video is not its cause."""
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        raise InputError(f"no space left for {path}; free some, or set TMPDIR to a larger disk") from error
+    """Raise an OSError that names `path` if the reason of an error is its disk; the video is not the cause."""
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
+        raise OSError(error.errno, error.strerror, path) from error
 
 
 def _dial(address: WebAddress, found: list[str], deadline: float) -> socket.socket:

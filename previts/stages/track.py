@@ -36,14 +36,11 @@ def track(
     """
     check_part(part, parts)
     config = paper.resolve(None, profile, set).experiment.track
-    settings = asdict(config)
-    if config.motion == "wait":
-        del settings["motion"]  # a later setting: tubes that were made before it keep their address
     decided = {
         "videos": finished(videos, "videos"),
         # The saliency may not be committed yet, since other parts may still run. Its address has the fingerprint.
         "saliency": folders.fingerprint_of(saliency, "saliency"),
-        "track": settings,
+        "track": asdict(config),
         "format": FORMATS["tubes"],
     }
     uri = folders.address(root, "tubes", config.association, decided)

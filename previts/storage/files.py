@@ -5,6 +5,7 @@ Every write is whole: a reader sees the complete file or no file. A bare path is
 
 import contextlib
 import errno
+import fcntl
 import functools
 import glob
 import hashlib
@@ -22,7 +23,6 @@ import fsspec
 from fsspec.core import url_to_fs
 
 from previts.errors import InputError
-from previts.storage import locks
 
 _TEMPORARY = re.compile(r"\.([0-9a-f]{8})-[0-9a-f]{32}\.tmp$")
 _DAY = 24 * 3600
@@ -240,7 +240,7 @@ def _temporary(path: str) -> tuple[str, BinaryIO]:
     while True:
         temporary = f"{path}.{_machine()}-{uuid.uuid4().hex}.tmp"
         file = open(temporary, "xb")  # noqa: SIM115 (closed by the caller)
-        if locks.hold(file.fileno()) and os.path.exists(temporary):  # else `sweep` deleted it before it was locked
+        if _hold(file.fileno()) and os.path.exists(temporary):  # else `sweep` deleted it before it was locked
             return temporary, file
         file.close()
 
@@ -280,12 +280,44 @@ def _delete_abandoned(path: str, machine: str) -> bool:
             if abandoned:
                 os.remove(path)
             return abandoned
-        with locks.taken(path) as free:
+        with _taken(path) as free:
             if free:
                 os.remove(path)
             return free
     except OSError:  # renamed or deleted meanwhile, or a disk without locks
         return False
+
+
+def _hold(file: int) -> bool:
+    """Lock an open file until it is closed; return False if another process has locked it.
+
+    The kernel releases the lock when the process ends in any way. On a file system without locks, the file stays
+    unlocked and `_taken` raises, so every file counts as in use.
+    """
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True
+    return True
+
+
+@contextlib.contextmanager
+def _taken(path: str) -> Iterator[bool]:
+    """Yield whether no living process has locked a file; it stays locked during the block, to be deleted.
+
+    Raises:
+        OSError: If it does not exist, or its file system has no locks.
+    """
+    file = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield True
+    except BlockingIOError:
+        yield False
+    finally:
+        os.close(file)
 
 
 def delete(uri: str) -> None:

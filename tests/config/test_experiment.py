@@ -1,7 +1,6 @@
 """Oracles: the numbers of the paper, and messages written down by hand."""
 
 import dataclasses
-import json
 
 import pytest
 
@@ -60,9 +59,3 @@ def test_a_document_with_other_fields_is_refused():
 def test_fields_that_depend_on_each_other_are_set_in_any_order():
     one = override(Plan(), ["optim.batch_size=30", "objective.batch_norm_groups=15"])
     assert one == override(Plan(), ["objective.batch_norm_groups=15", "optim.batch_size=30"])
-
-
-def test_a_document_without_the_later_setting_of_the_tracker_is_read():
-    document = json.loads(Experiment(seed=3).to_json())
-    assert document["track"].pop("motion") == "wait"
-    assert Experiment.from_json(json.dumps(document)) == Experiment(seed=3)

@@ -183,5 +183,8 @@ def test_hidden_files_are_no_masks_and_masks_may_have_any_pixels(tmp_path):
 def test_masks_whose_shape_does_not_fit_are_refused_before_they_take_memory(tmp_path: Path, shape: tuple[int, ...]):
     np.savez_compressed(tmp_path / "v.npz", packed=np.zeros(8, np.uint8), shape=np.array(shape))
     found = Truth(str(tmp_path), frozenset(["v.npz"]))
-    with pytest.raises(InputError, match=r"v\.npz does not contain masks .*do not fit into 8 bytes.*replace or remove"):
+    with pytest.raises(
+        InputError,
+        match=r"v\.npz does not contain masks .*are not the masks of shape.*replace or remove",
+    ):
         found.masks("v")

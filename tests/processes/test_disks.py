@@ -114,7 +114,7 @@ def test_a_read_only_disk_is_reported(small_disk, capsys):
     with pytest.raises(SystemExit) as ended, exits.readable_errors():
         stages.world(str(small_disk))
     assert ended.value.code == 2
-    assert "Read-only file system; choose a root that you may write to" in capsys.readouterr().err
+    assert "Read-only file system; choose another root" in capsys.readouterr().err
 
 
 def test_the_limit_of_a_file_is_reported(tmp_path, capsys):

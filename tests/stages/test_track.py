@@ -23,10 +23,7 @@ def test_tubes_cover_the_objects_of_the_world(made, world):
     assert sum(scores) / len(scores) > 0.4
 
 
-def test_the_default_motion_is_not_part_of_the_address(made):
-    # It is a later setting: tubes of earlier versions keep their address.
-    settings = ["association", "iou_threshold", "max_age", "min_area", "min_hits"]
-    assert sorted(folders.read_manifest(made["tubes"]).decided["track"]) == settings
+def test_the_motion_is_part_of_the_address(made):
     chosen = [*SMALL, "track.motion=drift"]
     drifting = stages.track(made["videos"], made["saliency"], made["root"], "demo", chosen)
     assert drifting != made["tubes"]

@@ -192,7 +192,7 @@ def test_a_file_that_is_no_state_is_an_input_error_although_its_checksum_is_righ
     with pytest.raises(InputError, match=f"{uri} .*{message}.*delete it and run the same command again"):
         tensors.read_checked(uri)
     if "list" not in message:
-        with pytest.raises(InputError, match=f"model.weights: {uri} holds no weights that can be read"):
+        with pytest.raises(InputError, match=f"model.weights: {uri} (is|contains) .*(again|save its tensors)"):
             tensors.load(uri, "model.weights")
     assert "code ran" not in capsys.readouterr().out
 
