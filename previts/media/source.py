@@ -26,6 +26,7 @@ MAX_STRETCH = 0.1  # of the logarithm of width / height, by which frames may dif
 SEAM_PACKETS = 4  # before a place where files are joined; FFmpeg marks one of these as damaged
 
 BROADCAST = {"mpegts", "mpeg"}  # formats that state no length and may start a new time base anywhere
+GUESSED = {"avi"}  # it does not store when a frame is shown; FFmpeg guesses, and is wrong if B-frames are packed
 TS_PACKET_BYTES = (188, 192, 204)
 # How a second file starts that was joined to one of these formats. FFmpeg and players read the first one only.
 _SECOND_START = {
@@ -159,7 +160,8 @@ def probe(
 def _scan(source: str | int, start_seconds: float | None, end_seconds: float | None, *, seek: bool) -> _Scan:
     container, stream = open_stream(source, ERROR_DETECTION)
     with container:
-        zero = _start_time(container) or 0.0
+        is_guessed = container.format.name in GUESSED
+        zero = 0.0 if is_guessed else _start_time(container) or 0.0
         trimmed = start_seconds is not None or end_seconds is not None
         scan = _Scan(
             origin=zero + (start_seconds or 0.0) if trimmed else -math.inf,
@@ -187,7 +189,7 @@ def _scan(source: str | int, start_seconds: float | None, end_seconds: float | N
                     scan.joins.append(scan.packets)
                 scan.packets += 1
                 scan.size += packet.size
-            ticks = packet.dts if packet.pts is None else packet.pts
+            ticks = packet.dts if packet.pts is None or is_guessed else packet.pts
             if ticks is None:
                 continue
             time = float(ticks * packet.time_base)
@@ -277,11 +279,13 @@ class Decoding:
             if window.seek:
                 container.seek(int(window.origin * av.time_base))
             clock = _clock(container, stream)
-            # AVI does not store when a frame is shown. FFmpeg guesses it, and is wrong if B-frames are packed.
-            is_guessed = container.format.name == "avi"
+            is_guessed = container.format.name in GUESSED
+            entry: int | None = None  # ticks of the first packet
+            delay: int | None = None  # ticks from a packet to its frame
             for number, packet in enumerate(container.demux(stream)):
                 if packet.size:
                     _moved(packet, clock)
+                    entry = packet.dts if entry is None else entry
                 # The last packet of a joined file is marked, because the next one does not follow from it.
                 is_seam = any(0 < join - number <= SEAM_PACKETS for join in window.joins)
                 if packet.is_corrupt and not is_seam and number != window.last:
@@ -304,6 +308,9 @@ class Decoding:
                 self._cost.add(len(frames), stream.codec_context.width, stream.codec_context.height, packet.size)
                 for frame in frames:
                     ticks = frame.dts if frame.pts is None or is_guessed else frame.pts
+                    if is_guessed and ticks is not None:
+                        delay = ticks - (entry or 0) if delay is None else delay
+                        ticks -= delay
                     time = max(last, window.first - step) + step if ticks is None else float(ticks * frame.time_base)
                     if time >= window.stop:
                         return

@@ -5,6 +5,7 @@ import random
 from fractions import Fraction
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 from source_videos import numbered, shown, write_source
@@ -172,3 +173,38 @@ def test_a_matroska_file_that_lacks_its_last_frames_says_how_much(tmp_path):
         except VideoError:
             continue  # within a frame
         assert info.missing_seconds == pytest.approx((50 - len(numbers)) * 0.04, abs=0.01)
+
+
+def pack_b_frames(plain, path):
+    """Write an AVI of MPEG-4 as DivX did: a B-frame is in the packet before it, and an empty packet takes its place."""
+    with av.open(str(plain)) as container:
+        packets = [(bytes(packet), packet.is_keyframe) for packet in container.demux(video=0) if packet.size]
+    start, mark = b"\0\0\1\xb6", b"\0\0\1\xb2DivX503b1393p\0"
+    packed = []
+    for number, (data, is_key) in enumerate(packets):
+        if data[data.index(start) + 4] >> 6 == 2:  # a B-frame
+            packed[-1] = (packed[-1][0] + data, packed[-1][1])
+            packed.append((start + b"\x50\x7f", False))
+        else:
+            packed.append((data if number else data.replace(start, mark + start, 1), is_key))
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("mpeg4", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 160, 96, "yuv420p"
+        for number, (data, is_key) in enumerate(packed):
+            packet = av.Packet(data)
+            packet.stream, packet.pts, packet.dts, packet.time_base = stream, number, number, Fraction(1, 25)
+            packet.is_keyframe = is_key
+            container.mux(packet)
+    return str(path)
+
+
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize(("start", "end"), [(None, None), (0.0, 9.0), (0.4, 1.2)])
+def test_avi_files_with_b_frames_keep_all_frames(tmp_path, start, end, packed):
+    # AVI stores no time at which a frame is shown; the times that FFmpeg guesses go back where B-frames are packed.
+    frames = [numbered(n) for n in range(50)]
+    source = write_source(tmp_path / "a.avi", frames, codec="mpeg4", options={"bf": "1", "b_strategy": "0"})
+    source = pack_b_frames(source, tmp_path / "packed.avi") if packed else source
+    info, numbers = shown(source, tmp_path, start, end)
+    assert numbers == list(range(50))[round((start or 0) * 25) : round((end or 9) * 25)]
+    assert info.skipped_frames == 0
