@@ -80,12 +80,13 @@ def pretrain_and_evaluate(
         trained = pretrain(
             row=row, index=index, root=root, profile=profile, set=set, launcher=launcher, processes=processes, job=job
         )
+        with_launcher_account(trained)
         if LAUNCHER == "local":
             place(trained, cpu="8", memory="48Gi", scratch="32Gi", hours=14 * 24, retries=5)
             with_gpus(trained, training_gpus, gpu_nodes)
         else:
             # The step only waits for a job with another image. The job ends if the step's node is preempted.
-            waiting = with_launcher_account(place(trained, hours=14 * 24, retries=5, spot=False))
+            waiting = place(trained, hours=14 * 24, retries=5, spot=False)
             waiting.set_env_variable("PREVITS_TRAIN_IMAGE", TRAIN_IMAGE)
     evaluations = list_evaluations(
         rows=rows,

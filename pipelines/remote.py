@@ -176,11 +176,6 @@ def _check_choices(values: dict[str, Any]) -> None:
         processes=values.get("processes", 1),
         job=values.get("job", ()),
     )
-    if launcher != _images.LAUNCHER:
-        raise InputError(
-            f"launcher={launcher} needs PREVITS_LAUNCHER={launcher} in the environment of this command: it decides the "
-            "image and the account of the step that starts the job"
-        )
     for name in ("crawl", "crawls", "root", "data"):
         if files.protocol(values.get(name, "gs://")) in files.ON_DISK:
             raise InputError(

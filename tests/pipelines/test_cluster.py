@@ -80,7 +80,3 @@ def test_a_step_with_gpus_fits_the_smallest_node_with_a_gpu():
         if "accelerator" in resources:  # the node has 16 cores and 64 GiB; GKE keeps about 6 GiB
             assert resources["cpuRequest"] <= 15
             assert resources["memoryRequest"] * 1e9 <= 57 * 2**30
-
-
-def test_the_committed_pipelines_give_no_step_the_account_of_the_launcher():
-    assert not [name for name, step in steps().items() if step.get("secretAsVolume")]

@@ -151,10 +151,6 @@ def test_a_schedule_runs_one_at_a_time_and_is_created_once(api: tuple[Api, str],
         (["crawl=gs://b/c.csv", *NEEDED, "rows=[6]"], "rows must be a JSON list of texts, got '[6]'"),
         (["crawl=gs://b/c.csv", *NEEDED, 'gpu_nodes={"a": 1}'], "gpu_nodes must be a JSON object of texts"),
         (["crawl=gs://b/c.csv", *NEEDED, 'rows=["7"]'], "there is no row '7'"),
-        (
-            ["crawl=gs://b/c.csv", *NEEDED, "launcher=pytorchjob"],
-            "launcher=pytorchjob needs PREVITS_LAUNCHER=pytorchjob",
-        ),
         (["crawl=videos", *NEEDED], "crawl must be a URI that every pod of the cluster can read"),
     ],
 )
@@ -178,14 +174,20 @@ def test_with_the_pytorchjob_launcher_the_pretraining_step_only_waits(tmp_path: 
     assert "accelerator" not in waiting
     assert "cpuLimit: 1.0" in waiting
     settings = list(yaml.safe_load_all(text))[1]["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
-    # Only this step gets the token of the account that may create jobs. KFP has one account for all steps of a run.
-    mounted = {name: [item["secretName"] for item in step.get("secretAsVolume", [])] for name, step in settings.items()}
-    assert [name for name in mounted if mounted[name]] == ["exec-pretrain"]
-    (secret,) = settings["exec-pretrain"]["secretAsVolume"]
-    assert (secret["secretName"], secret["mountPath"]) == ("previts-launcher", cluster.ACCOUNTS[0])
     # The job ends if this step is preempted, so sixteen GPUs would stop because of one core.
     keys = {name: [item["key"] for item in step.get("tolerations", [])] for name, step in settings.items()}
     assert [name for name in keys if "cloud.google.com/gke-spot" not in keys[name]] == ["exec-pretrain"]
+
+
+def test_only_the_pretraining_step_can_start_jobs():
+    """In the committed pipeline too, because `launcher` is a parameter. KFP has one account for all steps of a run."""
+    settings = list(yaml.safe_load_all((ROOT / "pipelines" / "previts_full.yaml").read_text()))[1]
+    steps = settings["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
+    mounted = {name: [item["secretName"] for item in step.get("secretAsVolume", [])] for name, step in steps.items()}
+    assert [name for name in mounted if mounted[name]] == ["exec-pretrain"]
+    (secret,) = steps["exec-pretrain"]["secretAsVolume"]
+    assert (secret["secretName"], secret["mountPath"]) == ("previts-launcher", cluster.ACCOUNTS[0])
+    assert secret["optional"]
 
 
 def test_the_kfp_commands_of_the_documentation_work(tmp_path: Path, api: tuple[Api, str]):
