@@ -159,5 +159,5 @@ def test_real_data(model: MoCo, real_data: Path, benchmark: str):
 
 
 def _runs(shape: object, image: AnnotatedImage) -> dict[str, object]:
-    mask = detector_inputs.shape_mask(shape, image.size, image.size, image.uri)
+    mask = detector_inputs.shape_mask(shape, image.size, image.size)
     return run_lengths.encode(np.asfortranarray(mask))
