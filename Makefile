@@ -35,6 +35,9 @@ demo: $(VENV)/installed ## run the whole pipeline on a small synthetic world and
 test: $(VENV)/installed ## run all tests with coverage
 	$(BIN)/python -m pytest --cov --cov-report=term:skip-covered
 
+test-long: $(VENV)/installed ## run the tests that take many minutes: kills in every verb, hundreds of hostile videos, two runs at once
+	$(BIN)/python -m pytest -m long -s
+
 lint: $(VENV)/installed ## run ruff, mypy --strict and import-linter
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .

@@ -151,7 +151,7 @@ def roots(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return before
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("name", CASES)
 def test_a_verb_that_is_killed_and_repeated_makes_what_an_undisturbed_one_makes(
     name: str, roots: dict[str, Path], tmp_path: Path

@@ -106,7 +106,7 @@ def test_a_sample_of_the_hostile_videos(tmp_path):
     assert {name: what for name, what in faults.items() if what} == {}
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_all_hostile_videos_and_what_they_cost(tmp_path):
     videos = catalogue()
     assert len(videos) >= 400

@@ -157,7 +157,7 @@ def test_a_run_that_was_killed_in_each_stage_ends_with_the_same_report(world: Pa
     assert tables[0] == tables[1]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_two_runs_at_once_share_the_work_and_end_with_equal_reports(world: Path, finished: Path, tmp_path: Path):
     root = tmp_path / "root"
     (tmp_path / "temporary").mkdir()
