@@ -5,7 +5,6 @@ as a manifest or as a folder of videos. This module fetches nothing.
 """
 
 import hashlib
-import math
 import os
 import re
 import time
@@ -17,7 +16,7 @@ from previts.ingest import sources, url_guard
 from previts.ingest.crawl_lines import Line, check_columns, csv_lines, csv_rows, parquet_lines
 from previts.ingest.sources import ANYTHING, LocalFile, Reach, StoredObject
 from previts.ingest.url_guard import MAX_URL_LENGTH
-from previts.storage import fingerprints, folders
+from previts.storage import documents, fingerprints, folders
 from previts.storage.file_names import VIDEO_SUFFIXES, LeftAside, is_hidden
 from previts.storage.files import absolute, is_local, open_fs
 
@@ -334,9 +333,10 @@ def _seconds(fields: dict[str, str], name: str) -> float | None:
     text = fields.get(name, "")
     if not text:
         return None
-    # `float` would also take nan, inf, 1_0 and the digits of other alphabets.
-    plain = len(text) < 64 and re.fullmatch(r"\+?([0-9]+\.?[0-9]*|\.[0-9]+)(e[+-]?[0-9]+)?", text, re.IGNORECASE)
-    value = float(text) if plain else math.nan
+    try:
+        value = documents.number(text)
+    except ValueError:
+        value = -1.0
     if not 0 <= value <= MAX_SECONDS:
         raise _FaultError(f"{name} {text[:50]!r} is not a number of seconds >= 0 and <= {MAX_SECONDS:.0f}")
     return value
