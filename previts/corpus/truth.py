@@ -13,7 +13,7 @@ import math
 import re
 import zipfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import cv2
 import numpy as np
@@ -32,10 +32,17 @@ class Truth:
 
     uri: str
     names: frozenset[str]
+    deeper: dict[str, frozenset[str]] = field(default_factory=dict, compare=False)  # names in the folders of ids
 
     def knows(self, video_id: str) -> bool:
         """Return whether the folder has masks of a video."""
-        return f"{video_id}.npz" in self.names or video_id in self.names
+        return self._has(f"{video_id}.npz") or self._has(video_id)
+
+    def _has(self, path: str) -> bool:
+        folder, _, name = path.rpartition("/")
+        if folder and folder not in self.deeper:
+            self.deeper[folder] = frozenset(files.names(join(self.uri, folder)))
+        return name in (self.deeper[folder] if folder else self.names)
 
     def masks(self, video_id: str) -> Mask:
         """Return the masks (T, H, W) of a video for which `knows` is true.
@@ -43,7 +50,7 @@ class Truth:
         Raises:
             InputError: If they cannot be read.
         """
-        if f"{video_id}.npz" in self.names:
+        if self._has(f"{video_id}.npz"):
             uri = join(self.uri, f"{video_id}.npz")
             try:
                 return read_masks(uri)
@@ -51,7 +58,7 @@ class Truth:
                 raise InputError(f"{uri} does not contain masks ({error}); replace or remove the file") from error
         uri = join(self.uri, video_id)
         listed = [name for name in file_names.shown(files.names(uri)) if name.lower().endswith(".png")]
-        listed.sort(key=lambda name: [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", name)])
+        listed.sort(key=file_names.by_number)
         masks = [_read_png(join(uri, name)) for name in listed]
         if not masks or any(mask.shape != masks[0].shape for mask in masks):
             raise InputError(f"{uri} must contain PNGs of one size, found {len(masks)} PNGs; fix or remove it")
@@ -79,7 +86,7 @@ def find_truth(videos_uri: str) -> Truth | None:
     if not crawl or crawl.startswith(("http://", "https://")):
         return None
     folder, _, name = crawl.rstrip("/").rpartition("/")
-    stem = re.sub(r"\.(csv|parquet)$", "", name)
+    stem = re.sub(r"\.(csv|parquet|pq)$", "", name, flags=re.IGNORECASE)
     for candidate in (join(folder, f"{stem}_masks"), join(folder, "masks")):
         try:
             names = file_names.shown(files.names(candidate))

@@ -134,6 +134,8 @@ def _text(name: str, scalar: Any) -> tuple[str, str]:
     try:
         value = scalar.as_py()
         value = value.decode() if isinstance(value, bytes) else value
+        # A column of whole numbers with a gap is often stored as floats.
+        value = int(value) if isinstance(value, float) and value.is_integer() else value
     except (ValueError, ArithmeticError, pa.ArrowException):
         return "", f"{name} cannot be read as text"
     if isinstance(value, list | dict | tuple):

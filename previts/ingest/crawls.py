@@ -5,7 +5,6 @@ as a manifest or as a folder of videos. This module fetches nothing.
 """
 
 import hashlib
-import math
 import os
 import re
 import time
@@ -13,13 +12,13 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
 from previts.errors import InputError, VideoError
-from previts.ingest import sources
+from previts.ingest import sources, url_guard
 from previts.ingest.crawl_lines import Line, check_columns, csv_lines, csv_rows, parquet_lines
 from previts.ingest.sources import ANYTHING, LocalFile, Reach, StoredObject
 from previts.ingest.url_guard import MAX_URL_LENGTH
-from previts.storage import fingerprints, folders
+from previts.storage import documents, fingerprints, folders
 from previts.storage.file_names import VIDEO_SUFFIXES, LeftAside, is_hidden
-from previts.storage.files import absolute, is_local, join, open_fs
+from previts.storage.files import absolute, is_local, open_fs
 
 # What a crawl may be, for messages.
 FORMS = (
@@ -320,10 +319,10 @@ def _manifest_item(line: Line, uri: str) -> CrawlItem:
         raise _FaultError("url is empty, expected a path or an address")
     if len(url) > MAX_URL_LENGTH:
         raise _FaultError(f"url {url[:50]!r} has {len(url)} characters, allowed are {MAX_URL_LENGTH}")
-    if not url.isprintable():
+    if not url_guard.is_plain(url):
         raise _FaultError(f"url {url[:200]!r} contains unprintable characters; remove them")
     if "://" not in url and not url.startswith("/"):
-        url = join(absolute(uri).rsplit("/", 1)[0], url)
+        url = sources.joined(absolute(uri).rsplit("/", 1)[0], url)
     start, end = _seconds(fields, "start_seconds"), _seconds(fields, "end_seconds")
     if end is not None and end <= (start or 0.0):
         raise _FaultError(f"end_seconds {end:g} must be greater than start_seconds {start or 0.0:g}")
@@ -334,9 +333,10 @@ def _seconds(fields: dict[str, str], name: str) -> float | None:
     text = fields.get(name, "")
     if not text:
         return None
-    # `float` would also take nan, inf, 1_0 and the digits of other alphabets.
-    plain = len(text) < 64 and re.fullmatch(r"\+?([0-9]+\.?[0-9]*|\.[0-9]+)(e[+-]?[0-9]+)?", text, re.IGNORECASE)
-    value = float(text) if plain else math.nan
+    try:
+        value = documents.number(text)
+    except ValueError:
+        value = -1.0
     if not 0 <= value <= MAX_SECONDS:
         raise _FaultError(f"{name} {text[:50]!r} is not a number of seconds >= 0 and <= {MAX_SECONDS:.0f}")
     return value

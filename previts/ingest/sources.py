@@ -14,6 +14,7 @@ user. So a crawl reaches only these without a permission of the user:
 
 import contextlib
 import os
+import posixpath
 import re
 import stat
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 from previts.errors import FetchError, InputError, RefusedError, VideoError
 from previts.ingest import url_guard
 from previts.ingest.url_guard import MAX_URL_LENGTH, WebAddress
+from previts.storage import files
 
 # Schemes of object stores, each with the one that is used here.
 OBJECT_STORES = {
@@ -88,6 +90,15 @@ def reach_of(folder: str) -> Reach:
     return Reach(tuple(os.path.realpath(name) for name in folders), tuple(_object_uri(name) for name in stores))
 
 
+def joined(folder: str, relative: str) -> str:
+    """Return the address of a relative path in the folder of a crawl; in a store, `.` and `..` would be names."""
+    address = files.join(folder, relative)
+    scheme, separator, path = address.partition("://")
+    if _is_object(folder) and {".", ".."}.intersection(path.split("/")):
+        return scheme + separator + posixpath.normpath(path)
+    return address
+
+
 def source_of(url: str, reach: Reach) -> LocalFile | StoredObject | YouTubeVideo | WebAddress:
     """Return what the address of a video names. Nothing is opened, and no name is resolved.
 
@@ -100,8 +111,8 @@ def source_of(url: str, reach: Reach) -> LocalFile | StoredObject | YouTubeVideo
         VideoError: If the address is broken or of a kind that is not supported; `RefusedError` if the crawl may not
             name it.
     """
-    if len(url) > MAX_URL_LENGTH or not url.isprintable():
-        raise VideoError(f"the address has unprintable characters, or more than {MAX_URL_LENGTH} characters")
+    if not url_guard.is_plain(url):
+        raise VideoError(f"the address has unprintable characters, or more than {MAX_URL_LENGTH} characters; rename it")
     found = re.match(r"([A-Za-z][A-Za-z0-9+.-]*)://", url)
     scheme = found[1].lower() if found else ""
     if "::" in url and "://" in url and scheme not in ("http", "https"):  # in those, `::` may be in an IPv6 address
@@ -158,7 +169,7 @@ def _local_file(url: str, scheme: str, reach: Reach) -> LocalFile:
             path = "/" + unquote(rest, errors="strict")
         except UnicodeDecodeError:
             raise VideoError("the percent-encoded characters of the address are not UTF-8") from None
-        if not path.isprintable():
+        if not url_guard.is_plain(path):
             raise VideoError("the path has unprintable characters")
     real, named = os.path.realpath(path), os.path.abspath(re.sub("^/+", "/", path))
     # A link in /proc may lead to any file that a process has open.

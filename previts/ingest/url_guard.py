@@ -26,6 +26,9 @@ from urllib.parse import quote, urlsplit
 from previts.errors import FetchError, InputError, RefusedError, VideoError
 
 MAX_URL_LENGTH = 8192
+# Control characters, ends of lines, and what reverses the direction of a text. Other characters that `str.isprintable`
+# refuses are part of names: the joiners of Persian words and of emojis, the wide space of Japanese names.
+_UNSAFE = re.compile("[\\x00-\\x1f\\x7f-\\x9f\\u2028\\u2029\\u202a-\\u202e\\u2066-\\u2069\\ud800-\\udfff]")
 _ALLOWED = "/?%:@!$&'()*+,;=~"  # characters of a path or a query that are sent as they are
 _AUTHORITY = re.compile(r"(?:\[([0-9A-Fa-f.]*:[0-9A-Fa-f:.]*)\]|([^\[\]:]+))(?::[0-9]*)?")  # [IPv6] or name, port
 _NAME = re.compile(r"[a-z0-9_-]+(\.[a-z0-9_-]+)*")
@@ -84,13 +87,18 @@ class _Trusted:
         return any(allowed in (port, None) and ip in network for network, allowed in self.networks)
 
 
+def is_plain(text: str) -> bool:
+    """Return whether a path or URL is not too long, and has no characters that change how a message is shown."""
+    return len(text) <= MAX_URL_LENGTH and not _UNSAFE.search(text)
+
+
 def parse(url: str) -> WebAddress:
     """Return the parts of an http or https URL.
 
     Raises:
         VideoError: If the URL is not valid, has another scheme, a user name, or a host in an unusual form.
     """
-    if len(url) > MAX_URL_LENGTH or not url.isprintable():
+    if not is_plain(url):
         raise VideoError(f"the address is not a valid URL: over {MAX_URL_LENGTH} characters, or unprintable ones")
     try:
         parts = urlsplit(url)
@@ -155,7 +163,10 @@ def is_public(address: str) -> bool:
 
 
 def _no_plain_http(host: str) -> str:
-    return f"plain http to {host} is not allowed; use https, or set PREVITS_ALLOW_HTTP=1"
+    return (
+        f"plain http to {host} is not allowed; use https, set PREVITS_ALLOW_HTTP=1 for public hosts, or add the host "
+        "to PREVITS_TRUSTED_HOSTS if you trust it"
+    )
 
 
 def _plain_host(name: str) -> str:

@@ -10,7 +10,7 @@ from previts.errors import InputError
 from previts.media.cost import TOO_COSTLY
 from previts.stages.addresses import FORMATS
 from previts.stages.outputs import check_part, done, exclusive, fan_out, made, part_done
-from previts.storage import folders
+from previts.storage import files, folders
 
 
 @exclusive
@@ -101,7 +101,7 @@ def download(
     folders.commit(
         uri,
         decided,
-        inputs={"crawl": crawl},
+        inputs={"crawl": files.absolute(crawl)},
         counts={
             "videos": len(videos),
             "ok": len(videos) - failed,

@@ -7,6 +7,7 @@ believed: an error names the file, the field, what was expected and what was fou
 import dataclasses
 import json
 import math
+import re
 import types
 import typing
 from collections.abc import Mapping, Sequence
@@ -15,6 +16,8 @@ from typing import Any, Literal, TypeVar, get_args, get_origin
 from previts.errors import InputError
 
 Document = TypeVar("Document")
+MAX_DIGITS = 64  # of a number in a text
+_NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)(e[+-]?[0-9]+)?", re.IGNORECASE)
 
 
 def parse_json(data: bytes, name: str, remedy: str) -> Any:
@@ -40,6 +43,17 @@ def parse_json(data: bytes, name: str, remedy: str) -> Any:
     except (ValueError, RecursionError) as error:
         reason = "it is nested too deeply" if isinstance(error, RecursionError) else error
         raise InputError(f"{name} is damaged or not JSON ({reason}); {remedy}") from None
+
+
+def number(text: str) -> float:
+    """Return the finite decimal number that a field of a file denotes.
+
+    Raises:
+        ValueError: If it is not one. `float` would also take nan, inf, 1_0 and the digits of other alphabets.
+    """
+    if len(text) > MAX_DIGITS or not _NUMBER.fullmatch(text.strip()) or not math.isfinite(value := float(text)):
+        raise ValueError(f"{text[:MAX_DIGITS]!r} is not a number")
+    return value
 
 
 def _without_repetition(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

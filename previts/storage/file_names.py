@@ -4,6 +4,7 @@ Crawls (PreViTS section 4.1) and labelled datasets (sections 4.2 to 4.7) use the
 lists no folders; `listings.py` does.
 """
 
+import re
 import sys
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -38,6 +39,11 @@ _LEFT_BEHIND = frozenset({"__macosx", "thumbs.db", "ehthumbs.db", "desktop.ini",
 def is_hidden(name: str) -> bool:
     """Return whether a name, or a part of a relative path, belongs to a tool and not to the user's data."""
     return any(part.startswith(".") or part.lower() in _LEFT_BEHIND for part in name.split("/"))
+
+
+def by_number(name: str) -> list[int | str]:
+    """Return a sort key that compares the numbers in names by value: `2.png` comes before `10.png`."""
+    return [int(part) if place % 2 else part for place, part in enumerate(re.split("([0-9]+)", name))]
 
 
 def shown(names: Iterable[str]) -> list[str]:

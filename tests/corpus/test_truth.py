@@ -119,7 +119,7 @@ def test_a_crawl_without_masks_has_no_truth(tmp_path: Path):
         assert truth.find_truth(videos) is None
 
 
-@pytest.mark.parametrize("crawl", ["c.raw", "c.raw.csv", "c.raw.parquet"])
+@pytest.mark.parametrize("crawl", ["c.raw", "c.raw.csv", "c.raw.parquet", "c.raw.pq", "c.raw.CSV"])
 def test_masks_of_a_crawl_with_a_dot_in_its_name_are_found(tmp_path, crawl):
     masks = tmp_path / "c.raw_masks"
     masks.mkdir()
@@ -140,6 +140,24 @@ def test_masks_are_in_the_order_of_the_numbers_in_their_file_names(tmp_path):
         cv2.imwrite(str(tmp_path / "a" / f"{number}.png"), mask)
     masks = truth.Truth(str(tmp_path), frozenset(["a"])).masks("a")
     assert [int(mask[0].argmax()) for mask in masks] == list(range(12))
+
+
+def test_masks_of_a_folder_with_a_folder_for_each_class_are_found(tmp_path):
+    exact = np.stack([square(0, frame) for frame in range(3)])
+    write_masks(str(tmp_path / "cat" / "a.npz"), exact)
+    (tmp_path / "cat" / "b").mkdir()
+    for number in range(3):
+        cv2.imwrite(str(tmp_path / "cat" / "b" / f"\u00b2{number}.png"), exact[number].astype(np.uint8) * 255)
+    found = truth.Truth(str(tmp_path), frozenset(["cat"]))
+    assert [found.knows(name) for name in ("cat/a", "cat/b", "cat/c", "dog/a", "a")] == [
+        True,
+        True,
+        False,
+        False,
+        False,
+    ]
+    assert np.array_equal(found.masks("cat/a"), exact)
+    assert np.array_equal(found.masks("cat/b"), exact)  # the superscript is not a number for `int`
 
 
 @pytest.mark.parametrize("name", ["a.npz", "a/0.png"])

@@ -149,3 +149,12 @@ def test_layout_errors_name_the_file(model: MoCo, tmp_path: Path):
     (base / "JPEGImages" / "000001.jpg").unlink()
     with pytest.raises(InputError, match=r"000001\.jpg is missing"):
         evaluate("voc07", model, str(tmp_path), SMALL)
+
+
+def test_lists_may_be_utf8_with_a_byte_order_mark(tmp_path: Path):
+    root = write_voc(tmp_path, per_class=2) / "voc" / "VOCdevkit" / "VOC2007"
+    for path in (root / "ImageSets" / "Main").glob("*_test.txt"):
+        path.write_text("\ufeff" + path.read_text().replace("000500", "\u00e91").replace("000501", "\u00e81"))
+    ids, labels_NC = voc07.read_voc_labels(str(root), voc07.voc_classes(str(root)), "test")
+    assert ids[-2:] == ["\u00e81", "\u00e91"]
+    assert labels_NC.shape == (6, 3)

@@ -11,7 +11,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from previts.errors import InputError
+from previts.errors import InputError, RefusedError
+from previts.ingest import sources
 from previts.ingest.crawls import CrawlItem, check_faults, crawl_identity, left_aside, read_crawl
 
 HEADER = "video_id,url,start_seconds,end_seconds,label,split\n"
@@ -436,3 +437,49 @@ def test_a_folder_of_camera_files_is_read_and_the_rest_is_counted(tmp_path, caps
     said = f"left aside in {tmp_path}: 5 hidden, 1 .txt, 1 without an ending"
     assert said in capsys.readouterr().err
     assert str(left_aside(str(tmp_path))) == said.split(": ")[1]
+
+
+@pytest.mark.parametrize("kind", ["folder", "manifest", "file URL"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "\u732b\u30001.mp4",  # a wide space
+        "\u0645\u06cc\u200c\u062e\u0648\u0627\u0647\u0645.mp4",  # a Persian word with a joiner
+        "\U0001f468\u200d\U0001f469.mp4",
+        "a\u00a0b\u00ad.mp4",
+    ],
+)
+def test_names_with_wide_spaces_and_joiners_are_read(tmp_path, name, kind):
+    (tmp_path / name).write_bytes(b"x")
+    url = (tmp_path / name).as_uri() if kind == "file URL" else name
+    uri = str(tmp_path) if kind == "folder" else write(tmp_path / "crawl.csv", f"{HEADER}a,{url},,,,\n")
+    (item,) = read_crawl(uri)
+    assert item.fault == ""
+    assert sources.source_of(item.url, item.reach) == sources.LocalFile(str(tmp_path / name), str(tmp_path))
+
+
+def test_whole_numbers_of_a_column_with_a_gap_have_no_decimal_point(tmp_path):
+    columns = {"video_id": [7.0, 8.0, 9.5], "url": ["a", "b", "c"], "label": [1.0, None, 3.0]}
+    pq.write_table(pa.table(columns), tmp_path / "crawl.parquet")
+    items = read_crawl(str(tmp_path / "crawl.parquet"))
+    assert [(item.video_id, item.label) for item in items] == [("7", "1"), ("8", ""), ("9.5", "3")]
+
+
+@pytest.mark.parametrize(
+    ("relative", "absolute"),
+    [
+        ("./videos/a.mp4", "memory://corpus/lists/videos/a.mp4"),
+        ("x/../a.mp4", "memory://corpus/lists/a.mp4"),
+        ("a b%20c.mp4", "memory://corpus/lists/a b%20c.mp4"),
+    ],
+)
+def test_a_relative_path_in_a_store_means_the_same_as_on_the_disk(relative, absolute):
+    fs = fsspec.filesystem("memory")
+    fs.pipe("/corpus/lists/crawl.csv", f"{HEADER}a,{relative},,,,\nb,../out.mp4,,,,\n".encode())
+    try:
+        item, outside = read_crawl("memory://corpus/lists/crawl.csv")
+        assert sources.source_of(item.url, item.reach) == sources.StoredObject(absolute)
+        with pytest.raises(RefusedError, match="not below the folder of the crawl"):
+            sources.source_of(outside.url, outside.reach)
+    finally:
+        fs.rm("/corpus", recursive=True)

@@ -180,7 +180,8 @@ def test_a_url_has_one_form(url, parts):
 def test_plain_http_needs_permission_and_still_reaches_no_private_address(resolver, monkeypatch):
     resolver.update({"videos.example": ["8.8.8.8"], "inside.example": ["10.0.0.1"]})
     for host in resolver:
-        with pytest.raises(VideoError, match=f"plain http to {host} is not allowed; .*PREVITS_ALLOW_HTTP=1"):
+        match = f"plain http to {host} is not allowed; .*PREVITS_ALLOW_HTTP=1 .*PREVITS_TRUSTED_HOSTS"
+        with pytest.raises(VideoError, match=match):
             checked(host, encrypted=False)
     monkeypatch.setenv("PREVITS_ALLOW_HTTP", "1")
     assert checked("videos.example", encrypted=False) == ["8.8.8.8"]

@@ -30,7 +30,7 @@ from previts.media.variants import Pixels
 from previts.media.video_reader import Footage
 from previts.processes import prefetch
 from previts.processes.progress import progress
-from previts.storage import files
+from previts.storage import documents, files
 
 VARIANTS = ("original", "no_fg")
 _BOX = ("frame", "x0", "y0", "x1", "y1")
@@ -88,10 +88,31 @@ def _rows(uri: str, columns: Sequence[str]) -> list[tuple[str, dict[str, str]]]:
         text = files.read_bytes(uri).decode("utf-8-sig", "replace")
     except FileNotFoundError:
         raise InputError(f"{uri} is missing; expected a table with the columns {', '.join(columns)}") from None
-    reader = csv.DictReader(io.StringIO(text), restval="")
-    if lacking := [column for column in columns if column not in (reader.fieldnames or ())]:
-        raise InputError(f"{uri} has no column {lacking[0]!r}; expected {', '.join(columns)} in its first line")
-    return [(f"{uri}, line {reader.line_num}", row) for row in reader]
+    # A quote that is not closed hides all lines after it, and a comma without quotes moves the fields of its line.
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+    rows: list[tuple[str, dict[str, str]]] = []
+    header: list[str] = []
+    try:
+        for fields in reader:
+            if not header:
+                header = fields
+                if lacking := [column for column in columns if header.count(column) != 1]:
+                    raise InputError(
+                        f"{uri} has {'no' if lacking[0] not in header else 'more than one'} column {lacking[0]!r}; "
+                        f"expected {', '.join(columns)} in its first line"
+                    )
+            elif fields and len(fields) != len(header):
+                raise InputError(
+                    f"{uri}, line {reader.line_num}: {len(fields)} fields, but the first line has {len(header)}; put "
+                    "quotes around fields with commas"
+                )
+            elif fields:
+                rows.append((f"{uri}, line {reader.line_num}", dict(zip(header, fields, strict=True))))
+    except csv.Error as error:
+        raise InputError(f"{uri}, line {reader.line_num}: {error}; put quotes around fields with quotes") from None
+    if not header:
+        raise InputError(f"{uri} is empty; expected {', '.join(columns)} in its first line")
+    return rows
 
 
 def _present(
@@ -133,12 +154,12 @@ def read_boxes(uri: str) -> Boxes:
     found: Boxes = {}
     for place, row in _rows(uri, _BOX):
         try:
-            frame, (x0, y0, x1, y1) = int(row["frame"]), (float(row[name]) for name in _BOX[1:])
-        except (TypeError, ValueError):
+            frame, x0, y0, x1, y1 = (documents.number(row[name]) for name in _BOX)
+        except ValueError:
             raise InputError(f"{place}: expected numbers for {', '.join(_BOX)}, got {list(row.values())}") from None
-        if frame < 0 or not (math.isfinite(x0 + y0 + x1 + y1) and x0 < x1 and y0 < y1):
-            raise InputError(f"{place}: expected frame >= 0, x0 < x1 and y0 < y1, got {list(row.values())}")
-        found.setdefault(frame, []).append((x0, y0, x1, y1))
+        if frame < 0 or frame != int(frame) or not (x0 < x1 and y0 < y1):
+            raise InputError(f"{place}: expected a whole frame >= 0, x0 < x1 and y0 < y1, got {list(row.values())}")
+        found.setdefault(int(frame), []).append((x0, y0, x1, y1))
     return found
 
 
@@ -168,8 +189,9 @@ def _without_persons(uri: str) -> Footage:
         )
 
     def read(numbers: Sequence[int]) -> Pixels:
+        frames_THWC = footage.read(numbers)
         try:
-            return blackened(footage.read(numbers), numbers, boxes)
+            return blackened(frames_THWC, numbers, boxes)
         except ValueError as error:
             raise InputError(f"{boxes_uri(uri)}: {error}; boxes must be in pixels of the displayed video") from None
 

@@ -26,7 +26,7 @@ from previts.evals.outcome import Outcome, Population
 from previts.media.masks import object_pixels
 from previts.models.moco import MoCo
 from previts.processes.progress import progress
-from previts.storage import files
+from previts.storage import file_names, files
 
 SPLIT = "val"  # not stated: the usual split for comparing methods on DAVIS-2016, 20 sequences
 SWEEP = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
@@ -135,7 +135,7 @@ def read_sequences(data_uri: str) -> list[Sequence480p]:
     """
     uri = files.join(data_uri, "ImageSets", "480p", f"{SPLIT}.txt")
     try:
-        lines = files.read_bytes(uri).decode("utf-8", "replace").splitlines()
+        lines = files.read_bytes(uri).decode("utf-8-sig", "replace").splitlines()
     except FileNotFoundError:
         raise InputError(f"{uri} is missing; expected DAVIS-2016 as published, at 480p") from None
     found: dict[str, list[tuple[str, str]]] = {}
@@ -157,6 +157,7 @@ def read_sequences(data_uri: str) -> list[Sequence480p]:
         seen.add(words[0])
         found.setdefault(words[0].rsplit("/", 2)[1], []).append((words[0], words[1]))
     for name, pairs in found.items():
+        pairs.sort(key=lambda pair: file_names.by_number(pair[0]))
         if len(pairs) < 3:
             raise InputError(f"{uri}: sequence {name!r} has {len(pairs)} frames; at least 3 are needed")
     if not found:
@@ -164,8 +165,8 @@ def read_sequences(data_uri: str) -> list[Sequence480p]:
     return [
         Sequence480p(
             name,
-            tuple(files.join(data_uri, frame) for frame, _ in sorted(pairs)),
-            tuple(files.join(data_uri, mask) for _, mask in sorted(pairs)),
+            tuple(files.join(data_uri, frame) for frame, _ in pairs),
+            tuple(files.join(data_uri, mask) for _, mask in pairs),
         )
         for name, pairs in sorted(found.items())
     ]

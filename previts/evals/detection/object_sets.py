@@ -21,7 +21,7 @@ from previts.evals import labelled_images
 from previts.evals.detection import shapes
 from previts.evals.detection.scores import Objects
 from previts.processes import prefetch
-from previts.storage import files
+from previts.storage import documents, files
 
 # A box may exceed the border of its image by this share of the longer side, because both datasets were drawn by hand.
 OUTSIDE = 0.02
@@ -65,7 +65,7 @@ def read_voc(root: str, split: str, classes: Sequence[str], limit: int) -> list[
         InputError: If a file is missing or damaged, a class is unknown, or a box is outside its image.
     """
     uri = files.join(root, "ImageSets", "Main", f"{split}.txt")
-    names = [line.split()[0] for line in _read(uri).decode("ascii", "replace").splitlines() if line.split()]
+    names = [line.split()[0] for line in _read(uri).decode("utf-8-sig", "replace").splitlines() if line.split()]
     if not names:
         raise InputError(f"{uri} has no images; expected the list as published")
     if twice := [name for name, count in Counter(names).items() if count > 1]:
@@ -90,9 +90,10 @@ def _read_xml(root: str, labels: Mapping[str, int], name: str) -> AnnotatedImage
         tree = ET.fromstring(_read(uri))
     except ET.ParseError as error:
         raise InputError(f"{uri} is not XML ({error}); replace it by the original file") from None
-    width, height = (int(_number(uri, tree, f"size/{side}")) for side in ("width", "height"))
-    if not (width and height):
-        raise InputError(f"{uri}: size must be the width and height of the image, got {width} x {height}")
+    sides = [_number(uri, tree, f"size/{side}") for side in ("width", "height")]
+    width, height = map(int, sides)
+    if not all(map(_is_side, sides)):
+        raise InputError(f"{uri}: size must be the width and height of the image, got {sides[0]:g} x {sides[1]:g}")
     boxes, numbers, difficult = [], [], []
     for place, item in enumerate(tree.iter("object"), start=1):
         label = item.findtext("name", "").strip()
@@ -121,10 +122,10 @@ def _read_xml(root: str, labels: Mapping[str, int], name: str) -> AnnotatedImage
 def _number(uri: str, item: ET.Element, path: str) -> float:
     text = item.findtext(path, "")
     try:
-        value = float(text)
+        value = documents.number(text)
     except ValueError:
         raise InputError(f"{uri}: {path} of {item.tag} must be a number, got {text!r}") from None
-    if not np.isfinite(value) or value < 0:
+    if value < 0:
         raise InputError(f"{uri}: {path} of {item.tag} must be 0 or more, got {text!r}")
     return value
 
@@ -216,8 +217,9 @@ def read_coco(data_uri: str, split: str, limit: int) -> CocoSplit:
             that does not fit its image.
     """
     uri = files.join(data_uri, "annotations", f"instances_{split}2017.json")
+    data = _read(uri)
     try:
-        document = json.loads(_read(uri))  # half a gigabyte, for which `documents` is too slow
+        document = json.loads(data)  # half a gigabyte, for which `documents` is too slow
     except (ValueError, RecursionError) as error:
         raise InputError(f"{uri} is not JSON ({error}); replace it by the original file") from None
     if not isinstance(document, dict):

@@ -137,10 +137,15 @@ def test_errors_of_lists_name_file_and_line(root: Path, tmp_path: Path):
     whole = val.read_text()
     cases = {
         r"val\.csv has no column 'youtube_id'": "label,id\ncatch it,val0\n",
-        r"val\.csv, line 3: label and youtube_id must be the names": "label,youtube_id\ncatch it,val0\ncatch it\n",
+        r"val\.csv, line 3: label and youtube_id must be the names": "label,youtube_id\ncatch it,val0\ncatch it,\n",
         r"val\.csv, line 2: .*\.\./x": "label,youtube_id\ncatch it,../x\n",
         r"lists \('catch it', 'val0'\) more than once": "label,youtube_id\ncatch it,val0\ncatch it,val0\n",
         r"\('catch it', 'train0'\) is in train\.csv and in val\.csv": "label,youtube_id\ncatch it,train0\n",
+        r"val\.csv has more than one column 'label'": "label,youtube_id,label\ncatch it,val0,x\n",
+        r"val\.csv, line 3: 3 fields, but the first line has 2": "label,youtube_id\ncatch it,val0\ncatch, it,val1\n",
+        r"val\.csv, line 4: .*put quotes around": 'label,youtube_id\ncatch it,val0\n"catch it,val1\ncatch it,val2\n',
+        r"val\.csv, line 3: .*expected after .*put quotes": 'label,youtube_id\ncatch it,val0\n"catch" it,val1\n',
+        r"val\.csv is empty": "",
         r"val\.csv has the class 'sing', which train\.csv does not have": "label,youtube_id\nsing,val0\n",
     }
     for match, text in cases.items():
@@ -163,8 +168,13 @@ def test_errors_of_boxes_name_file_and_line(root: Path, tmp_path: Path):
     cases = {
         r"val0\.csv has no column 'y1'": "frame,x0,y0,x1\n0,1,2,3\n",
         r"val0\.csv, line 3: expected numbers for frame, x0": "frame,x0,y0,x1,y1\n0,1,2,3,4\n1,a,2,3,4\n",
-        r"line 2: expected frame >= 0, x0 < x1": "frame,x0,y0,x1,y1\n0,30,2,3,4\n",
-        r"line 2: expected frame >= 0": "frame,x0,y0,x1,y1\n-1,3,2,30,4\n",
+        r"line 2: expected a whole frame >= 0, x0 < x1": "frame,x0,y0,x1,y1\n0,30,2,3,4\n",
+        r"line 2: expected a whole frame >= 0": "frame,x0,y0,x1,y1\n-1,3,2,30,4\n",
+        r"line 2: expected a whole frame": "frame,x0,y0,x1,y1\n1.5,3,2,30,4\n",
+        r"line 2: expected numbers for .*'1_0'": "frame,x0,y0,x1,y1\n1_0,3,2,30,4\n",
+        r"line 2: expected numbers for .*'1e999'": "frame,x0,y0,x1,y1\n1,3,2,1e999,4\n",
+        r"line 2: 6 fields, but the first line has 5": "frame,x0,y0,x1,y1\n1,3,2,30,4,0.9\n",
+        r"line 3: .*put quotes around": 'frame,x0,y0,x1,y1\n1,3,2,30,4\n"2,3,2,30,4\n',
         r"has a box for frame 10, but .*val0\.mp4 has 10 frames": "frame,x0,y0,x1,y1\n10,3,2,30,4\n",
         r"box 200,2,300,4 of frame 1 is outside 72 x 64; boxes must": "frame,x0,y0,x1,y1\n1,200,2,300,4\n",
     }
@@ -172,12 +182,27 @@ def test_errors_of_boxes_name_file_and_line(root: Path, tmp_path: Path):
         place.write_text(text)
         with pytest.raises(InputError, match=match):
             minikinetics.varied(val.videos, "no_fg").open(uri).read([0, 1])
+    place.write_text("frame,x0,y0,x1,y1\n1.0,3,2,30,4\n")  # as a table of floats writes it
+    assert minikinetics.read_boxes(str(place)) == {1: [(3, 2, 30, 4)]}
     place.unlink()
     with pytest.raises(InputError, match=r"boxes/catch it/val0\.csv is missing"):
         minikinetics.count_without_boxes(val.videos)
 
 
 @pytest.mark.slow
+def test_a_damaged_video_is_not_blamed_on_its_boxes(root: Path, tmp_path: Path):
+    copied = tmp_path / "sets"
+    shutil.copytree(root, copied)
+    _, val = minikinetics.read_minikinetics(str(copied))
+    path = Path(val.videos.uris[0])
+    data = bytearray(path.read_bytes())
+    start = data.index(b"mdat") + 1000
+    data[start : start + 2000] = bytes(2000)
+    path.write_bytes(data)
+    with pytest.raises(InputError, match=r"^[^ ]*videos/catch it/val0\.mp4 cannot be read as a video"):
+        minikinetics.varied(val.videos, "no_fg").open(str(path)).read([0, 1])
+
+
 def test_a_classifier_of_persons_is_at_chance_without_them(model: MoCo, root: Path):
     # After 20 epochs some seeds still misclassify two of the nine videos.
     config = EvaluationConfig(actions=replace(FAST, epochs=40, batch_size=6))

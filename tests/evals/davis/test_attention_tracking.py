@@ -227,3 +227,14 @@ def test_real_sequences(model: MoCo, real_data: Path):
     outcome = evaluate("davis", model, str(real_data), config)
     assert 0 <= outcome.metrics["davis/j_mean"] < outcome.metrics["davis/static_j_mean"] < 1
     assert frozen.weights_digest(model) == outcome.protocol["weights_after"]
+
+
+def test_frames_are_in_the_order_of_the_numbers_in_their_names(tmp_path: Path):
+    listed = [f"/JPEGImages/480p/a/{number}.jpg /Annotations/480p/a/{number}.png" for number in range(8, 13)]
+    path = tmp_path / "ImageSets" / "480p" / "val.txt"
+    path.parent.mkdir(parents=True)
+    path.write_text("\ufeff" + "\n".join(reversed(listed)))  # with the byte order mark of an editor
+    (sequence,) = attention_tracking.read_sequences(str(tmp_path))
+    assert [Path(uri).stem for uri in sequence.frames] == ["8", "9", "10", "11", "12"]
+    assert sequence.frames[-1] == str(tmp_path / "JPEGImages/480p/a/12.jpg")
+    assert [Path(uri).stem for uri in sequence.masks] == ["8", "9", "10", "11", "12"]

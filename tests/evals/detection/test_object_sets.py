@@ -90,7 +90,15 @@ VOC_FAULTS: dict[str, tuple[Callable[[Path], None], str]] = {
     ),
     "NaN": (
         lambda root: edit(root / FIRST, "<ymin>", "<ymin>nan</ymin><ymin>"),
-        r"000001\.xml: bndbox/ymin of object must be 0 or more, got 'nan'",
+        r"000001\.xml: bndbox/ymin of object must be a number, got 'nan'",
+    ),
+    "a number of a program": (
+        lambda root: edit(root / FIRST, "<ymin>", "<ymin>1_0</ymin><ymin>"),
+        r"000001\.xml: bndbox/ymin of object must be a number, got '1_0'",
+    ),
+    "half a pixel": (
+        lambda root: edit(root / FIRST, "<width>", "<width>100.5</width><width>"),
+        r"000001\.xml: size must be the width and height of the image, got 100\.5 x",
     ),
     "no size": (
         lambda root: edit(root / FIRST, "<width>", "<width>0</width><width>"),
@@ -115,7 +123,7 @@ COCO = "coco/annotations/instances_train2017.json"
 
 
 COCO_FAULTS: dict[str, tuple[Callable[[Path], None], str]] = {
-    "no annotations": (lambda root: (root / COCO).unlink(), r"instances_train2017\.json is missing"),
+    "no annotations": (lambda root: (root / COCO).unlink(), r"^[^ ]*instances_train2017\.json is missing"),
     "cut JSON": (lambda root: (root / COCO).write_text("{"), r"instances_train2017\.json is not JSON"),
     "unknown class": (
         lambda root: change(root, "annotations", 0, "category_id", 999),
