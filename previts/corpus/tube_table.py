@@ -185,9 +185,10 @@ def _read(
         if zlib.crc32(blob) != crc:
             raise tube_layout.DamagedError("the bytes differ from those that were stored")
         return unpack(blob)
-    except FileNotFoundError:
+    except (FileNotFoundError, IsADirectoryError) as error:
+        what = "a folder, expected a file" if isinstance(error, IsADirectoryError) else "missing"
         raise InputError(
-            f"{uri} is missing; delete {tables.table_name(shard)} and {folders.MANIFEST} next to it "
+            f"{uri} is {what}; delete {tables.table_name(shard)} and {folders.MANIFEST} next to it "
             "and run `previts track` again"
         ) from None
     except tube_layout.DamagedError as error:

@@ -196,8 +196,9 @@ def _read_runs(uri: str, record: StoredVideo, runs: Sequence[Sequence[int]]) -> 
     stops = [record.offset + record.gop_offsets[stop] for _, stop in runs]
     try:
         return read_ranges(uri, starts, stops)
-    except FileNotFoundError:
+    except (FileNotFoundError, IsADirectoryError) as error:
+        what = "a folder, expected a file" if isinstance(error, IsADirectoryError) else "missing"
         raise InputError(
-            f"{uri} is missing; delete {table_name(record.shard)} and {folders.MANIFEST} next to it "
+            f"{uri} is {what}; delete {table_name(record.shard)} and {folders.MANIFEST} next to it "
             "and run `previts download` again"
         ) from None

@@ -114,19 +114,21 @@ def restore(
         The number of steps that the state has completed, or 0, and the damaged videos found so far.
 
     Raises:
-        InputError: If the folder belongs to another experiment.
+        InputError: If the folder belongs to another experiment, or the state has other content.
     """
 
     def is_own(state: dict[str, Any]) -> bool:
         return Experiment.from_json(state["experiment"]).learned() == model.experiment.learned()
 
-    found = _states(uri).newest(device, is_own)
+    states = _states(uri)
+    found = states.newest(device, is_own)
     if found is None:
         return 0, {}
     step, state = found
-    model.load_state_dict(state["model"])
-    optimizer.load_state_dict(state["optimizer"])
-    return step, dict(state["damaged"])
+    with states.restoring(step):
+        model.load_state_dict(state["model"])
+        optimizer.load_state_dict(state["optimizer"])
+        return step, dict(state["damaged"])
 
 
 def finish(uri: str, experiment: Experiment, trained: int | None = None) -> None:

@@ -7,6 +7,7 @@ on a file in the folder; the system releases the lock when the process ends in a
 import contextlib
 import fcntl
 import glob
+import multiprocessing
 import os
 import shutil
 import tempfile
@@ -36,10 +37,14 @@ def temporary_folder() -> Iterator[None]:
         yield
         return
     tempfile.tempdir = os.environ["TMPDIR"] = folder
+    # Otherwise multiprocessing makes a folder in there for its sockets, and reports at exit that it has gone.
+    settings = multiprocessing.current_process()._config  # type: ignore[attr-defined]
+    sockets = settings.get("tempdir")
+    settings["tempdir"] = folder
     try:
         yield
     finally:
-        tempfile.tempdir = before
+        tempfile.tempdir, settings["tempdir"] = before, sockets
         if variable is None:
             del os.environ["TMPDIR"]
         else:

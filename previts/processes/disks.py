@@ -13,6 +13,8 @@ REASONS = {
     errno.EACCES: "permission denied",
     errno.EPERM: "permission denied",
     errno.EIO: "the disk or its connection fails (input/output error)",
+    errno.EISDIR: "this is a folder, expected a file",
+    errno.ELOOP: "this is a symbolic link that leads back to itself",
 }
 _SPACE = (errno.ENOSPC, errno.EDQUOT)
 
@@ -51,6 +53,8 @@ def _remedy(number: int, path: str) -> str:
         return "raise the limit and run the same command again: finished work is kept"
     if number == errno.EIO:
         return "check the disk and the system's log, and run the same command again: finished work is kept"
+    if number in (errno.EISDIR, errno.ELOOP):
+        return "move it away, and run the same command again"
     return f"change its permissions, or {other}"
 
 

@@ -104,7 +104,9 @@ def _refine_prior(task: tuple[str, FitConfig, Arrays | None, str], run: workers.
     target_NSS: usps.Levels = frames[prior]
     first, states = 0, _rounds(target_uri, prior)
     if found := states.newest():
-        first, target_NSS = found[0] + 1, found[1]["maps"]
+        first = found[0] + 1
+        with states.restoring(found[0]):
+            target_NSS = found[1]["maps"].reshape(target_NSS.shape)
     for number in range(first, config.rounds):
         training = usps.round_training(number, prior, usps.build_network(config, weights), config, device)
         what = f"Deep-USPS, {prior}, round {number + 1} of {config.rounds}"
@@ -169,8 +171,9 @@ def _fuse(
     losses: list[float] = []
     states = States(target_uri, FUSION)
     if found := states.newest(device):
-        training.restore(found[1]["training"])
-        losses = found[1]["losses"]
+        with states.restoring(found[0]):
+            training.restore(found[1]["training"])
+            losses = list(found[1]["losses"])
     bar = progress(range(training.epoch, training.epochs), "Deep-USPS, all priors", unit="epoch")
     for epoch in bar:
         losses.append(training.run_epoch(images_NSS3, refined))
@@ -207,7 +210,7 @@ def _frames(
 ) -> tuple[npt.NDArray[np.uint8], dict[str, usps.Levels]]:
     """Return the frames to learn from as squares, and their handcrafted maps by prior."""
     path = files.join(target_uri, FRAMES)
-    known = read_checked(path)
+    known = read_checked(path, names=("images", *PRIORS))
     if known is None:
         shards = tables.shard_count(videos_uri)
         usable = [row for shard in range(shards) for row in video_table.read_shard(videos_uri, shard)]

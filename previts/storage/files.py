@@ -118,7 +118,8 @@ def read_ranges(uri: str, starts: Sequence[int], stops: Sequence[int]) -> list[b
         return [bytes(block) for block in fs.cat_ranges([path] * len(starts), starts, stops, on_error="raise")]
     file = os.open(path, os.O_RDONLY)
     try:
-        return [os.pread(file, stop - start, start) for start, stop in zip(starts, stops, strict=True)]
+        with naming(path):
+            return [os.pread(file, stop - start, start) for start, stop in zip(starts, stops, strict=True)]
     finally:
         os.close(file)
 
@@ -172,7 +173,7 @@ def _replacing(path: str, create: bool) -> Iterator[BinaryIO]:
 
 @contextlib.contextmanager
 def naming(path: str) -> Iterator[None]:
-    """Let an error of the disk name a path, if it names none: writing to an open file does not say which it is."""
+    """Let an error of the disk name a path, if it names none: with an open file, it does not say which one it is."""
     try:
         yield
     except OSError as error:

@@ -54,8 +54,8 @@ def place(uri: str) -> str:
 
 def is_at(recorded: str, uri: str) -> bool:
     """Return whether a file whose `place` was recorded is the file at `uri`; its user may have renamed its folder."""
-    here = place(uri)
-    return here == recorded or ("/" not in here and recorded.rsplit("/", 1)[-1] == here)
+    *_, folder, name = f"/{uri}".rsplit("/", 2)
+    return place(uri) == recorded or (not _named(folder) and recorded.rsplit("/", 1)[-1] == name)
 
 
 class UnfinishedError(InputError):

@@ -4,15 +4,16 @@ A state is written under a temporary name and renamed; then its checksum is writ
 holder of the lease on the folder may save. The training decides what a state contains and when it is saved.
 """
 
+import contextlib
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
 
 from previts.errors import InputError
 from previts.storage import fences, files
-from previts.storage.tensors import delete_checked, read_checked, write_checked
+from previts.storage.tensors import delete_checked, read_checked, reason, write_checked
 
 State = dict[str, Any]
 
@@ -57,6 +58,17 @@ class States:
         """Return a state, or None if it is missing, incomplete or damaged."""
         return read_checked(self.uri(number), device)
 
+    @contextlib.contextmanager
+    def restoring(self, number: int) -> Iterator[None]:
+        """Raise an InputError in place of the errors of a block that restores a state whose content is wrong."""
+        try:
+            yield
+        except (KeyError, IndexError, TypeError, AttributeError, RuntimeError, ValueError) as error:
+            raise InputError(
+                f"{self.uri(number)} is not a state of this training ({reason(error)}); delete it and run the same "
+                "command again"
+            ) from None
+
     def newest(
         self, device: torch.device | str = "cpu", is_own: Callable[[State], bool] = lambda state: True
     ) -> tuple[int, State] | None:
@@ -67,13 +79,15 @@ class States:
             is_own: Returns whether a state belongs to this training.
 
         Raises:
-            InputError: If the state belongs to another experiment.
+            InputError: If the state belongs to another experiment, or is not a state of a training.
         """
         for number in reversed(self.numbers()):
             state = self.read(number, device)
             if state is None:
                 continue
-            if not is_own(state):
+            with self.restoring(number):
+                own = is_own(state)
+            if not own:
                 raise InputError(
                     f"{self.folder} has states of another experiment ({self.name.format(number)}); "
                     "delete the folder, or use the experiment to which the states belong"

@@ -106,6 +106,9 @@ def test_a_missing_blob_file_is_named_with_what_to_do(tmp_path):
         tube_table.read_tube(str(tmp_path), 1, 0, 10, 0)
     with pytest.raises(InputError, match="missing"):
         tube_table.read_masks(str(tmp_path), 1, 0, 10, 0, [0])
+    (tmp_path / "shard-00001.tubes").mkdir()
+    with pytest.raises(InputError, match=r"shard-00001\.tubes is a folder, expected a file; .*`previts track` again"):
+        tube_table.read_tube(str(tmp_path), 1, 0, 10, 0)
 
 
 @pytest.mark.parametrize("number", range(3))

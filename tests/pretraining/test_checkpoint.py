@@ -10,7 +10,7 @@ from previts.errors import InputError
 from previts.models.moco import MoCo
 from previts.pretraining import checkpoint
 from previts.pretraining.optim import build_optimizer
-from previts.storage import files
+from previts.storage import files, tensors
 
 CPU = torch.device("cpu")
 
@@ -137,6 +137,15 @@ def test_states_of_another_experiment_are_refused(trained, tmp_path):
     model = MoCo(small_experiment(lr=0.5))
     with pytest.raises(InputError, match="another experiment"):
         checkpoint.restore(str(tmp_path), model, build_optimizer(model.parameters(), model.experiment.optim), CPU)
+
+
+@pytest.mark.parametrize("changes", [{"experiment": "[]"}, {"model": {}}, {"damaged": [1]}], ids=str)
+def test_a_state_with_other_content_is_named_with_what_to_do(trained, tmp_path, changes):
+    save(str(tmp_path), 1, *trained)
+    path = str(tmp_path / "step-00000001.pt")
+    tensors.write_checked(path, {**tensors.read_checked(path), **changes})
+    with pytest.raises(InputError, match=r"step-00000001\.pt is not a state of this training \(.*\); delete it"):
+        checkpoint.restore(str(tmp_path), *fresh(), CPU)
 
 
 def test_a_finished_folder_contains_the_model_and_a_torchvision_encoder(trained, tmp_path):

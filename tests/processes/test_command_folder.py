@@ -66,3 +66,17 @@ def test_a_command_works_without_a_disk_for_temporary_files(monkeypatch: pytest.
     monkeypatch.setattr(tempfile, "tempdir", "/dev/null")
     with command_folder.temporary_folder():
         assert tempfile.gettempdir() == "/dev/null"
+
+
+def test_a_command_that_started_worker_processes_ends_without_a_message(place: Path):
+    """Oracle: the messages of Python at the end of the process, after the folder was deleted."""
+    program = """
+import multiprocessing
+from previts.processes import command_folder
+with command_folder.temporary_folder(), multiprocessing.get_context("forkserver").Pool(1) as pool:
+    print(pool.map(abs, [-7]))
+"""
+    (place / "program.py").write_text(f"if __name__ == '__main__':\n    exec({program!r})\n")
+    done = subprocess.run([sys.executable, str(place / "program.py")], capture_output=True, text=True, check=True)
+    assert (done.stdout, done.stderr) == ("[7]\n", "")
+    assert [path.name for path in place.iterdir()] == ["program.py"]

@@ -161,6 +161,22 @@ def test_truncated_files_are_made_again(videos, model, tmp_path):
         assert torch.equal(weights_of(tmp_path / "cut")[name], value), name
 
 
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("frames.npz", {"images": np.zeros(3)}),
+        ("round-mc-0.npz", {"maps": np.zeros((2, 2), np.uint8)}),
+        ("fusion.pt", {"losses": [], "training": {"epoch": 1, "network": {}, "optimiser": {}}}),
+    ],
+)
+def test_a_file_with_other_content_is_named_with_what_to_do(videos, model, tmp_path, name, content):
+    half = tmp_path / "half"
+    shutil.copytree(model, half, ignore=shutil.ignore_patterns("network.*"))
+    tensors.write_checked(str(half / name), content)
+    with pytest.raises(InputError, match=rf"{name} .*; delete it and run the same command again"):
+        fit.fit(videos, CONFIG, None, str(half))
+
+
 def test_the_error_for_a_damaged_model_says_what_to_do(model, tmp_path):
     shutil.copytree(model, tmp_path / "bad")
     (tmp_path / "bad" / fit.NETWORK).write_bytes(b"no weights")

@@ -95,6 +95,13 @@ def test_the_tar_of_another_shard_is_refused(copy):
     refuses(copy, lambda: saliency(copy), r"shard-00000\.tar .* the bytes differ from those that were stored")
 
 
+def test_a_folder_in_place_of_a_tar_is_refused(copy):
+    path = Path(copy["videos"]) / "shard-00000.tar"
+    path.unlink()
+    path.mkdir()
+    refuses(copy, lambda: saliency(copy), r"shard-00000\.tar is a folder, expected a file; .*`previts download` again")
+
+
 def test_training_stops_at_the_tubes_of_other_shards(copy):
     folder = Path(copy["tubes"])
     blobs = sorted(folder.glob("*.tubes"))

@@ -114,8 +114,8 @@ def test_a_copy_of_another_table_is_refused_and_a_moved_or_renamed_folder_is_not
         files.upload(source, f"{one}/shard-00000.parquet")
         with pytest.raises(InputError, match=r"shard-00000\.parquet is a copy of [ab]{12}/shard-0000[01].*delete it"):
             tables.read_records(f"{one}/shard-00000.parquet", Line)
-    for name in (f"renamed-{'b' * 12}", "mine"):
-        (tmp_path / name).mkdir()
+    for name in (f"renamed-{'b' * 12}", "mine", "of-202611291509/mine"):  # the last: in a root named by its time
+        (tmp_path / name).mkdir(parents=True)
         files.upload(f"{other}/shard-00000.parquet", f"{tmp_path}/{name}/shard-00000.parquet")
         assert tables.read_records(f"{tmp_path}/{name}/shard-00000.parquet", Line) == LINES
 
