@@ -72,7 +72,7 @@ def look_at_file(
     """
     if end is None:
         end = (start or 0.0) + WINDOW_SECONDS
-    if (start is not None and start < 0) or end <= (start or 0.0):
+    if not 0 <= (start or 0.0) < end:  # also false for nan
         raise InputError(
             f"--start-seconds must be 0 or more and less than --end-seconds, got {start or 0:g} and {end:g}"
         )

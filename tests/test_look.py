@@ -110,7 +110,7 @@ def test_a_window_selects_a_part_of_the_video(clip, tmp_path):
     assert f"{clip} from 0.5 s to 1.5 s: 1.0 s, 12 frames" in description
     shown = decode_file(str(tmp_path / look.OVERLAY))
     np.testing.assert_allclose(shown[0][:10].mean(axis=(0, 1)), drawn(6)[:10].mean(axis=(0, 1)), atol=4)
-    for start, end in ((1.0, 1.0), (-1.0, 2.0)):
+    for start, end in ((1.0, 1.0), (-1.0, 2.0), (float("nan"), None), (None, float("nan"))):
         with pytest.raises(InputError, match="less than --end-seconds"):
             look.look_at_file(str(clip), str(tmp_path), experiment, "", start=start, end=end, frames=3)
 

@@ -238,7 +238,7 @@ def _missing(source: str | int, scan: _Scan) -> float:
     if scan.is_broadcast:  # it states no length, but the end may show that it is cut
         size = os.path.getsize(source)
         is_ragged = scan.form == "mpegts" and all(size % length for length in TS_PACKET_BYTES)
-        return max(missing_at_end(times, 1 / step) if scan.nominal else 0, int(is_ragged)) * step
+        return max(missing_at_end(scan.times) if scan.nominal else 0, int(is_ragged)) * step
     if scan.stated is None:
         return 0.0
     # FFmpeg gives the length of a Matroska file from time 0, and of others from their start.

@@ -6,6 +6,7 @@ timestamps in seconds; it reads and decodes nothing.
 
 import itertools
 import math
+import statistics
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -121,13 +122,21 @@ def _is_steady(times: Sequence[float], step: float) -> bool:
     )
 
 
-def missing_at_end(times: Sequence[float], rate: float) -> int:
-    """Return how many frames are missing among the last ones, whose later frames in order of decoding are present.
+def missing_at_end(times: Sequence[float]) -> int:
+    """Return how many frames are missing before the last one, from the times of all in the order of the file.
 
-    Frames are stored in the order of decoding. So a stream that is cut may have a frame without those before it.
+    Frames are stored in the order of decoding. So a stream that is cut may have its last frame without those that are
+    shown between it and the last frame before. Other gaps are pauses, and the usual step may change within a video.
     """
-    tail = sorted(times)[-MAX_DELAY:]
-    return max(0, round((tail[-1] - tail[0]) * rate) + 1 - len(tail))
+    shown = sorted(times)
+    place = times.index(shown[-1])
+    if place == 0 or shown == list(times):
+        return 0
+    before = max(times[:place])
+    tail = shown[-MAX_DELAY:]
+    step = statistics.median(after - earlier for earlier, after in itertools.pairwise(tail))
+    between = sum(before < time < shown[-1] for time in shown)
+    return max(0, round((shown[-1] - before) / step) - 1 - between) if step > 0 else 0
 
 
 class Clock:

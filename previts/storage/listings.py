@@ -29,8 +29,13 @@ def below(uri: str, suffixes: Sequence[str], *, in_classes: bool = False) -> Lis
     fs, path = open_fs(uri)
     root = path.rstrip("/") + "/"
     wanted, aside = [], LeftAside()
-    for name in sorted(str(name).removeprefix(root) for name in fs.find(path)):
+    found = fs.find(path, detail=True)
+    kinds = {str(name).removeprefix(root): info.get("type") for name, info in found.items()}
+    for name in sorted(kinds):
         if not aside.is_used(name, suffixes):
+            continue
+        if kinds[name] == "other":  # opening a pipe would wait for its writer without end
+            aside.other["not a regular file"] += 1
             continue
         if in_classes and "/" not in name:
             aside.misplaced += 1

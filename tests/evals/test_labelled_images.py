@@ -1,10 +1,12 @@
 """Oracles: torchvision's transforms, sets counted by hand."""
 
 import io
+import os
 from pathlib import Path
 
 import numpy as np
 import pytest
+from colour_images import write_image
 from PIL import Image
 from torchvision.transforms import CenterCrop, Compose, InterpolationMode, Resize
 
@@ -113,3 +115,10 @@ def test_folders_are_classes_and_images_are_sorted(tmp_path: Path):
     assert labelled_images.limited(found, 2).labels == (0, 1)
     with pytest.raises(InputError, match=r"/b is not a class of the training split"):
         labelled_images.read_image_folder(str(tmp_path), ("a",))
+
+
+def test_a_pipe_in_a_folder_is_left_aside(tmp_path):
+    write_image(tmp_path / "cat" / "a.jpg", (9, 9, 9), 0)
+    os.mkfifo(tmp_path / "cat" / "b.jpg")
+    found = labelled_images.read_image_folder(str(tmp_path))
+    assert (len(found.uris), str(found.left_aside)) == (1, "1 not a regular file")

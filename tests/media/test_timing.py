@@ -11,7 +11,8 @@ import pytest
 from source_videos import numbered, shown, write_source
 
 from previts.errors import VideoError
-from previts.media.timing import Clock
+from previts.media.source import probe
+from previts.media.timing import Clock, missing_at_end
 
 
 def test_a_source_below_the_rate_limit_keeps_every_frame(tmp_path):
@@ -161,6 +162,36 @@ def test_a_stream_that_is_cut_is_stored_without_its_broken_end_and_marked(tmp_pa
         assert info.fps == 25
         assert 0.04 <= info.missing_seconds < 0.5, share
     assert shown(str(tmp_path / "a.ts"), tmp_path)[0].missing_seconds == 0
+
+
+@pytest.mark.parametrize("depth", [0, 2])
+def test_a_pause_or_another_step_near_the_end_of_a_stream_is_no_cut(tmp_path, depth):
+    steady = [n * 0.04 for n in range(60)]
+    for times in (
+        steady,
+        steady[:55] + [3 + n * 0.04 for n in range(5)],  # a pause
+        steady + [2.4 + n * 0.2 for n in range(16)],  # the rate falls
+        steady + [2.4 + n * 0.2 for n in range(9)],
+    ):
+        with av.open(str(tmp_path / "a.ts"), "w") as container:
+            stream = container.add_stream("libx264", rate=25, options={"bf": str(depth), "b-adapt": "0"})
+            stream.width, stream.height, stream.pix_fmt = 160, 96, "yuv420p"
+            stream.codec_context.time_base = stream.time_base = Fraction(1, 90_000)
+            for number, time in enumerate(times):
+                frame = av.VideoFrame.from_ndarray(numbered(number))
+                frame.pts, frame.time_base = round(time * 90_000), Fraction(1, 90_000)
+                container.mux(stream.encode(frame))
+            container.mux(stream.encode())
+        window, _ = probe(str(tmp_path / "a.ts"), None, None, 0.1)
+        assert (window.frames, window.missing_seconds) == (len(times), 0)
+
+
+def test_frames_that_are_missing_before_the_last_one_are_counted_at_every_cut():
+    stored = [0, 8, 4, 2, 1, 3, 6, 5, 7, 16, 12, 10, 9, 11, 14, 13, 15]  # two groups of B-frames that refer to others
+    for count in range(9, len(stored) + 1):
+        kept = stored[:count]
+        assert missing_at_end([0.04 * n for n in kept]) == max(kept) + 1 - count
+    assert missing_at_end([0.04 * n for n in range(20)]) == 0
 
 
 def test_a_matroska_file_that_lacks_its_last_frames_says_how_much(tmp_path):
