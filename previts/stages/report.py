@@ -66,6 +66,8 @@ def report(
         inputs = {"index": index, **{f"result{number}": result for number, result in enumerate(results)}}
         folders.commit(uri, decided, inputs=inputs, counts=counts, files=[HTML])
     files.sweep(root, deep=False)
-    files.write_bytes(page, folders.read_file(uri, "report.html"))
+    content = folders.read_file(uri, "report.html")
+    if not files.exists(page) or files.read_bytes(page) != content:  # a finished root may be read-only
+        files.write_bytes(page, content)
     print(f"The report is at {page}", file=sys.stderr)
     return uri

@@ -22,6 +22,18 @@ def test_the_report_shows_which_rows_were_not_trained(made):
     assert all(",0.0," not in line for line in missing)
 
 
+def test_a_second_call_does_not_write_the_copy_of_the_page_so_its_root_may_be_read_only(made):
+    page = Path(made["root"]) / "report.html"
+    call = lambda: stages.report(["1/vgg/previts", "6b"], made["index"], [made["result"]], made["root"], "demo", SMALL)  # noqa: E731
+    call()
+    before = page.stat()
+    call()
+    assert (page.stat().st_ino, page.stat().st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
+    page.write_text("that of another comparison")
+    call()
+    assert page.read_bytes() == files.read_bytes(files.join(made["report"], "report.html"))
+
+
 def test_a_report_is_made_again_after_a_missing_row_was_trained(made, tmp_path):
     root = made["root"]
     before = stages.report(["1/vgg/previts", "6a/gap=zero"], made["index"], [made["result"]], root, "demo", SMALL)

@@ -28,7 +28,7 @@ def test_a_second_call_of_every_verb_does_nothing(made, world):
     }
     assert again == {name: made[name] for name in again}
     after = snapshot(root)
-    page = str(Path(root) / "report.html")  # the copy of the page is written by every call
+    page = str(Path(root) / "report.html")  # may be the copy of another comparison before
     assert {name: time for name, time in after.items() if name != page} == {
         name: time for name, time in before.items() if name != page
     }
