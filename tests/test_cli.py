@@ -84,7 +84,7 @@ MISTAKES = {
     "empty manifest": ("download --crawl {0}/empty.csv --root {0}/r", ["empty.csv", "at least one video"]),
     "empty folder": ("download --crawl {0}/empty --root {0}/r", ["empty", "video"]),
     "every video bad": ("download --crawl {0}/bad.csv --root {0}/r", ["3 of the 3 videos", "fix the crawl"]),
-    "unwritable root": ("world --root /dev/null/root", ["/dev/null/root", "choose a root"]),
+    "unwritable root": ("world --root /dev/null/root", ["/dev/null/root", "choose another root"]),
     "invalid part": ("download --crawl {0}/bad.csv --root {0}/r --part 3 --parts 2", ["part from 0 to parts - 1"]),
     "unknown launcher": (
         "pretrain --row 1/vgg/previts --index {0}/i --root {0}/r --launcher moon",
