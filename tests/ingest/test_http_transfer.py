@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from previts.errors import FetchError, InputError, VideoError
+from previts.errors import FetchError, VideoError
 from previts.ingest import fetch
 from previts.ingest.fetch import Limits
 
@@ -296,5 +296,5 @@ def test_a_rest_cannot_exceed_the_limit(script, target):
 
 def test_a_full_disk_ends_the_crawl(script):
     script.answers = [whole(BODY)]
-    with pytest.raises(InputError, match="no space left for /dev/full"):
+    with pytest.raises(OSError, match="No space left on device: '/dev/full'"):
         fetch.fetch(script.url, "/dev/full", QUICK)

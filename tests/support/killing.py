@@ -81,7 +81,7 @@ class Command:
             time.sleep(0.01)
         return time.monotonic()
 
-    def orphans(self, seconds: float = 15.0) -> list[str]:
+    def orphans(self, seconds: float = 60.0) -> list[str]:
         """Return the processes of this command that still exist after a while."""
         deadline = time.monotonic() + seconds
         while True:
