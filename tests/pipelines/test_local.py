@@ -242,7 +242,7 @@ def test_a_root_without_write_access_is_reported_before_any_step(world: Path):
     )
     assert run.returncode == 2
     assert "cannot write to /dev/null/root" in run.stderr
-    assert "choose a root" in run.stderr
+    assert "choose another root" in run.stderr
     assert "Traceback" not in run.stderr
 
 
@@ -267,6 +267,6 @@ def test_the_reason_of_a_failed_step_is_the_end_of_the_output(world: Path, tmp_p
     assert run.returncode == 2
     last = run.stderr[run.stderr.index("previts: the run stopped") :]
     assert "2 of the 2 videos" in last
-    assert "videos already stored are kept" in last
+    assert "Videos already stored are kept" in last
     assert "run.log" in last
     assert "Traceback" not in run.stderr
