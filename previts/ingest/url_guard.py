@@ -98,7 +98,7 @@ def parse(url: str) -> WebAddress:
     Raises:
         VideoError: If the URL is not valid, has another scheme, a user name, or a host in an unusual form.
     """
-    if not is_plain(url):
+    if not (is_plain(url) and url.isprintable()):  # joiners and wide spaces are part of names of files only
         raise VideoError(f"the address is not a valid URL: over {MAX_URL_LENGTH} characters, or unprintable ones")
     try:
         parts = urlsplit(url)
