@@ -156,7 +156,8 @@ def test_a_stream_that_is_cut_is_stored_without_its_broken_end_and_marked(tmp_pa
     whole = Path(write_source(tmp_path / "a.ts", frames)).read_bytes()
     for share in (0.4, 0.55, 0.7, 0.85):
         cut = tmp_path / "cut.ts"
-        cut.write_bytes(whole[: int(share * len(whole))])
+        # Inside a packet of the stream: a cut between two packets may be one between two frames, which nothing shows.
+        cut.write_bytes(whole[: int(share * len(whole)) // 188 * 188 + 94])
         info, numbers = shown(str(cut), tmp_path)
         assert numbers == sorted(numbers)
         assert info.fps == 25
