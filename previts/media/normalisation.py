@@ -29,8 +29,8 @@ from previts.config.experiment import VideoConfig
 from previts.errors import VideoError
 from previts.media.geometry import Pixels, make_canvas, pixels
 from previts.media.gop_layout import VideoInfo, split_frames
-from previts.media.source import Decoding, cause, probe
-from previts.media.source_stream import SD_MATRIX, colour_matrix, orientation, untagged_matrix
+from previts.media.source import Decoding, probe
+from previts.media.source_stream import SD_MATRIX, cause, colour_matrix, orientation, untagged_matrix
 from previts.media.timing import MAX_FRAMES, constant_rate
 
 PRESET = "veryfast"  # 0.9 dB below medium at equal crf and bytes, for less than half of the CPU time

@@ -4,7 +4,6 @@ The crawls of PreViTS section 4.1 name windows of untrusted files in any format.
 network and no object store. `timing.py` computes with the timestamps, and `cost.py` limits what decoding may cost.
 """
 
-import errno
 import math
 import os
 from collections.abc import Iterator
@@ -16,7 +15,7 @@ import av
 
 from previts.errors import VideoError
 from previts.media.cost import Cost, budget_seconds
-from previts.media.source_stream import check_size, open_stream
+from previts.media.source_stream import PacketDecoder, open_stream
 from previts.media.timing import MAX_FRAMES, Clock, Window, check_complete, make_window, missing_at_end
 
 SEEK_AFTER_SECONDS = 5.0  # for earlier windows, decoding from the start is cheap and safer than a seek
@@ -38,18 +37,6 @@ _SECOND_START = {
 _TAIL_BYTES = 4 << 20  # searched for a second start
 FRAMELESS = {"vp8", "vp9", "libdav1d", "av1", "libvpx", "libvpx-vp9"}  # codecs with packets that show nothing
 ERROR_DETECTION = {"err_detect": "crccheck+bitstream+buffer+explode"}  # else some decoders hide damage
-
-
-def cause(error: av.FFmpegError) -> str:
-    """Return in our words why FFmpeg failed; its own texts differ between its versions."""
-    if isinstance(error, av.error.InvalidDataError) or error.errno == errno.EINVAL:
-        return "invalid data"
-    if isinstance(error, av.error.EOFError):
-        return "it ends too early"
-    if isinstance(error, av.error.PatchWelcomeError | av.error.ExperimentalError):
-        return "it uses something that the decoder does not support"
-    code = errno.errorcode.get(error.errno or 0, "")
-    return f"the decoder reports {code}" if code else "the decoder reports an error"
 
 
 def _start_time(container: Any) -> float | None:
@@ -272,7 +259,7 @@ class Decoding:
         """
         window, last, step = self._window, -math.inf, 1 / float(self._window.rate)
         shape: tuple[int, int] | None = None
-        begun = False  # whether a key frame was decoded; its frame may come later
+        decoder = PacketDecoder(lambda: f"after {window.elapsed(last)}")
         broken: int | None = None  # timestamp of the last packet, if the end of the file cuts it
         container, stream = open_stream(self._source, ERROR_DETECTION)
         with container:
@@ -288,23 +275,16 @@ class Decoding:
                     entry = packet.dts if entry is None else entry
                 # The last packet of a joined file is marked, because the next one does not follow from it.
                 is_seam = any(0 < join - number <= SEAM_PACKETS for join in window.joins)
-                if packet.is_corrupt and not is_seam and number != window.last:
-                    raise VideoError(f"damaged or cut short after {window.elapsed(last)}")
-                frames: list[Any] = []
+                is_last = number == window.last
                 try:
-                    frames = packet.decode()
-                except av.FFmpegError as error:
-                    if error.errno == errno.ENOMEM:
+                    frames = decoder.frames(packet, may_be_marked=is_seam or is_last)
+                except VideoError:
+                    if not is_last:
                         raise
-                    if number == window.last:
-                        broken = packet.pts
-                        self.missing_seconds = max(self.missing_seconds, step)
-                    elif not begun and not packet.is_keyframe:
-                        self.skipped += 1  # the stream starts inside a GOP
-                    else:
-                        raise VideoError(f"damaged after {window.elapsed(last)}: {cause(error)}") from error
-                else:
-                    begun = begun or packet.is_keyframe
+                    frames, broken = [], packet.pts
+                    self.missing_seconds = max(self.missing_seconds, step)
+                if frames is None:
+                    self.skipped, frames = self.skipped + 1, []
                 self._cost.add(len(frames), stream.codec_context.width, stream.codec_context.height, packet.size)
                 for frame in frames:
                     ticks = frame.dts if frame.pts is None or is_guessed else frame.pts
@@ -314,15 +294,9 @@ class Decoding:
                     time = max(last, window.first - step) + step if ticks is None else float(ticks * frame.time_base)
                     if time >= window.stop:
                         return
-                    if (broken is not None and ticks == broken) or time <= last:
+                    if (broken is not None and ticks == broken) or time <= last or not decoder.shows(frame):
                         self.skipped += time >= window.origin
                         continue
-                    if frame.is_corrupt:
-                        if last == -math.inf:
-                            self.skipped += time >= window.origin
-                            continue
-                        raise VideoError(f"damaged after {window.elapsed(last)}")
-                    check_size(frame.width, frame.height)
                     shape = shape or (frame.width, frame.height)
                     if abs(math.log(frame.width * shape[1] / (frame.height * shape[0]))) > MAX_STRETCH:
                         raise VideoError(

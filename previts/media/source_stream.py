@@ -1,7 +1,7 @@
 """The video stream of a source file: which stream it is, which of its frames are shown, and how a frame is displayed.
 
 The readers of videos that are not normalised share these rules: `source.py` for the corpora of PreViTS section 4.1,
-`video_reader.py` for the labelled videos of sections 4.3 and 4.4.
+`video_reader.py` for the labelled videos of sections 4.3 and 4.4. The first finds frames by time, the second by number.
 
 - The stream is the largest one that can be decoded and is not a cover (an attached picture).
 - Packets outside an MP4's edit list are decoded, because others depend on them, but their frames are not shown.
@@ -96,38 +96,85 @@ def check_size(width: int, height: int) -> None:
         raise VideoError(f"frames of {width}x{height} are larger than the limit of {MAX_PIXELS} pixels")
 
 
+def cause(error: av.FFmpegError) -> str:
+    """Return in our words why FFmpeg failed; its own texts differ between its versions."""
+    if isinstance(error, av.error.InvalidDataError) or error.errno == errno.EINVAL:
+        return "invalid data"
+    if isinstance(error, av.error.EOFError):
+        return "it ends too early"
+    if isinstance(error, av.error.PatchWelcomeError | av.error.ExperimentalError):
+        return "it uses something that the decoder does not support"
+    code = errno.errorcode.get(error.errno or 0, "")
+    return f"the decoder reports {code}" if code else "the decoder reports an error"
+
+
+class PacketDecoder:
+    """Decodes the packets of a stream one by one, and decides what is damage.
+
+    Packets and frames before the first frame that is shown may be damaged: they need frames before the start.
+
+    Args:
+        where: Returns the place that was reached, for messages, such as "at frame 3".
+    """
+
+    def __init__(self, where: Callable[[], str]) -> None:
+        self._where = where
+        self._has_key = False  # whether a key frame was decoded; its frame may come later
+        self._has_shown = False
+
+    def frames(self, packet: Any, *, may_be_marked: bool = False) -> list[Any] | None:
+        """Return the frames that come out of the decoder with a packet, or None if it needs frames before the start.
+
+        Args:
+            packet: The next packet of the stream; those outside an edit list are needed too.
+            may_be_marked: Whether a mark of damage by FFmpeg means nothing for this packet.
+
+        Raises:
+            VideoError: If the packet is damaged.
+        """
+        if packet.is_corrupt and not may_be_marked:
+            raise VideoError(f"damaged or cut short {self._where()}")
+        try:
+            frames: list[Any] = packet.decode()
+        except av.FFmpegError as error:
+            if error.errno == errno.ENOMEM:
+                raise  # the video may not be the cause
+            if self._has_key or packet.is_keyframe:
+                raise VideoError(f"damaged {self._where()}: {cause(error)}") from error
+            return None
+        self._has_key = self._has_key or packet.is_keyframe
+        return frames
+
+    def shows(self, frame: Any) -> bool:
+        """Return whether a frame is shown; if not, it needs frames before the start.
+
+        Raises:
+            VideoError: If the frame is damaged or has too many pixels.
+        """
+        if frame.is_corrupt and self._has_shown:
+            raise VideoError(f"damaged {self._where()}")
+        if frame.is_corrupt:
+            return False
+        check_size(frame.width, frame.height)
+        self._has_shown = True
+        return True
+
+
 def decoded(packets: Iterable[Any], where: Callable[[], str]) -> Iterator[Any]:
     """Yield the frames that are shown, in the order of the decoder.
 
     Args:
         packets: All packets of the stream from a possible start on, those outside the edit list included.
-        where: Returns the place that was reached, for messages, such as "at frame 3".
+        where: As for `PacketDecoder`.
 
     Raises:
-        VideoError: If a packet or a frame is damaged, except for those that need frames before the first one.
+        VideoError: If a packet or a frame is damaged.
     """
-    started = False
+    decoder = PacketDecoder(where)
     for packet in packets:
-        if packet.is_corrupt:
-            raise VideoError(f"damaged or cut short {where()}")
         if not packet.size and packet.dts is not None:
             continue  # AVI stores a repeated frame as an empty packet; a decoder treats that as the end
-        try:
-            frames = packet.decode()
-        except av.FFmpegError as error:
-            if error.errno == errno.ENOMEM:
-                raise  # the video may not be the cause
-            if not started and not packet.is_keyframe:
-                continue  # the stream starts inside a GOP
-            raise VideoError(f"damaged {where()}: {error.strerror or error}") from error
-        for frame in frames:
-            if frame.is_corrupt and not started:
-                continue
-            if frame.is_corrupt:
-                raise VideoError(f"damaged {where()}")
-            check_size(frame.width, frame.height)
-            started = True
-            yield frame
+        yield from filter(decoder.shows, decoder.frames(packet) or ())
 
 
 def colour_matrix(frame: Any) -> int:

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from previts.errors import VideoError
 from previts.media.geometry import Pixels, square_or
-from previts.media.source_stream import Display, decoded, open_stream
+from previts.media.source_stream import Display, cause, decoded, open_stream
 from previts.media.timing import check_complete
 
 # At most this many numbers in a row have no frame of their own; the frame before is still on screen. Old encoders with
@@ -108,7 +108,7 @@ def open_footage(data: bytes) -> Footage:
     try:
         return _open(data)
     except av.FFmpegError as error:
-        raise VideoError(f"not a readable video: {error.strerror or error}") from error
+        raise VideoError(f"not a readable video: {cause(error)}") from error
 
 
 def _open(data: bytes) -> Footage:
@@ -235,7 +235,7 @@ def _read(source: _Source, numbers: Sequence[int]) -> Pixels:
                 if not waiting:
                     break
     except av.FFmpegError as error:
-        raise VideoError(f"damaged after frame {reached}: {error.strerror or error}") from error
+        raise VideoError(f"damaged after frame {reached}: {cause(error)}") from error
     for wanted in waiting:
         found[wanted] = _repeated(display, on_screen, reached, wanted)
     return np.stack([found[number] for number in numbers])
