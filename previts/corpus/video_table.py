@@ -40,6 +40,7 @@ class VideoRecord:
         gop_crcs: CRC-32 of the bytes of each GOP.
         skipped_frames: Number of frames of the source in the window that could not be used.
         missing_seconds: How much the container promises beyond its end, at least; above 0, the video is shortened.
+        sandbox: How its decoder was confined: for each layer its state, as JSON; "" if nothing was decoded.
     """
 
     video_id: str
@@ -63,6 +64,7 @@ class VideoRecord:
     gop_crcs: list[int]
     skipped_frames: int
     missing_seconds: float
+    sandbox: str
 
 
 class StoredVideo(Protocol):

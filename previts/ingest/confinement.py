@@ -26,7 +26,7 @@ import shutil
 import stat
 import sys
 import threading
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from previts.errors import InputError, VideoError
@@ -136,11 +136,12 @@ def check(layers: Mapping[str, str], *, network: bool = False) -> None:
             )
 
 
-def combine(layers: dict[str, str], others: Mapping[str, str]) -> None:
-    """Note in `layers` those of another process: a layer holds if it holds for both."""
-    for name, state in others.items():
-        if layers.get(name, HELD) == HELD:
-            layers[name] = state
+def combine(processes: Iterable[Mapping[str, str]]) -> dict[str, str]:
+    """Return the layers of several processes together: a layer holds if it holds for all."""
+    layers: dict[str, str] = {}
+    for process in processes:
+        layers |= {name: state for name, state in process.items() if layers.get(name, HELD) == HELD}
+    return layers
 
 
 def describe(layers: Mapping[str, str]) -> str:

@@ -7,6 +7,7 @@ or the reason why it failed. `corpus.video_table` defines the table and reads th
 
 import contextlib
 import hashlib
+import json
 import os
 import tarfile
 import tempfile
@@ -19,7 +20,7 @@ from previts import errors
 from previts.config.experiment import VideoConfig
 from previts.corpus.video_table import VideoRecord, gop_crcs, is_done, read_shard, tar_name
 from previts.errors import VideoError
-from previts.ingest import confinement, fetch
+from previts.ingest import fetch
 from previts.ingest.crawls import CrawlItem
 from previts.ingest.fetch import DEFAULT_LIMITS, Limits
 from previts.ingest.sandbox import Lost, Normaliser
@@ -49,7 +50,6 @@ def build_shard(
     *,
     limits: Limits = DEFAULT_LIMITS,
     workers: int | None = None,
-    layers: dict[str, str] | None = None,
     lost: Lost | None = None,
 ) -> list[VideoRecord]:
     """Fetch and normalise the videos of a shard; write its tar, then its table.
@@ -62,7 +62,6 @@ def build_shard(
         limits: Limits for each video.
         workers: Number of videos at a time; by default `workers.available()`. The bytes written do not depend on it.
             They share the memory of this machine.
-        layers: Gets how the decoders of this shard were confined (`confinement.combine`).
         lost: The CPU time of videos that could not be stored is added to it.
 
     Returns:
@@ -82,8 +81,6 @@ def build_shard(
                 range(len(items)),
             )
             rows = list(progress(made, f"download shard {shard}", unit="video", total=len(items)))
-        for normaliser in normalisers.all:
-            confinement.combine({} if layers is None else layers, normaliser.layers)
         tar = os.path.join(folder, tar_name(shard))
         rows = _pack(rows, shard, folder, tar)
         tables.write_shard(
@@ -126,7 +123,6 @@ class _Normalisers:
         self._config, self._limits, self._lost = config, limits, lost
         self._thread = threading.local()
         self._open = contextlib.ExitStack()
-        self.all: list[Normaliser] = []
         self._lock = threading.Lock()
 
     def __enter__(self) -> "_Normalisers":
@@ -142,7 +138,6 @@ class _Normalisers:
                 self._thread.normaliser = self._open.enter_context(
                     Normaliser(self._config, self._limits, lost=self._lost)
                 )
-                self.all.append(self._thread.normaliser)
         normaliser: Normaliser = self._thread.normaliser
         return normaliser
 
@@ -154,26 +149,32 @@ def _video_path(folder: str, number: int) -> str:
 def _store_video(item: CrawlItem, number: int, folder: str, normaliser: Normaliser, limits: Limits) -> VideoRecord:
     """Fetch and normalise one video into `folder`; return its row, which has the reason if that fails."""
     source, target = os.path.join(folder, f"{number}.source"), _video_path(folder, number)
+    sandbox = ""
     try:
         if item.fault:
             raise VideoError(item.fault)
         fetch.fetch(item.url, source, limits, item.reach)
-        info = normaliser.normalise(source, target, item.start_seconds, item.end_seconds)
+        try:
+            info = normaliser.normalise(source, target, item.start_seconds, item.end_seconds)
+        finally:
+            sandbox = json.dumps(normaliser.layers)
     except VideoError as error:
         with contextlib.suppress(FileNotFoundError):
             os.remove(target)
-        return _record(item, error=str(error), retryable=isinstance(error, errors.FetchError) and error.retryable)
+        retryable = isinstance(error, errors.FetchError) and error.retryable
+        return _record(item, sandbox=sandbox, error=str(error), retryable=retryable)
     finally:
         with contextlib.suppress(FileNotFoundError):
             os.remove(source)
     with open(target, "rb") as file:
         data = file.read()
-    return _record(item, info=info, data=data)
+    return _record(item, sandbox=sandbox, info=info, data=data)
 
 
 def _record(
     item: CrawlItem,
     *,
+    sandbox: str,
     info: VideoInfo | None = None,
     error: str = "",
     retryable: bool = False,
@@ -202,6 +203,7 @@ def _record(
         gop_crcs=gop_crcs(data, shape.gop_offsets),
         skipped_frames=shape.skipped_frames,
         missing_seconds=round(shape.missing_seconds, 3),
+        sandbox=sandbox,
     )
 
 

@@ -18,7 +18,7 @@ from previts.storage.folders import address, identity
 # older version are then made again.
 FORMATS = {
     "world": 3,
-    "videos": 2,
+    "videos": 3,
     "saliency_model": 3,
     "saliency": 3,
     "tubes": 4,

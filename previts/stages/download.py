@@ -1,8 +1,9 @@
 """The verb `download`, which fetches the videos of a crawl and stores them in shards."""
 
+import json
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 
 from previts.config import paper
@@ -57,11 +58,12 @@ def download(
     from previts.storage import tables
 
     total = shards.num_shards(len(items), config)
-    lost, layers = Lost(), dict[str, str]()
+    lost, decoders = Lost(), dict[str, None]()
 
     def work(shard: int) -> None:
         due = shards.shard_items(items, shard, config)
-        shards.build_shard(due, shard, uri, config, layers=layers, lost=lost)
+        rows = shards.build_shard(due, shard, uri, config, lost=lost)
+        decoders.update(dict.fromkeys(row.sandbox for row in rows))
         _check_lost(lost.seconds / 3600, config.max_lost_cpu_hours, crawl, uri, shard)
 
     def may_succeed_now(shard: int) -> bool:
@@ -77,7 +79,7 @@ def download(
         work=work,
         again=may_succeed_now,
     )
-    if layers:
+    if layers := _layers(decoders):
         print(confinement.describe(layers), file=sys.stderr)
     if not finished:
         return part_done(uri)
@@ -114,15 +116,21 @@ def download(
             "hours": round(sum(video.num_frames / video.fps for video in videos if video.status == "ok") / 3600, 4),
             "bytes": sum(video.size for video in videos),
         },
-        # How the decoders of the worker that finished the output were confined; each worker also logs it.
         info={
             "errors": dict(errors.most_common(20)),
-            "sandbox": layers,
+            "sandbox": _layers(video.sandbox for video in videos),
             **({"left_aside": str(aside)} if aside else {}),
         },
         files=tables.table_names(total),
     )
     return made(uri)
+
+
+def _layers(decoders: Iterable[str]) -> dict[str, str]:
+    """Return how decoders were confined, together; an empty text stands for no decoder."""
+    from previts.ingest import confinement
+
+    return confinement.combine(json.loads(decoder) for decoder in dict.fromkeys(decoders) if decoder)
 
 
 def _check_lost(hours: float, limit: float, crawl: str, uri: str, shard: int) -> None:
