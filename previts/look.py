@@ -16,8 +16,9 @@ from PIL import Image
 from threadpoolctl import threadpool_limits
 
 from previts import errors
-from previts.config.experiment import PRIORS, Experiment, SaliencyConfig
-from previts.corpus import index_table, quality, region_table, tube_table, video_table
+from previts.config.experiment import Experiment
+from previts.config.perception import PRIORS, SaliencyConfig
+from previts.corpus import index_table, members, quality, region_table, tube_table, video_table
 from previts.corpus.index_table import IndexRecord
 from previts.corpus.region_table import SaliencyRecord
 from previts.corpus.tube_table import Tube
@@ -106,12 +107,14 @@ def look_at_stored(index_uri: str, video_id: str, out: str, frames: int) -> str:
     """
     row = index_table.find_video(index_uri, video_id)
     manifest = folders.read_manifest(index_uri)
-    saliency = folders.ancestor(index_uri, "tubes", "saliency")
+    videos, tubes = (members.uris(manifest.inputs[name])[row.crawl] for name in ("videos", "tubes"))
+    saliency = folders.ancestor(tubes, "saliency")
     found = folders.read_manifest(saliency)
     config = SaliencyConfig(**found.decided["saliency"])
-    stages = Stages(manifest.inputs["videos"], saliency, manifest.inputs["tubes"], found.inputs["model"], config, row)
-    (judged,) = (item for item in index_table.read_quality(index_uri) if item.video_id == video_id)
-    left_out = f", left out by filter.{quality.REASONS[judged.reason]}" if judged.reason else ""
+    stages = Stages(videos, saliency, tubes, found.inputs["model"], config, row)
+    judged = next(item for item in index_table.read_quality(index_uri) if item.video_id == video_id)
+    field = quality.REASONS.get(judged.reason)
+    left_out = f", left out by filter.{field}" if field else f", left out: {judged.reason}" if judged.reason else ""
     return _look(stages, out, frames, f"{video_id} of {index_uri}{left_out}")
 
 

@@ -1,18 +1,21 @@
 """The table of the sampling index: every usable video with its tube. Clips are sampled from this table.
 
 PreViTS section 3.2: clips are sampled only where the tube is not empty. Pixels and masks stay in their shards, and a
-row contains their byte ranges. Videos that the filter removes are not in the index. A second table in the same folder
-has the quality of all videos, with the reason of each removal.
+row contains their byte ranges and the number of its crawl, which leads to the folders of the shards. Videos that the
+filter removes are not in the index. A second table in the same folder has the quality of all videos, with the reason of
+each removal.
 """
 
-from collections.abc import Iterator
+import itertools
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from previts.config import fields
-from previts.config.experiment import FilterConfig
-from previts.corpus import quality, tube_table, video_table
+from previts.config.perception import FilterConfig
+from previts.corpus import members, quality, tube_table, video_table
 from previts.corpus.quality import Quality
 from previts.errors import InputError
 from previts.storage import files, folders, tables
@@ -24,13 +27,15 @@ TABLE, QUALITY = "index.parquet", "quality.parquet"
 class IndexRecord:
     """One video: where it and its tube are stored, and the half-open spans of frames in which the object is visible.
 
-    The columns from `shard` to `gop_crcs` are those of `video_table.VideoRecord`, the others those of
-    `tube_table.TubeRecord`. `tube_offset`, `tube_size` and `tube_crc` are its `offset`, `size` and `crc`.
+    `crawl` is the number of its crawl in the corpus. The columns from `shard` to `gop_crcs` are those of
+    `video_table.VideoRecord`, the others those of `tube_table.TubeRecord`. `tube_offset`, `tube_size` and `tube_crc`
+    are its `offset`, `size` and `crc`.
     """
 
     video_id: str
     label: str
     split: str
+    crawl: int
     shard: int
     offset: int
     size: int
@@ -53,8 +58,8 @@ class IndexRecord:
     tube_crc: int
 
 
-def join_shard(videos_uri: str, tubes_uri: str, shard: int) -> list[IndexRecord]:
-    """Return the rows of one shard: its usable videos, each with its tube.
+def join_shard(videos_uri: str, tubes_uri: str, shard: int, crawl: int = 0) -> list[IndexRecord]:
+    """Return the rows of one shard of the outputs of a crawl: its usable videos, each with its tube.
 
     Raises:
         InputError: If the two tables do not have the same usable videos.
@@ -67,14 +72,15 @@ def join_shard(videos_uri: str, tubes_uri: str, shard: int) -> list[IndexRecord]
             f"shard {shard} of {tubes_uri} does not belong to {videos_uri}: {len(missing)} of {len(videos)} videos "
             f"have no tube (first: {missing[:3]}); run `previts saliency` and `previts track` on these videos"
         )
-    return [_join(video, tubes[video.video_id]) for video in videos]
+    return [_join(video, tubes[video.video_id], crawl) for video in videos]
 
 
-def _join(video: video_table.VideoRecord, tube: tube_table.TubeRecord) -> IndexRecord:
+def _join(video: video_table.VideoRecord, tube: tube_table.TubeRecord, crawl: int) -> IndexRecord:
     return IndexRecord(
         video_id=video.video_id,
         label=video.label,
         split=video.split,
+        crawl=crawl,
         shard=video.shard,
         offset=video.offset,
         size=video.size,
@@ -104,6 +110,7 @@ def quality_of(row: IndexRecord) -> Quality:
         video_id=row.video_id,
         label=row.label,
         split=row.split,
+        crawl=row.crawl,
         shard=row.shard,
         reason="",
         seconds=row.num_frames / row.fps,
@@ -115,20 +122,28 @@ def quality_of(row: IndexRecord) -> Quality:
     )
 
 
-def summarise(rows: list[IndexRecord]) -> dict[str, int | float]:
+def _summarise(table: pa.Table, judged: Sequence[Quality]) -> dict[str, int | float]:
     """Return the counts of a corpus: videos, tubes, how long objects are visible, and the summary of its quality."""
-    tracked = [row for row in rows if row.tracked_frames]
-    frames = sum(row.num_frames for row in rows)
+    frames, fps, tracked = (table.column(name).to_numpy() for name in ("num_frames", "fps", "tracked_frames"))
+    with_tube = int((tracked > 0).sum())
     return {
-        "videos": len(rows),
-        "videos_with_tube": len(tracked),
-        "frames": frames,
-        "tracked_frames": sum(row.tracked_frames for row in rows),
-        "spans": sum(len(row.spans) for row in rows),
-        "mean_tube_seconds": round(sum(row.tracked_frames / row.fps for row in tracked) / max(1, len(tracked)), 3),
-        "hours": round(sum(row.num_frames / row.fps for row in rows) / 3600, 4),
-        **quality.summarise([quality_of(row) for row in rows]),
+        "videos": len(frames),
+        "videos_with_tube": with_tube,
+        "frames": int(frames.sum()),
+        "tracked_frames": int(tracked.sum()),
+        "spans": int(pc.sum(pc.list_value_length(table.column("spans"))).as_py() or 0),
+        "mean_tube_seconds": round(float((tracked / fps).sum()) / max(1, with_tube), 3),
+        "hours": round(float((frames / fps).sum()) / 3600, 4),
+        **quality.summarise(judged),
     }
+
+
+@dataclass(frozen=True)
+class Crawl:
+    """Where the videos and the tubes of one crawl are stored."""
+
+    videos: str
+    tubes: str
 
 
 @dataclass(frozen=True)
@@ -136,8 +151,7 @@ class Index:
     """An index in memory as one Arrow table; `index[i]` creates the row of video i at each call."""
 
     uri: str
-    videos_uri: str
-    tubes_uri: str
+    crawls: tuple[Crawl, ...]
     table: pa.Table
 
     def __len__(self) -> int:
@@ -149,25 +163,67 @@ class Index:
     def __iter__(self) -> Iterator[IndexRecord]:
         return (self[number] for number in range(len(self)))
 
+    def crawl_of(self, row: IndexRecord) -> Crawl:
+        """Return where the video and the tube of a row are stored."""
+        return self.crawls[row.crawl]
 
-def write_index(uri: str, rows: list[IndexRecord], config: FilterConfig) -> dict[str, int | float]:
+
+def read_crawls(videos_uri: str, tubes_uri: str) -> list[tuple[Crawl, int]]:
+    """Return the crawls of a corpus, each with the number of its shards.
+
+    Raises:
+        InputError: If the tubes are not of these videos.
+    """
+    videos, tubes = members.read(videos_uri), members.read(tubes_uri)
+    if [member.shards for member in videos] != [member.shards for member in tubes]:
+        raise InputError(
+            f"{tubes_uri} has {sum(member.shards for member in tubes)} shards of {len(tubes)} crawls, but {videos_uri} "
+            f"has {sum(member.shards for member in videos)} of {len(videos)}; run `previts saliency` and "
+            "`previts track` on these videos"
+        )
+    return [(Crawl(one.uri, other.uri), one.shards) for one, other in zip(videos, tubes, strict=True)]
+
+
+def join_corpus(videos_uri: str, tubes_uri: str) -> Iterator[list[IndexRecord]]:
+    """Yield the rows of each shard of a corpus.
+
+    Raises:
+        InputError: If the tubes are not of these videos, or a table is missing or damaged.
+    """
+    for number, (crawl, shards) in enumerate(read_crawls(videos_uri, tubes_uri)):
+        for shard in range(shards):
+            yield join_shard(crawl.videos, crawl.tubes, shard, number)
+
+
+def write_index(uri: str, shards: Iterable[Sequence[IndexRecord]], config: FilterConfig) -> dict[str, int | float]:
     """Write the table of the videos that the filter keeps, and the table of the quality of all videos.
 
-    Both tables are sorted by video id, so that their order does not depend on the shards.
+    Both tables are sorted by video id, so that their order does not depend on the shards. If crawls have videos of the
+    same id, the one of the first crawl is kept.
+
+    Args:
+        uri: The folder.
+        shards: Rows of the corpus in any order, some at a time.
+        config: The filter.
 
     Returns:
-        Counts. `videos` and the others of `summarise` are of the videos that are kept. `videos_in` is
+        Counts. `videos` and the others of `_summarise` are of the videos that are kept. `videos_in` is
         `videos` + `filtered`, and `filtered` is the sum of the counts for each reason.
 
     Raises:
         InputError: If the filter keeps no video, or needs an agreement that is not known.
     """
-    rows = sorted(rows, key=lambda row: row.video_id)
-    judged = quality.judge([quality_of(row) for row in rows], config)
-    kept = [row for row, video in zip(rows, judged, strict=True) if not video.reason]
+    parts, videos = [], []
+    for rows in shards:
+        parts.append(tables.to_table(IndexRecord, rows))  # rows take ten times as much memory
+        videos += [quality_of(row) for row in rows]
+    order = sorted(range(len(videos)), key=lambda number: (videos[number].video_id, videos[number].crawl))
+    judged = quality.judge(quality.without_repeated_ids([videos[number] for number in order]), config)
+    kept = [number for number, video in zip(order, judged, strict=True) if not video.reason]
+    table = pa.concat_tables([tables.to_table(IndexRecord, []), *parts]).take(pa.array(kept, pa.int64()))
     tables.write_records(files.join(uri, QUALITY), Quality, judged)
-    tables.write_records(files.join(uri, TABLE), IndexRecord, kept)
-    return {**summarise(kept), **quality.filtered(judged)}
+    tables.write_table(files.join(uri, TABLE), table)
+    return {**_summarise(table, [video for video in judged if not video.reason]), **quality.filtered(judged)}
 
 
 def read_quality(uri: str) -> list[Quality]:
@@ -187,18 +243,24 @@ def find_video(uri: str, video_id: str) -> IndexRecord:
         InputError: If the video is unknown, or its download failed.
     """
     manifest = _manifest(uri)
-    known = {video.video_id: video.shard for video in read_quality(uri)}
+    # Of several videos with one id, the first one is kept.
+    known = {video.video_id: video for video in reversed(read_quality(uri))}
     if video_id not in known:
-        videos = manifest.inputs["videos"]
-        total = tables.shard_count(videos)
-        failed = {row.video_id: row.error for shard in range(total) for row in video_table.read_shard(videos, shard)}
+        failed = {
+            row.video_id: row.error
+            for crawl, shards in read_crawls(manifest.inputs["videos"], manifest.inputs["tubes"])
+            for shard in range(shards)
+            for row in video_table.read_shard(crawl.videos, shard)
+        }
         if video_id in failed:
             raise InputError(f"video {video_id!r} was not stored: {failed[video_id]}")
         hint = fields.did_you_mean(video_id, known, cutoff=0.6)
         raise InputError(
             f"{uri} has no video {video_id!r}{hint}; `previts quality {uri} --out videos.csv` lists its videos"
         )
-    rows = join_shard(manifest.inputs["videos"], manifest.inputs["tubes"], known[video_id])
+    found = known[video_id]
+    crawl = _crawls(manifest)[found.crawl]
+    rows = join_shard(crawl.videos, crawl.tubes, found.shard, found.crawl)
     return next(row for row in rows if row.video_id == video_id)
 
 
@@ -210,7 +272,12 @@ def read_index(uri: str) -> Index:
     """
     manifest = _manifest(uri)
     table = tables.read_table(files.join(uri, TABLE), IndexRecord)
-    return Index(files.absolute(uri), manifest.inputs["videos"], manifest.inputs["tubes"], table)
+    return Index(files.absolute(uri), _crawls(manifest), table)
+
+
+def _crawls(manifest: folders.Manifest) -> tuple[Crawl, ...]:
+    videos, tubes = (members.uris(manifest.inputs[name]) for name in ("videos", "tubes"))
+    return tuple(itertools.starmap(Crawl, zip(videos, tubes, strict=True)))
 
 
 def _manifest(uri: str) -> folders.Manifest:

@@ -9,12 +9,13 @@ from dataclasses import dataclass, fields, replace
 
 import numpy as np
 
-from previts.config.experiment import FilterConfig
+from previts.config.perception import FilterConfig
 from previts.errors import InputError
 from previts.storage import csv_text
 
-# Why a video is removed, and the field of `FilterConfig` that decides it. The first reason that applies is used.
+# Why a video is removed, and the field of `FilterConfig` that decides it, if any. The first reason that applies counts.
 REASONS = {
+    "duplicate": "",
     "short": "min_tube_seconds",
     "small": "min_area",
     "large": "max_area",
@@ -34,6 +35,7 @@ class Quality:
     """The quality of one video of a crawl, as far as it is known without ground truth.
 
     Attributes:
+        crawl: Number of its crawl in the corpus.
         reason: Why the filter removed the video, one of `REASONS`; "" if it is kept.
         seconds: Length of the video.
         tube_seconds: How long the object is visible.
@@ -47,6 +49,7 @@ class Quality:
     video_id: str
     label: str
     split: str
+    crawl: int
     shard: int
     reason: str
     seconds: float
@@ -81,7 +84,7 @@ def reason(video: Quality, config: FilterConfig) -> str:
 
 
 def judge(videos: Sequence[Quality], config: FilterConfig) -> list[Quality]:
-    """Return the videos, each with the reason why the filter removes it, or with "".
+    """Return the videos, each with the reason why it is removed, or with ""; a reason that is known already stays.
 
     Raises:
         InputError: If the filter needs an agreement that is not known, or keeps no video.
@@ -93,19 +96,28 @@ def judge(videos: Sequence[Quality], config: FilterConfig) -> list[Quality]:
             f"unknown for {unknown} of {len(videos)} videos; run `previts saliency` and `previts track` with "
             "saliency.agreement=true and a method other than none"
         )
-    judged = [replace(video, reason=reason(video, config)) for video in videos]
+    judged = [replace(video, reason=video.reason or reason(video, config)) for video in videos]
     if videos and all(video.reason for video in judged):
         counts = filtered(judged)
         removed = ", ".join(
             f"filter.{field}={getattr(config, field):g} removes {counts[f'filtered_{name}']}"
             for name, field in REASONS.items()
-            if counts[f"filtered_{name}"]
+            if field and counts[f"filtered_{name}"]
         )
         raise InputError(
             f"the filter keeps none of the {len(videos)} videos: {removed}; choose other values "
             "(`previts quality` on an index without a filter shows how many videos each value keeps)"
         )
     return judged
+
+
+def without_repeated_ids(videos: Sequence[Quality]) -> list[Quality]:
+    """Return videos, sorted by id and crawl; all but the first of those with one id are duplicates."""
+    previous = [None, *(video.video_id for video in videos[:-1])]
+    return [
+        replace(video, reason="duplicate") if video.video_id == before else video
+        for video, before in zip(videos, previous, strict=True)
+    ]
 
 
 def filtered(videos: Sequence[Quality]) -> dict[str, int]:

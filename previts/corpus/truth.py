@@ -80,20 +80,27 @@ class Score:
     tracked: float
 
 
-def find_truth(videos_uri: str) -> Truth | None:
-    """Return the exact masks next to the crawl of stored videos, or None if there are none."""
+def find_truths(videos_uris: Sequence[str]) -> list[Truth | None]:
+    """Return for the stored videos of each crawl the exact masks next to the crawl, or None if there are none."""
+    known: dict[str, Truth | None] = {}  # many crawls may have one folder of masks
+    return [_find_truth(uri, known) for uri in videos_uris]
+
+
+def _find_truth(videos_uri: str, known: dict[str, Truth | None]) -> Truth | None:
     crawl = folders.read_manifest(videos_uri).inputs.get("crawl", "")
     if not crawl or crawl.startswith(("http://", "https://")):
         return None
     folder, _, name = crawl.rstrip("/").rpartition("/")
     stem = re.sub(r"\.(csv|parquet|pq)$", "", name, flags=re.IGNORECASE)
     for candidate in (join(folder, f"{stem}_masks"), join(folder, "masks")):
-        try:
-            names = file_names.shown(files.names(candidate))
-        except (OSError, InputError):
-            continue
-        if names:
-            return Truth(candidate, frozenset(names))
+        if candidate not in known:
+            try:
+                names = file_names.shown(files.names(candidate))
+            except (OSError, InputError):
+                names = []
+            known[candidate] = Truth(candidate, frozenset(names)) if names else None
+        if (found := known[candidate]) is not None:
+            return found
     return None
 
 

@@ -29,6 +29,7 @@ class VideoRecord:
     """One video of a crawl: where it is stored in the tar of its shard, or why it is not.
 
     Attributes:
+        identity: Of its source and window, as far as it is known before the video is fetched; "" for a broken line.
         status: "ok" if the video is stored, else "failed".
         error: Why it failed; "" if it is stored.
         retryable: Whether the failure may be temporary.
@@ -45,6 +46,7 @@ class VideoRecord:
 
     video_id: str
     url: str
+    identity: str
     label: str
     split: str
     status: Literal["ok", "failed"]

@@ -5,26 +5,26 @@ as a manifest or as a folder of videos. This module fetches nothing.
 """
 
 import hashlib
-import os
 import re
-import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
-from previts.errors import InputError, VideoError
+from previts.errors import InputError
 from previts.ingest import sources, url_guard
 from previts.ingest.crawl_lines import Line, check_columns, csv_lines, csv_rows, parquet_lines
-from previts.ingest.sources import ANYTHING, LocalFile, Reach, StoredObject
+from previts.ingest.sources import ANYTHING, Reach
 from previts.ingest.url_guard import MAX_URL_LENGTH
-from previts.storage import documents, fingerprints, folders
+from previts.storage import documents, file_names
 from previts.storage.file_names import VIDEO_SUFFIXES, LeftAside, is_hidden
-from previts.storage.files import absolute, is_local, open_fs
+from previts.storage.files import absolute, is_local, join, names, open_fs
+from previts.storage.listings import Folders
 
 # What a crawl may be, for messages.
 FORMS = (
     "expected a folder of videos, a CSV or Parquet file with the columns video_id and url, or the CSV of VGG-Sound or "
     "Kinetics"
 )
+MANIFEST_SUFFIXES = (".csv", ".parquet", ".pq")
 NATIVE_SUFFIXES = ("mp4", "mkv", "webm")
 REQUIRED_COLUMNS = ("video_id", "url")
 MANIFEST_COLUMNS = ("video_id", "url", "start_seconds", "end_seconds", "label", "split")
@@ -33,7 +33,6 @@ FAULTS_SHOWN = 10  # at most this many broken lines are listed in an error
 MAX_ID_LENGTH = 200
 MAX_TEXT_LENGTH = 1000  # of a label or the name of a split
 MAX_SECONDS = 1e7  # of the start or the end of a window
-HASH_SECONDS = 3600.0  # longest time for reading the local files of a crawl to identify them
 
 
 @dataclass(frozen=True)
@@ -41,7 +40,7 @@ class CrawlItem:
     """One video to fetch and its window [start, end) in seconds; None is the start or the end of the video.
 
     `fault` is the reason why the line of the crawl is broken; then nothing is fetched. `reach` is what the crawl may
-    name.
+    name. `identity` is what `crawl_identity.identify` found.
     """
 
     video_id: str
@@ -52,13 +51,34 @@ class CrawlItem:
     split: str
     fault: str = ""
     reach: Reach = field(default=ANYTHING, compare=False)
+    identity: str = field(default="", compare=False)
 
 
 class _FaultError(Exception):
     """One line is broken; the message says why."""
 
 
-def read_crawl(uri: str) -> list[CrawlItem]:
+def list_crawls(uri: str) -> list[str]:
+    """Return the crawls of a corpus: the crawl at `uri` itself, or the manifests in the folder `uri`, by their names.
+
+    Raises:
+        InputError: If the folder contains both manifests and videos.
+    """
+    fs, path = open_fs(uri)
+    if not fs.isdir(path):
+        return [uri]
+    shown = file_names.shown(names(uri))
+    manifests = [name for name in shown if name.lower().endswith(MANIFEST_SUFFIXES)]
+    videos = [name for name in shown if name.lower().endswith(VIDEO_SUFFIXES)]
+    if manifests and videos:
+        raise InputError(
+            f"{uri} contains both crawls, such as {manifests[0]}, and videos, such as {videos[0]}; give the crawl "
+            "itself, or keep crawls in a folder without videos next to them (folders of videos below are fine)"
+        )
+    return [join(uri, name) for name in manifests] or [uri]
+
+
+def read_crawl(uri: str, known: Folders | None = None) -> list[CrawlItem]:
     """Return the videos of a crawl, in its order.
 
     `uri` is one of:
@@ -77,19 +97,24 @@ def read_crawl(uri: str) -> list[CrawlItem]:
 
     A broken line becomes an item with a `fault`; so does a second line with the same id.
 
+    Args:
+        uri: The crawl.
+        known: Folders that were listed before.
+
     Raises:
         InputError: If the crawl is missing or empty, the whole table is broken, or every line is.
     """
     fs, path = open_fs(uri)
+    known = known or Folders()
     if fs.isdir(path):
-        items = _folder(uri)
+        items = _folder(uri, known)
     elif not fs.exists(path):
         raise InputError(f"there is no crawl at {uri}; {FORMS}")
-    elif path.lower().endswith((".parquet", ".pq")):
+    elif path.lower().endswith(MANIFEST_SUFFIXES[1:]):
         lines = parquet_lines(uri, REQUIRED_COLUMNS, set(MANIFEST_COLUMNS))
         items = _items(uri, lines, lambda line: _manifest_item(line, uri))
-    elif path.lower().endswith(".csv"):
-        items = _csv(uri)
+    elif path.lower().endswith(MANIFEST_SUFFIXES[0]):
+        items = _csv(uri, known)
     else:
         raise InputError(f"{uri} is not a crawl; {FORMS}")
     if not items:
@@ -110,85 +135,12 @@ def check_faults(items: Sequence[CrawlItem], uri: str, max_fraction: float) -> N
         raise InputError(f"{len(faults)} broken lines in the crawl {uri}; correct or remove them:{shown}{more}")
 
 
-def crawl_identity(items: Sequence[CrawlItem], uri: str) -> str:
-    """Return the fingerprint of a crawl: of its rows and of its videos, but not of where the crawl is stored.
-
-    A video counts in one of three ways:
-
-    - A file on this machine: by its content, or by its size if the files are more than `folders.HASHED_FILES` or larger
-      than `folders.HASHED_BYTES` in total.
-    - An object below the crawl's folder in the same store: by the size and the checksum that the store lists.
-    - Anything else: by its address.
-    """
-    fs, path = open_fs(uri)
-    root = path.rstrip("/") if fs.isdir(path) else path.rsplit("/", 1)[0]
-    local: dict[str, tuple[LocalFile, int]] = {}
-    stored: dict[str, str] = {}
-    store = sources.OBJECT_STORES.get(uri.split("://", 1)[0].lower(), "")
-    for item in items:
-        found = _source(item)
-        if isinstance(found, LocalFile) and os.path.isfile(found.path):
-            local[item.url] = found, os.stat(found.path).st_size
-        elif isinstance(found, StoredObject) and found.uri.startswith(f"{store}://"):
-            stored[item.url] = open_fs(found.uri)[1]
-    total = sum(size for _, size in local.values())
-    small = len(local) <= folders.HASHED_FILES and total <= folders.HASHED_BYTES
-    listed: dict[str, object] = {}
-    if any(name.startswith(root + "/") for name in stored.values()):
-        for name, info in fs.find(root, detail=True).items():
-            stamp = next((info[key] for key in ("md5Hash", "crc32c", "ETag", "etag") if info.get(key)), "")
-            listed[str(name)] = [int(info["size"]), str(stamp)]
-    deadline = time.monotonic() + HASH_SECONDS
-    digests = {url: _digest(*found, deadline) for url, found in local.items()} if small else {}
-    rows: list[list[object]] = []
-    for item in items:
-        place = stored.get(item.url) or item.url.removeprefix("file://")
-        address, stamp = place.removeprefix(root + "/"), listed.get(place)
-        if item.url in local:
-            digest = digests.get(item.url)
-            address, stamp = ("", digest) if digest else (address, local[item.url][1])
-        fault = [item.fault] if item.fault else []
-        window = (item.start_seconds, item.end_seconds)
-        rows.append([item.video_id, address, *window, item.label, item.split, *fault, stamp])
-    return fingerprints.fingerprint(rows)
-
-
-def _source(item: CrawlItem) -> object:
-    try:
-        return None if item.fault else sources.source_of(item.url, item.reach)
-    except VideoError:
-        return None  # a failed entry, with this reason
-
-
-def _digest(source: LocalFile, size: int, deadline: float) -> str:
-    """Return the SHA-256 of the first `size` bytes of a file, or "" if it cannot be read.
-
-    Raises:
-        InputError: If the deadline is over.
-    """
-    digest, left = hashlib.sha256(), size
-    try:
-        with sources.open_file(source) as content:
-            while left and (block := content.read(min(left, 1 << 20))):
-                digest.update(block)
-                left -= len(block)
-                if time.monotonic() > deadline:
-                    raise InputError(
-                        f"reading the local files of the crawl took more than {HASH_SECONDS:g} s, at {source.path}; "
-                        "copy them to a faster disk"
-                    )
-    except (VideoError, OSError):
-        return ""
-    return digest.hexdigest()
-
-
-def _folder(uri: str) -> list[CrawlItem]:
-    fs, path = open_fs(uri)
-    root = path.rstrip("/") + "/"
+def _folder(uri: str, known: Folders) -> list[CrawlItem]:
+    root = open_fs(uri)[1].rstrip("/") + "/"
     lines: list[Line] = []
     taken: set[str] = set()
     aside = LeftAside()
-    for number, name in enumerate(sorted(fs.find(path)), start=1):
+    for number, name in enumerate(sorted(known.files(uri)), start=1):
         relative = name.removeprefix(root)
         if aside.is_used(relative, VIDEO_SUFFIXES):
             folder = relative.rsplit("/", 2)[-2] if "/" in relative else ""
@@ -208,11 +160,11 @@ def _folder(uri: str) -> list[CrawlItem]:
     return _items(uri, lines, _file_item)
 
 
-def left_aside(uri: str) -> LeftAside:
+def left_aside(uri: str, known: Folders | None = None) -> LeftAside:
     """Return the files of a crawl that are hidden or not videos; there are none if the crawl is a file."""
     fs, path = open_fs(uri)
     aside, root = LeftAside(), path.rstrip("/") + "/"
-    for name in fs.find(path) if fs.isdir(path) else ():
+    for name in (known or Folders()).files(uri) if fs.isdir(path) else ():
         aside.is_used(name.removeprefix(root), VIDEO_SUFFIXES)
     return aside
 
@@ -237,16 +189,16 @@ def _full_name(uri: str, path: str) -> str:
     return path if is_local(fs) else str(fs.unstrip_protocol(path))
 
 
-def _csv(uri: str) -> list[CrawlItem]:
+def _csv(uri: str, known: Folders) -> list[CrawlItem]:
     """Read a CSV file; its first lines decide which of the three formats it has."""
     rows = csv_rows(uri)
     header = rows[0][1]
     if {"youtube_id", "time_start", "time_end"}.issubset(header):
-        files = _files_near(uri)
+        files = _files_near(uri, known)
         lines = csv_lines(uri, header, rows[1:], {"youtube_id", "time_start", "time_end", "label", "split"})
         return _items(uri, lines, lambda line: _kinetics_item(line, files))
     if not set(MANIFEST_COLUMNS).intersection(header) and any(_is_vgg(row) for _, row, _ in rows[:FAULTS_SHOWN]):
-        files = _files_near(uri)
+        files = _files_near(uri, known)
         columns = ["youtube_id", "start", "label", "split"]
         return _items(uri, csv_lines(uri, columns, rows, set(columns)), lambda line: _vgg_item(line, files))
     if "video_id" not in header and "url" not in header:
@@ -377,13 +329,14 @@ def _native_item(name: str, fields: dict[str, str], start: float, end: float, fi
     return CrawlItem(name, files.get(youtube_id, page), start, end, label, split)
 
 
-def _files_near(uri: str) -> dict[str, str]:
+def _files_near(uri: str, known: Folders) -> dict[str, str]:
     """Return the URLs of the videos in the folder of a CSV and up to two levels below, by name without suffix."""
-    fs, path = open_fs(uri)
+    folder = absolute(uri).rsplit("/", 1)[0]
+    levels = open_fs(folder)[1].rstrip("/").count("/") + 3
     found = {}
-    for name in sorted(fs.find(path.rsplit("/", 1)[0], maxdepth=3), reverse=True):
+    for name in sorted(known.files(folder), reverse=True):
         stem, _, suffix = name.rsplit("/", 1)[-1].rpartition(".")
-        if suffix.lower() in NATIVE_SUFFIXES and not is_hidden(stem):
+        if name.count("/") <= levels and suffix.lower() in NATIVE_SUFFIXES and not is_hidden(stem):
             found[stem] = _full_name(uri, name)
     return found
 

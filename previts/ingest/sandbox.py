@@ -24,7 +24,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import asdict
 from typing import Any, Self, TextIO
 
-from previts.config.experiment import VideoConfig
+from previts.config.perception import VideoConfig
 from previts.errors import FetchError, InputError, VideoError
 from previts.ingest import confinement
 from previts.ingest.fetch import DEFAULT_LIMITS, Limits

@@ -12,12 +12,12 @@ import os
 import tarfile
 import tempfile
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from previts import errors
-from previts.config.experiment import VideoConfig
+from previts.config.perception import VideoConfig
 from previts.corpus.video_table import VideoRecord, gop_crcs, is_done, read_shard, tar_name
 from previts.errors import VideoError
 from previts.ingest import fetch
@@ -29,6 +29,14 @@ from previts.processes.machine import memory_share
 from previts.processes.progress import progress
 from previts.processes.workers import available
 from previts.storage import files, tables
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A row of an output, and the URI of the output."""
+
+    videos_uri: str
+    row: VideoRecord
 
 
 def num_shards(num_items: int, config: VideoConfig) -> int:
@@ -51,6 +59,7 @@ def build_shard(
     limits: Limits = DEFAULT_LIMITS,
     workers: int | None = None,
     lost: Lost | None = None,
+    stored: Mapping[str, Stored] | None = None,
 ) -> list[VideoRecord]:
     """Fetch and normalise the videos of a shard; write its tar, then its table.
 
@@ -63,6 +72,7 @@ def build_shard(
         workers: Number of videos at a time; by default `workers.available()`. The bytes written do not depend on it.
             They share the memory of this machine.
         lost: The CPU time of videos that could not be stored is added to it.
+        stored: Videos of other outputs with the same configuration, by identity; these are copied, not fetched.
 
     Returns:
         One row for each item, in the order of `items`. If the shard was built before, its stored videos and its final
@@ -75,7 +85,7 @@ def build_shard(
         _Normalisers(config, limits, lost or Lost()) as normalisers,
     ):
         with ThreadPoolExecutor(workers) as pool:
-            kept = _kept_rows(items, shard, videos_uri, folder)
+            kept = _kept_rows(items, shard, videos_uri, stored or {}, folder)
             made = pool.map(
                 lambda n: kept.get(n) or _store_video(items[n], n, folder, normalisers.of_thread(), limits),
                 range(len(items)),
@@ -89,22 +99,31 @@ def build_shard(
     return rows
 
 
-def _kept_rows(items: Sequence[CrawlItem], shard: int, videos_uri: str, folder: str) -> dict[int, VideoRecord]:
-    """Return by number the rows of an earlier attempt that are still valid, and copy their videos into `folder`.
+def stored_videos(videos_uri: str) -> dict[str, Stored]:
+    """Return what a finished output decided for good, by identity: stored videos and final failures."""
+    rows = (row for shard in range(tables.shard_count(videos_uri)) for row in read_shard(videos_uri, shard))
+    return {row.identity: Stored(videos_uri, row) for row in rows if row.identity and not row.retryable}
 
-    The attempt had the same crawl and configuration, because others are stored at another address.
+
+def _kept_rows(
+    items: Sequence[CrawlItem], shard: int, videos_uri: str, stored: Mapping[str, Stored], folder: str
+) -> dict[int, VideoRecord]:
+    """Return by number the rows that are known already, and copy their videos into `folder`.
+
+    They come from an earlier attempt at this shard, or from other outputs. All have the same configuration.
     """
-    if not is_done(videos_uri, shard):
-        return {}
-    earlier = {row.video_id: row for row in read_shard(videos_uri, shard)}
-    tar = files.join(videos_uri, tar_name(shard))
+    earlier: dict[str, Stored] = {}
+    if is_done(videos_uri, shard):
+        earlier = {row.video_id: Stored(videos_uri, row) for row in read_shard(videos_uri, shard) if not row.retryable}
     kept = {}
     for number, item in enumerate(items):
-        row = earlier.get(item.video_id)
-        if row is None or row.retryable:
+        found = earlier.get(item.video_id) or stored.get(item.identity)
+        if found is None:
             continue
+        row = found.row
         if row.status == "ok":
             try:
+                tar = files.join(found.videos_uri, tar_name(row.shard))
                 data = files.read_bytes(tar, row.offset, row.offset + row.size)
             except FileNotFoundError:
                 continue
@@ -112,7 +131,7 @@ def _kept_rows(items: Sequence[CrawlItem], shard: int, videos_uri: str, folder: 
                 continue
             with open(_video_path(folder, number), "wb") as file:
                 file.write(data)
-        kept[number] = replace(row, url=item.url)
+        kept[number] = replace(row, video_id=item.video_id, url=item.url, label=item.label, split=item.split)
     return kept
 
 
@@ -184,6 +203,7 @@ def _record(
     return VideoRecord(
         video_id=item.video_id,
         url=item.url,
+        identity=item.identity,
         label=item.label,
         split=item.split,
         status="ok" if info else "failed",

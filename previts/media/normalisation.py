@@ -25,7 +25,7 @@ import av
 import numpy as np
 from av.video.reformatter import ColorRange, Interpolation, VideoReformatter
 
-from previts.config.experiment import VideoConfig
+from previts.config.perception import VideoConfig
 from previts.errors import VideoError
 from previts.media.geometry import Pixels, make_canvas, pixels
 from previts.media.gop_layout import VideoInfo, split_frames

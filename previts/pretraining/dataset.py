@@ -9,6 +9,7 @@ rows of an I420 image (`crop_cutting.py`), P numbers of a draw.
 """
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -28,6 +29,7 @@ from previts.storage import files, folders
 Role = Literal["query", "key", "other"]
 _ROLES: dict[Role, int] = {"query": 0, "key": 1, "other": 2}
 
+_AT_ONCE = 32  # folders that are listed at once
 _UNKNOWN_MATRIX = 2  # H.264's code
 
 
@@ -95,14 +97,19 @@ class PairDataset(Dataset[Item]):
         self._check_shards()
 
     def _check_shards(self) -> None:
-        present = set(files.names(self.index.videos_uri))
-        wanted = {video_table.tar_name(shard) for shard in self.index.table.column("shard").unique().to_pylist()}
-        if missing := sorted(wanted - present):
-            raise InputError(
-                f"{self.index.videos_uri} lacks {len(missing)} of the {len(wanted)} shards that {self.index.uri} "
-                f"lists, the first is {missing[0]}; restore them, or delete the tables of these shards and "
-                f"{folders.MANIFEST} there and run `previts download` again"
-            )
+        columns = self.index.table.select(["crawl", "shard"]).group_by(["crawl", "shard"]).aggregate([]).to_pydict()
+        wanted: dict[str, set[str]] = {}
+        for crawl, shard in zip(columns["crawl"], columns["shard"], strict=True):
+            wanted.setdefault(self.index.crawls[crawl].videos, set()).add(video_table.tar_name(shard))
+        with ThreadPoolExecutor(_AT_ONCE) as pool:
+            present = pool.map(files.names, wanted)
+        for (videos, tars), found in zip(wanted.items(), present, strict=True):
+            if missing := sorted(tars.difference(found)):
+                raise InputError(
+                    f"{videos} lacks {len(missing)} of the {len(tars)} shards that {self.index.uri} lists, the first "
+                    f"is {missing[0]}; restore them, or delete the tables of these shards and {folders.MANIFEST} there "
+                    "and run `previts download` again"
+                )
 
     def __len__(self) -> int:
         return len(self.numbers)
@@ -128,7 +135,8 @@ class PairDataset(Dataset[Item]):
         mask_frames = {role: self._mask_frames(pair, role, taken, video.num_frames) for role, taken in frames.items()}
         wanted = sorted(set().union(*frames.values()))
         try:
-            planes = dict(zip(wanted, video_table.read_planes(self.index.videos_uri, video, wanted), strict=True))
+            stored = self.index.crawl_of(video).videos
+            planes = dict(zip(wanted, video_table.read_planes(stored, video, wanted), strict=True))
             masks = self._read_masks(video, mask_frames) if pair.constrained else {}
         except (VideoError, tube_table.DamagedTubeError) as error:
             return [
@@ -181,7 +189,7 @@ class PairDataset(Dataset[Item]):
     def _read_masks(self, video: IndexRecord, frames: dict[Role, list[int]]) -> dict[int, NDArray[np.bool_]]:
         wanted = sorted(set().union(*frames.values()))
         masks = tube_table.read_masks(
-            self.index.tubes_uri, video.shard, video.tube_offset, video.tube_size, video.tube_crc, wanted
+            self.index.crawl_of(video).tubes, video.shard, video.tube_offset, video.tube_size, video.tube_crc, wanted
         )
         return dict(zip(wanted, masks, strict=True))
 

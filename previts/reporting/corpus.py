@@ -91,15 +91,16 @@ def read_corpus(uri: str, number: int) -> Corpus:
     """Return the summary of one corpus, with strips of its videos for the first few corpora."""
     try:
         index = read_index(uri)
-        manifest, videos = folders.read_manifest(uri), folders.read_manifest(index.videos_uri)
+        manifest = folders.read_manifest(uri)
+        videos = folders.read_manifest(manifest.inputs["videos"])
         judged = read_quality(uri)
-        scores, cause = score_index(index)
+        exact = truth.find_truths([crawl.videos for crawl in index.crawls])
+        scores, cause = score_index(index, exact)
     except InputError as error:
         return Corpus(uri, cause=f"The corpus cannot be read: {short(error)}")
     strips = STRIPS if number == 0 else 1 if number < CORPORA_WITH_STRIPS else 0
     errors = videos.info.get("errors") or {}
     ranked = sorted(((int(count), short(reason, 200)) for reason, count in errors.items()), key=lambda item: -item[0])
-    exact = truth.find_truth(index.videos_uri) if scores and strips else None
     kept = [video for video in judged if not video.reason]
     return Corpus(
         uri=uri,
@@ -112,7 +113,13 @@ def read_corpus(uri: str, number: int) -> Corpus:
         score=truth.mean_score(list(scores.values())) if scores else None,
         labelled=len(scores),
         strips=[
-            _tube_strip(index, index[place], why=why, exact=exact, score=scores.get(index[place].video_id))
+            _tube_strip(
+                index,
+                row := index[place],
+                why=why,
+                exact=exact[row.crawl],
+                score=scores.get(row.video_id),
+            )
             for place, why in choose(kept, strips)
         ],
     )
@@ -148,8 +155,8 @@ def _left_out(judged: Sequence[Quality], manifest: Manifest) -> str:
     """Return how many videos each threshold of the filter left out."""
     counts, config = quality.filtered(judged), manifest.decided.get("filter") or {}
     reasons = [
-        f"{counts[f'filtered_{name}']:,} {name} (filter.{threshold}={config.get(threshold, '?')})"
-        for name, threshold in quality.REASONS.items()
+        f"{counts[f'filtered_{name}']:,} {name}" + (f" (filter.{field}={config.get(field, '?')})" if field else "")
+        for name, field in quality.REASONS.items()
         if counts[f"filtered_{name}"]
     ]
     return f"{counts['filtered']:,} left out: {', '.join(reasons)}" if reasons else "none left out"
@@ -217,10 +224,9 @@ def _tube_strip(index: Index, record: IndexRecord, *, why: str, exact: Truth | N
     frames = [int((number + 0.5) / FRAMES * record.num_frames) for number in range(FRAMES)]
     image, cause, ious = "", "", []
     try:
-        pixels = video_table.read_frames(index.videos_uri, record, frames)
-        tube = tube_table.read_tube(
-            index.tubes_uri, record.shard, record.tube_offset, record.tube_size, record.tube_crc
-        )
+        crawl = index.crawl_of(record)
+        pixels = video_table.read_frames(crawl.videos, record, frames)
+        tube = tube_table.read_tube(crawl.tubes, record.shard, record.tube_offset, record.tube_size, record.tube_crc)
         masks, outlines = tube.masks(frames), None
         if exact is not None and score is not None:
             outlines = truth.at_frames(exact.masks(record.video_id), frames, tube)
@@ -244,18 +250,24 @@ def _tube_strip(index: Index, record: IndexRecord, *, why: str, exact: Truth | N
     )
 
 
-def score_index(index: Index) -> tuple[dict[str, Score], str]:
-    """Return the scores of all videos of an index that have exact masks, by id, and the files that cannot be read."""
-    exact = truth.find_truth(index.videos_uri)
-    if exact is None:
+def score_index(index: Index, exact: Sequence[Truth | None]) -> tuple[dict[str, Score], str]:
+    """Return the scores of all videos of an index that have exact masks, by id, and the files that cannot be read.
+
+    Args:
+        index: The index.
+        exact: The masks of each crawl.
+    """
+    if not any(exact):
         return {}, ""
     scores: dict[str, Score] = {}
     causes: list[str] = []
     for row in index:
-        if exact.knows(row.video_id):
+        masks = exact[row.crawl]
+        if masks is not None and masks.knows(row.video_id):
+            tubes = index.crawl_of(row).tubes
             try:
-                tube = tube_table.read_tube(index.tubes_uri, row.shard, row.tube_offset, row.tube_size, row.tube_crc)
-                scores[row.video_id] = truth.score(tube, exact.masks(row.video_id))
+                tube = tube_table.read_tube(tubes, row.shard, row.tube_offset, row.tube_size, row.tube_crc)
+                scores[row.video_id] = truth.score(tube, masks.masks(row.video_id))
             except InputError as error:
                 causes.append(str(error))
     return scores, f"{len(causes)} not compared: {causes[0]}" if causes else ""

@@ -14,8 +14,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from previts.config.experiment import PRIORS, FitConfig
-from previts.corpus import video_table
+from previts.config.perception import PRIORS, FitConfig
+from previts.corpus import members, video_table
 from previts.errors import InputError, VideoError
 from previts.processes import workers
 from previts.processes.progress import progress
@@ -23,7 +23,7 @@ from previts.saliency import usps
 from previts.saliency.network import SaliencyNetwork, load_weights
 from previts.saliency.priors import prior_maps
 from previts.saliency.weights import Weights
-from previts.storage import documents, fences, files, folders, tables, tensors
+from previts.storage import documents, fences, files, folders, tensors
 from previts.storage.states import States
 from previts.storage.tensors import delete_checked, read_checked, write_checked
 
@@ -212,11 +212,15 @@ def _frames(
     path = files.join(target_uri, FRAMES)
     known = read_checked(path, names=("images", *PRIORS))
     if known is None:
-        shards = tables.shard_count(videos_uri)
-        usable = [row for shard in range(shards) for row in video_table.read_shard(videos_uri, shard)]
-        usable = [row for row in usable if row.status == "ok"]
-        chosen = choose_frames(len(usable), [row.num_frames for row in usable], config.frames)
-        tasks = [(videos_uri, usable[video], frames, config.size) for video, frames in chosen]
+        usable = [
+            (crawl.uri, row)
+            for crawl in members.read(videos_uri)
+            for shard in range(crawl.shards)
+            for row in video_table.read_shard(crawl.uri, shard)
+            if row.status == "ok"
+        ]
+        chosen = choose_frames(len(usable), [row.num_frames for _, row in usable], config.frames)
+        tasks = [(*usable[video], frames, config.size) for video, frames in chosen]
         done = list(progress(run(_video_frames, tasks), "handcrafted maps", unit="video", total=len(tasks)))
         known = {name: np.concatenate([part[name] for part in done]) for name in ("images", *PRIORS)}
         write_checked(path, known)

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from threadpoolctl import threadpool_limits
 
-from previts.config.experiment import PRIORS, SaliencyConfig
+from previts.config.perception import PRIORS, SaliencyConfig
 from previts.corpus import video_table
 from previts.corpus.region_table import SaliencyRecord
 from previts.errors import VideoError

@@ -14,7 +14,7 @@ from itertools import combinations
 import cv2
 import numpy as np
 
-from previts.config.experiment import PRIORS
+from previts.config.perception import PRIORS
 from previts.saliency import dsr, hs, mc, rbd
 from previts.saliency.superpixels import Image, Regions, Single, inside_bars, shrink, superpixels, to_lab
 

@@ -18,7 +18,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from previts.config.experiment import FitConfig
+from previts.config.perception import FitConfig
 from previts.processes import workers
 from previts.processes.progress import progress
 from previts.saliency import crf

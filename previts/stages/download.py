@@ -1,17 +1,57 @@
-"""The verb `download`, which fetches the videos of a crawl and stores them in shards."""
+"""The verb `download`, which fetches the videos of a corpus and stores them in shards."""
 
 import json
 import sys
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
 
 from previts.config import paper
+from previts.config.perception import VideoConfig
 from previts.errors import InputError
 from previts.media.cost import TOO_COSTLY
 from previts.stages.addresses import FORMATS
-from previts.stages.outputs import check_part, done, exclusive, fan_out, made, part_done
+from previts.stages.outputs import announce, check_part, done, exclusive, fan_out, made, part_done
 from previts.storage import files, folders
+from previts.storage.listings import Folders
+
+if TYPE_CHECKING:
+    from previts.corpus.video_table import VideoRecord
+    from previts.ingest.crawls import CrawlItem
+
+
+class _CrawlError(InputError):
+    """One crawl cannot be used; others can."""
+
+
+@dataclass(frozen=True)
+class _Crawl:
+    """A crawl of the corpus, and the output that it decides.
+
+    Attributes:
+        source: URI of the crawl.
+        uri: URI of the output.
+        decided: Decisions of the output.
+        items: The videos; empty if they are read again when they are needed, which bounds the memory.
+    """
+
+    source: str
+    uri: str
+    decided: dict[str, Any]
+    num_videos: int
+    items: tuple["CrawlItem", ...]
+
+
+@dataclass(frozen=True)
+class _Share:
+    """What one worker does: its part of the shards, and what it may fetch."""
+
+    part: int
+    parts: int
+    config: VideoConfig
+    max_failure_fraction: float
+    known: Folders
 
 
 @exclusive
@@ -24,47 +64,123 @@ def download(
     parts: int = 1,
     max_failure_fraction: float = 0.5,
 ) -> str:
-    """Fetch the videos of a crawl and store them in shards, with one size and frame rate.
+    """Fetch the videos of a corpus and store them in shards, with one size and frame rate.
+
+    A corpus is one crawl or a folder of crawls. Each crawl is fetched once: add a crawl to the folder and run the same
+    command again, and only its videos are fetched. If a crawl was changed, only its changed lines are fetched.
 
     Args:
         crawl: List of videos: a CSV or Parquet file with the columns video_id, url, start_seconds, end_seconds, label
-            and split; the CSV of VGG-Sound or Kinetics as published; or a folder of videos.
+            and split; the CSV of VGG-Sound or Kinetics as published; or a folder of videos. Or a folder or bucket
+            prefix of such files.
         root: Folder or bucket prefix of all results.
         profile: Size of the run: paper or demo.
         set: Settings to change, such as video.max_fps=12.
         part: Number of this worker, from 0 to parts - 1.
         parts: Number of workers that share the work.
-        max_failure_fraction: Share of videos that may fail, from 0 to 1. The verb fails if more videos fail.
+        max_failure_fraction: Share of the videos of a crawl that may fail, from 0 to 1. The verb fails if more fail.
 
     Returns:
         URI of the videos, for `fit_saliency`, `saliency`, `track` and `index`.
     """
+    from previts.corpus import members
     from previts.ingest import crawls
 
     check_part(part, parts)
     if not 0 <= max_failure_fraction <= 1:
         raise InputError(f"max_failure_fraction must be from 0 to 1, got {max_failure_fraction}")
     config = paper.resolve(None, profile, set).experiment.video
-    items = crawls.read_crawl(crawl)
-    video = {name: value for name, value in asdict(config).items() if name != "max_lost_cpu_hours"}
-    decided = {"crawl": crawls.crawl_identity(items, crawl), "video": video, "format": FORMATS["videos"]}
-    uri = folders.address(root, "videos", "crawl", decided)
+    share = _Share(part, parts, config, max_failure_fraction, Folders())
+    sources = crawls.list_crawls(crawl)
+    plans = (_plan(source, root, share, len(sources) == 1) for source in sources)
+    found = list({plan.uri: plan for plan in plans}.values())  # equal crawls have one output
+    if len(found) == 1:
+        outputs = {} if folders.is_committed(found[0].uri) else _outputs(root)
+        return _download(found[0], share, 0, _earlier(found[0], outputs))
+    decided = {"crawls": [folders.fingerprint_of(item.uri, "videos") for item in found], "format": FORMATS["videos"]}
+    uri = folders.address(root, "videos", "corpus", decided)
     if done(uri, take=False):
         return uri
-    crawls.check_faults(items, crawl, max_failure_fraction)
+    listed = [members.Member(item.uri, _num_shards(item, config)) for item in found]
+    members.write(uri, listed)
+    errors = []
+    finished = announce([item.uri for item in found])
+    outputs = _outputs(root) if not all(finished) else {}
+    for item, before, is_finished in zip(found, members.starts(listed), finished, strict=True):
+        if not is_finished:
+            try:
+                _download(item, share, before, _earlier(item, outputs))
+            except _CrawlError as error:
+                errors.append(str(error))
+    if errors:
+        raise InputError("\n".join(errors))
+    if not all(members.are_finished([item.uri for item in found])):
+        return part_done(uri)
+    if done(uri):
+        return uri
+    counts, manifests = members.combine([item.uri for item in found])
+    reasons: Counter[str] = Counter()
+    for manifest in manifests:
+        reasons.update(manifest.info["errors"])
+    folders.commit(
+        uri,
+        decided,
+        inputs={f"crawl{number}": files.absolute(item.source) for number, item in enumerate(found)},
+        counts=counts,
+        info={"errors": dict(reasons.most_common(20))},
+        files=[members.MEMBERS],
+    )
+    return made(uri)
+
+
+def _plan(source: str, root: str, share: _Share, keep_items: bool) -> _Crawl:
+    from previts.ingest import crawl_identity, crawls
+
+    items = crawl_identity.identify(crawls.read_crawl(source, share.known), source, share.known)
+    video = {name: value for name, value in asdict(share.config).items() if name != "max_lost_cpu_hours"}
+    decided = {"crawl": crawl_identity.crawl_identity(items), "video": video, "format": FORMATS["videos"]}
+    uri = folders.address(root, "videos", "crawl", decided)
+    return _Crawl(source, uri, decided, len(items), tuple(items) if keep_items else ())
+
+
+def _num_shards(crawl: _Crawl, config: VideoConfig) -> int:
+    return -(-crawl.num_videos // config.videos_per_shard)
+
+
+def _download(crawl: _Crawl, share: _Share, before: int, earlier: Sequence[str]) -> str:
+    """Do this worker's part of one crawl, and return its output.
+
+    Args:
+        crawl: The crawl.
+        share: The part.
+        before: Number of shards of the crawls before it.
+        earlier: Outputs of earlier versions of the crawl.
+    """
+    uri = crawl.uri
+    if done(uri, take=False):
+        return uri
     from previts.corpus import video_table
-    from previts.ingest import confinement, shards
+    from previts.ingest import confinement, crawl_identity, crawls, shards
     from previts.ingest.sandbox import Lost
     from previts.storage import tables
 
-    total = shards.num_shards(len(items), config)
+    config = share.config
+    items = crawl.items or crawl_identity.identify(
+        crawls.read_crawl(crawl.source, share.known), crawl.source, share.known
+    )
+    try:
+        crawls.check_faults(items, crawl.source, share.max_failure_fraction)
+    except InputError as error:
+        raise _CrawlError(str(error)) from None
+    total = _num_shards(crawl, config)
     lost, decoders = Lost(), dict[str, None]()
+    stored = {identity: row for version in earlier for identity, row in shards.stored_videos(version).items()}
 
     def work(shard: int) -> None:
         due = shards.shard_items(items, shard, config)
-        rows = shards.build_shard(due, shard, uri, config, lost=lost)
+        rows = shards.build_shard(due, shard, uri, config, lost=lost, stored=stored)
         decoders.update(dict.fromkeys(row.sandbox for row in rows))
-        _check_lost(lost.seconds / 3600, config.max_lost_cpu_hours, crawl, uri, shard)
+        _check_lost(lost.seconds / 3600, config.max_lost_cpu_hours, crawl.source, uri, shard)
 
     def may_succeed_now(shard: int) -> bool:
         """Until the output is committed, a failure that may be temporary (network down) is tried again."""
@@ -73,11 +189,12 @@ def download(
     finished = fan_out(
         uri,
         total,
-        part,
-        parts,
+        share.part,
+        share.parts,
         is_done=lambda shard: video_table.is_done(uri, shard),
         work=work,
         again=may_succeed_now,
+        before=before,
     )
     if layers := _layers(decoders):
         print(confinement.describe(layers), file=sys.stderr)
@@ -88,22 +205,16 @@ def download(
     videos = [video for shard in range(total) for video in video_table.read_shard(uri, shard)]
     errors = Counter(video.error for video in videos if video.status != "ok")
     failed = sum(errors.values())
-    if failed == len(videos) or failed > max_failure_fraction * len(videos):
-        reasons = "\n".join(f"  {count} x {error}" for error, count in errors.most_common(5))
-        allowed = "" if failed == len(videos) else f", more than the allowed share of {max_failure_fraction:g}"
-        temporary = sum(video.retryable for video in videos if video.status != "ok")
-        cures = [f"run again for the {temporary} that may be temporary, and check the network"] if temporary else []
-        cures += ["fix the crawl"] if temporary < failed else []
-        cures += [] if failed == len(videos) else ["run again with a larger --max-failure-fraction"]
-        raise InputError(
-            f"{failed} of the {len(videos)} videos of {crawl} failed{allowed}. Most frequent reasons:\n{reasons}\n"
-            f"What to do: {', or '.join(cures)}. Videos already stored are kept"
-        )
-    aside = crawls.left_aside(crawl)
+    if failed == len(videos) or failed > share.max_failure_fraction * len(videos):
+        raise _CrawlError(_too_many(crawl.source, videos, errors, share.max_failure_fraction))
+    aside = crawls.left_aside(crawl.source, share.known)
     folders.commit(
         uri,
-        decided,
-        inputs={"crawl": files.absolute(crawl)},
+        crawl.decided,
+        inputs={
+            "crawl": files.absolute(crawl.source),
+            **{f"earlier{number}": version for number, version in enumerate(earlier)},
+        },
         counts={
             "videos": len(videos),
             "ok": len(videos) - failed,
@@ -124,6 +235,45 @@ def download(
         files=tables.table_names(total),
     )
     return made(uri)
+
+
+def _outputs(root: str) -> dict[str, list[str]]:
+    """Return the finished outputs of this verb below a root, by the URI of their crawl."""
+    from previts.corpus import members
+
+    folder = files.join(files.absolute(root), "videos")
+    made = [files.join(folder, name) for name in files.names(folder)]
+    outputs: dict[str, list[str]] = {}
+    for uri, is_finished in zip(made, members.are_finished(made), strict=True):
+        if is_finished and (source := folders.read_manifest(uri).inputs.get("crawl")):
+            outputs.setdefault(source, []).append(uri)
+    return outputs
+
+
+def _earlier(crawl: _Crawl, outputs: Mapping[str, Sequence[str]]) -> list[str]:
+    """Return the outputs of earlier versions of a crawl, which was changed in place, with the same settings."""
+
+    def has_same_settings(uri: str) -> bool:
+        decided = folders.read_manifest(uri).decided
+        return all(decided.get(key) == crawl.decided[key] for key in ("video", "format"))
+
+    made = outputs.get(files.absolute(crawl.source), ())
+    return [uri for uri in made if uri != crawl.uri and has_same_settings(uri)]
+
+
+def _too_many(crawl: str, videos: Sequence["VideoRecord"], errors: Counter[str], max_fraction: float) -> str:
+    """Return why a crawl failed, and what to do."""
+    failed = sum(errors.values())
+    reasons = "\n".join(f"  {count} x {error}" for error, count in errors.most_common(5))
+    allowed = "" if failed == len(videos) else f", more than the allowed share of {max_fraction:g}"
+    temporary = sum(video.retryable for video in videos if video.status != "ok")
+    cures = [f"run again for the {temporary} that may be temporary, and check the network"] if temporary else []
+    cures += ["fix the crawl"] if temporary < failed else []
+    cures += [] if failed == len(videos) else ["run again with a larger --max-failure-fraction"]
+    return (
+        f"{failed} of the {len(videos)} videos of {crawl} failed{allowed}. Most frequent reasons:\n{reasons}\n"
+        f"What to do: {', or '.join(cures)}. Videos already stored are kept"
+    )
 
 
 def _layers(decoders: Iterable[str]) -> dict[str, str]:

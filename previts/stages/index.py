@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from dataclasses import asdict
 
 from previts.config import paper
-from previts.errors import InputError
 from previts.stages.addresses import FORMATS
 from previts.stages.outputs import done, exclusive, finished, made
 from previts.storage import folders
@@ -13,7 +12,7 @@ from previts.storage import folders
 
 @exclusive
 def index(videos: str, tubes: str, root: str, profile: str = "paper", set: Sequence[str] = ()) -> str:
-    """Join videos and tubes into the table of the frames that may be sampled. A filter can exclude videos.
+    """Join videos and tubes of all crawls into the table of frames that may be sampled. A filter can leave videos out.
 
     Args:
         videos: URI that `download` returned.
@@ -35,17 +34,9 @@ def index(videos: str, tubes: str, root: str, profile: str = "paper", set: Seque
     uri = folders.address(root, "index", "corpus", decided)
     if done(uri):
         return uri
-    from previts.corpus.index_table import QUALITY, TABLE, join_shard, write_index
-    from previts.storage import tables
+    from previts.corpus.index_table import QUALITY, TABLE, join_corpus, write_index
 
-    total = tables.shard_count(videos)
-    if total != tables.shard_count(tubes):
-        raise InputError(
-            f"{tubes} has {tables.shard_count(tubes)} shards, but {videos} has {total}; run `previts saliency` and "
-            "`previts track` on these videos"
-        )
-    rows = [row for shard in range(total) for row in join_shard(videos, tubes, shard)]
-    counts = write_index(uri, rows, config)
+    counts = write_index(uri, join_corpus(videos, tubes), config)
     if not counts["videos_with_tube"]:
         print(
             "no video has a tube: only rows without tracking, such as 1/vgg/moco, can be pretrained on this index",

@@ -4,11 +4,12 @@ import contextlib
 import functools
 import os
 import sys
-from collections.abc import Callable
-from typing import ParamSpec, TypeVar
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ParamSpec, TypeVar
 
+from previts.corpus import members
 from previts.errors import InputError
-from previts.storage import files, holders, leases
+from previts.storage import files, folders, holders, leases
 from previts.storage.folders import MANIFEST, damage, is_committed, read_manifest
 
 Parameters = ParamSpec("Parameters")
@@ -154,6 +155,7 @@ def fan_out(
     is_done: Callable[[int], bool],
     work: Callable[[int], object],
     again: Callable[[int], bool] = lambda shard: False,
+    before: int = 0,
 ) -> bool:
     """Do the unfinished shards of this worker, and return whether the shards of all workers are finished now.
 
@@ -168,9 +170,10 @@ def fan_out(
         is_done: Returns whether a shard is finished.
         work: Does the work of a shard.
         again: Returns whether a finished shard is tried again.
+        before: Number of shards of the outputs that the workers share before this one.
     """
     output, attempts = leases.Lease(uri, leases.OUTPUT), {}
-    for shard in range(part, total, parts):
+    for shard in range((part - before) % parts, total, parts):
         if not is_done(shard) or again(shard):
             attempts[shard] = leases.Lease(uri, f"shard-{shard:05d}")
 
@@ -192,3 +195,51 @@ def fan_out(
 
     leases.wait(do_free_shards, lambda: list(attempts.values()))
     return all(is_done(shard) for shard in range(total))
+
+
+def of_each_crawl(
+    videos: str,
+    uri: str,
+    decided: Mapping[str, Any],
+    inputs: Mapping[str, str],
+    address: Callable[[str], str],
+    of_crawl: Callable[[str, int], str],
+) -> str:
+    """Do this worker's part of a stage for each crawl of a corpus, and return the output of the corpus.
+
+    The output of one crawl is the output of a corpus that has no other.
+
+    Args:
+        videos: The videos of the corpus.
+        uri: The output of the corpus.
+        decided: Decisions of this output.
+        inputs: What the stage reads, for this output.
+        address: Returns the output of the stage for the videos of one crawl.
+        of_crawl: Does this worker's part of the videos of one crawl, given the number of shards of those before it, and
+            returns their output.
+    """
+    found = members.read(videos)
+    if len(found) == 1:
+        return of_crawl(videos, 0)
+    if done(uri, take=False):
+        return uri
+    outputs = [members.Member(address(member.uri), member.shards) for member in found]
+    members.write(uri, outputs)
+    uris = [output.uri for output in outputs]
+    for member, before, is_finished in zip(found, members.starts(found), announce(uris), strict=True):
+        if not is_finished:
+            of_crawl(member.uri, before)
+    if not all(members.are_finished(uris)):
+        return part_done(uri)
+    if not done(uri):
+        counts, _ = members.combine(uris)
+        folders.commit(uri, decided, inputs=inputs, counts=counts, files=[members.MEMBERS])
+        made(uri)
+    return uri
+
+
+def announce(uris: Sequence[str]) -> list[bool]:
+    """Return which outputs of the crawls of a corpus are finished, and say how many."""
+    finished = members.are_finished(uris)
+    print(f"{sum(finished)} of {len(uris)} crawls are already there", file=sys.stderr)
+    return finished

@@ -2,12 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict
+from typing import Any
 
 from previts.config import paper
 from previts.processes import workers
 from previts.stages.addresses import FORMATS
 from previts.stages.checks import check_method
-from previts.stages.outputs import check_part, done, exclusive, fan_out, finished, made, part_done
+from previts.stages.outputs import check_part, done, exclusive, fan_out, finished, made, of_each_crawl, part_done
 from previts.storage import files, folders
 
 
@@ -31,32 +32,43 @@ def saliency(
     """
     check_part(part, parts)
     config = paper.resolve(None, profile, set).experiment.saliency
-    decided = {
-        "videos": finished(videos, "videos"),
-        "model": finished(model, "saliency_model"),
-        "saliency": asdict(config),
-        "format": FORMATS["saliency"],
-    }
+    made_by = finished(model, "saliency_model")
     check_method(config.method, model)
-    uri = folders.address(root, "saliency", config.method, decided)
-    if done(uri, take=False):
-        return uri
-    from previts.corpus import region_table
-    from previts.saliency import predict
-    from previts.storage import tables
 
-    total = tables.shard_count(videos)
-    with workers.pool(data=uri) as run:
+    def decided(found: str) -> dict[str, Any]:
+        settings = {"saliency": asdict(config), "format": FORMATS["saliency"]}
+        return {"videos": finished(found, "videos"), "model": made_by, **settings}
 
-        def work(shard: int) -> None:
-            predict.predict_shard(videos, model, shard, config, uri, run)
+    def address(found: str) -> str:
+        return folders.address(root, "saliency", config.method, decided(found))
 
-        if not fan_out(uri, total, part, parts, is_done=lambda shard: region_table.is_done(uri, shard), work=work):
-            return part_done(uri)
-    if done(uri):
-        return uri
-    keys = sum(tables.num_rows(files.join(uri, name)) for name in tables.table_names(total))
-    counts = {"shards": total, "key_frames": keys}
+    def of_crawl(found: str, before: int) -> str:
+        """Do this worker's part of one crawl."""
+        uri = address(found)
+        if done(uri, take=False):
+            return uri
+        from previts.corpus import region_table
+        from previts.saliency import predict
+        from previts.storage import tables
+
+        total = tables.shard_count(found)
+        with workers.pool(data=uri) as run:
+
+            def work(shard: int) -> None:
+                predict.predict_shard(found, model, shard, config, uri, run)
+
+            def is_done(shard: int) -> bool:
+                return region_table.is_done(uri, shard)
+
+            if not fan_out(uri, total, part, parts, is_done=is_done, work=work, before=before):
+                return part_done(uri)
+        if done(uri):
+            return uri
+        keys = sum(tables.num_rows(files.join(uri, name)) for name in tables.table_names(total))
+        counts = {"shards": total, "key_frames": keys}
+        inputs = {"videos": found, "model": model}
+        folders.commit(uri, decided(found), inputs=inputs, counts=counts, files=tables.table_names(total))
+        return made(uri)
+
     inputs = {"videos": videos, "model": model}
-    folders.commit(uri, decided, inputs=inputs, counts=counts, files=tables.table_names(total))
-    return made(uri)
+    return of_each_crawl(videos, address(videos), decided(videos), inputs, address, of_crawl)

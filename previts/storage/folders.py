@@ -127,7 +127,7 @@ def commit(
         stage=stage,
         fingerprint=_fingerprint(stage, decided),
         decided=plain(decided),
-        inputs={key: _relative(value, uri) for key, value in (inputs or {}).items()},
+        inputs={key: relative(value, uri) for key, value in (inputs or {}).items()},
         counts=plain(counts or {}),
         files=_digests_of(uri, sorted(files)),
         info=plain(info or {}),
@@ -220,7 +220,7 @@ def read_manifest(uri: str) -> Manifest:
             f"{path} belongs to another folder: its stage {manifest.stage!r} and its decisions give the fingerprint "
             f"{expected}, but it is in {stage}/{name}; {_AGAIN}"
         )
-    inputs = {key: _resolve(value, uri) for key, value in manifest.inputs.items()}
+    inputs = {key: resolve(value, uri) for key, value in manifest.inputs.items()}
     return dataclasses.replace(manifest, inputs=inputs)
 
 
@@ -320,14 +320,14 @@ def _content_digest(fs: fsspec.AbstractFileSystem, path: str) -> str:
     return digest.hexdigest()[:12]
 
 
-def _relative(target: str, uri: str) -> str:
+def relative(target: str, uri: str) -> str:
     """Return `target` relative to the folder `uri` (`root/stage/name`) if it is under the same root, else unchanged."""
     target, root = absolute(target), absolute(uri).rsplit("/", 2)[0]
     return f"../../{target.removeprefix(root + '/')}" if target.startswith(root + "/") else target
 
 
-def _resolve(target: str, uri: str) -> str:
-    """Return the absolute URI of a target that `_relative` returned."""
+def resolve(target: str, uri: str) -> str:
+    """Return the absolute URI of a target that `relative` returned."""
     if not target.startswith("../../"):
         return target
     return join(absolute(uri).rsplit("/", 2)[0], target.removeprefix("../../"))

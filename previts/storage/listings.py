@@ -5,9 +5,30 @@ PreViTS section 4: labelled datasets whose classes are folders. This module open
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from previts.storage.file_names import LeftAside
-from previts.storage.files import open_fs
+from previts.storage.files import absolute, open_fs
+
+
+class Folders:
+    """The files at any depth below folders, with what their store tells about them; no folder is listed twice."""
+
+    def __init__(self) -> None:
+        self._found: dict[str, dict[str, dict[str, Any]]] = {}
+
+    def files(self, uri: str) -> dict[str, dict[str, Any]]:
+        """Return for each file below a folder, by its path in the store, what fsspec's `find` tells about it."""
+        uri = absolute(uri).rstrip("/")
+        for folder, found in self._found.items():
+            if uri == folder:
+                return found
+            if uri.startswith(f"{folder}/"):
+                root = open_fs(uri)[1].rstrip("/") + "/"
+                return {name: info for name, info in found.items() if name.startswith(root)}
+        fs, path = open_fs(uri)
+        self._found[uri] = {str(name): info for name, info in fs.find(path, detail=True).items()}
+        return self._found[uri]
 
 
 @dataclass(frozen=True)

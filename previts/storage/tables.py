@@ -72,9 +72,18 @@ def write_records(uri: str, row_type: type[Row], rows: Iterable[Row], *, create:
         FileExistsError: If the file exists and `create` is true.
         LostError: If another process has taken over the work on the folder.
     """
+    write_table(uri, to_table(row_type, rows), create=create)
+
+
+def to_table(row_type: type[Row], rows: Iterable[Row]) -> pa.Table:
+    """Return rows as an Arrow table with the schema of their dataclass."""
+    return pa.Table.from_pylist([asdict(row) for row in rows], schema=schema(row_type))  # type: ignore[call-overload]
+
+
+def write_table(uri: str, table: pa.Table, *, create: bool = False) -> None:
+    """Write an Arrow table to a Parquet file, like `write_records`."""
     fences.check(uri)
-    described = schema(row_type).with_metadata({_PLACE: folders.place(uri).encode()})
-    table = pa.Table.from_pylist([asdict(row) for row in rows], schema=described)  # type: ignore[call-overload]
+    table = table.replace_schema_metadata({_PLACE: folders.place(uri).encode()})
     buffer = io.BytesIO()
     pq.write_table(table, buffer, compression="zstd", write_page_checksum=True)
     files.write_bytes(uri, buffer.getvalue(), create=create)

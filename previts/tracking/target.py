@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from previts.config.experiment import TrackConfig
+from previts.config.perception import TrackConfig
 from previts.media.masks import Mask, box, components
 from previts.tracking.sort import Array, Sort, box_iou
 

@@ -13,7 +13,7 @@ from itertools import groupby, pairwise
 
 import numpy as np
 
-from previts.config.experiment import TrackConfig
+from previts.config.perception import TrackConfig
 from previts.corpus import region_table, video_table
 from previts.corpus.tube_table import Tube, TubeRecord, blob_name
 from previts.errors import InputError

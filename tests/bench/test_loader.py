@@ -27,7 +27,8 @@ from source_videos import decode_file
 from torchvision import transforms
 from torchvision.transforms import functional as pil
 
-from previts.config.experiment import Experiment, FilterConfig, VideoConfig
+from previts.config.experiment import Experiment
+from previts.config.perception import FilterConfig, VideoConfig
 from previts.corpus import index_table, tube_table
 from previts.ingest import shards
 from previts.ingest.crawls import CrawlItem
@@ -140,9 +141,9 @@ def corpus(real_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Corpus:
         blobs.append(blob)
     write_bytes(join(tubes_uri, tube_table.blob_name(0)), b"".join(blobs))
     tables.write_records(join(tubes_uri, tables.table_name(0)), tube_table.TubeRecord, tracked)
-    index_table.write_index(uri, index_table.join_shard(videos_uri, tubes_uri, 0), FilterConfig())
+    index_table.write_index(uri, [index_table.join_shard(videos_uri, tubes_uri, 0)], FilterConfig())
     table = tables.read_table(join(uri, index_table.TABLE), index_table.IndexRecord)
-    made = index_table.Index(uri, videos_uri, tubes_uri, table)
+    made = index_table.Index(uri, (index_table.Crawl(videos_uri, tubes_uri),), table)
     ids = [row.video_id for row in made]
     return Corpus(made, [folder / "long" / f"{name}.mp4" for name in ids], [folder / "masks" / name for name in ids])
 

@@ -24,7 +24,7 @@ from skimage.filters import threshold_otsu
 from skimage.segmentation import slic
 from source_videos import decode_file
 
-from previts.config.experiment import SaliencyConfig, TrackConfig, VideoConfig
+from previts.config.perception import SaliencyConfig, TrackConfig, VideoConfig
 from previts.corpus import tube_table, video_table
 from previts.ingest import shards
 from previts.ingest.crawls import CrawlItem

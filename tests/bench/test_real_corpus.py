@@ -49,7 +49,9 @@ def test_tubes_of_a_real_crawl(real_data: Path):
     index = timed("index", lambda: stages.index(videos, followed, root, PROFILE, SET))
     for name, uri in (("crawl", videos), ("fit", model), ("index", index)):
         figures |= {f"{name}_{key}": value for key, value in folders.read_manifest(uri).counts.items()}
-    scores, cause = corpus.score_index(index_table.read_index(index))
+    scores, cause = corpus.score_index(
+        read := index_table.read_index(index), truth.find_truths([crawl.videos for crawl in read.crawls])
+    )
     assert scores, cause
     mean = truth.mean_score(list(scores.values()))
     figures |= {"clips_with_truth": len(scores), "iou_all_frames": round(mean.iou, 3)}

@@ -17,7 +17,7 @@ import numpy.typing as npt
 import pytest
 from threadpoolctl import threadpool_limits
 
-from previts.config.experiment import PRIORS, SaliencyConfig
+from previts.config.perception import PRIORS, SaliencyConfig
 from previts.saliency.predict import load_predictor
 from previts.saliency.priors import prior_map, prior_maps
 

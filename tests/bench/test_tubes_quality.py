@@ -25,7 +25,7 @@ import pytest
 from source_videos import decode_file
 from threadpoolctl import threadpool_limits
 
-from previts.config.experiment import SaliencyConfig, TrackConfig
+from previts.config.perception import SaliencyConfig, TrackConfig
 from previts.media.masks import Mask, components, iou
 from previts.saliency.predict import load_predictor
 from previts.tracking import tracker

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from moving_squares import FRAMES, SIZE, SQUARE, make_index, square
 
-from previts.config.experiment import FilterConfig
+from previts.config.perception import FilterConfig
 from previts.corpus import index_table, quality, video_table
 from previts.corpus.index_table import IndexRecord
 from previts.errors import InputError
@@ -22,7 +22,7 @@ def rows(tmp_path_factory: pytest.TempPathFactory) -> list[IndexRecord]:
 def write(folder: Path, rows: list[IndexRecord], config: FilterConfig) -> tuple[str, dict[str, int | float]]:
     """Write and commit an index whose inputs do not exist."""
     uri = str(folder / "index" / "corpus-0")
-    counts = index_table.write_index(uri, rows, config)
+    counts = index_table.write_index(uri, [rows], config)
     inputs = {"videos": "nowhere", "tubes": "nowhere"}
     folders.commit(uri, {}, inputs=inputs, counts=counts, files=(index_table.TABLE, index_table.QUALITY))
     return uri, counts
@@ -76,7 +76,7 @@ def test_a_filter_removes_videos_by_its_thresholds_and_counts_all_of_them(rows, 
 
 def test_a_filter_that_keeps_no_video_is_refused_with_what_each_threshold_removes(rows, tmp_path):
     with pytest.raises(InputError) as caught:
-        index_table.write_index(str(tmp_path), rows, FilterConfig(min_tube_seconds=2.5, min_area=0.9))
+        index_table.write_index(str(tmp_path), [rows], FilterConfig(min_tube_seconds=2.5, min_area=0.9))
     for words in ("none of the 8", "filter.min_tube_seconds=2.5 removes 4", "filter.min_area=0.9 removes 4"):
         assert words in str(caught.value)
     assert list(tmp_path.iterdir()) == []
@@ -84,7 +84,7 @@ def test_a_filter_that_keeps_no_video_is_refused_with_what_each_threshold_remove
 
 def test_a_filter_by_an_unknown_agreement_is_refused(rows, tmp_path):
     with pytest.raises(InputError, match=r"unknown for 8 of 8 videos; .*saliency\.agreement=true"):
-        index_table.write_index(str(tmp_path), rows, FilterConfig(min_agreement=0.1))
+        index_table.write_index(str(tmp_path), [rows], FilterConfig(min_agreement=0.1))
 
 
 def test_the_order_of_the_rows_does_not_change_the_tables(rows, tmp_path):
@@ -97,18 +97,18 @@ def test_the_order_of_the_rows_does_not_change_the_tables(rows, tmp_path):
 def test_a_video_is_found_by_its_id_even_if_the_filter_removed_it(tmp_path):
     made = make_index(tmp_path, 8)
     uri = str(tmp_path / "index" / "corpus-0")
-    counts = index_table.write_index(uri, list(made), FilterConfig(min_tube_seconds=0.1))
-    inputs = {"videos": made.videos_uri, "tubes": made.tubes_uri}
+    counts = index_table.write_index(uri, [list(made)], FilterConfig(min_tube_seconds=0.1))
+    inputs = {"videos": made.crawls[0].videos, "tubes": made.crawls[0].tubes}
     folders.commit(uri, {}, inputs=inputs, counts=counts, files=(index_table.TABLE, index_table.QUALITY))
     assert index_table.find_video(uri, "v003") == made[3]
     kept = {row.video_id: row for row in index_table.read_index(uri)}
     assert index_table.find_video(uri, "v004") == kept["v004"]
     assert "v003" not in kept
-    row = video_table.read_shard(made.videos_uri, 0)[0]
+    row = video_table.read_shard(made.crawls[0].videos, 0)[0]
     failed = replace(row, video_id="broken", status="failed", error="not a readable video", shard=1)
-    table = files.join(made.videos_uri, tables.table_name(1))
+    table = files.join(made.crawls[0].videos, tables.table_name(1))
     tables.write_records(table, video_table.VideoRecord, [failed])
-    folders.commit(made.videos_uri, {}, counts={"shards": 2}, files=tables.table_names(2))
+    folders.commit(made.crawls[0].videos, {}, counts={"shards": 2}, files=tables.table_names(2))
     with pytest.raises(InputError, match="did you mean 'v004'"):
         index_table.find_video(uri, "v04")
     with pytest.raises(InputError, match="video 'broken' was not stored: not a readable video"):

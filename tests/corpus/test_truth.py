@@ -9,7 +9,7 @@ import pytest
 from moving_squares import FRAMES, make_index, square
 from PIL import Image
 
-from previts.config.experiment import FilterConfig
+from previts.config.perception import FilterConfig
 from previts.corpus import index_table, truth
 from previts.corpus.truth import Truth, write_masks
 from previts.corpus.tube_table import Tube
@@ -61,6 +61,10 @@ def test_an_empty_tube_has_no_iou_over_tracked_frames():
     assert truth.mean_score([empty]).tracked_iou is None
 
 
+def score(index: index_table.Index) -> tuple[dict[str, truth.Score], str]:
+    return corpus.score_index(index, truth.find_truths([crawl.videos for crawl in index.crawls]))
+
+
 @pytest.mark.parametrize(
     ("crawl", "folder", "form"),
     [
@@ -80,18 +84,18 @@ def test_exact_masks_next_to_a_crawl_are_found_and_give_exact_tubes_an_iou_of_on
             (tmp_path / folder / f"v{number:03d}").mkdir(parents=True)
             for frame, shown in enumerate(exact):
                 cv2.imwrite(str(tmp_path / folder / f"v{number:03d}" / f"{frame:05d}.png"), shown.astype(np.uint8) * 90)
-    folders.commit(made.videos_uri, {}, inputs={"crawl": str(tmp_path / crawl)})
+    folders.commit(made.crawls[0].videos, {}, inputs={"crawl": str(tmp_path / crawl)})
     uri = str(tmp_path / "index" / "corpus-0")
-    index_table.write_index(uri, list(made), FilterConfig())
+    index_table.write_index(uri, [list(made)], FilterConfig())
     folders.commit(
         uri,
         {},
-        inputs={"videos": made.videos_uri, "tubes": made.tubes_uri},
+        inputs={"videos": made.crawls[0].videos, "tubes": made.crawls[0].tubes},
         files=(index_table.TABLE, index_table.QUALITY),
     )
-    scores, cause = corpus.score_index(index_table.read_index(uri))
+    scores, cause = score(index_table.read_index(uri))
     assert cause == ""
-    assert {name: score.iou for name, score in scores.items()} == {"v000": 1, "v001": 1, "v003": 1}
+    assert {name: found.iou for name, found in scores.items()} == {"v000": 1, "v001": 1, "v003": 1}
     assert [scores[f"v{n:03d}"].tracked_iou for n in (0, 1, 3)] == [1, 1, None]
 
 
@@ -100,12 +104,12 @@ def test_masks_that_cannot_be_read_are_reported(tmp_path: Path):
     write_masks(str(tmp_path / "masks" / "v000.npz"), np.stack([square(0, frame) for frame in range(FRAMES)]))
     (tmp_path / "masks" / "v001").mkdir()
     (tmp_path / "masks" / "v001" / "0.png").write_bytes(b"no image")
-    folders.commit(made.videos_uri, {}, inputs={"crawl": str(tmp_path / "crawl.csv")})
-    scores, cause = corpus.score_index(made)
+    folders.commit(made.crawls[0].videos, {}, inputs={"crawl": str(tmp_path / "crawl.csv")})
+    scores, cause = score(made)
     assert set(scores) == {"v000"}
     assert "1 not compared" in cause
     assert "0.png is not an image" in cause
-    found = truth.find_truth(made.videos_uri)
+    (found,) = truth.find_truths([made.crawls[0].videos])
     assert found is not None
     (tmp_path / "masks" / "v000.npz").write_bytes(b"no masks")
     with pytest.raises(InputError, match="does not contain masks"):
@@ -116,7 +120,7 @@ def test_a_crawl_without_masks_has_no_truth(tmp_path: Path):
     for number, crawl in enumerate((str(tmp_path / "crawl.csv"), "https://example.org/crawl.csv")):
         videos = str(tmp_path / "videos" / f"v-{number}")
         folders.commit(videos, {}, inputs={"crawl": crawl})
-        assert truth.find_truth(videos) is None
+        assert truth.find_truths([videos]) == [None]
 
 
 @pytest.mark.parametrize("crawl", ["c.raw", "c.raw.csv", "c.raw.parquet", "c.raw.pq", "c.raw.CSV"])
@@ -127,7 +131,7 @@ def test_masks_of_a_crawl_with_a_dot_in_its_name_are_found(tmp_path, crawl):
     decided = {"crawl": crawl}
     videos = folders.address(str(tmp_path), "videos", "crawl", decided)
     folders.commit(videos, decided, inputs={"crawl": str(tmp_path / crawl)})
-    found = truth.find_truth(videos)
+    (found,) = truth.find_truths([videos])
     assert found is not None
     assert found.knows("a")
 

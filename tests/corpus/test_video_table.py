@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from source_videos import decode_file, write_noisy
 
-from previts.config.experiment import VideoConfig
+from previts.config.perception import VideoConfig
 from previts.corpus import video_table
 from previts.errors import InputError, VideoError
 from previts.ingest import shards

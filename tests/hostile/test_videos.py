@@ -17,7 +17,7 @@ import pytest
 from making import read_picture
 from videos import catalogue
 
-from previts.config.experiment import VideoConfig
+from previts.config.perception import VideoConfig
 from previts.corpus import video_table
 from previts.errors import VideoError
 from previts.ingest.fetch import Limits

@@ -17,7 +17,7 @@ import hostile_decoder
 import numpy as np
 import pytest
 
-from previts.config.experiment import VideoConfig
+from previts.config.perception import VideoConfig
 from previts.errors import FetchError, InputError, VideoError
 from previts.ingest import confinement, fetch
 from previts.ingest.sandbox import Normaliser
@@ -234,7 +234,7 @@ def test_without_some_layers_a_video_is_decoded_by_default_and_strict_says_what_
     program = f"""
 import errno, json, os, sys
 import hostile_decoder
-from previts.config.experiment import VideoConfig
+from previts.config.perception import VideoConfig
 from previts.errors import InputError
 from previts.ingest.sandbox import Normaliser
 hostile_decoder.forbid(errno.EPERM, *{calls!r})

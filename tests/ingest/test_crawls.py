@@ -13,7 +13,8 @@ import pytest
 
 from previts.errors import InputError, RefusedError
 from previts.ingest import sources
-from previts.ingest.crawls import CrawlItem, check_faults, crawl_identity, left_aside, read_crawl
+from previts.ingest.crawl_identity import crawl_identity, identify
+from previts.ingest.crawls import CrawlItem, check_faults, left_aside, read_crawl
 
 HEADER = "video_id,url,start_seconds,end_seconds,label,split\n"
 
@@ -358,10 +359,14 @@ def test_other_inputs_are_refused(tmp_path):
         read_crawl(str(tmp_path / "broken.parquet"))
 
 
+def identity_of(uri):
+    return crawl_identity(identify(read_crawl(uri), uri))
+
+
 def test_the_identity_depends_on_the_content_and_not_on_the_place(tmp_path):
     def identity(folder, name="crawl.csv"):
         uri = str(folder / name)
-        return crawl_identity(read_crawl(uri), uri)
+        return identity_of(uri)
 
     write(tmp_path / "one" / "crawl.csv", "video_id,url\na,a.mp4\nb,https://example.org/b.mp4\n")
     write(tmp_path / "one" / "a.mp4", "pixels")
@@ -386,14 +391,14 @@ def test_the_identity_reads_only_files_that_the_crawl_may_name_and_each_once(tmp
     rows = f"video_id,url\na,/proc/self/pagemap\nb,{other}\nc,/dev/zero\nd,http://[::1/x\ne,file://[x/y\n" + many
     uri = write(tmp_path / "crawl" / "crawl.csv", rows)
     started = time.process_time()
-    before = crawl_identity(read_crawl(uri), uri)
+    before = identity_of(uri)
     assert time.process_time() - started < 5
     write(other, "changed")
-    assert crawl_identity(read_crawl(uri), uri) == before
+    assert identity_of(uri) == before
     monkeypatch.setenv("PREVITS_LOCAL_FILES", str(tmp_path))
-    allowed = crawl_identity(read_crawl(uri), uri)
+    allowed = identity_of(uri)
     write(other, "changed again")
-    assert len({before, allowed, crawl_identity(read_crawl(uri), uri)}) == 3
+    assert len({before, allowed, identity_of(uri)}) == 3
 
 
 def test_the_identity_of_objects_depends_on_their_content():
@@ -401,10 +406,10 @@ def test_the_identity_of_objects_depends_on_their_content():
     uri = "memory://corpus/crawl.csv"
     fs.pipe({"/corpus/crawl.csv": b"video_id,url\na,a.mp4\n", "/corpus/a.mp4": b"pixels"})
     try:
-        before = crawl_identity(read_crawl(uri), uri)
-        assert crawl_identity(read_crawl(uri), uri) == before
+        before = identity_of(uri)
+        assert identity_of(uri) == before
         fs.pipe("/corpus/a.mp4", b"more pixels")
-        assert crawl_identity(read_crawl(uri), uri) != before
+        assert identity_of(uri) != before
     finally:
         fs.rm("/corpus", recursive=True)
 

@@ -9,7 +9,7 @@ import numpy as np
 import psutil
 import pytest
 
-from previts.config.experiment import VideoConfig
+from previts.config.perception import VideoConfig
 from previts.errors import FetchError, VideoError
 from previts.ingest.fetch import Limits
 from previts.ingest.sandbox import Lost, Normaliser

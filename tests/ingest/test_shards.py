@@ -17,7 +17,7 @@ import pytest
 from odd_videos import OddVideo
 from source_videos import read_number
 
-from previts.config.experiment import VideoConfig
+from previts.config.perception import VideoConfig
 from previts.corpus import video_table
 from previts.errors import InputError
 from previts.ingest import crawls, shards
@@ -187,7 +187,7 @@ def test_a_killed_shard_is_incomplete_and_is_built_again(built, items, tmp_path,
     program = textwrap.dedent(
         f"""
         import os, signal, sys
-        from previts.config.experiment import VideoConfig
+        from previts.config.perception import VideoConfig
         from previts.ingest import shards
         from previts.ingest.crawls import CrawlItem
         from previts.ingest.fetch import Limits

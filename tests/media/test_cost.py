@@ -6,7 +6,7 @@ import av
 import pytest
 from costly_videos import write_images
 
-from previts.config.experiment import VideoConfig
+from previts.config.perception import VideoConfig
 from previts.errors import VideoError
 from previts.media import normalisation
 from previts.media.cost import Cost, budget_seconds

@@ -8,7 +8,8 @@ import pytest
 import torch
 from torchvision.transforms.v2 import functional as oracle
 
-from previts.config.experiment import AugmentConfig, VideoConfig
+from previts.config.experiment import AugmentConfig
+from previts.config.perception import VideoConfig
 from previts.media import frame_decoder, normalisation
 from previts.models import pixels
 from previts.pretraining import augment, crop_cutting

@@ -8,6 +8,7 @@ from moving_squares import (
     frame_image,
     frame_number,
     make_index,
+    moved,
     numbered,
     small_experiment,
     small_video_experiment,
@@ -158,7 +159,7 @@ def test_the_baseline_never_opens_a_tube(index, tmp_path):
         sampling=replace(experiment.sampling, constraint="none"),
         objective=replace(experiment.objective, attention_weight=0.0),
     )
-    pairs = dataset.PairDataset(replace(index, tubes_uri=str(tmp_path / "nowhere")), experiment)
+    pairs = dataset.PairDataset(moved(index, tubes=str(tmp_path / "nowhere")), experiment)
     batch = all_batches(pairs, schedule())[0]
     assert not batch.query.masked.any()
     assert batch.query.usable.all()
@@ -168,13 +169,13 @@ def test_the_baseline_never_opens_a_tube(index, tmp_path):
 def broken(index, tmp_path):
     """Return the index with the bytes of two videos overwritten."""
     copy = str(tmp_path / "videos")
-    shutil.copytree(index.videos_uri, copy)
+    shutil.copytree(index.crawls[0].videos, copy)
     for number in (1, 4):
         record = index[number]
         with open(f"{copy}/{video_table.tar_name(record.shard)}", "r+b") as file:
             file.seek(record.offset)
             file.write(b"\xff" * record.size)
-    return replace(index, videos_uri=copy)
+    return moved(index, videos=copy)
 
 
 def test_damaged_clips_are_skipped_named_and_counted(broken):
@@ -212,19 +213,19 @@ def test_a_batch_of_damaged_clips_is_grey(broken):
 @pytest.mark.parametrize("workers", [0, 1])
 def test_a_damaged_tube_is_skipped_and_named(index, tmp_path, workers):
     copy = str(tmp_path / "tubes")
-    shutil.copytree(index.tubes_uri, copy)
+    shutil.copytree(index.crawls[0].tubes, copy)
     record = index[2]
     with open(f"{copy}/{tube_table.blob_name(record.shard)}", "r+b") as file:
         file.seek(record.tube_offset)
         file.write(b"\xff" * record.tube_size)
-    pairs = dataset.PairDataset(replace(index, tubes_uri=copy), small_experiment())
+    pairs = dataset.PairDataset(moved(index, tubes=copy), small_experiment())
     batch = all_batches(pairs, schedule(batch=10), workers=workers)[0]
     assert [video_id for video_id, _ in batch.damaged] == ["v002"]
     assert "tubes" in batch.damaged[0][1]
 
 
 def test_a_missing_shard_stops_training_before_the_first_step(index, tmp_path):
-    shutil.copytree(index.videos_uri, tmp_path / "videos")
+    shutil.copytree(index.crawls[0].videos, tmp_path / "videos")
     (tmp_path / "videos" / video_table.tar_name(1)).unlink()
     with pytest.raises(InputError, match=r"lacks 1 of the 2 shards .*shard-00001\.tar"):
-        dataset.PairDataset(replace(index, videos_uri=str(tmp_path / "videos")), small_experiment())
+        dataset.PairDataset(moved(index, videos=str(tmp_path / "videos")), small_experiment())

@@ -1,10 +1,9 @@
 import shutil
 from collections import namedtuple
-from dataclasses import replace
 
 import pytest
 import torch
-from moving_squares import small_experiment, small_video_experiment
+from moving_squares import moved, small_experiment, small_video_experiment
 
 from previts.corpus import tube_table
 from previts.errors import InputError
@@ -49,8 +48,8 @@ def test_workers_processes_and_the_first_step_do_not_change_a_sample(index, expe
 
 
 def test_an_error_of_a_worker_is_raised_without_its_traceback(index, tmp_path):
-    shutil.copytree(index.tubes_uri, tmp_path / "tubes")
-    pairs = dataset.PairDataset(replace(index, tubes_uri=str(tmp_path / "tubes")), small_experiment())
+    shutil.copytree(index.crawls[0].tubes, tmp_path / "tubes")
+    pairs = dataset.PairDataset(moved(index, tubes=str(tmp_path / "tubes")), small_experiment())
     for shard in range(2):
         (tmp_path / "tubes" / tube_table.blob_name(shard)).unlink()
     with pytest.raises(InputError, match=r"^[^\n]*\.tubes is missing; [^\n]*$"):

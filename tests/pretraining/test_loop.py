@@ -161,12 +161,12 @@ def test_processes_must_divide_the_groups():
 
 PATHS = f"{Path(__file__).parent}:{Path(moving_squares.__file__).parent}"
 TRAIN = """
-from previts.corpus.index_table import Index, IndexRecord
+from previts.corpus.index_table import Crawl, Index, IndexRecord
 from previts.storage import tables
 
 kind, folder, uri = sys.argv[2:]
 table = tables.read_table(folder + "/index/index.parquet", IndexRecord)
-index = Index(folder + "/index", folder + "/videos", folder + "/tubes", table)
+index = Index(folder + "/index", (Crawl(folder + "/videos", folder + "/tubes"),), table)
 with distributed.process_group():
     experiment = getattr(moving_squares, kind)(epochs=EPOCHS)
     run = Stop(STOP) if STOP and distributed.is_main() else None

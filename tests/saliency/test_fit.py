@@ -12,7 +12,7 @@ from small_network import SMALL
 
 from previts import stages
 from previts.config import experiment
-from previts.config.experiment import PRIORS
+from previts.config.perception import PRIORS
 from previts.corpus import region_table, video_table
 from previts.errors import InputError
 from previts.ingest import shards

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from previts.config import experiment
-from previts.config.experiment import SaliencyConfig
+from previts.config.perception import SaliencyConfig
 from previts.corpus import region_table, video_table
 from previts.errors import InputError
 from previts.ingest import shards

@@ -6,7 +6,7 @@ import pytest
 from disc_images import disc_image, overlap
 from threadpoolctl import threadpool_limits
 
-from previts.config.experiment import PRIORS
+from previts.config.perception import PRIORS
 from previts.saliency.priors import mean_agreement, prior_map, prior_maps
 from previts.saliency.superpixels import inside_bars
 

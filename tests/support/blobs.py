@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from previts.config.experiment import TrackConfig
+from previts.config.perception import TrackConfig
 from previts.tracking.tracker import build_tube
 
 HEIGHT, WIDTH = 60, 100

@@ -237,7 +237,7 @@ def program(behaviour, steps):
 
 
 def main():
-    from previts.config.experiment import VideoConfig
+    from previts.config.perception import VideoConfig
     from previts.errors import VideoError
     from previts.ingest import sandbox
 

@@ -11,9 +11,10 @@ from pathlib import Path
 
 import numpy as np
 
-from previts.config.experiment import Experiment, FilterConfig, VideoConfig
+from previts.config.experiment import Experiment
+from previts.config.perception import FilterConfig, VideoConfig
 from previts.corpus import index_table, tube_table
-from previts.corpus.index_table import Index
+from previts.corpus.index_table import Crawl, Index
 from previts.ingest import shards
 from previts.ingest.crawls import CrawlItem
 from previts.media import normalisation
@@ -73,9 +74,15 @@ def make_index(folder: Path, videos: int, *, split: str = "train", shown: Shown 
         assert [row.error for row in made] == [""] * len(made)
         _write_tubes(tubes_uri, shard, made)
         rows += index_table.join_shard(videos_uri, tubes_uri, shard)
-    index_table.write_index(str(folder / "index"), rows, FilterConfig())
+    index_table.write_index(str(folder / "index"), [rows], FilterConfig())
     table = tables.read_table(str(folder / "index" / index_table.TABLE), index_table.IndexRecord)
-    return Index(str(folder / "index"), videos_uri, tubes_uri, table)
+    return Index(str(folder / "index"), (Crawl(videos_uri, tubes_uri),), table)
+
+
+def moved(index: Index, *, videos: str = "", tubes: str = "") -> Index:
+    """Return an index of one crawl whose videos or tubes are in another folder."""
+    (crawl,) = index.crawls
+    return replace(index, crawls=(Crawl(videos or crawl.videos, tubes or crawl.tubes),))
 
 
 def small_experiment(**optim: float) -> Experiment:

@@ -12,7 +12,8 @@ from pathlib import Path
 import numpy as np
 
 from previts.config import experiment
-from previts.config.experiment import Experiment, FilterConfig, TrackConfig
+from previts.config.experiment import Experiment
+from previts.config.perception import FilterConfig, TrackConfig
 from previts.corpus import index_table
 from previts.corpus.region_table import SaliencyRecord
 from previts.corpus.truth import write_masks
@@ -89,7 +90,7 @@ def make_corpus(root: Path, names: list[str], *, truth: bool = False, config: Fi
     inputs = {"videos": videos, "saliency": saliency}
     folders.commit(tracked, {}, inputs=inputs, counts={"shards": 1}, files=tables.table_names(1))
     joined = index_table.join_shard(videos, tracked, 0)
-    counts = index_table.write_index(indexed, joined, config)
+    counts = index_table.write_index(indexed, [joined], config)
     decided = {"filter": asdict(config)}
     inputs = {"videos": videos, "tubes": tracked}
     folders.commit(indexed, decided, inputs=inputs, counts=counts, files=(index_table.TABLE, index_table.QUALITY))

@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from previts.config.experiment import FitConfig
+from previts.config.perception import FitConfig
 
 SMALL = replace(
     FitConfig(), network="drn_d_22", width=0.125, inputs="contrast", size=32, rounds=1, round_epochs=3,

@@ -6,7 +6,7 @@ import av
 import numpy as np
 from av.video.reformatter import VideoReformatter
 
-from previts.config.experiment import VideoConfig
+from previts.config.perception import VideoConfig
 from previts.media import normalisation
 from previts.media.frame_decoder import rgb
 

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from scipy.optimize import linear_sum_assignment
 
-from previts.config.experiment import TrackConfig
+from previts.config.perception import TrackConfig
 from previts.tracking import target
 from previts.tracking.sort import Sort, box_iou
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from blobs import HEIGHT, WIDTH, blob, follow
 
-from previts.config.experiment import TrackConfig
+from previts.config.perception import TrackConfig
 from previts.tracking.tracker import build_tube
 
 ASSOCIATIONS = ("box", "mask")

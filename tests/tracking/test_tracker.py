@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from previts.config import experiment
-from previts.config.experiment import TrackConfig
+from previts.config.perception import TrackConfig
 from previts.corpus import region_table, tube_table, video_table
 from previts.errors import InputError
 from previts.ingest import shards
