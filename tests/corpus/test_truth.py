@@ -117,6 +117,9 @@ def test_a_crawl_without_masks_has_no_truth(tmp_path: Path):
         videos = str(tmp_path / "videos" / f"v-{number}")
         folders.commit(videos, {}, inputs={"crawl": crawl})
         assert truth.find_truth(videos) is None
+    (tmp_path / "masks").mkdir()
+    (tmp_path / "masks" / ".DS_Store").write_bytes(b"of macOS")
+    assert truth.find_truth(str(tmp_path / "videos" / "v-0")) is None
 
 
 @pytest.mark.parametrize("crawl", ["c.raw", "c.raw.csv", "c.raw.parquet", "c.raw.pq", "c.raw.CSV"])
