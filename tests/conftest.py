@@ -15,14 +15,17 @@ if TYPE_CHECKING:
     from odd_videos import OddVideo
     from scripted_api import ScriptedApi
 
-# A second thread hardly speeds up small networks, and slows them down if tests share the cores.
-torch.set_num_threads(1)
-
 MLFLOW_VARIABLES = (
     "MLFLOW_TRACKING_URI", "MLFLOW_RUN_ID", "MLFLOW_HTTP_REQUEST_MAX_RETRIES", "MLFLOW_HTTP_REQUEST_TIMEOUT",
 )  # fmt: skip
 
 namespaces = itertools.count()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup() -> None:
+    """Use one thread, whatever an earlier test set: a second one changes the order of sums, and is hardly faster."""
+    torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")

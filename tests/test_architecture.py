@@ -1,5 +1,6 @@
 """The limits of the code layout, see docs/architecture.md. import-linter checks the layers (`make lint`)."""
 
+import re
 import statistics
 from collections import Counter
 from functools import cache
@@ -51,3 +52,9 @@ def test_files_are_short():
     lines = {path: len(path.read_text().splitlines()) for path in FILES}
     assert {str(path): count for path, count in lines.items() if count > 400} == {}
     assert statistics.median(lines.values()) <= 150
+
+
+def test_only_one_module_writes_csv_files():
+    """The others would write texts of strangers that a spreadsheet runs as formulas (`storage/csv_text.py`)."""
+    writers = [path for path in FILES if re.search(r"csv\.(Dict)?[wW]riter\b|\.to_csv\(\)", path.read_text())]
+    assert [str(path.relative_to(ROOT)) for path in writers] == ["previts/storage/csv_text.py"]

@@ -248,9 +248,9 @@ def find_video(uri: str, video_id: str) -> IndexRecord:
     if video_id not in known:
         failed = {
             row.video_id: row.error
-            for crawl, shards in read_crawls(manifest.inputs["videos"], manifest.inputs["tubes"])
-            for shard in range(shards)
-            for row in video_table.read_shard(crawl.videos, shard)
+            for crawl in members.read(manifest.inputs["videos"])
+            for shard in range(crawl.shards)
+            for row in video_table.read_shard(crawl.uri, shard)
         }
         if video_id in failed:
             raise InputError(f"video {video_id!r} was not stored: {failed[video_id]}")

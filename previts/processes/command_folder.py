@@ -15,40 +15,48 @@ from collections.abc import Iterator
 from typing import IO
 
 PREFIX, LOCK = "previts-run-", "command.lock"
+SHORT = "/tmp"
+MAX_FOLDER_BYTES = 80  # of the folder of a socket; Linux allows 107 bytes for the folder and the name
 
 
 @contextlib.contextmanager
 def temporary_folder() -> Iterator[None]:
     """Let `tempfile`, and the processes that this one starts, use a folder that is deleted after the block.
 
-    The folders of killed commands are deleted first. A process of another command uses the folder of that command,
-    because the paths of sockets must be short. Without a disk for temporary files there is no such folder, because
-    many commands need none.
+    The folders of killed commands are deleted first. A process of another command uses the folder of that command.
+    Without a disk for temporary files there is no such folder, because many commands need none. If its path is too long
+    for sockets, those of multiprocessing are in a second folder in `SHORT`.
     """
     before, variable = tempfile.tempdir, os.environ.get("TMPDIR")
-    try:
-        own = not _is_one(tempfile.gettempdir())
-        if own:
-            _sweep(tempfile.gettempdir())
-            folder, lock = _create()
-    except OSError:
-        own = False
-    if not own:
-        yield
-        return
-    tempfile.tempdir = os.environ["TMPDIR"] = folder
-    # Otherwise multiprocessing makes a folder in there for its sockets, and reports at exit that it has gone.
     settings = multiprocessing.current_process()._config  # type: ignore[attr-defined]
     sockets = settings.get("tempdir")
-    settings["tempdir"] = folder
+    with contextlib.ExitStack() as stack:
+        with contextlib.suppress(OSError):
+            if own := not _is_one(tempfile.gettempdir()):
+                tempfile.tempdir = os.environ["TMPDIR"] = stack.enter_context(_folder(tempfile.gettempdir()))
+            if len(os.fsencode(tempfile.gettempdir())) > MAX_FOLDER_BYTES:
+                settings["tempdir"] = stack.enter_context(_folder(SHORT))
+            elif own:
+                # Otherwise multiprocessing makes a folder in there, and reports at exit that it has gone.
+                settings["tempdir"] = tempfile.tempdir
+        try:
+            yield
+        finally:
+            tempfile.tempdir, settings["tempdir"] = before, sockets
+            if variable is None:
+                os.environ.pop("TMPDIR", None)
+            else:
+                os.environ["TMPDIR"] = variable
+
+
+@contextlib.contextmanager
+def _folder(parent: str) -> Iterator[str]:
+    """Make a folder of this command, after those of killed ones are deleted, and delete it after the block."""
+    _sweep(parent)
+    folder, lock = _create(parent)
     try:
-        yield
+        yield folder
     finally:
-        tempfile.tempdir, settings["tempdir"] = before, sockets
-        if variable is None:
-            del os.environ["TMPDIR"]
-        else:
-            os.environ["TMPDIR"] = variable
         shutil.rmtree(folder, ignore_errors=True)
         lock.close()
 
@@ -63,9 +71,9 @@ def _is_one(folder: str) -> bool:
     return os.path.exists(os.path.join(folder, LOCK))
 
 
-def _create() -> tuple[str, IO[str]]:
+def _create(parent: str) -> tuple[str, IO[str]]:
     while True:
-        folder = tempfile.mkdtemp(prefix=PREFIX)
+        folder = tempfile.mkdtemp(prefix=PREFIX, dir=parent)
         with contextlib.suppress(FileNotFoundError):  # another command has just deleted the empty folder
             lock = open(os.path.join(folder, LOCK), "w")  # noqa: SIM115 (stays open during the command)
             fcntl.flock(lock, fcntl.LOCK_EX)

@@ -85,3 +85,10 @@ def test_the_csv_contains_every_field_of_every_video():
         for field in fields(Quality):
             value = getattr(item, field.name)
             assert line[field.name] == ("" if value is None else str(value))
+
+
+def test_the_csv_has_no_text_that_a_spreadsheet_runs():
+    strange = replace(CRAWL[0], video_id='=HYPERLINK("http://x","y")', label="@SUM(A1)", split="-x", agreement=-0.5)
+    (line,) = csv.DictReader(io.StringIO(quality.to_csv([strange])))
+    assert (line["video_id"], line["label"], line["split"]) == ('\'=HYPERLINK("http://x","y")', "'@SUM(A1)", "'-x")
+    assert line["agreement"] == "-0.5"

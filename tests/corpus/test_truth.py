@@ -121,6 +121,9 @@ def test_a_crawl_without_masks_has_no_truth(tmp_path: Path):
         videos = str(tmp_path / "videos" / f"v-{number}")
         folders.commit(videos, {}, inputs={"crawl": crawl})
         assert truth.find_truths([videos]) == [None]
+    (tmp_path / "masks").mkdir()
+    (tmp_path / "masks" / ".DS_Store").write_bytes(b"of macOS")
+    assert truth.find_truths([str(tmp_path / "videos" / "v-0")]) == [None]
 
 
 @pytest.mark.parametrize("crawl", ["c.raw", "c.raw.csv", "c.raw.parquet", "c.raw.pq", "c.raw.CSV"])

@@ -151,6 +151,13 @@ def test_layout_errors_name_the_file(model: MoCo, tmp_path: Path):
         evaluate("voc07", model, str(tmp_path), SMALL)
 
 
+def test_hidden_lists_are_no_classes(tmp_path: Path):
+    root = write_voc(tmp_path, per_class=2) / "voc" / "VOCdevkit" / "VOC2007"
+    for name in ("._cat_trainval.txt", "._cat_test.txt", ".cat_trainval.txt"):
+        (root / "ImageSets" / "Main" / name).write_bytes(b"\x00\x05\x16\x07")
+    assert voc07.voc_classes(str(root)) == ["cat", "dog", "train"]
+
+
 def test_lists_may_be_utf8_with_a_byte_order_mark(tmp_path: Path):
     root = write_voc(tmp_path, per_class=2) / "voc" / "VOCdevkit" / "VOC2007"
     for path in (root / "ImageSets" / "Main").glob("*_test.txt"):

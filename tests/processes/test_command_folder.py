@@ -68,15 +68,23 @@ def test_a_command_works_without_a_disk_for_temporary_files(monkeypatch: pytest.
         assert tempfile.gettempdir() == "/dev/null"
 
 
-def test_a_command_that_started_worker_processes_ends_without_a_message(place: Path):
+@pytest.mark.parametrize("length", [0, 100])  # of a name; Linux allows 107 bytes for the path of a socket
+def test_a_command_that_started_worker_processes_ends_without_a_message(monkeypatch: pytest.MonkeyPatch, length: int):
     """Oracle: the messages of Python at the end of the process, after the folder was deleted."""
     program = """
-import multiprocessing
+import multiprocessing, sys
 from previts.processes import command_folder
+command_folder.SHORT = sys.argv[1]
 with command_folder.temporary_folder(), multiprocessing.get_context("forkserver").Pool(1) as pool:
     print(pool.map(abs, [-7]))
 """
-    (place / "program.py").write_text(f"if __name__ == '__main__':\n    exec({program!r})\n")
-    done = subprocess.run([sys.executable, str(place / "program.py")], capture_output=True, text=True, check=True)
-    assert (done.stdout, done.stderr) == ("[7]\n", "")
-    assert [path.name for path in place.iterdir()] == ["program.py"]
+    with tempfile.TemporaryDirectory(dir="/tmp") as folder:
+        short, place = Path(folder, "s"), Path(folder, "t" + length * "x")
+        short.mkdir()
+        place.mkdir()
+        monkeypatch.setenv("TMPDIR", str(place))
+        (place / "program.py").write_text(f"if __name__ == '__main__':\n    exec({program!r})\n")
+        arguments = [sys.executable, str(place / "program.py"), str(short)]
+        done = subprocess.run(arguments, capture_output=True, text=True)
+        assert (done.returncode, done.stdout, done.stderr) == (0, "[7]\n", "")
+        assert [path.name for path in [*place.iterdir(), *short.iterdir()]] == ["program.py"]

@@ -1,5 +1,6 @@
 """Oracles: stored results, differences by hand, counts of test items."""
 
+import csv
 import json
 import re
 from pathlib import Path
@@ -170,3 +171,15 @@ def test_heads_have_a_range_where_arms_were_measured_on_different_items(tmp_path
 def test_many_items_have_no_mark(world: World) -> None:
     assert "VOC07 mAP ↑ (chance 7.7 · 4,952 images)" in world.markdown
     assert "†" not in world.html + world.markdown
+
+
+def test_the_csv_has_no_text_that_a_spreadsheet_runs_and_its_numbers_stay_numbers(tmp_path: Path) -> None:
+    uri = str(tmp_path / "checkpoints" / "resnet-x")
+    folders.commit(uri, {})
+    result = make_result(tmp_path, "davis", uri, {"davis/j_mean": 0.5, "davis/j_decay": -0.25})
+    rows = [inputs.ReportRow(name, "an arm", uri, fingerprint(uri), {"voc07/map": 1.0}) for name in ("=1+1", "@arm")]
+    build_report([result], str(tmp_path / "out"), rows)
+    with open(tmp_path / "out" / "report.csv", newline="") as file:
+        lines = list(csv.DictReader(file))
+    assert {line["row"] for line in lines} == {"'=1+1", "'@arm"}
+    assert {line["value"] for line in lines if line["metric"] == "davis/j_decay"} == {"-0.25"}

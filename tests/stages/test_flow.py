@@ -125,7 +125,11 @@ def test_the_next_crawl_is_the_first_without_a_report(tmp_path):
     crawls.mkdir()
     with pytest.raises(InputError, match="no crawl below"):
         flow.next_crawl(str(crawls), str(root))
-    for name in ("2026-02.csv", "2026-1.parquet", "notes.txt"):
+    for name in ("._2026-02.csv", ".2026-01.csv", "notes.txt"):  # hidden files are no crawls
+        (crawls / name).touch()
+    with pytest.raises(InputError, match="no crawl below"):
+        flow.next_crawl(str(crawls), str(root))
+    for name in ("2026-02.csv", "2026-1.parquet"):
         (crawls / name).touch()
     assert flow.next_crawl(str(crawls), str(root)) == str(crawls / "2026-02.csv")
     reported(root, str(crawls / "2026-02.csv"))

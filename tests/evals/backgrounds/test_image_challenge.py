@@ -124,9 +124,10 @@ def test_class_map_must_fit_the_folders(model: MoCo, tmp_path: Path):
     write_imagenet(tmp_path)
     with pytest.raises(InputError, match="0 to 4"):
         evaluate("in9", model, str(tmp_path), SMALL)
-    mapping.write_text(json.dumps({"0": 3, "1": 0, "2": -1, "3": 1, "4": 2}))
-    with pytest.raises(InputError, match="number below 3"):
-        evaluate("in9", model, str(tmp_path), SMALL)
+    for odd in (3, True, 1.0, "1", None):
+        mapping.write_text(json.dumps({"0": odd, "1": 0, "2": -1, "3": 1, "4": 2}))
+        with pytest.raises(InputError, match="number below 3"):
+            evaluate("in9", model, str(tmp_path), SMALL)
 
 
 def test_layout_errors_name_the_folder(model: MoCo, tmp_path: Path):

@@ -3,6 +3,7 @@
 import csv
 import io
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -88,6 +89,25 @@ def test_the_manifest_has_the_source_of_each_background(root: Path):
     assert {(row["seed"], row["split"], row["part"]) for row in rows} == {("7", "1", "test")}
     assert text == jhmdb.manifest([("1", "test", test)], seed=7).decode()
     assert text != jhmdb.manifest([("1", "test", test)], seed=8).decode()
+
+
+def test_frames_of_16_bits_have_their_brightness(root: Path, tmp_path: Path):
+    _, test = jhmdb.read_jhmdb(str(root), "1")
+    grey = np.tile(np.linspace(0, 255, 72, dtype=np.uint8), (64, 1))
+    Image.fromarray(grey.astype(np.uint16) * 257).save(tmp_path / "00001.png")
+    clip = replace(test.clips[0], frames=(str(tmp_path / "00001.png"),))
+    np.testing.assert_array_equal(jhmdb.read_frames(clip, [0])[0], np.dstack([grey] * 3))
+
+
+def test_the_manifest_has_no_text_that_a_spreadsheet_runs(root: Path):
+    _, test = jhmdb.read_jhmdb(str(root), "1")
+    clips = tuple(replace(clip, class_name=f"={clip.class_name}", name=f"-{clip.name}") for clip in test.clips)
+    strange = replace(test, classes=tuple(f"={name}" for name in test.classes), clips=clips)
+    rows = list(csv.DictReader(io.StringIO(jhmdb.manifest([("1", "@test", strange)], seed=7).decode())))
+    assert len(rows) == 3 * len(clips)
+    for column, first in (("class", "'="), ("clip", "'-"), ("background_class", "'="), ("background_clip", "'-")):
+        assert all(row[column].startswith(first) for row in rows), column
+    assert {(row["seed"], row["part"]) for row in rows} == {("7", "'@test")}
 
 
 def test_masks_are_cropped_and_scaled_like_the_frames(root: Path):

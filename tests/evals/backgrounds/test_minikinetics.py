@@ -189,7 +189,6 @@ def test_errors_of_boxes_name_file_and_line(root: Path, tmp_path: Path):
         minikinetics.count_without_boxes(val.videos)
 
 
-@pytest.mark.slow
 def test_a_damaged_video_is_not_blamed_on_its_boxes(root: Path, tmp_path: Path):
     copied = tmp_path / "sets"
     shutil.copytree(root, copied)
@@ -203,6 +202,7 @@ def test_a_damaged_video_is_not_blamed_on_its_boxes(root: Path, tmp_path: Path):
         minikinetics.varied(val.videos, "no_fg").open(str(path)).read([0, 1])
 
 
+@pytest.mark.slow
 def test_a_classifier_of_persons_is_at_chance_without_them(model: MoCo, root: Path):
     # After 20 epochs some seeds still misclassify two of the nine videos.
     config = EvaluationConfig(actions=replace(FAST, epochs=40, batch_size=6))

@@ -55,6 +55,22 @@ def rows(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
+def test_the_manifest_has_no_text_that_a_spreadsheet_runs(tmp_path: Path):
+    write_images(tmp_path, 2)
+    for kind in ("images", "masks"):
+        (tmp_path / kind / "ant").rename(tmp_path / kind / "=ant")
+        (tmp_path / kind / "bee" / "0.png").rename(tmp_path / kind / "bee" / "@0.png")
+    write(tmp_path)
+    found = rows(tmp_path / "out" / "manifest.csv")
+    assert {row["class"] for row in found} == {"'=ant", "bee", "cow"}
+    assert {row["background_class"] for row in found} == {"", "'=ant", "bee", "cow"}
+    assert {row["image"] for row in found} == {"0.png", "1.png", "'@0.png"}
+    assert (tmp_path / "out" / "original" / "val" / "=ant" / "0.png").exists()  # only the table is changed
+    before = (tmp_path / "out" / "manifest.csv").stat().st_mtime_ns
+    write(tmp_path)
+    assert (tmp_path / "out" / "manifest.csv").stat().st_mtime_ns == before
+
+
 def test_files_are_the_variants_and_the_manifest_has_the_source_of_each_background(tmp_path: Path):
     write_images(tmp_path)
     summary = write(tmp_path, seed=3)

@@ -48,6 +48,13 @@ def test_boxes_and_masks_are_scaled_and_mirrored_like_the_image(tmp_path: Path):
     assert {mirrored for _, mirrored in drawn_samples} == {False, True}
 
 
+def test_images_of_16_bits_have_their_brightness(tmp_path: Path):
+    annotated = rectangle(tmp_path / "a.png", (150, 100), (20, 30, 70, 90))
+    grey = np.tile(np.linspace(0, 255, 150, dtype=np.uint8), (100, 1))
+    Image.fromarray(grey.astype(np.uint16) * 257).save(annotated.uri)
+    np.testing.assert_array_equal(np.asarray(detector_inputs.open_annotated(annotated)), np.dstack([grey] * 3))
+
+
 def test_sizes_keep_the_ratio_and_limit_the_longest_side():
     assert detector_inputs.fitted((500, 375), 800) == (1067, 800)
     assert detector_inputs.fitted((375, 500), 600) == (600, 800)
