@@ -42,12 +42,12 @@ def check_run(
 
 
 @dsl.component(base_image=DATA_IMAGE, install_kfp_package=False)
-def next_crawl(crawls: str, root: str) -> str:
-    """Return the first crawl below a prefix that no report is based on, or an empty text if there is none."""
+def list_crawls(crawl: str, root: str) -> str:
+    """Return the crawl or the list of crawls that all parts of a run download."""
     from components._step import run
     from previts.stages import flow
 
-    return run(lambda: flow.next_crawl(crawls, root))
+    return run(lambda: flow.list_crawls(crawl, root))
 
 
 @dsl.component(base_image=DATA_IMAGE, install_kfp_package=False)

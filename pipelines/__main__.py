@@ -1,4 +1,4 @@
-"""The command line of the pipelines: compile them, run one here, or submit or schedule one on a cluster."""
+"""The command line of the pipeline: compile it, run it here, or submit or schedule it on a cluster."""
 
 import os
 from collections.abc import Callable
@@ -15,29 +15,28 @@ Run all verbs of previts as one pipeline.
 `python -m pipelines COMMAND --help` prints the options of a command.
 
   run-local  run the whole pipeline on this machine
-  compile    compile the pipelines to the YAML that a cluster runs
+  compile    compile the pipeline to the YAML that a cluster runs
   submit     run the whole pipeline on a cluster
   schedule   run the whole pipeline on a cluster on a schedule
 """
 
 
 def compile(folder: str = "pipelines", production: bool = False) -> None:
-    """Compile the pipelines to the YAML that a cluster runs.
+    """Compile the pipeline to the YAML that a cluster runs.
 
     The YAML names its images and calls functions in them. Release the YAML and the images together.
 
     Args:
-        folder: Folder for previts_full.yaml and previts_scheduled.yaml.
+        folder: Folder for previts_full.yaml.
         production: Refuse images without a digest.
     """
     from kfp import compiler
 
-    from pipelines.previts_full import previts_full, previts_scheduled
+    from pipelines.previts_full import previts_full
 
     if production:
         check_images()
-    for pipeline in (previts_full, previts_scheduled):
-        compiler.Compiler().compile(pipeline, os.path.join(folder, f"{pipeline.name.replace('-', '_')}.yaml"))
+    compiler.Compiler().compile(previts_full, os.path.join(folder, "previts_full.yaml"))
 
 
 def main() -> None:

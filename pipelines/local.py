@@ -54,7 +54,8 @@ def run_local(
 
     Args:
         root: Folder or bucket prefix of all results.
-        crawl: Folder of videos, CSV or Parquet list, or the CSV of VGG-Sound or Kinetics. By default: synthetic videos.
+        crawl: Folder of videos, CSV or Parquet list, the CSV of VGG-Sound or Kinetics, or a folder of such lists. By
+            default: synthetic videos.
         data: Folder of the labelled datasets: voc/, imagenet/, in9/, davis/ and so on. By default: synthetic datasets.
         rows: Rows or tables of the paper to pretrain and compare (`previts show` lists them).
         benchmarks: Benchmarks of each row. By default each row runs those that the paper reports for it.

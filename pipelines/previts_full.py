@@ -1,4 +1,4 @@
-"""The pipelines of PreViTS: from a crawl of videos to a report that compares the rows.
+"""The pipeline of PreViTS: from crawls of videos to a report that compares the rows.
 
 The DAGs are nested, and each has flat loops. A loop takes values from outside through the inputs of its DAG. The
 embedded engine passes the loop's item instead of the output of a sibling task that is named inside a loop.
@@ -20,9 +20,9 @@ from components.flow import (
     check_run,
     close_run,
     collect_parts,
+    list_crawls,
     list_evaluations,
     list_parts,
-    next_crawl,
 )
 from components.index import index
 from components.pretrain import pretrain
@@ -34,11 +34,12 @@ from pipelines.cluster import place, with_crawl_rules, with_google_token, with_g
 KEPT = dsl.PipelineConfig(ttl_seconds_after_success=3 * 86400, ttl_seconds_after_failure=14 * 86400)
 
 
-@dsl.pipeline(name="download-crawl")
-def download_crawl(crawl: str, root: str, profile: str, set: list[str], parts: int) -> str:
-    """Download and normalise the videos of a crawl, one step for each part."""
+@dsl.pipeline(name="download-crawls")
+def download_crawls(crawl: str, root: str, profile: str, set: list[str], parts: int) -> str:
+    """Download and normalise the videos of all crawls, one step for each part."""
+    listed = place(list_crawls(crawl=crawl, root=root)).output
     with dsl.ParallelFor(place(list_parts(parts=parts)).output) as part:
-        stored = download(crawl=crawl, root=root, profile=profile, set=set, part=part, parts=parts)
+        stored = download(crawl=listed, root=root, profile=profile, set=set, part=part, parts=parts)
         with_crawl_rules(with_google_token(place(stored, cpu="8", memory="16Gi", scratch="64Gi", hours=48)))
     return place(collect_parts(uris=dsl.Collected(stored.outputs["Output"]))).output
 
@@ -117,8 +118,8 @@ def pretrain_and_evaluate(
     return written
 
 
-@dsl.pipeline(name="crawl-to-report")
-def crawl_to_report(
+@dsl.pipeline(name="crawls-to-report")
+def crawls_to_report(
     crawl: str,
     root: str,
     data: str,
@@ -136,7 +137,7 @@ def crawl_to_report(
     evaluation_gpus: str,
     gpu_nodes: dict[str, str],
 ) -> None:
-    """Check the run, then run every stage from one crawl to its report."""
+    """Check the run, then run every stage from the crawls to the report."""
     given = dict(locals())  # must be the first line
     checked = check_run(
         crawl=crawl,
@@ -151,7 +152,7 @@ def crawl_to_report(
         job=job,
     )
     place(checked)
-    videos = download_crawl(crawl=crawl, root=root, profile=profile, set=set, parts=parts).after(checked).output
+    videos = download_crawls(crawl=crawl, root=root, profile=profile, set=set, parts=parts).after(checked).output
     fitted = fit_saliency(videos=videos, root=root, profile=profile, set=set)
     place(fitted, cpu="8", memory="48Gi", scratch="32Gi", hours=72)
     model = with_gpus(fitted, perception_gpus, gpu_nodes).outputs["Output"]
@@ -195,10 +196,11 @@ def previts_full(
     evaluation_gpus: str = "0",
     gpu_nodes: dict[str, str] = {},
 ) -> None:
-    """Run every stage from one crawl to its report.
+    """Run every stage from the crawls to the report.
 
     Args:
-        crawl: A list of videos as CSV or Parquet, the CSV of VGG-Sound or Kinetics, or a folder of videos.
+        crawl: A list of videos as CSV or Parquet, the CSV of VGG-Sound or Kinetics, or a folder of videos. Or a folder
+            or bucket prefix of such lists: then all of them are the corpus, and a run downloads only what is new.
         root: Folder or bucket prefix of all results. A second run with the same root resumes and repeats nothing.
         data: Folder of the labelled datasets: voc/, imagenet/, coco/, in9/, davis/, ucf101/ and so on.
         rows: Rows or tables of the paper to pretrain and compare.
@@ -217,40 +219,4 @@ def previts_full(
     """
     given = dict(locals())  # must be the first line
     with dsl.ExitHandler(place(close_run(root=root), retries=0)):
-        crawl_to_report(**given)
-
-
-@dsl.pipeline(
-    name="previts-scheduled",
-    description="Run every stage on the first crawl below a prefix that has no report yet.",
-    pipeline_config=KEPT,
-)
-def previts_scheduled(
-    crawls: str,
-    root: str,
-    data: str,
-    rows: list[str] = ["1/vgg/moco", "1/vgg/sampling", "1/vgg/previts"],
-    benchmarks: list[str] = [],
-    profile: str = "paper",
-    set: list[str] = [],
-    parts: int = 8,
-    launcher: str = LAUNCHER,
-    processes: int = 1,
-    job: list[str] = [],
-    evaluation_processes: int = 1,
-    perception_gpus: str = "0",
-    training_gpus: str = "0",
-    evaluation_gpus: str = "0",
-    gpu_nodes: dict[str, str] = {},
-) -> None:
-    """Run every stage on the next crawl, if there is one. The other parameters are those of `previts_full`.
-
-    `crawls` is a folder or bucket prefix to which crawls are added. They are processed in the order of their names.
-    """
-    given = dict(locals())  # must be the first line
-    del given["crawls"]
-    with dsl.ExitHandler(place(close_run(root=root), retries=0)):
-        crawl = place(next_crawl(crawls=crawls, root=root)).output
-        # The value is known only when the pipeline runs, so a Python `if` cannot test it.
-        with dsl.If(crawl != ""):
-            crawl_to_report(crawl=crawl, **given)
+        crawls_to_report(**given)

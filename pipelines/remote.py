@@ -71,11 +71,11 @@ def schedule(
     service_account: str = "previts-steps",
     production: bool = True,
 ) -> None:
-    """Run the whole pipeline on a schedule, each time on the next crawl without a report.
+    """Run the whole pipeline on a schedule. Each run only works on crawls that were added or changed since.
 
     Args:
-        parameters: Parameters of the pipeline as name=value; crawls (a prefix), root and data are required. Lists are
-            JSON.
+        parameters: Parameters of the pipeline as name=value; crawl (a folder of crawls), root and data are required.
+            Lists are JSON.
         cron: Times of the runs, in six fields: second, minute, hour, day, month, weekday.
         name: Name of the schedule.
         experiment: Name of the experiment that contains the schedule.
@@ -84,24 +84,24 @@ def schedule(
         service_account: Service account of the runs' pods.
         production: Refuse images without a digest.
     """
-    from pipelines.previts_full import previts_scheduled
+    from pipelines.previts_full import previts_full
 
-    values = _values(previts_scheduled, parameters)
+    values = _values(previts_full, parameters)
     _check_choices(values)
-    with _compiled(previts_scheduled, production) as package:
+    with _compiled(previts_full, production) as package:
         client = _client(host, namespace)
         group = client.create_experiment(experiment, namespace=namespace).experiment_id
         for known in client.list_recurring_runs(page_size=100, experiment_id=group).recurring_runs or []:
             if known.display_name == name:
                 raise InputError(
-                    f"a schedule {name!r} exists already, and two schedules would process the same crawls; delete it "
+                    f"a schedule {name!r} exists already, and two schedules would do the same work; delete it "
                     f"with `kfp recurring-run delete {known.recurring_run_id}`"
                 )
         made = client.create_recurring_run(
             experiment_id=group,
             job_name=name,
             cron_expression=cron,
-            max_concurrency=1,  # the next run must find the report of this one
+            max_concurrency=1,  # a second run would only wait for this one
             no_catchup=True,
             params=values,
             pipeline_package_path=package,
@@ -176,7 +176,7 @@ def _check_choices(values: dict[str, Any]) -> None:
         processes=values.get("processes", 1),
         job=values.get("job", ()),
     )
-    for name in ("crawl", "crawls", "root", "data"):
+    for name in ("crawl", "root", "data"):
         if files.protocol(values.get(name, "gs://")) in files.ON_DISK:
             raise InputError(
                 f"{name} must be a URI that every pod of the cluster can read (gs:// or s3://), got {values[name]}"

@@ -14,7 +14,7 @@ from previts.ingest import sources, url_guard
 from previts.ingest.crawl_lines import Line, check_columns, csv_lines, csv_rows, parquet_lines
 from previts.ingest.sources import ANYTHING, Reach
 from previts.ingest.url_guard import MAX_URL_LENGTH
-from previts.storage import documents, file_names
+from previts.storage import documents, file_names, folders
 from previts.storage.file_names import VIDEO_SUFFIXES, LeftAside, is_hidden
 from previts.storage.files import absolute, is_local, join, names, open_fs
 from previts.storage.listings import Folders
@@ -25,6 +25,7 @@ FORMS = (
     "Kinetics"
 )
 MANIFEST_SUFFIXES = (".csv", ".parquet", ".pq")
+LISTS = "crawls"  # the stage of lists of crawls
 NATIVE_SUFFIXES = ("mp4", "mkv", "webm")
 REQUIRED_COLUMNS = ("video_id", "url")
 MANIFEST_COLUMNS = ("video_id", "url", "start_seconds", "end_seconds", "label", "split")
@@ -61,12 +62,16 @@ class _FaultError(Exception):
 def list_crawls(uri: str) -> list[str]:
     """Return the crawls of a corpus: the crawl at `uri` itself, or the manifests in the folder `uri`, by their names.
 
+    A folder that `write_list` made has the list of an earlier moment.
+
     Raises:
         InputError: If the folder contains both manifests and videos.
     """
     fs, path = open_fs(uri)
     if not fs.isdir(path):
         return [uri]
+    if folders.is_committed(uri) and (listed := folders.read_manifest(uri)).stage == LISTS:
+        return list(listed.decided["crawls"])
     shown = file_names.shown(names(uri))
     manifests = [name for name in shown if name.lower().endswith(MANIFEST_SUFFIXES)]
     videos = [name for name in shown if name.lower().endswith(VIDEO_SUFFIXES)]
@@ -76,6 +81,15 @@ def list_crawls(uri: str) -> list[str]:
             "itself, or keep crawls in a folder without videos next to them (folders of videos below are fine)"
         )
     return [join(uri, name) for name in manifests] or [uri]
+
+
+def write_list(sources: Sequence[str], root: str, version: int) -> str:
+    """Write a list of crawls, so that all parts of a run use the same ones, and return its URI for `list_crawls`."""
+    decided = {"crawls": [absolute(source) for source in sources], "format": version}
+    uri = folders.address(root, LISTS, "corpus", decided)
+    if not folders.is_committed(uri):
+        folders.commit(uri, decided, counts={"crawls": len(sources)})
+    return uri
 
 
 def read_crawl(uri: str, known: Folders | None = None) -> list[CrawlItem]:

@@ -18,6 +18,7 @@ from previts.storage.folders import address, identity
 # older version are then made again.
 FORMATS = {
     "world": 3,
+    "crawls": 1,
     "videos": 3,
     "saliency_model": 3,
     "saliency": 3,

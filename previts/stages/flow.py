@@ -12,7 +12,8 @@ from previts.config.evaluation import EvaluationConfig
 from previts.errors import InputError
 from previts.ingest import crawls
 from previts.stages import addresses, checks
-from previts.storage import file_names, files, fingerprints, folders
+from previts.storage import files, fingerprints, folders
+from previts.storage.listings import Folders
 
 
 def distinct_rows(
@@ -85,39 +86,25 @@ def check_run(
     )
     for row in distinct:
         checks.check_weights(paper.resolve(row, profile, set))
-    crawls.read_crawl(crawl)
+    known = Folders()
+    for source in crawls.list_crawls(crawl):
+        crawls.read_crawl(source, known)
     wanted = benchmarks or [name for row in paper.expand(rows) for name in row.benchmarks]
     for benchmark in dict.fromkeys(wanted):
         addresses.data_folders(benchmark, data)
     return distinct
 
 
-def next_crawl(prefix: str, root: str) -> str:
-    """Return the first crawl below a prefix, by name, that no report under the root is based on.
+def list_crawls(crawl: str, root: str) -> str:
+    """Return the crawl of a run for all its parts: a crawl, or a list of those that a folder has now.
 
-    A crawl is identified by its URI. Save a corrected crawl under a new name.
-
-    Returns:
-        The URI of the crawl, or an empty text if every crawl has a report.
+    A crawl that is added while the parts work belongs to the next run.
 
     Raises:
-        InputError: If there is no crawl below the prefix.
+        InputError: If the folder contains both crawls and videos.
     """
-    prefix = files.absolute(prefix)
-    names = [
-        name for name in file_names.shown(files.names(prefix)) if name.lower().endswith((".csv", ".parquet", ".pq"))
-    ]
-    if not names:
-        raise InputError(f"there is no crawl below {prefix}; add .csv or .parquet files to it")
-    reports = files.join(files.absolute(root), "report")
-    processed = set()
-    for name in files.names(reports):
-        report = files.join(reports, name)
-        if folders.is_committed(report):
-            processed.add(files.absolute(folders.ancestor(report, "index", "videos", "crawl")))
-    waiting = [uri for name in names if (uri := files.join(prefix, name)) not in processed]
-    print(f"{len(waiting)} of {len(names)} crawls have no report yet", file=sys.stderr)
-    return waiting[0] if waiting else ""
+    found = crawls.list_crawls(files.absolute(crawl))
+    return found[0] if len(found) == 1 else crawls.write_list(found, root, addresses.FORMATS["crawls"])
 
 
 def collect_parts(uris: Sequence[str]) -> str:

@@ -9,26 +9,23 @@ import yaml
 from kfp import compiler
 
 from components import _step
-from pipelines.previts_full import previts_full, previts_scheduled
+from pipelines.previts_full import previts_full
 from previts.config import paper
 
 COMMITTED = Path(__file__).parents[2] / "pipelines" / "previts_full.yaml"
-SCHEDULED = COMMITTED.with_name("previts_scheduled.yaml")
 
 
 def test_the_committed_pipeline_is_what_the_code_compiles_to(tmp_path: Path):
-    for pipeline, committed in ((previts_full, COMMITTED), (previts_scheduled, SCHEDULED)):
-        compiler.Compiler().compile(pipeline, str(tmp_path / committed.name))
-        assert (tmp_path / committed.name).read_text() == committed.read_text(), "run `make compile`"
+    compiler.Compiler().compile(previts_full, str(tmp_path / COMMITTED.name))
+    assert (tmp_path / COMMITTED.name).read_text() == COMMITTED.read_text(), "run `make compile`"
 
 
 def test_the_compiled_steps_import_few_names_and_all_of_them_exist():
     imported = set()
-    for path in (COMMITTED, SCHEDULED):
-        pipeline = next(yaml.safe_load_all(path.read_text()))
-        for executor in pipeline["deploymentSpec"]["executors"].values():
-            source = "\n".join(executor["container"]["command"])
-            imported |= set(re.findall(r"^ +from ((?:previts|components)\S*) import (.+)$", source, re.M))
+    pipeline = next(yaml.safe_load_all(COMMITTED.read_text()))
+    for executor in pipeline["deploymentSpec"]["executors"].values():
+        source = "\n".join(executor["container"]["command"])
+        imported |= set(re.findall(r"^ +from ((?:previts|components)\S*) import (.+)$", source, re.M))
     assert imported == {
         ("components._step", "run"),
         ("components._step", "run_stage"),
@@ -42,11 +39,7 @@ def test_the_compiled_steps_import_few_names_and_all_of_them_exist():
 
 def test_the_committed_pipeline_contains_no_path_of_a_machine():
     text = COMMITTED.read_text()
-    assert not [
-        word
-        for word in ("/home/", "/work", "/tmp/", "/root/", "file://", ".venv")
-        if word in text + SCHEDULED.read_text()
-    ]
+    assert not [word for word in ("/home/", "/work", "/tmp/", "/root/", "file://", ".venv") if word in text]
     (pipeline,) = [document for document in yaml.safe_load_all(text) if "root" in document]
     images = {item["container"]["image"] for item in pipeline["deploymentSpec"]["executors"].values()}
     assert images == {"previts/previts-data:0.2.0", "previts/previts-train:0.2.0"}
@@ -59,10 +52,6 @@ def test_the_pipeline_has_every_parameter_of_a_run():
     expected |= {"job"}
     expected |= {"evaluation_processes", "perception_gpus", "training_gpus", "evaluation_gpus", "gpu_nodes"}
     assert set(inputs) == expected
-    scheduled = yaml.safe_load(SCHEDULED.read_text().split("---\n")[0])["root"]["inputDefinitions"]["parameters"]
-    assert set(scheduled) == expected - {"crawl"} | {"crawls"}
-    defaults = {name: item["defaultValue"] for name, item in inputs.items() if "defaultValue" in item}
-    assert {name: item["defaultValue"] for name, item in scheduled.items() if "defaultValue" in item} == defaults
     assert inputs["rows"]["defaultValue"] == list(paper.ARMS)
     assert inputs["benchmarks"]["defaultValue"] == []
 

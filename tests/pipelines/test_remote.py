@@ -127,7 +127,7 @@ def test_a_run_uses_images_with_digests_and_its_own_account(tmp_path: Path, api:
 
 def test_a_schedule_runs_one_at_a_time_and_is_created_once(api: tuple[Api, str], capsys: pytest.CaptureFixture[str]):
     served, host = api
-    given = ("crawls=gs://bucket/crawls", *NEEDED)
+    given = ("crawl=gs://bucket/crawls", *NEEDED)
     remote.schedule(given, cron="0 0 3 * * 1", host=host, production=False)
     assert capsys.readouterr().out.strip().endswith("s1")
     (made,) = served.schedules
@@ -135,7 +135,7 @@ def test_a_schedule_runs_one_at_a_time_and_is_created_once(api: tuple[Api, str],
     assert int(made["max_concurrency"]) == 1
     assert made["no_catchup"]
     assert made["mode"] == "ENABLE"
-    assert made["runtime_config"]["parameters"]["crawls"] == "gs://bucket/crawls"
+    assert made["runtime_config"]["parameters"]["crawl"] == "gs://bucket/crawls"
     with pytest.raises(InputError, match="kfp recurring-run delete s1"):
         remote.schedule(given, host=host, production=False)
 

@@ -111,41 +111,6 @@ def test_supervised_tracking_needs_a_run_of_its_own(place):
         checked(place, rows=["6d"], set=chosen)
 
 
-def reported(root, crawl):
-    """Commit the manifests of a report that is based on a crawl."""
-    decided = {"crawl": len(crawl)}
-    videos, index, report = (folders.address(str(root), stage, "x", decided) for stage in ("videos", "index", "report"))
-    folders.commit(videos, decided, inputs={"crawl": crawl})
-    folders.commit(index, decided, inputs={"videos": videos})
-    folders.commit(report, decided, inputs={"index": index})
-
-
-def test_the_next_crawl_is_the_first_without_a_report(tmp_path):
-    crawls, root = tmp_path / "crawls", tmp_path / "root"
-    crawls.mkdir()
-    with pytest.raises(InputError, match="no crawl below"):
-        flow.next_crawl(str(crawls), str(root))
-    for name in ("._2026-02.csv", ".2026-01.csv", "notes.txt"):  # hidden files are no crawls
-        (crawls / name).touch()
-    with pytest.raises(InputError, match="no crawl below"):
-        flow.next_crawl(str(crawls), str(root))
-    for name in ("2026-02.csv", "2026-1.parquet"):
-        (crawls / name).touch()
-    assert flow.next_crawl(str(crawls), str(root)) == str(crawls / "2026-02.csv")
-    reported(root, str(crawls / "2026-02.csv"))
-    (root / "report" / "unfinished-000000000000").mkdir()
-    assert flow.next_crawl(str(crawls), str(root)) == str(crawls / "2026-1.parquet")
-    reported(root, str(crawls / "2026-1.parquet"))
-    assert flow.next_crawl(str(crawls), str(root)) == ""
-
-
-def test_a_crawl_in_the_root_of_its_results_is_recognised(tmp_path):
-    (tmp_path / "crawls").mkdir()
-    (tmp_path / "crawls" / "a.csv").touch()
-    reported(tmp_path, str(tmp_path / "crawls" / "a.csv"))
-    assert flow.next_crawl(str(tmp_path / "crawls"), str(tmp_path)) == ""
-
-
 def test_rows_that_share_a_checkpoint_must_have_the_same_evaluation_settings(place):
     rows = ["1/k400/moco", "1/vgg/moco"]
     assert checked(place, rows=rows) == ["1/k400/moco"]

@@ -1,0 +1,220 @@
+"""A corpus of several crawls that grows. Oracle: the requests that a web server gets, and the files of the roots."""
+
+import contextlib
+import functools
+import http.server
+import shutil
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+from small_verbs import SMALL, snapshot
+from source_videos import numbered, write_source
+
+from previts import stages
+from previts.corpus import index_table, members, video_table
+from previts.errors import InputError
+from previts.stages import flow
+from previts.storage import files, folders
+
+ROW = "1/vgg/moco"
+
+
+class Site(NamedTuple):
+    """A web server with videos, the names that it was asked for, and the folder of the crawls that name them."""
+
+    url: str
+    requests: list[str]
+    crawls: Path
+
+    def add(self, crawl: str, *names: str, **ids: str) -> None:
+        """Write a crawl of videos; `ids` are ids that differ from the names."""
+        lines = [f"{ids.get(name, name)},{self.url}/{name}.mp4,{name[0]}" for name in names]
+        (self.crawls / crawl).write_text("\n".join(["video_id,url,label", *lines]) + "\n")
+
+    def take(self) -> list[str]:
+        """Return the names of the videos that were fetched since the last call."""
+        taken = sorted({Path(path).stem for path in self.requests})
+        self.requests.clear()
+        return taken
+
+
+@pytest.fixture(scope="module")
+def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("videos")
+    for number, name in enumerate(("a1", "a2", "a3", "a4", "b1", "b2", "c1", "c2")):
+        frames = [numbered(100 * number + frame) for frame in range(8 + number)]
+        write_source(str(folder / f"{name}.mp4"), frames, fps=8)
+    return folder
+
+
+@pytest.fixture
+def site(videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
+    requests: list[str] = []
+
+    class Handler(http.server.SimpleHTTPRequestHandler):
+        def do_GET(self) -> None:
+            requests.append(self.path)
+            super().do_GET()
+
+        def log_message(self, *arguments: object) -> None:
+            pass
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Handler, directory=str(videos)))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    monkeypatch.setenv("PREVITS_TRUSTED_HOSTS", f"127.0.0.1:{server.server_address[1]}")
+    (tmp_path / "crawls").mkdir()
+    with contextlib.closing(server.socket):
+        yield Site(f"http://127.0.0.1:{server.server_address[1]}", requests, tmp_path / "crawls")
+        server.shutdown()
+
+
+def perceive(site: Site, root: Path, parts: int = 1, *more: str) -> dict[str, str]:
+    """Run the verbs up to the index on all crawls, and return the outputs."""
+    at, settings = {"crawl": flow.list_crawls(str(site.crawls), str(root))}, [*SMALL, *more]
+    for part in range(parts):
+        at["videos"] = stages.download(at["crawl"], str(root), "demo", settings, part, parts)
+    at["model"] = stages.fit_saliency(at["videos"], str(root), "demo", settings)
+    for part in range(parts):
+        at["saliency"] = stages.saliency(at["videos"], at["model"], str(root), "demo", settings, part, parts)
+        at["tubes"] = stages.track(at["videos"], at["saliency"], str(root), "demo", settings, part, parts)
+    at["index"] = stages.index(at["videos"], at["tubes"], str(root), "demo", settings)
+    return at
+
+
+def ids(index: str) -> list[str]:
+    return [row.video_id for row in index_table.read_index(index)]
+
+
+def test_a_new_crawl_costs_its_own_videos_only(site, tmp_path, capsys):
+    root = tmp_path / "root"
+    site.add("2026-01.csv", "a1", "a2", "a3", "a4")
+    first = perceive(site, root)
+    assert site.take() == ["a1", "a2", "a3", "a4"]
+    before = snapshot(str(root))
+    site.add("2026-02.csv", "b1", "b2")
+    second = perceive(site, root)
+    assert site.take() == ["b1", "b2"]
+    assert {name: snapshot(str(root))[name] for name in before} == before
+    assert ids(second["index"]) == ["a1", "a2", "a3", "a4", "b1", "b2"]
+    assert second["model"] == first["model"]
+    for stage in ("videos", "saliency", "tubes"):
+        assert members.uris(second[stage])[0] == first[stage]
+    counts = folders.read_manifest(second["videos"]).counts
+    assert (counts["crawls"], counts["videos"], counts["ok"], counts["shards"]) == (2, 6, 6, 3)
+    before = snapshot(str(root))
+    capsys.readouterr()
+    assert perceive(site, root) == second
+    assert site.take() == []
+    assert snapshot(str(root)) == before
+    assert "made:" not in capsys.readouterr().err
+
+
+def test_the_parts_of_a_corpus_share_its_shards_evenly_and_give_what_one_worker_gives(site, tmp_path):
+    for number in range(4):  # four crawls of one shard each
+        names = ("a1", "a2", "b1", "c1")[number]
+        site.add(f"{number}.csv", names)
+    whole = perceive(site, tmp_path / "whole")
+    root = str(tmp_path / "parts")
+    listed = flow.list_crawls(str(site.crawls), root)
+    made = stages.download(listed, root, "demo", SMALL, 1, 2)
+    assert [video_table.is_done(uri, 0) for uri in members.uris(made)] == [False, True, False, True]
+    assert not folders.is_committed(made)
+    parts = perceive(site, tmp_path / "parts", 2)
+    for stage in ("videos", "saliency", "tubes", "index"):
+        assert folders.read_manifest(parts[stage]).counts == folders.read_manifest(whole[stage]).counts
+        assert parts[stage].rsplit("/", 1)[1] == whole[stage].rsplit("/", 1)[1]
+    assert files.read_bytes(files.join(parts["index"], "index.parquet")) == files.read_bytes(
+        files.join(whole["index"], "index.parquet")
+    )
+
+
+def test_of_a_crawl_that_was_changed_in_place_only_the_changed_lines_are_fetched(site, tmp_path):
+    root = tmp_path / "root"
+    site.add("1.csv", "a1", "a2")
+    site.add("2.csv", "b1", "b2")
+    before = perceive(site, root)
+    site.take()
+    site.add("1.csv", "a1", "a3", a1="renamed")
+    after = perceive(site, root)
+    assert site.take() == ["a3"]
+    assert ids(after["index"]) == ["a3", "b1", "b2", "renamed"]
+    assert after["model"] == before["model"]
+    assert members.uris(after["tubes"])[1] == members.uris(before["tubes"])[1]
+    fresh = perceive(site, tmp_path / "fresh")
+    assert video_table.read_shard(members.uris(after["videos"])[0], 0) == video_table.read_shard(
+        members.uris(fresh["videos"])[0], 0
+    )
+
+
+def test_the_model_is_kept_if_a_crawl_comes_first_and_fitted_again_only_on_request(site, tmp_path):
+    root = tmp_path / "root"
+    site.add("2.csv", "b1", "b2")
+    first = perceive(site, root)
+    site.add("1.csv", "a1")
+    second = perceive(site, root)
+    assert second["model"] == first["model"]
+    assert members.uris(second["tubes"])[1] == first["tubes"]
+    everything = perceive(site, root, 1, "fit.corpus=all")
+    assert everything["model"] != first["model"]
+    assert folders.read_manifest(everything["model"]).inputs["videos"] == everything["videos"]
+
+
+def test_of_videos_with_one_id_the_oldest_is_kept(site, tmp_path):
+    site.add("1.csv", "a1", "a2")
+    site.add("2.csv", "b1", "c1", b1="a2")
+    at = perceive(site, tmp_path / "root")
+    assert ids(at["index"]) == ["a1", "a2", "c1"]
+    judged = index_table.read_quality(at["index"])
+    assert [(video.video_id, video.crawl, video.reason) for video in judged] == [
+        ("a1", 0, ""), ("a2", 0, ""), ("a2", 1, "duplicate"), ("c1", 1, ""),
+    ]  # fmt: skip
+    assert folders.read_manifest(at["index"]).counts["filtered_duplicate"] == 1
+    assert index_table.find_video(at["index"], "a2").crawl == 0
+
+
+def test_one_bad_crawl_does_not_keep_the_others_from_being_downloaded(site, tmp_path):
+    site.add("1.csv", "missing1", "missing2")
+    site.add("2.csv", "b1")
+    root = str(tmp_path / "root")
+    with pytest.raises(InputError, match=r"2 of the 2 videos of .*1\.csv failed"):
+        stages.download(str(site.crawls), root, "demo", SMALL)
+    site.requests.clear()
+    site.add("1.csv", "a1")
+    stages.download(str(site.crawls), root, "demo", SMALL)
+    assert site.take() == ["a1"]
+
+
+def test_pretraining_reads_the_videos_and_tubes_of_all_crawls(site, tmp_path):
+    site.add("1.csv", "a1", "a2", "a3")
+    site.add("2.csv", "b1", "b2", "c1")
+    at = perceive(site, tmp_path / "root")
+    checkpoint = stages.pretrain(ROW, at["index"], str(tmp_path / "root"), "demo", SMALL)
+    assert folders.read_manifest(checkpoint).counts["videos"] == 6
+    crawl = index_table.read_index(at["index"]).crawls[1]
+    shutil.rmtree(crawl.videos)
+    with pytest.raises(InputError, match="lacks 1 of the 1 shards"):
+        stages.pretrain(ROW, at["index"], str(tmp_path / "root"), "demo", [*SMALL, "seed=1"])
+
+
+def test_a_folder_of_crawls_has_no_videos_next_to_them(tmp_path):
+    (tmp_path / "crawl.csv").write_text("video_id,url\n")
+    (tmp_path / "a.mp4").touch()
+    with pytest.raises(InputError, match=r"contains both crawls, such as crawl\.csv, and videos, such as a\.mp4"):
+        flow.list_crawls(str(tmp_path), str(tmp_path / "root"))
+
+
+def test_the_crawls_of_a_run_stay_those_of_its_start(site, tmp_path):
+    root = str(tmp_path / "root")
+    for name in ("._2026-02.csv", ".2026-01.csv", "notes.txt"):  # hidden files are no crawls
+        (site.crawls / name).touch()
+    site.add("2026-02.csv", "a1")
+    assert flow.list_crawls(str(site.crawls), root) == str(site.crawls / "2026-02.csv")
+    site.add("2026-1.csv", "a2")
+    listed = flow.list_crawls(str(site.crawls), root)
+    site.add("2026-3.csv", "a3")
+    videos = stages.download(listed, root, "demo", SMALL)
+    assert len(members.uris(videos)) == 2
+    assert flow.list_crawls(str(site.crawls), root) != listed
