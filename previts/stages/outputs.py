@@ -128,7 +128,7 @@ def made(uri: str) -> str:
     manifest = read_manifest(uri)
     counts = ", ".join(f"{name} {value}" for name, value in list(manifest.counts.items())[:8])
     print(f"made: {uri} ({counts})" if counts else f"made: {uri}", file=sys.stderr)
-    for error, count in manifest.info.get("errors", {}).items():
+    for error, count in manifest.errors.items():
         print(f"  {count} x {error}", file=sys.stderr)
     return uri
 
