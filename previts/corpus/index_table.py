@@ -270,7 +270,7 @@ def _is_input(manifest: folders.Manifest, name: str) -> bool:
     """Return whether an input is the one that was decided; an unfinished one counts, its files are checked later."""
     try:
         found = folders.read_manifest(manifest.inputs[name]).fingerprint
-        return found == manifest.decided.get(name, found)
+        return bool(found == manifest.decided.get(name, found))
     except KeyError:
         return False
     except InputError:

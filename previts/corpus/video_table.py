@@ -75,15 +75,11 @@ class StoredVideo(Protocol):
     @property
     def offset(self) -> int: ...  # noqa: D102
     @property
-    def size(self) -> int: ...  # noqa: D102
-    @property
     def width(self) -> int: ...  # noqa: D102
     @property
     def height(self) -> int: ...  # noqa: D102
     @property
     def num_frames(self) -> int: ...  # noqa: D102
-    @property
-    def fps(self) -> float: ...  # noqa: D102
     @property
     def header(self) -> bytes: ...  # noqa: D102
     @property
@@ -92,6 +88,15 @@ class StoredVideo(Protocol):
     def gop_offsets(self) -> list[int]: ...  # noqa: D102
     @property
     def gop_crcs(self) -> list[int]: ...  # noqa: D102
+
+
+class LaidOutVideo(StoredVideo, Protocol):
+    """The columns that a row needs to be checked as a whole."""
+
+    @property
+    def size(self) -> int: ...  # noqa: D102
+    @property
+    def fps(self) -> float: ...  # noqa: D102
 
 
 def tar_name(shard: int) -> str:
@@ -122,7 +127,7 @@ def read_shard(videos_uri: str, shard: int) -> list[VideoRecord]:
     return rows
 
 
-def check_layout(row: StoredVideo, uri: str) -> None:
+def check_layout(row: LaidOutVideo, uri: str) -> None:
     """Raise an InputError if the columns of a row do not fit together; `uri` names its table."""
     starts, stops = [*row.gop_frames, row.num_frames], [0, *row.gop_offsets, row.size]
     wrong = ""

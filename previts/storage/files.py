@@ -30,6 +30,8 @@ _DAY = 24 * 3600
 
 AGAIN = "and run the same command again; if the result is finished, delete its manifest.json too"
 
+REPLACE = "replace it by the original file"  # of a dataset
+
 ON_DISK = ("", "file", "local")  # protocols of the local disk
 
 
@@ -131,6 +133,17 @@ def check_regular(uri: str, remedy: str = f"delete it, {AGAIN}") -> None:
     if not stat.S_ISREG(mode):
         what = "a folder" if stat.S_ISDIR(mode) else "a pipe or a device"
         raise NotAFileError(f"{path} is {what}, expected a file; {remedy}")
+
+
+def read_regular(uri: str, remedy: str = REPLACE) -> bytes:
+    """Return a file that the user gives; `remedy` says what to do if there is a folder or a pipe in its place.
+
+    Raises:
+        NotAFileError: If there is.
+        FileNotFoundError: If there is nothing.
+    """
+    check_regular(uri, remedy)
+    return read_bytes(uri)
 
 
 def read_ranges(uri: str, starts: Sequence[int], stops: Sequence[int]) -> list[bytes]:

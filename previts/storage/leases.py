@@ -298,6 +298,14 @@ def replace(uri: str, create: Callable[[str], None]) -> None:
             return
 
 
+def remove_if_empty(folder: str) -> None:
+    """Delete a folder of the local disk in which there is nothing, also no lease of another process."""
+    path = files.local_path(folder)
+    if path is not None and os.path.isdir(path):
+        with contextlib.suppress(OSError, InputError), Lease(folder, OUTPUT)._alone():
+            os.rmdir(path)
+
+
 def delete(uri: str) -> None:
     """Delete a file, if it exists; unlike `files.delete`, this asks no listing that may be old."""
     fs, path = files.open_fs(uri)
