@@ -1,4 +1,4 @@
-"""Object stores on 127.0.0.1 with the few requests that leases need: Google's JSON API, and S3's REST API.
+"""Object stores on 127.0.0.1 with the few requests that this project needs: Google's JSON API, and S3's REST API.
 
 Both refuse a conditional write to an existing object, as the real stores do. `ignores_conditions` imitates an older
 S3-compatible store, which ignores the header.
@@ -11,7 +11,7 @@ import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qs, unquote, urlsplit
-from xml.sax.saxutils import escape
+from xml.sax.saxutils import escape, unescape
 
 
 class Store(ThreadingHTTPServer):
@@ -65,6 +65,16 @@ class _Handler(BaseHTTPRequestHandler):
             pass
         return data
 
+    def reply_object(self, data: bytes, kind: str, **headers: str) -> None:
+        """Send an object, or the range of its bytes that was asked for."""
+        wanted = re.fullmatch(r"bytes=(\d*)-(\d*)", self.headers.get("Range", ""))
+        if not wanted:
+            return self.reply(200, data, kind, **headers)
+        start, stop = int(wanted[1] or 0), min(int(wanted[2] or len(data)), len(data) - 1) + 1
+        if start >= len(data):
+            return self.reply(416, b"<Error><Code>InvalidRange</Code></Error>", "application/xml")
+        return self.reply(206, data[start:stop], kind, **headers, **{"Content-Range": f"bytes {start}-{stop - 1}/{len(data)}"})
+
     def reply(self, status: int, data: bytes = b"", kind: str = "application/json", **headers: str) -> None:
         self.send_response(status)
         self.send_header("Content-Type", kind)
@@ -103,8 +113,9 @@ class Google(_Handler):
         name = unquote(path.partition("/b/bucket/o/")[2])
         if name not in self.server.objects:
             return self.reply(404, json.dumps({"error": {"code": 404, "message": "Not Found"}}).encode())
-        whole = query.get("alt") == "media"
-        return self.reply(200, self.server.objects[name] if whole else self._object(name))
+        if query.get("alt") == "media":
+            return self.reply_object(self.server.objects[name], "application/octet-stream")
+        return self.reply(200, self._object(name))
 
     def do_DELETE(self) -> None:
         name = unquote(self.place()[0].partition("/b/bucket/o/")[2])
@@ -144,7 +155,15 @@ class Amazon(_Handler):
         if self._name() not in self.server.objects:
             return self._fail(404, "NoSuchKey")
         date = {"Last-Modified": "Thu, 01 Jan 2026 00:00:00 GMT"}
-        return self.reply(200, self.server.objects[self._name()], "binary/octet-stream", ETag='"1"', **date)
+        return self.reply_object(self.server.objects[self._name()], "binary/octet-stream", ETag='"1"', **date)
+
+    def do_POST(self) -> None:
+        """Delete several objects."""
+        body = self.body()
+        assert "delete" in self.place()[1]
+        for name in re.findall(r"<Key>([^<]*)</Key>", body.decode()):
+            self.server.objects.pop(unescape(name), None)
+        self.reply(200, b"<DeleteResult></DeleteResult>", "application/xml")
 
     def do_HEAD(self) -> None:
         self.do_GET()
