@@ -5,6 +5,7 @@ S3-compatible store, which ignores the header.
 """
 
 import contextlib
+import itertools
 import json
 import re
 import threading
@@ -20,6 +21,7 @@ class Store(ThreadingHTTPServer):
     def __init__(self, handler: type[BaseHTTPRequestHandler], *, ignores_conditions: bool = False) -> None:
         super().__init__(("127.0.0.1", 0), handler)
         self.objects: dict[str, bytes] = {}
+        self.uploads, self.parts = itertools.count(), dict[str, dict[int, bytes]]()  # of objects sent in parts
         self.lock = threading.Lock()
         self.ignores_conditions = ignores_conditions
 
@@ -73,7 +75,8 @@ class _Handler(BaseHTTPRequestHandler):
         start, stop = int(wanted[1] or 0), min(int(wanted[2] or len(data)), len(data) - 1) + 1
         if start >= len(data):
             return self.reply(416, b"<Error><Code>InvalidRange</Code></Error>", "application/xml")
-        return self.reply(206, data[start:stop], kind, **headers, **{"Content-Range": f"bytes {start}-{stop - 1}/{len(data)}"})
+        headers["Content-Range"] = f"bytes {start}-{stop - 1}/{len(data)}"
+        return self.reply(206, data[start:stop], kind, **headers)
 
     def reply(self, status: int, data: bytes = b"", kind: str = "application/json", **headers: str) -> None:
         self.send_response(status)
@@ -136,6 +139,10 @@ class Amazon(_Handler):
         if "aws-chunked" in self.headers.get("Content-Encoding", ""):  # a checksum follows the data
             size, _, rest = data.partition(b"\r\n")
             data = rest[: int(size.split(b";")[0], 16)]
+        _, query = self.place()
+        if "partNumber" in query:
+            self.server.parts.setdefault(query["uploadId"], {})[int(query["partNumber"])] = data
+            return self.reply(200, ETag='"1"')
         if self.server.put(self._name(), data, create=self.headers.get("If-None-Match") == "*"):
             return self.reply(200, ETag='"1"')
         return self._fail(412, "PreconditionFailed", "<Condition>If-None-Match</Condition>")
@@ -158,12 +165,22 @@ class Amazon(_Handler):
         return self.reply_object(self.server.objects[self._name()], "binary/octet-stream", ETag='"1"', **date)
 
     def do_POST(self) -> None:
-        """Delete several objects."""
-        body = self.body()
-        assert "delete" in self.place()[1]
-        for name in re.findall(r"<Key>([^<]*)</Key>", body.decode()):
-            self.server.objects.pop(unescape(name), None)
-        self.reply(200, b"<DeleteResult></DeleteResult>", "application/xml")
+        """Delete several objects, or begin or end an object that is sent in parts."""
+        body, (_, query) = self.body(), self.place()
+        if "delete" in query:
+            for name in re.findall(r"<Key>([^<]*)</Key>", body.decode()):
+                self.server.objects.pop(unescape(name), None)
+            return self.reply(200, b"<DeleteResult></DeleteResult>", "application/xml")
+        if "uploads" in query:
+            upload = str(next(self.server.uploads))
+            answer = f"<InitiateMultipartUploadResult><UploadId>{upload}</UploadId></InitiateMultipartUploadResult>"
+            return self.reply(200, answer.encode(), "application/xml")
+        parts = self.server.parts.pop(query["uploadId"])
+        data = b"".join(parts[number] for number in sorted(parts))
+        if not self.server.put(self._name(), data, create=self.headers.get("If-None-Match") == "*"):
+            return self._fail(412, "PreconditionFailed", "<Condition>If-None-Match</Condition>")
+        answer = "<CompleteMultipartUploadResult><ETag>1</ETag></CompleteMultipartUploadResult>"
+        return self.reply(200, answer.encode(), "application/xml")
 
     def do_HEAD(self) -> None:
         self.do_GET()
