@@ -159,6 +159,20 @@ def unwrapped(state: Mapping[Any, Any], source: str) -> dict[str, Any]:
     return found
 
 
+def check_plain(state: Mapping[str, torch.Tensor], source: str) -> None:
+    """Raise an InputError if a tensor is not a block of real numbers in memory, which is what weights are."""
+    odd = [
+        name
+        for name, value in state.items()
+        if value.is_meta or value.is_nested or value.is_quantized or value.is_complex() or value.layout != torch.strided
+    ]
+    if odd:
+        raise InputError(
+            f"{source} has {len(odd)} tensors that are not plain numbers (such as {odd[0]}), but complex, quantised, "
+            "sparse, nested or without values; save the weights as dense tensors of real numbers"
+        )
+
+
 def check_finite(state: Mapping[str, torch.Tensor], source: str) -> None:
     """Raise an InputError if a tensor has values that are not finite."""
     if spoilt := [name for name, value in state.items() if not torch.isfinite(value).all()]:
