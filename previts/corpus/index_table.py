@@ -17,7 +17,7 @@ from previts.corpus import quality, tube_table, video_table
 from previts.corpus.quality import Quality
 from previts.errors import InputError
 from previts.storage import files, folders, tables
-from previts.storage.tables import Count, Crc, Place, Positive, Share, Side
+from previts.storage.tables import Count, Crc, Place, Rate, Share, Side
 
 TABLE, QUALITY = "index.parquet", "quality.parquet"
 
@@ -39,7 +39,7 @@ class IndexRecord:
     width: Side
     height: Side
     num_frames: Count
-    fps: Positive
+    fps: Rate
     header: bytes
     gop_frames: list[Count]
     gop_offsets: list[Place]

@@ -19,7 +19,7 @@ from previts.media.frame_decoder import Planes
 from previts.media.geometry import Pixels
 from previts.storage import files, folders, tables
 from previts.storage.files import read_ranges
-from previts.storage.tables import Count, Crc, Place, Positive, Side, Within, table_name
+from previts.storage.tables import Count, Crc, Place, Positive, Rate, Side, Within, table_name
 
 Decoded = TypeVar("Decoded")  # a frame as a decoder returns it
 
@@ -56,7 +56,7 @@ class VideoRecord:
     width: Side
     height: Side
     num_frames: Count
-    fps: Positive
+    fps: Rate
     header: bytes
     gop_frames: list[Count]
     gop_offsets: list[Place]

@@ -42,6 +42,7 @@ Place = Annotated[int, Within(0, 2**61)]  # in a file, in bytes
 Crc = Annotated[int, Within(0, 2**32 - 1)]
 Share = Annotated[float, Within(0, 1)]
 Positive = Annotated[float, Within(0)]
+Rate = Annotated[float, Within(0, 10**5)]  # frames a second
 
 
 def schema(row_type: type) -> pa.Schema:

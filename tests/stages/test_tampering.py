@@ -195,7 +195,7 @@ SHARD = "shard-00000.parquet"
 ABSURD: dict[str, tuple[str, Callable[[dict[str, str]], str], dict[str, list[object]]]] = {
     "videos": (SHARD, saliency, {
         "status": ["done"], "shard": [-1], "offset": [-HUGE, None, -1], "size": [-1, 0], "height": [-96, 0, HUGE],
-        "width": [None], "num_frames": [-1, 0, HUGE, None], "fps": [-1.0, 0.0, NAN, None], "header": [None],
+        "width": [None], "num_frames": [-1, 0, HUGE, None], "fps": [-1.0, 0.0, 1e300, NAN, None], "header": [None],
         "gop_frames": [[], [5, 1], None, [None]], "gop_offsets": [[], [HUGE, 0], None], "gop_crcs": [[], [-1], None],
         "missing_seconds": [NAN],
     }),
