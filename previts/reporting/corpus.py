@@ -97,8 +97,7 @@ def read_corpus(uri: str, number: int) -> Corpus:
     except InputError as error:
         return Corpus(uri, cause=f"The corpus cannot be read: {short(error)}")
     strips = STRIPS if number == 0 else 1 if number < CORPORA_WITH_STRIPS else 0
-    errors = videos.info.get("errors") or {}
-    ranked = sorted(((int(count), short(reason, 200)) for reason, count in errors.items()), key=lambda item: -item[0])
+    ranked = sorted(((count, short(reason, 200)) for reason, count in videos.errors.items()), key=lambda item: -item[0])
     exact = truth.find_truth(index.videos_uri) if scores and strips else None
     kept = [video for video in judged if not video.reason]
     return Corpus(
@@ -218,9 +217,7 @@ def _tube_strip(index: Index, record: IndexRecord, *, why: str, exact: Truth | N
     image, cause, ious = "", "", []
     try:
         pixels = video_table.read_frames(index.videos_uri, record, frames)
-        tube = tube_table.read_tube(
-            index.tubes_uri, record.shard, record.tube_offset, record.tube_size, record.tube_crc
-        )
+        tube = tube_table.read_tube(index.tubes_uri, record)
         masks, outlines = tube.masks(frames), None
         if exact is not None and score is not None:
             outlines = truth.at_frames(exact.masks(record.video_id), frames, tube)
@@ -254,7 +251,7 @@ def score_index(index: Index) -> tuple[dict[str, Score], str]:
     for row in index:
         if exact.knows(row.video_id):
             try:
-                tube = tube_table.read_tube(index.tubes_uri, row.shard, row.tube_offset, row.tube_size, row.tube_crc)
+                tube = tube_table.read_tube(index.tubes_uri, row)
                 scores[row.video_id] = truth.score(tube, exact.masks(row.video_id))
             except InputError as error:
                 causes.append(str(error))

@@ -85,11 +85,18 @@ def check_run(
     )
     for row in distinct:
         checks.check_weights(paper.resolve(row, profile, set))
-    crawls.read_crawl(crawl)
-    wanted = benchmarks or [name for row in paper.expand(rows) for name in row.benchmarks]
-    for benchmark in dict.fromkeys(wanted):
-        addresses.data_folders(benchmark, data)
+    check_sources(crawl, data, rows=rows, benchmarks=benchmarks)
     return distinct
+
+
+def check_sources(crawl: str | None, data: str | None, *, rows: Sequence[str], benchmarks: Sequence[str]) -> None:
+    """Raise an InputError if the crawl is broken, or a labelled dataset is missing; None is not checked."""
+    if crawl is not None:
+        crawls.read_crawl(crawl)
+    if data is not None:
+        wanted = benchmarks or [name for row in paper.expand(rows) for name in row.benchmarks]
+        for benchmark in dict.fromkeys(wanted):
+            addresses.data_folders(benchmark, data)
 
 
 def next_crawl(prefix: str, root: str) -> str:

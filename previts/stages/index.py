@@ -45,6 +45,11 @@ def index(videos: str, tubes: str, root: str, profile: str = "paper", set: Seque
             "`previts track` on these videos"
         )
     rows = [row for shard in range(total) for row in join_shard(videos, tubes, shard)]
+    if len(rows) != (stored := folders.read_manifest(videos).counts.get("ok", len(rows))):
+        raise InputError(
+            f"the tables of {videos} have {len(rows)} usable videos, its {folders.MANIFEST} says {stored}; delete both "
+            "and run `previts download` again"
+        )
     counts = write_index(uri, rows, config)
     if not counts["videos_with_tube"]:
         print(
