@@ -127,7 +127,7 @@ def folder_for(name: str) -> str:
 def _look(stages: Stages, out: str, frames: int, name: str) -> str:
     row = stages.row
     salient = [item for item in region_table.read_shard(stages.saliency, row.shard) if item.video_id == row.video_id]
-    tube = tube_table.read_tube(stages.tubes, row.shard, row.tube_offset, row.tube_size, row.tube_crc)
+    tube = tube_table.read_tube(stages.tubes, row)
     chosen = np.unique(np.linspace(0, len(salient) - 1, frames).round().astype(int))
     files.check_writable(out)
     sheet, overlay = files.join(out, SHEET), files.join(out, OVERLAY)

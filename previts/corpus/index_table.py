@@ -19,6 +19,7 @@ from previts.corpus import members, quality, tube_table, video_table
 from previts.corpus.quality import Quality
 from previts.errors import InputError
 from previts.storage import files, folders, tables
+from previts.storage.tables import Count, Crc, Place, Rate, Share, Side
 
 TABLE, QUALITY = "index.parquet", "quality.parquet"
 
@@ -35,27 +36,27 @@ class IndexRecord:
     video_id: str
     label: str
     split: str
-    crawl: int
-    shard: int
-    offset: int
-    size: int
-    width: int
-    height: int
-    num_frames: int
-    fps: float
+    crawl: Count
+    shard: Count
+    offset: Place
+    size: Place
+    width: Side
+    height: Side
+    num_frames: Count
+    fps: Rate
     header: bytes
-    gop_frames: list[int]
-    gop_offsets: list[int]
-    gop_crcs: list[int]
-    spans: list[list[int]]
-    tracked_frames: int
-    mean_area: float
-    lost_frame: int | None
-    border_share: float
-    agreement: float | None
-    tube_offset: int
-    tube_size: int
-    tube_crc: int
+    gop_frames: list[Count]
+    gop_offsets: list[Place]
+    gop_crcs: list[Crc]
+    spans: list[list[Count]]
+    tracked_frames: Count
+    mean_area: Share
+    lost_frame: Count | None
+    border_share: Share
+    agreement: Share | None
+    tube_offset: Place
+    tube_size: Place
+    tube_crc: Crc
 
 
 def join_shard(videos_uri: str, tubes_uri: str, shard: int, crawl: int = 0) -> list[IndexRecord]:
@@ -65,14 +66,32 @@ def join_shard(videos_uri: str, tubes_uri: str, shard: int, crawl: int = 0) -> l
         InputError: If the two tables do not have the same usable videos.
     """
     videos = [video for video in video_table.read_shard(videos_uri, shard) if video.status == "ok"]
-    tubes = {tube.video_id: tube for tube in tube_table.read_shard(tubes_uri, shard)}
+    listed = tube_table.read_shard(tubes_uri, shard)
+    tubes = {tube.video_id: tube for tube in listed}
     missing = [video.video_id for video in videos if video.video_id not in tubes]
-    if missing or len(tubes) != len(videos):
+    if missing or len(listed) != len(videos):
         raise InputError(
             f"shard {shard} of {tubes_uri} does not belong to {videos_uri}: {len(missing)} of {len(videos)} videos "
-            f"have no tube (first: {missing[:3]}); run `previts saliency` and `previts track` on these videos"
+            f"have no tube (first: {missing[:3]}), and it has {len(listed)} tubes; run `previts saliency` and "
+            "`previts track` on these videos"
         )
-    return [_join(video, tubes[video.video_id], crawl) for video in videos]
+    rows = [_join(video, tubes[video.video_id], crawl) for video in videos]
+    for row in rows:
+        _check_spans(row, files.join(tubes_uri, tables.table_name(shard)))
+    return rows
+
+
+def _check_spans(row: IndexRecord, uri: str) -> None:
+    """Raise an InputError if the spans of a row are not those of a tube of its video; `uri` names its table."""
+    places = [place for span in row.spans for place in span]
+    apart = all(start < stop for start, stop in itertools.pairwise([-1, *places, row.num_frames + 1]))
+    tracked = sum(places[1::2]) - sum(places[::2])
+    lost = row.lost_frame is None or row.lost_frame < row.num_frames
+    if not lost or not apart or any(len(span) != 2 for span in row.spans) or tracked != row.tracked_frames:
+        raise InputError(
+            f"{uri}: the row of video {row.video_id!r} is wrong (it has {row.tracked_frames} tracked frames of "
+            f"{row.num_frames}, in the spans {str(row.spans)[:80]}); delete it, {tables.REMEDY}"
+        )
 
 
 def _join(video: video_table.VideoRecord, tube: tube_table.TubeRecord, crawl: int) -> IndexRecord:
@@ -148,7 +167,7 @@ class Crawl:
 
 @dataclass(frozen=True)
 class Index:
-    """An index in memory as one Arrow table; `index[i]` creates the row of video i at each call."""
+    """An index in memory as one Arrow table; `index[i]` creates the row of video i at each call, and checks it."""
 
     uri: str
     crawls: tuple[Crawl, ...]
@@ -158,7 +177,10 @@ class Index:
         return int(self.table.num_rows)
 
     def __getitem__(self, number: int) -> IndexRecord:
-        return tables.row(self.table, IndexRecord, number)
+        row, uri = tables.row(self.table, IndexRecord, number), files.join(self.uri, TABLE)
+        video_table.check_layout(row, uri)
+        _check_spans(row, uri)
+        return row
 
     def __iter__(self) -> Iterator[IndexRecord]:
         return (self[number] for number in range(len(self)))
@@ -191,8 +213,16 @@ def join_corpus(videos_uri: str, tubes_uri: str) -> Iterator[list[IndexRecord]]:
         InputError: If the tubes are not of these videos, or a table is missing or damaged.
     """
     for number, (crawl, shards) in enumerate(read_crawls(videos_uri, tubes_uri)):
+        found = 0
         for shard in range(shards):
-            yield join_shard(crawl.videos, crawl.tubes, shard, number)
+            rows = join_shard(crawl.videos, crawl.tubes, shard, number)
+            found += len(rows)
+            yield rows
+        if found != (stored := folders.read_manifest(crawl.videos).counts.get("ok", found)):
+            raise InputError(
+                f"the tables of {crawl.videos} have {found} usable videos, its {folders.MANIFEST} says {stored}; delete "
+                "both and run `previts download` again"
+            )
 
 
 def write_index(uri: str, shards: Iterable[Sequence[IndexRecord]], config: FilterConfig) -> dict[str, int | float]:
@@ -232,8 +262,15 @@ def read_quality(uri: str) -> list[Quality]:
     Raises:
         InputError: If the index is not committed, or is damaged.
     """
-    _manifest(uri)
-    return tables.read_records(files.join(uri, QUALITY), Quality)
+    counts = _manifest(uri).counts
+    videos = tables.read_records(files.join(uri, QUALITY), Quality)
+    _check_ids([video.video_id for video in videos], counts.get("videos_in"), files.join(uri, QUALITY))
+    if wrong := [video.video_id for video in videos if not video.seconds or video.tube_seconds > video.seconds]:
+        raise InputError(
+            f"{files.join(uri, QUALITY)}: the row of video {wrong[0]!r} is wrong (it has no length, or its tube is "
+            f"longer); delete it, {tables.REMEDY}"
+        )
+    return videos
 
 
 def find_video(uri: str, video_id: str) -> IndexRecord:
@@ -272,6 +309,7 @@ def read_index(uri: str) -> Index:
     """
     manifest = _manifest(uri)
     table = tables.read_table(files.join(uri, TABLE), IndexRecord)
+    _check_ids(table.column("video_id").to_pylist(), manifest.counts.get("videos"), files.join(uri, TABLE))
     return Index(files.absolute(uri), _crawls(manifest), table)
 
 
@@ -280,8 +318,34 @@ def _crawls(manifest: folders.Manifest) -> tuple[Crawl, ...]:
     return tuple(itertools.starmap(Crawl, zip(videos, tubes, strict=True)))
 
 
+def _check_ids(ids: list[str], count: float | None, uri: str) -> None:
+    """Raise an InputError if a table has a video twice, or another number of videos than its manifest says."""
+    if len(set(ids)) != len(ids) or count not in (None, len(ids)):
+        raise InputError(
+            f"{uri} has {len(ids)} rows of {len(set(ids))} videos, its manifest says {count}; "
+            f"delete it, {tables.REMEDY}"
+        )
+
+
 def _manifest(uri: str) -> folders.Manifest:
     manifest = folders.read_manifest(uri)
     if manifest.stage != "index":
         raise InputError(f"{uri} is an output of stage {manifest.stage!r}; expected an output of stage 'index'")
+    for name in ("videos", "tubes"):
+        if not _is_input(manifest, name):
+            raise InputError(
+                f"{files.join(uri, folders.MANIFEST)} does not name the {name} that the index was made of, but "
+                f"{manifest.inputs.get(name)}; delete it and run `previts index` again"
+            )
     return manifest
+
+
+def _is_input(manifest: folders.Manifest, name: str) -> bool:
+    """Return whether an input is the one that was decided; an unfinished one counts, its files are checked later."""
+    try:
+        found = folders.read_manifest(manifest.inputs[name]).fingerprint
+        return bool(found == manifest.decided.get(name, found))
+    except KeyError:
+        return False
+    except InputError:
+        return True

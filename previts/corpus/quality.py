@@ -6,14 +6,17 @@ plain numbers; it reads no files and no masks.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
+from typing import Literal
 
 import numpy as np
 
 from previts.config.perception import FilterConfig
 from previts.errors import InputError
 from previts.storage import csv_text
+from previts.storage.tables import Count, Positive, Share
 
 # Why a video is removed, and the field of `FilterConfig` that decides it, if any. The first reason that applies counts.
+Reason = Literal["", "duplicate", "short", "small", "large", "disagreeing"]
 REASONS = {
     "duplicate": "",
     "short": "min_tube_seconds",
@@ -49,15 +52,15 @@ class Quality:
     video_id: str
     label: str
     split: str
-    crawl: int
-    shard: int
-    reason: str
-    seconds: float
-    tube_seconds: float
-    mean_area: float
-    lost_seconds: float | None
-    border_share: float
-    agreement: float | None
+    crawl: Count
+    shard: Count
+    reason: Reason
+    seconds: Positive
+    tube_seconds: Positive
+    mean_area: Share
+    lost_seconds: Positive | None
+    border_share: Share
+    agreement: Share | None
 
     @property
     def held(self) -> float:
@@ -70,7 +73,7 @@ class Quality:
         return (-self.held, -(self.agreement or 0.0))
 
 
-def reason(video: Quality, config: FilterConfig) -> str:
+def reason(video: Quality, config: FilterConfig) -> Reason:
     """Return why the filter removes a video, or "" if it is kept; without a tube, the area decides nothing."""
     if video.tube_seconds < config.min_tube_seconds:
         return "short"
@@ -122,7 +125,7 @@ def without_repeated_ids(videos: Sequence[Quality]) -> list[Quality]:
 
 def filtered(videos: Sequence[Quality]) -> dict[str, int]:
     """Return the number of videos, and how many of them the filter removed: in total and for each reason."""
-    out = [video.reason for video in videos if video.reason]
+    out: list[str] = [video.reason for video in videos if video.reason]
     counts = {f"filtered_{name}": out.count(name) for name in REASONS}
     return {"videos_in": len(videos), "filtered": len(out), **counts}
 
