@@ -220,8 +220,8 @@ def join_corpus(videos_uri: str, tubes_uri: str) -> Iterator[list[IndexRecord]]:
             yield rows
         if found != (stored := folders.read_manifest(crawl.videos).counts.get("ok", found)):
             raise InputError(
-                f"the tables of {crawl.videos} have {found} usable videos, its {folders.MANIFEST} says {stored}; delete "
-                "both and run `previts download` again"
+                f"the tables of {crawl.videos} have {found} usable videos, its {folders.MANIFEST} says {stored}; "
+                "delete both and run `previts download` again"
             )
 
 
@@ -264,7 +264,8 @@ def read_quality(uri: str) -> list[Quality]:
     """
     counts = _manifest(uri).counts
     videos = tables.read_records(files.join(uri, QUALITY), Quality)
-    _check_ids([video.video_id for video in videos], counts.get("videos_in"), files.join(uri, QUALITY))
+    ids = [(video.video_id, video.crawl) for video in videos]  # crawls may have videos of one id
+    _check_ids(ids, counts.get("videos_in"), files.join(uri, QUALITY))
     if wrong := [video.video_id for video in videos if not video.seconds or video.tube_seconds > video.seconds]:
         raise InputError(
             f"{files.join(uri, QUALITY)}: the row of video {wrong[0]!r} is wrong (it has no length, or its tube is "
@@ -318,7 +319,7 @@ def _crawls(manifest: folders.Manifest) -> tuple[Crawl, ...]:
     return tuple(itertools.starmap(Crawl, zip(videos, tubes, strict=True)))
 
 
-def _check_ids(ids: list[str], count: float | None, uri: str) -> None:
+def _check_ids(ids: Sequence[object], count: float | None, uri: str) -> None:
     """Raise an InputError if a table has a video twice, or another number of videos than its manifest says."""
     if len(set(ids)) != len(ids) or count not in (None, len(ids)):
         raise InputError(
