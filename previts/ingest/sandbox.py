@@ -30,6 +30,7 @@ from previts.ingest import confinement
 from previts.ingest.fetch import DEFAULT_LIMITS, Limits
 from previts.media import normalisation
 from previts.media.cost import TOO_COSTLY, budget_seconds
+from previts.media.frame_hashes import is_valid
 from previts.media.gop_layout import VideoInfo
 
 _DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)  # errors of the disk, not of the video
@@ -38,6 +39,7 @@ ALIVE = b".\n"
 MAX_REPLY_BYTES = 64 << 20
 MAX_SECONDS = 12 * 3600.0  # for one video, whatever signs of life the child gives
 START_SECONDS = 120.0  # for the start of the child, which is no fault of a video
+_BYTES = ("header", "hashes")  # fields of `VideoInfo` that a reply contains as hexadecimal text
 STORED = "video.mp4"  # in the folder of the child
 
 
@@ -265,7 +267,7 @@ def _checked(video: Any, size: int) -> VideoInfo:
         VideoError: If it cannot be the layout of that file.
     """
     try:
-        info = VideoInfo(**{**video, "header": bytes.fromhex(video["header"])})
+        info = VideoInfo(**{**video, **{name: bytes.fromhex(video[name]) for name in _BYTES}})
         frames, offsets = info.gop_frames, info.gop_offsets
         whole = [info.width, info.height, info.num_frames, *frames, *offsets]
         right = (
@@ -275,6 +277,7 @@ def _checked(video: Any, size: int) -> VideoInfo:
             and len(offsets) == len(frames) + 1
             and [*frames, info.num_frames] == sorted({*frames, info.num_frames})
             and [*offsets, size + 1] == sorted({*offsets, size + 1})
+            and is_valid(info.hashes)
         )
     except (TypeError, KeyError, ValueError):
         right = False
@@ -334,7 +337,7 @@ def serve(
         made = _meter(limits, config, replies)
         try:
             info = decode(source, STORED, config, made=made, **request)
-            reply: dict[str, Any] = {"video": {**asdict(info), "header": info.header.hex()}}
+            reply: dict[str, Any] = {"video": {**asdict(info), **{name: getattr(info, name).hex() for name in _BYTES}}}
         except VideoError as error:
             reply = {"error": str(error)}
         except MemoryError:

@@ -126,8 +126,8 @@ def test_a_video_that_needs_too_much_memory_fails_but_not_the_next(short_video, 
             frame.pts = number
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
-    with Normaliser(VideoConfig(), Limits(memory_bytes=300 << 20)) as normaliser:
-        with pytest.raises(FetchError, match="more than 300 MiB of memory; that is the share of one worker") as raised:
+    with Normaliser(VideoConfig(), Limits(memory_bytes=560 << 20)) as normaliser:
+        with pytest.raises(FetchError, match="more than 560 MiB of memory; that is the share of one worker") as raised:
             normaliser.normalise(big, target, None, None)
         assert raised.value.retryable  # a worker with more memory may store it
         assert normaliser.normalise(short_video, target, None, None).num_frames == 30

@@ -1,0 +1,180 @@
+"""The alignment of two videos by the hashes of their frames: whether they show the same, at the same rate.
+
+Not in the paper. Single frames do not decide, because many clips are of one scene, and one camera. Two videos show the
+same if, for some shift in time, most of their common frames are close, and if they change in the same way: the bits in
+which they differ stay the same (a logo), while each of them changes. This module computes with arrays only.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from previts.corpus.hash_index import HashTable, Numbers, distances
+
+
+NEAR = 36  # bits of 128: common frames that differ in fewer are evidence for a shift
+# Measured on pairs of 130 real clips and 395 copies of them.
+_MIN_FRAMES = 3  # common frames
+_MAX_DISTANCE = 46  # bits of 128, of videos that move
+_MAX_FEW = 12  # the same, of videos with only `_MIN_FRAMES` common frames
+_MAX_STILL = 5  # the same, of videos that hardly move
+_MAX_STILL_ELSEWHERE = 18
+_MIN_NEAR = 0.2  # share of the common frames
+_MAX_CONTRAST = 0.8  # distance at the shift / distance elsewhere
+_MIN_MOTION = 4  # bits of 128
+_MAX_INDEPENDENT = 0.3, 0.55  # difference / motion: of videos that move little, and of those that move much
+_LITTLE, _MUCH = 30, 60  # bits of 128 of motion
+_MIN_SHARE = 0.75  # of the shorter video that must be common, if the videos hardly move
+_BESIDE = 4  # units of HASH_SECONDS
+_WORK = 1 << 21  # pairs of frames that are compared at a time
+
+
+@dataclass(frozen=True)
+class Alignments:
+    """For each pair of videos, the best shift and what the common frames say.
+
+    Attributes:
+        shift: Time of the first video at time 0 of the second one, in units of HASH_SECONDS.
+        frames: Number of common frames that have hashes.
+        shorter: Number of frames with hashes of the video that has fewer of them.
+        longer: The same of the other video.
+        near: How many of them differ in at most `NEAR` bits.
+        distance: Mean number of different bits, of 128.
+        elsewhere: The same for the other frames, at shifts that differ by more than `_BESIDE`; 64 without such frames.
+        motion: Mean number of bits, of 128, by which frames differ from the usual frame of their video, for both.
+        difference: The same for the difference of the two videos. It is near `motion` if they move independently.
+    """
+
+    shift: Numbers
+    frames: Numbers
+    shorter: Numbers
+    longer: Numbers
+    near: Numbers
+    distance: NDArray[np.float64]
+    elsewhere: NDArray[np.float64]
+    motion: NDArray[np.float64]
+    difference: NDArray[np.float64]
+
+
+def align(table: HashTable, others: HashTable, one: Numbers, other: Numbers, mirrored: NDArray[np.bool_]) -> Alignments:
+    """Return the alignments of pairs of videos, `one` of `table` and `other` of `others`."""
+    work = np.diff(table.first)[one] * np.diff(others.first)[other]
+    parts = [_align(table, others, one[part], other[part], mirrored[part]) for part in _portions(work)]
+    names = ("shift", "frames", "shorter", "longer", "near", "distance", "elsewhere", "motion", "difference")
+    return Alignments(*(np.concatenate([getattr(part, name) for part in parts] or [np.zeros(0)]) for name in names))
+
+
+def same_content(found: Alignments) -> NDArray[np.bool_]:
+    """Return for each pair of videos whether they show the same at the same time.
+
+    Videos that move must change in the same way, and must be nearer at the shift than elsewhere. In videos that hardly
+    move, nothing shows the shift, so almost all frames of the shorter one must be almost equal.
+    """
+    moving = np.clip((found.motion - _LITTLE) / (_MUCH - _LITTLE), 0, 1)
+    allowed = _MAX_INDEPENDENT[0] + (_MAX_INDEPENDENT[1] - _MAX_INDEPENDENT[0]) * moving
+    together = (
+        (found.frames >= _MIN_FRAMES)
+        & (found.motion >= _MIN_MOTION)
+        & (found.difference <= allowed * found.motion)
+        & (found.distance <= np.where(found.frames > _MIN_FRAMES, _MAX_DISTANCE, _MAX_FEW))
+        & (found.distance <= _MAX_CONTRAST * found.elsewhere)
+        & (found.near >= _MIN_NEAR * found.frames)
+    )
+    whole = found.frames >= _MIN_SHARE * np.where(found.frames < _MIN_FRAMES, found.longer, found.shorter)
+    still = (
+        (found.frames > 0)
+        & whole
+        & (found.distance <= _MAX_STILL)
+        & ((found.elsewhere <= _MAX_STILL_ELSEWHERE) | (found.frames < _MIN_FRAMES))
+    )
+    return together | still
+
+
+def _usable(table: HashTable) -> Numbers:
+    """Return the number of frames with a hash, of each video."""
+    total = np.concatenate([[0], np.cumsum(table.hashes[:, 0] != 0)])
+    return np.asarray(total[table.first[1:]] - total[table.first[:-1]], np.int64)
+
+
+def _portions(work: Numbers) -> Iterator[slice]:
+    """Yield slices of items, so that the work of each is at most `_WORK`, or it is one item."""
+    total, start = np.cumsum(work), 0
+    while start < len(work):
+        done = total[start - 1] if start else 0
+        stop = max(start + 1, int(np.searchsorted(total, done + _WORK, side="right")))
+        yield slice(start, stop)
+        start = stop
+
+
+def _align(
+    table: HashTable, others: HashTable, one: Numbers, other: Numbers, mirrored: NDArray[np.bool_]
+) -> Alignments:
+    counts, other_counts = np.diff(table.first)[one], np.diff(others.first)[other]
+    pair = np.repeat(np.arange(len(one)), counts * other_counts)
+    within = np.arange(len(pair)) - np.repeat(
+        np.cumsum(counts * other_counts) - counts * other_counts, counts * other_counts
+    )
+    position, other_position = np.divmod(within, other_counts[pair])
+    row, other_row = table.first[one][pair] + position, others.first[other][pair] + other_position
+    usable = (table.hashes[row, 0] != 0) & (others.hashes[other_row, 0] != 0)
+    pair, position, other_position, row, other_row = (
+        array[usable] for array in (pair, position, other_position, row, other_row)
+    )
+    distance = distances(table.hashes[row], others.hashes[other_row], mirrored[pair])
+    shift = (position << table.doublings[one][pair]) - (other_position << others.doublings[other][pair])
+    # One code for each pair of videos and shift; the shifts of a pair are neighbours.
+    lowest = -(other_counts << others.doublings[other])
+    width = (counts << table.doublings[one]) - lowest
+    base = np.cumsum(width) - width
+    code = base[pair] + shift - lowest[pair]
+    codes, group = np.unique(code, return_inverse=True)
+    evidence = np.bincount(group, np.maximum(0, NEAR - distance.astype(np.int64)), len(codes))
+    owner = np.searchsorted(base, codes, side="right") - 1
+    order = np.lexsort((codes, -evidence, owner))
+    best = np.full(len(one), -1)
+    first = np.concatenate([[True], owner[order][1:] != owner[order][:-1]]) if len(order) else np.zeros(0, bool)
+    best[owner[order][first]] = order[first]
+    away = np.abs(codes[group] - codes[best[pair]]) > _BESIDE
+    others_count = np.bincount(pair[away], minlength=len(one))
+    elsewhere = np.bincount(pair[away], distance[away], len(one))
+    chosen = best[pair] == group
+    pair, row, other_row, distance = (array[chosen] for array in (pair, row, other_row, distance))
+    frames = np.bincount(pair, minlength=len(one))
+    lengths = _usable(table)[one], _usable(others)[other]
+    some = np.maximum(frames, 1)
+    hashes, other_hashes = table.hashes[row], others.hashes[other_row]
+    flat = (hashes[:, 1] == 0) | (other_hashes[:, 1] == 0)  # no hash of a central half
+    hashes[flat, 1] = other_hashes[flat, 1] = 0
+    varying = [_variation(part, pair, len(one)) for part in (hashes, other_hashes, hashes ^ other_hashes)]
+    return Alignments(
+        np.where(best >= 0, codes[best] - base + lowest, 0) if len(codes) else np.zeros(len(one), np.int64),
+        frames,
+        np.minimum(*lengths),
+        np.maximum(*lengths),
+        np.bincount(pair, distance <= NEAR, len(one)).astype(np.int64),
+        np.bincount(pair, distance, len(one)) / some,
+        np.where(others_count > 0, elsewhere / np.maximum(others_count, 1), 64.0),
+        varying[0] + varying[1],
+        varying[2],
+    )
+
+
+def _variation(hashes: NDArray[np.uint64], pair: Numbers, pairs: int) -> NDArray[np.float64]:
+    """Return for each pair the mean number of bits by which its hashes differ from their usual value.
+
+    Args:
+        hashes: (number, 2).
+        pair: The pair of each hash, ascending.
+        pairs: Number of pairs.
+    """
+    total = np.zeros(pairs)
+    if not len(hashes):
+        return total
+    starts = np.flatnonzero(np.concatenate([[True], pair[1:] != pair[:-1]]))
+    counts = np.diff(np.append(starts, len(pair)))
+    bits = np.unpackbits(np.ascontiguousarray(hashes).view(np.uint8), axis=1)
+    ones = np.add.reduceat(bits, starts, axis=0, dtype=np.int64)
+    total[pair[starts]] = np.minimum(ones, counts[:, None] - ones).sum(axis=1) / counts
+    return total
