@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from previts.corpus import hash_index
 from previts.corpus.hash_alignment import Alignments, align, same_content
-from previts.corpus.hash_index import HashTable, Numbers, make_table
+from previts.corpus.hash_index import Numbers, make_table
 
 Reason = Literal["same id", "same bytes", "near duplicate"]
 REASONS: tuple[Reason, ...] = ("same id", "same bytes", "near duplicate")  # the first that applies is given
@@ -131,7 +131,7 @@ _NONE = np.zeros(0, np.int64)
 
 
 def _shows_image(found: Alignments) -> NDArray[np.bool_]:
-    return (found.shorter == 1) & (found.frames == 1) & (found.distance <= MAX_IMAGE_DISTANCE)
+    return np.asarray((found.shorter == 1) & (found.frames == 1) & (found.distance <= MAX_IMAGE_DISTANCE))
 
 
 def _same_ids(videos: Sequence[Video]) -> Iterator[tuple[int, int]]:

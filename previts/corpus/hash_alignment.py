@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 
 from previts.corpus.hash_index import HashTable, Numbers, distances
 
-
 NEAR = 36  # bits of 128: common frames that differ in fewer are evidence for a shift
 # Measured on pairs of 130 real clips and 395 copies of them.
 _MIN_FRAMES = 3  # common frames
@@ -21,14 +20,15 @@ _MAX_DISTANCE = 46  # bits of 128, of videos that move
 _MAX_FEW = 12  # the same, of videos with only `_MIN_FRAMES` common frames
 _MAX_STILL = 5  # the same, of videos that hardly move
 _MAX_STILL_ELSEWHERE = 18
-_MIN_NEAR = 0.2  # share of the common frames
+_MIN_NEAR = 0.5  # share of the common frames, so that a title is not enough
 _MAX_CONTRAST = 0.8  # distance at the shift / distance elsewhere
 _MIN_MOTION = 4  # bits of 128
 _MAX_INDEPENDENT = 0.3, 0.55  # difference / motion: of videos that move little, and of those that move much
 _LITTLE, _MUCH = 30, 60  # bits of 128 of motion
 _MIN_SHARE = 0.75  # of the shorter video that must be common, if the videos hardly move
 _BESIDE = 4  # units of HASH_SECONDS
-_WORK = 1 << 21  # pairs of frames that are compared at a time
+_MAX_RATES = 12  # doublings
+_WORK = 1 << 19  # pairs of frames that are compared at a time
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,8 @@ class Alignments:
 
 def align(table: HashTable, others: HashTable, one: Numbers, other: Numbers, mirrored: NDArray[np.bool_]) -> Alignments:
     """Return the alignments of pairs of videos, `one` of `table` and `other` of `others`."""
-    work = np.diff(table.first)[one] * np.diff(others.first)[other]
+    counts, other_counts, *_, width = _sizes(table, others, one, other)
+    work = counts * other_counts + width
     parts = [_align(table, others, one[part], other[part], mirrored[part]) for part in _portions(work)]
     names = ("shift", "frames", "shorter", "longer", "near", "distance", "elsewhere", "motion", "difference")
     return Alignments(*(np.concatenate([getattr(part, name) for part in parts] or [np.zeros(0)]) for name in names))
@@ -92,12 +93,6 @@ def same_content(found: Alignments) -> NDArray[np.bool_]:
     return together | still
 
 
-def _usable(table: HashTable) -> Numbers:
-    """Return the number of frames with a hash, of each video."""
-    total = np.concatenate([[0], np.cumsum(table.hashes[:, 0] != 0)])
-    return np.asarray(total[table.first[1:]] - total[table.first[:-1]], np.int64)
-
-
 def _portions(work: Numbers) -> Iterator[slice]:
     """Yield slices of items, so that the work of each is at most `_WORK`, or it is one item."""
     total, start = np.cumsum(work), 0
@@ -111,45 +106,37 @@ def _portions(work: Numbers) -> Iterator[slice]:
 def _align(
     table: HashTable, others: HashTable, one: Numbers, other: Numbers, mirrored: NDArray[np.bool_]
 ) -> Alignments:
-    counts, other_counts = np.diff(table.first)[one], np.diff(others.first)[other]
-    pair = np.repeat(np.arange(len(one)), counts * other_counts)
-    within = np.arange(len(pair)) - np.repeat(
-        np.cumsum(counts * other_counts) - counts * other_counts, counts * other_counts
-    )
-    position, other_position = np.divmod(within, other_counts[pair])
-    row, other_row = table.first[one][pair] + position, others.first[other][pair] + other_position
+    counts, other_counts, times, other_times, width = _sizes(table, others, one, other)
+    work = counts * other_counts
+    pair = np.repeat(np.arange(len(one)), work)
+    position, other_position = np.divmod(_within(work), np.repeat(other_counts, work))
+    row = np.repeat(table.first[one], work) + position
+    other_row = np.repeat(others.first[other], work) + other_position
     usable = (table.hashes[row, 0] != 0) & (others.hashes[other_row, 0] != 0)
-    pair, position, other_position, row, other_row = (
-        array[usable] for array in (pair, position, other_position, row, other_row)
-    )
+    if not usable.all():
+        pair, position, other_position = pair[usable], position[usable], other_position[usable]
+        row, other_row = row[usable], other_row[usable]
     distance = distances(table.hashes[row], others.hashes[other_row], mirrored[pair])
-    shift = (position << table.doublings[one][pair]) - (other_position << others.doublings[other][pair])
-    # One code for each pair of videos and shift; the shifts of a pair are neighbours.
-    lowest = -(other_counts << others.doublings[other])
-    width = (counts << table.doublings[one]) - lowest
-    base = np.cumsum(width) - width
-    code = base[pair] + shift - lowest[pair]
-    codes, group = np.unique(code, return_inverse=True)
-    evidence = np.bincount(group, np.maximum(0, NEAR - distance.astype(np.int64)), len(codes))
-    owner = np.searchsorted(base, codes, side="right") - 1
-    order = np.lexsort((codes, -evidence, owner))
-    best = np.full(len(one), -1)
-    first = np.concatenate([[True], owner[order][1:] != owner[order][:-1]]) if len(order) else np.zeros(0, bool)
-    best[owner[order][first]] = order[first]
-    away = np.abs(codes[group] - codes[best[pair]]) > _BESIDE
+    # One bin for each shift of each pair; the bins of a pair are neighbours.
+    first_bin = np.cumsum(width) - width
+    lowest = 1 - (other_counts << other_times)  # the shift of the first bin
+    place = (first_bin - lowest)[pair] + (position << times[pair]) - (other_position << other_times[pair])
+    evidence = np.bincount(place, np.maximum(0, NEAR - distance.astype(np.int16)), int(width.sum()))
+    best = _first_largest(evidence, first_bin, width)
+    away = np.abs(place - best[pair]) > (_BESIDE >> np.minimum(table.doublings[one], others.doublings[other]))[pair]
     others_count = np.bincount(pair[away], minlength=len(one))
     elsewhere = np.bincount(pair[away], distance[away], len(one))
-    chosen = best[pair] == group
-    pair, row, other_row, distance = (array[chosen] for array in (pair, row, other_row, distance))
+    chosen = place == best[pair]
+    pair, row, other_row, distance = pair[chosen], row[chosen], other_row[chosen], distance[chosen]
     frames = np.bincount(pair, minlength=len(one))
-    lengths = _usable(table)[one], _usable(others)[other]
+    lengths = table.usable[one], others.usable[other]
     some = np.maximum(frames, 1)
     hashes, other_hashes = table.hashes[row], others.hashes[other_row]
     flat = (hashes[:, 1] == 0) | (other_hashes[:, 1] == 0)  # no hash of a central half
     hashes[flat, 1] = other_hashes[flat, 1] = 0
     varying = [_variation(part, pair, len(one)) for part in (hashes, other_hashes, hashes ^ other_hashes)]
     return Alignments(
-        np.where(best >= 0, codes[best] - base + lowest, 0) if len(codes) else np.zeros(len(one), np.int64),
+        (best - first_bin + lowest) << np.minimum(table.doublings[one], others.doublings[other]),
         frames,
         np.minimum(*lengths),
         np.maximum(*lengths),
@@ -159,6 +146,36 @@ def _align(
         varying[0] + varying[1],
         varying[2],
     )
+
+
+def _sizes(
+    table: HashTable, others: HashTable, one: Numbers, other: Numbers
+) -> tuple[Numbers, Numbers, Numbers, Numbers, Numbers]:
+    """Return for each pair both numbers of hashes, both doublings beyond the common ones, and the number of shifts.
+
+    Of a pair whose rates differ by more than `_MAX_RATES`, no hashes are compared.
+    """
+    times, other_times = table.doublings[one], others.doublings[other]
+    common = np.minimum(times, other_times)
+    times, other_times = times - common, other_times - common
+    comparable = np.maximum(times, other_times) <= _MAX_RATES
+    counts = np.where(comparable, np.diff(table.first)[one], 0)
+    other_counts = np.where(comparable, np.diff(others.first)[other], 0)
+    times, other_times = np.where(comparable, times, 0), np.where(comparable, other_times, 0)
+    return counts, other_counts, times, other_times, (counts << times) + (other_counts << other_times) + 1
+
+
+def _within(sizes: Numbers) -> Numbers:
+    """Return 0, 1, ..., size - 1 for each size, in one array."""
+    return np.arange(int(sizes.sum())) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+
+
+def _first_largest(values: NDArray[np.generic], first: Numbers, sizes: Numbers) -> Numbers:
+    """Return the place of the first largest value of each run [first, first + size)."""
+    if not len(first):
+        return first
+    largest = np.flatnonzero(values == np.repeat(np.maximum.reduceat(values, first), sizes))
+    return np.asarray(largest[np.searchsorted(largest, first)], np.int64)
 
 
 def _variation(hashes: NDArray[np.uint64], pair: Numbers, pairs: int) -> NDArray[np.float64]:

@@ -6,7 +6,6 @@ sorting, also where thousands of videos share a frame. This module computes with
 decides whether two videos of a pair show the same.
 """
 
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -20,6 +19,7 @@ Keys = NDArray[np.uint64]
 
 NEIGHBOURS = 16  # in the order of the keys, with which a frame is compared in each band
 MAX_HIT = 32  # bits of 128 by which two frames may differ to make their videos a pair
+_OWN_STEPS = (range(1, 2), range(2, 5), range(5, NEIGHBOURS + 1))
 _BLOCK = 1 << 20  # entries that are handled at a time
 
 # For each band, its bits in the hash of the frame and of the central half, as (row, column) of the frequencies. Low
@@ -43,12 +43,14 @@ class HashTable:
     Attributes:
         hashes: All hashes (number, 2); 0 where a frame has none.
         first: Row of the first hash of each video, and the number of rows.
-        doublings: Of each video, as in `hash_format`.
+        doublings: Of each video, as in `media.frame_hashes`.
+        usable: Number of frames of each video that have a hash.
     """
 
     hashes: Hashes
     first: Numbers
-    doublings: NDArray[np.int64]
+    doublings: Numbers
+    usable: Numbers
 
     def videos(self) -> NDArray[np.int32]:
         """Return the number of the video of each row."""
@@ -70,7 +72,9 @@ def make_table(videos: Sequence[bytes]) -> HashTable:
         raise ValueError(f"at most {1 << _ROW_BITS} hashes can be compared at once, got {first[-1]}")
     joined = np.frombuffer(b"".join(hashes[1:] for hashes in videos), "<u8").astype(np.uint64, copy=False)
     doublings = np.fromiter((hashes[0] if hashes else 0 for hashes in videos), np.int64, len(videos))
-    return HashTable(joined.reshape(-1, 2), first, doublings)
+    rows = joined.reshape(-1, 2)
+    total = np.concatenate([[0], np.cumsum(rows[:, 0] != 0)])
+    return HashTable(rows, first, doublings, total[first[1:]] - total[first[:-1]])
 
 
 def distances(one: Hashes, other: Hashes, mirrored: NDArray[np.bool_]) -> NDArray[np.uint8]:
@@ -79,28 +83,49 @@ def distances(one: Hashes, other: Hashes, mirrored: NDArray[np.bool_]) -> NDArra
     If a central half has no hash, the whole frame counts twice.
     """
     parts = np.bitwise_count(one ^ other ^ np.where(mirrored, MIRROR, np.uint64(0))[:, None])
-    return np.where((one[:, 1] == 0) | (other[:, 1] == 0), 2 * parts[:, 0], parts[:, 0] + parts[:, 1])
+    flat = (one[:, 1] == 0) | (other[:, 1] == 0)
+    return np.asarray(np.where(flat, 2 * parts[:, 0], parts[:, 0] + parts[:, 1]), np.uint8)
 
 
 def find_pairs(table: HashTable) -> Iterator[Keys]:
-    """Yield for each band the pairs of videos that share a frame, as codes (`decode_pairs`), sorted and unique."""
+    """Yield the pairs of videos that share a frame, as codes (`decode_pairs`), each of them once.
+
+    The nearest neighbours of a band come first, so a caller can leave out pairs that these have connected.
+    """
+    tested = np.zeros(0, np.uint64)
     for band in range(len(_BANDS)):
         keys, turned = _sorted_keys(table, band)
-        yield _compared(table, table, keys, keys, turned, turned, own=True)
+        for steps in _OWN_STEPS:
+            found = _compared(table, table, keys, keys, turned, turned, steps, own=True)
+            found = found[~_contains(tested, found)]
+            tested = np.union1d(tested, found)
+            yield found
 
 
 def find_pairs_between(table: HashTable, others: HashTable) -> Iterator[Keys]:
-    """Yield for each band the pairs of a video of `table` with one of `others`, as `find_pairs` does."""
+    """Yield the pairs of a video of `table` with one of `others`, as `find_pairs` does."""
+    tested = np.zeros(0, np.uint64)
     for band in range(len(_BANDS)):
         keys, turned = _sorted_keys(table, band)
         other_keys, other_turned = _sorted_keys(others, band)
-        yield _compared(table, others, keys, other_keys, turned, other_turned, own=False)
+        steps = range(-(NEIGHBOURS // 2), NEIGHBOURS // 2)
+        found = _compared(table, others, keys, other_keys, turned, other_turned, steps, own=False)
+        found = found[~_contains(tested, found)]
+        tested = np.union1d(tested, found)
+        yield found
 
 
 def decode_pairs(codes: Keys) -> tuple[Numbers, Numbers, NDArray[np.bool_]]:
     """Return for each pair the number of the first video, of the second one, and whether one is mirrored."""
     one, other = codes >> np.uint64(32), (codes >> np.uint64(1)) & np.uint64(0x7FFF_FFFF)
     return one.astype(np.int64), other.astype(np.int64), (codes & np.uint64(1)).astype(bool)
+
+
+def _contains(ordered: Keys, values: Keys) -> NDArray[np.bool_]:
+    places = np.searchsorted(ordered, values)
+    inside = places < len(ordered)
+    inside[inside] = ordered[places[inside]] == values[inside]
+    return np.asarray(inside)
 
 
 def _sorted_keys(table: HashTable, band: int) -> tuple[Keys, NDArray[np.bool_]]:
@@ -120,9 +145,8 @@ def _sorted_keys(table: HashTable, band: int) -> tuple[Keys, NDArray[np.bool_]]:
         key = (key << np.uint64(_REST_BITS)) | rest
         keys[start : start + len(block)] = (key << np.uint64(_ROW_BITS)) | rows
         turned[start : start + len(block)] = turn
-    whole, centre = _BANDS[band]
     usable = table.hashes[:, 0] != 0
-    if centre:
+    if _BANDS[band][1]:
         usable &= table.hashes[:, 1] != 0
     keys = keys[usable]
     keys.sort()
@@ -144,12 +168,12 @@ def _compared(
     other_keys: Keys,
     turned: NDArray[np.bool_],
     other_turned: NDArray[np.bool_],
+    steps: Sequence[int],
     *,
     own: bool,
 ) -> Keys:
     """Return the pairs whose entries are neighbours in the sorted keys and differ in few bits."""
     videos, other_videos = table.videos(), others.videos()
-    steps = range(1, NEIGHBOURS + 1) if own else range(-(NEIGHBOURS // 2), NEIGHBOURS // 2)
     row_mask, shift = np.uint64((1 << _ROW_BITS) - 1), np.uint64(_ROW_BITS + _REST_BITS)
     found: list[Keys] = []
     for start in range(0, len(keys), _BLOCK):

@@ -24,6 +24,8 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import asdict
 from typing import Any, Self, TextIO
 
+import cv2
+
 from previts.config.experiment import VideoConfig
 from previts.errors import FetchError, InputError, VideoError
 from previts.ingest import confinement
@@ -269,11 +271,13 @@ def _checked(video: Any, size: int) -> VideoInfo:
     try:
         info = VideoInfo(**{**video, **{name: bytes.fromhex(video[name]) for name in _BYTES}})
         frames, offsets = info.gop_frames, info.gop_offsets
-        whole = [info.width, info.height, info.num_frames, *frames, *offsets]
+        whole = [info.width, info.height, info.num_frames, info.skipped_frames, *frames, *offsets]
         right = (
             all(type(number) is int and number >= 0 for number in whole)
             and type(info.fps) is float
             and 0 < info.fps < math.inf
+            and type(info.missing_seconds) in (int, float)
+            and 0 <= info.missing_seconds < math.inf
             and len(offsets) == len(frames) + 1
             and [*frames, info.num_frames] == sorted({*frames, info.num_frames})
             and [*offsets, size + 1] == sorted({*offsets, size + 1})
@@ -326,6 +330,7 @@ def serve(
     """
     config, limits = VideoConfig(**settings["config"]), Limits(**settings["limits"])
     requests, replies = socket.socket(fileno=0), os.fdopen(os.dup(1), "w")
+    cv2.setNumThreads(1)  # the images are small, and the stack of each thread would count as memory
     os.dup2(2, 1)  # output of a library must not be read as a reply
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     resource.setrlimit(resource.RLIMIT_AS, (limits.memory_bytes, limits.memory_bytes))

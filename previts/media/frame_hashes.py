@@ -6,8 +6,8 @@ A hash has two parts of 64 bits, for the frame and for its central half. Each pa
 the 8 x 8 lowest frequencies. A mirrored image has the other signs in the odd columns (`MIRROR`), so one hash serves for
 both. Bars at the borders are cut off before. A frame that is nearly uniform has the hash 0, which means no hash.
 
-The hashes of a video are bytes: one byte with the number of doublings, then the hashes. Hash n is of the frame on screen
-at n * HASH_SECONDS * 2 ** doublings. This module decodes nothing and compares no hashes.
+The hashes of a video are bytes: one byte with the number of doublings, then the hashes. Hash n is of the frame on
+screen at n * HASH_SECONDS * 2 ** doublings. This module decodes nothing and compares no hashes.
 """
 
 import itertools

@@ -4,7 +4,7 @@ A clip is a list of RGB frames and a rate. A kind of copy is a list of changes, 
 """
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -91,9 +91,9 @@ KINDS: dict[str, list[Callable[[Clip], Clip]]] = {
 
 
 def kinds_of(number: int, count: int) -> list[str]:
-    """Return the kinds of copies that are made of a clip, so that all kinds are made equally often."""
+    """Return the kinds of copies that are made of a clip: all kinds are made equally often, and in all combinations."""
     names = list(KINDS)
-    return [names[(number * count + step) % len(names)] for step in range(count)]
+    return [names[(number * 7 + step * 5) % len(names)] for step in range(count)]
 
 
 def copy_of(clip: Clip, kind: str) -> Clip:
@@ -102,14 +102,16 @@ def copy_of(clip: Clip, kind: str) -> Clip:
     return clip
 
 
-def real_clips(data: Path) -> Iterator[Callable[[], Clip]]:
-    """Yield a reader of each real clip: of the crawl, UCF-101 and HMDB-51, DAVIS and JHMDB."""
-    for path in sorted([*(data / "crawl").glob("*.mp4"), *(data / "ucf101" / "UCF-101").glob("*/*.*")]):
-        yield lambda path=path: _decoded(path)
-    for folder in sorted((data / "davis" / "JPEGImages" / "480p").iterdir()):
-        yield lambda folder=folder: _images(folder, 24)
-    for folder in sorted((data / "jhmdb" / "Frames").glob("*/*")):
-        yield lambda folder=folder: _images(folder, 25)
+def real_clips(data: Path) -> list[Path]:
+    """Return the real clips: files of the crawl, UCF-101 and HMDB-51, and folders of images of DAVIS and JHMDB."""
+    files = [*(data / "crawl").glob("*.mp4"), *(data / "ucf101" / "UCF-101").glob("*/*.*")]
+    folders = [*(data / "davis" / "JPEGImages" / "480p").iterdir(), *(data / "jhmdb" / "Frames").glob("*/*")]
+    return [*sorted(files), *sorted(folders)]
+
+
+def read_clip(path: Path) -> Clip:
+    """Return the first `MAX_SECONDS` of a clip, with its short side at `SHORT_SIDE` pixels."""
+    return _images(path, 25 if "jhmdb" in path.parts else 24) if path.is_dir() else _decoded(path)
 
 
 def _scaled(image: Frame) -> Frame:
