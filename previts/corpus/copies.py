@@ -19,7 +19,7 @@ from previts.corpus.hash_index import Numbers, make_table
 Reason = Literal["same id", "same bytes", "near duplicate"]
 REASONS: tuple[Reason, ...] = ("same id", "same bytes", "near duplicate")  # the first that applies is given
 
-MAX_IMAGE_DISTANCE = 12  # bits of 128 by which a frame may differ from a labelled image
+MAX_IMAGE_DISTANCE = 16  # bits of 128 by which a frame may differ from a labelled image
 
 
 @dataclass(frozen=True, slots=True)

@@ -148,16 +148,25 @@ def _picture(small: list[Pixels]) -> tuple[slice, slice]:
 
 def _inside(images: Pixels) -> slice:
     """Return the lines (the second axis) that are not part of a bar."""
-    ordered = np.sort(images, axis=2)
-    length, pixels = images.shape[1:]
-    # A logo may cover a part of a bar, at its bright or at its dark end.
-    share = round(_BAR_SHARE * pixels) - 1
-    dark = (ordered[:, :, share] - ordered[:, :, 0] < _UNIFORM) & (ordered[:, :, share] < _DARK)
-    bright = (ordered[:, :, -1] - ordered[:, :, -1 - share] < _UNIFORM) & (ordered[:, :, -1 - share] > _BRIGHT)
-    level = ordered[:, :, pixels // 2].astype(np.int64)
-    bar = (dark.all(axis=0) | bright.all(axis=0)) & (level.max(axis=0) - level.min(axis=0) < _UNIFORM)
+    length = images.shape[1]
+    first = _bar_lines(images[:1])
+    if not (first[0] and first[-1]):  # the others need not be looked at
+        return slice(0, length)
+    bar = _bar_lines(images)
     # Bars are alike at both ends; a dark ground or a dark sky is at one end.
     width = min(sum(1 for _ in itertools.takewhile(bool, line)) for line in (bar, bar[::-1]))
     if width == 0 or width > _MAX_BAR * length:
         return slice(0, length)
     return slice(width + 1, length - width - 1)  # the line next to a bar is a mixture of bar and picture
+
+
+def _bar_lines(images: Pixels) -> NDArray[np.bool_]:
+    """Return for each line whether it is dark or bright, uniform, and the same in all images."""
+    ordered, pixels = np.sort(images, axis=2), images.shape[2]
+    # A logo may cover a part of a bar, at its bright or at its dark end.
+    share = round(_BAR_SHARE * pixels) - 1
+    dark = (ordered[:, :, share] - ordered[:, :, 0] < _UNIFORM) & (ordered[:, :, share] < _DARK)
+    bright = (ordered[:, :, -1] - ordered[:, :, -1 - share] < _UNIFORM) & (ordered[:, :, -1 - share] > _BRIGHT)
+    level = ordered[:, :, pixels // 2].astype(np.int64)
+    still = level.max(axis=0) - level.min(axis=0) < _UNIFORM
+    return np.asarray((dark.all(axis=0) | bright.all(axis=0)) & still)

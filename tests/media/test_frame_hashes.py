@@ -76,6 +76,8 @@ def test_a_dark_ground_is_not_a_bar():
     image = landscape(3)
     image[72:] = 20
     assert frame_hashes._picture([frame_hashes._shrunk(image[:, :, 0])])[0] == slice(0, 64)
+    image[:6] = 20  # a bar of 4 of 64 lines, and one at the other end below the dark ground
+    assert frame_hashes._picture([frame_hashes._shrunk(image[:, :, 0])])[0] == slice(5, 59)
 
 
 @pytest.mark.parametrize("level", [0, 128, 255])
