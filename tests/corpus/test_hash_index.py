@@ -119,6 +119,43 @@ def test_many_pairs_are_aligned_as_each_alone(monkeypatch):
     assert together.distance == pytest.approx(8)
 
 
+MOVING = {"frames": 10, "shorter": 16, "longer": 40, "near": 5, "distance": 40.0, "elsewhere": 50.0, "motion": 60.0,
+          "difference": 33.0}  # fmt: skip
+STILL = {"frames": 12, "shorter": 16, "longer": 40, "near": 12, "distance": 5.0, "elsewhere": 18.0, "motion": 0.0,
+         "difference": 0.0}  # fmt: skip
+FEW = {"frames": 2, "shorter": 2, "longer": 2, "near": 2, "distance": 5.0, "elsewhere": 64.0, "motion": 0.0,
+       "difference": 0.0}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("base", "change"),
+    [
+        (MOVING, {"near": 4}),
+        (MOVING, {"distance": 40.1}),  # more than 0.8 of elsewhere
+        (MOVING, {"distance": 46.1, "elsewhere": 64.0}),
+        (MOVING, {"difference": 33.1}),
+        (MOVING, {"motion": 30.0, "difference": 9.1}),
+        (MOVING, {"frames": 3}),  # needs at most 12 bits then
+        (STILL, {"distance": 5.1}),
+        (STILL, {"elsewhere": 18.1}),
+        (STILL, {"frames": 11}),
+        (FEW, {"longer": 3}),
+        (FEW, {"distance": 5.1}),
+        (FEW, {"frames": 0}),
+    ],
+)
+def test_each_condition_decides(base, change):
+    def decided(numbers) -> bool:
+        return bool(
+            hash_alignment.same_content(
+                hash_alignment.Alignments(np.array([0]), **{name: np.array([value]) for name, value in numbers.items()})
+            )[0]
+        )
+
+    assert decided(base)
+    assert not decided(base | change)
+
+
 def test_hashes_at_half_the_rate_are_aligned_in_time():
     fine = random_hashes(1, 20)
     coarse = fine[:, 4::2]
