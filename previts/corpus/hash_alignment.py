@@ -21,11 +21,13 @@ _MAX_FEW = 12  # the same, of videos with only `_MIN_FRAMES` common frames
 _MAX_STILL = 5  # the same, of videos that hardly move
 _MAX_STILL_ELSEWHERE = 18
 _MIN_NEAR = 0.5  # share of the common frames, so that a title is not enough
-_MAX_CONTRAST = 0.8  # distance at the shift / distance elsewhere
+_MAX_CONTRAST = 0.5, 0.8  # distance at the shift / distance elsewhere: of videos that move little, and of others
 _MIN_MOTION = 4  # bits of 128
-_MAX_INDEPENDENT = 0.3, 0.55  # difference / motion: of videos that move little, and of those that move much
+_MAX_INDEPENDENT = 0.35, 0.55  # difference / motion: of videos that move little, and of those that move much
 _LITTLE, _MUCH = 30, 60  # bits of 128 of motion
-_MIN_SHARE = 0.75  # of the shorter video that must be common, if the videos hardly move
+# Videos of which almost all is common, and which are much nearer there than elsewhere.
+_WHOLE_DISTANCE, _WHOLE_CONTRAST, _WHOLE_INDEPENDENT = 18, 0.36, 0.45
+_MIN_SHARE = 0.75  # of the shorter video that must be common for these, and for videos that hardly move
 _BESIDE = 4  # units of HASH_SECONDS
 _MAX_RATES = 12  # doublings
 _WORK = 1 << 19  # pairs of frames that are compared at a time
@@ -74,23 +76,29 @@ def same_content(found: Alignments) -> NDArray[np.bool_]:
     move, nothing shows the shift, so almost all frames of the shorter one must be almost equal.
     """
     moving = np.clip((found.motion - _LITTLE) / (_MUCH - _LITTLE), 0, 1)
-    allowed = _MAX_INDEPENDENT[0] + (_MAX_INDEPENDENT[1] - _MAX_INDEPENDENT[0]) * moving
+    independent, contrast = (least + (most - least) * moving for least, most in (_MAX_INDEPENDENT, _MAX_CONTRAST))
+    moves = (found.frames >= _MIN_FRAMES) & (found.motion >= _MIN_MOTION)
     together = (
-        (found.frames >= _MIN_FRAMES)
-        & (found.motion >= _MIN_MOTION)
-        & (found.difference <= allowed * found.motion)
+        moves
+        & (found.difference <= independent * found.motion)
         & (found.distance <= np.where(found.frames > _MIN_FRAMES, _MAX_DISTANCE, _MAX_FEW))
-        & (found.distance <= _MAX_CONTRAST * found.elsewhere)
+        & (found.distance <= contrast * found.elsewhere)
         & (found.near >= _MIN_NEAR * found.frames)
     )
-    whole = found.frames >= _MIN_SHARE * np.where(found.frames < _MIN_FRAMES, found.longer, found.shorter)
+    most = found.frames >= _MIN_SHARE * np.where(found.frames < _MIN_FRAMES, found.longer, found.shorter)
+    clear = (
+        moves
+        & most
+        & (found.difference <= _WHOLE_INDEPENDENT * found.motion)
+        & (found.distance <= np.minimum(_WHOLE_DISTANCE, _WHOLE_CONTRAST * found.elsewhere))
+    )
     still = (
         (found.frames > 0)
-        & whole
+        & most
         & (found.distance <= _MAX_STILL)
         & ((found.elsewhere <= _MAX_STILL_ELSEWHERE) | (found.frames < _MIN_FRAMES))
     )
-    return together | still
+    return np.asarray(together | clear | still)
 
 
 def _portions(work: Numbers) -> Iterator[slice]:

@@ -123,6 +123,8 @@ MOVING = {"frames": 10, "shorter": 16, "longer": 40, "near": 5, "distance": 40.0
           "difference": 33.0}  # fmt: skip
 STILL = {"frames": 12, "shorter": 16, "longer": 40, "near": 12, "distance": 5.0, "elsewhere": 18.0, "motion": 0.0,
          "difference": 0.0}  # fmt: skip
+CLEAR = {"frames": 12, "shorter": 16, "longer": 40, "near": 12, "distance": 18.0, "elsewhere": 50.0, "motion": 20.0,
+         "difference": 9.0}  # fmt: skip
 FEW = {"frames": 2, "shorter": 2, "longer": 2, "near": 2, "distance": 5.0, "elsewhere": 64.0, "motion": 0.0,
        "difference": 0.0}  # fmt: skip
 
@@ -134,7 +136,13 @@ FEW = {"frames": 2, "shorter": 2, "longer": 2, "near": 2, "distance": 5.0, "else
         (MOVING, {"distance": 40.1}),  # more than 0.8 of elsewhere
         (MOVING, {"distance": 46.1, "elsewhere": 64.0}),
         (MOVING, {"difference": 33.1}),
-        (MOVING, {"motion": 30.0, "difference": 9.1}),
+        (MOVING, {"motion": 30.0, "difference": 10.0}),  # more than 0.5 of elsewhere
+        (MOVING, {"motion": 30.0, "difference": 10.6, "distance": 20.0}),
+        (CLEAR, {"distance": 18.1, "elsewhere": 60.0, "frames": 11}),
+        (CLEAR, {"elsewhere": 49.9}),
+        (CLEAR, {"difference": 9.1}),
+        (CLEAR, {"frames": 11}),
+        (CLEAR, {"motion": 3.0, "difference": 0.0}),
         (MOVING, {"frames": 3}),  # needs at most 12 bits then
         (STILL, {"distance": 5.1}),
         (STILL, {"elsewhere": 18.1}),
