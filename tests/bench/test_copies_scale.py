@@ -64,5 +64,5 @@ def test_the_time_grows_like_the_number_of_videos():
         done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
         figures.append(json.loads(done.stdout))
         print(json.dumps(figures[-1]))
-    # All pairs would cost a hundred times as much. Sorting, and arrays larger than the caches, cost more than ten times.
+    # All pairs would cost a hundred times as much; sorting, and arrays larger than the caches, cost more than ten.
     assert figures[1]["cpu_seconds"] < 40 * figures[0]["cpu_seconds"]
