@@ -295,6 +295,15 @@ def _cpu_seconds() -> float:
     return used.ru_utime + used.ru_stime
 
 
+def _mapped_bytes() -> int:
+    """Return the size of the address space, which is mostly libraries, so that these are not counted as memory."""
+    try:
+        with open("/proc/self/statm") as file:
+            return int(file.read().split()[0]) * resource.getpagesize()
+    except FileNotFoundError:  # not Linux
+        return 0
+
+
 def _meter(limits: Limits, config: VideoConfig, replies: TextIO) -> Callable[[int], None]:
     """Return a function to call after each frame: it extends the limit of CPU time and shows that the child works."""
     start, shown = _cpu_seconds(), time.monotonic()
@@ -333,7 +342,8 @@ def serve(
     cv2.setNumThreads(1)  # the images are small, and the stack of each thread would count as memory
     os.dup2(2, 1)  # output of a library must not be read as a reply
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    resource.setrlimit(resource.RLIMIT_AS, (limits.memory_bytes, limits.memory_bytes))
+    memory = _mapped_bytes() + limits.memory_bytes
+    resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
     resource.setrlimit(resource.RLIMIT_FSIZE, (limits.stored_bytes, limits.stored_bytes))
     layers = confinement.confine(settings["folder"], steps)
     before = _cpu_seconds()
