@@ -182,3 +182,12 @@ def test_matches_of_images_and_videos():
     assert found[0] == Match(1, 0, 0.0)
     assert find_matches([], references) == []
     assert find_matches(corpus, []) == []
+
+
+def test_a_frame_must_be_almost_equal_to_an_image():
+    video = np.random.default_rng(1).integers(1, 1 << 63, (16, 2), dtype=np.uint64)
+    image = video[5:6] ^ np.array([[0xFFFF << 48, 0]], np.uint64)  # 16 bits of the highest frequencies
+    corpus = [b"\0" + video.tobytes()]
+    assert find_matches(corpus, [b"\0" + image.tobytes()]) == [Match(0, 0, 16.0)]
+    image[0, 1] ^= np.uint64(1 << 62)
+    assert find_matches(corpus, [b"\0" + image.tobytes()]) == []
