@@ -42,6 +42,10 @@ class VideoRecord:
         skipped_frames: Number of frames of the source in the window that could not be used.
         missing_seconds: How much the container promises beyond its end, at least; above 0, the video is shortened.
         sandbox: How its decoder was confined: for each layer its state, as JSON; "" if nothing was decoded.
+        hashes: Of its frames, as in `media.frame_hashes`; b"" if none has a hash.
+        source_sha256: Digest of the fetched source file; "" if it was not fetched.
+        start_seconds: Start of the window in the source; None for its start.
+        end_seconds: End of the window; None for the end of the source.
     """
 
     video_id: str
@@ -67,6 +71,10 @@ class VideoRecord:
     skipped_frames: Annotated[int, Within(0)]
     missing_seconds: Positive
     sandbox: str
+    hashes: bytes
+    source_sha256: str
+    start_seconds: float | None
+    end_seconds: float | None
 
 
 class StoredVideo(Protocol):
