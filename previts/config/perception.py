@@ -143,6 +143,9 @@ class FilterConfig:
     min_area: float = 0.0  # mean share of the frame that the object covers while it is visible
     max_area: float = 1.0
     min_agreement: float = 0.0  # of the handcrafted priors on the first key frame
+    # Not in the paper. Leaves out videos with the source file ("equal"), or also with the frames ("near"), of an older
+    # one. "keep" keeps them. Of videos with one id, the oldest is kept in any case.
+    duplicates: Literal["near", "equal", "keep"] = "near"
 
     def __post_init__(self) -> None:
         require("filter.min_tube_seconds", self.min_tube_seconds, "0 or more", self.min_tube_seconds >= 0)

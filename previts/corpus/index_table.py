@@ -7,8 +7,9 @@ each removal.
 """
 
 import itertools
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from types import MappingProxyType
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -16,6 +17,7 @@ import pyarrow.compute as pc
 from previts.config import fields
 from previts.config.perception import FilterConfig
 from previts.corpus import members, quality, tube_table, video_table
+from previts.corpus.left_out import Key, LeftOut
 from previts.corpus.quality import Quality
 from previts.errors import InputError
 from previts.storage import files, folders, tables
@@ -132,6 +134,7 @@ def quality_of(row: IndexRecord) -> Quality:
         crawl=row.crawl,
         shard=row.shard,
         reason="",
+        detail="",
         seconds=row.num_frames / row.fps,
         tube_seconds=row.tracked_frames / row.fps,
         mean_area=row.mean_area,
@@ -225,16 +228,21 @@ def join_corpus(videos_uri: str, tubes_uri: str) -> Iterator[list[IndexRecord]]:
             )
 
 
-def write_index(uri: str, shards: Iterable[Sequence[IndexRecord]], config: FilterConfig) -> dict[str, int | float]:
+def write_index(
+    uri: str,
+    shards: Iterable[Sequence[IndexRecord]],
+    config: FilterConfig,
+    known: Mapping[Key, LeftOut] = MappingProxyType({}),
+) -> dict[str, int | float]:
     """Write the table of the videos that the filter keeps, and the table of the quality of all videos.
 
-    Both tables are sorted by video id, so that their order does not depend on the shards. If crawls have videos of the
-    same id, the one of the first crawl is kept.
+    Both tables are sorted by video id, so that their order does not depend on the shards.
 
     Args:
         uri: The folder.
         shards: Rows of the corpus in any order, some at a time.
         config: The filter.
+        known: Videos that are left out already, with the reason.
 
     Returns:
         Counts. `videos` and the others of `_summarise` are of the videos that are kept. `videos_in` is
@@ -246,14 +254,19 @@ def write_index(uri: str, shards: Iterable[Sequence[IndexRecord]], config: Filte
     parts, videos = [], []
     for rows in shards:
         parts.append(tables.to_table(IndexRecord, rows))  # rows take ten times as much memory
-        videos += [quality_of(row) for row in rows]
+        videos += [_judged(quality_of(row), known) for row in rows]
     order = sorted(range(len(videos)), key=lambda number: (videos[number].video_id, videos[number].crawl))
-    judged = quality.judge(quality.without_repeated_ids([videos[number] for number in order]), config)
+    judged = quality.judge([videos[number] for number in order], config)
     kept = [number for number, video in zip(order, judged, strict=True) if not video.reason]
     table = pa.concat_tables([tables.to_table(IndexRecord, []), *parts]).take(pa.array(kept, pa.int64()))
     tables.write_records(files.join(uri, QUALITY), Quality, judged)
     tables.write_table(files.join(uri, TABLE), table)
     return {**_summarise(table, [video for video in judged if not video.reason]), **quality.filtered(judged)}
+
+
+def _judged(video: Quality, known: Mapping[Key, LeftOut]) -> Quality:
+    found = known.get((video.crawl, video.video_id))
+    return replace(video, reason=found.reason, detail=found.detail) if found else video
 
 
 def read_quality(uri: str) -> list[Quality]:

@@ -15,10 +15,10 @@ from previts.errors import InputError
 from previts.storage import csv_text
 from previts.storage.tables import Count, Positive, Share
 
-# Why a video is removed, and the field of `FilterConfig` that decides it, if any. The first reason that applies counts.
+# Why a video is removed, and the field of `FilterConfig` that decides it. The first reason that applies is used.
 Reason = Literal["", "duplicate", "short", "small", "large", "disagreeing"]
 REASONS = {
-    "duplicate": "",
+    "duplicate": "duplicates",
     "short": "min_tube_seconds",
     "small": "min_area",
     "large": "max_area",
@@ -40,6 +40,7 @@ class Quality:
     Attributes:
         crawl: Number of its crawl in the corpus.
         reason: Why the filter removed the video, one of `REASONS`; "" if it is kept.
+        detail: More about the reason in words, such as whose copy it is.
         seconds: Length of the video.
         tube_seconds: How long the object is visible.
         mean_area: Mean share of the frame that the object covers while it is visible; 0 without a tube.
@@ -55,6 +56,7 @@ class Quality:
     crawl: Count
     shard: Count
     reason: Reason
+    detail: str
     seconds: Positive
     tube_seconds: Positive
     mean_area: Share
@@ -103,24 +105,15 @@ def judge(videos: Sequence[Quality], config: FilterConfig) -> list[Quality]:
     if videos and all(video.reason for video in judged):
         counts = filtered(judged)
         removed = ", ".join(
-            f"filter.{field}={getattr(config, field):g} removes {counts[f'filtered_{name}']}"
+            f"filter.{field}={getattr(config, field)} removes {counts[f'filtered_{name}']}"
             for name, field in REASONS.items()
-            if field and counts[f"filtered_{name}"]
+            if counts[f"filtered_{name}"]
         )
         raise InputError(
             f"the filter keeps none of the {len(videos)} videos: {removed}; choose other values "
             "(`previts quality` on an index without a filter shows how many videos each value keeps)"
         )
     return judged
-
-
-def without_repeated_ids(videos: Sequence[Quality]) -> list[Quality]:
-    """Return videos, sorted by id and crawl; all but the first of those with one id are duplicates."""
-    previous = [None, *(video.video_id for video in videos[:-1])]
-    return [
-        replace(video, reason="duplicate") if video.video_id == before else video
-        for video, before in zip(videos, previous, strict=True)
-    ]
 
 
 def filtered(videos: Sequence[Quality]) -> dict[str, int]:
@@ -163,7 +156,7 @@ def summarise(videos: Sequence[Quality]) -> dict[str, float]:
 def kept_by(videos: Sequence[Quality], field: str, value: float) -> int:
     """Return how many videos a filter with only this threshold keeps."""
     # The other fields have their defaults, which remove nothing, so `min_area` is never above `max_area`.
-    config = replace(FilterConfig(), **{field: value})
+    config = replace(FilterConfig(), **{field: value})  # type: ignore[arg-type]  # a threshold
     return sum(not reason(video, config) for video in videos)
 
 

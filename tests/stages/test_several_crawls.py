@@ -47,6 +47,9 @@ def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for number, name in enumerate(("a1", "a2", "a3", "a4", "b1", "b2", "c1", "c2")):
         frames = [numbered(100 * number + frame) for frame in range(8 + number)]
         write_source(str(folder / f"{name}.mp4"), frames, fps=8)
+    frames = [numbered(900 + frame, 192, 128) for frame in range(40)]
+    write_source(str(folder / "d1.mp4"), frames, fps=8)
+    write_source(str(folder / "d2.mp4"), [frame[::2, ::2] for frame in frames[4:]], fps=8, options={"crf": "35"})
     return folder
 
 
@@ -171,8 +174,23 @@ def test_of_videos_with_one_id_the_oldest_is_kept(site, tmp_path):
     assert [(video.video_id, video.crawl, video.reason) for video in judged] == [
         ("a1", 0, ""), ("a2", 0, ""), ("a2", 1, "duplicate"), ("c1", 1, ""),
     ]  # fmt: skip
+    assert judged[2].detail == "same id as a2 of crawl 1"
     assert folders.read_manifest(at["index"]).counts["filtered_duplicate"] == 1
     assert index_table.find_video(at["index"], "a2").crawl == 0
+
+
+@pytest.mark.parametrize(
+    ("duplicates", "kept"),
+    [("near", ["a1", "d1"]), ("equal", ["a1", "d1", "d2"]), ("keep", ["a1", "d1", "d2", "other"])],
+)
+def test_copies_of_older_videos_are_left_out_with_their_reason(site, tmp_path, duplicates, kept):
+    site.add("1.csv", "a1", "d1")
+    site.add("2.csv", "a1", "d2", a1="other")  # the same file, and the same frames at half the size from 0.5 s on
+    at = perceive(site, tmp_path / "root", 1, f"filter.duplicates={duplicates}")
+    assert ids(at["index"]) == kept
+    details = {"other": "same file as a1 of crawl 1", "d2": "shows the same as d1 of crawl 1"}
+    judged = {video.video_id: video.detail for video in index_table.read_quality(at["index"]) if video.reason}
+    assert judged == {name: detail for name, detail in details.items() if name not in kept}
 
 
 def test_one_bad_crawl_does_not_keep_the_others_from_being_downloaded(site, tmp_path):
