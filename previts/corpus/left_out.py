@@ -56,8 +56,7 @@ def find_left_out(videos_uri: str, config: FilterConfig) -> Mapping[Key, LeftOut
                     )
     left_out = {}
     for copy in copies.find_copies(found):
-        crawl_number, video_id = keys[copy.original]
-        left_out[keys[copy.video]] = LeftOut(
-            "duplicate", f"{_WORDS[copy.reason]} {video_id} of crawl {crawl_number + 1}"
-        )
+        number, video_id = keys[copy.original]
+        detail = f"{_WORDS[copy.reason]} {video_id} of crawl {number + 1}"
+        left_out[keys[copy.video]] = LeftOut("duplicate", detail)
     return left_out
