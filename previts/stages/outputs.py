@@ -255,7 +255,14 @@ def of_each_crawl(
 
 
 def announce(uris: Sequence[str]) -> list[bool]:
-    """Return which outputs of the crawls of a corpus are finished, and say how many."""
+    """Return which outputs of the crawls of a corpus are finished, and say how many.
+
+    What a process left in them that was killed after its commit is deleted, as by `done`.
+    """
     finished = members.are_finished(uris)
+    for uri, is_finished in zip(uris, finished, strict=True):
+        if is_finished and files.local_path(uri) is not None:
+            files.sweep(uri)
+            _release_dead(uri, lambda: None)
     print(f"{sum(finished)} of {len(uris)} crawls are already there", file=sys.stderr)
     return finished

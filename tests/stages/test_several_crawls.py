@@ -4,13 +4,15 @@ import contextlib
 import functools
 import http.server
 import shutil
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-from small_verbs import SMALL, snapshot
+from small_verbs import PERCEIVE, SMALL, snapshot
 from source_videos import numbered, write_source
 
 from previts import stages
@@ -150,6 +152,27 @@ def test_of_a_crawl_that_was_changed_in_place_only_the_changed_lines_are_fetched
     assert video_table.read_shard(members.uris(after["videos"])[0], 0) == video_table.read_shard(
         members.uris(fresh["videos"])[0], 0
     )
+
+
+def test_two_runs_at_once_fetch_each_video_once_and_give_what_one_gives(site, tmp_path):
+    root = tmp_path / "root"
+    site.add("1.csv", "a1", "a2")
+    perceive(site, root)
+    site.take()
+    site.add("2.csv", "a3", "a4", "b1", "b2")
+    site.add("3.csv", "c1", "c2")
+    program = [sys.executable, "-c", PERCEIVE, str(site.crawls), str(root), *SMALL]
+    both = [subprocess.Popen(program, stderr=subprocess.PIPE, text=True) for _ in range(2)]
+    said = [process.communicate(timeout=300)[1] for process in both]
+    assert [process.returncode for process in both] == [0, 0], said
+    fetched = list(site.requests)
+    assert sorted(fetched) == [f"/{name}.mp4" for name in ("a3", "a4", "b1", "b2", "c1", "c2")]
+    alone = tmp_path / "alone"
+    perceive(site, alone)
+    (wanted,) = alone.glob("index/*/index.parquet")
+    assert len(list(root.glob("index/*"))) == 2  # and that of the first crawl alone
+    assert (root / wanted.relative_to(alone)).read_bytes() == wanted.read_bytes()
+    assert not list(root.rglob("*.lease"))
 
 
 def test_the_model_is_kept_if_a_crawl_comes_first_and_fitted_again_only_on_request(site, tmp_path):
