@@ -10,6 +10,7 @@ from markupsafe import Markup
 
 from previts.reporting.corpus import Corpus
 from previts.reporting.evidence import Attention, ClassAttention, SourceFolder
+from previts.reporting.generations import Change, Generation
 from previts.reporting.inputs import Checkpoint
 from previts.reporting.numbers import FEW_ITEMS, Note, Table
 
@@ -44,6 +45,8 @@ class Page:
     class_attention: ClassAttention
     sheets: list[tuple[str, str, str]]
     corpora: list[Corpus]
+    generations: list[Generation]
+    changes: list[Change]
     common: dict[str, str]
     differing: dict[str, list[str]]
     protocols: list[tuple[str, list[tuple[str, float]], list[tuple[str, str]]]]

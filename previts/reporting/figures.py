@@ -99,7 +99,7 @@ def curve_points(steps: NDArray[np.float64], values: NDArray[np.float64]) -> tup
     return thin[0], thin[1]
 
 
-def curves(series: Mapping[int, tuple[Sequence[float], Sequence[float]]], name: str) -> str:
+def curves(series: Mapping[int, tuple[Sequence[float], Sequence[float]]], name: str, across: str = "step") -> str:
     """Return one panel of curves as inline SVG without references: `{number of the style: (steps, values)}`."""
 
     def draw(axes: Axes) -> None:
@@ -110,7 +110,7 @@ def curves(series: Mapping[int, tuple[Sequence[float], Sequence[float]]], name: 
                 steps, values, color=colour, linestyle=pattern, linewidth=1.5, clip_on=False,
                 marker="o" if len(steps) == 1 else None, markersize=4,
             )  # fmt: skip
-        axes.set_xlabel("step", color=INK)
+        axes.set_xlabel(across, color=INK)
         axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
         axes.yaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]))
         axes.xaxis.set_major_formatter(FuncFormatter(_thousands))

@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterable
 
 from previts.reporting.contents import ARROWS, FEW_LEGEND, FEW_MARK, Page, table_title, truth_sentence
+from previts.reporting.generations import Change, sizes
 from previts.reporting.inputs import short
 from previts.reporting.metrics import TITLES, Metric
 from previts.reporting.numbers import MeasuredOn, TableCell
@@ -40,6 +41,19 @@ def markdown(page: Page) -> str:
     if page.notes:
         lines += ["## Missing numbers", ""]
         lines += [f"{note.number}. {_md(note.cause)} ({_md('; '.join(note.where[:12]))})" for note in page.notes] + [""]
+    if page.generations:
+        head, sized = sizes(page.generations)
+        lines += [
+            "## Generations of the corpus",
+            "",
+            _md_row(["generation", *head]),
+            _md_row(["---"] * (len(head) + 1)),
+        ]
+        lines += [_md_row([str(number), *cells]) for number, cells in enumerate(sized, start=1)] + [""]
+    if page.changes:
+        numbers_of = [str(number) for number in range(1, len(page.generations) + 1)]
+        lines += [_md_row(["arm", "number", *numbers_of, "last change"]), _md_row(["---"] * (len(numbers_of) + 3))]
+        lines += [_md_row(_md_change(change)) for change in page.changes] + [""]
     for corpus in page.corpora:
         lines += [f"## Corpus {corpus.fingerprint}", "", *([_md(corpus.cause), ""] if corpus.cause else [])]
         lines += [_md_row(["step", "number", "remark"]), _md_row(["---"] * 3)] if corpus.steps else []
@@ -65,6 +79,13 @@ def _md(text: str) -> str:
 
 def _md_row(cells: Iterable[str]) -> str:
     return f"| {' | '.join(cells)} |"
+
+
+def _md_change(change: Change) -> list[str]:
+    metric = change.metric
+    title = f"{_md(TITLES.get(metric.benchmark, (metric.benchmark,))[0])} {_md(metric.title)}{ARROWS[metric.better]}"
+    values = ["" if value is None else metric.show(value) for value in change.values]
+    return [_md(change.cell.row.title), title, *values, "" if change.delta is None else metric.show(change.delta, "+")]
 
 
 def _md_head(metric: Metric, items: MeasuredOn) -> str:

@@ -23,6 +23,7 @@ from previts.reporting.evidence import (
     read_provenance,
     read_sheets,
 )
+from previts.reporting.generations import CSV, Generation, changes, charts, counts_of, read_generation, sizes
 from previts.reporting.inputs import Checkpoint, ReportRow, flatten, read_checkpoints, read_results, short
 from previts.reporting.markdown import markdown
 from previts.reporting.metrics import TITLES
@@ -30,9 +31,9 @@ from previts.reporting.numbers import Table, make_notes, make_tables
 from previts.storage import csv_text, files, folders
 from previts.storage.files import join
 
-__all__ = ["ReportRow", "build_report"]
+__all__ = ["CSV", "ReportRow", "build_report"]
 
-HTML, MARKDOWN, CSV, RESULT = "report.html", "report.md", "report.csv", "result.png"
+HTML, MARKDOWN, RESULT = "report.html", "report.md", "result.png"
 CURVES = (
     ("loss", "Loss", "the weighted sum of all terms, which training minimises; lower is better"),
     ("loss_contrastive", "Contrastive loss", "distinguishing the video's own key from the queue; lower is better"),
@@ -51,6 +52,7 @@ def build_report(
     cited: Mapping[str, Mapping[str, Mapping[str, float]]] | None = None,
     profile: str = "",
     index: str = "",
+    earlier: Sequence[str] = (),
 ) -> dict[str, int | float]:
     """Write the report of some results to a folder as HTML, Markdown and CSV, and return its counts.
 
@@ -63,6 +65,7 @@ def build_report(
         cited: By table and title, numbers of others that the paper quotes.
         profile: Size of the run; empty if unknown.
         index: The corpus to show first. The corpora of the checkpoints are always shown.
+        earlier: Reports of earlier generations of the corpus, the oldest first.
 
     Raises:
         InputError: If there are no rows, a URI is not the URI of a result, or two results belong to the same cell.
@@ -85,6 +88,11 @@ def build_report(
         **{status: sum(cell.status == status for cell in cells) for status in ("measured", "failed", "missing")},
         **next((corpus.counts for corpus in corpora if corpus.score), {}),
     }
+    generations = [read_generation(report) for report in earlier]
+    changed = changes(tables, generations)
+    if generations and index:
+        current = folders.read_manifest(index)
+        generations.append(Generation(current.fingerprint, counts_of(current), {}))
     page = Page(
         warning=warning(short(profile, 40)),
         code_version=folders.code_version(),
@@ -98,6 +106,8 @@ def build_report(
         class_attention=read_class_attention(found, checkpoints),
         sheets=read_sheets(found, checkpoints),
         corpora=corpora,
+        generations=generations,
+        changes=changed,
         common=_common(checkpoints),
         differing=_differing(checkpoints),
         protocols=_protocols(found, checkpoints),
@@ -168,6 +178,8 @@ def _html(page: Page) -> str:
     environment.filters |= {"short": short, "table_title": table_title}
     environment.globals |= {
         "style": figures.style,
+        "generation_sizes": sizes(page.generations),
+        "generation_charts": charts(page.changes),
         "titles": TITLES,
         "arrows": ARROWS,
         "few_mark": FEW_MARK,

@@ -66,7 +66,7 @@ def previous_checkpoint(plan: Plan, index: str, root: str) -> str:
     if plan.experiment.model.start != "previous" or plan.experiment.model.frozen:
         return ""
     wanted = {name: value for name, value in fingerprints.plain(plan.experiment.learned()).items() if name != "optim"}
-    crawls = _crawls(index)
+    crawls = crawls_of(index)
     folder, found = files.join(files.absolute(root), "checkpoints"), []
     for name in files.names(folder):
         uri = files.join(folder, name)
@@ -74,15 +74,15 @@ def previous_checkpoint(plan: Plan, index: str, root: str) -> str:
             manifest = read_manifest(uri)
             if any(manifest.decided.get(key) != value for key, value in wanted.items()):
                 continue
-            trained = _crawls(manifest.inputs["index"])
+            trained = crawls_of(manifest.inputs["index"])
         except (InputError, KeyError):  # unfinished, or what it was made of was deleted
             continue
-        if trained < crawls:
+        if trained < crawls:  # a proper part
             found.append((len(trained), manifest.counts.get("steps", 0), manifest.fingerprint, uri))
     return max(found)[-1] if found else ""
 
 
-def _crawls(index: str) -> set[str]:
+def crawls_of(index: str) -> set[str]:
     """Return the identities of the crawls of an index."""
     return {fingerprint_of(uri, "videos") for uri in members.uris(read_manifest(index).inputs["videos"])}
 

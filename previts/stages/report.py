@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from previts.config import paper
 from previts.errors import InputError
-from previts.stages.addresses import FORMATS, checkpoint_address
+from previts.stages.addresses import FORMATS, checkpoint_address, crawls_of
 from previts.stages.checks import check_lineage
 from previts.stages.outputs import done, exclusive, finished
 from previts.storage import files, folders
@@ -37,18 +37,20 @@ def report(
         plan = paper.resolve(row.name, profile, set)
         check_lineage(row.name, plan, index)
         trained.append(checkpoint_address(plan, index, root))
+    earlier = _earlier(index, root, profile)
     decided = {
         "rows": [row.name for row in shown],
         "checkpoints": [[folders.fingerprint_of(uri, "checkpoints"), folders.is_committed(uri)] for uri in trained],
         "results": sorted({finished(result, "results") for result in results}),
         "profile": profile,
+        **({"earlier": [folders.fingerprint_of(uri, "report") for uri in earlier]} if earlier else {}),
         "format": FORMATS["report"],
     }
     uri = folders.address(root, "report", "comparison", decided)
     page = files.join(files.absolute(root), "report.html")
     if not done(uri):
         from previts.reporting.inputs import ReportRow
-        from previts.reporting.page import HTML, build_report
+        from previts.reporting.page import CSV, HTML, build_report
         from previts.runlog import run_log
 
         compared = [
@@ -61,13 +63,39 @@ def report(
             )
             for row, uri in zip(shown, trained, strict=True)
         ]
-        counts = build_report(list(results), uri, compared, cited=paper.CITED, profile=profile, index=index)
+        counts = build_report(
+            list(results), uri, compared, cited=paper.CITED, profile=profile, index=index, earlier=earlier
+        )
         run_log.log_report(root, group=folders.fingerprint_of(index, "index"), report=uri)
         inputs = {"index": index, **{f"result{number}": result for number, result in enumerate(results)}}
-        folders.commit(uri, decided, inputs=inputs, counts=counts, files=[HTML])
+        inputs |= {f"earlier{number}": report for number, report in enumerate(earlier)}
+        folders.commit(uri, decided, inputs=inputs, counts=counts, files=[HTML, CSV])
     files.sweep(root, deep=False)
     content = folders.read_file(uri, "report.html")
     if not files.exists(page) or files.read_bytes(page) != content:  # a finished root may be read-only
         files.write_bytes(page, content)
     print(f"The report is at {page}", file=sys.stderr)
     return uri
+
+
+def _earlier(index: str, root: str, profile: str) -> list[str]:
+    """Return the reports of earlier generations of a corpus, oldest first; each has a part of the next one's crawls.
+
+    Of several reports on the same crawls, it is the one with the most results.
+    """
+    folder, found = files.join(files.absolute(root), "report"), []
+    for name in files.names(folder):
+        uri = files.join(folder, name)
+        try:
+            manifest = folders.read_manifest(uri)
+            crawls = crawls_of(manifest.inputs["index"])
+        except (InputError, KeyError):  # unfinished, or its corpus was deleted
+            continue
+        if manifest.decided.get("profile") == profile:
+            found.append((len(crawls), len(manifest.decided.get("results", [])), manifest.fingerprint, uri, crawls))
+    chain, later = [], crawls_of(index)
+    for *_, uri, crawls in sorted(found, key=lambda item: item[:3], reverse=True):
+        if crawls < later:
+            chain.append(uri)
+            later = crawls
+    return chain[::-1]

@@ -19,7 +19,9 @@ from source_videos import numbered, write_source
 from previts import stages
 from previts.corpus import index_table, members, video_table
 from previts.errors import InputError
+from previts.evals.result import read_result
 from previts.pretraining.checkpoint import load_model
+from previts.reporting.metrics import KNOWN
 from previts.stages import flow
 from previts.storage import files, folders
 
@@ -263,6 +265,39 @@ def test_a_training_continues_the_model_of_the_crawls_so_far(site, tmp_path):
     assert scratch != second
     given = {"rows": [ROW], "benchmarks": ["davis"], "index": index, "root": root, "profile": "demo", "set": untouched}
     assert flow.list_evaluations(checkpoints=[second], **given)[0]["checkpoint"] == second
+
+
+@pytest.mark.slow
+def test_the_report_compares_the_generations_of_a_corpus(site, world, tmp_path):
+    root, data = str(tmp_path / "root"), str(world / "datasets")
+
+    def reported() -> tuple[str, float]:
+        index = perceive(site, tmp_path / "root")["index"]
+        checkpoint = stages.pretrain(ROW, index, root, "demo", SMALL)
+        result = stages.evaluate(ROW, "voc07", checkpoint, data, root, "demo", SMALL)
+        page = stages.report([ROW], index, [result], root, "demo", SMALL)
+        return page, read_result(result).metrics["voc07/map"]
+
+    site.add("1.csv", "a1", "a2", "a3", "a4")
+    first, before = reported()
+    assert "Generations" not in folders.read_file(first, "report.html").decode()
+    site.add("2.csv", "b1", "b2", "c1")
+    site.add("3.csv", "a1", a1="again")
+    second, after = reported()
+    assert [name for name in folders.read_manifest(second).inputs if name.startswith("earlier")] == ["earlier0"]
+    assert folders.read_manifest(second).inputs["earlier0"] == first
+    assert '<section id="generations">' in folders.read_file(second, "report.html").decode()
+    lines = files.read_bytes(files.join(second, "report.md")).decode().splitlines()
+    start = lines.index("## Generations of the corpus")
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[start + 2 : start + 6]]
+    assert rows[0] == ["generation", "crawls", "videos stored", "videos kept", "with a tube", "hours", "duplicate"]
+    assert [row[:4] + row[-1:] for row in rows[2:]] == [["1", "1", "4", "4", "0"], ["2", "3", "8", "7", "1"]]
+    metric = KNOWN["voc07/map"]
+    (line,) = [line for line in lines[start:] if metric.title in line and line.count("|") == 6]
+    shown = [cell.strip() for cell in line.strip("|").split("|")]
+    assert before != after
+    assert shown[2:] == [metric.show(before), metric.show(after), metric.show(after - before, "+")]
+    assert reported()[0] == second
 
 
 def test_a_folder_of_crawls_has_no_videos_next_to_them(tmp_path):
