@@ -54,6 +54,7 @@ Tools:
   world         make a small synthetic world: videos and labelled datasets to try the pipeline on
   look          draw the saliency and the tube of one video
   quality       print statistics of the tubes of an index; needs no labels
+  why           print what a result was made from: settings, inputs, crawls and code
   variants      make the eight variants of the Backgrounds Challenge from images and masks
 
 To run all verbs with one command, see `python -m pipelines run-local --help`.
@@ -167,6 +168,20 @@ def quality(index: Annotated[Positional[str], arg(metavar="INDEX")], out: str = 
     return describe(videos, worst) + (f"\n\nEvery video: {out}" if out else "")
 
 
+def why(uri: Annotated[Positional[str], arg(metavar="URI")], json: Annotated[bool, FlagCreatePairsOff] = False) -> str:
+    """Print the chain behind a result: how it was measured, and what each of its ancestors was made from and by.
+
+    Args:
+        uri: URI of an output of a verb, such as a report, a result, a checkpoint or an index, or a file in one.
+        json: Print everything as JSON. The text shows the first few of many crawls.
+    """
+    from previts import lineage
+
+    asked = lineage.find(uri)
+    chain = lineage.read_chain(asked.folder)
+    return lineage.to_json(asked, chain) if json else lineage.describe(asked, chain)
+
+
 def variants(
     images: Annotated[Positional[str], arg(metavar="IMAGES")],
     masks: Annotated[Positional[str], arg(metavar="MASKS")],
@@ -203,6 +218,7 @@ TOOLS: dict[str, Callable[..., str]] = {
     "world": stages.world,
     "look": look,
     "quality": quality,
+    "why": why,
     "variants": variants,
 }
 

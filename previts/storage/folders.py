@@ -18,6 +18,7 @@ from typing import Any
 
 import fsspec
 
+from previts import origin
 from previts.errors import InputError
 from previts.storage import fences
 from previts.storage.documents import from_json, parse_json
@@ -76,6 +77,7 @@ class Manifest:
         files: SHA-256 of each file that a later stage reads whole, by its path in the folder.
         info: Remarks.
         code_version: Version of previts that wrote the folder.
+        made_by: What is known of the code's revision, the image and the pipeline run (`origin.made_by`).
         checksum: Fingerprint of all other fields, as they are on disk.
     """
 
@@ -87,6 +89,7 @@ class Manifest:
     files: dict[str, str]
     info: dict[str, Any]
     code_version: str
+    made_by: dict[str, str] = field(default_factory=dict)
     checksum: str = field(default="", repr=False)
 
 
@@ -132,6 +135,7 @@ def commit(
         files=_digests_of(uri, sorted(files)),
         info=plain(info or {}),
         code_version=code_version(),
+        made_by=origin.made_by(),
     )
     if _named(name) not in ("", manifest.fingerprint):
         raise ValueError(f"{uri} was not computed from these decisions, whose fingerprint is {manifest.fingerprint}")
