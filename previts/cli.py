@@ -55,6 +55,7 @@ Tools:
   look          draw the saliency and the tube of one video
   quality       print statistics of the tubes of an index; needs no labels
   why           print what a result was made from: settings, inputs, crawls and code
+  withdraw      leave videos out from now on, list what rests on them, and delete their bytes
   variants      make the eight variants of the Backgrounds Challenge from images and masks
 
 To run all verbs with one command, see `python -m pipelines run-local --help`.
@@ -182,6 +183,26 @@ def why(uri: Annotated[Positional[str], arg(metavar="URI")], json: Annotated[boo
     return lineage.to_json(asked, chain) if json else lineage.describe(asked, chain)
 
 
+def withdraw(
+    videos: Annotated[Positional[tuple[str, ...]], arg(metavar="ID-or-URL ...")],
+    *,
+    root: str,
+    reason: str,
+    purge: Annotated[bool, FlagCreatePairsOff] = False,
+) -> str:
+    """Withdraw videos: later downloads do not fetch them, and later indexes leave them out. Lists what rests on them.
+
+    Args:
+        videos: Ids or URLs, as in a crawl. An id stands for the videos of this id in all crawls.
+        root: Folder or bucket prefix of all results.
+        reason: Why the videos are withdrawn; it is shown wherever one is missing.
+        purge: Also delete their bytes under the root: clips, masks, salient regions, and reports that show them.
+    """
+    from previts import withdraw as tool
+
+    return tool.withdraw(videos, root, reason, purge=purge)
+
+
 def variants(
     images: Annotated[Positional[str], arg(metavar="IMAGES")],
     masks: Annotated[Positional[str], arg(metavar="MASKS")],
@@ -219,6 +240,7 @@ TOOLS: dict[str, Callable[..., str]] = {
     "look": look,
     "quality": quality,
     "why": why,
+    "withdraw": withdraw,
     "variants": variants,
 }
 

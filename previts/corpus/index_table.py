@@ -7,15 +7,15 @@ each removal.
 """
 
 import itertools
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from previts.config import fields
 from previts.config.perception import FilterConfig
-from previts.corpus import members, quality, tube_table, video_table
+from previts.corpus import members, quality, tube_table, video_table, withdrawals
 from previts.corpus.quality import Quality
 from previts.errors import InputError
 from previts.storage import files, folders, tables
@@ -195,7 +195,12 @@ def join_corpus(videos_uri: str, tubes_uri: str) -> Iterator[list[IndexRecord]]:
             yield join_shard(crawl.videos, crawl.tubes, shard, number)
 
 
-def write_index(uri: str, shards: Iterable[Sequence[IndexRecord]], config: FilterConfig) -> dict[str, int | float]:
+def write_index(
+    uri: str,
+    shards: Iterable[Sequence[IndexRecord]],
+    config: FilterConfig,
+    withdrawn: Collection[tuple[int, str]] = (),
+) -> dict[str, int | float]:
     """Write the table of the videos that the filter keeps, and the table of the quality of all videos.
 
     Both tables are sorted by video id, so that their order does not depend on the shards. If crawls have videos of the
@@ -205,6 +210,7 @@ def write_index(uri: str, shards: Iterable[Sequence[IndexRecord]], config: Filte
         uri: The folder.
         shards: Rows of the corpus in any order, some at a time.
         config: The filter.
+        withdrawn: Number of the crawl and id of each withdrawn video, which is left out.
 
     Returns:
         Counts. `videos` and the others of `_summarise` are of the videos that are kept. `videos_in` is
@@ -216,7 +222,8 @@ def write_index(uri: str, shards: Iterable[Sequence[IndexRecord]], config: Filte
     parts, videos = [], []
     for rows in shards:
         parts.append(tables.to_table(IndexRecord, rows))  # rows take ten times as much memory
-        videos += [quality_of(row) for row in rows]
+        reasons = ["withdrawn" if (row.crawl, row.video_id) in withdrawn else "" for row in rows]
+        videos += [replace(quality_of(row), reason=reason) for row, reason in zip(rows, reasons, strict=True)]
     order = sorted(range(len(videos)), key=lambda number: (videos[number].video_id, videos[number].crawl))
     judged = quality.judge(quality.without_repeated_ids([videos[number] for number in order]), config)
     kept = [number for number, video in zip(order, judged, strict=True) if not video.reason]
@@ -243,8 +250,9 @@ def find_video(uri: str, video_id: str) -> IndexRecord:
         InputError: If the video is unknown, or its download failed.
     """
     manifest = _manifest(uri)
-    # Of several videos with one id, the first one is kept.
-    known = {video.video_id: video for video in reversed(read_quality(uri))}
+    # Of several videos with one id, the first one that was not withdrawn is kept.
+    judged = sorted(read_quality(uri), key=lambda video: video.reason == "withdrawn")
+    known = {video.video_id: video for video in reversed(judged)}
     if video_id not in known:
         failed = {
             row.video_id: row.error
@@ -259,9 +267,44 @@ def find_video(uri: str, video_id: str) -> IndexRecord:
             f"{uri} has no video {video_id!r}{hint}; `previts quality {uri} --out videos.csv` lists its videos"
         )
     found = known[video_id]
+    if found.reason == "withdrawn":
+        raise InputError(f"video {video_id!r} was withdrawn, so {uri} does not contain it")
     crawl = _crawls(manifest)[found.crawl]
     rows = join_shard(crawl.videos, crawl.tubes, found.shard, found.crawl)
     return next(row for row in rows if row.video_id == video_id)
+
+
+def withdrawn(videos_uri: str, ledger: withdrawals.Ledger) -> Iterator[tuple[int, video_table.VideoRecord]]:
+    """Yield the stored videos of a corpus that are withdrawn, each with the number of its crawl.
+
+    Raises:
+        InputError: If a table is missing or damaged.
+    """
+    for number, member in enumerate(members.read(videos_uri)) if ledger else ():
+        for shard in range(member.shards):
+            for row in video_table.read_shard(member.uri, shard):
+                if row.status == "ok" and video_table.is_withdrawn(row, ledger):
+                    yield number, row
+
+
+def withdrawn_ids(videos_uri: str, ledger: withdrawals.Ledger) -> list[tuple[int, str]]:
+    """Return the withdrawn videos of a corpus as decisions of its index: number of the crawl and id of each, sorted."""
+    return sorted({(crawl, row.video_id) for crawl, row in withdrawn(videos_uri, ledger)})
+
+
+def withdrawn_in(uri: str, ledger: withdrawals.Ledger) -> list[str]:
+    """Return the ids of the videos of an index that were withdrawn after it was made, sorted.
+
+    Raises:
+        InputError: If the index is damaged, or its videos were deleted: then it is not known.
+    """
+    if not ledger:
+        return []
+    manifest = _manifest(uri)
+    out = set(withdrawn_ids(manifest.inputs["videos"], ledger))
+    table = tables.read_table(files.join(uri, TABLE), IndexRecord)
+    inside = zip(table.column("crawl").to_pylist(), table.column("video_id").to_pylist(), strict=True)
+    return sorted({video_id for crawl, video_id in inside if (crawl, video_id) in out}) if out else []
 
 
 def read_index(uri: str) -> Index:

@@ -15,6 +15,7 @@ from previts.storage import csv_text
 
 # Why a video is removed, and the field of `FilterConfig` that decides it, if any. The first reason that applies counts.
 REASONS = {
+    "withdrawn": "",
     "duplicate": "",
     "short": "min_tube_seconds",
     "small": "min_area",
@@ -89,20 +90,21 @@ def judge(videos: Sequence[Quality], config: FilterConfig) -> list[Quality]:
     Raises:
         InputError: If the filter needs an agreement that is not known, or keeps no video.
     """
-    if config.min_agreement and any(video.agreement is None for video in videos):
-        unknown = sum(video.agreement is None for video in videos)
+    left = [video for video in videos if not video.reason]
+    if config.min_agreement and any(video.agreement is None for video in left):
+        unknown = sum(video.agreement is None for video in left)
         raise InputError(
             f"filter.min_agreement={config.min_agreement:g} needs the agreement of the saliency priors, which is "
-            f"unknown for {unknown} of {len(videos)} videos; run `previts saliency` and `previts track` with "
+            f"unknown for {unknown} of {len(left)} videos; run `previts saliency` and `previts track` with "
             "saliency.agreement=true and a method other than none"
         )
     judged = [replace(video, reason=video.reason or reason(video, config)) for video in videos]
     if videos and all(video.reason for video in judged):
         counts = filtered(judged)
         removed = ", ".join(
-            f"filter.{field}={getattr(config, field):g} removes {counts[f'filtered_{name}']}"
+            f"filter.{field}={getattr(config, field):g} removes {count}" if field else f"{count} {name}"
             for name, field in REASONS.items()
-            if field and counts[f"filtered_{name}"]
+            if (count := counts[f"filtered_{name}"])
         )
         raise InputError(
             f"the filter keeps none of the {len(videos)} videos: {removed}; choose other values "
@@ -112,12 +114,13 @@ def judge(videos: Sequence[Quality], config: FilterConfig) -> list[Quality]:
 
 
 def without_repeated_ids(videos: Sequence[Quality]) -> list[Quality]:
-    """Return videos, sorted by id and crawl; all but the first of those with one id are duplicates."""
-    previous = [None, *(video.video_id for video in videos[:-1])]
-    return [
-        replace(video, reason="duplicate") if video.video_id == before else video
-        for video, before in zip(videos, previous, strict=True)
-    ]
+    """Return videos, sorted by id and crawl; of those with one id and no reason, all but the first are duplicates."""
+    previous, found = None, []
+    for video in videos:
+        repeated = not video.reason and video.video_id == previous
+        found.append(replace(video, reason="duplicate") if repeated else video)
+        previous = previous if video.reason else video.video_id
+    return found
 
 
 def filtered(videos: Sequence[Quality]) -> dict[str, int]:

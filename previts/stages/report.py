@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 from previts.config import paper
 from previts.errors import InputError
@@ -37,13 +38,15 @@ def report(
         plan = paper.resolve(row.name, profile, set)
         check_lineage(row.name, plan, index)
         trained.append(checkpoint_address(plan, index, root))
-    decided = {
+    decided: dict[str, Any] = {
         "rows": [row.name for row in shown],
         "checkpoints": [[folders.fingerprint_of(uri, "checkpoints"), folders.is_committed(uri)] for uri in trained],
         "results": sorted({finished(result, "results") for result in results}),
         "profile": profile,
         "format": FORMATS["report"],
     }
+    if stale := _stale(trained, root):
+        decided["withdrawn"] = stale
     uri = folders.address(root, "report", "comparison", decided)
     page = files.join(files.absolute(root), "report.html")
     if not done(uri):
@@ -58,6 +61,7 @@ def report(
                 checkpoint=uri,
                 fingerprint=folders.fingerprint_of(uri, "checkpoints"),
                 reported=row.reported,
+                withdrawn=tuple(stale.get(folders.fingerprint_of(uri, "checkpoints"), ())),
             )
             for row, uri in zip(shown, trained, strict=True)
         ]
@@ -71,3 +75,31 @@ def report(
         files.write_bytes(page, content)
     print(f"The report is at {page}", file=sys.stderr)
     return uri
+
+
+def _stale(checkpoints: Sequence[str], root: str) -> dict[str, list[str]]:
+    """Return the withdrawn videos that finished checkpoints were trained on, by the fingerprint of the checkpoint.
+
+    Without the videos of an index this is not known, so its checkpoints are left out.
+    """
+    from previts.corpus import withdrawals
+
+    finished_ones = [uri for uri in dict.fromkeys(checkpoints) if folders.is_committed(uri)]
+    ledger = withdrawals.read_for(*finished_ones, root=root)
+    if not ledger:
+        return {}
+    from previts.corpus import index_table
+
+    known: dict[str, list[str]] = {}
+    stale = {}
+    for uri in finished_ones:
+        manifest = folders.read_manifest(uri)
+        index = manifest.inputs.get("index", "")
+        if index not in known:
+            try:
+                known[index] = index_table.withdrawn_in(index, ledger) if index else []
+            except InputError:
+                known[index] = []
+        if known[index]:
+            stale[manifest.fingerprint] = known[index]
+    return stale

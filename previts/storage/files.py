@@ -14,6 +14,7 @@ import os
 import re
 import shutil
 import socket
+import tempfile
 import time
 import uuid
 from collections.abc import Iterator, Sequence
@@ -199,6 +200,41 @@ def upload(path: str, uri: str, *, create: bool = False) -> None:
         return
     with open(path, "rb") as source, _replacing(target, create) as file:
         shutil.copyfileobj(source, file, 1 << 20)
+
+
+def erase(uri: str, ranges: Sequence[tuple[int, int]]) -> bool:
+    """Overwrite ranges of bytes [start, stop) of a file with zeros; its size and its other bytes stay.
+
+    On the local disk the bytes are overwritten in place. An object store cannot do this: the whole file is replaced.
+
+    Returns:
+        Whether anything had to be erased.
+
+    Raises:
+        FileNotFoundError: If the file does not exist.
+    """
+    due = [
+        (start, stop)
+        for (start, stop), data in zip(ranges, read_ranges(uri, *map(list, zip(*ranges, strict=True))), strict=True)
+        if data.strip(b"\0")
+    ]
+    if not due:
+        return False
+    fs, path = open_fs(uri)
+    with tempfile.TemporaryDirectory(prefix="previts-") as folder:
+        local = path if is_local(fs) else os.path.join(folder, "file")
+        if not is_local(fs):
+            fs.get_file(path, local)
+        with naming(path), open(local, "r+b") as file:
+            for start, stop in due:
+                file.seek(start)
+                for size in [1 << 20] * ((stop - start) >> 20) + [(stop - start) & ((1 << 20) - 1)]:
+                    file.write(bytes(size))
+            file.flush()
+            os.fsync(file.fileno())
+        if not is_local(fs):
+            fs.put_file(local, path)
+    return True
 
 
 def _rename(temporary: str, path: str, create: bool) -> None:
