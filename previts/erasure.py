@@ -11,7 +11,7 @@ import html
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from previts.corpus import region_table, tube_table, video_table
 from previts.corpus.region_table import SaliencyRecord
@@ -20,8 +20,11 @@ from previts.runlog import run_log
 from previts.storage import files, folders, leases, tables
 from previts.storage.folders import Manifest
 
+Item = TypeVar("Item")
+
 PICTURES = "pictures"  # of training pairs, in the folder of a checkpoint
 PAGE = "report.html"
+FRAMES = "frames.npz"  # that a saliency model is fitted on; deleted when it is finished
 
 
 @dataclass(frozen=True)
@@ -66,6 +69,8 @@ def erase(root: str, stored: Sequence[Stored], resting: Mapping[str, Sequence[st
                 done["masks"] += sum(_attempts(found, _masks, uri, shards))
             elif manifest.stage == "saliency":
                 done["key frames"] += sum(_attempts(found, _regions, uri, shards))
+            elif manifest.stage == "saliency_model":
+                found.problems += _attempts(found, _frames, uri)
             elif manifest.stage == "report" and uri in resting:
                 done["reports"] += sum(_attempts(found, _report, root, uri, resting[uri]))
             elif manifest.stage == "checkpoints" and uri in resting:
@@ -77,8 +82,8 @@ def erase(root: str, stored: Sequence[Stored], resting: Mapping[str, Sequence[st
     return [f"erased: {', '.join(f'{count} {what}' for what, count in done.items())}"]
 
 
-def _attempts(found: Outputs, work: Callable[..., Iterable[int]], *arguments: object) -> list[int]:
-    """Return the counts of some work; what cannot be done is a problem, and the rest is done all the same."""
+def _attempts(found: Outputs, work: Callable[..., Iterable[Item]], *arguments: object) -> list[Item]:
+    """Return what some work yields; what cannot be done is a problem, and the rest is done all the same."""
     try:
         return list(work(*arguments))
     except (InputError, OSError) as error:
@@ -129,6 +134,12 @@ def _regions(saliency: str, shards: Mapping[int, Sequence[Stored]]) -> Iterator[
     lease.release()
 
 
+def _frames(model: str) -> Iterator[str]:
+    """Yield a problem if the frames of a finished fit are still there, because it was killed after its end."""
+    if FRAMES in files.names(model):
+        yield f"{model} still has the frames of its fit; run `previts fit_saliency` again, which deletes them"
+
+
 def _report(root: str, uri: str, ids: Sequence[str]) -> Iterator[int]:
     """Delete a report that shows a video: its artifact, its copy in the root, its page, and last its folder."""
     page, copy = files.join(uri, PAGE), files.join(root, PAGE)
@@ -164,6 +175,6 @@ def _unfinished(found: Outputs, ids: set[str]) -> Iterator[str]:
         stage, names = uri.rsplit("/", 2)[-2], files.names(uri)
         shards = [int(name[6:11]) for name in names if re.fullmatch(r"shard-\d{5}\.parquet", name)]
         reader = readers.get(stage)
-        shown = {"checkpoints": PICTURES, "report": PAGE}.get(stage, "") in names
+        shown = {"checkpoints": PICTURES, "report": PAGE, "saliency_model": FRAMES}.get(stage, "") in names
         if shown or (reader and any(row.video_id in ids for shard in shards for row in reader(uri, shard))):
             yield f"{uri} is not finished and may contain these videos; finish or delete it, and run this command again"

@@ -91,10 +91,24 @@ def find(uri: str) -> Asked:
             if file and not files.exists(uri):
                 raise InputError(f"there is no file {file} in {folder}")
             return Asked(folder, file, _state(folder, file) if file else "")
+    if found := _copied_report(uri):
+        return found
     raise InputError(
         f"neither {uri} nor a folder above it has a {folders.MANIFEST}; give the URI that a verb printed, or a file in "
         "such a folder"
     )
+
+
+def _copied_report(uri: str) -> Asked | None:
+    """Return the report whose page was copied to `ROOT/report.html`, or None."""
+    root, name = uri.rsplit("/", 1)
+    if name != "report.html" or not files.exists(uri):
+        return None
+    digest = hashlib.sha256(files.read_bytes(uri)).hexdigest()
+    for folder in (files.join(root, "report", found) for found in files.names(files.join(root, "report"))):
+        if folders.is_committed(folder) and folders.read_manifest(folder).files.get(name) == digest:
+            return Asked(folder, name, f"copied to {uri}")
+    return None
 
 
 def _state(folder: str, file: str) -> str:

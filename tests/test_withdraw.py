@@ -17,12 +17,13 @@ import pytest
 from small_corpus import ROW, perceive, two_crawls, write_crawl
 from small_verbs import SMALL, snapshot
 
-from previts import cli, stages, withdraw
+from previts import cli, erasure, lineage, stages, withdraw
 from previts.config import paper
 from previts.corpus import index_table, members, region_table, tube_table, video_table, withdrawals
 from previts.errors import InputError
 from previts.evals.result import Result, write_result
 from previts.look import look_at_stored
+from previts.pretraining import monitor
 from previts.processes import workers
 from previts.saliency import fit, usps
 from previts.stages import addresses
@@ -222,6 +223,8 @@ def test_the_report_of_a_row_that_saw_a_withdrawn_video_says_that_it_is_stale(ba
     note = "was trained on 1 video withdrawn since (a1)"
     fresh = Path(at["report"], "report.html").read_text()
     assert "Stale" not in fresh
+    asked = lineage.find(f"{root}/report.html")
+    assert (asked.folder, asked.file) == (at["report"], "report.html")
     run(root, "unrelated")
     assert stages.report([ROW], at["index"], [at["result"]], root, "demo", SMALL) == at["report"]
     run(root, "a1")
@@ -371,6 +374,20 @@ def test_an_unfinished_output_that_may_contain_the_video_is_said(base: Path, wor
     run(root, "a1", purge=True)
     left = region_table.read_shard(maps, 0)
     assert not any(row.regions for row in left if row.video_id == "a1")
+
+
+def test_frames_that_a_killed_fit_left_are_said(base: Path, world):
+    root, at = world
+    Path(at["model"], "frames.npz").write_bytes(b"pixels")
+    unfinished = Path(root, "saliency_model", "deepusps-000000000000")
+    unfinished.mkdir()
+    (unfinished / "frames.npz").write_bytes(b"pixels")
+    with pytest.raises(InputError) as error:
+        run(root, "a1", purge=True)
+    assert f"{at['model']} still has the frames of its fit" in str(error.value)
+    assert f"{unfinished} is not finished and may contain" in str(error.value)
+    assert fit.FRAMES == erasure.FRAMES
+    assert monitor.PICTURES == erasure.PICTURES
 
 
 def test_a_shard_of_an_unfinished_download_is_erased_too(base: Path, world):

@@ -5,6 +5,7 @@ other, in any store. `download` does not fetch a withdrawn video, and `index` le
 changed by a withdrawal.
 """
 
+import functools
 import hashlib
 import json
 import re
@@ -47,21 +48,18 @@ class Ledger:
 
     withdrawals: tuple[Withdrawal, ...] = ()
 
-    def __post_init__(self) -> None:
-        reasons: dict[str, str] = {}
-        for item in self.withdrawals:
-            reasons |= dict.fromkeys((item.video, *item.identities), item.reason)
-        object.__setattr__(self, "_reasons", reasons)
+    @functools.cached_property
+    def _reasons(self) -> dict[str, str]:
+        return {name: item.reason for item in self.withdrawals for name in (item.video, *item.identities)}
 
     def __bool__(self) -> bool:
         return bool(self.withdrawals)
 
     def reason(self, video_id: str, url: str = "", identity: str = "") -> str | None:
         """Return why a video was withdrawn, or None if it was not."""
-        reasons: dict[str, str] = self.__getattribute__("_reasons")
         for name in (video_id, url, url.removeprefix("file://"), identity):
-            if name and name in reasons:
-                return reasons[name]
+            if name and name in self._reasons:
+                return self._reasons[name]
         return None
 
     def check(self, videos_uri: str, video_id: str, url: str, identity: str) -> None:
