@@ -85,6 +85,8 @@ def run_local(
     # Check the parameters first: a typing error must not cost an hour or leave a folder behind.
     flow.distinct_rows(**choices)
     if not crawl or not data:
+        for_crawl, for_data = (files.absolute(uri) if uri else None for uri in (crawl, data))
+        flow.check_sources(for_crawl, for_data, rows=rows, benchmarks=benchmarks)
         made = stages.world(root)
         crawl, data = crawl or files.join(made, "crawl.csv"), data or files.join(made, "datasets")
     crawl, data = files.absolute(crawl), files.absolute(data)

@@ -37,9 +37,8 @@ KEPT = dsl.PipelineConfig(ttl_seconds_after_success=3 * 86400, ttl_seconds_after
 @dsl.pipeline(name="download-crawls")
 def download_crawls(crawl: str, root: str, profile: str, set: list[str], parts: int) -> str:
     """Download and normalise the videos of all crawls, one step for each part."""
-    listed = place(list_crawls(crawl=crawl, root=root)).output
     with dsl.ParallelFor(place(list_parts(parts=parts)).output) as part:
-        stored = download(crawl=listed, root=root, profile=profile, set=set, part=part, parts=parts)
+        stored = download(crawl=crawl, root=root, profile=profile, set=set, part=part, parts=parts)
         with_crawl_rules(with_google_token(place(stored, cpu="8", memory="16Gi", scratch="64Gi", hours=48)))
     return place(collect_parts(uris=dsl.Collected(stored.outputs["Output"]))).output
 
@@ -152,7 +151,8 @@ def crawls_to_report(
         job=job,
     )
     place(checked)
-    videos = download_crawls(crawl=crawl, root=root, profile=profile, set=set, parts=parts).after(checked).output
+    listed = place(list_crawls(crawl=crawl, root=root).after(checked)).output
+    videos = download_crawls(crawl=listed, root=root, profile=profile, set=set, parts=parts).output
     fitted = fit_saliency(videos=videos, root=root, profile=profile, set=set)
     place(fitted, cpu="8", memory="48Gi", scratch="32Gi", hours=72)
     model = with_gpus(fitted, perception_gpus, gpu_nodes).outputs["Output"]

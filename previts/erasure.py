@@ -8,7 +8,9 @@ the rest.
 import contextlib
 import dataclasses
 import html
+import os
 import re
+import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
@@ -99,7 +101,7 @@ def _clips(videos: str, shard: int, copies: Sequence[Stored]) -> Iterator[int]:
     ranges = [(row.offset, row.offset + row.size) for row in here if row.status == "ok"]
     tar = files.join(videos, video_table.tar_name(shard))
     if ranges and files.exists(tar):
-        yield len(ranges) if files.erase(tar, ranges) else 0
+        yield len(ranges) if erase_ranges(tar, ranges) else 0
     lease.release()
 
 
@@ -111,7 +113,7 @@ def _masks(tubes: str, shards: Mapping[int, Sequence[Stored]]) -> Iterator[int]:
         ]
         blobs = files.join(tubes, tube_table.blob_name(shard))
         if ranges and files.exists(blobs):
-            yield len(ranges) if files.erase(blobs, ranges) else 0
+            yield len(ranges) if erase_ranges(blobs, ranges) else 0
 
 
 def _regions(saliency: str, shards: Mapping[int, Sequence[Stored]]) -> Iterator[int]:
@@ -132,6 +134,43 @@ def _regions(saliency: str, shards: Mapping[int, Sequence[Stored]]) -> Iterator[
         tables.erase_rows(saliency, tables.table_name(shard), SaliencyRecord, erased)
         yield count
     lease.release()
+
+
+def erase_ranges(uri: str, ranges: Sequence[tuple[int, int]]) -> bool:
+    """Overwrite ranges of bytes [start, stop) of a file with zeros; its size and its other bytes stay.
+
+    On the local disk the bytes are overwritten in place. An object store cannot do this: the whole file is replaced.
+
+    Returns:
+        Whether anything had to be erased.
+
+    Raises:
+        FileNotFoundError: If the file does not exist.
+    """
+    due = [
+        (start, stop)
+        for (start, stop), data in zip(
+            ranges, files.read_ranges(uri, *map(list, zip(*ranges, strict=True))), strict=True
+        )
+        if data.strip(b"\0")
+    ]
+    if not due:
+        return False
+    fs, path = files.open_fs(uri)
+    with tempfile.TemporaryDirectory(prefix="previts-") as folder:
+        local = path if files.is_local(fs) else os.path.join(folder, "file")
+        if not files.is_local(fs):
+            fs.get_file(path, local)
+        with files.naming(path), open(local, "r+b") as file:
+            for start, stop in due:
+                file.seek(start)
+                for size in [1 << 20] * ((stop - start) >> 20) + [(stop - start) & ((1 << 20) - 1)]:
+                    file.write(bytes(size))
+            file.flush()
+            os.fsync(file.fileno())
+        if not files.is_local(fs):
+            fs.put_file(local, path)
+    return True
 
 
 def _frames(model: str) -> Iterator[str]:

@@ -113,8 +113,9 @@ def look_at_stored(index_uri: str, video_id: str, out: str, frames: int) -> str:
     config = SaliencyConfig(**found.decided["saliency"])
     stages = Stages(videos, saliency, tubes, found.inputs["model"], config, row)
     judged = next(item for item in index_table.read_quality(index_uri) if item.video_id == video_id)
-    field = quality.REASONS.get(judged.reason)
-    left_out = f", left out by filter.{field}" if field else f", left out: {judged.reason}" if judged.reason else ""
+    detail = f" ({judged.detail})" if judged.detail else ""
+    field = quality.REASONS.get(judged.reason, "")
+    left_out = f", left out by {f'filter.{field}' if field else judged.reason}{detail}" if judged.reason else ""
     return _look(stages, out, frames, f"{video_id} of {index_uri}{left_out}")
 
 
@@ -127,7 +128,7 @@ def folder_for(name: str) -> str:
 def _look(stages: Stages, out: str, frames: int, name: str) -> str:
     row = stages.row
     salient = [item for item in region_table.read_shard(stages.saliency, row.shard) if item.video_id == row.video_id]
-    tube = tube_table.read_tube(stages.tubes, row.shard, row.tube_offset, row.tube_size, row.tube_crc)
+    tube = tube_table.read_tube(stages.tubes, row)
     chosen = np.unique(np.linspace(0, len(salient) - 1, frames).round().astype(int))
     files.check_writable(out)
     sheet, overlay = files.join(out, SHEET), files.join(out, OVERLAY)

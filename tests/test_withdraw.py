@@ -181,6 +181,24 @@ def test_the_same_source_under_another_id_is_withdrawn_too(base: Path, tmp_path:
     assert after["model"] == at["model"]
 
 
+def test_a_copy_does_not_take_the_place_of_a_withdrawn_video(base: Path, tmp_path: Path):
+    crawls, root = tmp_path / "crawls", str(tmp_path / "root")
+    shutil.copytree(base / "crawls", crawls)
+    (crawls / "2.csv").write_text(
+        "video_id,url,start_seconds,end_seconds\nc1,videos/a1.mp4,0,0.8\nb2,videos/b2.mp4,,\n"
+    )
+    at = perceive(str(crawls), root, "filter.duplicates=bytes")
+    assert ids(at["index"]) == ["a1", "a2", "b2"]
+    run(root, "a1")
+    after = perceive(str(crawls), root, "filter.duplicates=bytes")
+    assert ids(after["index"]) == ["a2", "b2"]
+    reasons = {row.video_id: (row.reason, row.detail) for row in index_table.read_quality(after["index"]) if row.reason}
+    assert reasons == {
+        "a1": ("withdrawn", "request 7"),
+        "c1": ("withdrawn", "shows the same as a1 of crawl 1, which was withdrawn"),
+    }
+
+
 def test_what_rests_on_a_video_is_listed_with_what_to_run_next(base: Path, world, capsys: pytest.CaptureFixture[str]):
     root, at = world
     trained(at, root)
@@ -263,7 +281,7 @@ def frames(index: str) -> dict[str, np.ndarray]:
         try:
             crawl = found.crawl_of(row)
             every = range(row.num_frames)
-            masks = tube_table.read_masks(crawl.tubes, row.shard, row.tube_offset, row.tube_size, row.tube_crc, every)
+            masks = tube_table.read_masks(crawl.tubes, row, every)
             read[row.video_id] = np.concatenate(
                 [video_table.read_frames(crawl.videos, row, every).ravel(), *map(np.ravel, masks)]
             )
@@ -307,7 +325,7 @@ def test_a_purge_deletes_the_bytes_of_the_video_and_no_others(base: Path, tmp_pa
     index = index_table.read_index(at["index"])
     for read in (
         lambda: video_table.read_planes(home, index[0], [0]),
-        lambda: tube_table.read_tube(tubes, 0, index[0].tube_offset, index[0].tube_size, index[0].tube_crc),
+        lambda: tube_table.read_tube(tubes, index[0]),
         lambda: look_at_stored(at["index"], "a1", str(tmp_path / "look"), 2),
     ):
         with pytest.raises(InputError, match=r"'a1' of .* was withdrawn \(request 7\).*run `previts index` again"):
@@ -330,7 +348,7 @@ def test_zeros_in_the_bytes_of_another_video_are_still_damage(base: Path, world)
     run(root, "a1")
     home = members.uris(at["videos"])[0]
     row = rows(home)["a2"]
-    files.erase(files.join(home, video_table.tar_name(0)), [(row.offset, row.offset + row.size)])
+    erasure.erase_ranges(files.join(home, video_table.tar_name(0)), [(row.offset, row.offset + row.size)])
     with pytest.raises(video_table.VideoError, match="damaged"):
         video_table.read_frames(home, row, [0])
 
@@ -404,8 +422,8 @@ def test_a_shard_of_an_unfinished_download_is_erased_too(base: Path, world):
 
 KILLED = """
 import os, sys
-from previts import withdraw
-from previts.storage import files, folders, tables
+from previts import erasure, withdraw
+from previts.storage import files, folders
 left = int(sys.argv[2])
 def killing(work):
     def call(*arguments, **more):
@@ -415,7 +433,7 @@ def killing(work):
             os._exit(9)
         return work(*arguments, **more)
     return call
-for module, name in ((files, "erase"), (files, "delete"), (files, "delete_folder"), (files, "write_bytes"),
+for module, name in ((erasure, "erase_ranges"), (files, "delete"), (files, "delete_folder"), (files, "write_bytes"),
                      (folders, "write_json"), (folders, "list_again")):
     setattr(module, name, killing(getattr(module, name)))
 withdraw.withdraw(sys.argv[3:], sys.argv[1], "request 7", purge=True)

@@ -51,11 +51,11 @@ class SamplingConfig:
         require("sampling.crop_scale", self.crop_scale, "0 < low <= high <= 1", 0 < low <= high <= 1)
         low, high = self.crop_ratio
         require("sampling.crop_ratio", self.crop_ratio, "0 < low <= high", 0 < low <= high)
-        require("sampling.crop_attempts", self.crop_attempts, "1 or more", self.crop_attempts >= 1)
-        require("sampling.clip_frames", self.clip_frames, "1 or more", self.clip_frames >= 1)
-        require("sampling.clip_stride", self.clip_stride, "1 or more", self.clip_stride >= 1)
-        holds = min(self.speeds) >= 1 and self.speeds[0] != self.speeds[1]
-        require("sampling.speeds", self.speeds, "two different numbers from 1", holds)
+        require("sampling.crop_attempts", self.crop_attempts, "from 1 to 1000", 1 <= self.crop_attempts <= 1000)
+        require("sampling.clip_frames", self.clip_frames, "from 1 to 1024", 1 <= self.clip_frames <= 1024)
+        require("sampling.clip_stride", self.clip_stride, "from 1 to 1000", 1 <= self.clip_stride <= 1000)
+        require("sampling.speeds", s := self.speeds, "two different numbers from 1", min(s) >= 1 and s[0] != s[1])
+        require("sampling.min_tracked_fraction", share := self.min_tracked_fraction, "from 0 to 1", 0 <= share <= 1)
         require("sampling.data_fraction", self.data_fraction, "in (0, 1]", 0 < self.data_fraction <= 1)
 
 
@@ -73,12 +73,12 @@ class AugmentConfig:
     blur_sigma: tuple[float, float] = (0.1, 2.0)  # not stated; MoCo v2
 
     def __post_init__(self) -> None:
-        require("augment.size", self.size, "an even number from 32", self.size >= 32 and self.size % 2 == 0)
+        require("augment.size", self.size, "even, from 32 to 4096", 32 <= self.size <= 4096 and self.size % 2 == 0)
         for name in ("flip_probability", "grey_probability", "jitter_probability", "blur_probability"):
             require(f"augment.{name}", getattr(self, name), "from 0 to 1", 0 <= getattr(self, name) <= 1)
         holds = min(self.jitter) >= 0 and self.jitter[3] <= 0.5
         require("augment.jitter", self.jitter, "0 or more, hue at most 0.5", holds)
-        require("augment.blur_sigma", self.blur_sigma, "0 < low <= high", 0 < self.blur_sigma[0] <= self.blur_sigma[1])
+        require("augment.blur_sigma", s := self.blur_sigma, "0 < low <= high <= 100", 0 < s[0] <= s[1] <= 100)
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,7 @@ class ModelConfig:
         require("model.bn_momentum", self.bn_momentum, "from 0 to 1", 0 <= self.bn_momentum <= 1)
         shrinkable = self.encoder == "s3dg" or self.width == 1
         require("model.width", self.width, "in (0, 1], and 1 except for s3dg", 0 < self.width <= 1 and shrinkable)
-        require("model.embedding_dim", self.embedding_dim, "1 or more", self.embedding_dim >= 1)
+        require("model.embedding_dim", self.embedding_dim, "from 1 to 65536", 1 <= self.embedding_dim <= 2**16)
 
 
 @dataclass(frozen=True)
@@ -128,9 +128,9 @@ class ObjectiveConfig:
 
     def __post_init__(self) -> None:
         require("objective.temperature", self.temperature, "more than 0", self.temperature > 0)
-        require("objective.queue_size", self.queue_size, "1 or more", self.queue_size >= 1)
+        require("objective.queue_size", self.queue_size, "from 1 to 16777216", 1 <= self.queue_size <= 2**24)
         require("objective.key_momentum", self.key_momentum, "from 0 to 1", 0 <= self.key_momentum <= 1)
-        require("objective.key_updates", self.key_updates, "1 or more", self.key_updates >= 1)
+        require("objective.key_updates", self.key_updates, "from 1 to 100", 1 <= self.key_updates <= 100)
         require("objective.speed_weight", self.speed_weight, "0 or more", self.speed_weight >= 0)
         require("objective.speed_margin", self.speed_margin, "more than 0", self.speed_margin > 0)
         for name in ("positives", "enqueued"):
@@ -160,7 +160,7 @@ class OptimConfig:
         require("optim.clip_norm", self.clip_norm, "0 or more", self.clip_norm >= 0)
         require("optim.momentum", self.momentum, "in [0, 1)", 0 <= self.momentum < 1)
         require("optim.weight_decay", self.weight_decay, "0 or more", self.weight_decay >= 0)
-        require("optim.epochs", self.epochs, "1 or more", self.epochs >= 1)
+        require("optim.epochs", self.epochs, "from 1 to 1000000", 1 <= self.epochs <= 10**6)
         require("optim.batch_size", self.batch_size, "2 or more", self.batch_size >= 2)
 
 

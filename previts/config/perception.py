@@ -73,8 +73,8 @@ class FitConfig:
 
     def __post_init__(self) -> None:
         require("fit.width", self.width, "in (0, 1]", 0 < self.width <= 1)
-        require("fit.frames", self.frames, "2 or more", self.frames >= 2)
-        require("fit.size", self.size, "a multiple of 8 from 32", self.size >= 32 and self.size % 8 == 0)
+        require("fit.frames", self.frames, "from 2 to 1000000", 2 <= self.frames <= 10**6)
+        require("fit.size", size := self.size, "a multiple of 8 from 32 to 4096", 32 <= size <= 4096 and size % 8 == 0)
         require("fit.rounds", self.rounds, "from 1 to 3", 1 <= self.rounds <= 3)
         require("fit.round_epochs", self.round_epochs, "1 or more", self.round_epochs >= 1)
         require("fit.round_lr", self.round_lr, "more than 0", min(self.round_lr) > 0)
@@ -143,6 +143,9 @@ class FilterConfig:
     min_area: float = 0.0  # mean share of the frame that the object covers while it is visible
     max_area: float = 1.0
     min_agreement: float = 0.0  # of the handcrafted priors on the first key frame
+    # Not in the paper. Leaves out videos with the source file ("equal"), or also with the frames ("near"), of an older
+    # one. "keep" keeps them. Of videos with one id, the oldest is kept in any case.
+    duplicates: Literal["near", "equal", "keep"] = "near"
 
     def __post_init__(self) -> None:
         require("filter.min_tube_seconds", self.min_tube_seconds, "0 or more", self.min_tube_seconds >= 0)

@@ -7,18 +7,20 @@ each removal.
 """
 
 import itertools
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from previts.config import fields
 from previts.config.perception import FilterConfig
-from previts.corpus import members, quality, tube_table, video_table, withdrawals
-from previts.corpus.quality import Quality
+from previts.corpus import members, quality, tube_table, video_table
+from previts.corpus.quality import Key, LeftOut, Quality
 from previts.errors import InputError
 from previts.storage import files, folders, tables
+from previts.storage.tables import Count, Crc, Place, Rate, Share, Side
 
 TABLE, QUALITY = "index.parquet", "quality.parquet"
 
@@ -35,27 +37,27 @@ class IndexRecord:
     video_id: str
     label: str
     split: str
-    crawl: int
-    shard: int
-    offset: int
-    size: int
-    width: int
-    height: int
-    num_frames: int
-    fps: float
+    crawl: Count
+    shard: Count
+    offset: Place
+    size: Place
+    width: Side
+    height: Side
+    num_frames: Count
+    fps: Rate
     header: bytes
-    gop_frames: list[int]
-    gop_offsets: list[int]
-    gop_crcs: list[int]
-    spans: list[list[int]]
-    tracked_frames: int
-    mean_area: float
-    lost_frame: int | None
-    border_share: float
-    agreement: float | None
-    tube_offset: int
-    tube_size: int
-    tube_crc: int
+    gop_frames: list[Count]
+    gop_offsets: list[Place]
+    gop_crcs: list[Crc]
+    spans: list[list[Count]]
+    tracked_frames: Count
+    mean_area: Share
+    lost_frame: Count | None
+    border_share: Share
+    agreement: Share | None
+    tube_offset: Place
+    tube_size: Place
+    tube_crc: Crc
 
 
 def join_shard(videos_uri: str, tubes_uri: str, shard: int, crawl: int = 0) -> list[IndexRecord]:
@@ -65,14 +67,32 @@ def join_shard(videos_uri: str, tubes_uri: str, shard: int, crawl: int = 0) -> l
         InputError: If the two tables do not have the same usable videos.
     """
     videos = [video for video in video_table.read_shard(videos_uri, shard) if video.status == "ok"]
-    tubes = {tube.video_id: tube for tube in tube_table.read_shard(tubes_uri, shard)}
+    listed = tube_table.read_shard(tubes_uri, shard)
+    tubes = {tube.video_id: tube for tube in listed}
     missing = [video.video_id for video in videos if video.video_id not in tubes]
-    if missing or len(tubes) != len(videos):
+    if missing or len(listed) != len(videos):
         raise InputError(
             f"shard {shard} of {tubes_uri} does not belong to {videos_uri}: {len(missing)} of {len(videos)} videos "
-            f"have no tube (first: {missing[:3]}); run `previts saliency` and `previts track` on these videos"
+            f"have no tube (first: {missing[:3]}), and it has {len(listed)} tubes; run `previts saliency` and "
+            "`previts track` on these videos"
         )
-    return [_join(video, tubes[video.video_id], crawl) for video in videos]
+    rows = [_join(video, tubes[video.video_id], crawl) for video in videos]
+    for row in rows:
+        _check_spans(row, files.join(tubes_uri, tables.table_name(shard)))
+    return rows
+
+
+def _check_spans(row: IndexRecord, uri: str) -> None:
+    """Raise an InputError if the spans of a row are not those of a tube of its video; `uri` names its table."""
+    places = [place for span in row.spans for place in span]
+    apart = all(start < stop for start, stop in itertools.pairwise([-1, *places, row.num_frames + 1]))
+    tracked = sum(places[1::2]) - sum(places[::2])
+    lost = row.lost_frame is None or row.lost_frame < row.num_frames
+    if not lost or not apart or any(len(span) != 2 for span in row.spans) or tracked != row.tracked_frames:
+        raise InputError(
+            f"{uri}: the row of video {row.video_id!r} is wrong (it has {row.tracked_frames} tracked frames of "
+            f"{row.num_frames}, in the spans {str(row.spans)[:80]}); delete it, {tables.REMEDY}"
+        )
 
 
 def _join(video: video_table.VideoRecord, tube: tube_table.TubeRecord, crawl: int) -> IndexRecord:
@@ -113,6 +133,7 @@ def quality_of(row: IndexRecord) -> Quality:
         crawl=row.crawl,
         shard=row.shard,
         reason="",
+        detail="",
         seconds=row.num_frames / row.fps,
         tube_seconds=row.tracked_frames / row.fps,
         mean_area=row.mean_area,
@@ -148,7 +169,7 @@ class Crawl:
 
 @dataclass(frozen=True)
 class Index:
-    """An index in memory as one Arrow table; `index[i]` creates the row of video i at each call."""
+    """An index in memory as one Arrow table; `index[i]` creates the row of video i at each call, and checks it."""
 
     uri: str
     crawls: tuple[Crawl, ...]
@@ -158,7 +179,10 @@ class Index:
         return int(self.table.num_rows)
 
     def __getitem__(self, number: int) -> IndexRecord:
-        return tables.row(self.table, IndexRecord, number)
+        row, uri = tables.row(self.table, IndexRecord, number), files.join(self.uri, TABLE)
+        video_table.check_layout(row, uri)
+        _check_spans(row, uri)
+        return row
 
     def __iter__(self) -> Iterator[IndexRecord]:
         return (self[number] for number in range(len(self)))
@@ -191,26 +215,33 @@ def join_corpus(videos_uri: str, tubes_uri: str) -> Iterator[list[IndexRecord]]:
         InputError: If the tubes are not of these videos, or a table is missing or damaged.
     """
     for number, (crawl, shards) in enumerate(read_crawls(videos_uri, tubes_uri)):
+        found = 0
         for shard in range(shards):
-            yield join_shard(crawl.videos, crawl.tubes, shard, number)
+            rows = join_shard(crawl.videos, crawl.tubes, shard, number)
+            found += len(rows)
+            yield rows
+        if found != (stored := folders.read_manifest(crawl.videos).counts.get("ok", found)):
+            raise InputError(
+                f"the tables of {crawl.videos} have {found} usable videos, its {folders.MANIFEST} says {stored}; "
+                "delete both and run `previts download` again"
+            )
 
 
 def write_index(
     uri: str,
     shards: Iterable[Sequence[IndexRecord]],
     config: FilterConfig,
-    withdrawn: Collection[tuple[int, str]] = (),
+    known: Mapping[Key, LeftOut] = MappingProxyType({}),
 ) -> dict[str, int | float]:
     """Write the table of the videos that the filter keeps, and the table of the quality of all videos.
 
-    Both tables are sorted by video id, so that their order does not depend on the shards. If crawls have videos of the
-    same id, the one of the first crawl is kept.
+    Both tables are sorted by video id, so that their order does not depend on the shards.
 
     Args:
         uri: The folder.
         shards: Rows of the corpus in any order, some at a time.
         config: The filter.
-        withdrawn: Number of the crawl and id of each withdrawn video, which is left out.
+        known: Videos that are left out already, with the reason.
 
     Returns:
         Counts. `videos` and the others of `_summarise` are of the videos that are kept. `videos_in` is
@@ -222,15 +253,19 @@ def write_index(
     parts, videos = [], []
     for rows in shards:
         parts.append(tables.to_table(IndexRecord, rows))  # rows take ten times as much memory
-        reasons = ["withdrawn" if (row.crawl, row.video_id) in withdrawn else "" for row in rows]
-        videos += [replace(quality_of(row), reason=reason) for row, reason in zip(rows, reasons, strict=True)]
+        videos += [_judged(quality_of(row), known) for row in rows]
     order = sorted(range(len(videos)), key=lambda number: (videos[number].video_id, videos[number].crawl))
-    judged = quality.judge(quality.without_repeated_ids([videos[number] for number in order]), config)
+    judged = quality.judge([videos[number] for number in order], config)
     kept = [number for number, video in zip(order, judged, strict=True) if not video.reason]
     table = pa.concat_tables([tables.to_table(IndexRecord, []), *parts]).take(pa.array(kept, pa.int64()))
     tables.write_records(files.join(uri, QUALITY), Quality, judged)
     tables.write_table(files.join(uri, TABLE), table)
     return {**_summarise(table, [video for video in judged if not video.reason]), **quality.filtered(judged)}
+
+
+def _judged(video: Quality, known: Mapping[Key, LeftOut]) -> Quality:
+    found = known.get((video.crawl, video.video_id))
+    return replace(video, reason=found.reason, detail=found.detail) if found else video
 
 
 def read_quality(uri: str) -> list[Quality]:
@@ -239,8 +274,16 @@ def read_quality(uri: str) -> list[Quality]:
     Raises:
         InputError: If the index is not committed, or is damaged.
     """
-    _manifest(uri)
-    return tables.read_records(files.join(uri, QUALITY), Quality)
+    counts = _manifest(uri).counts
+    videos = tables.read_records(files.join(uri, QUALITY), Quality)
+    ids = [(video.video_id, video.crawl) for video in videos]  # crawls may have videos of one id
+    _check_ids(ids, counts.get("videos_in"), files.join(uri, QUALITY))
+    if wrong := [video.video_id for video in videos if not video.seconds or video.tube_seconds > video.seconds]:
+        raise InputError(
+            f"{files.join(uri, QUALITY)}: the row of video {wrong[0]!r} is wrong (it has no length, or its tube is "
+            f"longer); delete it, {tables.REMEDY}"
+        )
+    return videos
 
 
 def find_video(uri: str, video_id: str) -> IndexRecord:
@@ -274,39 +317,6 @@ def find_video(uri: str, video_id: str) -> IndexRecord:
     return next(row for row in rows if row.video_id == video_id)
 
 
-def withdrawn(videos_uri: str, ledger: withdrawals.Ledger) -> Iterator[tuple[int, video_table.VideoRecord]]:
-    """Yield the stored videos of a corpus that are withdrawn, each with the number of its crawl.
-
-    Raises:
-        InputError: If a table is missing or damaged.
-    """
-    for number, member in enumerate(members.read(videos_uri)) if ledger else ():
-        for shard in range(member.shards):
-            for row in video_table.read_shard(member.uri, shard):
-                if row.status == "ok" and video_table.is_withdrawn(row, ledger):
-                    yield number, row
-
-
-def withdrawn_ids(videos_uri: str, ledger: withdrawals.Ledger) -> list[tuple[int, str]]:
-    """Return the withdrawn videos of a corpus as decisions of its index: number of the crawl and id of each, sorted."""
-    return sorted({(crawl, row.video_id) for crawl, row in withdrawn(videos_uri, ledger)})
-
-
-def withdrawn_in(uri: str, ledger: withdrawals.Ledger) -> list[str]:
-    """Return the ids of the videos of an index that were withdrawn after it was made, sorted.
-
-    Raises:
-        InputError: If the index is damaged, or its videos were deleted: then it is not known.
-    """
-    if not ledger:
-        return []
-    manifest = _manifest(uri)
-    out = set(withdrawn_ids(manifest.inputs["videos"], ledger))
-    table = tables.read_table(files.join(uri, TABLE), IndexRecord)
-    inside = zip(table.column("crawl").to_pylist(), table.column("video_id").to_pylist(), strict=True)
-    return sorted({video_id for crawl, video_id in inside if (crawl, video_id) in out}) if out else []
-
-
 def read_index(uri: str) -> Index:
     """Return a finished index.
 
@@ -315,6 +325,7 @@ def read_index(uri: str) -> Index:
     """
     manifest = _manifest(uri)
     table = tables.read_table(files.join(uri, TABLE), IndexRecord)
+    _check_ids(table.column("video_id").to_pylist(), manifest.counts.get("videos"), files.join(uri, TABLE))
     return Index(files.absolute(uri), _crawls(manifest), table)
 
 
@@ -323,8 +334,34 @@ def _crawls(manifest: folders.Manifest) -> tuple[Crawl, ...]:
     return tuple(itertools.starmap(Crawl, zip(videos, tubes, strict=True)))
 
 
+def _check_ids(ids: Sequence[object], count: float | None, uri: str) -> None:
+    """Raise an InputError if a table has a video twice, or another number of videos than its manifest says."""
+    if len(set(ids)) != len(ids) or count not in (None, len(ids)):
+        raise InputError(
+            f"{uri} has {len(ids)} rows of {len(set(ids))} videos, its manifest says {count}; "
+            f"delete it, {tables.REMEDY}"
+        )
+
+
 def _manifest(uri: str) -> folders.Manifest:
     manifest = folders.read_manifest(uri)
     if manifest.stage != "index":
         raise InputError(f"{uri} is an output of stage {manifest.stage!r}; expected an output of stage 'index'")
+    for name in ("videos", "tubes"):
+        if not _is_input(manifest, name):
+            raise InputError(
+                f"{files.join(uri, folders.MANIFEST)} does not name the {name} that the index was made of, but "
+                f"{manifest.inputs.get(name)}; delete it and run `previts index` again"
+            )
     return manifest
+
+
+def _is_input(manifest: folders.Manifest, name: str) -> bool:
+    """Return whether an input is the one that was decided; an unfinished one counts, its files are checked later."""
+    try:
+        found = folders.read_manifest(manifest.inputs[name]).fingerprint
+        return bool(found == manifest.decided.get(name, found))
+    except KeyError:
+        return False
+    except InputError:
+        return True

@@ -6,22 +6,26 @@ plain numbers; it reads no files and no masks.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
+from typing import Literal
 
 import numpy as np
 
 from previts.config.perception import FilterConfig
 from previts.errors import InputError
 from previts.storage import csv_text
+from previts.storage.tables import Count, Positive, Share
 
 # Why a video is removed, and the field of `FilterConfig` that decides it, if any. The first reason that applies counts.
+Reason = Literal["", "withdrawn", "duplicate", "short", "small", "large", "disagreeing"]
 REASONS = {
     "withdrawn": "",
-    "duplicate": "",
+    "duplicate": "duplicates",
     "short": "min_tube_seconds",
     "small": "min_area",
     "large": "max_area",
     "disagreeing": "min_agreement",
 }
+Key = tuple[int, str]  # a video of a corpus: the number of its crawl, and its id
 # Thresholds that `previts quality` shows, so that the user can choose one; from mild to strict.
 CANDIDATES = {
     "min_tube_seconds": (0.1, 0.5, 1.0, 2.0, 4.0, 8.0),
@@ -32,12 +36,21 @@ CANDIDATES = {
 
 
 @dataclass(frozen=True)
+class LeftOut:
+    """Why a video is left out; `detail` says more in words, such as whose copy it is."""
+
+    reason: Literal["duplicate", "withdrawn"]
+    detail: str
+
+
+@dataclass(frozen=True)
 class Quality:
     """The quality of one video of a crawl, as far as it is known without ground truth.
 
     Attributes:
         crawl: Number of its crawl in the corpus.
         reason: Why the filter removed the video, one of `REASONS`; "" if it is kept.
+        detail: More about the reason in words, such as whose copy it is.
         seconds: Length of the video.
         tube_seconds: How long the object is visible.
         mean_area: Mean share of the frame that the object covers while it is visible; 0 without a tube.
@@ -50,15 +63,16 @@ class Quality:
     video_id: str
     label: str
     split: str
-    crawl: int
-    shard: int
-    reason: str
-    seconds: float
-    tube_seconds: float
-    mean_area: float
-    lost_seconds: float | None
-    border_share: float
-    agreement: float | None
+    crawl: Count
+    shard: Count
+    reason: Reason
+    detail: str
+    seconds: Positive
+    tube_seconds: Positive
+    mean_area: Share
+    lost_seconds: Positive | None
+    border_share: Share
+    agreement: Share | None
 
     @property
     def held(self) -> float:
@@ -71,7 +85,7 @@ class Quality:
         return (-self.held, -(self.agreement or 0.0))
 
 
-def reason(video: Quality, config: FilterConfig) -> str:
+def reason(video: Quality, config: FilterConfig) -> Reason:
     """Return why the filter removes a video, or "" if it is kept; without a tube, the area decides nothing."""
     if video.tube_seconds < config.min_tube_seconds:
         return "short"
@@ -102,7 +116,7 @@ def judge(videos: Sequence[Quality], config: FilterConfig) -> list[Quality]:
     if videos and all(video.reason for video in judged):
         counts = filtered(judged)
         removed = ", ".join(
-            f"filter.{field}={getattr(config, field):g} removes {count}" if field else f"{count} {name}"
+            f"filter.{field}={getattr(config, field)} removes {count}" if field else f"{count} {name}"
             for name, field in REASONS.items()
             if (count := counts[f"filtered_{name}"])
         )
@@ -113,19 +127,9 @@ def judge(videos: Sequence[Quality], config: FilterConfig) -> list[Quality]:
     return judged
 
 
-def without_repeated_ids(videos: Sequence[Quality]) -> list[Quality]:
-    """Return videos, sorted by id and crawl; of those with one id and no reason, all but the first are duplicates."""
-    previous, found = None, []
-    for video in videos:
-        repeated = not video.reason and video.video_id == previous
-        found.append(replace(video, reason="duplicate") if repeated else video)
-        previous = previous if video.reason else video.video_id
-    return found
-
-
 def filtered(videos: Sequence[Quality]) -> dict[str, int]:
     """Return the number of videos, and how many of them the filter removed: in total and for each reason."""
-    out = [video.reason for video in videos if video.reason]
+    out: list[str] = [video.reason for video in videos if video.reason]
     counts = {f"filtered_{name}": out.count(name) for name in REASONS}
     return {"videos_in": len(videos), "filtered": len(out), **counts}
 
@@ -163,7 +167,7 @@ def summarise(videos: Sequence[Quality]) -> dict[str, float]:
 def kept_by(videos: Sequence[Quality], field: str, value: float) -> int:
     """Return how many videos a filter with only this threshold keeps."""
     # The other fields have their defaults, which remove nothing, so `min_area` is never above `max_area`.
-    config = replace(FilterConfig(), **{field: value})
+    config = replace(FilterConfig(), **{field: value})  # type: ignore[arg-type]  # a threshold
     return sum(not reason(video, config) for video in videos)
 
 

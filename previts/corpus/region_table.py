@@ -8,8 +8,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from previts.errors import InputError
 from previts.media.masks import Mask, decode_rle
 from previts.storage import files, tables
+from previts.storage.tables import Count, Share, Side
 
 
 @dataclass(frozen=True)
@@ -25,11 +27,11 @@ class SaliencyRecord:
     """
 
     video_id: str
-    frame: int
-    height: int
-    width: int
-    regions: list[list[int]]
-    agreement: float | None
+    frame: Count
+    height: Side
+    width: Side
+    regions: list[list[Count]]
+    agreement: Share | None
 
     def masks(self) -> Mask:
         """Return the regions as masks (regions, height, width); there may be none."""
@@ -50,4 +52,12 @@ def read_shard(saliency_uri: str, shard: int) -> list[SaliencyRecord]:
     Raises:
         InputError: If the table is missing or damaged.
     """
-    return tables.read_records(files.join(saliency_uri, tables.table_name(shard)), SaliencyRecord)
+    uri = files.join(saliency_uri, tables.table_name(shard))
+    rows = tables.read_records(uri, SaliencyRecord)
+    for row in rows:
+        if any(sum(counts) != row.height * row.width for counts in row.regions):
+            raise InputError(
+                f"{uri}: the regions of frame {row.frame} of video {row.video_id!r} do not have "
+                f"{row.height} x {row.width} pixels; delete it, {tables.REMEDY}"
+            )
+    return rows

@@ -113,7 +113,7 @@ def write_masks(uri: str, masks_THW: Mask) -> None:
 
 def read_masks(uri: str) -> Mask:
     """Return the masks (T, H, W) that `write_masks` wrote."""
-    with np.load(io.BytesIO(files.read_bytes(uri)), allow_pickle=False) as file:
+    with np.load(io.BytesIO(files.read_regular(uri)), allow_pickle=False) as file:
         shape = tuple(int(side) for side in file["shape"])
         packed = file["packed"]
         if len(shape) != 3 or min(shape) < 1 or packed.dtype != np.uint8 or len(packed) != -(-math.prod(shape) // 8):
@@ -122,7 +122,7 @@ def read_masks(uri: str) -> Mask:
 
 
 def _read_png(uri: str) -> Mask:
-    data = files.read_bytes(uri)
+    data = files.read_regular(uri)
     try:
         return object_pixels(Image.open(io.BytesIO(data)))
     except Exception:  # Pillow raises many types for a damaged file: OSError, SyntaxError, ValueError, ...

@@ -10,7 +10,7 @@ Shape suffixes: T frames, H W pixels.
 import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Literal, Protocol, TypeVar
 
 import numpy as np
 
@@ -18,6 +18,7 @@ from previts.corpus import tube_layout, withdrawals
 from previts.errors import InputError
 from previts.media.masks import Mask, decode_rle
 from previts.storage import files, folders, tables
+from previts.storage.tables import Count, Crc, Place, Share
 
 Unpacked = TypeVar("Unpacked")
 
@@ -98,7 +99,15 @@ class Tube:
         Raises:
             ValueError: If `to_bytes` did not write the blob, or it is damaged.
         """
-        packed = tube_layout.unpack(blob)
+        return cls.from_packed(tube_layout.unpack(blob))
+
+    @classmethod
+    def from_packed(cls, packed: tube_layout.PackedTube) -> "Tube":
+        """Return the tube with all its masks.
+
+        Raises:
+            ValueError: If a mask is damaged.
+        """
         counts = [packed.counts(key).tolist() for key in range(packed.num_masks)]
         return cls(packed.height, packed.width, counts, packed.frame_keys.tolist())
 
@@ -121,16 +130,35 @@ class TubeRecord:
     """
 
     video_id: str
-    status: str
-    tracked_frames: int
-    spans: list[list[int]]
-    mean_area: float
-    offset: int
-    size: int
-    crc: int
-    lost_frame: int | None
-    border_share: float
-    agreement: float | None
+    status: Literal["tracked", "empty"]
+    tracked_frames: Count
+    spans: list[list[Count]]
+    mean_area: Share
+    offset: Place
+    size: Place
+    crc: Crc
+    lost_frame: Count | None
+    border_share: Share
+    agreement: Share | None
+
+
+class StoredTube(Protocol):
+    """The columns that are needed to read a tube; `index_table.IndexRecord` has them."""
+
+    @property
+    def shard(self) -> int: ...  # noqa: D102
+    @property
+    def width(self) -> int: ...  # noqa: D102
+    @property
+    def height(self) -> int: ...  # noqa: D102
+    @property
+    def num_frames(self) -> int: ...  # noqa: D102
+    @property
+    def tube_offset(self) -> int: ...  # noqa: D102
+    @property
+    def tube_size(self) -> int: ...  # noqa: D102
+    @property
+    def tube_crc(self) -> int: ...  # noqa: D102
 
 
 def blob_name(shard: int) -> str:
@@ -156,35 +184,38 @@ class DamagedTubeError(InputError):
     """The bytes of one tube differ from the written bytes."""
 
 
-def read_tube(tubes_uri: str, shard: int, offset: int, size: int, crc: int) -> Tube:
-    """Return one tube; it takes one range read. The numbers are columns of its row.
+def read_tube(tubes_uri: str, row: StoredTube) -> Tube:
+    """Return one tube; it takes one range read.
 
     Raises:
         InputError: If the blob file is missing.
-        DamagedTubeError: If the tube is damaged.
+        DamagedTubeError: If the tube is damaged, or is one of another video than the row says.
     """
-    return _read(tubes_uri, shard, offset, size, crc, Tube.from_bytes)
+    return _read(tubes_uri, row, Tube.from_packed)
 
 
-def read_masks(tubes_uri: str, shard: int, offset: int, size: int, crc: int, frames: Sequence[int]) -> list[Mask]:
+def read_masks(tubes_uri: str, row: StoredTube, frames: Sequence[int]) -> list[Mask]:
     """Return the masks (H, W) of frames of a tube with one range read; frames that share a mask share the array.
 
     Raises:
         ValueError: If a frame is not one of the video.
         InputError: As of `read_tube`.
     """
-    return _read(tubes_uri, shard, offset, size, crc, lambda blob: tube_layout.unpack(blob).masks(frames))
+    return _read(tubes_uri, row, lambda packed: packed.masks(frames))
 
 
-def _read(
-    tubes_uri: str, shard: int, offset: int, size: int, crc: int, unpack: Callable[[bytes], Unpacked]
-) -> Unpacked:
+def _read(tubes_uri: str, row: StoredTube, take: Callable[[tube_layout.PackedTube], Unpacked]) -> Unpacked:
+    shard, start, stop = row.shard, row.tube_offset, row.tube_offset + row.tube_size
     uri = files.join(tubes_uri, blob_name(shard))
     try:
-        blob = files.read_ranges(uri, [offset], [offset + size])[0]
-        if zlib.crc32(blob) != crc:
+        blob = files.read_ranges(uri, [start], [stop])[0]
+        if zlib.crc32(blob) != row.tube_crc:
             raise tube_layout.DamagedError("the bytes differ from those that were stored")
-        return unpack(blob)
+        packed = tube_layout.unpack(blob)
+        found, wanted = (packed.height, packed.width, len(packed.frame_keys)), (row.height, row.width, row.num_frames)
+        if found != wanted:
+            raise tube_layout.DamagedError(f"it has (height, width, frames) {found}, its row says {wanted}")
+        return take(packed)
     except (FileNotFoundError, IsADirectoryError) as error:
         what = "a folder, expected a file" if isinstance(error, IsADirectoryError) else "missing"
         raise InputError(
@@ -192,9 +223,9 @@ def _read(
             "and run `previts track` again"
         ) from None
     except tube_layout.DamagedError as error:
-        _check_not_withdrawn(tubes_uri, shard, offset)
+        _check_not_withdrawn(tubes_uri, shard, start)
         raise DamagedTubeError(
-            f"{uri}, bytes {offset} to {offset + size}: {error}; "
+            f"{uri}, bytes {start} to {stop}: {error}; "
             f"delete {tables.table_name(shard)} and {folders.MANIFEST} next to it and run `previts track` again"
         ) from None
 

@@ -9,7 +9,7 @@ import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Literal, Protocol, TypeVar
+from typing import Annotated, Literal, Protocol, TypeVar
 
 import numpy as np
 
@@ -20,7 +20,7 @@ from previts.media.frame_decoder import Planes
 from previts.media.geometry import Pixels
 from previts.storage import files, folders, tables
 from previts.storage.files import read_ranges
-from previts.storage.tables import table_name
+from previts.storage.tables import Count, Crc, Place, Positive, Rate, Side, Within, table_name
 
 Decoded = TypeVar("Decoded")  # a frame as a decoder returns it
 
@@ -43,6 +43,10 @@ class VideoRecord:
         skipped_frames: Number of frames of the source in the window that could not be used.
         missing_seconds: How much the container promises beyond its end, at least; above 0, the video is shortened.
         sandbox: How its decoder was confined: for each layer its state, as JSON; "" if nothing was decoded.
+        hashes: Of its frames, as in `media.frame_hashes`; b"" if none has a hash.
+        source_sha256: Digest of the fetched source file; "" if it was not fetched.
+        start_seconds: Start of the window in the source; None for its start.
+        end_seconds: End of the window; None for the end of the source.
     """
 
     video_id: str
@@ -53,21 +57,25 @@ class VideoRecord:
     status: Literal["ok", "failed"]
     error: str
     retryable: bool
-    shard: int
-    offset: int
-    size: int
+    shard: Count
+    offset: Annotated[int, Within(-1, 2**61)]
+    size: Place
     sha256: str
-    width: int
-    height: int
-    num_frames: int
-    fps: float
+    width: Side
+    height: Side
+    num_frames: Count
+    fps: Rate
     header: bytes
-    gop_frames: list[int]
-    gop_offsets: list[int]
-    gop_crcs: list[int]
-    skipped_frames: int
-    missing_seconds: float
+    gop_frames: list[Count]
+    gop_offsets: list[Place]
+    gop_crcs: list[Crc]
+    skipped_frames: Annotated[int, Within(0)]
+    missing_seconds: Positive
     sandbox: str
+    hashes: bytes
+    source_sha256: str
+    start_seconds: float | None
+    end_seconds: float | None
 
 
 class StoredVideo(Protocol):
@@ -80,6 +88,10 @@ class StoredVideo(Protocol):
     @property
     def offset(self) -> int: ...  # noqa: D102
     @property
+    def width(self) -> int: ...  # noqa: D102
+    @property
+    def height(self) -> int: ...  # noqa: D102
+    @property
     def num_frames(self) -> int: ...  # noqa: D102
     @property
     def header(self) -> bytes: ...  # noqa: D102
@@ -89,6 +101,15 @@ class StoredVideo(Protocol):
     def gop_offsets(self) -> list[int]: ...  # noqa: D102
     @property
     def gop_crcs(self) -> list[int]: ...  # noqa: D102
+
+
+class LaidOutVideo(StoredVideo, Protocol):
+    """The columns that a row needs to be checked as a whole."""
+
+    @property
+    def size(self) -> int: ...  # noqa: D102
+    @property
+    def fps(self) -> float: ...  # noqa: D102
 
 
 def tar_name(shard: int) -> str:
@@ -113,6 +134,9 @@ def read_shard(videos_uri: str, shard: int) -> list[VideoRecord]:
             f"{files.join(videos_uri, table_name(shard))} lists videos of another shard, such as {wrong[0]!r}; "
             f"delete it, {tables.REMEDY}"
         )
+    for row in rows:
+        if row.status == "ok":
+            check_layout(row, files.join(videos_uri, table_name(shard)))
     return rows
 
 
@@ -131,6 +155,22 @@ def _check_not_withdrawn(videos_uri: str, shard: int, video_id: str) -> None:
     for row in rows:
         if row.video_id == video_id:
             ledger.check(videos_uri, row.video_id, row.url, row.identity)
+
+
+def check_layout(row: LaidOutVideo, uri: str) -> None:
+    """Raise an InputError if the columns of a row do not fit together; `uri` names its table."""
+    starts, stops = [*row.gop_frames, row.num_frames], [0, *row.gop_offsets, row.size]
+    wrong = ""
+    if min(row.width, row.height) < 1 or not row.fps:
+        wrong = f"its frames have {row.height} x {row.width} pixels and a rate of {row.fps:g}"
+    elif row.offset < 0 or any(start > stop for start, stop in pairwise(stops)):
+        wrong = f"its bytes start at {row.offset}, and its GOPs do not follow each other within {row.size} bytes"
+    elif starts[0] or any(start >= stop for start, stop in pairwise(starts)):
+        wrong = f"its GOPs do not follow each other within {row.num_frames} frames"
+    elif (len(row.gop_offsets), len(row.gop_crcs)) != (len(row.gop_frames) + 1, len(row.gop_frames)):
+        wrong = f"it has {len(row.gop_frames)} GOPs, {len(row.gop_offsets)} offsets and {len(row.gop_crcs)} checksums"
+    if wrong:
+        raise InputError(f"{uri}: the row of video {row.video_id!r} is wrong ({wrong}); delete it, {tables.REMEDY}")
 
 
 def gop_crcs(data: bytes, gop_offsets: Sequence[int]) -> list[int]:
@@ -152,16 +192,20 @@ def read_frames(videos_uri: str, record: StoredVideo, frames: Sequence[int]) -> 
 
     Raises:
         ValueError: If `frames` is empty or has a number that the video does not have.
-        VideoError: If the bytes are damaged.
+        VideoError: If the bytes are damaged, or their frames have another size than the row.
         InputError: If the tar is missing, or the video was withdrawn and its bytes were deleted.
     """
-    decoded: list[Pixels] = _read(videos_uri, record, frames, frame_decoder.decode_gops)
+    decoded: list[Pixels] = _read(
+        videos_uri, record, frames, frame_decoder.decode_gops, lambda image: (image.shape[0], image.shape[1])
+    )
     return np.stack(decoded)
 
 
 def read_planes(videos_uri: str, record: StoredVideo, frames: Sequence[int]) -> list[Planes]:
     """Return frames of a stored video as `read_frames` does, but as a list of planes without conversion to RGB."""
-    return _read(videos_uri, record, frames, frame_decoder.decode_planes)
+    return _read(
+        videos_uri, record, frames, frame_decoder.decode_planes, lambda image: (image.y.shape[0], image.y.shape[1])
+    )
 
 
 def unreadable(videos_uri: str, record: StoredVideo, error: VideoError) -> InputError:
@@ -177,6 +221,7 @@ def _read(
     record: StoredVideo,
     frames: Sequence[int],
     decode: Callable[[bytes, bytes, Sequence[int]], list[Decoded]],
+    shape_of: Callable[[Decoded], tuple[int, int]],
 ) -> list[Decoded]:
     """Return frames as `decode` returns them; neighbouring GOPs are read and decoded as one run."""
     if not frames or min(frames) < 0 or max(frames) >= record.num_frames:
@@ -197,6 +242,12 @@ def _read(
             last = record.gop_frames[stop] if stop < len(record.gop_frames) else record.num_frames
             here = sorted({frame for frame in frames if first <= frame < last})
             images = decode(data, record.header, [frame - first for frame in here])
+            for image in images:
+                height, width = shape_of(image)
+                if (height, width) != (record.height, record.width):
+                    raise VideoError(
+                        f"damaged: its frames are {height} x {width}, its row says {record.height} x {record.width}"
+                    )
             decoded.update(zip(here, images, strict=True))
     except VideoError as error:
         _check_not_withdrawn(videos_uri, record.shard, record.video_id)

@@ -95,7 +95,7 @@ def open_image(uri: str) -> Image.Image:
         InputError: If the file is missing or is not an image.
     """
     try:
-        data = files.read_bytes(uri)
+        data = files.read_regular(uri)
     except FileNotFoundError:
         raise InputError(f"{uri} is missing; the dataset must be complete and in its authors' layout") from None
     try:

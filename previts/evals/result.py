@@ -75,7 +75,7 @@ def read_result(uri: str) -> Result:
     remedy = "delete the folder and run `previts evaluate` again"
     try:
         data = folders.read_file(uri, FILE)
-    except (FileNotFoundError, IsADirectoryError) as error:
-        raise InputError(f"{path} cannot be read ({type(error).__name__}); {remedy}") from None
+    except FileNotFoundError:
+        raise InputError(f"{path} is missing; {remedy}") from None
     found = documents.from_json(Result, documents.parse_json(data, path, remedy), path, remedy)
     return dataclasses.replace(found, uri=uri)

@@ -132,7 +132,7 @@ def read_voc_labels(root: str, classes: Sequence[str], split: str) -> tuple[list
     for name in classes:
         uri = files.join(root, "ImageSets", "Main", f"{name}_{split}.txt")
         column = {}
-        for number, line in enumerate(files.read_bytes(uri).decode("utf-8-sig", "replace").splitlines(), start=1):
+        for number, line in enumerate(files.read_regular(uri).decode("utf-8-sig", "replace").splitlines(), start=1):
             words = line.split()
             if not words:
                 continue

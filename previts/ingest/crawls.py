@@ -16,7 +16,7 @@ from previts.ingest.sources import ANYTHING, Reach
 from previts.ingest.url_guard import MAX_URL_LENGTH
 from previts.storage import documents, file_names, folders
 from previts.storage.file_names import VIDEO_SUFFIXES, LeftAside, is_hidden
-from previts.storage.files import absolute, is_local, join, names, open_fs
+from previts.storage.files import absolute, is_local, join, names, open_fs, sweep
 from previts.storage.listings import Folders
 
 # What a crawl may be, for messages.
@@ -87,6 +87,7 @@ def write_list(sources: Sequence[str], root: str, version: int) -> str:
     """Write a list of crawls, so that all parts of a run use the same ones, and return its URI for `list_crawls`."""
     decided = {"crawls": [absolute(source) for source in sources], "format": version}
     uri = folders.address(root, LISTS, "corpus", decided)
+    sweep(uri)
     if not folders.is_committed(uri):
         folders.commit(uri, decided, counts={"crawls": len(sources)})
     return uri

@@ -24,12 +24,15 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import asdict
 from typing import Any, Self, TextIO
 
+import cv2
+
 from previts.config.perception import VideoConfig
 from previts.errors import FetchError, InputError, VideoError
 from previts.ingest import confinement
 from previts.ingest.fetch import DEFAULT_LIMITS, Limits
 from previts.media import normalisation
 from previts.media.cost import TOO_COSTLY, budget_seconds
+from previts.media.frame_hashes import is_valid
 from previts.media.gop_layout import VideoInfo
 
 _DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)  # errors of the disk, not of the video
@@ -38,6 +41,7 @@ ALIVE = b".\n"
 MAX_REPLY_BYTES = 64 << 20
 MAX_SECONDS = 12 * 3600.0  # for one video, whatever signs of life the child gives
 START_SECONDS = 120.0  # for the start of the child, which is no fault of a video
+_BYTES = ("header", "hashes")  # fields of `VideoInfo` that a reply contains as hexadecimal text
 STORED = "video.mp4"  # in the folder of the child
 
 
@@ -265,16 +269,19 @@ def _checked(video: Any, size: int) -> VideoInfo:
         VideoError: If it cannot be the layout of that file.
     """
     try:
-        info = VideoInfo(**{**video, "header": bytes.fromhex(video["header"])})
+        info = VideoInfo(**{**video, **{name: bytes.fromhex(video[name]) for name in _BYTES}})
         frames, offsets = info.gop_frames, info.gop_offsets
-        whole = [info.width, info.height, info.num_frames, *frames, *offsets]
+        whole = [info.width, info.height, info.num_frames, info.skipped_frames, *frames, *offsets]
         right = (
             all(type(number) is int and number >= 0 for number in whole)
             and type(info.fps) is float
             and 0 < info.fps < math.inf
+            and type(info.missing_seconds) in (int, float)
+            and 0 <= info.missing_seconds < math.inf
             and len(offsets) == len(frames) + 1
             and [*frames, info.num_frames] == sorted({*frames, info.num_frames})
             and [*offsets, size + 1] == sorted({*offsets, size + 1})
+            and is_valid(info.hashes)
         )
     except (TypeError, KeyError, ValueError):
         right = False
@@ -286,6 +293,15 @@ def _checked(video: Any, size: int) -> VideoInfo:
 def _cpu_seconds() -> float:
     used = resource.getrusage(resource.RUSAGE_SELF)
     return used.ru_utime + used.ru_stime
+
+
+def _mapped_bytes() -> int:
+    """Return the size of the address space, which is mostly libraries, so that these are not counted as memory."""
+    try:
+        with open("/proc/self/statm") as file:
+            return int(file.read().split()[0]) * resource.getpagesize()
+    except FileNotFoundError:  # not Linux
+        return 0
 
 
 def _meter(limits: Limits, config: VideoConfig, replies: TextIO) -> Callable[[int], None]:
@@ -323,9 +339,11 @@ def serve(
     """
     config, limits = VideoConfig(**settings["config"]), Limits(**settings["limits"])
     requests, replies = socket.socket(fileno=0), os.fdopen(os.dup(1), "w")
+    cv2.setNumThreads(1)  # the images are small, and the stack of each thread would count as memory
     os.dup2(2, 1)  # output of a library must not be read as a reply
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    resource.setrlimit(resource.RLIMIT_AS, (limits.memory_bytes, limits.memory_bytes))
+    memory = _mapped_bytes() + limits.memory_bytes
+    resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
     resource.setrlimit(resource.RLIMIT_FSIZE, (limits.stored_bytes, limits.stored_bytes))
     layers = confinement.confine(settings["folder"], steps)
     before = _cpu_seconds()
@@ -334,7 +352,7 @@ def serve(
         made = _meter(limits, config, replies)
         try:
             info = decode(source, STORED, config, made=made, **request)
-            reply: dict[str, Any] = {"video": {**asdict(info), "header": info.header.hex()}}
+            reply: dict[str, Any] = {"video": {**asdict(info), **{name: getattr(info, name).hex() for name in _BYTES}}}
         except VideoError as error:
             reply = {"error": str(error)}
         except MemoryError:

@@ -115,7 +115,7 @@ def _withdrawn_rows(items: Sequence[CrawlItem], ledger: withdrawals.Ledger) -> d
     for number, item in enumerate(items):
         reason = None if item.fault else ledger.reason(item.video_id, item.url, item.identity)
         if reason is not None:
-            rows[number] = _record(item, sandbox="", error=withdrawals.PREFIX + reason)
+            rows[number] = _record(item, sandbox="", digest="", error=withdrawals.PREFIX + reason)
     return rows
 
 
@@ -188,11 +188,13 @@ def _video_path(folder: str, number: int) -> str:
 def _store_video(item: CrawlItem, number: int, folder: str, normaliser: Normaliser, limits: Limits) -> VideoRecord:
     """Fetch and normalise one video into `folder`; return its row, which has the reason if that fails."""
     source, target = os.path.join(folder, f"{number}.source"), _video_path(folder, number)
-    sandbox = ""
+    sandbox = digest = ""
     try:
         if item.fault:
             raise VideoError(item.fault)
         fetch.fetch(item.url, source, limits, item.reach)
+        with open(source, "rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
         try:
             info = normaliser.normalise(source, target, item.start_seconds, item.end_seconds)
         finally:
@@ -201,19 +203,20 @@ def _store_video(item: CrawlItem, number: int, folder: str, normaliser: Normalis
         with contextlib.suppress(FileNotFoundError):
             os.remove(target)
         retryable = isinstance(error, errors.FetchError) and error.retryable
-        return _record(item, sandbox=sandbox, error=str(error), retryable=retryable)
+        return _record(item, sandbox=sandbox, digest=digest, error=str(error), retryable=retryable)
     finally:
         with contextlib.suppress(FileNotFoundError):
             os.remove(source)
     with open(target, "rb") as file:
         data = file.read()
-    return _record(item, sandbox=sandbox, info=info, data=data)
+    return _record(item, sandbox=sandbox, digest=digest, info=info, data=data)
 
 
 def _record(
     item: CrawlItem,
     *,
     sandbox: str,
+    digest: str,
     info: VideoInfo | None = None,
     error: str = "",
     retryable: bool = False,
@@ -244,6 +247,10 @@ def _record(
         skipped_frames=shape.skipped_frames,
         missing_seconds=round(shape.missing_seconds, 3),
         sandbox=sandbox,
+        hashes=shape.hashes,
+        source_sha256=digest,
+        start_seconds=item.start_seconds,
+        end_seconds=item.end_seconds,
     )
 
 

@@ -19,8 +19,9 @@ class VideoInfo:
     `header` is the extradata of the codec. GOP g contains the frames [gop_frames[g], gop_frames[g + 1]) and the bytes
     [gop_offsets[g], gop_offsets[g + 1]) of the file. `gop_offsets` has one entry more than `gop_frames`.
 
-    The last two are what the source lacks: the number of its frames in the window that could not be used, and how many
-    seconds its container promises beyond its end (at least).
+    The next two are what the source lacks: the number of its frames in the window that could not be used, and how many
+    seconds its container promises beyond its end (at least). `hashes` are those of `frame_hashes.py`, of the frames
+    before they are encoded; `normalise` computes them.
     """
 
     width: int
@@ -32,6 +33,7 @@ class VideoInfo:
     gop_offsets: list[int]
     skipped_frames: int = 0
     missing_seconds: float = 0.0
+    hashes: bytes = b""
 
 
 def split_frames(data: bytes) -> list[FrameBytes]:

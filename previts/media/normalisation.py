@@ -27,6 +27,7 @@ from av.video.reformatter import ColorRange, Interpolation, VideoReformatter
 
 from previts.config.perception import VideoConfig
 from previts.errors import VideoError
+from previts.media.frame_hashes import FrameHasher
 from previts.media.geometry import Pixels, make_canvas, pixels
 from previts.media.gop_layout import VideoInfo, split_frames
 from previts.media.source import Decoding, probe
@@ -90,13 +91,19 @@ def _normalise(
     with contextlib.closing(constant_rate(decoding.frames(), window, rate)) as frames:
         first = next(frames)
         shaper = _Shaper(first, window.pixel_aspect, config)
+        hasher = FrameHasher(float(rate))
         shaped = (shaper.to_canvas(frame) for frame in _counted(itertools.chain([first], frames), made))
-        _encode(shaped, rate, target, matrix=shaper.matrix, gop=config.gop, crf=config.crf)
+        _encode(hasher.watch(shaped), rate, target, matrix=shaper.matrix, gop=config.gop, crf=config.crf)
     info = inspect_video(target)
     if info.num_frames < 2:
         slower = f" at {float(rate):g} frames per second" if rate < window.rate else ""
         raise VideoError(f"the video or window has only one frame{slower}; it needs at least two")
-    return replace(info, skipped_frames=decoding.skipped, missing_seconds=decoding.missing_seconds)
+    return replace(
+        info,
+        skipped_frames=decoding.skipped,
+        missing_seconds=decoding.missing_seconds,
+        hashes=hasher.to_bytes(),
+    )
 
 
 def _counted(frames: Iterable[Any], made: Callable[[int], None]) -> Iterator[Any]:

@@ -109,6 +109,7 @@ def convert_state(
     if not isinstance(state, Mapping) or not state or not all(isinstance(value, Tensor) for value in state.values()):
         raise InputError(f"{source} contains {_described(state)}, expected tensors by name; {_known(kind)}")
     given: dict[str, Tensor] = tensors.unwrapped(state, source)
+    tensors.check_plain(given, source)
     with torch.device("meta"):  # names and shapes only: neither memory nor random numbers
         expected = build_encoder(kind, width=width).state_dict()
     fits = (_fit(candidate, given, expected) for candidate in _formats(kind))
@@ -120,7 +121,18 @@ def convert_state(
         for name, value in fit.taken.items()
         if value.shape != expected[name].shape
     ]
-    faults = {"missing": fit.missing, "unexpected": fit.unexpected, "of another shape": shapes}
+    # Whole numbers and truth values would be taken for weights that were rounded.
+    kinds = [
+        f"{fit.format.prefix}{fit.format.rename(name)} {value.dtype} instead of {expected[name].dtype}"
+        for name, value in fit.taken.items()
+        if value.is_floating_point() != expected[name].is_floating_point()
+    ]
+    faults = {
+        "missing": fit.missing,
+        "unexpected": fit.unexpected,
+        "of another shape": shapes,
+        "of another type": kinds,
+    }
     if any(faults.values()):
         listed = "; ".join(f"{len(names)} {what}: {_some(names)}" for what, names in faults.items() if names)
         size = f" of width {width:g}" if width != 1 else ""
@@ -128,9 +140,9 @@ def convert_state(
             f"{source} does not contain a whole {kind}{size}: read in format {fit.format.name!r}, {len(fit.taken)} "
             f"tensors are there; {listed}; {_known(kind)}"
         )
-    tensors.check_finite(fit.taken, source)
     # Half precision is for storage only; training needs single precision.
     taken = {name: value.float() if value.is_floating_point() else value for name, value in fit.taken.items()}
+    tensors.check_finite(taken, source)  # numbers in double precision may be too large
     return {name: taken.get(name, torch.zeros((), dtype=torch.int64)) for name in expected}, fit.format.name
 
 

@@ -180,6 +180,10 @@ def query_encoder_state(weights: dict[str, Tensor]) -> dict[str, Tensor]:
 def finished_steps(uri: str) -> int | None:
     """Return the number of steps of the finished model of a folder, or None if there is none."""
     state = read_checked(files.join(uri, MODEL), "cpu")
+    if state is not None and type(state.get("step")) is not int:
+        raise InputError(
+            f"{files.join(uri, MODEL)} is not a model of previts; delete it and run the same command again"
+        )
     return None if state is None else int(state["step"])
 
 
@@ -204,6 +208,7 @@ def load_model(uri: str, device: torch.device | str) -> MoCo:
 def read_log(uri: str, steps: int) -> list[dict[str, float]]:
     """Return the lines of a folder's log up to step `steps`, without those that are damaged."""
     try:
+        files.check_regular(files.join(uri, LOG))
         text = files.read_bytes(files.join(uri, LOG)).decode(errors="replace")
     except FileNotFoundError:
         return []

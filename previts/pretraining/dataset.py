@@ -188,10 +188,15 @@ class PairDataset(Dataset[Item]):
 
     def _read_masks(self, video: IndexRecord, frames: dict[Role, list[int]]) -> dict[int, NDArray[np.bool_]]:
         wanted = sorted(set().union(*frames.values()))
-        masks = tube_table.read_masks(
-            self.index.crawl_of(video).tubes, video.shard, video.tube_offset, video.tube_size, video.tube_crc, wanted
-        )
-        return dict(zip(wanted, masks, strict=True))
+        tubes = self.index.crawl_of(video).tubes
+        masks = dict(zip(wanted, tube_table.read_masks(tubes, video, wanted), strict=True))
+        # Crops are drawn around the object, so it must be where the index says.
+        if hidden := [frame for frame in wanted if not masks[frame].any()]:
+            raise tube_table.DamagedTubeError(
+                f"{self.index.uri} says that the object is visible in frame {hidden[0]}, but its tube in "
+                f"{tubes} is empty there"
+            )
+        return masks
 
 
 def _start(pair: clip_sampling.Pair, role: Role) -> int:

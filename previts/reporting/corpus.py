@@ -99,8 +99,7 @@ def read_corpus(uri: str, number: int) -> Corpus:
     except InputError as error:
         return Corpus(uri, cause=f"The corpus cannot be read: {short(error)}")
     strips = STRIPS if number == 0 else 1 if number < CORPORA_WITH_STRIPS else 0
-    errors = videos.info.get("errors") or {}
-    ranked = sorted(((int(count), short(reason, 200)) for reason, count in errors.items()), key=lambda item: -item[0])
+    ranked = sorted(((count, short(reason, 200)) for reason, count in videos.errors.items()), key=lambda item: -item[0])
     kept = [video for video in judged if not video.reason]
     return Corpus(
         uri=uri,
@@ -226,7 +225,7 @@ def _tube_strip(index: Index, record: IndexRecord, *, why: str, exact: Truth | N
     try:
         crawl = index.crawl_of(record)
         pixels = video_table.read_frames(crawl.videos, record, frames)
-        tube = tube_table.read_tube(crawl.tubes, record.shard, record.tube_offset, record.tube_size, record.tube_crc)
+        tube = tube_table.read_tube(crawl.tubes, record)
         masks, outlines = tube.masks(frames), None
         if exact is not None and score is not None:
             outlines = truth.at_frames(exact.masks(record.video_id), frames, tube)
@@ -266,7 +265,7 @@ def score_index(index: Index, exact: Sequence[Truth | None]) -> tuple[dict[str, 
         if masks is not None and masks.knows(row.video_id):
             tubes = index.crawl_of(row).tubes
             try:
-                tube = tube_table.read_tube(tubes, row.shard, row.tube_offset, row.tube_size, row.tube_crc)
+                tube = tube_table.read_tube(tubes, row)
                 scores[row.video_id] = truth.score(tube, masks.masks(row.video_id))
             except InputError as error:
                 causes.append(str(error))

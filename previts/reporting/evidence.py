@@ -7,6 +7,7 @@ import contextlib
 import io
 import re
 import zipfile
+import zlib
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -32,6 +33,11 @@ KEYS_FIGURE = "keys.npz"
 CLASS_FIGURE = "class_attention.npz"
 SHEET_FIGURE, SHEET_WIDTH = "detections.png", 900
 RESULT_SEQUENCES, RESULT_COLOURS = 3, 192  # of the image of all arms; the palette keeps it below 150 kB
+# The axes of each array; axes with one letter have one length. N items, T frames, 3 colours, others rows and columns.
+AXES = {
+    **dict.fromkeys(("names", "classes", "predicted"), "N"),
+    **{"frames": "NTab3", "cams": "NTcd", "masks": "NTef", "key_frames": "Ngh3", "key_masks": "Nij"},
+}
 CLASS_ARRAYS = ("names", "classes", "predicted", "frames", "cams")
 Figure = dict[str, NDArray[Any]]
 STAGES = ("videos", "saliency_model", "saliency", "tubes", "index", "checkpoints", "results")
@@ -128,7 +134,7 @@ def read_sheets(results: list[Result], checkpoints: list[Checkpoint]) -> list[tu
     mine = [item for item in results if SHEET_FIGURE in item.figures and item.checkpoint in order]
     found = []
     for result in sorted(mine, key=lambda item: (item.benchmark, order[item.checkpoint])):
-        with contextlib.suppress(OSError, ValueError):
+        with contextlib.suppress(OSError, ValueError, SyntaxError, Image.DecompressionBombError):
             sheet = Image.open(io.BytesIO(folders.read_file(result.uri, join("figures", SHEET_FIGURE)))).convert("RGB")
             sheet.thumbnail((SHEET_WIDTH, SHEET_WIDTH))
             found.append(
@@ -173,10 +179,24 @@ def _read_figures(
             with np.load(
                 io.BytesIO(folders.read_file(result.uri, join("figures", name))), allow_pickle=False
             ) as archive:
-                found.append((title, result.benchmark, {array: archive[array] for array in arrays}))
-        except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
+                figure = {array: archive[array] for array in arrays}
+            _check_arrays(figure)
+            found.append((title, result.benchmark, figure))
+        except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile, zlib.error) as error:
             causes.append(f"{title}: the attention maps cannot be read ({type(error).__name__}: {short(error, 120)}).")
     return found, causes
+
+
+def _check_arrays(figure: Figure) -> None:
+    """Raise a ValueError if the arrays of a figure have other axes, lengths or types than a benchmark writes."""
+    lengths = {"3": 3}
+    for name, array in figure.items():
+        axes, kinds = AXES[name], "U" if AXES[name] == "N" else "buif"
+        fits = array.ndim == len(axes) and array.dtype.kind in kinds
+        if not fits or any(
+            lengths.setdefault(axis, n) != n or not n for axis, n in zip(axes, array.shape, strict=True)
+        ):
+            raise ValueError(f"the array {name} has the shape {array.shape} and the type {array.dtype}")
 
 
 def _shown(names: list[str], arms: int) -> tuple[list[str], list[str]]:

@@ -4,7 +4,6 @@ The data of tables 1, 4, 5 and 6 of PreViTS. Writes nothing. An unusable checkpo
 """
 
 import json
-import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -19,6 +18,7 @@ from previts.storage import documents, files, folders
 from previts.storage.files import join
 from previts.storage.folders import Manifest
 
+_LARGEST = 1e100  # beyond it, sums and squares of numbers are no longer finite
 Curve = tuple[NDArray[np.float64], NDArray[np.float64]]  # steps, values
 
 
@@ -184,5 +184,5 @@ def _read_log(uri: str) -> dict[str, Curve]:
 
 
 def is_finite(value: Any) -> bool:
-    """Return whether a value from a document is a finite number."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    """Return whether a value from a document is a number that a curve can show; a whole number may have any size."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and -_LARGEST <= value <= _LARGEST

@@ -137,6 +137,10 @@ def load_network(model_uri: str) -> tuple[SaliencyNetwork, int]:
         data = folders.read_file(model_uri, SHAPE)
         document = documents.parse_json(data, files.join(model_uri, SHAPE), remedy)
         shape = documents.from_json(_Shape, document, files.join(model_uri, SHAPE), remedy)
+        try:
+            FitConfig(shape.network, shape.width, shape.inputs, size=shape.size)
+        except InputError as error:
+            raise InputError(f"{files.join(model_uri, SHAPE)}: {error}; {remedy}") from None
         network = SaliencyNetwork(shape.network, shape.width, shape.inputs)
         network.load_state_dict(tensors.parse(folders.read_file(model_uri, NETWORK)))
     except (tensors.DamagedError, FileNotFoundError, RuntimeError, AttributeError, TypeError) as error:

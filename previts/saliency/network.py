@@ -218,7 +218,9 @@ def load_weights(network: SaliencyNetwork, weights: dict[str, Tensor]) -> int:
     taken = {}
     for name, tensor in weights.items():
         place = _own_name(name, resnet)
-        if place in own and own[place].shape == tensor.shape and not place.startswith(("seg.", "up.")):
+        if place not in own or place.startswith(("seg.", "up.")):
+            continue
+        if (own[place].shape, own[place].is_floating_point()) == (tensor.shape, tensor.is_floating_point()):
             taken[place] = tensor
     if not any(tensor.ndim == 4 for tensor in taken.values()):
         raise ValueError(f"none of the {len(weights)} tensors fits the network (first names: {list(weights)[:3]})")

@@ -48,8 +48,9 @@ def read_weights(uri: str) -> Weights:
     labels = _labels_of(uri) if path != uri else f"unknown: the weights at {uri} may have been trained with labels"
     # Files may be in half precision to save space. Training is in single precision.
     named_tensors = tensors.unwrapped(loaded, source)
-    tensors.check_finite(named_tensors, source)
+    tensors.check_plain(named_tensors, source)
     found = {name: value.float() if value.is_floating_point() else value for name, value in named_tensors.items()}
+    tensors.check_finite(found, source)  # numbers in double precision may be too large
     return Weights(found, digest, labels)
 
 

@@ -98,7 +98,7 @@ def check_lineage(row: str, plan: Plan, index: str) -> None:
     try:
         saliency = ancestor(index, "tubes", "saliency")
         made_by = read_manifest(saliency).decided["saliency"]["method"]
-    except (InputError, KeyError):  # the outputs of the steps before the index were deleted
+    except (InputError, KeyError, TypeError):  # the outputs of the steps before the index were deleted or edited
         return
     wanted = plan.experiment.saliency.method
     if (wanted == "supervised") != (made_by == "supervised"):

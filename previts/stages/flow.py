@@ -86,13 +86,20 @@ def check_run(
     )
     for row in distinct:
         checks.check_weights(paper.resolve(row, profile, set))
-    known = Folders()
-    for source in crawls.list_crawls(crawl):
-        crawls.read_crawl(source, known)
-    wanted = benchmarks or [name for row in paper.expand(rows) for name in row.benchmarks]
-    for benchmark in dict.fromkeys(wanted):
-        addresses.data_folders(benchmark, data)
+    check_sources(crawl, data, rows=rows, benchmarks=benchmarks)
     return distinct
+
+
+def check_sources(crawl: str | None, data: str | None, *, rows: Sequence[str], benchmarks: Sequence[str]) -> None:
+    """Raise an InputError if a crawl is broken, or a labelled dataset is missing; None is not checked."""
+    if crawl is not None:
+        known = Folders()
+        for source in crawls.list_crawls(crawl):
+            crawls.read_crawl(source, known)
+    if data is not None:
+        wanted = benchmarks or [name for row in paper.expand(rows) for name in row.benchmarks]
+        for benchmark in dict.fromkeys(wanted):
+            addresses.data_folders(benchmark, data)
 
 
 def list_crawls(crawl: str, root: str) -> str:

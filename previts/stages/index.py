@@ -40,7 +40,7 @@ def index(videos: str, tubes: str, root: str, profile: str = "paper", set: Seque
     ledger = withdrawals.read_for(videos, root=root)
     withdrawn: list[tuple[int, str]] = []
     if ledger:
-        from previts.corpus.index_table import withdrawn_ids
+        from previts.corpus.withdrawn_videos import withdrawn_ids
 
         withdrawn = withdrawn_ids(videos, ledger)
     if withdrawn:
@@ -49,8 +49,9 @@ def index(videos: str, tubes: str, root: str, profile: str = "paper", set: Seque
     if done(uri):
         return uri
     from previts.corpus.index_table import QUALITY, TABLE, join_corpus, write_index
+    from previts.corpus.left_out import find_left_out
 
-    counts = write_index(uri, join_corpus(videos, tubes), config, {*withdrawn})
+    counts = write_index(uri, join_corpus(videos, tubes), config, find_left_out(videos, config, ledger))
     if not counts["videos_with_tube"]:
         print(
             "no video has a tube: only rows without tracking, such as 1/vgg/moco, can be pretrained on this index",

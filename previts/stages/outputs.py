@@ -1,6 +1,7 @@
 """The output of a stage: whether it is finished, who works on it, its description, and the share of one worker."""
 
 import contextlib
+import contextvars
 import functools
 import os
 import sys
@@ -14,6 +15,8 @@ from previts.storage.folders import MANIFEST, damage, is_committed, read_manifes
 
 Parameters = ParamSpec("Parameters")
 Result = TypeVar("Result")
+
+_begun: contextvars.ContextVar[list[str]] = contextvars.ContextVar("begun")  # outputs that the running verb works on
 
 # Options that take an output of a stage; those of the other stages have the name of their stage.
 OPTIONS = {"saliency_model": "model", "checkpoints": "checkpoint"}
@@ -48,12 +51,24 @@ def describe(uri: str) -> str:
 
 
 def exclusive(verb: Callable[Parameters, Result]) -> Callable[Parameters, Result]:
-    """Decorate a verb: at its end, the leases are released that `done` and `fan_out` took for it."""
+    """Decorate a verb: at its end, the leases are released that `done` and `fan_out` took for it.
+
+    If the verb fails, the folders of outputs are deleted in which it has written nothing.
+    """
 
     @functools.wraps(verb)
     def call(*args: Parameters.args, **kwargs: Parameters.kwargs) -> Result:
-        with leases.working(verb.__name__):
-            return verb(*args, **kwargs)
+        begun: list[str] = []
+        before = _begun.set(begun)
+        try:
+            with leases.working(verb.__name__):
+                return verb(*args, **kwargs)
+        except BaseException:
+            for uri in begun:
+                leases.remove_if_empty(uri)
+            raise
+        finally:
+            _begun.reset(before)
 
     return call
 
@@ -73,6 +88,7 @@ def done(uri: str, *, take: bool = True, sweep: Callable[[], object] = lambda: N
     """
     files.sweep(uri)
     if not is_committed(uri):
+        _begun.get([]).append(uri)
         files.check_writable(uri)
         if damage(uri) and not _follows():
             _delete_damaged(uri)
@@ -129,7 +145,7 @@ def made(uri: str) -> str:
     manifest = read_manifest(uri)
     counts = ", ".join(f"{name} {value}" for name, value in list(manifest.counts.items())[:8])
     print(f"made: {uri} ({counts})" if counts else f"made: {uri}", file=sys.stderr)
-    for error, count in manifest.info.get("errors", {}).items():
+    for error, count in manifest.errors.items():
         print(f"  {count} x {error}", file=sys.stderr)
     return uri
 
@@ -239,7 +255,14 @@ def of_each_crawl(
 
 
 def announce(uris: Sequence[str]) -> list[bool]:
-    """Return which outputs of the crawls of a corpus are finished, and say how many."""
+    """Return which outputs of the crawls of a corpus are finished, and say how many.
+
+    What a process left in them that was killed after its commit is deleted, as by `done`.
+    """
     finished = members.are_finished(uris)
+    for uri, is_finished in zip(uris, finished, strict=True):
+        if is_finished and files.local_path(uri) is not None:
+            files.sweep(uri)
+            _release_dead(uri, lambda: None)
     print(f"{sum(finished)} of {len(uris)} crawls are already there", file=sys.stderr)
     return finished

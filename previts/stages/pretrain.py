@@ -57,9 +57,8 @@ def pretrain(
     starts = (processes > 1 or launcher != "local") and not workers.is_launched()
     if done(uri, take=not starts):
         return uri
-    if (
-        plan.experiment.sampling.constraint == "tracking"
-        and not folders.read_manifest(index).counts["videos_with_tube"]
+    if plan.experiment.sampling.constraint == "tracking" and not folders.read_manifest(index).counts.get(
+        "videos_with_tube"
     ):
         raise InputError(
             f"no video of {index} has a tube, and row {row} samples frames with tubes only; check some videos with "

@@ -88,7 +88,7 @@ def _stale(checkpoints: Sequence[str], root: str) -> dict[str, list[str]]:
     ledger = withdrawals.read_for(*finished_ones, root=root)
     if not ledger:
         return {}
-    from previts.corpus import index_table
+    from previts.corpus.withdrawn_videos import withdrawn_in
 
     known: dict[str, list[str]] = {}
     stale = {}
@@ -97,7 +97,7 @@ def _stale(checkpoints: Sequence[str], root: str) -> dict[str, list[str]]:
         index = manifest.inputs.get("index", "")
         if index not in known:
             try:
-                known[index] = index_table.withdrawn_in(index, ledger) if index else []
+                known[index] = withdrawn_in(index, ledger) if index else []
             except InputError:
                 known[index] = []
         if known[index]:

@@ -14,7 +14,7 @@ import os
 import re
 import shutil
 import socket
-import tempfile
+import stat
 import time
 import uuid
 from collections.abc import Iterator, Sequence
@@ -27,6 +27,10 @@ from previts.errors import InputError
 
 _TEMPORARY = re.compile(r"\.([0-9a-f]{8})-[0-9a-f]{32}\.tmp$")
 _DAY = 24 * 3600
+
+AGAIN = "and run the same command again; if the result is finished, delete its manifest.json too"
+
+REPLACE = "replace it by the original file"  # of a dataset
 
 ON_DISK = ("", "file", "local")  # protocols of the local disk
 
@@ -108,8 +112,44 @@ def read_bytes(uri: str, start: int | None = None, stop: int | None = None) -> b
     return bytes(fs.cat_file(path, start=start, end=stop))
 
 
+class NotAFileError(InputError):
+    """There is a folder, a pipe or a loop of links in place of a file."""
+
+
+def check_regular(uri: str, remedy: str = f"delete it, {AGAIN}") -> None:
+    """Raise a NotAFileError if what is at a path of the local disk cannot be read as a file.
+
+    Opening a pipe would wait for its writer without end. Nothing is raised if there is nothing.
+    """
+    path = local_path(uri)
+    if path is None:
+        return
+    try:
+        mode = os.stat(path).st_mode
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise NotAFileError(f"{path} is a link that leads to itself, expected a file; {remedy}") from None
+        return
+    if not stat.S_ISREG(mode):
+        what = "a folder" if stat.S_ISDIR(mode) else "a pipe or a device"
+        raise NotAFileError(f"{path} is {what}, expected a file; {remedy}")
+
+
+def read_regular(uri: str, remedy: str = REPLACE) -> bytes:
+    """Return a file that the user gives; `remedy` says what to do if there is a folder or a pipe in its place.
+
+    Raises:
+        NotAFileError: If there is.
+        FileNotFoundError: If there is nothing.
+    """
+    check_regular(uri, remedy)
+    return read_bytes(uri)
+
+
 def read_ranges(uri: str, starts: Sequence[int], stops: Sequence[int]) -> list[bytes]:
     """Return ranges of bytes of one file; a remote store gets all requests at once.
+
+    A range that reaches past the end of the file gives fewer bytes.
 
     Raises:
         FileNotFoundError: If the file does not exist.
@@ -117,10 +157,14 @@ def read_ranges(uri: str, starts: Sequence[int], stops: Sequence[int]) -> list[b
     fs, path = _opened(uri)
     if not is_local(fs):
         return [bytes(block) for block in fs.cat_ranges([path] * len(starts), starts, stops, on_error="raise")]
+    if not os.path.isdir(path):  # callers say what to do about a folder
+        check_regular(uri)
     file = os.open(path, os.O_RDONLY)
     try:
         with naming(path):
-            return [os.pread(file, stop - start, start) for start, stop in zip(starts, stops, strict=True)]
+            size = os.fstat(file).st_size  # `pread` would allocate the memory of a range that the file does not have
+            pairs = ((min(start, size), min(stop, size)) for start, stop in zip(starts, stops, strict=True))
+            return [os.pread(file, max(0, stop - start), start) for start, stop in pairs]
     finally:
         os.close(file)
 
@@ -202,44 +246,12 @@ def upload(path: str, uri: str, *, create: bool = False) -> None:
         shutil.copyfileobj(source, file, 1 << 20)
 
 
-def erase(uri: str, ranges: Sequence[tuple[int, int]]) -> bool:
-    """Overwrite ranges of bytes [start, stop) of a file with zeros; its size and its other bytes stay.
-
-    On the local disk the bytes are overwritten in place. An object store cannot do this: the whole file is replaced.
-
-    Returns:
-        Whether anything had to be erased.
-
-    Raises:
-        FileNotFoundError: If the file does not exist.
-    """
-    due = [
-        (start, stop)
-        for (start, stop), data in zip(ranges, read_ranges(uri, *map(list, zip(*ranges, strict=True))), strict=True)
-        if data.strip(b"\0")
-    ]
-    if not due:
-        return False
-    fs, path = open_fs(uri)
-    with tempfile.TemporaryDirectory(prefix="previts-") as folder:
-        local = path if is_local(fs) else os.path.join(folder, "file")
-        if not is_local(fs):
-            fs.get_file(path, local)
-        with naming(path), open(local, "r+b") as file:
-            for start, stop in due:
-                file.seek(start)
-                for size in [1 << 20] * ((stop - start) >> 20) + [(stop - start) & ((1 << 20) - 1)]:
-                    file.write(bytes(size))
-            file.flush()
-            os.fsync(file.fileno())
-        if not is_local(fs):
-            fs.put_file(local, path)
-    return True
-
-
 def _rename(temporary: str, path: str, create: bool) -> None:
     if not create:
-        os.replace(temporary, path)
+        try:
+            os.replace(temporary, path)
+        except IsADirectoryError:
+            raise NotAFileError(f"{path} is a folder, expected a file; delete it, {AGAIN}") from None
         return
     try:
         os.link(temporary, path)  # in contrast to a rename, this does not replace a file

@@ -22,7 +22,16 @@ from previts import origin
 from previts.errors import InputError
 from previts.storage import fences
 from previts.storage.documents import from_json, parse_json
-from previts.storage.files import absolute, join, open_fs, read_bytes, read_whole, write_json
+from previts.storage.files import (
+    NotAFileError,
+    absolute,
+    check_regular,
+    join,
+    open_fs,
+    read_bytes,
+    read_whole,
+    write_json,
+)
 from previts.storage.fingerprints import fingerprint, plain
 
 MANIFEST = "manifest.json"
@@ -91,6 +100,12 @@ class Manifest:
     code_version: str
     made_by: dict[str, str] = field(default_factory=dict)
     checksum: str = field(default="", repr=False)
+
+    @property
+    def errors(self) -> dict[str, int]:
+        """How many videos failed for each reason, if the stage recorded that in `info`."""
+        found = self.info.get("errors")
+        return {name: n for name, n in found.items() if type(n) is int} if isinstance(found, dict) else {}
 
 
 def code_version() -> str:
@@ -181,13 +196,13 @@ def is_committed(uri: str) -> bool:
     """Return whether the folder at `uri` is finished; one with a damaged manifest is not, so its stage runs again.
 
     Raises:
-        InputError: If the manifest is a folder, which the stage could not replace.
+        NotAFileError: If the manifest is a folder, which the stage could not replace, or a pipe.
     """
     try:
         read_manifest(uri)
-    except InputError as error:
-        if isinstance(error.__cause__, IsADirectoryError):
-            raise
+    except NotAFileError:
+        raise
+    except InputError:
         return False
     return True
 
@@ -212,9 +227,8 @@ def read_manifest(uri: str) -> Manifest:
     """
     path = join(uri, MANIFEST)
     try:
+        check_regular(path, _AGAIN)
         document = parse_json(read_bytes(path), path, _AGAIN)
-    except IsADirectoryError as error:
-        raise InputError(f"{path} is a folder, expected a file; {_AGAIN}") from error
     except (FileNotFoundError, NotADirectoryError):
         raise UnfinishedError(
             f"{uri} has no {MANIFEST}: the stage that writes it has not finished, or the URI is not the output of a "
@@ -249,9 +263,11 @@ def read_file(uri: str, name: str) -> bytes:
 
     Raises:
         FileNotFoundError: If the file does not exist.
-        InputError: If the folder is finished and the file is another one.
+        InputError: If the folder is finished and the file is another one, or there is no file but a folder or a pipe.
     """
-    data = read_bytes(join(uri, name))
+    path = join(uri, name)
+    check_regular(path)
+    data = read_bytes(path)
     check_file(uri, name, data)
     return data
 

@@ -23,6 +23,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace as changed
 
+from previts.errors import InputError
 from previts.storage import fences, files, holders
 from previts.storage.fences import LostError
 from previts.storage.holders import Holder
@@ -178,6 +179,16 @@ class Lease:
         return files.local_path(self.uri) or ""
 
     def _read(self) -> bytes | None:
+        """Return the content of the lease, or None if there is none.
+
+        Raises:
+            InputError: If there is something else at its place: no holder would ever delete it.
+        """
+        if self._local:
+            remedy = "when no other run uses this folder, delete it and run the same command again"
+            if os.path.islink(self._path()):  # if it leads nowhere, it can neither be read nor be created
+                raise InputError(f"{self._path()} is a link, expected a file; {remedy}")
+            files.check_regular(self.uri, remedy)
         try:
             return files.read_bytes(self.uri)
         except (FileNotFoundError, NotADirectoryError):
@@ -285,6 +296,14 @@ def replace(uri: str, create: Callable[[str], None]) -> None:
         with contextlib.suppress(FileExistsError):  # written by a process that has lost its lease and does not know it
             create(uri)
             return
+
+
+def remove_if_empty(folder: str) -> None:
+    """Delete a folder of the local disk in which there is nothing, also no lease of another process."""
+    path = files.local_path(folder)
+    if path is not None and os.path.isdir(path):
+        with contextlib.suppress(OSError, InputError), Lease(folder, OUTPUT)._alone():
+            os.rmdir(path)
 
 
 def delete(uri: str) -> None:

@@ -6,12 +6,14 @@ a copy of the table of another shard or result, are found even while the folder 
 
 import hashlib
 import io
+import math
 import types
 import typing
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, fields
-from typing import Any, TypeVar, get_args, get_origin
+from dataclasses import asdict, dataclass, fields
+from typing import Annotated, Any, TypeVar, get_args, get_origin
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -26,6 +28,24 @@ _PLACE, _ERASED_FROM = b"previts.place", b"previts.erased_from"
 _ARROW = {str: pa.string(), int: pa.int64(), float: pa.float64(), bool: pa.bool_(), bytes: pa.binary()}
 
 
+@dataclass(frozen=True)
+class Within:
+    """The least and the largest value of a number, both allowed; a row type states them as `Annotated[int, Within]`."""
+
+    low: float = -math.inf
+    high: float = math.inf
+
+
+# Numbers that many tables have. The limits are far above what is stored, and far below what fills the memory.
+Count = Annotated[int, Within(0, 10**8)]  # of frames or shards
+Side = Annotated[int, Within(0, 2**15)]  # of a frame, in pixels
+Place = Annotated[int, Within(0, 2**61)]  # in a file, in bytes
+Crc = Annotated[int, Within(0, 2**32 - 1)]
+Share = Annotated[float, Within(0, 1)]
+Positive = Annotated[float, Within(0)]
+Rate = Annotated[float, Within(0, 10**5)]  # frames a second
+
+
 def schema(row_type: type) -> pa.Schema:
     """Return the Arrow schema of a dataclass; fields are str, int, float, bool, bytes, lists or optionals of these."""
     hints = typing.get_type_hints(row_type)
@@ -34,6 +54,8 @@ def schema(row_type: type) -> pa.Schema:
 
 def _arrow_type(hint: Any) -> pa.DataType:
     origin, arguments = get_origin(hint), get_args(hint)
+    if origin is Annotated:
+        return _arrow_type(arguments[0])
     if origin in (list, tuple):
         return pa.list_(_arrow_type(arguments[0]))
     if origin in (types.UnionType, typing.Union):
@@ -106,17 +128,16 @@ def read_table(uri: str, row_type: type) -> pa.Table:
     """Return a Parquet file of a result folder as an Arrow table; `row` returns one of its rows.
 
     Raises:
-        InputError: If the file is missing, is damaged, is not the one that the stage wrote to this place, or its
-            columns are not the fields of `row_type`.
+        InputError: If the file is missing, is damaged, is not the one that the stage wrote to this place, its columns
+            are not the fields of `row_type`, or a value is not one that a field allows.
     """
     try:
         data = folders.read_file(*uri.rsplit("/", 1))
     except FileNotFoundError:
         raise InputError(f"{uri} is missing; {REMEDY}") from None
-    except IsADirectoryError:
-        raise InputError(f"{uri} is a folder, expected a file; delete it, {REMEDY}") from None
     try:
         table = parse(data)
+        table.validate(full=True)
     except (pa.ArrowException, OSError, ValueError) as error:
         raise InputError(f"{uri} is damaged ({error}); delete it, {REMEDY}") from None
     expected = schema(row_type)
@@ -132,6 +153,9 @@ def read_table(uri: str, row_type: type) -> pa.Table:
     place = (table.schema.metadata or {}).get(_PLACE, b"").decode(errors="replace")
     if not folders.is_at(place, uri):
         raise InputError(f"{uri} is a copy of {place or 'a table of another program'}; delete it, {REMEDY}")
+    for name, hint in typing.get_type_hints(row_type, include_extras=True).items():
+        if wrong := _fault(hint, table.column(name).combine_chunks()):
+            raise InputError(f"{uri}: the column {name} has {wrong}; delete it, {REMEDY}")
     return table
 
 
@@ -173,6 +197,30 @@ def erase_rows(folder: str, name: str, row_type: type[Row], erased: Callable[[Ro
     return True
 
 
+def _fault(hint: Any, values: pa.Array, *, optional: bool = False, limits: Within = Within()) -> str:
+    """Return which values of a column its field does not allow, or ""."""
+    origin, arguments = get_origin(hint), get_args(hint)
+    if origin is Annotated:
+        return _fault(arguments[0], values, optional=optional, limits=arguments[1])
+    if origin in (types.UnionType, typing.Union):
+        return _fault(next(argument for argument in arguments if argument is not type(None)), values, optional=True)
+    if values.null_count and not optional:
+        return f"{values.null_count} empty cells"
+    if origin in (list, tuple):
+        return _fault(arguments[0], values.flatten())
+    if origin is typing.Literal:
+        unknown = sorted(set(values.unique().to_pylist()) - {*arguments, None})
+        return f"the value {unknown[0][:80]!r}, expected one of {', '.join(arguments)}" if unknown else ""
+    if hint not in (int, float):
+        return ""
+    numbers = values.drop_null().to_numpy(zero_copy_only=False)
+    outside = ~np.isfinite(numbers) | (numbers < limits.low) | (numbers > limits.high)
+    if not outside.any():
+        return ""
+    allowed = "finite numbers" if math.isinf(limits.low) else f"numbers from {limits.low:g} to {limits.high:g}"
+    return f"the value {numbers[outside][0]}, expected {allowed}"
+
+
 def row(table: pa.Table, row_type: type[Row], number: int) -> Row:
     """Return one row of a table as its dataclass."""
     return row_type(**{name: table.column(name)[number].as_py() for name in table.column_names})
@@ -184,10 +232,20 @@ def read_records(uri: str, row_type: type[Row]) -> list[Row]:
 
 
 def num_rows(uri: str) -> int:
-    """Return the number of rows of a Parquet file; reads only its footer."""
+    """Return the number of rows of a Parquet file; reads only its footer.
+
+    Raises:
+        InputError: If the file is missing or damaged.
+    """
     fs, path = files.open_fs(uri)
-    with fs.open(path, "rb") as file:
-        return int(pq.read_metadata(file).num_rows)
+    try:
+        files.check_regular(uri)
+        with fs.open(path, "rb") as file:
+            return int(pq.read_metadata(file).num_rows)
+    except FileNotFoundError:
+        raise InputError(f"{uri} is missing; {REMEDY}") from None
+    except pa.ArrowException as error:
+        raise InputError(f"{uri} is damaged ({error}); delete it, {REMEDY}") from None
 
 
 def shard_count(uri: str) -> int:

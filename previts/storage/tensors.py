@@ -5,6 +5,7 @@ All are loaded by `parse` with `weights_only=True`, so no file can run code. Mes
 
 import hashlib
 import io
+import os
 import pickle
 import re
 import sys
@@ -89,7 +90,10 @@ def load(path: str, field: str, remedy: str = REMEDY) -> tuple[Any, str]:
         InputError: If the file is missing, cannot be read, contains more than data, or is in a finished folder and is
             not the file that the stage wrote. The message says what it is.
     """
+    path = files.absolute(path)  # the name of a file alone has no folder
     try:
+        if files.local_path(path) is None or not os.path.isdir(path):
+            files.check_regular(path, remedy)
         data = files.read_bytes(path)
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
         what = "it is a folder without a finished checkpoint" if files.exists(path) else "there is no such file"
@@ -153,6 +157,20 @@ def unwrapped(state: Mapping[Any, Any], source: str) -> dict[str, Any]:
             raise InputError(f"{source} has several tensors {plain}, such as {name}; save those of one model")
         found[plain] = value
     return found
+
+
+def check_plain(state: Mapping[str, torch.Tensor], source: str) -> None:
+    """Raise an InputError if a tensor is not a block of real numbers in memory, which is what weights are."""
+    odd = [
+        name
+        for name, value in state.items()
+        if value.is_meta or value.is_nested or value.is_quantized or value.is_complex() or value.layout != torch.strided
+    ]
+    if odd:
+        raise InputError(
+            f"{source} has {len(odd)} tensors that are not plain numbers (such as {odd[0]}), but complex, quantised, "
+            "sparse, nested or without values; save the weights as dense tensors of real numbers"
+        )
 
 
 def check_finite(state: Mapping[str, torch.Tensor], source: str) -> None:
@@ -236,9 +254,8 @@ def read_checked(uri: str, device: torch.device | str = "cpu", *, names: Sequenc
         data = folders.read_file(*uri.rsplit("/", 1))
     except FileNotFoundError:
         return None
-    except IsADirectoryError:
-        raise InputError(f"{uri} is a folder, expected a file; delete it and run the same command again") from None
     try:
+        files.check_regular(uri + CHECKSUM)
         digest, _, place = files.read_bytes(uri + CHECKSUM).decode(errors="replace").strip().partition("  ")
     except FileNotFoundError:
         print(f"{uri}{CHECKSUM} is missing, so {uri} is incomplete and is ignored", file=sys.stderr)

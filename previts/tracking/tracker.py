@@ -102,7 +102,12 @@ def track_shard(
     """
     usable = [video for video in video_table.read_shard(videos_uri, shard) if video.status == "ok"]
     salient = region_table.read_shard(saliency_uri, shard)
-    of_video = {video_id: list(rows) for video_id, rows in groupby(salient, key=lambda row: row.video_id)}
+    groups = [(video_id, list(rows)) for video_id, rows in groupby(salient, key=lambda row: row.video_id)]
+    of_video = dict(groups)
+    if len(of_video) != len(groups):
+        raise InputError(
+            f"shard {shard} of {saliency_uri} has a video in several places; run `previts saliency` on these videos"
+        )
     tasks = [(video, of_video.pop(video.video_id, []), config, saliency_uri) for video in usable]
     if of_video:
         raise InputError(
@@ -135,15 +140,16 @@ def _video_tube(
 ) -> tuple[TubeRecord, bytes]:
     """Return the row of one video and its tube as bytes; the caller sets the offset of the bytes."""
     video, salient, config, saliency_uri = task
-    sizes = {(row.height, row.width) for row in salient}
-    if sizes != {(video.height, video.width)} or salient[-1].frame >= video.num_frames:
+    sizes, frames = {(row.height, row.width) for row in salient}, [row.frame for row in salient]
+    every = max(1, frames[1]) if len(frames) > 1 else video.num_frames
+    if sizes != {(video.height, video.width)} or frames != list(range(0, video.num_frames, every)):
         raise InputError(
             f"{saliency_uri} has {len(salient)} masks of sizes {sorted(sizes)} for video {video.video_id!r}, "
-            f"which is {video.height} x {video.width} with {video.num_frames} frames; "
-            "run `previts saliency` on these videos"
+            f"which is {video.height} x {video.width} with {video.num_frames} frames, and these masks are of frames "
+            f"{str(frames)[:80]}, expected every k-th frame; run `previts saliency` on these videos"
         )
     regions = (row.masks() for row in salient)
-    tube = build_tube(regions, [row.frame for row in salient], video.num_frames, config)
+    tube = build_tube(regions, frames, video.num_frames, config)
     blob = tube.to_bytes()
     agreements = [row.agreement for row in salient if row.agreement is not None]
     record = TubeRecord(

@@ -13,7 +13,7 @@ from previts.corpus.quality import Quality
 
 
 def video(number: int, tube_seconds: float, *, lost: float | None = None, area: float = 0.1, agreement: float = 0.5):
-    return Quality(f"v{number:02d}", "", "", 0, 0, "", 10.0, tube_seconds, area, lost, 0.0, agreement)
+    return Quality(f"v{number:02d}", "", "", 0, 0, "", "", 10.0, tube_seconds, area, lost, 0.0, agreement)
 
 
 CRAWL = [

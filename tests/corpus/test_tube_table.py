@@ -1,6 +1,7 @@
 """Oracles: the masks from which a tube is made, and numbers counted over them."""
 
 import zlib
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -63,6 +64,13 @@ def test_frames_outside_the_video_are_refused():
     assert tube.masks([]).shape == (0, 6, 9)
 
 
+def place(shard: int, offset: int, size: int, crc: int, tube: tube_table.Tube | None = None) -> SimpleNamespace:
+    """Return the columns of a row that say where a tube is stored, and how large its video is."""
+    shape = (tube.height, tube.width, len(tube.frame_keys)) if tube else (6, 9, 3)
+    names = ("shard", "tube_offset", "tube_size", "tube_crc", "height", "width", "num_frames")
+    return SimpleNamespace(**dict(zip(names, (shard, offset, size, crc, *shape), strict=True)))
+
+
 @pytest.fixture
 def stored(tmp_path):
     """A shard with two tubes: its folder, the tubes and the rows."""
@@ -84,9 +92,9 @@ def test_a_stored_shard_is_read_back(stored):
     assert not tube_table.is_done(uri, 3)
     assert tube_table.read_shard(uri, 4) == rows
     for tube, row in zip(tubes, rows, strict=True):
-        assert tube_table.read_tube(uri, 4, row.offset, row.size, row.crc) == tube
+        assert tube_table.read_tube(uri, place(4, row.offset, row.size, row.crc, tube)) == tube
         frames = [len(tube.frame_keys) - 1, 0]
-        masks = tube_table.read_masks(uri, 4, row.offset, row.size, row.crc, frames)
+        masks = tube_table.read_masks(uri, place(4, row.offset, row.size, row.crc, tube), frames)
         np.testing.assert_array_equal(masks, tube.masks(frames))
 
 
@@ -96,19 +104,19 @@ def test_a_damaged_tube_is_named_with_what_to_do(stored):
     damaged = bytearray(files.read_bytes(blob_uri))
     damaged[rows[1].offset + 40] ^= 1
     files.write_bytes(blob_uri, bytes(damaged))
-    assert tube_table.read_tube(uri, 4, rows[0].offset, rows[0].size, rows[0].crc) == tubes[0]
+    assert tube_table.read_tube(uri, place(4, rows[0].offset, rows[0].size, rows[0].crc, tubes[0])) == tubes[0]
     with pytest.raises(tube_table.DamagedTubeError, match=r"the bytes differ.*run `previts track` again"):
-        tube_table.read_tube(uri, 4, rows[1].offset, rows[1].size, rows[1].crc)
+        tube_table.read_tube(uri, place(4, rows[1].offset, rows[1].size, rows[1].crc, tubes[1]))
 
 
 def test_a_missing_blob_file_is_named_with_what_to_do(tmp_path):
     with pytest.raises(InputError, match=r"shard-00001\.tubes is missing; .*run `previts track` again"):
-        tube_table.read_tube(str(tmp_path), 1, 0, 10, 0)
+        tube_table.read_tube(str(tmp_path), place(1, 0, 10, 0))
     with pytest.raises(InputError, match="missing"):
-        tube_table.read_masks(str(tmp_path), 1, 0, 10, 0, [0])
+        tube_table.read_masks(str(tmp_path), place(1, 0, 10, 0), [0])
     (tmp_path / "shard-00001.tubes").mkdir()
     with pytest.raises(InputError, match=r"shard-00001\.tubes is a folder, expected a file; .*`previts track` again"):
-        tube_table.read_tube(str(tmp_path), 1, 0, 10, 0)
+        tube_table.read_tube(str(tmp_path), place(1, 0, 10, 0))
 
 
 @pytest.mark.parametrize("number", range(3))
@@ -116,22 +124,38 @@ def test_damage_in_any_mask_and_another_tube_of_the_same_size_are_found(tmp_path
     tube = three_masks()
     blob = tube.to_bytes()
     stops = tube_layout.unpack(blob).stops
-    place = (str(tmp_path), 0, 3, len(blob), zlib.crc32(blob))
+    row = str(tmp_path), place(0, 3, len(blob), zlib.crc32(blob), tube)
     path = tmp_path / tube_table.blob_name(0)
     path.write_bytes(b"..." + blob)
-    first, last, again = tube_table.read_masks(*place, [0, 2, 0])
+    first, last, again = tube_table.read_masks(*row, [0, 2, 0])
     np.testing.assert_array_equal([first, last], tube.masks([0, 2]))
     assert again is first
     with pytest.raises(ValueError, match=r"must be in \[0, 3\)"):
-        tube_table.read_masks(*place, [3])
+        tube_table.read_masks(*row, [3])
     damaged = bytearray(blob)
     damaged[(stops[number] + stops[number + 1]) // 2] ^= 1
     path.write_bytes(b"..." + damaged)
     with pytest.raises(InputError, match=r"bytes 3 to .*differ.*previts track"):
-        tube_table.read_masks(*place, [0])
+        tube_table.read_masks(*row, [0])
     other = tube_table.Tube(tube.height, tube.width, tube.key_counts, tube.frame_keys[::-1]).to_bytes()
     assert len(other) == len(blob)
     assert tube_layout.unpack(other).num_masks == 3
     path.write_bytes(b"..." + other)
     with pytest.raises(InputError, match=r"bytes 3 to .*differ.*previts track"):
-        tube_table.read_masks(*place, [0])
+        tube_table.read_masks(*row, [0])
+
+
+@pytest.mark.parametrize("name", ["height", "width", "num_frames"])
+def test_a_tube_of_another_size_or_length_than_its_row_says_is_damaged(tmp_path, name):
+    tube = three_masks()
+    blob = tube.to_bytes()
+    (tmp_path / tube_table.blob_name(0)).write_bytes(blob)
+    row = place(0, 0, len(blob), zlib.crc32(blob), tube)
+    assert tube_table.read_tube(str(tmp_path), row) == tube
+    setattr(row, name, getattr(row, name) + 1)
+    for read in (
+        lambda: tube_table.read_tube(str(tmp_path), row),
+        lambda: tube_table.read_masks(str(tmp_path), row, [0]),
+    ):
+        with pytest.raises(tube_table.DamagedTubeError, match=r"it has \(height, width, frames\) .*its row says"):
+            read()

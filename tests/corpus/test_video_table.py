@@ -45,6 +45,8 @@ def test_any_row_with_the_columns_of_a_stored_video_is_read(stored):
         video_id: str
         shard: int
         offset: int
+        width: int
+        height: int
         num_frames: int
         header: bytes
         gop_frames: list[int]

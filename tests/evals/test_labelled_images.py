@@ -122,3 +122,11 @@ def test_a_pipe_in_a_folder_is_left_aside(tmp_path):
     os.mkfifo(tmp_path / "cat" / "b.jpg")
     found = labelled_images.read_image_folder(str(tmp_path))
     assert (len(found.uris), str(found.left_aside)) == (1, "1 not a regular file")
+
+
+def test_a_folder_or_a_pipe_that_is_named_like_an_image_is_refused(tmp_path: Path):
+    (tmp_path / "folder.jpg").mkdir()
+    os.mkfifo(tmp_path / "pipe.jpg")
+    for name, what in (("folder.jpg", "a folder"), ("pipe.jpg", "a pipe or a device")):
+        with pytest.raises(InputError, match=f"{name} is {what}, expected a file; replace it by the original file"):
+            labelled_images.open_image(str(tmp_path / name))

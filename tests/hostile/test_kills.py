@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 from killing import Command, content
+from small_verbs import PERCEIVE
 from source_videos import numbered, write_source
 
 KILLS = int(os.environ.get("PREVITS_KILLS", "12"))
@@ -167,3 +168,43 @@ def test_a_download_that_is_killed_twice_makes_what_an_undisturbed_one_makes(tmp
         write_source(crawl / f"{number}.mp4", [numbered(number * 20 + frame) for frame in range(20)])
     figures = kill_and_compare("download", root, tmp_path, 2, crawl=str(crawl))
     assert figures["kills"] == 2
+
+
+@pytest.mark.slow
+def test_a_corpus_that_grows_and_is_killed_ends_as_an_undisturbed_one(tmp_path: Path):
+    crawls, root = tmp_path / "crawls", tmp_path / "root"
+    (crawls / "videos").mkdir(parents=True)
+    root.mkdir()
+    for number in range(6):
+        frames = [numbered(100 * number + frame) for frame in range(12)]
+        write_source(crawls / "videos" / f"{number}.mp4", frames, fps=12)
+
+    def perceive(temporary: str) -> Command:
+        settings = [*PERCEPTION, "saliency.method=rbd", "video.videos_per_shard=1"]
+        return Command([sys.executable, "-c", PERCEIVE, str(crawls), str(root), *settings], root, tmp_path / temporary)
+
+    def add(name: str, *numbers: int) -> None:
+        lines = [f"{number},videos/{number}.mp4" for number in numbers]
+        (crawls / name).write_text("\n".join(["video_id,url", *lines]) + "\n")
+
+    add("1.csv", 0, 1, 2)
+    perceive("first").finish()
+    before = tmp_path / "before"
+    shutil.copytree(root, before)
+    add("2.csv", 3, 4)
+    add("3.csv", 5)
+    seconds = perceive("straight").work_seconds()
+    expected = content(root)
+    chance, run = random.Random("a corpus that grows"), perceive("killed")
+    for _ in range(max(2, KILLS // 10)):
+        shutil.rmtree(root)
+        shutil.copytree(before, root)
+        while not run.kill(chance, seconds):
+            shutil.rmtree(root)
+            shutil.copytree(before, root)
+        assert run.orphans() == []
+        assert "Traceback" not in run.finish()
+        found = content(root)
+        assert found.keys() == expected.keys()
+        assert [name for name in expected if found[name] != expected[name]] == []
+        assert run.leftovers() == []

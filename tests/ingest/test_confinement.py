@@ -187,6 +187,11 @@ def test_files_and_replies_of_a_decoder_are_not_trusted(tmp_path):
     assert "invalid reply" in attacked(tmp_path, "wrong offsets")
 
 
+@pytest.mark.parametrize("field", hostile_decoder.WRONG_FIELDS)
+def test_each_field_of_a_reply_is_checked(tmp_path, field):
+    assert "invalid reply" in attacked(tmp_path, field)
+
+
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="the machine code is for x86-64")
 def test_system_calls_of_another_architecture_end_the_decoder(tmp_path):
     if "SIGSEGV" in attacked(tmp_path, "32 bits"):

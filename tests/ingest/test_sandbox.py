@@ -126,13 +126,22 @@ def test_a_video_that_needs_too_much_memory_fails_but_not_the_next(short_video, 
             frame.pts = number
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
-    with Normaliser(VideoConfig(), Limits(memory_bytes=300 << 20)) as normaliser:
-        with pytest.raises(FetchError, match="more than 300 MiB of memory; that is the share of one worker") as raised:
+    with Normaliser(VideoConfig(), Limits(memory_bytes=100 << 20)) as normaliser:
+        with pytest.raises(FetchError, match="more than 100 MiB of memory; that is the share of one worker") as raised:
             normaliser.normalise(big, target, None, None)
         assert raised.value.retryable  # a worker with more memory may store it
         assert normaliser.normalise(short_video, target, None, None).num_frames == 30
     with Normaliser(VideoConfig()) as normaliser:
         assert normaliser.normalise(big, target, None, None).height == 256
+
+
+def test_the_libraries_of_a_decoder_are_not_counted_as_its_memory(target, tmp_path):
+    # The smallest share of a worker must be enough for a common video, whatever the libraries map.
+    common = str(tmp_path / "common.mp4")
+    frames = [np.full((1080, 1920, 3), 8 * number, np.uint8) for number in range(12)]
+    normalisation.encode_video(frames, 25, common)
+    with Normaliser(VideoConfig(), Limits(memory_bytes=200 << 20)) as normaliser:
+        assert normaliser.normalise(common, target, None, None).num_frames == 12
 
 
 def test_a_video_that_costs_more_than_predicted_fails_but_not_the_next(short_video, target, tmp_path):

@@ -23,7 +23,7 @@ from previts.errors import InputError
 from previts.ingest import crawls, shards
 from previts.ingest.crawls import CrawlItem
 from previts.ingest.fetch import Limits
-from previts.media import normalisation
+from previts.media import frame_hashes, normalisation
 
 CONFIG = VideoConfig()
 QUICK = Limits(attempts=1)
@@ -96,6 +96,19 @@ def test_offsets_and_digests_are_those_of_the_files_in_the_tar(built):
             stored = archive.extractfile(member).read()
             assert data[row.offset : row.offset + row.size] == stored
             assert hashlib.sha256(stored).hexdigest() == row.sha256
+
+
+def test_rows_have_the_digest_and_window_of_the_source_and_the_hashes_of_the_frames(built, items):
+    _, rows = built
+    for row, wanted in zip(rows, items, strict=True):
+        path = Path(wanted.url)
+        # The file without bytes is refused before it is read; the text is fetched and cannot be decoded.
+        fetched = path.exists() and path.stat().st_size > 0
+        assert row.source_sha256 == (hashlib.sha256(path.read_bytes()).hexdigest() if fetched else "")
+        assert (row.start_seconds, row.end_seconds) == (wanted.start_seconds, wanted.end_seconds)
+        assert frame_hashes.is_valid(row.hashes)
+        count = -(-row.num_frames // 6.25)  # of frames on screen at 0, 0.25, 0.5 s, ..., at 25 frames a second
+        assert len(row.hashes) == (1 + 16 * count if row.status == "ok" else 0)
 
 
 def test_the_same_crawl_gives_the_same_bytes_with_any_number_of_workers(built, items, tmp_path):

@@ -210,6 +210,26 @@ def test_missing_unexpected_and_misshapen_tensors_are_named(resnet):
     assert "torchvision (conv1.weight), MoCo (encoder_q.conv1.weight)" in message
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda value: value.to(torch.complex64), "1 tensors that are not plain numbers .such as conv1.weight"),
+        (lambda value: value.to_sparse(), "1 tensors that are not plain numbers"),
+        (lambda value: torch.empty_like(value, device="meta"), "1 tensors that are not plain numbers"),
+        (lambda value: torch.nested.nested_tensor([value[0], value[1, :1]]), "1 tensors that are not plain numbers"),
+        (lambda value: value.to(torch.int64), r"1 of another type: conv1.weight torch.int64 instead of torch.float32"),
+        (lambda value: value > 0, r"1 of another type: conv1.weight torch.bool instead of torch.float32"),
+        (lambda value: value.double() + 1e200, "values that are NaN or infinite in 1 of"),
+    ],
+    ids=["complex", "sparse", "meta", "nested", "whole numbers", "truth values", "too large"],
+)
+def test_tensors_that_are_no_weights_in_single_precision_are_refused(resnet, change, message):
+    state = dict(resnet.state_dict())
+    state["conv1.weight"] = change(state["conv1.weight"])
+    with pytest.raises(InputError, match=message):
+        convert_state(state, "resnet18")
+
+
 @pytest.mark.parametrize("form", ["RSPNet pretraining", "RSPNet fine-tuning", "RSPNet S3D-G", "previts encoder"])
 def test_a_missing_gate_of_s3dg_is_named(s3dg, form):
     content = s3dg_files(s3dg.state_dict())[form]

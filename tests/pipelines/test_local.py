@@ -243,6 +243,16 @@ def test_a_typing_error_is_reported_before_anything_is_written(world: Path, tmp_
     assert not (tmp_path / "root").exists()
 
 
+@pytest.mark.parametrize("option", ["--crawl", "--data"])
+def test_a_missing_crawl_or_data_set_is_reported_before_the_synthetic_world_is_made(tmp_path: Path, option: str):
+    program = [sys.executable, "-m", "pipelines", "run-local", "--root", str(tmp_path / "root"), option, "/nowhere/x"]
+    run = subprocess.run(program, capture_output=True, text=True, timeout=120, check=False)
+    assert run.returncode == 2
+    assert "/nowhere/x" in run.stderr
+    assert "Traceback" not in run.stderr
+    assert not (tmp_path / "root").exists()
+
+
 def test_a_root_without_write_access_is_reported_before_any_step(world: Path):
     run = subprocess.run(
         command(world, Path("/dev/null/root")), capture_output=True, text=True, timeout=120, check=False

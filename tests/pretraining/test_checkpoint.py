@@ -230,3 +230,10 @@ def test_leftovers_of_a_killed_write_are_deleted(trained, tmp_path):
     left.write_bytes(b"half a state")
     save(str(tmp_path), 8, *trained)
     assert not left.exists()
+
+
+def test_a_finished_model_without_its_step_is_refused(tmp_path):
+    for state in ({"model": {}}, {"step": "x"}):
+        tensors.write_checked(str(tmp_path / "model.pt"), state)
+        with pytest.raises(InputError, match=r"model\.pt is not a model of previts; delete it"):
+            checkpoint.finished_steps(str(tmp_path))

@@ -23,7 +23,7 @@ def test_chosen_tubes_are_the_best_the_median_and_the_worst(count: int) -> None:
     held = [0, 90, 10, 50, 100, 30, 0, 70, 60, 20, 40, 100]
     agreement = [0.9] * 11 + [0.8]
     videos = [
-        quality.Quality(f"v{number}", "", "", 0, 0, "", 100.0, share, 0.1, None, 0.0, alike)
+        quality.Quality(f"v{number}", "", "", 0, 0, "", "", 100.0, share, 0.1, None, 0.0, alike)
         for number, (share, alike) in enumerate(zip(held, agreement, strict=True))
     ]
     chosen = corpus.choose(videos, count)

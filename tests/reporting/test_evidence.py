@@ -119,3 +119,26 @@ def test_provenance_reaches_the_crawl_without_secrets(tmp_path: Path) -> None:
     assert sources[0].inputs == [("crawl", "https://example.org/crawl.csv", "")]
     elsewhere = ("elsewhere", str(tmp_path / "quest?x"), "")
     assert sources[1].inputs == [("videos", crawled, sources[0].anchor), elsewhere]
+
+
+def test_arrays_of_another_shape_or_type_are_reported_with_their_cause(world: World, tmp_path: Path) -> None:
+    with np.load(io.BytesIO(attention_figure(0.5))) as archive:
+        sound = dict(archive)
+    checkpoint = make_checkpoint(tmp_path, "one", make_corpus(tmp_path, ["a", "broken"]), 0.0)
+    rows = inputs.read_checkpoints([inputs.ReportRow("1/one", "one", checkpoint, fingerprint(checkpoint))])
+    odd = [
+        (name, odd)
+        for name in sound
+        for odd in (np.array(1), np.array([1, "x"], object).astype(str)[:1], sound[name][:0])
+    ]
+    odd += [(name, array[..., :0]) for name, array in sound.items() if array.ndim > 1]
+    odd += [("frames", sound["frames"][..., :1]), ("cams", sound["cams"][:, :1]), ("names", np.array([b"a", b"b"]))]
+    for name, array in odd:
+        file = io.BytesIO()
+        np.savez_compressed(file, **{**sound, name: array})
+        made = make_result(tmp_path, "davis", checkpoint, DAVIS, figure=file.getvalue())
+        results = inputs.read_results([made])
+        attention = evidence.read_attention(results, rows)
+        assert "the attention maps cannot be read (ValueError: the array " in attention.cause
+        assert attention.sequences == []
+        assert evidence.attention_sheet(results, rows) == b""

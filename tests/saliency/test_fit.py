@@ -188,6 +188,8 @@ def test_the_error_for_a_damaged_model_says_what_to_do(model, tmp_path):
     for text, message in (
         ('{"network": "drn_d_22", "width": "wide", "inputs": "rgb", "size": 32}', "width must be a number, got 'wide'"),
         ('{"network": "vgg", "width": 1, "inputs": "rgb", "size": 32}', "network must be one of drn_d_105, drn_d_22"),
+        ('{"network": "drn_d_22", "width": 1e9, "inputs": "rgb", "size": 32}', r"fit.width must be in \(0, 1\]"),
+        ('{"network": "drn_d_22", "width": 0.1, "inputs": "rgb", "size": -8}', "fit.size must be a multiple of 8"),
         ("[]", "must be an object with the fields network, width, inputs, size"),
     ):
         (tmp_path / "shape" / fit.SHAPE).write_text(text)

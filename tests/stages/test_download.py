@@ -126,3 +126,11 @@ def test_the_remedy_for_failures_names_the_network_only_if_it_can_be_the_cause(t
         crawl.write_text("video_id,url\n" + "".join(f"v{number},{url}\n" for number, url in enumerate(urls)))
         with pytest.raises(InputError, match=re.escape(f"What to do: {remedy}Videos already stored are kept")):
             stages.download(str(crawl), str(tmp_path / "root"), "demo", SMALL)
+
+
+def test_a_crawl_that_is_refused_leaves_no_empty_folder(tmp_path):
+    crawl, root = tmp_path / "crawl.csv", tmp_path / "root"
+    crawl.write_text("video_id,url,start_seconds,end_seconds\na,a.mp4,5,2\nb,b.mp4,5,2\n")
+    with pytest.raises(InputError, match="2 broken lines"):
+        stages.download(str(crawl), str(root), "demo", SMALL)
+    assert list(root.glob("*/*")) == []

@@ -16,6 +16,6 @@ def test_the_index_joins_each_usable_video_with_its_own_tube(made):
             videos[row.video_id].size,
             videos[row.video_id].num_frames,
         )
-        tube = tube_table.read_tube(made["tubes"], row.shard, row.tube_offset, row.tube_size, row.tube_crc)
+        tube = tube_table.read_tube(made["tubes"], row)
         assert tube.spans() == [tuple(span) for span in row.spans] or tube.spans() == row.spans
         assert row.spans == followed[row.video_id].spans

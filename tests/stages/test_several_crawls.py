@@ -4,13 +4,15 @@ import contextlib
 import functools
 import http.server
 import shutil
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-from small_verbs import SMALL, snapshot
+from small_verbs import PERCEIVE, SMALL, snapshot
 from source_videos import numbered, write_source
 
 from previts import stages
@@ -47,6 +49,9 @@ def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for number, name in enumerate(("a1", "a2", "a3", "a4", "b1", "b2", "c1", "c2")):
         frames = [numbered(100 * number + frame) for frame in range(8 + number)]
         write_source(str(folder / f"{name}.mp4"), frames, fps=8)
+    frames = [numbered(900 + frame, 192, 128) for frame in range(40)]
+    write_source(str(folder / "d1.mp4"), frames, fps=8)
+    write_source(str(folder / "d2.mp4"), [frame[::2, ::2] for frame in frames[4:]], fps=8, options={"crf": "35"})
     return folder
 
 
@@ -149,6 +154,27 @@ def test_of_a_crawl_that_was_changed_in_place_only_the_changed_lines_are_fetched
     )
 
 
+def test_two_runs_at_once_fetch_each_video_once_and_give_what_one_gives(site, tmp_path):
+    root = tmp_path / "root"
+    site.add("1.csv", "a1", "a2")
+    perceive(site, root)
+    site.take()
+    site.add("2.csv", "a3", "a4", "b1", "b2")
+    site.add("3.csv", "c1", "c2")
+    program = [sys.executable, "-c", PERCEIVE, str(site.crawls), str(root), *SMALL]
+    both = [subprocess.Popen(program, stderr=subprocess.PIPE, text=True) for _ in range(2)]
+    said = [process.communicate(timeout=300)[1] for process in both]
+    assert [process.returncode for process in both] == [0, 0], said
+    fetched = list(site.requests)
+    assert sorted(fetched) == [f"/{name}.mp4" for name in ("a3", "a4", "b1", "b2", "c1", "c2")]
+    alone = tmp_path / "alone"
+    perceive(site, alone)
+    (wanted,) = alone.glob("index/*/index.parquet")
+    assert len(list(root.glob("index/*"))) == 2  # and that of the first crawl alone
+    assert (root / wanted.relative_to(alone)).read_bytes() == wanted.read_bytes()
+    assert not list(root.rglob("*.lease"))
+
+
 def test_the_model_is_kept_if_a_crawl_comes_first_and_fitted_again_only_on_request(site, tmp_path):
     root = tmp_path / "root"
     site.add("2.csv", "b1", "b2")
@@ -171,8 +197,23 @@ def test_of_videos_with_one_id_the_oldest_is_kept(site, tmp_path):
     assert [(video.video_id, video.crawl, video.reason) for video in judged] == [
         ("a1", 0, ""), ("a2", 0, ""), ("a2", 1, "duplicate"), ("c1", 1, ""),
     ]  # fmt: skip
+    assert judged[2].detail == "same id as a2 of crawl 1"
     assert folders.read_manifest(at["index"]).counts["filtered_duplicate"] == 1
     assert index_table.find_video(at["index"], "a2").crawl == 0
+
+
+@pytest.mark.parametrize(
+    ("duplicates", "kept"),
+    [("near", ["a1", "d1"]), ("equal", ["a1", "d1", "d2"]), ("keep", ["a1", "d1", "d2", "other"])],
+)
+def test_copies_of_older_videos_are_left_out_with_their_reason(site, tmp_path, duplicates, kept):
+    site.add("1.csv", "a1", "d1")
+    site.add("2.csv", "a1", "d2", a1="other")  # the same file, and the same frames at half the size from 0.5 s on
+    at = perceive(site, tmp_path / "root", 1, f"filter.duplicates={duplicates}")
+    assert ids(at["index"]) == kept
+    details = {"other": "same file as a1 of crawl 1", "d2": "shows the same as d1 of crawl 1"}
+    judged = {video.video_id: video.detail for video in index_table.read_quality(at["index"]) if video.reason}
+    assert judged == {name: detail for name, detail in details.items() if name not in kept}
 
 
 def test_one_bad_crawl_does_not_keep_the_others_from_being_downloaded(site, tmp_path):

@@ -5,6 +5,7 @@ replaced, never written to.
 """
 
 import hashlib
+import io
 import json
 import os
 import pickle
@@ -12,6 +13,8 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from small_verbs import SMALL
 
@@ -184,3 +187,178 @@ def test_numbers_that_were_edited_are_not_reported(copy, stage, name):
     path = Path(copy[stage]) / name
     replace_file(path, path.read_bytes().replace(b"0.", b"0.9", 1))
     refuses(copy, lambda: report(copy), rf"{name} was changed after manifest\.json was written; delete both")
+
+
+HUGE, NAN = 2**61, float("nan")
+SHARD = "shard-00000.parquet"
+# By stage, the verb that reads its table, and by column values that no stage writes.
+ABSURD: dict[str, tuple[str, Callable[[dict[str, str]], str], dict[str, list[object]]]] = {
+    "videos": (SHARD, saliency, {
+        "status": ["done"], "shard": [-1], "offset": [-HUGE, None, -1], "size": [-1, 0], "height": [-96, 0, HUGE],
+        "width": [None], "num_frames": [-1, 0, HUGE, None], "fps": [-1.0, 0.0, 1e300, NAN, None], "header": [None],
+        "gop_frames": [[], [5, 1], None, [None]], "gop_offsets": [[], [HUGE, 0], None], "gop_crcs": [[], [-1], None],
+        "missing_seconds": [NAN],
+    }),
+    "saliency": (SHARD, track, {
+        "video_id": ["another", None], "frame": [-1, 3, HUGE, None], "height": [-96, 95, None], "width": [HUGE],
+        "regions": [[[]], [[-1, 12289]], [[HUGE]], [None], [[None]], None], "agreement": [NAN, -1.0, 2.0],
+    }),
+    "tubes": (SHARD, index, {
+        "video_id": ["another", None], "status": ["done", None], "tracked_frames": [-1, 3, None],
+        "spans": [[], [[0, HUGE]], [[5, 2]], [[0, 10], [5, 12]], [[1, 2, 3]], [None], [[None, 3]], None],
+        "mean_area": [-1.0, NAN, None], "offset": [-1, None], "size": [-1, None], "crc": [-1], "lost_frame": [-1, HUGE],
+        "border_share": [2.0], "agreement": [NAN],
+    }),
+    "index": ("index.parquet", pretrain, {
+        "video_id": [None], "split": [None], "offset": [-1], "size": [0], "height": [-96, 0, HUGE], "fps": [0.0, NAN],
+        "num_frames": [0, HUGE, None], "gop_offsets": [[]], "spans": [[[0, HUGE]], [[1, 2, 3]]], "tube_offset": [-1],
+    }),
+}  # fmt: skip
+
+
+def edit_table(path: Path, change: Callable[[pa.Table], pa.Table]) -> None:
+    """Change a table and write its checksum into the manifest next to it, as somebody could who edits both."""
+    buffer = io.BytesIO()
+    pq.write_table(change(pq.ParquetFile(path).read()), buffer)
+    replace_file(path, buffer.getvalue())
+    document = json.loads((path.parent / "manifest.json").read_text())
+    files = {**document["files"], path.name: hashlib.sha256(buffer.getvalue()).hexdigest()}
+    edit(str(path.parent), sealed=True, files=files)
+
+
+def with_value(table: pa.Table, column: str, value: object) -> pa.Table:
+    """Return a table whose first row has another value."""
+    place = table.schema.get_field_index(column)
+    values = pa.array([value, *table.column(column).to_pylist()[1:]], type=table.schema.field(column).type)
+    return table.set_column(place, table.schema.field(column), values)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("stage", "column"), [(stage, column) for stage in ABSURD for column in ABSURD[stage][2]])
+def test_values_that_no_stage_writes_are_refused_although_table_and_manifest_fit(copy, stage, column):
+    name, verb, columns = ABSURD[stage]
+    path = Path(copy[stage]) / name
+    sound, manifest = path.read_bytes(), (path.parent / "manifest.json").read_bytes()
+    for value in columns[column]:
+        edit_table(path, lambda table, value=value: with_value(table, column, value))
+        refuses(copy, lambda: verb(copy), rf"{name}|has (1 videos|\d+ masks)|do(es)? not belong")
+        replace_file(path, sound)
+        replace_file(path.parent / "manifest.json", manifest)
+
+
+@pytest.mark.parametrize(
+    ("stage", "name", "verb"),
+    [("saliency", SHARD, track), ("tubes", SHARD, index), ("index", "index.parquet", pretrain)],
+    ids=lambda value: getattr(value, "__name__", value),
+)
+@pytest.mark.parametrize("change", ["fewer", "twice"])
+def test_tables_with_fewer_rows_or_one_row_twice_are_refused(copy, stage, name, verb, change):
+    def changed(table: pa.Table) -> pa.Table:
+        return table.slice(1) if change == "fewer" else pa.concat_tables([table, table.slice(0, 1)])
+
+    edit_table(Path(copy[stage]) / name, changed)
+    refuses(copy, lambda: verb(copy), "its manifest says|masks of sizes|in several places|have no tube")
+
+
+def test_a_corpus_with_fewer_rows_than_its_manifest_counts_is_not_indexed(copy):
+    for stage in ("videos", "tubes"):
+        edit_table(Path(copy[stage]) / SHARD, lambda table: table.slice(1))
+    refuses(copy, lambda: index(copy), r"usable videos, its manifest\.json says")
+
+
+@pytest.mark.parametrize("column", ["height", "width", "num_frames"])
+def test_an_index_whose_sizes_are_not_those_of_the_stored_videos_trains_nothing(copy, column):
+    path = Path(copy["index"]) / "index.parquet"
+
+    def larger(table: pa.Table) -> pa.Table:
+        place, field = table.schema.get_field_index(column), table.schema.field(column)
+        return table.set_column(place, field, pa.array([value + 2 for value in table.column(column).to_pylist()]))
+
+    edit_table(path, larger)
+    # With tracking; the frames of each video are compared with its row, and so is each tube.
+    verb = lambda: stages.pretrain("6b/mu=0.2", copy["index"], copy["root"], "demo", SMALL)  # noqa: E731
+    refuses(copy, verb, r"videos of the corpus are damaged.*its row says")
+
+
+def test_an_index_whose_spans_show_an_empty_part_of_the_tube_trains_nothing(copy):
+    path = Path(copy["index"]) / "index.parquet"
+
+    def everywhere(table: pa.Table) -> pa.Table:
+        for column, values in (
+            ("spans", [[[0, frames]] for frames in table.column("num_frames").to_pylist()]),
+            ("tracked_frames", table.column("num_frames").to_pylist()),
+        ):
+            place, field = table.schema.get_field_index(column), table.schema.field(column)
+            table = table.set_column(place, field, pa.array(values, type=field.type))
+        return table
+
+    before = pq.ParquetFile(path).read()
+    tracked, frames = (before[name].to_pylist() for name in ("tracked_frames", "num_frames"))
+    hidden = [shown < whole for shown, whole in zip(tracked, frames, strict=True)]
+    assert any(hidden)
+    edit_table(path, lambda table: everywhere(table).filter(pa.array(hidden)))
+    edit(copy["index"], sealed=True, counts={"videos": sum(hidden), "videos_with_tube": sum(hidden)})
+    settings = [*SMALL, "optim.epochs=30", "optim.batch_size=2"]
+    verb = lambda: stages.pretrain("6b/mu=0.2", copy["index"], copy["root"], "demo", settings)  # noqa: E731
+    refuses(copy, verb, "says that the object is visible in frame .* is empty there")
+
+
+def test_an_index_of_the_videos_of_another_root_is_refused(copy):
+    other = stages.download(copy["crawl"], copy["root"], "demo", [*SMALL, "video.crf=30"])
+    edit(copy["index"], sealed=True, inputs={"videos": other, "tubes": copy["tubes"]})
+    refuses(copy, lambda: pretrain(copy), "does not name the videos that the index was made of")
+
+
+PLACES: list[tuple[str, str, Callable[[dict[str, str]], str]]] = [
+    ("model", "manifest.json", saliency),
+    ("saliency", SHARD, track),
+    ("tubes", SHARD, index),
+    ("index", "index.parquet", pretrain),
+    ("index", "manifest.json", pretrain),
+    ("checkpoint", "model.pt", evaluate),
+    ("checkpoint", "model.pt.sha256", evaluate),
+    ("checkpoint", "experiment.json", report),
+    ("checkpoint", "log.jsonl", report),
+    ("checkpoint", "encoder.pt", lambda at: pretrain(at, f"model.weights={at['checkpoint']}")),
+    ("result", "result.json", report),
+]
+
+
+@pytest.mark.parametrize(("stage", "name", "verb"), PLACES, ids=lambda value: value if isinstance(value, str) else "")
+@pytest.mark.parametrize("kind", ["folder", "loop", "pipe"])
+def test_a_folder_a_pipe_or_a_loop_of_links_in_place_of_a_file_is_named(copy, stage, name, verb, kind):
+    path = Path(copy[stage]) / name
+    path.unlink()
+    match kind:
+        case "folder":
+            path.mkdir()
+        case "loop":
+            path.symlink_to(path)
+        case "pipe":
+            os.mkfifo(path)
+    what = {"folder": "a folder", "loop": "a link that leads to itself", "pipe": "a pipe or a device"}[kind]
+    refuses(copy, lambda: verb(copy), rf"{name} is {what}, expected a file|names .*, and it is {what}")
+
+
+@pytest.mark.parametrize("name", [SHARD, "index.parquet"])
+def test_a_stage_does_not_write_over_a_folder(copy, name):
+    stage = "saliency" if name == SHARD else "index"
+    folder = Path(copy[stage])
+    for path in (folder / "manifest.json", folder / name):
+        path.unlink()
+    (folder / name).mkdir()
+
+    def again() -> str:
+        if stage == "index":
+            return stages.index(copy["videos"], copy["tubes"], copy["root"])
+        return stages.saliency(copy["videos"], copy["model"], copy["root"], "demo", SMALL)
+
+    refuses(copy, again, rf"{name} is a folder, expected a file; delete it")
+
+
+def test_a_damaged_table_of_an_unfinished_folder_is_named_when_the_folder_is_finished(copy):
+    folder = Path(copy["saliency"])
+    (folder / "manifest.json").unlink()
+    replace_file(folder / SHARD, (folder / SHARD).read_bytes()[:-20])
+    again = lambda: stages.saliency(copy["videos"], copy["model"], copy["root"], "demo", SMALL)  # noqa: E731
+    refuses(copy, again, rf"{SHARD} is damaged \(.*; delete it")

@@ -17,6 +17,7 @@ import fake_stores
 import fsspec
 import pytest
 
+from previts.errors import InputError
 from previts.stages import outputs
 from previts.storage import files, folders, holders, leases
 from previts.storage.fences import LostError
@@ -280,3 +281,31 @@ def test_processes_share_the_shards_of_an_output_and_each_is_made_once(tmp_path:
     assert sorted(str(shard) for _, shard in made) == sorted([*map(str, range(12)), "commit"])
     assert len({pid for pid, _ in made}) > 1
     assert leases.names(folder) == []
+
+
+@pytest.mark.parametrize("kind", ["dangling", "link", "folder", "pipe"])
+def test_what_is_no_lease_is_named_instead_of_waited_for(tmp_path, kind):
+    path = tmp_path / "output.lease"
+    match kind:
+        case "dangling":
+            path.symlink_to(tmp_path / "nowhere")
+        case "link":
+            (tmp_path / "file").write_bytes(b"{}")
+            path.symlink_to(tmp_path / "file")
+        case "folder":
+            path.mkdir()
+        case "pipe":
+            os.mkfifo(path)
+    what = {"folder": "a folder", "pipe": "a pipe or a device"}.get(kind, "a link")
+    message = rf"output\.lease is {what}, expected a file; when no other run uses this folder, delete it"
+    with leases.working("index"), pytest.raises(InputError, match=message):
+        leases.take(str(tmp_path), "output")
+
+
+def test_an_empty_folder_is_removed_and_one_with_a_lease_is_not(tmp_path):
+    for name in ("empty", "used"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "used" / "shard-00000.lease").write_bytes(b"")
+    for name in ("empty", "used", "missing"):
+        leases.remove_if_empty(str(tmp_path / name))
+    assert [path.name for path in tmp_path.iterdir()] == ["used"]

@@ -3,8 +3,9 @@
 import contextlib
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Annotated, Literal
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -154,3 +155,59 @@ def test_the_shards_are_those_that_the_manifest_lists(tmp_path, written, count, 
     else:
         with pytest.raises(InputError, match=r"counts\.shards must be .*delete (it|manifest\.json) and run"):
             tables.shard_count(uri)
+
+
+@dataclass(frozen=True)
+class Limited:
+    count: Annotated[int, tables.Within(0, 9)]
+    share: Annotated[float, tables.Within(0, 1)] | None
+    places: list[Annotated[int, tables.Within(0, 9)]]
+    kind: Literal["a", "b"]
+    free: float
+
+
+GOOD = Limited(9, None, [0, 9], "a", -1e300)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("count", -1, r"the value -1, expected numbers from 0 to 9"),
+        ("count", 2**62, "the value 4611686018427387904, expected"),
+        ("count", None, "1 empty cells"),
+        ("share", 1.5, "the value 1.5, expected numbers from 0 to 1"),
+        ("share", float("nan"), "the value nan, expected"),
+        ("places", None, "1 empty cells"),
+        ("places", [1, None], "1 empty cells"),
+        ("places", [1, 10], "the value 10, expected"),
+        ("kind", "c", "the value 'c', expected one of a, b"),
+        ("kind", None, "1 empty cells"),
+        ("free", float("inf"), "the value inf, expected finite numbers"),
+    ],
+)
+def test_values_outside_the_limits_of_a_field_are_refused(tmp_path, field, value, message):
+    uri = str(tmp_path / "table.parquet")
+    tables.write_records(uri, Limited, [GOOD])
+    assert tables.read_records(uri, Limited) == [GOOD]
+    tables.write_records(uri, Limited, [GOOD, replace(GOOD, **{field: value})])
+    with pytest.raises(InputError, match=rf"table\.parquet: the column {field} has {message}.*; delete it"):
+        tables.read_records(uri, Limited)
+
+
+def test_text_that_is_not_utf8_is_refused(tmp_path):
+    uri = str(tmp_path / "table.parquet")
+    tables.write_records(uri, Line, LINES)
+    names = pa.Array.from_buffers(pa.string(), 2, pa.array([b"\xff", b"b"]).buffers())
+    table = tables.parse(files.read_bytes(uri))
+    pq.write_table(table.set_column(0, table.schema.field(0), names), uri)
+    with pytest.raises(InputError, match=r"table\.parquet is damaged"):
+        tables.read_records(uri, Line)
+
+
+def test_the_number_of_rows_of_a_damaged_table_is_not_known(tmp_path):
+    path = tmp_path / "table"
+    with pytest.raises(InputError, match="table is missing"):
+        tables.num_rows(str(path))
+    path.write_bytes(b"PAR1")
+    with pytest.raises(InputError, match="table is damaged"):
+        tables.num_rows(str(path))

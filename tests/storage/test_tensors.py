@@ -3,6 +3,7 @@
 import argparse
 import hashlib
 import io
+import os
 import pickle
 import zipfile
 from pathlib import Path
@@ -222,3 +223,21 @@ def test_a_file_of_a_finished_folder_must_be_the_one_that_was_committed(tmp_path
         with pytest.raises(InputError, match=r"encoder\.pt was changed after manifest\.json was written"):
             read()
     assert tensors.load(str(Path(uri).rename(tmp_path / "mine.pt")), "model.weights")[0]["weight"].sum() == 0
+
+
+def test_weights_are_found_by_the_name_of_their_file_alone_and_beside_their_own_manifest(tmp_path, monkeypatch):
+    folder = Path(folders.address(str(tmp_path), "checkpoints", "x", {}))
+    tensors.write_checked(f"{folder}/encoder.pt", {"weight": torch.ones(2)})
+    folders.commit(str(folder), {}, files=["encoder.pt"])
+    monkeypatch.chdir(folder)
+    assert tensors.load("encoder.pt", "model.weights")[0]["weight"].sum() == 2
+    tensors.write_checked(f"{folder}/encoder.pt", {"weight": torch.zeros(2)})
+    with pytest.raises(InputError, match=r"encoder\.pt was changed after manifest\.json was written"):
+        tensors.load("encoder.pt", "model.weights")
+
+
+@pytest.mark.parametrize("name", ["/dev/zero", "pipe"])
+def test_a_device_or_a_pipe_is_not_read_as_weights(tmp_path, name):
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(InputError, match=f"{name} is a pipe or a device, expected a file; give a state dict"):
+        tensors.load(str(tmp_path / name), "model.weights")  # an absolute name replaces the folder

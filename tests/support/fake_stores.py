@@ -1,17 +1,18 @@
-"""Object stores on 127.0.0.1 with the few requests that leases need: Google's JSON API, and S3's REST API.
+"""Object stores on 127.0.0.1 with the few requests that this project needs: Google's JSON API, and S3's REST API.
 
 Both refuse a conditional write to an existing object, as the real stores do. `ignores_conditions` imitates an older
 S3-compatible store, which ignores the header.
 """
 
 import contextlib
+import itertools
 import json
 import re
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qs, unquote, urlsplit
-from xml.sax.saxutils import escape
+from xml.sax.saxutils import escape, unescape
 
 import fsspec
 import gcsfs
@@ -24,6 +25,7 @@ class Store(ThreadingHTTPServer):
     def __init__(self, handler: type[BaseHTTPRequestHandler], *, ignores_conditions: bool = False) -> None:
         super().__init__(("127.0.0.1", 0), handler)
         self.objects: dict[str, bytes] = {}
+        self.uploads, self.parts = itertools.count(), dict[str, dict[int, bytes]]()  # of objects sent in parts
         self.lock = threading.Lock()
         self.ignores_conditions = ignores_conditions
 
@@ -69,6 +71,17 @@ class _Handler(BaseHTTPRequestHandler):
             pass
         return data
 
+    def reply_object(self, data: bytes, kind: str, **headers: str) -> None:
+        """Send an object, or the range of its bytes that was asked for."""
+        wanted = re.fullmatch(r"bytes=(\d*)-(\d*)", self.headers.get("Range", ""))
+        if not wanted:
+            return self.reply(200, data, kind, **headers)
+        start, stop = int(wanted[1] or 0), min(int(wanted[2] or len(data)), len(data) - 1) + 1
+        if start >= len(data):
+            return self.reply(416, b"<Error><Code>InvalidRange</Code></Error>", "application/xml")
+        headers["Content-Range"] = f"bytes {start}-{stop - 1}/{len(data)}"
+        return self.reply(206, data[start:stop], kind, **headers)
+
     def reply(self, status: int, data: bytes = b"", kind: str = "application/json", **headers: str) -> None:
         self.send_response(status)
         self.send_header("Content-Type", kind)
@@ -107,8 +120,9 @@ class Google(_Handler):
         name = unquote(path.partition("/b/bucket/o/")[2])
         if name not in self.server.objects:
             return self.reply(404, json.dumps({"error": {"code": 404, "message": "Not Found"}}).encode())
-        whole = query.get("alt") == "media"
-        return self.reply(200, self.server.objects[name] if whole else self._object(name))
+        if query.get("alt") == "media":
+            return self.reply_object(self.server.objects[name], "application/octet-stream")
+        return self.reply(200, self._object(name))
 
     def do_DELETE(self) -> None:
         name = unquote(self.place()[0].partition("/b/bucket/o/")[2])
@@ -129,6 +143,10 @@ class Amazon(_Handler):
         if "aws-chunked" in self.headers.get("Content-Encoding", ""):  # a checksum follows the data
             size, _, rest = data.partition(b"\r\n")
             data = rest[: int(size.split(b";")[0], 16)]
+        _, query = self.place()
+        if "partNumber" in query:
+            self.server.parts.setdefault(query["uploadId"], {})[int(query["partNumber"])] = data
+            return self.reply(200, ETag='"1"')
         if self.server.put(self._name(), data, create=self.headers.get("If-None-Match") == "*"):
             return self.reply(200, ETag='"1"')
         return self._fail(412, "PreconditionFailed", "<Condition>If-None-Match</Condition>")
@@ -148,7 +166,25 @@ class Amazon(_Handler):
         if self._name() not in self.server.objects:
             return self._fail(404, "NoSuchKey")
         date = {"Last-Modified": "Thu, 01 Jan 2026 00:00:00 GMT"}
-        return self.reply(200, self.server.objects[self._name()], "binary/octet-stream", ETag='"1"', **date)
+        return self.reply_object(self.server.objects[self._name()], "binary/octet-stream", ETag='"1"', **date)
+
+    def do_POST(self) -> None:
+        """Delete several objects, or begin or end an object that is sent in parts."""
+        body, (_, query) = self.body(), self.place()
+        if "delete" in query:
+            for name in re.findall(r"<Key>([^<]*)</Key>", body.decode()):
+                self.server.objects.pop(unescape(name), None)
+            return self.reply(200, b"<DeleteResult></DeleteResult>", "application/xml")
+        if "uploads" in query:
+            upload = str(next(self.server.uploads))
+            answer = f"<InitiateMultipartUploadResult><UploadId>{upload}</UploadId></InitiateMultipartUploadResult>"
+            return self.reply(200, answer.encode(), "application/xml")
+        parts = self.server.parts.pop(query["uploadId"])
+        data = b"".join(parts[number] for number in sorted(parts))
+        if not self.server.put(self._name(), data, create=self.headers.get("If-None-Match") == "*"):
+            return self._fail(412, "PreconditionFailed", "<Condition>If-None-Match</Condition>")
+        answer = "<CompleteMultipartUploadResult><ETag>1</ETag></CompleteMultipartUploadResult>"
+        return self.reply(200, answer.encode(), "application/xml")
 
     def do_HEAD(self) -> None:
         self.do_GET()

@@ -30,6 +30,26 @@ CHOICES = {
     "everything": ("no_new_privs", "namespaces", "capabilities", "process_limit", "landlock", "seccomp"),
 }
 SECRET = "hush-hush"
+
+
+class Text(str):
+    """A text in place of bytes: it says that its hexadecimal form is itself."""
+
+    def hex(self):
+        return str(self)
+
+
+WRONG_FIELDS = {  # of a `VideoInfo` that is right otherwise
+    "half a hash": {"hashes": bytes(1 + 8)},
+    "no hash": {"hashes": bytes(1)},
+    "too many hashes": {"hashes": bytes(1 + 257 * 16)},
+    "too many doublings": {"hashes": bytes([33]) + bytes(16)},
+    "hashes that are no digits": {"hashes": Text("hash")},
+    "hashes that are no text": {"hashes": type("Number", (int,), {"hex": int})(7)},
+    "skipped frames below 0": {"skipped_frames": -1},
+    "missing seconds as text": {"missing_seconds": "1"},
+    "infinite missing seconds": {"missing_seconds": float("inf")},
+}
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -218,6 +238,9 @@ def serve(behaviour, steps):
             case "wrong offsets":
                 Path(target).write_text("x")
                 return VideoInfo(2, 2, 2, 25.0, b"", [0], [0, 1000])
+            case str() if behaviour in WRONG_FIELDS:
+                Path(target).write_text("x")
+                return VideoInfo(2, 2, 2, 25.0, b"", [0], [0, 1], **WRONG_FIELDS[behaviour])
             case place:
                 raise VideoError(json.dumps(attack(place)))
         return VideoInfo(2, 2, 2, 25.0, b"", [0], [0, 1])

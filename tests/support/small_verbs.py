@@ -20,6 +20,21 @@ SMALL = [
 ]
 
 
+# A program that runs the verbs up to the index: its arguments are the crawl, the root and settings.
+PERCEIVE = """
+import sys
+from previts.processes import command_folder
+from previts import stages
+from previts.stages import flow
+crawl, root, *settings = sys.argv[1:]
+with command_folder.temporary_folder():
+    videos = stages.download(flow.list_crawls(crawl, root), root, "demo", settings)
+    model = stages.fit_saliency(videos, root, "demo", settings)
+    tubes = stages.track(videos, stages.saliency(videos, model, root, "demo", settings), root, "demo", settings)
+    stages.index(videos, tubes, root, "demo", settings)
+"""
+
+
 def snapshot(root: str) -> dict[str, int]:
     """Return the time of the last change of every file under a root, in nanoseconds."""
     return {str(path): path.stat().st_mtime_ns for path in Path(root).rglob("*") if path.is_file()}

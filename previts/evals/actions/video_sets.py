@@ -32,7 +32,7 @@ def open_video(uri: str) -> Footage:
         InputError: If the file is missing or damaged; also when damaged frames are read later.
     """
     try:
-        footage = open_footage(files.read_bytes(uri))
+        footage = open_footage(files.read_regular(uri))
     except FileNotFoundError:
         raise InputError(f"{uri} is missing; the dataset must be complete and in its authors' layout") from None
     except VideoError as error:
@@ -178,7 +178,7 @@ def read_class_lists(uri: str, split: str) -> dict[str, list[tuple[str, str]]]:
 def _lines(uri: str, what: str) -> Iterable[tuple[str, list[str]]]:
     """Yield the position and the words of each non-empty line."""
     try:
-        text = files.read_bytes(uri).decode("utf-8-sig", "replace")
+        text = files.read_regular(uri).decode("utf-8-sig", "replace")
     except FileNotFoundError:
         raise InputError(f"{uri} is missing; expected {what} as published") from None
     for number, line in enumerate(text.splitlines(), start=1):

@@ -126,7 +126,7 @@ def read_class_map(uri: str, num_imagenet: int, num_classes: int) -> NDArray[np.
         InputError: If the map is not `{"0": class, ...}` with exactly the existing classes. The numbers would then
             mean other classes.
     """
-    document = documents.parse_json(files.read_bytes(uri), uri, "replace it by the original file")
+    document = documents.parse_json(files.read_regular(uri), uri, "replace it by the original file")
     if not isinstance(document, dict) or sorted(document) != sorted(str(number) for number in range(num_imagenet)):
         found = f"{len(document)} entries" if isinstance(document, dict) else type(document).__name__
         raise InputError(

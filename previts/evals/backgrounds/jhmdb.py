@@ -154,7 +154,7 @@ def read_masks(clip: PuppetClip) -> Mask:
         InputError: If the file cannot be read, or the number of masks differs from the number of frames.
     """
     try:
-        document: dict[str, Any] = loadmat(io.BytesIO(files.read_bytes(clip.mask)), variable_names=[MASK_FIELD])
+        document: dict[str, Any] = loadmat(io.BytesIO(files.read_regular(clip.mask)), variable_names=[MASK_FIELD])
     except FileNotFoundError:
         raise InputError(f"{clip.mask} is missing; expected the puppet masks of JHMDB as published") from None
     except Exception as error:  # SciPy raises many types for a damaged file: its own, zlib's, ValueError, TypeError

@@ -85,7 +85,7 @@ def _read_list(uri: str) -> list[tuple[str, str]]:
 def _rows(uri: str, columns: Sequence[str]) -> list[tuple[str, dict[str, str]]]:
     """Return the position and the fields of each line of a table with those columns."""
     try:
-        text = files.read_bytes(uri).decode("utf-8-sig", "replace")
+        text = files.read_regular(uri).decode("utf-8-sig", "replace")
     except FileNotFoundError:
         raise InputError(f"{uri} is missing; expected a table with the columns {', '.join(columns)}") from None
     # A quote that is not closed hides all lines after it, and a comma without quotes moves the fields of its line.

@@ -135,7 +135,7 @@ def read_sequences(data_uri: str) -> list[Sequence480p]:
     """
     uri = files.join(data_uri, "ImageSets", "480p", f"{SPLIT}.txt")
     try:
-        lines = files.read_bytes(uri).decode("utf-8-sig", "replace").splitlines()
+        lines = files.read_regular(uri).decode("utf-8-sig", "replace").splitlines()
     except FileNotFoundError:
         raise InputError(f"{uri} is missing; expected DAVIS-2016 as published, at 480p") from None
     found: dict[str, list[tuple[str, str]]] = {}

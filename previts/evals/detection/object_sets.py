@@ -78,10 +78,9 @@ def read_voc(root: str, split: str, classes: Sequence[str], limit: int) -> list[
 
 def _read(uri: str) -> bytes:
     try:
-        return files.read_bytes(uri)
-    except (FileNotFoundError, IsADirectoryError) as error:
-        what = "a folder" if isinstance(error, IsADirectoryError) else "missing"
-        raise InputError(f"{uri} is {what}; the dataset must be complete and in its authors' layout") from None
+        return files.read_regular(uri)
+    except FileNotFoundError:
+        raise InputError(f"{uri} is missing; the dataset must be complete and in its authors' layout") from None
 
 
 def _read_xml(root: str, labels: Mapping[str, int], name: str) -> AnnotatedImage:
