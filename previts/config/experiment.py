@@ -93,6 +93,9 @@ class ModelConfig:
     # URI of the weights that both encoders start from: a checkpoint of this project, of MoCo, RSPNet or torchvision.
     # "" is random.
     weights: str = ""
+    # Not in the paper. "previous" continues the model of the same settings that was trained on the largest part of the
+    # crawls so far, with its heads and queue, and with the schedule of `optim`. Without one, it is as "scratch".
+    start: Literal["scratch", "previous"] = "scratch"
     frozen: bool = False  # the encoder is not trained: random weights or those of others are evaluated
     head: Literal["linear", "mlp"] = "linear"  # not stated; MoCo v1 and the released code
     embedding_dim: int = 128  # not stated; MoCo
@@ -209,11 +212,11 @@ class Experiment:
     def learned(self) -> dict[str, Any]:
         """Return the part that training reads, as plain data. The other settings decide the index.
 
-        `model.weights` is left out: the content of the weights decides a checkpoint, not their URI.
+        `model.weights` and `model.start` are left out: the weights that are found decide a checkpoint.
         """
         whole = dataclasses.asdict(self)
         part = {name: whole[name] for name in ("sampling", "augment", "model", "objective", "optim", "seed")}
-        del part["model"]["weights"]
+        del part["model"]["weights"], part["model"]["start"]
         return part
 
     def to_json(self) -> str:

@@ -38,6 +38,7 @@ def run_pretraining(
     device: torch.device,
     run: MetricLogger | None = None,
     conduct: Conduct | None = None,
+    previous: str = "",
 ) -> dict[str, int | float]:
     """Train a model on the videos of an index, from the newest state in `uri` until the last step is saved there.
 
@@ -48,6 +49,7 @@ def run_pretraining(
         device: Where this process trains.
         run: Also gets each line of the log and each image; used on the main process only.
         conduct: How the training is carried out; see `processes/conduct.py` for the defaults.
+        previous: URI of a finished checkpoint whose model is continued, with its heads and queue.
 
     Returns:
         Counts and the last logged metrics.
@@ -71,7 +73,9 @@ def run_pretraining(
     optimizer = build_optimizer(model.parameters(), experiment.optim)
     first, found = checkpoint.restore(uri, model, optimizer, device)
     damaged = Damaged(len(dataset), found)
-    if not first and experiment.model.weights:
+    if not first and previous:
+        model.load_state_dict(checkpoint.load_model(previous, device).state_dict())
+    elif not first and experiment.model.weights:
         model.start_from(
             weight_formats.read_encoder(experiment.model.weights, experiment.model.encoder, experiment.model.width)
         )

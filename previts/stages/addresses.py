@@ -9,10 +9,11 @@ from typing import Any
 
 from previts.config.benchmarks import BENCHMARKS, CLASS_MAP
 from previts.config.experiment import Plan
+from previts.corpus import members
 from previts.errors import InputError
 from previts.stages.outputs import finished
-from previts.storage import files
-from previts.storage.folders import address, identity
+from previts.storage import files, fingerprints
+from previts.storage.folders import address, fingerprint_of, identity, read_manifest
 
 # The version of each stage's output. Increase it when the content or the format of the output changes: results of an
 # older version are then made again.
@@ -37,15 +38,53 @@ def checkpoint_address(plan: Plan, index: str, root: str) -> str:
     arm = "previts" if experiment.objective.attention_weight else arm
     arm = "frozen" if experiment.model.frozen else arm
     label = f"{experiment.model.encoder}-{arm}"
-    return address(root, "checkpoints", label, checkpoint_decided(plan, index))
+    return address(root, "checkpoints", label, checkpoint_decided(plan, index, previous_checkpoint(plan, index, root)))
 
 
-def checkpoint_decided(plan: Plan, index: str) -> dict[str, Any]:
-    """Return the decisions of a checkpoint: the index, and the part of the experiment that training reads."""
+def checkpoint_decided(plan: Plan, index: str, previous: str) -> dict[str, Any]:
+    """Return the decisions of a checkpoint: the index, the part of the experiment that training reads, and its start.
+
+    Args:
+        plan: The plan.
+        index: The index.
+        previous: What `previous_checkpoint` returned.
+    """
     decided = {"index": finished(index, "index"), **plan.experiment.learned(), "format": FORMATS["checkpoints"]}
-    if weights := weights_identity(plan):
+    if previous:
+        decided["previous"] = finished(previous, "checkpoints")
+    elif weights := weights_identity(plan):
         decided["weights"] = weights
     return decided
+
+
+def previous_checkpoint(plan: Plan, index: str, root: str) -> str:
+    """Return the checkpoint that a training with model.start=previous continues, or "".
+
+    It has the same settings except those of the optimiser, and was trained on some of the crawls of the index, but not
+    all. Of several, it is the one with the most crawls, then with the most steps.
+    """
+    if plan.experiment.model.start != "previous" or plan.experiment.model.frozen:
+        return ""
+    wanted = {name: value for name, value in fingerprints.plain(plan.experiment.learned()).items() if name != "optim"}
+    crawls = _crawls(index)
+    folder, found = files.join(files.absolute(root), "checkpoints"), []
+    for name in files.names(folder):
+        uri = files.join(folder, name)
+        try:
+            manifest = read_manifest(uri)
+            if any(manifest.decided.get(key) != value for key, value in wanted.items()):
+                continue
+            trained = _crawls(manifest.inputs["index"])
+        except (InputError, KeyError):  # unfinished, or what it was made of was deleted
+            continue
+        if trained < crawls:
+            found.append((len(trained), manifest.counts.get("steps", 0), manifest.fingerprint, uri))
+    return max(found)[-1] if found else ""
+
+
+def _crawls(index: str) -> set[str]:
+    """Return the identities of the crawls of an index."""
+    return {fingerprint_of(uri, "videos") for uri in members.uris(read_manifest(index).inputs["videos"])}
 
 
 def weights_identity(plan: Plan) -> str | None:

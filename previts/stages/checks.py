@@ -111,7 +111,9 @@ def check_lineage(row: str, plan: Plan, index: str) -> None:
 def check_row(row: str, plan: Plan, checkpoint: str) -> None:
     """Raise an InputError if a checkpoint was not pretrained with the settings of a row."""
     manifest = read_manifest(checkpoint)
-    wanted = fingerprints.plain({**plan.experiment.learned(), "weights": weights_identity(plan)})
+    wanted = fingerprints.plain(plan.experiment.learned())
+    if "previous" not in manifest.decided:
+        wanted["weights"] = weights_identity(plan)
     if differing := [name for name, value in wanted.items() if manifest.decided.get(name) != value]:
         raise InputError(
             f"{checkpoint} is a checkpoint of row {manifest.info.get('row')} with profile "

@@ -9,7 +9,7 @@ from previts.errors import InputError
 from previts.launch.start import start
 from previts.processes import workers
 from previts.processes.conduct import read_conduct
-from previts.stages.addresses import checkpoint_address, checkpoint_decided
+from previts.stages.addresses import checkpoint_address, checkpoint_decided, previous_checkpoint
 from previts.stages.checks import check_launch, check_lineage, check_start
 from previts.stages.outputs import done, exclusive, made
 from previts.storage import folders
@@ -53,6 +53,7 @@ def pretrain(
     plan.experiment.check_processes(processes)
     check_start(row, plan)
     check_lineage(row, plan, index)
+    previous = previous_checkpoint(plan, index, root)
     uri = checkpoint_address(plan, index, root)
     starts = (processes > 1 or launcher != "local") and not workers.is_launched()
     if done(uri, take=not starts):
@@ -85,14 +86,16 @@ def pretrain(
                 params={"row": row, "profile": profile, **fields.flatten(asdict(plan.experiment))},
             )
         with run_log.reporting(run):
-            summary = run_pretraining(plan.experiment, read_index(index), uri, device=device, run=run, conduct=conduct)
+            summary = run_pretraining(
+                plan.experiment, read_index(index), uri, device=device, run=run, conduct=conduct, previous=previous
+            )
             if distributed.is_main():
                 checkpoint.finish(uri, plan.experiment, int(summary["steps"]))
-                decided = checkpoint_decided(plan, index)
+                decided = checkpoint_decided(plan, index, previous)
                 folders.commit(
                     uri,
                     decided,
-                    inputs={"index": index},
+                    inputs={"index": index, **({"previous": previous} if previous else {})},
                     counts=summary,
                     info={"row": row, "profile": profile},
                     files=checkpoint.written(uri),

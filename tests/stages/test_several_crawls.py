@@ -12,12 +12,14 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+import torch
 from small_verbs import PERCEIVE, SMALL, snapshot
 from source_videos import numbered, write_source
 
 from previts import stages
 from previts.corpus import index_table, members, video_table
 from previts.errors import InputError
+from previts.pretraining.checkpoint import load_model
 from previts.stages import flow
 from previts.storage import files, folders
 
@@ -238,6 +240,29 @@ def test_pretraining_reads_the_videos_and_tubes_of_all_crawls(site, tmp_path):
     shutil.rmtree(crawl.videos)
     with pytest.raises(InputError, match="lacks 1 of the 1 shards"):
         stages.pretrain(ROW, at["index"], str(tmp_path / "root"), "demo", [*SMALL, "seed=1"])
+
+
+def test_a_training_continues_the_model_of_the_crawls_so_far(site, tmp_path):
+    root, settings = str(tmp_path / "root"), [*SMALL, "model.start=previous"]
+    site.add("1.csv", "a1", "a2", "a3", "a4")
+    first = stages.pretrain(ROW, perceive(site, tmp_path / "root")["index"], root, "demo", settings)
+    assert first == stages.pretrain(ROW, perceive(site, tmp_path / "root")["index"], root, "demo", SMALL)
+    site.add("2.csv", "b1", "b2", "c1", "c2")
+    index = perceive(site, tmp_path / "root")["index"]
+    untouched = [*settings, "optim.lr=1e-12", "optim.weight_decay=0"]
+    second = stages.pretrain(ROW, index, root, "demo", untouched)
+    manifest = folders.read_manifest(second)
+    assert (manifest.inputs["previous"], manifest.counts["steps"]) == (first, 2)
+    before, after = (load_model(uri, "cpu") for uri in (first, second))
+    for (name, old), (_, new) in zip(before.named_parameters(), after.named_parameters(), strict=True):
+        torch.testing.assert_close(new, old, msg=name)
+    # The queue of 16 embeddings has 8 of the second training, and 8 of the first one.
+    assert (after.queue != before.queue).any(1).sum() == 8
+    assert stages.pretrain(ROW, index, root, "demo", untouched) == second
+    scratch = stages.pretrain(ROW, index, root, "demo", [*SMALL, "optim.lr=1e-12", "optim.weight_decay=0"])
+    assert scratch != second
+    given = {"rows": [ROW], "benchmarks": ["davis"], "index": index, "root": root, "profile": "demo", "set": untouched}
+    assert flow.list_evaluations(checkpoints=[second], **given)[0]["checkpoint"] == second
 
 
 def test_a_folder_of_crawls_has_no_videos_next_to_them(tmp_path):
