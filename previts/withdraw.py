@@ -184,7 +184,8 @@ def rests_on(found: Survey, stored: Sequence[Stored], given: Ledger, out: Mappin
         for uri, manifest in due.items():
             start = manifest.decided.get("weights")
             origin = weights.get(start, "") if isinstance(start, str) else ""
-            if inside := videos_of.get(manifest.inputs.get("index", ""), []) or videos_of.get(origin, []):
+            parents = (manifest.inputs.get("index", ""), manifest.inputs.get("previous", ""), origin)
+            if inside := sorted({video for parent in parents for video in videos_of.get(parent, [])}):
                 more[uri] = inside
                 digests = [manifest.fingerprint, *(digest[:12] for digest in manifest.files.values())]
                 weights |= dict.fromkeys(digests, uri)

@@ -35,7 +35,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
         at["checkpoint"] = addresses.checkpoint_address(plan, at["index"], root)
         files.write_bytes(files.join(at["checkpoint"], "encoder.pt"), b"weights")
         info = {"row": ROW, "profile": "demo"}
-        decided = addresses.checkpoint_decided(plan, at["index"])
+        decided = addresses.checkpoint_decided(plan, at["index"], "")
         folders.commit(at["checkpoint"], decided, inputs={"index": at["index"]}, info=info, files=["encoder.pt"])
         decided = {"checkpoint": folders.read_manifest(at["checkpoint"]).fingerprint, "benchmark": "voc07",
                    "data": ["d1"], "evaluation": {"crop": 64}, "format": 4}  # fmt: skip

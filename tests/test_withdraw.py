@@ -27,6 +27,7 @@ from previts.pretraining import monitor
 from previts.processes import workers
 from previts.saliency import fit, usps
 from previts.stages import addresses
+from previts.stages.report import _stale
 from previts.storage import files, folders, tables
 
 pytestmark = pytest.mark.usefixtures("mlflow_environment")
@@ -70,7 +71,7 @@ def trained(at: dict[str, str], root: str) -> dict[str, str]:
     """Write a checkpoint and a result as the stages do, without training, and make the report."""
     plan = paper.resolve(ROW, "demo", SMALL)
     at["checkpoint"] = addresses.checkpoint_address(plan, at["index"], root)
-    decided = addresses.checkpoint_decided(plan, at["index"])
+    decided = addresses.checkpoint_decided(plan, at["index"], "")
     files.write_bytes(files.join(at["checkpoint"], "pictures", "step-00000001.png"), b"pixels of a1")
     info = {"row": ROW, "profile": "demo"}
     folders.commit(at["checkpoint"], decided, inputs={"index": at["index"]}, info=info)
@@ -187,10 +188,10 @@ def test_a_copy_does_not_take_the_place_of_a_withdrawn_video(base: Path, tmp_pat
     (crawls / "2.csv").write_text(
         "video_id,url,start_seconds,end_seconds\nc1,videos/a1.mp4,0,0.8\nb2,videos/b2.mp4,,\n"
     )
-    at = perceive(str(crawls), root, "filter.duplicates=bytes")
+    at = perceive(str(crawls), root, "filter.duplicates=equal")
     assert ids(at["index"]) == ["a1", "a2", "b2"]
     run(root, "a1")
-    after = perceive(str(crawls), root, "filter.duplicates=bytes")
+    after = perceive(str(crawls), root, "filter.duplicates=equal")
     assert ids(after["index"]) == ["a2", "b2"]
     reasons = {row.video_id: (row.reason, row.detail) for row in index_table.read_quality(after["index"]) if row.reason}
     assert reasons == {
@@ -232,7 +233,15 @@ def test_a_checkpoint_that_starts_from_a_resting_one_is_listed(base: Path, world
     decided = {"index": "x", "weights": first}
     uri = folders.address(root, "checkpoints", "tuned", decided)
     folders.commit(uri, decided, inputs={"index": single}, info={"row": ROW, "profile": "demo"})
-    assert f"checkpoint {uri} (a1)" in run(root, "a1")
+    decided = {"index": "x", "previous": first}
+    more = folders.address(root, "checkpoints", "continued", decided)
+    inputs = {"index": single, "previous": at["checkpoint"]}
+    folders.commit(more, decided, inputs=inputs, info={"row": ROW, "profile": "demo"})
+    said = run(root, "a1")
+    assert f"checkpoint {uri} (a1)" in said
+    assert f"checkpoint {more} (a1)" in said
+    assert _stale([more], root) == {folders.read_manifest(more).fingerprint: ["a1"]}
+    assert at["index"] in {output.uri for output in lineage.read_chain(more)}
 
 
 def test_the_report_of_a_row_that_saw_a_withdrawn_video_says_that_it_is_stale(base: Path, world):
@@ -246,9 +255,9 @@ def test_the_report_of_a_row_that_saw_a_withdrawn_video_says_that_it_is_stale(ba
     run(root, "unrelated")
     assert stages.report([ROW], at["index"], [at["result"]], root, "demo", SMALL) == at["report"]
     run(root, "a1")
-    report = stages.report([ROW], at["index"], [at["result"]], root, "demo", SMALL)
-    assert report != at["report"]
-    page, text = Path(report, "report.html").read_text(), Path(report, "report.md").read_text()
+    newer = stages.report([ROW], at["index"], [at["result"]], root, "demo", SMALL)
+    assert newer != at["report"]
+    page, text = Path(newer, "report.html").read_text(), Path(newer, "report.md").read_text()
     assert note in page
     assert 'class="failed" role="note">Stale: ' in page
     assert "stale: withdrawn videos" in page

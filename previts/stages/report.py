@@ -93,13 +93,27 @@ def _stale(checkpoints: Sequence[str], root: str) -> dict[str, list[str]]:
     known: dict[str, list[str]] = {}
     stale = {}
     for uri in finished_ones:
-        manifest = folders.read_manifest(uri)
-        index = manifest.inputs.get("index", "")
-        if index not in known:
-            try:
-                known[index] = withdrawn_in(index, ledger) if index else []
-            except InputError:
-                known[index] = []
-        if known[index]:
-            stale[manifest.fingerprint] = known[index]
+        inside: set[str] = set()
+        for index in _trained_on(uri):
+            if index not in known:
+                try:
+                    known[index] = withdrawn_in(index, ledger)
+                except InputError:
+                    known[index] = []
+            inside.update(known[index])
+        if inside:
+            stale[folders.read_manifest(uri).fingerprint] = sorted(inside)
     return stale
+
+
+def _trained_on(checkpoint: str) -> list[str]:
+    """Return the indexes that a checkpoint was trained on: its own, and those of the checkpoints that it continues."""
+    indexes = []
+    while checkpoint:
+        try:
+            inputs = folders.read_manifest(checkpoint).inputs
+        except InputError:  # deleted
+            break
+        indexes += [inputs["index"]] if "index" in inputs else []
+        checkpoint = inputs.get("previous", "")
+    return indexes
