@@ -9,9 +9,14 @@ from typing import Any
 
 from kfp import kubernetes
 
+from previts import origin
+
 NOBODY = 65532  # user and group in the images
 PAUSE_SECONDS = 60  # before the first retry; doubled before each further retry
 STEP_LABEL = "previts/step"  # the network policies in k8s/ select pods by this label
+# Facts about a pod that each output of its step records (`previts/origin.py`). KFP labels each pod with the id of its
+# run. The image is in an annotation, so that the embedded engine, which uses no image, records none.
+RUN_LABEL, IMAGE_NOTE = "pipeline/runid", "previts/image"
 # Keys of a ConfigMap and a Secret of the namespace. Both may be missing.
 ENVIRONMENT = ("MLFLOW_TRACKING_URI", "AWS_ENDPOINT_URL", "AWS_DEFAULT_REGION", "PREVITS_SANDBOX")
 # What a crawl may name besides public hosts, for the download step (see docs/your-videos.md, Crawls).
@@ -59,6 +64,9 @@ def place(
     # The label is the name of the component, which is also the name of the step in the UI.
     kubernetes.add_pod_label(task, STEP_LABEL, task.component_spec.name)
     kubernetes.add_pod_label(task, "app.kubernetes.io/part-of", "previts")
+    kubernetes.add_pod_annotation(task, IMAGE_NOTE, task.component_spec.implementation.container.image)
+    kubernetes.use_field_path_as_env(task, origin.IMAGE, f"metadata.annotations['{IMAGE_NOTE}']")
+    kubernetes.use_field_path_as_env(task, origin.RUN, f"metadata.labels['{RUN_LABEL}']")
     # The autoscaler must not evict a running step to free its node.
     kubernetes.add_pod_annotation(task, "cluster-autoscaler.kubernetes.io/safe-to-evict", "false")
     if spot:

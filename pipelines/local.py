@@ -14,7 +14,7 @@ import warnings
 from collections.abc import Sequence
 from typing import Any
 
-from previts import stages
+from previts import origin, stages
 from previts.config import paper
 from previts.errors import InputError
 from previts.processes import workers
@@ -97,6 +97,7 @@ def run_local(
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, workers.available() // 2)))
     os.environ.setdefault("PREVITS_CHECKPOINT_SECONDS", "30")  # a laptop is closed more often than a node fails
     os.environ[workers.STARTED_BY] = str(os.getpid())
+    os.environ[origin.RUN] = f"local-{uuid.uuid4()}"
     inputs = {"root": root, "crawl": crawl, "data": data}
     arguments = {**inputs, **choices, "evaluation_processes": evaluation_processes}
     log = os.path.join(files.local_path(root) or ".", LOG)

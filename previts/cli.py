@@ -54,6 +54,8 @@ Tools:
   world         make a small synthetic world: videos and labelled datasets to try the pipeline on
   look          draw the saliency and the tube of one video
   quality       print statistics of the tubes of an index; needs no labels
+  why           print what a result was made from: settings, inputs, crawls and code
+  withdraw      leave videos out from now on, list what rests on them, and delete their bytes
   variants      make the eight variants of the Backgrounds Challenge from images and masks
 
 To run all verbs with one command, see `python -m pipelines run-local --help`.
@@ -167,6 +169,40 @@ def quality(index: Annotated[Positional[str], arg(metavar="INDEX")], out: str = 
     return describe(videos, worst) + (f"\n\nEvery video: {out}" if out else "")
 
 
+def why(uri: Annotated[Positional[str], arg(metavar="URI")], json: Annotated[bool, FlagCreatePairsOff] = False) -> str:
+    """Print the chain behind a result: how it was measured, and what each of its ancestors was made from and by.
+
+    Args:
+        uri: URI of an output of a verb, such as a report, a result, a checkpoint or an index, or a file in one.
+        json: Print everything as JSON. The text shows the first few of many crawls.
+    """
+    from previts import lineage
+
+    asked = lineage.find(uri)
+    chain = lineage.read_chain(asked.folder)
+    return lineage.to_json(asked, chain) if json else lineage.describe(asked, chain)
+
+
+def withdraw(
+    videos: Annotated[Positional[tuple[str, ...]], arg(metavar="ID-or-URL ...")],
+    *,
+    root: str,
+    reason: str,
+    purge: Annotated[bool, FlagCreatePairsOff] = False,
+) -> str:
+    """Withdraw videos: later downloads do not fetch them, and later indexes leave them out. Lists what rests on them.
+
+    Args:
+        videos: Ids or URLs, as in a crawl. An id stands for the videos of this id in all crawls.
+        root: Folder or bucket prefix of all results.
+        reason: Why the videos are withdrawn; it is shown wherever one is missing.
+        purge: Also delete their bytes under the root: clips, masks, salient regions, and reports that show them.
+    """
+    from previts import withdraw as tool
+
+    return tool.withdraw(videos, root, reason, purge=purge)
+
+
 def variants(
     images: Annotated[Positional[str], arg(metavar="IMAGES")],
     masks: Annotated[Positional[str], arg(metavar="MASKS")],
@@ -203,6 +239,8 @@ TOOLS: dict[str, Callable[..., str]] = {
     "world": stages.world,
     "look": look,
     "quality": quality,
+    "why": why,
+    "withdraw": withdraw,
     "variants": variants,
 }
 

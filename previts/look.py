@@ -114,7 +114,8 @@ def look_at_stored(index_uri: str, video_id: str, out: str, frames: int) -> str:
     stages = Stages(videos, saliency, tubes, found.inputs["model"], config, row)
     judged = next(item for item in index_table.read_quality(index_uri) if item.video_id == video_id)
     detail = f" ({judged.detail})" if judged.detail else ""
-    left_out = f", left out by filter.{quality.REASONS[judged.reason]}{detail}" if judged.reason else ""
+    field = quality.REASONS.get(judged.reason, "")
+    left_out = f", left out by {f'filter.{field}' if field else judged.reason}{detail}" if judged.reason else ""
     return _look(stages, out, frames, f"{video_id} of {index_uri}{left_out}")
 
 

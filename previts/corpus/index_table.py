@@ -17,8 +17,7 @@ import pyarrow.compute as pc
 from previts.config import fields
 from previts.config.perception import FilterConfig
 from previts.corpus import members, quality, tube_table, video_table
-from previts.corpus.left_out import Key, LeftOut
-from previts.corpus.quality import Quality
+from previts.corpus.quality import Key, LeftOut, Quality
 from previts.errors import InputError
 from previts.storage import files, folders, tables
 from previts.storage.tables import Count, Crc, Place, Rate, Share, Side
@@ -294,8 +293,9 @@ def find_video(uri: str, video_id: str) -> IndexRecord:
         InputError: If the video is unknown, or its download failed.
     """
     manifest = _manifest(uri)
-    # Of several videos with one id, the first one is kept.
-    known = {video.video_id: video for video in reversed(read_quality(uri))}
+    # Of several videos with one id, the first one that was not withdrawn is kept.
+    judged = sorted(read_quality(uri), key=lambda video: video.reason == "withdrawn")
+    known = {video.video_id: video for video in reversed(judged)}
     if video_id not in known:
         failed = {
             row.video_id: row.error
@@ -310,6 +310,8 @@ def find_video(uri: str, video_id: str) -> IndexRecord:
             f"{uri} has no video {video_id!r}{hint}; `previts quality {uri} --out videos.csv` lists its videos"
         )
     found = known[video_id]
+    if found.reason == "withdrawn":
+        raise InputError(f"video {video_id!r} was withdrawn, so {uri} does not contain it")
     crawl = _crawls(manifest)[found.crawl]
     rows = join_shard(crawl.videos, crawl.tubes, found.shard, found.crawl)
     return next(row for row in rows if row.video_id == video_id)

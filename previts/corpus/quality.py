@@ -15,15 +15,17 @@ from previts.errors import InputError
 from previts.storage import csv_text
 from previts.storage.tables import Count, Positive, Share
 
-# Why a video is removed, and the field of `FilterConfig` that decides it. The first reason that applies is used.
-Reason = Literal["", "duplicate", "short", "small", "large", "disagreeing"]
+# Why a video is removed, and the field of `FilterConfig` that decides it, if any. The first reason that applies counts.
+Reason = Literal["", "withdrawn", "duplicate", "short", "small", "large", "disagreeing"]
 REASONS = {
+    "withdrawn": "",
     "duplicate": "duplicates",
     "short": "min_tube_seconds",
     "small": "min_area",
     "large": "max_area",
     "disagreeing": "min_agreement",
 }
+Key = tuple[int, str]  # a video of a corpus: the number of its crawl, and its id
 # Thresholds that `previts quality` shows, so that the user can choose one; from mild to strict.
 CANDIDATES = {
     "min_tube_seconds": (0.1, 0.5, 1.0, 2.0, 4.0, 8.0),
@@ -31,6 +33,14 @@ CANDIDATES = {
     "max_area": (0.9, 0.7, 0.5, 0.4, 0.3, 0.2),
     "min_agreement": (0.05, 0.1, 0.2, 0.3, 0.4, 0.5),
 }
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """Why a video is left out; `detail` says more in words, such as whose copy it is."""
+
+    reason: Literal["duplicate", "withdrawn"]
+    detail: str
 
 
 @dataclass(frozen=True)
@@ -94,20 +104,21 @@ def judge(videos: Sequence[Quality], config: FilterConfig) -> list[Quality]:
     Raises:
         InputError: If the filter needs an agreement that is not known, or keeps no video.
     """
-    if config.min_agreement and any(video.agreement is None for video in videos):
-        unknown = sum(video.agreement is None for video in videos)
+    left = [video for video in videos if not video.reason]
+    if config.min_agreement and any(video.agreement is None for video in left):
+        unknown = sum(video.agreement is None for video in left)
         raise InputError(
             f"filter.min_agreement={config.min_agreement:g} needs the agreement of the saliency priors, which is "
-            f"unknown for {unknown} of {len(videos)} videos; run `previts saliency` and `previts track` with "
+            f"unknown for {unknown} of {len(left)} videos; run `previts saliency` and `previts track` with "
             "saliency.agreement=true and a method other than none"
         )
     judged = [replace(video, reason=video.reason or reason(video, config)) for video in videos]
     if videos and all(video.reason for video in judged):
         counts = filtered(judged)
         removed = ", ".join(
-            f"filter.{field}={getattr(config, field)} removes {counts[f'filtered_{name}']}"
+            f"filter.{field}={getattr(config, field)} removes {count}" if field else f"{count} {name}"
             for name, field in REASONS.items()
-            if counts[f"filtered_{name}"]
+            if (count := counts[f"filtered_{name}"])
         )
         raise InputError(
             f"the filter keeps none of the {len(videos)} videos: {removed}; choose other values "

@@ -14,7 +14,7 @@ from typing import Literal, Protocol, TypeVar
 
 import numpy as np
 
-from previts.corpus import tube_layout
+from previts.corpus import tube_layout, withdrawals
 from previts.errors import InputError
 from previts.media.masks import Mask, decode_rle
 from previts.storage import files, folders, tables
@@ -223,7 +223,22 @@ def _read(tubes_uri: str, row: StoredTube, take: Callable[[tube_layout.PackedTub
             "and run `previts track` again"
         ) from None
     except tube_layout.DamagedError as error:
+        _check_not_withdrawn(tubes_uri, shard, start)
         raise DamagedTubeError(
             f"{uri}, bytes {start} to {stop}: {error}; "
             f"delete {tables.table_name(shard)} and {folders.MANIFEST} next to it and run `previts track` again"
         ) from None
+
+
+def _check_not_withdrawn(tubes_uri: str, shard: int, offset: int) -> None:
+    """Raise a WithdrawnError if a tube, whose bytes are not those that were stored, is of a withdrawn video."""
+    try:
+        ledger, videos = withdrawals.read(withdrawals.root_of(tubes_uri)), folders.ancestor(tubes_uri, "videos")
+        ids = {row.video_id for row in read_shard(tubes_uri, shard) if row.offset == offset}
+        table = tables.parse(folders.read_file(videos, tables.table_name(shard)))
+        rows = table.select(["video_id", "url", "identity"]).to_pylist()
+    except (ValueError, KeyError, OSError):  # then the caller says that the bytes are damaged
+        return
+    for row in rows:
+        if row["video_id"] in ids:
+            ledger.check(videos, **row)

@@ -13,6 +13,7 @@ from typing import Annotated, Literal, Protocol, TypeVar
 
 import numpy as np
 
+from previts.corpus import withdrawals
 from previts.errors import InputError, VideoError
 from previts.media import frame_decoder
 from previts.media.frame_decoder import Planes
@@ -139,6 +140,23 @@ def read_shard(videos_uri: str, shard: int) -> list[VideoRecord]:
     return rows
 
 
+def is_withdrawn(row: VideoRecord, ledger: withdrawals.Ledger) -> bool:
+    """Return whether a video is withdrawn."""
+    return ledger.reason(row.video_id, row.url, row.identity) is not None
+
+
+def _check_not_withdrawn(videos_uri: str, shard: int, video_id: str) -> None:
+    """Raise a WithdrawnError if a video, whose bytes are not those that were stored, was withdrawn."""
+    try:
+        ledger = withdrawals.read(withdrawals.root_of(videos_uri))
+        rows = read_shard(videos_uri, shard) if ledger else []
+    except (InputError, OSError):  # then the caller says that the bytes are damaged
+        return
+    for row in rows:
+        if row.video_id == video_id:
+            ledger.check(videos_uri, row.video_id, row.url, row.identity)
+
+
 def check_layout(row: LaidOutVideo, uri: str) -> None:
     """Raise an InputError if the columns of a row do not fit together; `uri` names its table."""
     starts, stops = [*row.gop_frames, row.num_frames], [0, *row.gop_offsets, row.size]
@@ -175,7 +193,7 @@ def read_frames(videos_uri: str, record: StoredVideo, frames: Sequence[int]) -> 
     Raises:
         ValueError: If `frames` is empty or has a number that the video does not have.
         VideoError: If the bytes are damaged, or their frames have another size than the row.
-        InputError: If the tar is missing.
+        InputError: If the tar is missing, or the video was withdrawn and its bytes were deleted.
     """
     decoded: list[Pixels] = _read(
         videos_uri, record, frames, frame_decoder.decode_gops, lambda image: (image.shape[0], image.shape[1])
@@ -232,6 +250,7 @@ def _read(
                     )
             decoded.update(zip(here, images, strict=True))
     except VideoError as error:
+        _check_not_withdrawn(videos_uri, record.shard, record.video_id)
         raise VideoError(f"video {record.video_id!r} in {uri}: {error}") from error
     return [decoded[frame] for frame in frames]
 

@@ -18,6 +18,7 @@ from dataclasses import dataclass, replace
 
 from previts import errors
 from previts.config.perception import VideoConfig
+from previts.corpus import withdrawals
 from previts.corpus.video_table import VideoRecord, gop_crcs, is_done, read_shard, tar_name
 from previts.errors import VideoError
 from previts.ingest import fetch
@@ -60,6 +61,7 @@ def build_shard(
     workers: int | None = None,
     lost: Lost | None = None,
     stored: Mapping[str, Stored] | None = None,
+    ledger: withdrawals.Ledger | None = None,
 ) -> list[VideoRecord]:
     """Fetch and normalise the videos of a shard; write its tar, then its table.
 
@@ -73,6 +75,7 @@ def build_shard(
             They share the memory of this machine.
         lost: The CPU time of videos that could not be stored is added to it.
         stored: Videos of other outputs with the same configuration, by identity; these are copied, not fetched.
+        ledger: Withdrawn videos, which are neither fetched nor copied.
 
     Returns:
         One row for each item, in the order of `items`. If the shard was built before, its stored videos and its final
@@ -85,7 +88,8 @@ def build_shard(
         _Normalisers(config, limits, lost or Lost()) as normalisers,
     ):
         with ThreadPoolExecutor(workers) as pool:
-            kept = _kept_rows(items, shard, videos_uri, stored or {}, folder)
+            withdrawn = _withdrawn_rows(items, ledger or withdrawals.Ledger())
+            kept = _kept_rows(items, shard, videos_uri, stored or {}, folder, without=withdrawn) | withdrawn
             made = pool.map(
                 lambda n: kept.get(n) or _store_video(items[n], n, folder, normalisers.of_thread(), limits),
                 range(len(items)),
@@ -105,8 +109,24 @@ def stored_videos(videos_uri: str) -> dict[str, Stored]:
     return {row.identity: Stored(videos_uri, row) for row in rows if row.identity and not row.retryable}
 
 
+def _withdrawn_rows(items: Sequence[CrawlItem], ledger: withdrawals.Ledger) -> dict[int, VideoRecord]:
+    """Return by number the rows of withdrawn videos: final failures with the reason."""
+    rows = {}
+    for number, item in enumerate(items):
+        reason = None if item.fault else ledger.reason(item.video_id, item.url, item.identity)
+        if reason is not None:
+            rows[number] = _record(item, sandbox="", digest="", error=withdrawals.PREFIX + reason)
+    return rows
+
+
 def _kept_rows(
-    items: Sequence[CrawlItem], shard: int, videos_uri: str, stored: Mapping[str, Stored], folder: str
+    items: Sequence[CrawlItem],
+    shard: int,
+    videos_uri: str,
+    stored: Mapping[str, Stored],
+    folder: str,
+    *,
+    without: Mapping[int, VideoRecord],
 ) -> dict[int, VideoRecord]:
     """Return by number the rows that are known already, and copy their videos into `folder`.
 
@@ -118,7 +138,7 @@ def _kept_rows(
     kept = {}
     for number, item in enumerate(items):
         found = earlier.get(item.video_id) or stored.get(item.identity)
-        if found is None:
+        if found is None or number in without:
             continue
         row = found.row
         if row.status == "ok":

@@ -14,6 +14,7 @@ from typing import Any
 
 from torchx.specs import AppDef, Role, macros
 
+from previts import origin
 from previts.errors import InputError
 from previts.launch.app import TARGET
 from previts.launch.options import JobOptions
@@ -29,7 +30,8 @@ LEASE, LAUNCHER = "previts/lease-until", "previts/launcher"
 NAME_LENGTH = 40  # the names of pods and services add suffixes, and have at most 63 characters
 PORT = 23456
 JOIN_SECONDS = 3600
-LOCAL_ONLY = (STARTED_BY, WHOLE, "OMP_NUM_THREADS")  # variables that describe the launcher's machine
+# Variables that describe the launcher's machine or image.
+LOCAL_ONLY = (STARTED_BY, WHOLE, "OMP_NUM_THREADS", origin.REVISION)
 # The taint of spot nodes on GKE. Tolerating it has no effect on clusters without such nodes.
 SPOT_TOLERATIONS = [{"key": "cloud.google.com/gke-spot", "operator": "Equal", "value": "true", "effect": "NoSchedule"}]
 # Variables that are not passed on, because more accounts can read the specification of a job than a secret.
@@ -162,7 +164,7 @@ def _replicas(count: int, pod: Manifest, restart: str) -> Manifest:
 
 
 def _pod(role: Role, options: JobOptions, env: Mapping[str, str]) -> Manifest:
-    variables = {**role.env, **env}
+    variables = {**role.env, **env, origin.IMAGE: role.image}
     mounts = [{"name": "shm", "mountPath": "/dev/shm"}]
     memory = [{"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": options.shm}}]
     if any(mount.get("mountPath") == "/dev/shm" for mount in options.volume_mounts):

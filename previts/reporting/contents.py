@@ -4,6 +4,7 @@ Tables 1 to 6 of PreViTS. Reads and writes no files.
 """
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from markupsafe import Markup
@@ -31,7 +32,7 @@ class Panel:
 
 @dataclass(frozen=True)
 class Page:
-    """The content of the three files."""
+    """The content of the three files; `stale` says why the numbers of a row are stale, by the name of the row."""
 
     warning: str
     code_version: str
@@ -51,6 +52,7 @@ class Page:
     differing: dict[str, list[str]]
     protocols: list[tuple[str, list[tuple[str, float]], list[tuple[str, str]]]]
     provenance: list[SourceFolder]
+    stale: dict[str, str]
 
 
 def table_title(name: str) -> str:
@@ -66,6 +68,16 @@ def warning(profile: str) -> str:
     if not profile:
         return "The size of this run was not recorded: do not compare its numbers with the paper's."
     return f"A {profile}-sized run: numbers are not comparable with the paper's."
+
+
+def stale_sentence(title: str, withdrawn: Sequence[str]) -> str:
+    """Return that an arm was trained on videos that were withdrawn since."""
+    count = f"{len(withdrawn)} video{'s' if len(withdrawn) > 1 else ''}"
+    named = ", ".join(withdrawn[:3]) + (", ..." if len(withdrawn) > 3 else "")
+    return (
+        f"Stale: {title} was trained on {count} withdrawn since ({named}). Make a new index, and pretrain and evaluate "
+        "this row again."
+    )
 
 
 def truth_sentence(corpus: Corpus) -> str:

@@ -154,7 +154,7 @@ def _left_out(judged: Sequence[Quality], manifest: Manifest) -> str:
     """Return how many videos each threshold of the filter left out."""
     counts, config = quality.filtered(judged), manifest.decided.get("filter") or {}
     reasons = [
-        f"{counts[f'filtered_{name}']:,} {name} (filter.{field}={config.get(field, '?')})"
+        f"{counts[f'filtered_{name}']:,} {name}" + (f" (filter.{field}={config.get(field, '?')})" if field else "")
         for name, field in quality.REASONS.items()
         if counts[f"filtered_{name}"]
     ]

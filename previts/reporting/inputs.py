@@ -24,13 +24,17 @@ Curve = tuple[NDArray[np.float64], NDArray[np.float64]]  # steps, values
 
 @dataclass(frozen=True)
 class ReportRow:
-    """An arm of the paper: its checkpoint, and the paper's numbers for it by metric key."""
+    """An arm of the paper: its checkpoint, and the paper's numbers for it by metric key.
+
+    `withdrawn` has the ids of the videos that were withdrawn after the checkpoint was trained on them.
+    """
 
     name: str
     title: str
     checkpoint: str
     fingerprint: str
     reported: dict[str, float] = field(default_factory=dict)
+    withdrawn: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ def markdown(page: Page) -> str:
     """Return the page as Markdown."""
     lines = ["# PreViTS: measured and reported", ""]
     lines += [f"**{page.warning}**", ""] if page.warning else []
+    lines += [line for note in page.stale.values() for line in (f"**{_md(note)}**", "")]
     numbers = {(note.status, note.cause): note.number for note in page.notes}
     for table in page.tables:
         heads = [_md_head(metric, items) for metric, items in table.columns]

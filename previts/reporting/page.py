@@ -13,7 +13,7 @@ from markupsafe import Markup
 from previts.errors import InputError
 from previts.evals.result import Result
 from previts.reporting import figures
-from previts.reporting.contents import ARROWS, FEW_LEGEND, FEW_MARK, Page, Panel, table_title, warning
+from previts.reporting.contents import ARROWS, FEW_LEGEND, FEW_MARK, Page, Panel, stale_sentence, table_title, warning
 from previts.reporting.corpus import read_corpus
 from previts.reporting.evidence import (
     attention_sheet,
@@ -111,6 +111,7 @@ def build_report(
         common=_common(checkpoints),
         differing=_differing(checkpoints),
         protocols=_protocols(found, checkpoints),
+        stale={row.name: stale_sentence(short(row.title, 80), row.withdrawn) for row in rows if row.withdrawn},
         provenance=read_provenance(
             [*(item.uri for item in checkpoints if item.manifest), *(item.uri for item in found)]
         ),

@@ -16,13 +16,23 @@ from contextlib import contextmanager
 from typing import Literal
 
 from previts.errors import InputError
-from previts.runlog.run_store import PARAM_LENGTH, StoredRun, first_line, open_stored, outages, running_arms
+from previts.runlog.run_store import (
+    FINGERPRINT_TAG,
+    PARAM_LENGTH,
+    StoredRun,
+    delete_artifact,
+    first_line,
+    open_stored,
+    outages,
+    running_arms,
+)
 from previts.runlog.spool import Entry, Identity, Spool
 from previts.storage import files, leases
 
 Status = Literal["FINISHED", "FAILED", "KILLED"]
 
 EXPERIMENT = "previts"  # name of the MLflow experiment
+REPORT_TAG = "previts.report"  # URI of the report that a group's run has as an artifact
 RETRY_SECONDS, LONGEST_RETRY_SECONDS = 60.0, 600.0
 
 logger = logging.getLogger(__name__)
@@ -149,13 +159,41 @@ def log_result(root: str, fingerprint: str, metrics: Mapping[str, float]) -> Non
 def log_report(root: str, *, group: str, report: str) -> None:
     """Store the report about the arms of a group as an artifact of the group's run, and its folder as a tag."""
     log = _start(root, Identity("group", EXPERIMENT, group=group))
-    log.tag("previts.report", report)
+    log.tag(REPORT_TAG, report)
     with tempfile.TemporaryDirectory(prefix="previts-") as folder:
         page = os.path.join(folder, "report.html")
         with open(page, "wb") as file:
             file.write(files.read_bytes(files.join(report, "report.html")))
         log.artifact(page)
     log.close()
+
+
+def delete_report(root: str, report: str) -> bool:
+    """Delete the artifact that `log_report` stored for a report, and return whether there was one.
+
+    Raises:
+        InputError: If MLflow does not answer.
+    """
+    return _deleted(root, REPORT_TAG, report, "report.html")
+
+
+def delete_pictures(root: str, fingerprint: str, folder: str) -> bool:
+    """Delete the folder of images of an arm from its artifacts, and return whether there was one.
+
+    Raises:
+        InputError: If MLflow does not answer.
+    """
+    return _deleted(root, FINGERPRINT_TAG, fingerprint, folder)
+
+
+def _deleted(root: str, tag: str, value: str, name: str) -> bool:
+    try:
+        return delete_artifact(root, tag, value, name)
+    except outages() as outage:
+        raise InputError(
+            f"MLflow does not answer ({first_line(outage)}), so {name} of the run with {tag}={value} was not deleted "
+            "there; run the same command again when it answers"
+        ) from None
 
 
 def close_runs(root: str) -> int:

@@ -160,6 +160,35 @@ def running_arms(root: str, experiment: str) -> dict[str, StoredRun]:
     return {arm.data.tags[FINGERPRINT_TAG]: StoredRun(client, arm.info.run_id) for arm in arms}
 
 
+def delete_artifact(root: str, tag: str, value: str, name: str) -> bool:
+    """Delete an artifact, a file or a folder, of the runs with a tag; return whether there was one.
+
+    Raises:
+        OSError, MlflowException: If MLflow does not answer; see `outages`.
+    """
+    from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+    from mlflow.tracking import MlflowClient
+
+    uri = tracking_uri(root)
+    if _database(uri) and not os.path.exists(_database(uri)):
+        return False
+    client, deleted = MlflowClient(uri), False
+    experiments = [experiment.experiment_id for experiment in client.search_experiments()]
+    page: str | None = ""
+    while experiments and page is not None:
+        # The tag is compared here: a query cannot contain every value, such as one with quotes.
+        several = client.search_runs(experiments, f"tags.`{tag}` LIKE '%'", page_token=page or None)
+        for run in several:
+            if run.data.tags.get(tag) == value and name in {
+                item.path for item in client.list_artifacts(run.info.run_id)
+            }:
+                repository: Any = get_artifact_repository(run.info.artifact_uri, tracking_uri=uri)
+                repository.delete_artifacts(name)
+                deleted = True
+        page = several.token or None
+    return deleted
+
+
 def _experiment(client: "MlflowClient", identity: Identity, uri: str) -> str:
     from mlflow.exceptions import MlflowException
 

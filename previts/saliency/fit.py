@@ -15,7 +15,7 @@ import numpy.typing as npt
 import torch
 
 from previts.config.perception import PRIORS, FitConfig
-from previts.corpus import members, video_table
+from previts.corpus import members, video_table, withdrawals
 from previts.errors import InputError, VideoError
 from previts.processes import workers
 from previts.processes.progress import progress
@@ -216,13 +216,16 @@ def _frames(
     path = files.join(target_uri, FRAMES)
     known = read_checked(path, names=("images", *PRIORS))
     if known is None:
+        ledger = withdrawals.read(withdrawals.root_of(videos_uri))
         usable = [
             (crawl.uri, row)
             for crawl in members.read(videos_uri)
             for shard in range(crawl.shards)
             for row in video_table.read_shard(crawl.uri, shard)
-            if row.status == "ok"
+            if row.status == "ok" and not video_table.is_withdrawn(row, ledger)
         ]
+        if not usable:
+            raise InputError(f"no video of {videos_uri} is stored and not withdrawn; fit the model on another crawl")
         chosen = choose_frames(len(usable), [row.num_frames for _, row in usable], config.frames)
         tasks = [(*usable[video], frames, config.size) for video, frames in chosen]
         done = list(progress(run(_video_frames, tasks), "handcrafted maps", unit="video", total=len(tasks)))

@@ -7,13 +7,14 @@ compute the maps.
 
 import functools
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
 from threadpoolctl import threadpool_limits
 
 from previts.config.perception import PRIORS, SaliencyConfig
-from previts.corpus import video_table
+from previts.corpus import video_table, withdrawals
 from previts.corpus.region_table import SaliencyRecord
 from previts.errors import VideoError
 from previts.media.masks import Mask, encode_rle
@@ -89,7 +90,11 @@ def predict_shard(
         InputError: If a stored video cannot be decoded, or the model cannot be read.
     """
     usable = [video for video in video_table.read_shard(videos_uri, shard) if video.status == "ok"]
-    tasks = [(videos_uri, model_uri, video, config) for video in usable]
+    # The bytes of a withdrawn video may be deleted: it gets no regions, and so an empty tube.
+    ledger, none = withdrawals.read(withdrawals.root_of(videos_uri)), replace(config, method="none")
+    tasks = [
+        (videos_uri, model_uri, video, none if video_table.is_withdrawn(video, ledger) else config) for video in usable
+    ]
     rows: list[SaliencyRecord] = []
     # The workers already use all cores, one video each. On 200 x 200 matrices, threads of BLAS mostly wait for each
     # other: on a busy machine they made a map four times as expensive.

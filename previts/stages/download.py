@@ -18,6 +18,7 @@ from previts.storage.listings import Folders
 
 if TYPE_CHECKING:
     from previts.corpus.video_table import VideoRecord
+    from previts.corpus.withdrawals import Ledger
     from previts.ingest.crawls import CrawlItem
 
 
@@ -52,6 +53,7 @@ class _Share:
     config: VideoConfig
     max_failure_fraction: float
     known: Folders
+    ledger: "Ledger"
 
 
 @exclusive
@@ -83,14 +85,14 @@ def download(
     Returns:
         URI of the videos, for `fit_saliency`, `saliency`, `track` and `index`.
     """
-    from previts.corpus import members
+    from previts.corpus import members, withdrawals
     from previts.ingest import crawls
 
     check_part(part, parts)
     if not 0 <= max_failure_fraction <= 1:
         raise InputError(f"max_failure_fraction must be from 0 to 1, got {max_failure_fraction}")
     config = paper.resolve(None, profile, set).experiment.video
-    share = _Share(part, parts, config, max_failure_fraction, Folders())
+    share = _Share(part, parts, config, max_failure_fraction, Folders(), withdrawals.read(root))
     sources = crawls.list_crawls(crawl)
     plans = (_plan(source, root, share, len(sources) == 1) for source in sources)
     found = list({plan.uri: plan for plan in plans}.values())  # equal crawls have one output
@@ -159,7 +161,7 @@ def _download(crawl: _Crawl, share: _Share, before: int, earlier: Sequence[str])
     uri = crawl.uri
     if done(uri, take=False):
         return uri
-    from previts.corpus import video_table
+    from previts.corpus import video_table, withdrawals
     from previts.ingest import confinement, crawl_identity, crawls, shards
     from previts.ingest.sandbox import Lost
     from previts.storage import tables
@@ -178,7 +180,7 @@ def _download(crawl: _Crawl, share: _Share, before: int, earlier: Sequence[str])
 
     def work(shard: int) -> None:
         due = shards.shard_items(items, shard, config)
-        rows = shards.build_shard(due, shard, uri, config, lost=lost, stored=stored)
+        rows = shards.build_shard(due, shard, uri, config, lost=lost, stored=stored, ledger=share.ledger)
         decoders.update(dict.fromkeys(row.sandbox for row in rows))
         _check_lost(lost.seconds / 3600, config.max_lost_cpu_hours, crawl.source, uri, shard)
 
@@ -205,8 +207,11 @@ def _download(crawl: _Crawl, share: _Share, before: int, earlier: Sequence[str])
     videos = [video for shard in range(total) for video in video_table.read_shard(uri, shard)]
     errors = Counter(video.error for video in videos if video.status != "ok")
     failed = sum(errors.values())
-    if failed == len(videos) or failed > share.max_failure_fraction * len(videos):
-        raise _CrawlError(_too_many(crawl.source, videos, errors, share.max_failure_fraction))
+    wanted = [video for video in videos if not video.error.startswith(withdrawals.PREFIX)]
+    withdrawn = len(videos) - len(wanted)  # these say nothing about the crawl
+    lacking = failed - withdrawn
+    if wanted and (lacking == len(wanted) or lacking > share.max_failure_fraction * len(wanted)):
+        raise _CrawlError(_too_many(crawl.source, wanted, share.max_failure_fraction))
     aside = crawls.left_aside(crawl.source, share.known)
     folders.commit(
         uri,
@@ -219,6 +224,7 @@ def _download(crawl: _Crawl, share: _Share, before: int, earlier: Sequence[str])
             "videos": len(videos),
             "ok": len(videos) - failed,
             "failed": failed,
+            **({"withdrawn": withdrawn} if withdrawn else {}),
             "shards": total,
             "too_costly": sum(video.error.startswith(TOO_COSTLY) for video in videos),
             "shortened": sum(video.missing_seconds > 0 for video in videos),
@@ -261,8 +267,9 @@ def _earlier(crawl: _Crawl, outputs: Mapping[str, Sequence[str]]) -> list[str]:
     return [uri for uri in made if uri != crawl.uri and has_same_settings(uri)]
 
 
-def _too_many(crawl: str, videos: Sequence["VideoRecord"], errors: Counter[str], max_fraction: float) -> str:
+def _too_many(crawl: str, videos: Sequence["VideoRecord"], max_fraction: float) -> str:
     """Return why a crawl failed, and what to do."""
+    errors = Counter(video.error for video in videos if video.status != "ok")
     failed = sum(errors.values())
     reasons = "\n".join(f"  {count} x {error}" for error, count in errors.most_common(5))
     allowed = "" if failed == len(videos) else f", more than the allowed share of {max_fraction:g}"

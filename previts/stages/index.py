@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
+from typing import Any
 
 from previts.config import paper
 from previts.stages.addresses import FORMATS
@@ -14,6 +15,8 @@ from previts.storage import folders
 def index(videos: str, tubes: str, root: str, profile: str = "paper", set: Sequence[str] = ()) -> str:
     """Join videos and tubes of all crawls into the table of frames that may be sampled. A filter can leave videos out.
 
+    Videos that `previts withdraw` named are left out.
+
     Args:
         videos: URI that `download` returned.
         tubes: URI that `track` returned.
@@ -24,20 +27,31 @@ def index(videos: str, tubes: str, root: str, profile: str = "paper", set: Seque
     Returns:
         URI of the index, for `pretrain`.
     """
+    from previts.corpus import withdrawals
+
     config = paper.resolve(None, profile, set).experiment.filter
-    decided = {
+    decided: dict[str, Any] = {
         "videos": finished(videos, "videos"),
         "tubes": finished(tubes, "tubes"),
         "filter": asdict(config),
         "format": FORMATS["index"],
     }
+    # Withdrawals of other videos do not count, so they give no new index.
+    ledger = withdrawals.read_for(videos, root=root)
+    withdrawn: list[tuple[int, str]] = []
+    if ledger:
+        from previts.corpus.withdrawn_videos import withdrawn_ids
+
+        withdrawn = withdrawn_ids(videos, ledger)
+    if withdrawn:
+        decided["withdrawn"] = withdrawn
     uri = folders.address(root, "index", "corpus", decided)
     if done(uri):
         return uri
     from previts.corpus.index_table import QUALITY, TABLE, join_corpus, write_index
     from previts.corpus.left_out import find_left_out
 
-    counts = write_index(uri, join_corpus(videos, tubes), config, find_left_out(videos, config))
+    counts = write_index(uri, join_corpus(videos, tubes), config, find_left_out(videos, config, ledger))
     if not counts["videos_with_tube"]:
         print(
             "no video has a tube: only rows without tracking, such as 1/vgg/moco, can be pretrained on this index",

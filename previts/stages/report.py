@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 from previts.config import paper
 from previts.errors import InputError
@@ -38,7 +39,7 @@ def report(
         check_lineage(row.name, plan, index)
         trained.append(checkpoint_address(plan, index, root))
     earlier = _earlier(index, root, profile)
-    decided = {
+    decided: dict[str, Any] = {
         "rows": [row.name for row in shown],
         "checkpoints": [[folders.fingerprint_of(uri, "checkpoints"), folders.is_committed(uri)] for uri in trained],
         "results": sorted({finished(result, "results") for result in results}),
@@ -46,6 +47,8 @@ def report(
         **({"earlier": [folders.fingerprint_of(uri, "report") for uri in earlier]} if earlier else {}),
         "format": FORMATS["report"],
     }
+    if stale := _stale(trained, root):
+        decided["withdrawn"] = stale
     uri = folders.address(root, "report", "comparison", decided)
     page = files.join(files.absolute(root), "report.html")
     if not done(uri):
@@ -60,6 +63,7 @@ def report(
                 checkpoint=uri,
                 fingerprint=folders.fingerprint_of(uri, "checkpoints"),
                 reported=row.reported,
+                withdrawn=tuple(stale.get(folders.fingerprint_of(uri, "checkpoints"), ())),
             )
             for row, uri in zip(shown, trained, strict=True)
         ]
@@ -99,3 +103,45 @@ def _earlier(index: str, root: str, profile: str) -> list[str]:
             chain.append(uri)
             later = crawls
     return chain[::-1]
+
+
+def _stale(checkpoints: Sequence[str], root: str) -> dict[str, list[str]]:
+    """Return the withdrawn videos that finished checkpoints were trained on, by the fingerprint of the checkpoint.
+
+    Without the videos of an index this is not known, so its checkpoints are left out.
+    """
+    from previts.corpus import withdrawals
+
+    finished_ones = [uri for uri in dict.fromkeys(checkpoints) if folders.is_committed(uri)]
+    ledger = withdrawals.read_for(*finished_ones, root=root)
+    if not ledger:
+        return {}
+    from previts.corpus.withdrawn_videos import withdrawn_in
+
+    known: dict[str, list[str]] = {}
+    stale = {}
+    for uri in finished_ones:
+        inside: set[str] = set()
+        for index in _trained_on(uri):
+            if index not in known:
+                try:
+                    known[index] = withdrawn_in(index, ledger)
+                except InputError:
+                    known[index] = []
+            inside.update(known[index])
+        if inside:
+            stale[folders.read_manifest(uri).fingerprint] = sorted(inside)
+    return stale
+
+
+def _trained_on(checkpoint: str) -> list[str]:
+    """Return the indexes that a checkpoint was trained on: its own, and those of the checkpoints that it continues."""
+    indexes = []
+    while checkpoint:
+        try:
+            inputs = folders.read_manifest(checkpoint).inputs
+        except InputError:  # deleted
+            break
+        indexes += [inputs["index"]] if "index" in inputs else []
+        checkpoint = inputs.get("previous", "")
+    return indexes

@@ -18,6 +18,7 @@ from typing import Any
 
 import fsspec
 
+from previts import origin
 from previts.errors import InputError
 from previts.storage import fences
 from previts.storage.documents import from_json, parse_json
@@ -85,6 +86,7 @@ class Manifest:
         files: SHA-256 of each file that a later stage reads whole, by its path in the folder.
         info: Remarks.
         code_version: Version of previts that wrote the folder.
+        made_by: What is known of the code's revision, the image and the pipeline run (`origin.made_by`).
         checksum: Fingerprint of all other fields, as they are on disk.
     """
 
@@ -96,6 +98,7 @@ class Manifest:
     files: dict[str, str]
     info: dict[str, Any]
     code_version: str
+    made_by: dict[str, str] = field(default_factory=dict)
     checksum: str = field(default="", repr=False)
 
     @property
@@ -147,6 +150,7 @@ def commit(
         files=_digests_of(uri, sorted(files)),
         info=plain(info or {}),
         code_version=code_version(),
+        made_by=origin.made_by(),
     )
     if _named(name) not in ("", manifest.fingerprint):
         raise ValueError(f"{uri} was not computed from these decisions, whose fingerprint is {manifest.fingerprint}")
@@ -155,6 +159,18 @@ def commit(
     write_json(join(uri, MANIFEST), document)
     _digests.pop(absolute(uri), None)
     return manifest
+
+
+def list_again(uri: str, name: str, digest: str) -> None:
+    """Change the digest of a file in the manifest of a finished folder, after a part of the file was erased."""
+    read_manifest(uri)  # it is accepted as it is
+    fences.check(uri)
+    path = join(uri, MANIFEST)
+    document = parse_json(read_bytes(path), path, _AGAIN)
+    document["files"][name] = digest
+    document["checksum"] = _checksum(document)
+    write_json(path, document)
+    _digests.pop(absolute(uri), None)
 
 
 def _digests_of(uri: str, paths: list[str]) -> dict[str, str]:

@@ -4,6 +4,7 @@ A table contains checksums of its pages, and the place that it was written to (`
 a copy of the table of another shard or result, are found even while the folder is not finished.
 """
 
+import hashlib
 import io
 import math
 import types
@@ -23,7 +24,7 @@ Row = TypeVar("Row")
 
 REMEDY = f"delete {folders.MANIFEST} next to it, if it exists, and run the stage that writes it again"
 
-_PLACE = b"previts.place"
+_PLACE, _ERASED_FROM = b"previts.place", b"previts.erased_from"
 _ARROW = {str: pa.string(), int: pa.int64(), float: pa.float64(), bool: pa.bool_(), bytes: pa.binary()}
 
 
@@ -102,10 +103,11 @@ def to_table(row_type: type[Row], rows: Iterable[Row]) -> pa.Table:
     return pa.Table.from_pylist([asdict(row) for row in rows], schema=schema(row_type))  # type: ignore[call-overload]
 
 
-def write_table(uri: str, table: pa.Table, *, create: bool = False) -> None:
-    """Write an Arrow table to a Parquet file, like `write_records`."""
+def write_table(uri: str, table: pa.Table, *, create: bool = False, erased_from: str = "") -> None:
+    """Write an Arrow table to a Parquet file, like `write_records`; `erased_from` is that of `erase_rows`."""
     fences.check(uri)
-    table = table.replace_schema_metadata({_PLACE: folders.place(uri).encode()})
+    note = {_ERASED_FROM: erased_from.encode()} if erased_from else {}
+    table = table.replace_schema_metadata({_PLACE: folders.place(uri).encode(), **note})
     buffer = io.BytesIO()
     pq.write_table(table, buffer, compression="zstd", write_page_checksum=True)
     files.write_bytes(uri, buffer.getvalue(), create=create)
@@ -155,6 +157,44 @@ def read_table(uri: str, row_type: type) -> pa.Table:
         if wrong := _fault(hint, table.column(name).combine_chunks()):
             raise InputError(f"{uri}: the column {name} has {wrong}; delete it, {REMEDY}")
     return table
+
+
+def erase_rows(folder: str, name: str, row_type: type[Row], erased: Callable[[Row], Row]) -> bool:
+    """Replace rows of a table of a finished folder by rows without content, and list the new table in the manifest.
+
+    The new table names the digest of the one that it was made from. So if this process is killed before it changes the
+    manifest, the next call knows that the table is not damaged.
+
+    Args:
+        folder: The folder.
+        name: The file of the table.
+        row_type: Type of the rows.
+        erased: Returns what is left of a row; the row itself if it stays.
+
+    Returns:
+        Whether a row had to be erased.
+
+    Raises:
+        InputError: If the table is missing or is damaged.
+    """
+    uri, listed = files.join(folder, name), folders.read_manifest(folder).files.get(name, "")
+    try:
+        data = files.read_bytes(uri)
+        table = parse(data)
+        rows = [row_type(**values) for values in table.to_pylist()]
+    except (FileNotFoundError, pa.ArrowException, OSError, ValueError, TypeError) as error:
+        raise InputError(f"{uri} cannot be read ({error}); delete it, {REMEDY}") from None
+    digest = hashlib.sha256(data).hexdigest()
+    if digest != listed:
+        if (table.schema.metadata or {}).get(_ERASED_FROM, b"").decode(errors="replace") != listed:
+            folders.check_file(folder, name, data)
+        folders.list_again(folder, name, digest)
+    left = [erased(item) for item in rows]
+    if left == rows:
+        return digest != listed
+    write_table(uri, to_table(row_type, left), erased_from=digest)
+    folders.list_again(folder, name, hashlib.sha256(files.read_bytes(uri)).hexdigest())
+    return True
 
 
 def _fault(hint: Any, values: pa.Array, *, optional: bool = False, limits: Within = Within()) -> str:

@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 
 from components import _google_token
+from previts.corpus import withdrawals
+from previts.ingest import crawls
 
 ROOT = Path(__file__).parents[2]
 GKE = ROOT / "k8s" / "overlays" / "gke"
@@ -80,11 +82,18 @@ def test_the_download_step_reads_crawls_and_writes_videos_and_nothing_else_in_th
     objects = "projects/_/buckets/p-previts/objects"
     assert of_download == {
         ("storage.legacyBucketReader", "None"),
-        ("storage.objectViewer", f"title=crawls,expression=resource.name.startsWith('{objects}/crawls/')"),
-        (
-            "storage.objectUser",
-            f"title=videos,expression=resource.name.startsWith('{objects}/') && "
-            "resource.name.extract('/videos/{name}') != ''",
+        *(
+            (
+                role,
+                f"title={folder},expression=resource.name.startsWith('{objects}/') && "
+                f"resource.name.extract('/{folder}/{{name}}') != ''",
+            )
+            # The names below a root are those of the code: the lists of crawls, the withdrawals and the videos.
+            for role, folder in (
+                ("storage.objectViewer", crawls.LISTS),
+                ("storage.objectViewer", withdrawals.FOLDER),
+                ("storage.objectUser", "videos"),
+            )
         ),
     }
     whole = {

@@ -8,6 +8,7 @@ import pytest
 import yaml
 from torchx.specs import AppDef, Resource, Role
 
+from previts import origin
 from previts.errors import InputError
 from previts.launch.app import training_app
 from previts.launch.options import JobOptions
@@ -180,6 +181,17 @@ def test_the_environment_is_passed_on_without_secrets_and_settings_of_this_machi
     }
     assert passed_on <= env
     assert not env & kept
+
+
+def test_a_job_knows_its_own_image_and_the_run_of_its_launcher(monkeypatch):
+    monkeypatch.setenv(origin.IMAGE, "of the launcher")
+    monkeypatch.setenv(origin.REVISION, "of the launcher")  # the image of the job has its own
+    monkeypatch.setenv(origin.RUN, "run-1")
+    job = build_manifest(app(), JobOptions())
+    (container,) = job["spec"]["pytorchReplicaSpecs"]["Master"]["template"]["spec"]["containers"]
+    env = {item["name"]: item["value"] for item in container["env"]}
+    assert (env[origin.IMAGE], env[origin.RUN]) == (container["image"], "run-1")
+    assert origin.REVISION not in env
 
 
 def test_a_shared_memory_volume_of_the_options_replaces_the_default():

@@ -6,7 +6,8 @@ from pathlib import Path
 import yaml
 from compiled_steps import PIPELINES, steps
 
-from pipelines.cluster import STEP_LABEL
+from pipelines.cluster import IMAGE_NOTE, STEP_LABEL
+from previts import origin
 
 ROOT = Path(__file__).parents[2]
 
@@ -21,6 +22,26 @@ def test_every_step_has_a_label_a_user_a_deadline_and_a_scratch_folder():
         assert ("/dev/shm" in mounts) == ("nodeSelector" in step), name
     labels = [step["podMetadata"]["labels"][STEP_LABEL] for step in steps().values()]
     assert labels.count("download") == 1
+
+
+def test_every_step_knows_its_image_and_its_run_from_its_pod():
+    for path in PIPELINES:
+        pipeline, _ = yaml.safe_load_all(path.read_text())
+        for name, executor in pipeline["deploymentSpec"]["executors"].items():
+            step = steps()[name]
+            fields = {item["name"]: item["fieldPath"] for item in step["fieldPathAsEnv"]}
+            assert fields == {
+                origin.IMAGE: f"metadata.annotations['{IMAGE_NOTE}']",
+                origin.RUN: "metadata.labels['pipeline/runid']",  # KFP labels each pod of a run
+            }
+            assert step["podMetadata"]["annotations"][IMAGE_NOTE] == executor["container"]["image"], name
+            assert "env" not in executor["container"] or origin.IMAGE not in str(executor["container"]["env"])
+
+
+def test_the_images_know_the_revision_of_their_code():
+    recipe = (ROOT / "images" / "Dockerfile").read_text()
+    assert f"{origin.REVISION}=${{REVISION}}" in recipe.split("ARG REVISION")[1]
+    assert "--build-arg REVISION=`git rev-parse HEAD`" in (ROOT / "Makefile").read_text()
 
 
 def test_the_label_of_a_step_is_its_name_in_the_ui():

@@ -121,6 +121,13 @@ def test_the_report_contains_all_rows(finished: Path):
 
 
 @pytest.mark.slow
+def test_all_outputs_of_a_run_have_its_id(finished: Path):
+    runs = {json.loads(path.read_text())["made_by"].get("run", "") for path in finished.glob("*/*/manifest.json")}
+    assert len(runs) == 1
+    assert re.fullmatch(r"local-[0-9a-f-]{36}", *runs)
+
+
+@pytest.mark.slow
 def test_a_second_run_repeats_no_work(world: Path, finished: Path):
     before = {path: path.stat().st_mtime_ns for path in finished.rglob("*") if path.is_file()}
     run = subprocess.run(command(world, finished), capture_output=True, text=True, timeout=PATIENCE, check=False)

@@ -15,7 +15,6 @@ from pathlib import Path
 
 import fake_stores
 import fsspec
-import gcsfs.core
 import pytest
 
 from previts.errors import InputError
@@ -43,19 +42,9 @@ def folder(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.M
         yield f"memory://{tmp_path.name}/root"
         with contextlib.suppress(FileNotFoundError):
             fsspec.filesystem("memory").rm(f"/{tmp_path.name}", recursive=True)
-    elif request.param == "gs":
-        with fake_stores.serving(fake_stores.Google) as store:
-            # The usual class first asks Google, by gRPC, for the kind of the bucket.
-            usual = fsspec.get_filesystem_class("gs")
-            fsspec.register_implementation("gs", gcsfs.core.GCSFileSystem, clobber=True)
-            monkeypatch.setitem(fsspec.config.conf, "gs", {"endpoint_url": store.url, "token": "anon"})
-            yield "gs://bucket/root"
-            fsspec.register_implementation("gs", usual, clobber=True)
     else:
-        with fake_stores.serving(fake_stores.Amazon, ignores_conditions="without" in request.param) as store:
-            keys = {"endpoint_url": store.url, "key": "key", "secret": "secret"}
-            monkeypatch.setitem(fsspec.config.conf, "s3", keys)
-            yield "s3://bucket/root"
+        with fake_stores.object_store(request.param, monkeypatch) as prefix:
+            yield prefix
 
 
 @pytest.fixture

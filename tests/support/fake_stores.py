@@ -14,6 +14,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qs, unquote, urlsplit
 from xml.sax.saxutils import escape, unescape
 
+import fsspec
+import gcsfs
+import pytest
+
 
 class Store(ThreadingHTTPServer):
     daemon_threads = True
@@ -200,3 +204,20 @@ def serving(handler: type[_Handler], *, ignores_conditions: bool = False) -> Ite
     finally:
         store.shutdown()
         store.server_close()
+
+
+@contextlib.contextmanager
+def object_store(name: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """Let fsspec use a fake store in the block: gs, s3, or s3 without conditions. Yield a prefix of its bucket."""
+    with serving(Google if name == "gs" else Amazon, ignores_conditions="without" in name) as store:
+        if name == "gs":
+            # The usual class first asks Google, by gRPC, for the kind of the bucket.
+            usual = fsspec.get_filesystem_class("gs")
+            fsspec.register_implementation("gs", gcsfs.core.GCSFileSystem, clobber=True)
+            monkeypatch.setitem(fsspec.config.conf, "gs", {"endpoint_url": store.url, "token": "anon"})
+            yield "gs://bucket/root"
+            fsspec.register_implementation("gs", usual, clobber=True)
+        else:
+            keys = {"endpoint_url": store.url, "key": "key", "secret": "secret"}
+            monkeypatch.setitem(fsspec.config.conf, "s3", keys)
+            yield "s3://bucket/root"

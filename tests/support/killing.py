@@ -13,9 +13,9 @@ from typing import Any
 
 import psutil
 
-# What measures the machine, by file, and the checksums of such files. Everything else must be equal.
+# What measures the machine, or names the run, by file, and the checksums of such files. Everything else must be equal.
 MEASURED = {
-    "manifest.json": ("pairs_per_second", "log.jsonl", "result.json", "checksum"),
+    "manifest.json": ("pairs_per_second", "log.jsonl", "result.json", "run", "checksum"),
     "log.jsonl": ("pairs_per_second", "data_wait", "memory_gib"),
     "result.json": ("seconds",),
 }

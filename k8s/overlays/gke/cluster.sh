@@ -127,10 +127,13 @@ allow "$METADATA/previts-training" roles/storage.objectUser None
 allow "$METADATA/mlflow" roles/storage.legacyBucketReader None
 allow "$METADATA/mlflow" roles/storage.objectUser \
   "title=artifacts,expression=resource.name.startsWith('$OBJECTS/mlflow/')"
-# The download step lists names, reads the crawls and what it stored, and writes only below a folder `videos`.
+# The download step lists names, and writes only below a folder `videos`. It reads what it stored, the crawls, the lists of
+# crawls of a run (ROOT/crawls/), and the withdrawals (ROOT/withdrawn/).
 allow "$POOLS/$NAME/subject/$DOWNLOAD" roles/storage.legacyBucketReader None
-allow "$POOLS/$NAME/subject/$DOWNLOAD" roles/storage.objectViewer \
-  "title=crawls,expression=resource.name.startsWith('$OBJECTS/crawls/')"
+for folder in crawls withdrawn; do
+  allow "$POOLS/$NAME/subject/$DOWNLOAD" roles/storage.objectViewer "title=$folder,expression=\
+resource.name.startsWith('$OBJECTS/') && resource.name.extract('/$folder/{name}') != ''"
+done
 allow "$POOLS/$NAME/subject/$DOWNLOAD" roles/storage.objectUser \
   "title=videos,expression=resource.name.startsWith('$OBJECTS/') && resource.name.extract('/videos/{name}') != ''"
 
