@@ -17,8 +17,7 @@ import pyarrow.compute as pc
 from previts.config import fields
 from previts.config.perception import FilterConfig
 from previts.corpus import members, quality, tube_table, video_table
-from previts.corpus.left_out import Key, LeftOut
-from previts.corpus.quality import Quality
+from previts.corpus.quality import Key, LeftOut, Quality
 from previts.errors import InputError
 from previts.storage import files, folders, tables
 from previts.storage.tables import Count, Crc, Place, Rate, Share, Side

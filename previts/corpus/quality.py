@@ -16,9 +16,10 @@ from previts.storage import csv_text
 from previts.storage.tables import Count, Positive, Share
 
 # Why a video is removed, and the field of `FilterConfig` that decides it. The first reason that applies is used.
-Reason = Literal["", "duplicate", "short", "small", "large", "disagreeing"]
+Reason = Literal["", "duplicate", "leak", "short", "small", "large", "disagreeing"]
 REASONS = {
     "duplicate": "duplicates",
+    "leak": "leakage",
     "short": "min_tube_seconds",
     "small": "min_area",
     "large": "max_area",
@@ -31,6 +32,18 @@ CANDIDATES = {
     "max_area": (0.9, 0.7, 0.5, 0.4, 0.3, 0.2),
     "min_agreement": (0.05, 0.1, 0.2, 0.3, 0.4, 0.5),
 }
+
+
+Key = tuple[int, str]
+"""A video of a corpus: the number of its crawl, and its id."""
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """Why a video is left out for what it shows; `detail` says more in words, such as whose copy it is."""
+
+    reason: Literal["duplicate", "leak"]
+    detail: str
 
 
 @dataclass(frozen=True)
