@@ -88,7 +88,7 @@ def _find_leaks(videos: str, fingerprint: str, root: str, data: str, plan: Plan)
     config = plan.experiment.filter
     if not data or config.leakage == "off":
         return _Compared()
-    existing = [name for name in SETS if files.exists(files.join(data, name))]
+    existing = {name: identity for name in SETS if (identity := _identity(files.join(data, name)))}
     if not existing:
         raise InputError(
             f"--data {data} has none of the labelled sets {', '.join(SETS)}; give the folder that contains them, or "
@@ -98,12 +98,12 @@ def _find_leaks(videos: str, fingerprint: str, root: str, data: str, plan: Plan)
     splits = ("1", "2", "3") if chosen == "all" else (chosen,)
     decided_of = {
         name: {
-            "data": folders.identity(files.join(data, name)),
+            "data": identity,
             **({"splits": splits} if name in SETS_WITH_SPLITS else {}),
             "format": FORMATS["held_out"],
             "hashing": HASHING,
         }
-        for name in existing
+        for name, identity in existing.items()
     }
     sets = {name: folders.address(root, "held_out", name, decided) for name, decided in decided_of.items()}
     decided = {
@@ -139,6 +139,14 @@ def _find_leaks(videos: str, fingerprint: str, root: str, data: str, plan: Plan)
         made(uri)
     info = folders.read_manifest(uri).info
     return _Compared(uri, info["leaks"], info[SETS_INFO])
+
+
+def _identity(uri: str) -> str:
+    """Return the identity of a labelled set; "" if there is none."""
+    try:
+        return folders.identity(uri) if files.exists(uri) else ""
+    except InputError:  # the folder is empty
+        return ""
 
 
 def _hash_set(uri: str, name: str, data: str, splits: Sequence[str], decided: Mapping[str, Any]) -> None:

@@ -64,7 +64,7 @@ def write_table(uri: str, name: str, set_uri: str, splits: Sequence[str]) -> Wri
     unreadable = 0
     try:
         items = list_items(name, set_uri, splits)
-    except InputError as error:
+    except (InputError, FileNotFoundError, NotADirectoryError) as error:
         items, causes[""] = [], str(error)
     found = prefetch.loaded(([item] for item in items), _hashes_or_cause, ahead=2 * prefetch.THREADS)
     shown = progress(found, f"held-out items of {name}", unit="item", total=len(items))
