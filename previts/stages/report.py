@@ -41,6 +41,7 @@ def report(
         "rows": [row.name for row in shown],
         "checkpoints": [[folders.fingerprint_of(uri, "checkpoints"), folders.is_committed(uri)] for uri in trained],
         "results": sorted({finished(result, "results") for result in results}),
+        "leak_sets": _leak_sets(index),
         "profile": profile,
         "format": FORMATS["report"],
     }
@@ -71,3 +72,9 @@ def report(
         files.write_bytes(page, content)
     print(f"The report is at {page}", file=sys.stderr)
     return uri
+
+
+def _leak_sets(index: str) -> dict[str, str]:
+    """Return the labelled sets that an index was compared with, which its fingerprint does not tell."""
+    info = folders.read_manifest(index).info if folders.is_committed(index) else {}
+    return {name: known["held_out"] for name, known in info.get("leak_sets", {}).items()}

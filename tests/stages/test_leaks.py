@@ -195,7 +195,9 @@ def test_a_killed_run_keeps_the_sets_that_are_finished(made, tmp_path):
     data, root = tmp_path / "data", tmp_path / "root"
     shutil.copytree(made.data, data)
     for number in range(400):  # the sets are hashed in the order voc, imagenet, ..., ucf101
-        shutil.copy(made.data / "imagenet" / "val" / "n01" / "val_1.jpg", data / "imagenet" / "val" / f"n01/{number}.jpg")
+        shutil.copy(
+            made.data / "imagenet" / "val" / "n01" / "val_1.jpg", data / "imagenet" / "val" / f"n01/{number}.jpg"
+        )
     for path in (data / "ucf101" / "UCF-101").glob("*/*01_c01.avi"):
         write_avi(str(path), scene(70, 16) * 60, 25.0)  # takes a while
     command = [sys.executable, "-m", "previts", "index", "--videos", made.videos, "--tubes", made.tubes]
