@@ -166,8 +166,8 @@ def crawls_to_report(
         gpus=perception_gpus,
         gpu_nodes=gpu_nodes,
     ).output
-    joined = index(videos=videos, tubes=tubes, root=root, profile=profile, set=set)
-    indexed = place(joined, cpu="2", memory="16Gi", hours=4).outputs["Output"]
+    joined = index(videos=videos, tubes=tubes, root=root, profile=profile, set=set, data=data)
+    indexed = place(joined, cpu="8", memory="16Gi", hours=24).outputs["Output"]
     earlier = ("crawl", "parts", "perception_gpus")  # parameters of the steps above alone
     rest = {name: value for name, value in given.items() if name not in earlier}
     pretrain_and_evaluate(distinct_rows=checked.output, index=indexed, **rest)

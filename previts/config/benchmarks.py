@@ -41,6 +41,9 @@ BENCHMARKS = {
     "jhmdb": Benchmark(("jhmdb", "ucf101"), ("actions", "backgrounds"), images=False, clips=True, shared=True),
     "minikinetics": Benchmark(("minikinetics",), ("actions", "backgrounds"), images=False, clips=True, shared=True),
 }
+# The labelled sets: names of their folders. `evaluation.actions.split` selects the test items of those with splits.
+SETS = tuple(dict.fromkeys(benchmark.folders[0] for benchmark in BENCHMARKS.values()))
+SETS_WITH_SPLITS = ("ucf101", "hmdb51", "jhmdb")
 # File next to the variants of the Backgrounds Challenge: maps the 1000 classes of ImageNet to its nine classes.
 CLASS_MAP = "in_to_in9.json"
 

@@ -16,10 +16,11 @@ from previts.storage import csv_text
 from previts.storage.tables import Count, Positive, Share
 
 # Why a video is removed, and the field of `FilterConfig` that decides it, if any. The first reason that applies counts.
-Reason = Literal["", "withdrawn", "duplicate", "short", "small", "large", "disagreeing"]
+Reason = Literal["", "withdrawn", "duplicate", "leak", "short", "small", "large", "disagreeing"]
 REASONS = {
     "withdrawn": "",
     "duplicate": "duplicates",
+    "leak": "leakage",
     "short": "min_tube_seconds",
     "small": "min_area",
     "large": "max_area",
@@ -39,7 +40,7 @@ CANDIDATES = {
 class LeftOut:
     """Why a video is left out; `detail` says more in words, such as whose copy it is."""
 
-    reason: Literal["duplicate", "withdrawn"]
+    reason: Literal["withdrawn", "duplicate", "leak"]
     detail: str
 
 

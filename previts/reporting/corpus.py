@@ -61,6 +61,8 @@ class Corpus:
     Attributes:
         steps: (what, number, share in percent of the step that it is compared with, remark).
         spread: (what, mean and quartiles as text) of all videos that reached the index.
+        leakage: With what the corpus was compared, and which labelled sets could not be read.
+        unguarded: Why the numbers of the benchmarks may be too high; "" if nothing is known to be wrong.
         score: Mean over the `labelled` videos with exact masks; None without such videos.
     """
 
@@ -69,6 +71,8 @@ class Corpus:
     cause: str = ""
     steps: list[tuple[str, str, float, str]] = field(default_factory=list)
     failures: list[tuple[int, str]] = field(default_factory=list)
+    leakage: str = ""
+    unguarded: str = ""
     spread: list[tuple[str, list[str]]] = field(default_factory=list)
     charts: list[Chart] = field(default_factory=list)
     score: Score | None = None
@@ -107,6 +111,8 @@ def read_corpus(uri: str, number: int) -> Corpus:
         cause=f"Exact masks: {short(cause)}" if cause else "",
         steps=_funnel(index, manifest, videos, judged),
         failures=ranked[:FAILURE_REASONS],
+        leakage=_leakage(manifest),
+        unguarded=_unguarded(manifest),
         spread=quality.spread(judged),
         charts=_charts(judged),
         score=truth.mean_score(list(scores.values())) if scores else None,
@@ -152,13 +158,45 @@ def _funnel(
 
 def _left_out(judged: Sequence[Quality], manifest: Manifest) -> str:
     """Return how many videos each threshold of the filter left out."""
-    counts, config = quality.filtered(judged), manifest.decided.get("filter") or {}
+    counts = quality.filtered(judged)
+    config = {"leakage": "drop", **(manifest.decided.get("filter") or {})}  # an index does not depend on this setting
     reasons = [
         f"{counts[f'filtered_{name}']:,} {name}" + (f" (filter.{field}={config.get(field, '?')})" if field else "")
         for name, field in quality.REASONS.items()
         if counts[f"filtered_{name}"]
     ]
     return f"{counts['filtered']:,} left out: {', '.join(reasons)}" if reasons else "none left out"
+
+
+def _leakage(manifest: Manifest) -> str:
+    """Return how many leaks were left out, and with what the corpus was compared; "" if with nothing."""
+    counts, sets = manifest.counts, manifest.info.get("leak_sets") or {}
+    compared = ", ".join(name for name, known in sorted(sets.items()) if not known["causes"].get(""))
+    if not compared:
+        return ""
+    left_out, items, unreadable = (
+        int(counts.get(name, 0)) for name in ("filtered_leak", "leak_items", "leak_unreadable")
+    )
+    rest = f" {unreadable:,} items could not be compared: they are unreadable, or too uniform." if unreadable else ""
+    return (
+        f"{left_out:,} videos were left out because they show a test item of a labelled set. The corpus was compared "
+        f"with {items:,} test items of {compared}.{rest}"
+    )
+
+
+def _unguarded(manifest: Manifest) -> str:
+    """Return what the leakage guard did not compare at all, as a warning; "" if it compared all sets that it found."""
+    sets = manifest.info.get("leak_sets") or {}
+    if not sets:
+        return (
+            "The corpus was compared with no labelled set, so it may show test items, and the numbers may be too high. "
+            "Give --data to `previts index`, and leave filter.leakage at drop."
+        )
+    causes = {name: short(known["causes"][""], 200) for name, known in sorted(sets.items()) if known["causes"].get("")}
+    if not causes:
+        return ""
+    listed = "; ".join(f"{name} ({cause})" for name, cause in causes.items())
+    return f"The corpus may show test items of these sets, whose lists could not be read: {listed}"
 
 
 def _share(part: float, whole: float) -> float:

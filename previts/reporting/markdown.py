@@ -57,6 +57,8 @@ def markdown(page: Page) -> str:
         lines += [_md_row(_md_change(change)) for change in page.changes] + [""]
     for corpus in page.corpora:
         lines += [f"## Corpus {corpus.fingerprint}", "", *([_md(corpus.cause), ""] if corpus.cause else [])]
+        lines += [f"**{_md(corpus.unguarded)}**", ""] if corpus.unguarded else []
+        lines += [_md(corpus.leakage), ""] if corpus.leakage else []
         lines += [_md_row(["step", "number", "remark"]), _md_row(["---"] * 3)] if corpus.steps else []
         lines += [_md_row([what, number, remark]) for what, number, _, remark in corpus.steps] + [""]
         lines += [f"- {count} x {_md(reason)}" for count, reason in corpus.failures] + [""]

@@ -24,11 +24,15 @@ FORMATS = {
     "saliency_model": 3,
     "saliency": 3,
     "tubes": 4,
+    "held_out": 1,
+    "leaks": 1,
     "index": 3,
     "checkpoints": 3,
     "results": 4,
     "report": 3,
 }
+# The version of the hashes of frames (`media.frame_hashes`). Increase it, and that of the videos, when a hash changes.
+HASHING = 1
 
 
 def checkpoint_address(plan: Plan, index: str, root: str) -> str:

@@ -43,6 +43,7 @@ def report(
         "rows": [row.name for row in shown],
         "checkpoints": [[folders.fingerprint_of(uri, "checkpoints"), folders.is_committed(uri)] for uri in trained],
         "results": sorted({finished(result, "results") for result in results}),
+        "leak_sets": _leak_sets(index),
         "profile": profile,
         **({"earlier": [folders.fingerprint_of(uri, "report") for uri in earlier]} if earlier else {}),
         "format": FORMATS["report"],
@@ -145,3 +146,9 @@ def _trained_on(checkpoint: str) -> list[str]:
         indexes += [inputs["index"]] if "index" in inputs else []
         checkpoint = inputs.get("previous", "")
     return indexes
+
+
+def _leak_sets(index: str) -> dict[str, str]:
+    """Return the labelled sets that an index was compared with, which its fingerprint does not tell."""
+    info = folders.read_manifest(index).info if folders.is_committed(index) else {}
+    return {name: known["held_out"] for name, known in info.get("leak_sets", {}).items()}

@@ -16,6 +16,7 @@ from previts.corpus import quality
 from previts.reporting import corpus, inputs
 from previts.reporting.corpus import FRAMES
 from previts.reporting.page import build_report
+from previts.storage import folders
 
 
 @pytest.mark.parametrize("count", [0, 1, 3, 100])
@@ -75,3 +76,44 @@ def test_filter_reasons_are_shown_with_their_counts(tmp_path: Path) -> None:
     assert page.row("Videos with a tube")[1:] == ["1", "", "17 % 0 without"]
     assert "tube_iou" not in counts
     assert "exact mask" not in page.text
+
+
+def test_a_corpus_that_was_compared_with_nothing_has_a_warning(world: World, page: Reader) -> None:
+    sentence = "The corpus was compared with no labelled set, so it may show test items"
+    assert sentence in " ".join(page.text.split())
+    assert f"**{sentence}" in world.markdown
+
+
+def test_the_report_says_what_the_corpus_was_compared_with(tmp_path: Path) -> None:
+    indexed = make_corpus(tmp_path, ["a", "b", "broken"])
+    manifest = folders.read_manifest(indexed)
+    sets = {
+        "voc": {"held_out": "1", "items": 1200, "unreadable": 3, "causes": {"000016": "it is too uniform"}},
+        "ucf101": {"held_out": "2", "items": 34, "unreadable": 0, "causes": {}},
+        "coco": {"held_out": "3", "items": 0, "unreadable": 0, "causes": {"": "instances_val2017.json is missing"}},
+    }
+    counts = {**manifest.counts, "filtered_leak": 2, "leak_items": 1234, "leak_unreadable": 3}
+    folders.commit(
+        indexed,
+        manifest.decided,
+        inputs=manifest.inputs,
+        counts=counts,
+        info={"leak_sets": sets},
+        files=manifest.files,
+    )
+    found = corpus.read_corpus(indexed, 0)
+    assert found.leakage == (
+        "2 videos were left out because they show a test item of a labelled set. The corpus was compared with 1,234 "
+        "test items of ucf101, voc. 3 items could not be compared: they are unreadable, or too uniform."
+    )
+    assert found.unguarded == (
+        "The corpus may show test items of these sets, whose lists could not be read: "
+        "coco (instances_val2017.json is missing)"
+    )
+    checkpoint = make_checkpoint(tmp_path, "fff", indexed, 3.0)
+    rows = [inputs.ReportRow("1/vgg/previts", "PreViTS", checkpoint, fingerprint(checkpoint), {})]
+    build_report([], str(tmp_path / "report"), rows, index=indexed)
+    for name in ("report.html", "report.md"):
+        text = (tmp_path / "report" / name).read_text().replace("\\", "")
+        assert found.leakage in text
+        assert found.unguarded in text
