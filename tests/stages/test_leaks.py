@@ -155,6 +155,15 @@ def test_the_index_depends_on_the_leaks_alone(made, tmp_path):
     assert len(index_table.read_index(without)) == 5
 
 
+def test_a_table_that_was_changed_is_not_accepted_by_a_later_comparison(made, tmp_path):
+    uri = index(made, tmp_path)
+    table = Path(uri) / "quality.parquet"
+    table.write_bytes((Path(uri) / "index.parquet").read_bytes())
+    write_jpeg(str(tmp_path / "data" / "imagenet" / "val" / "n01" / "other.jpg"), scene(60)[0])
+    with pytest.raises(InputError, match=r"quality\.parquet was changed after manifest\.json was written"):
+        index(made, tmp_path, data=tmp_path / "data")
+
+
 def test_a_second_call_writes_nothing(made, tmp_path):
     uri = index(made, tmp_path, data=made.data)
     before = snapshot(str(tmp_path))

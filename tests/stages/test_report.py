@@ -1,5 +1,6 @@
 """The verb `report` on a small synthetic world."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,7 @@ from small_verbs import SMALL
 from previts import stages
 from previts.config import paper
 from previts.errors import InputError
-from previts.storage import files
+from previts.storage import files, folders
 
 
 def test_the_report_shows_which_rows_were_not_trained(made):
@@ -42,3 +43,18 @@ def test_a_report_is_made_again_after_a_missing_row_was_trained(made, tmp_path):
     assert before != after
     with pytest.raises(InputError, match="no results were given"):
         stages.report(["1/vgg/previts"], made["index"], [], root, "demo", SMALL)
+
+
+def test_a_report_is_made_again_after_its_corpus_was_compared_with_the_labelled_sets(made, tmp_path):
+    root = str(tmp_path / "root")
+    shutil.copytree(made["root"], root)
+    at = {name: uri.replace(made["root"], root) for name, uri in made.items() if name != "data"}
+    before = stages.report(["1/vgg/previts"], at["index"], [at["result"]], root, "demo", SMALL)
+    assert "compared with no labelled set" in files.read_bytes(files.join(before, "report.html")).decode()
+    assert stages.index(at["videos"], at["tubes"], root, data=made["data"]) == at["index"]  # nothing is shown
+    assert folders.read_manifest(at["index"]).counts["leak_sets"] == 8
+    after = stages.report(["1/vgg/previts"], at["index"], [at["result"]], root, "demo", SMALL)
+    assert after != before
+    page = files.read_bytes(files.join(after, "report.html")).decode()
+    assert "compared with no labelled set" not in page
+    assert "0 videos were left out because they show a test item" in page
