@@ -45,7 +45,7 @@ def checkpoint_address(plan: Plan, index: str, root: str) -> str:
     return address(root, "checkpoints", label, checkpoint_decided(plan, index, previous_checkpoint(plan, index, root)))
 
 
-def checkpoint_decided(plan: Plan, index: str, previous: str) -> dict[str, Any]:
+def checkpoint_decided(plan: Plan, index: str, previous: str = "") -> dict[str, Any]:
     """Return the decisions of a checkpoint: the index, the part of the experiment that training reads, and its start.
 
     Args:

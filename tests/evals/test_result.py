@@ -73,7 +73,7 @@ def test_files_of_earlier_versions_are_readable(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
-        (None, "cannot be read"),
+        (None, "is missing"),
         ('{"benchmark": "voc07"', "damaged or not JSON"),
         ("[]", "must be an object with the fields row, .*got \\[\\]"),
         ("null", "got None"),

@@ -110,6 +110,7 @@ def test_a_resumed_call_yields_the_same_network(videos, model, tmp_path, kept):
     if kept == "fusion":  # stopped after two of four epochs of the last network
         half = str(tmp_path / "half")
         shutil.copytree(model, half, ignore=shutil.ignore_patterns("network.*", "fusion.pt*"))
+        torch.set_num_threads(workers.alone())  # as `fit` does: the order of sums depends on it
         images, _ = fit._frames(videos, CONFIG, half, map)
         refined = [np.load(Path(half) / f"round-{prior}-0.npz")["maps"] for prior in PRIORS]
         training = usps.fusion_training(usps.build_network(CONFIG, None), CONFIG, torch.device("cpu"))

@@ -18,6 +18,7 @@ BINARY = ("videos", "saliency", "tubes", "index", "checkpoint")  # outputs witho
 @pytest.mark.slow
 def test_every_verb_writes_to_an_object_store_what_it_writes_to_the_disk(made, mlflow_environment, monkeypatch):
     monkeypatch.setattr(leases, "SETTLE_SECONDS", 0.05)
+    monkeypatch.setenv("PREVITS_WORKERS", "1")  # the process that starts others may be older than this store
     with fake_stores.serving(fake_stores.Amazon) as store:
         keys = {"endpoint_url": store.url, "key": "key", "secret": "secret"}
         monkeypatch.setitem(fsspec.config.conf, "s3", keys)
