@@ -9,6 +9,7 @@ from killing import MEASURED
 from small_verbs import SMALL
 
 from previts import stages
+from previts.processes import workers
 from previts.storage import files, leases
 
 ROW = "1/vgg/previts"
@@ -18,7 +19,7 @@ BINARY = ("videos", "saliency", "tubes", "index", "checkpoint")  # outputs witho
 @pytest.mark.slow
 def test_every_verb_writes_to_an_object_store_what_it_writes_to_the_disk(made, mlflow_environment, monkeypatch):
     monkeypatch.setattr(leases, "SETTLE_SECONDS", 0.05)
-    monkeypatch.setenv("PREVITS_WORKERS", "1")  # the process that starts others may be older than this store
+    monkeypatch.setattr(workers, "available", lambda: 1)  # other processes do not know the address of this store
     with fake_stores.serving(fake_stores.Amazon) as store:
         keys = {"endpoint_url": store.url, "key": "key", "secret": "secret"}
         monkeypatch.setitem(fsspec.config.conf, "s3", keys)
