@@ -88,7 +88,7 @@ def run_local(
         for_crawl, for_data = (files.absolute(uri) if uri else None for uri in (crawl, data))
         flow.check_sources(for_crawl, for_data, rows=rows, benchmarks=benchmarks)
         made = stages.world(root)
-        crawl, data = crawl or files.join(made, "crawl.csv"), data or files.join(made, "datasets")
+        crawl, data = crawl or files.join(made, "crawls"), data or files.join(made, "datasets")
     crawl, data = files.absolute(crawl), files.absolute(data)
     flow.check_run(crawl=crawl, data=data, **choices)
     files.check_writable(root)

@@ -7,6 +7,6 @@ replaces the data of the paper's section 4. Nothing here trains a model.
 
 from previts.corpus.truth import read_masks
 from previts.demo.config import TINY, WorldConfig
-from previts.demo.world import make_world
+from previts.demo.world import CRAWLS, add_crawl, make_world
 
-__all__ = ["TINY", "WorldConfig", "make_world", "read_masks"]
+__all__ = ["CRAWLS", "TINY", "WorldConfig", "add_crawl", "make_world", "read_masks"]

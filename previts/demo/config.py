@@ -11,14 +11,15 @@ class WorldConfig:
     """Number and size of the videos and images of each set; `seed` decides their content."""
 
     seed: int = 0
-    videos: int = 72
+    videos: int = 72  # of the first crawl
+    later_videos: int = 24  # new ones of each later crawl
     seconds: float = 5.0
     fps: float = 12.0
     width: int = 224
     height: int = 168
     # Share of images and videos in which a class is shown over its own family of backgrounds.
     background_correlation: float = 0.8
-    # Whether the crawl has three unusable items: a truncated file, a web page, a missing file.
+    # Whether the first crawl has three unusable items: a truncated file, a web page, a missing file.
     bad_items: bool = True
     voc_images: int = 90
     imagenet_train: int = 30
@@ -45,10 +46,14 @@ class WorldConfig:
             raise ValueError(f"width and height must be even and at least 64, got {self.width = }, {self.height = }")
         if not 2 <= self.action_classes <= 8:
             raise ValueError(f"action_classes must be in [2, 8], got {self.action_classes = }")
-        if min(self.videos, self.in9_val, self.davis_sequences, self.voc_images) < 1 or self.in9_val < 2:
+        if self.videos < 5 or self.later_videos < 2:  # the later crawls have copies of so many videos
             raise ValueError(
-                "videos, davis_sequences and voc_images must be at least 1 and in9_val at least 2, got "
-                f"{self.videos = }, {self.davis_sequences = }, {self.voc_images = }, {self.in9_val = }"
+                f"videos must be at least 5 and later_videos at least 2, got {self.videos = }, {self.later_videos = }"
+            )
+        if min(self.in9_val, self.davis_sequences, self.voc_images) < 1 or self.in9_val < 2:
+            raise ValueError(
+                "davis_sequences and voc_images must be at least 1 and in9_val at least 2, got "
+                f"{self.davis_sequences = }, {self.voc_images = }, {self.in9_val = }"
             )
         # JHMDB needs two clips to train on and two to test on: mixed_same uses the background of the other test clip.
         if self.ucf_clips < 3 or self.jhmdb_clips < 4 or min(self.minikinetics_train, self.minikinetics_val) < 1:
@@ -62,6 +67,7 @@ class WorldConfig:
 
 TINY = WorldConfig(
     videos=6,
+    later_videos=3,
     seconds=2.0,
     width=128,
     height=96,

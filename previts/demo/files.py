@@ -38,11 +38,11 @@ def write_text(uri: str, lines: Iterable[str]) -> None:
     files.write_bytes(uri, "".join(line + "\n" for line in lines).encode())
 
 
-def write_mp4(uri: str, frames: Iterable[Image], fps: float) -> None:
+def write_mp4(uri: str, frames: Iterable[Image], fps: float, crf: int = 23) -> None:
     """Write frames HWC as an H.264 file; key frames are as sparse as in an ordinary upload."""
     with tempfile.TemporaryDirectory(prefix="previts-") as folder:
         path = os.path.join(folder, "clip.mp4")
-        encode_video(frames, fps, path, gop=60)
+        encode_video(frames, fps, path, gop=60, crf=crf)
         files.upload(path, uri)
 
 

@@ -1,88 +1,46 @@
-"""The whole demo world on disk: a crawl of videos with exact masks, the labelled sets, and a contact sheet.
+"""The whole demo world on disk: crawls of videos with exact masks, the labelled sets, and a contact sheet.
 
 It replaces the corpora and benchmarks of the paper's section 4. Nothing here trains or evaluates.
 """
 
-from dataclasses import asdict, dataclass
+import contextlib
+from collections.abc import Iterator, Sequence
 
 import cv2
 import numpy as np
 
 from previts.corpus.truth import write_masks
+from previts.demo import unwanted
 from previts.demo.cast import casting
-from previts.demo.cast.casting import Shot, compose, family_for, generator, kind_of
-from previts.demo.cast.kinds import CLASSES
-from previts.demo.cast.motion import ACTIONS, Visit
+from previts.demo.cast.casting import compose
 from previts.demo.config import WorldConfig
 from previts.demo.files import write_mp4, write_png
+from previts.demo.films import VideoPlan, film, plan_videos
 from previts.demo.scene import Frame, render
-from previts.demo.scenery.backgrounds import FAMILIES
 from previts.demo.scenery.textures import Image
 from previts.demo.sets import in9, world_images, world_videos
 from previts.processes.progress import progress
 from previts.storage import csv_text, files
 
+CRAWLS = "crawls"  # the folder of the crawls, which has their videos and masks in folders below
 COLUMNS = ("video_id", "url", "start_seconds", "end_seconds", "label", "split")
 _SHEET_FRAMES, _SHEET_TILE = 6, (160, 120)
 
-
-@dataclass(frozen=True)
-class VideoPlan:
-    """The content of one video; `home` is the background family of its class."""
-
-    video_id: str
-    label: str
-    home: str
-    fps: float
-    num_frames: int
-    shot: Shot
-
-
-def plan_videos(config: WorldConfig) -> list[VideoPlan]:
-    """Return the plans of the videos: classes and actions in turn; some are upright, larger or at 25 fps."""
-    plans, names = [], list(CLASSES)
-    for number in range(config.videos):
-        c, action = number % len(names), ACTIONS[(number + number // len(names)) % len(ACTIONS)]
-        rng = generator(config.seed, f"plan/{number}")
-        width, height = config.width, config.height
-        if number % 12 == 3:
-            width, height = height, width
-        elif number % 12 == 7:
-            width, height = (round(side * 1.43 / 2) * 2 for side in (width, height))
-        fps = 25.0 if number % 12 == 10 else config.fps
-        visit: Visit = "leaves" if number % 18 == 5 else "arrives" if number % 18 == 13 else "stays"
-        shot = Shot(
-            kind_of(rng, names[c]),
-            family_for(rng, c, config.background_correlation),
-            action,
-            width,
-            height,
-            config.seconds,
-            visit,
-            passer=number % 10 == 6,
-            clutter=number % 8 == 2,
-        )
-        video_id = f"v{number:03d}_{shot.kind}_{action}"
-        plans.append(VideoPlan(video_id, names[c], FAMILIES[c], fps, round(config.seconds * fps), shot))
-    return plans
+Row = dict[str, str]  # of a crawl, by column
 
 
 def make_world(uri: str, config: WorldConfig) -> dict[str, int]:
-    """Write the whole world below `uri`; the same configuration gives the same bytes.
+    """Write the world with its first crawl below `uri`; the same configuration gives the same bytes.
 
-    Writes `crawl.csv`, `videos/`, `masks/` (see `corpus.truth.read_masks`), `scenes.json` (the content of each video),
-    `datasets/` and `preview.png`.
+    Writes `crawls/crawl-1.csv`, `crawls/videos/`, `crawls/masks/` (see `corpus.truth.read_masks`), `datasets/` and
+    `preview.png`.
 
     Returns:
         The number of videos, images, sequences and clips of each set.
     """
-    threads = cv2.getNumThreads()
-    cv2.setNumThreads(1)  # the images are small: more threads are slower
-    try:
+    with _one_thread():
         plans = plan_videos(config)
-        rows = [
-            write_video(uri, config, plan) for plan in progress(plans, "world: videos", unit="video", total=len(plans))
-        ]
+        rows = _write_videos(uri, config, plans, "world: videos")
         bad = _write_bad_items(uri, plans[0]) if config.bad_items else []
         datasets = files.join(uri, "datasets")
         counts = {
@@ -98,53 +56,70 @@ def make_world(uri: str, config: WorldConfig) -> dict[str, int]:
             "minikinetics_clips": world_videos.write_minikinetics(files.join(datasets, "minikinetics"), config),
         }
         write_png(files.join(uri, "preview.png"), contact_sheet(config, plans))
-        files.write_json(files.join(uri, "scenes.json"), [_scene_row(plan) for plan in plans])
-        _write_crawl(uri, [*rows, *bad])  # last: readers start from the crawl
-    finally:
-        cv2.setNumThreads(threads)
-        casting.clear_caches()
+        _write_crawl(_crawl_uri(uri, 1), [*rows, *bad])  # last: readers start from the crawl
     return counts
 
 
-def film(config: WorldConfig, plan: VideoPlan) -> list[Frame]:
-    """Return the frames of a video."""
-    scene = compose(config.seed, f"video/{plan.video_id}", plan.shot)
-    return [render(scene, number / plan.fps) for number in range(plan.num_frames)]
+def add_crawl(uri: str, config: WorldConfig, crawl: int) -> str:
+    """Write crawl 2 or 3 into a finished world, unless it is there, and return its URI.
+
+    It has new videos, and videos that a corpus should leave out.
+    """
+    target = _crawl_uri(uri, crawl)
+    if not files.exists(target):
+        with _one_thread():
+            rows = _write_videos(uri, config, plan_videos(config, crawl), f"world: crawl {crawl}")
+            names = unwanted.write_videos(files.join(uri, CRAWLS, "videos"), files.join(uri, "datasets"), config, crawl)
+            rows += [_row(name, label="", split="") for name in names]
+            _write_crawl(target, rows)
+    return target
 
 
-def write_video(uri: str, config: WorldConfig, plan: VideoPlan) -> dict[str, str]:
-    """Write one video and its masks; return its row of the crawl."""
-    frames = film(config, plan)
-    write_mp4(files.join(uri, "videos", f"{plan.video_id}.mp4"), (frame.image for frame in frames), plan.fps)
-    write_masks(files.join(uri, "masks", f"{plan.video_id}.npz"), np.stack([frame.masks[0] for frame in frames]))
-    return {"video_id": plan.video_id, "url": f"videos/{plan.video_id}.mp4", "label": plan.label, "split": "train"}
+@contextlib.contextmanager
+def _one_thread() -> Iterator[None]:
+    """Let OpenCV use one thread: the images are small, and more threads are slower. At the end, clear the caches."""
+    threads = cv2.getNumThreads()
+    cv2.setNumThreads(1)
+    try:
+        yield
+    finally:
+        cv2.setNumThreads(threads)
+        casting.clear_caches()
 
 
-def _write_bad_items(uri: str, plan: VideoPlan) -> list[dict[str, str]]:
+def _write_videos(uri: str, config: WorldConfig, plans: Sequence[VideoPlan], title: str) -> list[Row]:
+    """Write new videos and their masks; return their rows of the crawl."""
+    rows = []
+    for plan in progress(plans, title, unit="video", total=len(plans)):
+        frames, name = film(config, plan), f"{plan.video_id}.mp4"
+        write_mp4(files.join(uri, CRAWLS, "videos", name), (frame.image for frame in frames), plan.fps)
+        masks = np.stack([frame.masks[0] for frame in frames])
+        write_masks(files.join(uri, CRAWLS, "masks", f"{plan.video_id}.npz"), masks)
+        rows.append(_row(name, plan.label))
+    return rows
+
+
+def _write_bad_items(uri: str, plan: VideoPlan) -> list[Row]:
     """Write bad items as in a real crawl and return their rows: a truncated file, a web page, a missing file."""
-    whole = files.read_bytes(files.join(uri, "videos", f"{plan.video_id}.mp4"))
-    files.write_bytes(files.join(uri, "videos", "bad_truncated.mp4"), whole[: min(700, len(whole) // 4)])
-    files.write_bytes(
-        files.join(uri, "videos", "bad_webpage.mp4"), b"<html><body>This video is unavailable.</body></html>\n"
-    )
-    names = ("bad_truncated", "bad_webpage", "bad_missing")
-    return [{"video_id": name, "url": f"videos/{name}.mp4", "label": plan.label, "split": "train"} for name in names]
+    videos = files.join(uri, CRAWLS, "videos")
+    whole = files.read_bytes(files.join(videos, f"{plan.video_id}.mp4"))
+    files.write_bytes(files.join(videos, "bad_truncated.mp4"), whole[: min(700, len(whole) // 4)])
+    page = b"<html><body>This video is unavailable.</body></html>\n"
+    files.write_bytes(files.join(videos, "bad_webpage.mp4"), page)
+    return [_row(f"{name}.mp4", plan.label) for name in ("bad_truncated", "bad_webpage", "bad_missing")]
 
 
-def _write_crawl(uri: str, rows: list[dict[str, str]]) -> None:
+def _row(name: str, label: str, split: str = "train") -> Row:
+    return {"video_id": name.rsplit(".", 1)[0], "url": f"videos/{name}", "label": label, "split": split}
+
+
+def _crawl_uri(uri: str, crawl: int) -> str:
+    return files.join(uri, CRAWLS, f"crawl-{crawl}.csv")
+
+
+def _write_crawl(target: str, rows: Sequence[Row]) -> None:
     text = csv_text.to_csv(COLUMNS, ([row.get(column) for column in COLUMNS] for row in rows))
-    files.write_bytes(files.join(uri, "crawl.csv"), text.encode())
-
-
-def _scene_row(plan: VideoPlan) -> dict[str, object]:
-    return {
-        "video_id": plan.video_id,
-        "label": plan.label,
-        "home": plan.home,
-        "fps": plan.fps,
-        "num_frames": plan.num_frames,
-        **asdict(plan.shot),
-    }
+    files.write_bytes(target, text.encode())
 
 
 def contact_sheet(config: WorldConfig, plans: list[VideoPlan]) -> Image:

@@ -18,7 +18,7 @@ from previts.storage.folders import address, fingerprint_of, identity, read_mani
 # The version of each stage's output. Increase it when the content or the format of the output changes: results of an
 # older version are then made again.
 FORMATS = {
-    "world": 3,
+    "world": 4,
     "crawls": 1,
     "videos": 3,
     "saliency_model": 3,

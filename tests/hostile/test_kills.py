@@ -76,7 +76,7 @@ def command(name: str, root: Path, temporary: Path, **more: str) -> Command:
     case = CASES[name]
     known = {path.parent.name: str(path) for path in root.glob("*/*") if path.is_dir()}
     if "world" in known:
-        known |= {"crawl": f"{known['world']}/crawl.csv", "data": f"{known['world']}/datasets"}
+        known |= {"crawl": f"{known['world']}/crawls", "data": f"{known['world']}/datasets"}
     program = ["-c", TINY_WORLD] if name == "world" else ["-m", "previts"]
     settings = [*PERCEPTION, *LEARNING, *(OF_CLIPS if CLIPS in case.arguments else [])]
     if "--processes" in case.arguments:

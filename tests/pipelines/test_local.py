@@ -50,7 +50,7 @@ PATIENCE = 1800  # seconds for a whole run, also on a machine that does other wo
 
 
 def command(world: Path, root: Path, *more: str) -> list[str]:
-    place = ["--root", str(root), "--crawl", str(world / "crawl.csv"), "--data", str(world / "datasets")]
+    place = ["--root", str(root), "--crawl", str(world / "crawls" / "crawl-1.csv"), "--data", str(world / "datasets")]
     return [
         *(sys.executable, "-m", "pipelines", "run-local", *place),
         *("--rows", *ROWS, "--benchmarks", *BENCHMARKS, "--set", *SMALL, *more),
@@ -214,7 +214,7 @@ def test_a_failed_benchmark_does_not_stop_the_others_and_is_repeated(world: Path
     intact = mask.read_bytes()
     mask.write_bytes(intact[:20])
     row = ROWS[0]
-    place = ["--crawl", str(world / "crawl.csv"), "--data", str(broken / "datasets"), "--rows", row]
+    place = ["--crawl", str(world / "crawls" / "crawl-1.csv"), "--data", str(broken / "datasets"), "--rows", row]
     run = subprocess.run(command(world, root, *place), capture_output=True, text=True, timeout=PATIENCE, check=False)
     assert run.returncode == 2, run.stderr
     last = run.stderr[run.stderr.index("previts: the run stopped") :]

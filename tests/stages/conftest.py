@@ -21,7 +21,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def made(world: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """Return the URIs of one call of every verb. Verbs that share work run as two parts, the second part first."""
     root = str(tmp_path_factory.mktemp("root") / ODD)
-    at = {"root": root, "crawl": str(world / "crawl.csv"), "data": str(world / "datasets")}
+    at = {"root": root, "crawl": str(world / "crawls" / "crawl-1.csv"), "data": str(world / "datasets")}
     for part in (1, 0):
         at["videos"] = stages.download(at["crawl"], root, "demo", SMALL, part, 2)
         assert folders.is_committed(at["videos"]) == (part == 0)

@@ -52,8 +52,8 @@ def test_the_manifest_says_how_the_decoders_were_confined(made):
 
 
 def test_a_crawl_with_a_changed_local_video_has_another_address(made, world, tmp_path):
-    shutil.copy(world / "crawl.csv", tmp_path)
-    shutil.copytree(world / "videos", tmp_path / "videos")
+    shutil.copy(world / "crawls" / "crawl-1.csv", tmp_path / "crawl.csv")
+    shutil.copytree(world / "crawls" / "videos", tmp_path / "videos")
     same = stages.download(str(tmp_path / "crawl.csv"), made["root"], "demo", SMALL)
     assert same == made["videos"]
     one = next((tmp_path / "videos").glob("v*.mp4"))
@@ -65,7 +65,7 @@ def test_a_crawl_with_a_changed_local_video_has_another_address(made, world, tmp
 def test_the_manifest_of_a_folder_crawl_counts_what_was_left_aside(world, tmp_path):
     folder = tmp_path / "crawl"
     folder.mkdir()
-    shutil.copy(next((world / "videos").glob("v*.mp4")), folder / "a.MP4")
+    shutil.copy(next((world / "crawls" / "videos").glob("v*.mp4")), folder / "a.MP4")
     for name in ("._a.MP4", ".DS_Store", "notes.txt"):
         (folder / name).write_bytes(b"x")
     videos = stages.download(str(folder), str(tmp_path / "root"), "demo", SMALL)

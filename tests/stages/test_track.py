@@ -12,7 +12,7 @@ def test_tubes_cover_the_objects_of_the_world(made, world):
     index = index_table.read_index(made["index"])
     scores = []
     for row in index:
-        truth = demo.read_masks(files.join(str(world), "masks", f"{row.video_id}.npz"))
+        truth = demo.read_masks(files.join(str(world), "crawls", "masks", f"{row.video_id}.npz"))
         tube = tube_table.read_tube(made["tubes"], row)
         step = truth.shape[0] / row.num_frames
         for frame in range(row.num_frames):
