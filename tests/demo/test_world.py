@@ -1,5 +1,6 @@
 """Oracles: a second world of the same seed, and frames rendered again from the plans."""
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,11 +11,11 @@ from source_videos import decode_file
 
 from previts import errors
 from previts.config import experiment
-from previts.demo import TINY, WorldConfig, make_world, read_masks
+from previts.demo import TINY, WorldConfig, add_crawl, make_world, read_masks
 from previts.demo.cast.casting import compose
+from previts.demo.films import film, plan_videos
 from previts.demo.scene import render
 from previts.demo.scenery.backgrounds import FAMILIES
-from previts.demo.films import film, plan_videos
 from previts.ingest import crawls
 from previts.media import masks, normalisation
 from previts.saliency.priors import prior_map
@@ -33,6 +34,38 @@ def test_two_worlds_of_one_seed_have_the_same_bytes_on_two_stores(world):
     first = files(root)
     assert first.keys() == again.keys()
     assert [name for name in first if first[name] != again[name]] == []
+
+
+def test_a_later_crawl_is_added_once_and_has_copies_and_test_items(world, tmp_path):
+    root = tmp_path / "world"
+    shutil.copytree(world[0], root)
+    before = files(root)
+    uris = [add_crawl(str(root), TINY, crawl) for crawl in (2, 3)]
+    after = files(root)
+    assert {name: after[name] for name in before} == before
+    first, second, third = (crawls.read_crawl(str(root / "crawls" / f"crawl-{number}.csv")) for number in (1, 2, 3))
+    ids = [item.video_id for item in first[:6] + second[:3] + third[:3]]
+    assert ids == [plan.video_id for crawl in (1, 2, 3) for plan in plan_videos(TINY, crawl)]
+    names = [Path(item.url).name for item in second[3:] + third[3:]]
+    assert [name.split("_")[0] for name in names] == [
+        *("equal", "equal", "equal", "coded", "half", "davis", "ucf101"),
+        *("equal", "equal", "trimmed", "logo", "mirrored", "voc"),
+    ]
+    videos = root / "crawls" / "videos"
+    for name in names:
+        kind, original = name.split("_", 1)
+        if kind == "equal":
+            assert (videos / name).read_bytes() == (videos / original).read_bytes()
+        elif kind == "mirrored":
+            shown, mirrored = decode_file(videos / original), decode_file(videos / name)
+            assert np.abs(shown[:, :, ::-1].astype(float) - mirrored).mean() < 8
+        elif kind == "trimmed":
+            assert len(decode_file(videos / name)) < len(decode_file(videos / original))
+        elif kind == "half":
+            assert [2 * side for side in decode_file(videos / name).shape[1:3]] == [TINY.height, TINY.width]
+    (videos / names[0]).unlink()  # a crawl that is there is not written again
+    assert [add_crawl(str(root), TINY, crawl) for crawl in (2, 3)] == uris
+    assert not (videos / names[0]).exists()
 
 
 def test_another_seed_gives_another_world():
