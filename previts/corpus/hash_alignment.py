@@ -1,35 +1,32 @@
 """The alignment of two videos by the hashes of their frames: whether they show the same, at the same rate.
 
-Not in the paper. Single frames do not decide, because many clips are of one scene, and one camera. Two videos show the
-same if, for some shift in time, most of their common frames are close, and if they change in the same way: the bits in
-which they differ stay the same (a logo), while each of them changes. This module computes with arrays only.
+Not in the paper. The first parts of the hashes give the shift in time. The second parts decide, because many clips are
+of one scene and one camera: the steps of luma must be the same, and they must change in the same way. In a video that
+hardly moves no change counts, so almost all of its steps must be the same. This module computes with arrays only.
+
+Shape suffixes: K pairs of frames, P pairs of videos, B steps.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 from numpy.typing import NDArray
 
 from previts.corpus.hash_index import HashTable, Numbers, distances
+from previts.media.frame_hashes import Steps, mirrored_steps, step_bytes
 
 NEAR = 36  # bits of 128: common frames that differ in fewer are evidence for a shift
-# Chosen on 132 real clips and 395 copies of them (`tests/bench/test_copies_quality.py`).
-_MIN_FRAMES = 3  # common frames
-_MAX_DISTANCE = 46  # bits of 128, of videos that move
-_MAX_FEW = 12  # the same, of videos with only `_MIN_FRAMES` common frames
-_MAX_STILL = 5  # the same, of videos that hardly move
-_MAX_STILL_ELSEWHERE = 18
-_MIN_NEAR = 0.5  # share of the common frames, so that a title is not enough
-_MAX_CONTRAST = 0.5, 0.8  # distance at the shift / distance elsewhere: of videos that move little, and of others
-_MIN_MOTION = 4  # bits of 128
-_MAX_INDEPENDENT = 0.35, 0.55  # difference / motion: of videos that move little, and of those that move much
-_LITTLE, _MUCH = 30, 60  # bits of 128 of motion
-# Videos of which almost all is common, and which are much nearer there than elsewhere.
-_WHOLE_DISTANCE, _WHOLE_CONTRAST, _WHOLE_INDEPENDENT = 18, 0.36, 0.45
-_MIN_SHARE = 0.75  # of the shorter video that must be common for these, and for videos that hardly move
-_BESIDE = 4  # units of HASH_SECONDS
+# Chosen on one half of the clips and copies of `tests/bench/test_copies_quality.py`.
+_MIN_LIKENESS = 0.82  # of videos that do not move and whose first parts are equal
+_LITTLE, _MUCH = 2, 10  # steps of 128 of motion: between them, changes count more and more
+_WEIGHT, _MIN_CHANGES = 3.0, 0.3  # of the changes of videos that move much
+_COST = 0.6 / 128  # of each bit of distance
+_ALIKE, _MIN_ALIKE = 0.65, 0.75  # likeness of two frames, and the share of the common frames that must have it
+_MIN_FRAMES = 3  # common frames; with fewer, both videos must have few
+_MIN_SHARE = 0.75, 0.25  # of the shorter video that must be common: of videos that do not move, and that move much
 _MAX_RATES = 12  # doublings
+_NOTHING = 1e-6  # a squared length below it is a rounding error
 _WORK = 1 << 19  # pairs of frames that are compared at a time
 
 
@@ -37,27 +34,30 @@ _WORK = 1 << 19  # pairs of frames that are compared at a time
 class Alignments:
     """For each pair of videos, the best shift and what the common frames say.
 
+    The steps of a frame are a vector with 1 where the luma rises, -1 where it falls, and 0 elsewhere. A video is the
+    vector of all its common frames. Its changes are the vector without the mean over time.
+
     Attributes:
         shift: Time of the first video at time 0 of the second one, in units of HASH_SECONDS.
         frames: Number of common frames that have hashes.
         shorter: Number of frames with hashes of the video that has fewer of them.
         longer: The same of the other video.
-        near: How many of them differ in at most `NEAR` bits.
         distance: Mean number of different bits, of 128.
-        elsewhere: The same for the other frames, at shifts that differ by more than `_BESIDE`; 64 without such frames.
-        motion: Mean number of bits, of 128, by which frames differ from the usual frame of their video, for both.
-        difference: The same for the difference of the two videos. It is near `motion` if they move independently.
+        alike: How many of them have a likeness of at least `_ALIKE`.
+        likeness: Cosine of the angle between both videos.
+        changes: The same of their changes; 0 if one of them does not move.
+        motion: Steps that change, of 128: the mean squared length of the changes, as geometric mean of both videos.
     """
 
     shift: Numbers
     frames: Numbers
     shorter: Numbers
     longer: Numbers
-    near: Numbers
     distance: NDArray[np.float64]
-    elsewhere: NDArray[np.float64]
+    alike: Numbers
+    likeness: NDArray[np.float64]
+    changes: NDArray[np.float64]
     motion: NDArray[np.float64]
-    difference: NDArray[np.float64]
 
 
 def align(table: HashTable, others: HashTable, one: Numbers, other: Numbers, mirrored: NDArray[np.bool_]) -> Alignments:
@@ -65,41 +65,21 @@ def align(table: HashTable, others: HashTable, one: Numbers, other: Numbers, mir
     counts, other_counts, *_, width = _sizes(table, others, one, other)
     work = counts * other_counts + width
     parts = [_align(table, others, one[part], other[part], mirrored[part]) for part in _portions(work)]
-    names = ("shift", "frames", "shorter", "longer", "near", "distance", "elsewhere", "motion", "difference")
+    names = [field.name for field in fields(Alignments)]
     return Alignments(*(np.concatenate([getattr(part, name) for part in parts] or [np.zeros(0)]) for name in names))
 
 
 def same_content(found: Alignments) -> NDArray[np.bool_]:
     """Return for each pair of videos whether they show the same at the same time.
 
-    Videos that move must change in the same way, and must be nearer at the shift than elsewhere. In videos that hardly
-    move, nothing shows the shift, so almost all frames of the shorter one must be almost equal. Two such clips of one
-    scene are taken for copies even if they show different times.
+    Two clips of one scene in which almost nothing differs are taken for copies even if they show different times.
     """
     moving = np.clip((found.motion - _LITTLE) / (_MUCH - _LITTLE), 0, 1)
-    independent, contrast = (least + (most - least) * moving for least, most in (_MAX_INDEPENDENT, _MAX_CONTRAST))
-    moves = (found.frames >= _MIN_FRAMES) & (found.motion >= _MIN_MOTION)
-    together = (
-        moves
-        & (found.difference <= independent * found.motion)
-        & (found.distance <= np.where(found.frames > _MIN_FRAMES, _MAX_DISTANCE, _MAX_FEW))
-        & (found.distance <= contrast * found.elsewhere)
-        & (found.near >= _MIN_NEAR * found.frames)
-    )
-    most = found.frames >= _MIN_SHARE * np.where(found.frames < _MIN_FRAMES, found.longer, found.shorter)
-    clear = (
-        moves
-        & most
-        & (found.difference <= _WHOLE_INDEPENDENT * found.motion)
-        & (found.distance <= np.minimum(_WHOLE_DISTANCE, _WHOLE_CONTRAST * found.elsewhere))
-    )
-    still = (
-        (found.frames > 0)
-        & most
-        & (found.distance <= _MAX_STILL)
-        & ((found.elsewhere <= _MAX_STILL_ELSEWHERE) | (found.frames < _MIN_FRAMES))
-    )
-    return np.asarray(together | clear | still)
+    score = found.likeness + moving * _WEIGHT * (found.changes - _MIN_CHANGES) - _COST * found.distance
+    share = _MIN_SHARE[0] + (_MIN_SHARE[1] - _MIN_SHARE[0]) * moving
+    needed = np.where(found.frames < _MIN_FRAMES, _MIN_SHARE[0] * found.longer, share * found.shorter)
+    most = (found.frames >= needed) & (found.alike >= _MIN_ALIKE * found.frames)
+    return np.asarray((found.frames > 0) & most & (score >= _MIN_LIKENESS))
 
 
 def _portions(work: Numbers) -> Iterator[slice]:
@@ -132,29 +112,63 @@ def _align(
     place = (first_bin - lowest)[pair] + (position << times[pair]) - (other_position << other_times[pair])
     evidence = np.bincount(place, np.maximum(0, NEAR - distance.astype(np.int16)), int(width.sum()))
     best = _first_largest(evidence, first_bin, width)
-    away = np.abs(place - best[pair]) > (_BESIDE >> np.minimum(table.doublings[one], others.doublings[other]))[pair]
-    others_count = np.bincount(pair[away], minlength=len(one))
-    elsewhere = np.bincount(pair[away], distance[away], len(one))
     chosen = place == best[pair]
     pair, row, other_row, distance = pair[chosen], row[chosen], other_row[chosen], distance[chosen]
     frames = np.bincount(pair, minlength=len(one))
     lengths = table.usable[one], others.usable[other]
-    some = np.maximum(frames, 1)
-    hashes, other_hashes = table.hashes[row], others.hashes[other_row]
-    flat = (hashes[:, 1] == 0) | (other_hashes[:, 1] == 0)  # no hash of a central half
-    hashes[flat, 1] = other_hashes[flat, 1] = 0
-    varying = [_variation(part, pair, len(one)) for part in (hashes, other_hashes, hashes ^ other_hashes)]
     return Alignments(
         (best - first_bin + lowest) << np.minimum(table.doublings[one], others.doublings[other]),
         frames,
         np.minimum(*lengths),
         np.maximum(*lengths),
-        np.bincount(pair, distance <= NEAR, len(one)).astype(np.int64),
-        np.bincount(pair, distance, len(one)) / some,
-        np.where(others_count > 0, elsewhere / np.maximum(others_count, 1), 64.0),
-        varying[0] + varying[1],
-        varying[2],
+        np.bincount(pair, distance, len(one)) / np.maximum(frames, 1),
+        *_compare(table.steps[row], others.steps[other_row], mirrored[pair], pair, frames),
     )
+
+
+def _compare(
+    steps_K: Steps, other_steps_K: Steps, mirrored_K: NDArray[np.bool_], pair_K: Numbers, frames_P: Numbers
+) -> tuple[Numbers, NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """Return `alike`, `likeness`, `changes` and `motion` of pairs of videos; `pair_K` ascends."""
+    other_steps_K = other_steps_K.copy()
+    other_steps_K[mirrored_K] = mirrored_steps(other_steps_K[mirrored_K])
+    vectors_KB, other_vectors_KB = _vectors(steps_K), _vectors(other_steps_K)
+    product_K = (vectors_KB * other_vectors_KB).sum(axis=1, dtype=np.int64)
+    length_K, other_length_K = (
+        np.bitwise_count(steps).sum(axis=1, dtype=np.int64) for steps in (steps_K, other_steps_K)
+    )
+    alike_K = product_K >= _ALIKE * np.sqrt(length_K * other_length_K)
+    sums_PB, other_sums_PB = (_sums(vectors, frames_P) for vectors in (vectors_KB, other_vectors_KB))
+    some_P = np.maximum(frames_P, 1)
+
+    def whole_and_changes(values_K: Numbers, one_PB: Numbers, other_PB: Numbers) -> NDArray[np.float64]:
+        """Return the scalar products of two videos, and those of their changes."""
+        whole_P = np.bincount(pair_K, values_K, len(frames_P))
+        return np.stack([whole_P, whole_P - (one_PB * other_PB).sum(axis=1) / some_P])
+
+    products = whole_and_changes(product_K, sums_PB, other_sums_PB)
+    squares = whole_and_changes(length_K, sums_PB, sums_PB)
+    squares *= whole_and_changes(other_length_K, other_sums_PB, other_sums_PB)
+    lengths = np.sqrt(np.maximum(squares, 0))
+    likeness_P, changes_P = np.divide(products, lengths, where=lengths > _NOTHING, out=np.zeros_like(products))
+    alike_P = np.bincount(pair_K, alike_K, len(frames_P)).astype(np.int64)
+    return alike_P, likeness_P, changes_P, lengths[1] / some_P
+
+
+def _sums(vectors_KB: NDArray[np.int8], frames_P: Numbers) -> Numbers:
+    """Return the sum of the vectors of each video."""
+    sums_PB = np.zeros((len(frames_P), vectors_KB.shape[1]), np.int64)
+    shown = np.flatnonzero(frames_P)
+    if len(shown):
+        starts = (np.cumsum(frames_P) - frames_P)[shown]
+        sums_PB[shown] = np.add.reduceat(vectors_KB, starts, dtype=np.int64)
+    return sums_PB
+
+
+def _vectors(steps_K: Steps) -> NDArray[np.int8]:
+    bits = np.unpackbits(step_bytes(steps_K), axis=1).view(np.int8)
+    rises, falls = np.split(bits, 2, axis=1)
+    return np.asarray(rises - falls)
 
 
 def _sizes(
@@ -185,22 +199,3 @@ def _first_largest(values: NDArray[np.generic], first: Numbers, sizes: Numbers) 
         return first
     largest = np.flatnonzero(values == np.repeat(np.maximum.reduceat(values, first), sizes))
     return np.asarray(largest[np.searchsorted(largest, first)], np.int64)
-
-
-def _variation(hashes: NDArray[np.uint64], pair: Numbers, pairs: int) -> NDArray[np.float64]:
-    """Return for each pair the mean number of bits by which its hashes differ from their usual value.
-
-    Args:
-        hashes: (number, 2).
-        pair: The pair of each hash, ascending.
-        pairs: Number of pairs.
-    """
-    total = np.zeros(pairs)
-    if not len(hashes):
-        return total
-    starts = np.flatnonzero(np.concatenate([[True], pair[1:] != pair[:-1]]))
-    counts = np.diff(np.append(starts, len(pair)))
-    bits = np.unpackbits(np.ascontiguousarray(hashes).view(np.uint8), axis=1)
-    ones = np.add.reduceat(bits, starts, axis=0, dtype=np.int64)
-    total[pair[starts]] = np.minimum(ones, counts[:, None] - ones).sum(axis=1) / counts
-    return total

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from previts.media.frame_hashes import HASH_BYTES, MIRROR, Hashes, is_valid
+from previts.media.frame_hashes import HASH_BYTES, MIRROR, Hashes, Steps, is_valid, split
 
 Numbers = NDArray[np.int64]
 Keys = NDArray[np.uint64]
@@ -42,7 +42,8 @@ class HashTable:
     """The hashes of many videos in one array.
 
     Attributes:
-        hashes: All hashes (number, 2); 0 where a frame has none.
+        hashes: The first parts of all hashes (number, 2); 0 where a frame has none.
+        steps: The second parts (number, 4).
         first: Row of the first hash of each video, and the number of rows.
         doublings: Of each video, as in `media.frame_hashes`.
         usable: Number of frames of each video that have a hash.
@@ -50,6 +51,7 @@ class HashTable:
     """
 
     hashes: Hashes
+    steps: Steps
     first: Numbers
     doublings: Numbers
     usable: Numbers
@@ -69,12 +71,11 @@ def make_table(videos: Sequence[bytes]) -> HashTable:
     first = np.concatenate([[0], np.cumsum(lengths)])
     if first[-1] >= 1 << _ROW_BITS:
         raise ValueError(f"at most {1 << _ROW_BITS} hashes can be compared at once, got {first[-1]}")
-    joined = np.frombuffer(b"".join(hashes[1:] for hashes in videos), "<u8").astype(np.uint64, copy=False)
+    rows, steps = split(b"".join(hashes[1:] for hashes in videos))
     doublings = np.fromiter((hashes[0] if hashes else 0 for hashes in videos), np.int64, len(videos))
-    rows = joined.reshape(-1, 2)
     total = np.concatenate([[0], np.cumsum(rows[:, 0] != 0)])
     owners = np.repeat(np.arange(len(videos), dtype=np.int32), lengths)
-    return HashTable(rows, first, doublings, total[first[1:]] - total[first[:-1]], owners)
+    return HashTable(rows, steps, first, doublings, total[first[1:]] - total[first[:-1]], owners)
 
 
 def distances(one: Hashes, other: Hashes, mirrored: NDArray[np.bool_]) -> NDArray[np.uint8]:

@@ -2,9 +2,11 @@
 
 Not in the paper. They find videos that are stored twice in a corpus, and videos that show something of a labelled set.
 
-A hash has two parts of 64 bits, for the frame and for its central half. Each part is a pHash of OpenCV: the signs of
-the 8 x 8 lowest frequencies. A mirrored image has the other signs in the odd columns (`MIRROR`), so one hash serves for
-both. Bars at the borders are cut off before. A frame that is nearly uniform has the hash 0, which means no hash.
+A hash has two parts. The first one finds frames that look alike: 64 bits for the frame, and 64 for its central half.
+Each is a pHash of OpenCV: the signs of the 8 x 8 lowest frequencies. A mirrored image has the other signs in the odd
+columns (`MIRROR`), so one hash serves for both. The second part tells frames apart that look alike. It says between
+which neighbours of 8 x 17 cells the luma rises or falls clearly, as 128 bits each. It is local, so a logo changes few
+of its bits. Bars at the borders are cut off before. A frame that is nearly uniform has the hash 0, which means no hash.
 
 The hashes of a video are bytes: one byte with the number of doublings, then the hashes. Hash n is of the frame on
 screen at n * HASH_SECONDS * 2 ** doublings. This module decodes nothing and compares no hashes.
@@ -21,13 +23,12 @@ from previts.media.geometry import Pixels
 
 HASH_SECONDS = 0.25
 MAX_HASHES = 256  # of a video; a longer one has fewer hashes a second
-HASH_BYTES = 16
+HASH_BYTES = 48
 MAX_DOUBLINGS = 32
-MIRROR = np.uint64(
-    0xAAAA_AAAA_AAAA_AAAA
-)  # the bits of a part that a mirrored image inverts: odd horizontal frequencies
+MIRROR = np.uint64(0xAAAA_AAAA_AAAA_AAAA)  # the bits that a mirrored image inverts: odd horizontal frequencies
 
 Hashes = NDArray[np.uint64]  # (number, 2): of the frame, and of its central half
+Steps = NDArray[np.uint64]  # (number, 4): where the luma rises, and where it falls
 
 _SMALL = 64  # pixels of the short side, from which the hashes are computed
 _HASHED = 32  # pixels of the sides that pHash uses
@@ -35,6 +36,9 @@ _CONTRAST = 40.0  # standard deviation of the image that pHash gets
 _UNIFORM = 12  # levels of luma: values this near count as one
 _MIN_DETAIL = 0.1  # share of the pixels that must differ from the median, for a hash
 _MIN_CENTRE_DETAIL = 0.02
+_ROWS, _COLUMNS = 8, 16  # of the steps
+_SMALL_STEPS = 0.4  # share of the steps that is not clear
+_MIN_STEP = 0.75  # levels of luma
 _DARK, _BRIGHT = 56, 225  # luma of bars
 _BAR_SHARE = 0.75  # of a line of a bar that must be uniform
 _MAX_BAR = 0.4  # of a side, at each end
@@ -79,7 +83,7 @@ class FrameHasher:
     def to_bytes(self) -> bytes:
         """Return the hashes of the frames so far; b"" if no frame has one."""
         hashes = _hashes(self._small)
-        return bytes([self._doublings]) + hashes.astype("<u8").tobytes() if hashes.any() else b""
+        return bytes([self._doublings]) + hashes.tobytes() if hashes.any() else b""
 
 
 def image_hashes(image: Pixels) -> bytes:
@@ -112,11 +116,30 @@ def _shrunk(luma: Pixels) -> Pixels:
     return np.asarray(cv2.resize(np.ascontiguousarray(luma), size, interpolation=cv2.INTER_AREA), np.uint8)
 
 
-def _hashes(small: list[Pixels]) -> Hashes:
+def split(hashes: bytes) -> tuple[Hashes, Steps]:
+    """Return both parts of joined hashes (`HASH_BYTES` each), without the byte of the doublings."""
+    rows = np.frombuffer(hashes, "<u8").astype(np.uint64, copy=False).reshape(-1, HASH_BYTES // 8)
+    return np.ascontiguousarray(rows[:, :2]), rows[:, 2:]
+
+
+def mirrored_steps(steps: Steps) -> Steps:
+    """Return the steps of the mirrored frames: what rises falls, and each row runs the other way."""
+    bits = np.unpackbits(step_bytes(steps), axis=1, bitorder="little").reshape(-1, 2, _ROWS, _COLUMNS)
+    turned = np.packbits(bits[:, ::-1, :, ::-1].reshape(len(steps), 2 * _ROWS * _COLUMNS), axis=1, bitorder="little")
+    return turned.view("<u8").astype(np.uint64, copy=False)
+
+
+def step_bytes(steps: Steps) -> NDArray[np.uint8]:
+    """Return steps as bytes (number, 32), to unpack their bits; those of a row are neighbours."""
+    return np.ascontiguousarray(steps).astype("<u8", copy=False).view(np.uint8)
+
+
+def _hashes(small: list[Pixels]) -> NDArray[np.generic]:
+    """Return the hashes as (number, 6) little-endian numbers of 64 bits."""
     if not small:
-        return np.zeros((0, 2), np.uint64)
+        return np.zeros((0, HASH_BYTES // 8), "<u8")
     rows, columns = _picture(small)
-    computed: list[tuple[int, int]] = []
+    computed: list[list[int]] = []
     for number, image in enumerate(small):
         if number and image is small[number - 1]:
             computed.append(computed[-1])
@@ -124,10 +147,9 @@ def _hashes(small: list[Pixels]) -> Hashes:
         image = image[rows, columns]
         height, width = image.shape
         centre = image[height // 4 : height - height // 4, width // 4 : width - width // 4]
-        computed.append((_hash(image, _MIN_DETAIL), _hash(centre, _MIN_CENTRE_DETAIL)))
-    hashes = np.array(computed, np.uint64).reshape(-1, 2)
-    hashes[hashes[:, 0] == 0] = 0
-    return hashes
+        whole = _hash(image, _MIN_DETAIL)
+        computed.append([whole, _hash(centre, _MIN_CENTRE_DETAIL), *_steps(image)] if whole else [0] * 6)
+    return np.array(computed, "<u8")
 
 
 def _hash(image: Pixels, detail: float) -> int:
@@ -138,6 +160,15 @@ def _hash(image: Pixels, detail: float) -> int:
     scaled = (scaled - scaled.mean()) * (_CONTRAST / scaled.std()) * _WINDOW + 128
     bits = cv2.img_hash.pHash(scaled.clip(0, 255).astype(np.uint8))
     return int(np.frombuffer(bits.tobytes(), "<u8")[0] & _NOT_MEAN)
+
+
+def _steps(image: Pixels) -> list[int]:
+    cells = cv2.resize(image.astype(np.float32), (_COLUMNS + 1, _ROWS), interpolation=cv2.INTER_AREA)
+    steps = cells[:, 1:] - cells[:, :-1]
+    sizes = np.sort(np.abs(steps), axis=None)
+    clear = max(_MIN_STEP, sizes[int(_SMALL_STEPS * sizes.size)])
+    bits = np.packbits([steps > clear, steps < -clear], axis=-1, bitorder="little")
+    return [int(number) for number in np.frombuffer(bits.tobytes(), "<u8")]
 
 
 def _picture(small: list[Pixels]) -> tuple[slice, slice]:

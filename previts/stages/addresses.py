@@ -20,19 +20,19 @@ from previts.storage.folders import address, fingerprint_of, identity, read_mani
 FORMATS = {
     "world": 4,
     "crawls": 1,
-    "videos": 3,
+    "videos": 4,
     "saliency_model": 3,
     "saliency": 3,
     "tubes": 4,
     "held_out": 1,
-    "leaks": 1,
+    "leaks": 2,
     "index": 3,
     "checkpoints": 3,
     "results": 4,
     "report": 3,
 }
 # The version of the hashes of frames (`media.frame_hashes`). Increase it, and that of the videos, when a hash changes.
-HASHING = 1
+HASHING = 2
 
 
 def checkpoint_address(plan: Plan, index: str, root: str) -> str:

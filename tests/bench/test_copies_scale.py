@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from previts.media.frame_hashes import MIRROR
+from previts.media.frame_hashes import MIRROR, mirrored_steps
 
 FRAMES, COPIES, TITLES = 20, 100, 10
 
@@ -38,20 +38,28 @@ def synthetic(count: int):
     from previts.corpus.copies import Video
 
     generator = np.random.default_rng(0)
-    hashes = generator.integers(1, 1 << 63, (count, FRAMES, 2), dtype=np.uint64)
+    hashes = generator.integers(1, 1 << 63, (count, FRAMES, 6), dtype=np.uint64)
     hashes ^= hashes << np.uint64(1)
     # Neighbouring frames differ in about a quarter of the bits.
     for frame in range(1, FRAMES):
         hashes[:, frame] = hashes[:, frame - 1] ^ (hashes[:, frame] & np.roll(hashes[:, frame], 1, axis=0))
+    hashes[:, :, 4:] &= ~hashes[:, :, 2:4]  # what rises does not fall
     titles = np.arange(0, count, TITLES)
     hashes[titles, :4] = hashes[0, :4]
     copies = np.arange(COPIES - 1, count, COPIES)
     originals = generator.integers(0, copies // COPIES * COPIES + 1)
     originals -= originals % COPIES == COPIES - 1
     originals = np.maximum(originals, 0)
-    changed = hashes[originals, 4:] ^ np.where(generator.random(len(copies)) < 0.5, MIRROR, np.uint64(0))[:, None, None]
+    changed = hashes[originals, 4:]
     noise = np.bitwise_and.reduce(generator.integers(0, 1 << 63, (4, *changed.shape), dtype=np.uint64))
-    hashes[copies, :16], hashes[copies, 16:] = changed ^ noise, 0
+    noise[:, :, 2:] &= changed[:, :, 2:]
+    changed ^= noise
+    mirrored = generator.random(len(copies)) < 0.5
+    turned = changed[mirrored]
+    turned[:, :, :2] ^= MIRROR
+    turned[:, :, 2:] = mirrored_steps(turned[:, :, 2:].reshape(-1, 4)).reshape(*turned.shape[:2], 4)
+    changed[mirrored] = turned
+    hashes[copies, :16], hashes[copies, 16:] = changed, 0
     videos = [Video(str(number), "", None, None, b"\0" + hashes[number].tobytes()) for number in range(count)]
     return videos, set(zip(copies.tolist(), originals.tolist(), strict=True))
 

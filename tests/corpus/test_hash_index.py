@@ -14,8 +14,18 @@ def random_hashes(videos: int, frames: int) -> np.ndarray:
     return GENERATOR.integers(1, 1 << 63, (videos, frames, 2), dtype=np.uint64)
 
 
-def table(hashes, doublings: int = 0):
-    return make_table([bytes([doublings]) + video.tobytes() for video in hashes])
+def random_steps(videos: int, frames: int) -> np.ndarray:
+    """Return random steps (videos, frames, 8, 16): -1, 0 or 1."""
+    return GENERATOR.choice([-1, 0, 1], (videos, frames, 8, 16), p=(0.3, 0.4, 0.3))
+
+
+def table(hashes, doublings: int = 0, steps=None):
+    """Return the table of videos with the first parts of hashes, and steps from 8 rows of 16, or none."""
+    hashes = np.asarray(hashes)
+    steps = np.zeros((*hashes.shape[:2], 8, 16)) if steps is None else steps
+    bits = np.stack([steps == 1, steps == -1], axis=2).reshape(*hashes.shape[:2], 256)
+    second = np.packbits(bits, axis=2, bitorder="little").view("<u8")
+    return make_table([bytes([doublings]) + video.tobytes() for video in np.concatenate([hashes, second], axis=2)])
 
 
 def pairs(found) -> set[tuple[int, int, bool]]:
@@ -87,80 +97,93 @@ def test_a_central_half_without_a_hash_counts_as_the_whole_frame():
 @pytest.mark.parametrize("mirrored", [False, True])
 @pytest.mark.parametrize(("shift", "count"), [(0, 10), (3, 7), (-4, 6)])
 def test_the_best_shift_and_its_numbers(shift, count, mirrored):
-    one = random_hashes(1, 10)
-    other = random_hashes(1, 10)
-    common = slice(max(0, shift), max(0, shift) + count)
+    one, other = random_hashes(1, 10), random_hashes(1, 10)
+    steps, other_steps = random_steps(1, 10), random_steps(1, 10)
+    common, place = slice(max(0, shift), max(0, shift) + count), slice(max(0, -shift), max(0, -shift) + count)
     constant = np.uint64(0b111)  # in all frames the same three bits of the whole frame and of the central half
-    other[0, max(0, -shift) : max(0, -shift) + count] = one[0, common] ^ constant ^ MIRROR * np.uint64(mirrored)
-    found = hash_alignment.align(table(one), table(other), np.array([0]), np.array([0]), np.array([mirrored]))
-    assert (found.shift[0], found.frames[0], found.near[0]) == (shift, count, count)
-    assert (found.shorter[0], found.longer[0]) == (10, 10)
+    other[0, place] = one[0, common] ^ constant ^ MIRROR * np.uint64(mirrored)
+    shown, copied = steps[0, common], steps[0, common].copy()
+    copied[:, :2] = GENERATOR.choice([-1, 0, 1], (2, 16))  # a logo: two rows that stay as they are
+    other_steps[0, place] = -copied[:, :, ::-1] if mirrored else copied
+    tables = table(one, steps=steps), table(other, steps=other_steps)
+    found = hash_alignment.align(*tables, np.array([0]), np.array([0]), np.array([mirrored]))
+    assert (found.shift[0], found.frames[0], found.shorter[0], found.longer[0]) == (shift, count, 10, 10)
     assert found.distance[0] == 6
-    assert found.difference[0] == 0  # the difference is the same in all frames
-    bits = np.unpackbits(one[0, common].copy().view(np.uint8), axis=1).sum(axis=0)
-    assert found.motion[0] == pytest.approx(2 * np.minimum(bits, count - bits).sum() / count)
-    assert 55 < found.elsewhere[0] < 73
+    vectors = [part.reshape(count, 128).astype(float) for part in (shown, copied)]
+    each = [float(x @ y / np.sqrt((x @ x) * (y @ y))) for x, y in zip(*vectors, strict=True)]
+    assert found.alike[0] == sum(likeness >= 0.65 for likeness in each)
+    assert found.likeness[0] == pytest.approx(cosine(*vectors))
+    changes = [vector - vector.mean(axis=0) for vector in vectors]
+    assert found.changes[0] == pytest.approx(cosine(*changes))
+    lengths = [(change**2).sum() for change in changes]
+    assert found.motion[0] == pytest.approx(np.sqrt(lengths[0] * lengths[1]) / count)
     assert hash_alignment.same_content(found).tolist() == [True]
+
+
+def cosine(one, other) -> float:
+    return float((one * other).sum() / np.sqrt((one**2).sum() * (other**2).sum()))
+
+
+def test_videos_without_steps_or_without_common_frames_have_no_likeness():
+    hashes = random_hashes(2, 3)
+    found = hash_alignment.align(table(hashes), table(hashes), np.array([0]), np.array([0]), np.array([False]))
+    assert (found.frames[0], found.likeness[0], found.changes[0], found.motion[0]) == (3, 0, 0, 0)
+    hashes[1] = 0
+    found = hash_alignment.align(table(hashes), table(hashes), np.array([0]), np.array([1]), np.array([True]))
+    assert (found.frames[0], found.alike[0], found.likeness[0], found.motion[0]) == (0, 0, 0, 0)
+    assert hash_alignment.same_content(found).tolist() == [False]
 
 
 def test_many_pairs_are_aligned_as_each_alone(monkeypatch):
     monkeypatch.setattr(hash_alignment, "_WORK", 100)
     hashes = random_hashes(12, 9)
     hashes[6:] = flipped(hashes[:6], 8)
-    whole = table(hashes)
+    steps = random_steps(12, 9)
+    steps[6:, :, 1:] = steps[:6, :, 1:]
+    whole = table(hashes, steps=steps)
     one, other = np.arange(6), np.arange(6, 12)
     together = hash_alignment.align(whole, whole, one, other, np.zeros(6, bool))
     for number in range(6):
         part = slice(number, number + 1)
         alone = hash_alignment.align(whole, whole, one[part], other[part], np.zeros(1, bool))
-        for name in ("shift", "frames", "near", "distance", "elsewhere", "motion", "difference"):
+        for name in ("shift", "frames", "distance", "alike", "likeness", "changes", "motion"):
             assert getattr(together, name)[number] == getattr(alone, name)[0]
     assert (together.shift == 0).all()
     assert together.distance == pytest.approx(8)
 
 
-MOVING = {"frames": 10, "shorter": 16, "longer": 40, "near": 5, "distance": 40.0, "elsewhere": 50.0, "motion": 60.0,
-          "difference": 33.0}  # fmt: skip
-STILL = {"frames": 12, "shorter": 16, "longer": 40, "near": 12, "distance": 5.0, "elsewhere": 18.0, "motion": 0.0,
-         "difference": 0.0}  # fmt: skip
-CLEAR = {"frames": 12, "shorter": 16, "longer": 40, "near": 12, "distance": 18.0, "elsewhere": 50.0, "motion": 20.0,
-         "difference": 9.0}  # fmt: skip
-FEW = {"frames": 2, "shorter": 2, "longer": 2, "near": 2, "distance": 5.0, "elsewhere": 64.0, "motion": 0.0,
-       "difference": 0.0}  # fmt: skip
+MOVING = {"frames": 8, "shorter": 32, "longer": 40, "alike": 6, "distance": 32.0, "likeness": 0.52, "changes": 0.45,
+          "motion": 10.0}  # fmt: skip
+STILL = {"frames": 24, "shorter": 32, "longer": 40, "alike": 18, "distance": 0.0, "likeness": 0.82, "changes": 0.0,
+         "motion": 2.0}  # fmt: skip
+FEW = {"frames": 2, "shorter": 2, "longer": 2, "alike": 2, "distance": 0.0, "likeness": 0.82, "changes": 0.0,
+       "motion": 0.0}  # fmt: skip
 
 
 @pytest.mark.parametrize(
     ("base", "change"),
     [
-        (MOVING, {"near": 4}),
-        (MOVING, {"distance": 40.1}),  # more than 0.8 of elsewhere
-        (MOVING, {"distance": 46.1, "elsewhere": 64.0}),
-        (MOVING, {"difference": 33.1}),
-        (MOVING, {"motion": 30.0, "difference": 10.0}),  # more than 0.5 of elsewhere
-        (MOVING, {"motion": 30.0, "difference": 10.6, "distance": 20.0}),
-        (CLEAR, {"distance": 18.1, "elsewhere": 60.0, "frames": 11}),
-        (CLEAR, {"elsewhere": 49.9}),
-        (CLEAR, {"difference": 9.1}),
-        (CLEAR, {"frames": 11}),
-        (CLEAR, {"motion": 3.0, "difference": 0.0}),
-        (MOVING, {"frames": 3}),  # needs at most 12 bits then
-        (STILL, {"distance": 5.1}),
-        (STILL, {"elsewhere": 18.1}),
-        (STILL, {"frames": 11}),
+        (MOVING, {"frames": 7}),  # a quarter of the shorter video
+        (MOVING, {"alike": 5}),
+        (MOVING, {"likeness": 0.51}),  # 0.52 + 3 * (0.45 - 0.3) - 0.6 * 32 / 128 = 0.82
+        (MOVING, {"changes": 0.44}),
+        (MOVING, {"distance": 34.0}),
+        (MOVING, {"motion": 6.0, "frames": 16, "alike": 16}),  # the changes count half
+        (STILL, {"frames": 23}),  # three quarters of the shorter video
+        (STILL, {"alike": 17}),
+        (STILL, {"likeness": 0.81}),
+        (STILL, {"distance": 1.0}),
+        (STILL, {"motion": 3.0}),  # its changes differ
         (FEW, {"longer": 3}),
-        (FEW, {"distance": 5.1}),
-        (FEW, {"frames": 0}),
+        (FEW, {"frames": 0, "alike": 0}),
     ],
 )
 def test_each_condition_decides(base, change):
     def decided(numbers) -> bool:
-        return bool(
-            hash_alignment.same_content(
-                hash_alignment.Alignments(np.array([0]), **{name: np.array([value]) for name, value in numbers.items()})
-            )[0]
-        )
+        arrays = {name: np.array([value]) for name, value in numbers.items()}
+        return bool(hash_alignment.same_content(hash_alignment.Alignments(np.array([0]), **arrays))[0])
 
-    assert decided(base)
+    assert decided(base | {"likeness": base["likeness"] + 1e-9})
     assert not decided(base | change)
 
 

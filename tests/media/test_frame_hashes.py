@@ -8,11 +8,28 @@ from video_copies import framed, marked, recoloured
 
 from previts.config.perception import VideoConfig
 from previts.media import frame_hashes, normalisation
-from previts.media.frame_hashes import HASH_BYTES, MAX_HASHES, MIRROR, image_hashes, is_valid, video_hashes
+from previts.media.frame_hashes import (
+    HASH_BYTES,
+    MAX_HASHES,
+    MIRROR,
+    image_hashes,
+    is_valid,
+    mirrored_steps,
+    split,
+    step_bytes,
+    video_hashes,
+)
 
 
 def parts(hashes: bytes) -> np.ndarray:
-    return np.frombuffer(hashes[1:], "<u8").reshape(-1, 2)
+    """Return the first parts of hashes."""
+    return split(hashes[1:])[0]
+
+
+def steps(hashes: bytes) -> np.ndarray:
+    """Return the steps (number, 8, 16): 1 where the luma rises, -1 where it falls, 0 elsewhere."""
+    bits = np.unpackbits(step_bytes(split(hashes[1:])[1]), axis=1, bitorder="little").reshape(-1, 2, 8, 16)
+    return bits[:, 0].astype(int) - bits[:, 1]
 
 
 def difference(one: bytes, other: bytes, mirror: int = 0) -> float:
@@ -70,6 +87,50 @@ def test_a_mirrored_image_inverts_the_bits_of_the_odd_columns():
         mirrored = image_hashes(np.ascontiguousarray(image[:, ::-1]))
         assert difference(image_hashes(image), mirrored, int(MIRROR)) <= 6
         assert difference(image_hashes(image), mirrored) > 40
+
+
+def test_steps_are_the_clear_differences_of_neighbouring_cells():
+    generator = np.random.default_rng(0)
+    cells = generator.integers(0, 256, (8, 17))
+    cells[2, 4], cells[5, 6] = cells[2, 3], cells[5, 5] + (1 if cells[5, 5] < 128 else -1)
+    image = np.repeat(cells.repeat(24, axis=0).repeat(12, axis=1)[:, :, None], 3, axis=2).astype(np.uint8)
+    found = steps(image_hashes(image))[0]
+    differences = np.diff(cells, axis=1)
+    clear = np.abs(differences) > np.sort(np.abs(differences), axis=None)[51]  # 0.4 of 128
+    sure = np.abs(np.abs(differences) - np.sort(np.abs(differences), axis=None)[51]) > 12  # after scaling
+    assert sure.sum() > 90
+    np.testing.assert_array_equal(found[sure], (np.sign(differences) * clear)[sure])
+    assert found[2, 3] == found[5, 5] == 0
+
+
+def test_small_steps_are_not_clear():
+    image = np.full((128, 272, 3), 100, np.uint8)
+    image[:, 136:] = 140  # a hash needs some contrast
+    expected = np.zeros((8, 16), int)
+    expected[:, 7:9] = 1  # the cell in the middle has both levels
+    np.testing.assert_array_equal(steps(image_hashes(image))[0], expected)
+
+
+@pytest.mark.parametrize("change", [jpeg, recoloured, marked], ids=["coded", "recoloured", "logo"])
+def test_changed_images_keep_most_steps_and_other_images_do_not(change):
+    def likeness(one, other) -> float:
+        return float((one * other).sum() / np.sqrt((one**2).sum() * (other**2).sum()))
+
+    for number in range(8):
+        image = landscape(number)
+        found = steps(image_hashes(image))
+        assert likeness(found, steps(image_hashes(change(image)))) > 0.85
+        assert abs(likeness(found, steps(image_hashes(landscape(number + 1))))) < 0.5
+
+
+def test_mirrored_steps_are_those_of_the_mirrored_image():
+    for number in range(4):
+        image = landscape(number)
+        mirrored = image_hashes(np.ascontiguousarray(image[:, ::-1]))
+        turned = b"\0" + b"".join((bytes(16), mirrored_steps(split(image_hashes(image)[1:])[1]).tobytes()))
+        assert (steps(turned) == steps(mirrored)).mean() > 0.97
+        assert (steps(turned) == steps(image_hashes(image))).mean() < 0.6
+    assert mirrored_steps(np.zeros((0, 4), np.uint64)).shape == (0, 4)
 
 
 def test_a_dark_ground_is_not_a_bar():
@@ -157,14 +218,15 @@ def test_without_frames_there_are_no_hashes():
     ("hashes", "valid"),
     [
         (b"", True),
-        (bytes(17), True),
-        (bytes([32]) + bytes(16), True),
-        (bytes([33]) + bytes(16), False),
+        (bytes(49), True),
+        (bytes([32]) + bytes(48), True),
+        (bytes([33]) + bytes(48), False),
         (bytes(1), False),
-        (bytes(16), False),
-        (bytes(18), False),
-        (bytes(1 + 16 * 256), True),
-        (bytes(1 + 16 * 257), False),
+        (bytes(17), False),
+        (bytes(48), False),
+        (bytes(50), False),
+        (bytes(1 + 48 * 256), True),
+        (bytes(1 + 48 * 257), False),
     ],
 )
 def test_only_whole_hashes_are_valid(hashes, valid):
