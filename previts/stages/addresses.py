@@ -29,7 +29,7 @@ FORMATS = {
     "index": 3,
     "checkpoints": 3,
     "results": 4,
-    "report": 3,
+    "report": 4,
 }
 # The version of the hashes of frames (`media.frame_hashes`). Increase it, and that of the videos, when a hash changes.
 HASHING = 1
