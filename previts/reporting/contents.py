@@ -46,7 +46,7 @@ class Page:
     class_attention: ClassAttention
     sheets: list[tuple[str, str, str]]
     corpora: list[Corpus]
-    generations: list[Generation]
+    generations: Sequence[Generation]
     changes: list[Change]
     common: dict[str, str]
     differing: dict[str, list[str]]

@@ -6,23 +6,30 @@ Not in the paper, whose corpora were made once. This module reads the reports of
 import csv
 import io
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 from markupsafe import Markup
 
-from previts.reporting import figures
-from previts.reporting.metrics import Metric
+from previts.errors import InputError
+from previts.reporting import figures, turnover
+from previts.reporting.inputs import short
+from previts.reporting.metrics import KNOWN, Metric
 from previts.reporting.numbers import Table, TableCell
+from previts.reporting.turnover import Turnover
 from previts.storage import folders
 
 CSV = "report.csv"
-_COUNTS = {
+SHOWN = 12  # the newest generations that the tables have; the curves have all
+COUNTS = {
     "crawls": "crawls",
     "videos_in": "videos stored",
     "videos": "videos kept",
     "videos_with_tube": "with a tube",
     "hours": "hours",
+    "filtered_duplicate": "duplicate",
+    "filtered_leak": "leak",
+    "filtered_withdrawn": "withdrawn",
 }
 
 
@@ -31,14 +38,20 @@ class Generation:
     """A corpus and what was measured on it.
 
     Attributes:
+        number: 1 for the oldest.
         fingerprint: Of its index.
+        index: URI of its index.
         counts: Of its index, and the number of its `crawls`.
         numbers: Values by name of the row and key of the metric.
+        turnover: What came and went since the generation before; None for the first one and those before `SHOWN`.
     """
 
+    number: int
     fingerprint: str
+    index: str
     counts: dict[str, int | float]
-    numbers: dict[tuple[str, str], float]
+    numbers: dict[tuple[str, str], float] = field(default_factory=dict)
+    turnover: Turnover | None = None
 
 
 @dataclass(frozen=True)
@@ -54,6 +67,11 @@ class Change:
         return self.cell.metric
 
     @property
+    def shown(self) -> list[float | None]:
+        """The values of the newest generations."""
+        return self.values[-SHOWN:]
+
+    @property
     def delta(self) -> float | None:
         """The difference to the generation before."""
         last, before = self.values[-1], self.values[-2]
@@ -65,43 +83,121 @@ class Change:
         return TableCell(self.cell.row, self.metric, self.values[-1], "measured", "", delta=self.delta).verdict
 
 
-def read_generation(report: str) -> Generation:
-    """Return the generation of a finished report.
+def read_generations(earlier: Sequence[str], index: str) -> list[Generation]:
+    """Return the generations of a corpus, the oldest first; the last one is the corpus itself, without numbers.
+
+    Args:
+        earlier: Finished reports of earlier generations, the oldest first.
+        index: The corpus.
 
     Raises:
-        InputError: If the report or its index is damaged, or the index was deleted.
+        InputError: If a report or an index is damaged, or the index of a report was deleted.
+    """
+    found = []
+    for number, report in enumerate([*earlier, ""], start=1):
+        uri = folders.read_manifest(report).inputs["index"] if report else index
+        manifest = folders.read_manifest(uri)
+        crawls = folders.read_manifest(manifest.inputs["videos"]).counts.get("crawls", 1)
+        numbers = read_numbers(report) if report else {}
+        found.append(Generation(number, manifest.fingerprint, uri, {"crawls": crawls, **manifest.counts}, numbers))
+    first = max(0, len(found) - SHOWN - 1)
+    if len(found) > 1:
+        found[first:] = _turnovers(found[first:])
+    return found
+
+
+def _turnovers(generations: Sequence[Generation]) -> list[Generation]:
+    """Return the generations, all but the first with what came and went; two are in memory at once."""
+    found, before = [generations[0]], _stored(generations[0].index)
+    for item in generations[1:]:
+        after = _stored(item.index)
+        if isinstance(before, str) or isinstance(after, str):
+            cause = before if isinstance(before, str) else str(after)
+            found.append(replace(item, turnover=Turnover({}, {}, {}, cause=cause)))
+        else:
+            found.append(replace(item, turnover=turnover.compare(before, after)))
+        before = after
+    return found
+
+
+def _stored(index: str) -> turnover.Stored | str:
+    """Return the stored videos of an index, or why they cannot be read."""
+    try:
+        return turnover.read_stored(index)
+    except InputError as error:
+        return short(error)
+
+
+def read_numbers(report: str) -> dict[tuple[str, str], float]:
+    """Return the numbers of a report by the name of the row and the key of the metric.
+
+    Raises:
+        InputError: If the report is damaged.
     """
     rows = csv.DictReader(io.StringIO(folders.read_file(report, CSV).decode()))
-    numbers = {(row["row"], row["metric"]): float(row["value"]) for row in rows if row["value"]}
-    index = folders.read_manifest(folders.read_manifest(report).inputs["index"])
-    return Generation(index.fingerprint, counts_of(index), numbers)
+    return {(row["row"], row["metric"]): float(row["value"]) for row in rows if row["value"]}
 
 
-def counts_of(index: folders.Manifest) -> dict[str, int | float]:
-    """Return the counts of an index, with the number of its crawls."""
-    return {"crawls": folders.read_manifest(index.inputs["videos"]).counts.get("crawls", 1), **index.counts}
+def sizes(generations: Sequence[Generation]) -> tuple[list[str], list[tuple[Generation, list[tuple[str, str]]]]]:
+    """Return the table of the newest generations' sizes: its head, and a line for each generation.
 
-
-def sizes(generations: Sequence[Generation]) -> tuple[list[str], list[list[str]]]:
-    """Return the table of the generations' sizes: its head, and a line for each generation."""
+    Each cell is a number, and what came and went since the generation before.
+    """
     reasons = dict.fromkeys(
         name for item in generations for name, count in item.counts.items() if name.startswith("filtered_") and count
     )
-    head = [*_COUNTS.values(), *(name.removeprefix("filtered_") for name in reasons)]
+    titles = COUNTS | {name: name.removeprefix("filtered_") for name in reasons if name not in COUNTS}
     lines = []
-    for item in generations:
-        counts = [item.counts.get(name, 0) for name in [*_COUNTS, *reasons]]
-        lines.append([f"{count:,.2f}" if isinstance(count, float) else f"{count:,}" for count in counts])
-    return head, lines
+    for item in generations[-SHOWN:]:
+        moved = item.turnover or Turnover({}, {}, {})
+        cells = [
+            (_count(item.counts.get(name, 0)), _came_and_went(moved.came.get(name, 0), moved.went.get(name, 0)))
+            for name in titles
+        ]
+        lines.append((item, cells))
+    return list(titles.values()), lines
 
 
-def changes(tables: Sequence[Table], earlier: Sequence[Generation]) -> list[Change]:
-    """Return the numbers of the columns of all tables that this generation and an earlier one have measured."""
+def _count(count: float) -> str:
+    return f"{count:,.2f}" if isinstance(count, float) else f"{count:,}"
+
+
+def _came_and_went(came: float, went: float) -> str:
+    """Return what came and went as text; "" if nothing did."""
+    parts = [f"{sign}{_count(count)}" for sign, count in (("+", came), ("−", went)) if count]  # noqa: RUF001
+    return " ".join(parts)
+
+
+def departures(generations: Sequence[Generation]) -> list[str]:
+    """Return a sentence for each of the newest generations from which videos went: how many, why, and examples."""
+    sentences = []
+    for item in generations[-SHOWN:]:
+        if item.turnover is None:
+            continue
+        if item.turnover.cause:
+            sentences.append(f"Generation {item.number} was not compared with the one before: {item.turnover.cause}")
+        elif reasons := item.turnover.reasons:
+            count = sum(reasons.values())
+            listed = ", ".join(f"{number:,} {name}" for name, number in reasons.items())
+            named = "; ".join(
+                f"{short(video, 60)} ({name}{': ' + short(detail, 120) if detail else ''})"
+                for video, name, detail in item.turnover.examples
+            )
+            which = f"such as {named}" if count > len(item.turnover.examples) else named
+            sentences.append(
+                f"Generation {item.number} leaves out {count:,} video{'s' if count > 1 else ''} that the one before "
+                f"kept ({listed}): {which}."
+            )
+    return sentences
+
+
+def changes(tables: Sequence[Table], generations: Sequence[Generation]) -> list[Change]:
+    """Return the numbers of the columns of all tables that an earlier generation has measured."""
     found = {}
     for cell in (cell for table in tables for _, cells in table.rows for cell in cells):
         key = (cell.row.name, cell.metric.key)
-        values = [*(item.numbers.get(key) for item in earlier), cell.value]
-        if cell.value is not None and any(value is not None for value in values[:-1]):
+        values = [*(item.numbers.get(key) for item in generations[:-1]), cell.value]
+        if any(value is not None for value in values[:-1]):
             found[key] = Change(cell, values)
     return list(found.values())
 
@@ -113,11 +209,64 @@ def charts(found: Sequence[Change]) -> list[tuple[Metric, list[str], Markup]]:
         by_metric.setdefault(change.metric.key, []).append(change)
     drawn = []
     for key, same in by_metric.items():
-        series = {
-            number: ([float(place) for place, value in enumerate(change.values, 1) if value is not None],
-                     [value for value in change.values if value is not None and math.isfinite(value)])
-            for number, change in enumerate(same)
-        }  # fmt: skip
+        series = {}
+        for number, change in enumerate(same):
+            points = [(place, value) for place, value in enumerate(change.values, 1) if _finite(value)]
+            series[number] = [float(place) for place, _ in points], [value for _, value in points if value is not None]
         svg = figures.curves(series, f"generations {key}", across="generation")
         drawn.append((same[0].metric, [change.cell.row.title for change in same], Markup(svg)))  # safe: only numbers
     return drawn
+
+
+def _finite(value: float | None) -> bool:
+    return value is not None and math.isfinite(value)
+
+
+def arm_points(generations: Sequence[Generation], rows: Iterable[str]) -> list[tuple[int, dict[str, float]]]:
+    """Return the main numbers of an arm for the run log, each with its step, the number of a generation.
+
+    Args:
+        generations: All generations, the last one with the numbers of the arm.
+        rows: Names of the rows of the arm; of numbers that several have, those of the first count.
+    """
+    last = generations[-1]
+    lines = [_numbers(item, rows) for item in generations]
+    points = [
+        (item.number, {f"generations/{key}": value for key, value in line.items()})
+        for item, line in zip(generations, lines, strict=True)
+    ]
+    about: dict[str, float] = {"generation": last.number}
+    about |= {f"corpus/{name}": last.counts[name] for name in ("crawls", "videos", "hours") if name in last.counts}
+    for key, value in lines[-2].items() if len(lines) > 1 else ():
+        about[f"{key}.previous"] = value
+        if key in lines[-1]:
+            about[f"{key}.change"] = lines[-1][key] - value
+    return [*points, (last.number, about)]
+
+
+def _numbers(generation: Generation, rows: Iterable[str]) -> dict[str, float]:
+    found: dict[str, float] = {}
+    for row in rows:
+        for (name, key), value in generation.numbers.items():
+            if name == row and key in KNOWN and math.isfinite(value):
+                found.setdefault(key, value)
+    return found
+
+
+def corpus_points(generations: Sequence[Generation]) -> list[tuple[int, dict[str, float]]]:
+    """Return the sizes of the corpus for the run log, and what came and went, each with its step as in `arm_points`."""
+    points = []
+    for item in generations:
+        sizes_of: Mapping[str, float] = {name: item.counts[name] for name in COUNTS if name in item.counts}
+        moved = item.turnover or Turnover({}, {}, {})
+        points.append(
+            (
+                item.number,
+                {
+                    **{f"corpus/{name}": value for name, value in sizes_of.items()},
+                    **{f"came/{name}": value for name, value in moved.came.items() if name in COUNTS},
+                    **{f"went/{name}": value for name, value in moved.went.items() if name in COUNTS},
+                },
+            )
+        )
+    return [*points, (generations[-1].number, {"generation": generations[-1].number})]

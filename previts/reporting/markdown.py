@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable
 
 from previts.reporting.contents import ARROWS, FEW_LEGEND, FEW_MARK, Page, table_title, truth_sentence
-from previts.reporting.generations import Change, sizes
+from previts.reporting.generations import Change, departures, sizes
 from previts.reporting.inputs import short
 from previts.reporting.metrics import TITLES, Metric
 from previts.reporting.numbers import MeasuredOn, TableCell
@@ -42,19 +42,7 @@ def markdown(page: Page) -> str:
     if page.notes:
         lines += ["## Missing numbers", ""]
         lines += [f"{note.number}. {_md(note.cause)} ({_md('; '.join(note.where[:12]))})" for note in page.notes] + [""]
-    if page.generations:
-        head, sized = sizes(page.generations)
-        lines += [
-            "## Generations of the corpus",
-            "",
-            _md_row(["generation", *head]),
-            _md_row(["---"] * (len(head) + 1)),
-        ]
-        lines += [_md_row([str(number), *cells]) for number, cells in enumerate(sized, start=1)] + [""]
-    if page.changes:
-        numbers_of = [str(number) for number in range(1, len(page.generations) + 1)]
-        lines += [_md_row(["arm", "number", *numbers_of, "last change"]), _md_row(["---"] * (len(numbers_of) + 3))]
-        lines += [_md_row(_md_change(change)) for change in page.changes] + [""]
+    lines += _md_generations(page)
     for corpus in page.corpora:
         lines += [f"## Corpus {corpus.fingerprint}", "", *([_md(corpus.cause), ""] if corpus.cause else [])]
         lines += [f"**{_md(corpus.unguarded)}**", ""] if corpus.unguarded else []
@@ -75,9 +63,25 @@ def markdown(page: Page) -> str:
     return "\n".join(lines).rstrip() + "\n"
 
 
-def _md(text: str) -> str:
+def _md_generations(page: Page) -> list[str]:
+    if not page.generations:
+        return []
+    head, sized = sizes(page.generations)
+    lines = ["## Generations of the corpus", "", _md_row(["generation", *head]), _md_row(["---"] * (len(head) + 1))]
+    for item, cells in sized:
+        texts = [f"{number} ({moved})" if moved else number for number, moved in cells]
+        lines.append(_md_row([str(item.number), *texts]))
+    lines += ["", *(f"- {_md(sentence, 1000)}" for sentence in departures(page.generations)), ""]
+    if page.changes:
+        numbers = [str(item.number) for item, _ in sized]
+        lines += [_md_row(["arm", "number", *numbers, "last change"]), _md_row(["---"] * (len(numbers) + 3))]
+        lines += [_md_row(_md_change(change)) for change in page.changes] + [""]
+    return lines
+
+
+def _md(text: str, limit: int = 300) -> str:
     """Return text from data as literal text of a Markdown table."""
-    return re.sub(r"([\\`*_|<>\[\]])", r"\\\1", short(text)).replace("&", "&amp;")
+    return re.sub(r"([\\`*_|<>\[\]])", r"\\\1", short(text, limit)).replace("&", "&amp;")
 
 
 def _md_row(cells: Iterable[str]) -> str:
@@ -87,7 +91,7 @@ def _md_row(cells: Iterable[str]) -> str:
 def _md_change(change: Change) -> list[str]:
     metric = change.metric
     title = f"{_md(TITLES.get(metric.benchmark, (metric.benchmark,))[0])} {_md(metric.title)}{ARROWS[metric.better]}"
-    values = ["" if value is None else metric.show(value) for value in change.values]
+    values = ["" if value is None else metric.show(value) for value in change.shown]
     return [_md(change.cell.row.title), title, *values, "" if change.delta is None else metric.show(change.delta, "+")]
 
 

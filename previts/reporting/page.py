@@ -23,7 +23,7 @@ from previts.reporting.evidence import (
     read_provenance,
     read_sheets,
 )
-from previts.reporting.generations import CSV, Generation, changes, charts, counts_of, read_generation, sizes
+from previts.reporting.generations import CSV, Change, Generation, changes, charts, departures, sizes
 from previts.reporting.inputs import Checkpoint, ReportRow, flatten, read_checkpoints, read_results, short
 from previts.reporting.markdown import markdown
 from previts.reporting.metrics import TITLES
@@ -52,7 +52,7 @@ def build_report(
     cited: Mapping[str, Mapping[str, Mapping[str, float]]] | None = None,
     profile: str = "",
     index: str = "",
-    earlier: Sequence[str] = (),
+    generations: Sequence[Generation] = (),
 ) -> dict[str, int | float]:
     """Write the report of some results to a folder as HTML, Markdown and CSV, and return its counts.
 
@@ -65,7 +65,7 @@ def build_report(
         cited: By table and title, numbers of others that the paper quotes.
         profile: Size of the run; empty if unknown.
         index: The corpus to show first. The corpora of the checkpoints are always shown.
-        earlier: Reports of earlier generations of the corpus, the oldest first.
+        generations: Those of the corpus (`read_generations`).
 
     Raises:
         InputError: If there are no rows, a URI is not the URI of a result, or two results belong to the same cell.
@@ -88,11 +88,7 @@ def build_report(
         **{status: sum(cell.status == status for cell in cells) for status in ("measured", "failed", "missing")},
         **next((corpus.counts for corpus in corpora if corpus.score), {}),
     }
-    generations = [read_generation(report) for report in earlier]
     changed = changes(tables, generations)
-    if generations and index:
-        current = folders.read_manifest(index)
-        generations.append(Generation(current.fingerprint, counts_of(current), {}))
     page = Page(
         warning=warning(short(profile, 40)),
         code_version=folders.code_version(),
@@ -106,7 +102,7 @@ def build_report(
         class_attention=read_class_attention(found, checkpoints),
         sheets=read_sheets(found, checkpoints),
         corpora=corpora,
-        generations=generations,
+        generations=generations if len(generations) > 1 else (),
         changes=changed,
         common=_common(checkpoints),
         differing=_differing(checkpoints),
@@ -119,7 +115,7 @@ def build_report(
     text = _html(page)
     files.write_bytes(join(target_uri, HTML), text.encode())
     files.write_bytes(join(target_uri, MARKDOWN), markdown(page).encode())
-    files.write_bytes(join(target_uri, CSV), _csv(tables).encode())
+    files.write_bytes(join(target_uri, CSV), _csv(tables, changed).encode())
     if sheet := attention_sheet(found, checkpoints):
         files.write_bytes(join(target_uri, RESULT), sheet)
     return counts | {"page_bytes": len(text.encode())}
@@ -180,6 +176,7 @@ def _html(page: Page) -> str:
     environment.globals |= {
         "style": figures.style,
         "generation_sizes": sizes(page.generations),
+        "generation_departures": departures(page.generations),
         "generation_charts": charts(page.changes),
         "titles": TITLES,
         "arrows": ARROWS,
@@ -191,9 +188,10 @@ def _html(page: Page) -> str:
     return template.render(page=page, numbers=numbers)
 
 
-def _csv(tables: list[Table]) -> str:
+def _csv(tables: list[Table], changed: Sequence[Change]) -> str:
     """Return every cell as a line; numbers have all digits of the result."""
-    names = "row metric value paper unit checkpoint benchmark status cause items chance"
+    names = "row metric value paper unit checkpoint benchmark status cause items chance previous change"
+    since = {(item.cell.row.name, item.metric.key): (item.values[-2], item.delta) for item in changed}
     rows: list[list[csv_text.Cell]] = []
     for cell in (cell for table in tables for cell in table.cells):
         metric, population = cell.metric, cell.population
@@ -210,6 +208,7 @@ def _csv(tables: list[Table]) -> str:
                 cell.status,
                 cell.cause,
                 *counts,
+                *since.get((cell.row.name, metric.key), (None, None)),
             ]
         )
     return csv_text.to_csv(names.split(), rows)

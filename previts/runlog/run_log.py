@@ -11,12 +11,13 @@ import logging
 import os
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Literal
 
 from previts.errors import InputError
 from previts.runlog.run_store import (
+    AT_START,
     FINGERPRINT_TAG,
     PARAM_LENGTH,
     StoredRun,
@@ -52,8 +53,11 @@ class RunLog:
 
     def metrics(self, values: Mapping[str, float], step: int) -> None:
         """Record metrics of one step."""
-        plain = {name: float(value) for name, value in values.items()}
-        self._record({"kind": "metrics", "values": plain, "step": step})
+        self._record(_metrics(values, step))
+
+    def points(self, points: Sequence[tuple[int, Mapping[str, float]]]) -> None:
+        """Record metrics, each with its step; recording them again changes nothing in MLflow."""
+        self._record(*({**_metrics(values, step), "time": AT_START} for step, values in points))
 
     def artifact(self, path: str, folder: str = "") -> None:
         """Record a file on the local disk as an artifact in `folder`."""
@@ -80,15 +84,16 @@ class RunLog:
         if (outage := self._try([])) is not None:
             self._begin_spool(outage)
 
-    def _record(self, entry: Entry) -> None:
-        entry["time"] = int(time.time() * 1000)
+    def _record(self, *entries: Entry) -> None:
+        for entry in entries:
+            entry.setdefault("time", int(time.time() * 1000))
         if self._spool is None:
-            outage = self._try([entry])
+            outage = self._try(list(entries))
             if outage is not None:
                 self._begin_spool(outage)
-                self._kept().write([entry])
+                self._kept().write(list(entries))
             return
-        self._spool.write([entry])
+        self._spool.write(list(entries))
         if time.monotonic() >= self._retry_at:
             self._resend()
 
@@ -168,6 +173,33 @@ def log_report(root: str, *, group: str, report: str) -> None:
     log.close()
 
 
+def log_generations(
+    root: str,
+    tags: Mapping[str, str],
+    points: Sequence[tuple[int, Mapping[str, float]]],
+    *,
+    group: str = "",
+    fingerprint: str = "",
+) -> None:
+    """Add tags and metrics over the generations of a corpus to the run of an arm, or to that of a group.
+
+    A repeated call changes nothing in MLflow.
+
+    Args:
+        root: Folder or bucket prefix that contains all results.
+        tags: The tags.
+        points: Metrics, each with its step, the number of a generation.
+        group: The group; give this or the fingerprint.
+        fingerprint: Of the arm.
+    """
+    kind: Literal["addition", "group"] = "group" if group else "addition"
+    log = _start(root, Identity(kind, EXPERIMENT, group=group, name=fingerprint, fingerprint=fingerprint))
+    for key, value in tags.items():
+        log.tag(key, value)
+    log.points(points)
+    log.close()
+
+
 def delete_report(root: str, report: str) -> bool:
     """Delete the artifact that `log_report` stored for a report, and return whether there was one.
 
@@ -235,6 +267,10 @@ def reporting(run: RunLog | None) -> Iterator[None]:
         raise
     if run is not None:
         run.finish("FINISHED")
+
+
+def _metrics(values: Mapping[str, float], step: int) -> Entry:
+    return {"kind": "metrics", "values": {name: float(value) for name, value in values.items()}, "step": step}
 
 
 def _start(root: str, identity: Identity) -> RunLog:

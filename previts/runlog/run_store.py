@@ -24,6 +24,9 @@ FINGERPRINT_TAG, GROUP_TAG, PARENT_TAG = "previts.fingerprint", "previts.group",
 ROOT_TAG = "previts.root"
 # Limits of one MLflow request: number of parameters, number of metrics, length of a parameter.
 PARAMS_AT_ONCE, METRICS_AT_ONCE, PARAM_LENGTH = 100, 900, 6000
+# A time of a metric that stands for the start of its run. MLflow's database keeps metrics of one time, step and value
+# once, so such a metric can be sent again.
+AT_START = 0
 # Error codes for which a retry is useless; every other error counts as an outage.
 REJECTIONS = ("INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST", "RESOURCE_ALREADY_EXISTS", "BAD_REQUEST")
 
@@ -57,9 +60,12 @@ class StoredRun:
         from mlflow.exceptions import MlflowException
 
         waiting: list[Metric] = []
+        start = 0
+        if any(entry["kind"] == "metrics" and entry["time"] == AT_START for entry in entries):
+            start = self.client.get_run(self.run_id).info.start_time
         for number, entry in enumerate(entries):
             if entry["kind"] == "metrics":
-                step, when = entry["step"], entry["time"]
+                step, when = entry["step"], entry["time"] or start
                 waiting += [Metric(name, value, when, step) for name, value in entry["values"].items()]
                 following = entries[number + 1]["kind"] if number + 1 < len(entries) else ""
                 if following == "metrics" and len(waiting) < METRICS_AT_ONCE:

@@ -13,7 +13,7 @@ from previts.corpus import members
 from previts.errors import InputError
 from previts.stages.outputs import finished
 from previts.storage import files, fingerprints
-from previts.storage.folders import address, fingerprint_of, identity, read_manifest
+from previts.storage.folders import address, ancestor, fingerprint_of, identity, read_manifest
 
 # The version of each stage's output. Increase it when the content or the format of the output changes: results of an
 # older version are then made again.
@@ -29,7 +29,7 @@ FORMATS = {
     "index": 3,
     "checkpoints": 3,
     "results": 4,
-    "report": 3,
+    "report": 4,
 }
 # The version of the hashes of frames (`media.frame_hashes`). Increase it, and that of the videos, when a hash changes.
 HASHING = 2
@@ -56,7 +56,7 @@ def checkpoint_decided(plan: Plan, index: str, previous: str = "") -> dict[str, 
     decided = {"index": finished(index, "index"), **plan.experiment.learned(), "format": FORMATS["checkpoints"]}
     if previous:
         decided["previous"] = finished(previous, "checkpoints")
-    elif weights := weights_identity(plan):
+    if weights := weights_identity(plan):  # of the first generation, if this one continues another
         decided["weights"] = weights
     return decided
 
@@ -64,13 +64,15 @@ def checkpoint_decided(plan: Plan, index: str, previous: str = "") -> dict[str, 
 def previous_checkpoint(plan: Plan, index: str, root: str) -> str:
     """Return the checkpoint that a training with model.start=previous continues, or "".
 
-    It has the same settings except those of the optimiser, and was trained on some of the crawls of the index, but not
-    all. Of several, it is the one with the most crawls, then with the most steps.
+    It has the same settings except those of the optimiser, the same first weights, and tubes of the same kind. It was
+    trained on some of the crawls of the index, but not all. Of several, it is the one with the most crawls, then with
+    the most steps.
     """
     if plan.experiment.model.start != "previous" or plan.experiment.model.frozen:
         return ""
     wanted = {name: value for name, value in fingerprints.plain(plan.experiment.learned()).items() if name != "optim"}
-    crawls = crawls_of(index)
+    wanted |= {"weights": weights_identity(plan), "format": FORMATS["checkpoints"]}
+    crawls, supervised = crawls_of(index), saliency_method(index) == "supervised"
     folder, found = files.join(files.absolute(root), "checkpoints"), []
     for name in files.names(folder):
         uri = files.join(folder, name)
@@ -81,7 +83,8 @@ def previous_checkpoint(plan: Plan, index: str, root: str) -> str:
             trained = crawls_of(manifest.inputs["index"])
         except (InputError, KeyError):  # unfinished, or what it was made of was deleted
             continue
-        if trained < crawls:  # a proper part
+        same_kind = (saliency_method(manifest.inputs["index"]) == "supervised") == supervised
+        if trained < crawls and same_kind:  # a proper part
             found.append((len(trained), manifest.counts.get("steps", 0), manifest.fingerprint, uri))
     return max(found)[-1] if found else ""
 
@@ -89,6 +92,14 @@ def previous_checkpoint(plan: Plan, index: str, root: str) -> str:
 def crawls_of(index: str) -> set[str]:
     """Return the identities of the crawls of an index."""
     return {fingerprint_of(uri, "videos") for uri in members.uris(read_manifest(index).inputs["videos"])}
+
+
+def saliency_method(index: str) -> str:
+    """Return the saliency method behind the tubes of an index; "" if the outputs before it were deleted or edited."""
+    try:
+        return str(read_manifest(ancestor(index, "tubes", "saliency")).decided["saliency"]["method"])
+    except (InputError, KeyError, TypeError):
+        return ""
 
 
 def weights_identity(plan: Plan) -> str | None:

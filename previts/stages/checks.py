@@ -7,9 +7,9 @@ from previts.config.experiment import Plan
 from previts.config.paper import NEED_WEIGHTS
 from previts.errors import InputError
 from previts.launch.options import read_options
-from previts.stages.addresses import weights_identity
+from previts.stages.addresses import saliency_method, weights_identity
 from previts.storage import fingerprints
-from previts.storage.folders import ancestor, read_manifest
+from previts.storage.folders import read_manifest
 
 LAUNCHERS = ("local", "pytorchjob")
 
@@ -95,13 +95,8 @@ def check_lineage(row: str, plan: Plan, index: str) -> None:
     """
     if plan.experiment.sampling.constraint != "tracking":
         return
-    try:
-        saliency = ancestor(index, "tubes", "saliency")
-        made_by = read_manifest(saliency).decided["saliency"]["method"]
-    except (InputError, KeyError, TypeError):  # the outputs of the steps before the index were deleted or edited
-        return
-    wanted = plan.experiment.saliency.method
-    if (wanted == "supervised") != (made_by == "supervised"):
+    wanted, made_by = plan.experiment.saliency.method, saliency_method(index)
+    if made_by and (wanted == "supervised") != (made_by == "supervised"):
         raise InputError(
             f"row {row} needs tubes of saliency.method={wanted}, but {index} has tubes of {made_by}; "
             "make another index for the row, with the same --set for all verbs"
@@ -111,9 +106,7 @@ def check_lineage(row: str, plan: Plan, index: str) -> None:
 def check_row(row: str, plan: Plan, checkpoint: str) -> None:
     """Raise an InputError if a checkpoint was not pretrained with the settings of a row."""
     manifest = read_manifest(checkpoint)
-    wanted = fingerprints.plain(plan.experiment.learned())
-    if "previous" not in manifest.decided:
-        wanted["weights"] = weights_identity(plan)
+    wanted = {**fingerprints.plain(plan.experiment.learned()), "weights": weights_identity(plan)}
     if differing := [name for name, value in wanted.items() if manifest.decided.get(name) != value]:
         raise InputError(
             f"{checkpoint} is a checkpoint of row {manifest.info.get('row')} with profile "

@@ -9,7 +9,7 @@ from previts.errors import InputError
 from previts.launch.start import start
 from previts.processes import workers
 from previts.processes.conduct import read_conduct
-from previts.stages.addresses import checkpoint_address, checkpoint_decided, previous_checkpoint
+from previts.stages.addresses import checkpoint_address, checkpoint_decided, crawls_of, previous_checkpoint
 from previts.stages.checks import check_launch, check_lineage, check_start
 from previts.stages.outputs import done, exclusive, made
 from previts.storage import folders
@@ -83,7 +83,13 @@ def pretrain(
                 group=folders.fingerprint_of(index, "index"),
                 name=f"{row} ({profile})",
                 fingerprint=folders.fingerprint_of(uri, "checkpoints"),
-                params={"row": row, "profile": profile, **fields.flatten(asdict(plan.experiment))},
+                params={
+                    "row": row,
+                    "profile": profile,
+                    **_corpus(index),
+                    **({"previous": folders.fingerprint_of(previous, "checkpoints")} if previous else {}),
+                    **fields.flatten(asdict(plan.experiment)),
+                },
             )
         with run_log.reporting(run):
             summary = run_pretraining(
@@ -102,3 +108,10 @@ def pretrain(
                 )
                 made(uri)
     return uri
+
+
+def _corpus(index: str) -> dict[str, object]:
+    """Return the parameters of a run that say on which generation of a corpus it is trained."""
+    manifest = folders.read_manifest(index)
+    counts = {name: manifest.counts.get(name, 0) for name in ("videos", "hours")}
+    return {"index": manifest.fingerprint, "crawls": len(crawls_of(index)), **counts}

@@ -2,7 +2,8 @@
 
 import sys
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 from previts.config import paper
 from previts.errors import InputError
@@ -10,6 +11,10 @@ from previts.stages.addresses import FORMATS, checkpoint_address, crawls_of
 from previts.stages.checks import check_lineage
 from previts.stages.outputs import done, exclusive, finished
 from previts.storage import files, folders
+
+if TYPE_CHECKING:
+    from previts.reporting.generations import Generation
+    from previts.reporting.inputs import ReportRow
 
 
 @exclusive
@@ -53,6 +58,7 @@ def report(
     uri = folders.address(root, "report", "comparison", decided)
     page = files.join(files.absolute(root), "report.html")
     if not done(uri):
+        from previts.reporting import generations
         from previts.reporting.inputs import ReportRow
         from previts.reporting.page import CSV, HTML, build_report
         from previts.runlog import run_log
@@ -68,10 +74,13 @@ def report(
             )
             for row, uri in zip(shown, trained, strict=True)
         ]
+        grown = generations.read_generations(earlier, index)
         counts = build_report(
-            list(results), uri, compared, cited=paper.CITED, profile=profile, index=index, earlier=earlier
+            list(results), uri, compared, cited=paper.CITED, profile=profile, index=index, generations=grown
         )
         run_log.log_report(root, group=folders.fingerprint_of(index, "index"), report=uri)
+        grown[-1] = replace(grown[-1], numbers=generations.read_numbers(uri))
+        _log_generations(root, grown, compared)
         inputs = {"index": index, **{f"result{number}": result for number, result in enumerate(results)}}
         inputs |= {f"earlier{number}": report for number, report in enumerate(earlier)}
         folders.commit(uri, decided, inputs=inputs, counts=counts, files=[HTML, CSV])
@@ -81,6 +90,21 @@ def report(
         files.write_bytes(page, content)
     print(f"The report is at {page}", file=sys.stderr)
     return uri
+
+
+def _log_generations(root: str, grown: Sequence["Generation"], rows: Sequence["ReportRow"]) -> None:
+    """Add to the runs of a corpus and of its rows to which generation they belong, and all numbers over generations."""
+    from previts.reporting import generations
+    from previts.runlog import run_log
+
+    last = grown[-1]
+    tags = {"previts.generation": str(last.number), "previts.index": last.fingerprint}
+    if len(grown) > 1:
+        tags["previts.previous_index"] = grown[-2].fingerprint
+    run_log.log_generations(root, tags, generations.corpus_points(grown), group=last.fingerprint)
+    for fingerprint in dict.fromkeys(row.fingerprint for row in rows if folders.is_committed(row.checkpoint)):
+        names = [row.name for row in rows if row.fingerprint == fingerprint]
+        run_log.log_generations(root, tags, generations.arm_points(grown, names), fingerprint=fingerprint)
 
 
 def _earlier(index: str, root: str, profile: str) -> list[str]:

@@ -83,6 +83,45 @@ def test_a_result_of_an_unknown_checkpoint_gets_its_own_run(root: Path):
     assert arm.info.status == "FINISHED"
 
 
+GENERATIONS = """
+import sys
+from previts.runlog import run_log
+points = [(step, {"generations/voc07/map": 40.0 + step, "corpus/videos": step * 1e6}) for step in range(1, 40)]
+for _ in range(2):
+    run_log.log_generations(sys.argv[1], {"previts.generation": "39"}, points, fingerprint="f1")
+    run_log.log_generations(sys.argv[1], {"previts.generation": "39"}, points, group="corpus")
+"""
+
+
+def test_metrics_over_generations_are_in_mlflow_once_however_often_they_are_logged(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+):
+    open_arm(root).finish()
+    program = [sys.executable, "-c", GENERATIONS, str(root)]
+    both = [subprocess.Popen(program, stderr=subprocess.PIPE, text=True) for _ in range(2)]
+    said = [process.communicate(timeout=300)[1] for process in both]
+    assert [process.returncode for process in both] == [0, 0], said
+    with monkeypatch.context() as offline:
+        offline.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{free_port()}")
+        more = {"generations/voc07/map": 80.0, "voc07/map.change": 1.0}
+        run_log.log_generations(str(root), {"previts.generation": "40"}, [(39, more), (40, more)], fingerprint="f1")
+        assert list((root / "runlog").glob("*.jsonl"))
+    for _ in range(2):  # the first call sends the spool
+        run_log.log_generations(str(root), {"previts.generation": "40"}, [(40, more)], fingerprint="f1")
+    assert not list((root / "runlog").iterdir())
+    client = client_of(root)
+    (arm,), (group,) = (runs_of(client)[role] for role in ("arms", "groups"))
+    history = client.get_metric_history(arm.info.run_id, "generations/voc07/map")
+    wanted = [(step, 40.0 + step) for step in range(1, 40)] + [(39, 80.0), (40, 80.0)]
+    assert sorted((point.step, point.value) for point in history) == sorted(wanted)
+    assert (arm.data.metrics["generations/voc07/map"], arm.data.metrics["voc07/map.change"]) == (80, 1)
+    assert arm.data.tags["previts.generation"] == "40"
+    assert arm.info.status == group.info.status == "FINISHED"
+    sizes = client.get_metric_history(group.info.run_id, "corpus/videos")
+    assert [(point.step, point.value) for point in sizes] == [(step, step * 1e6) for step in range(1, 40)]
+    assert group.data.tags["previts.generation"] == "39"
+
+
 def test_names_with_quotes_are_refused(tmp_path: Path):
     with pytest.raises(InputError, match="without quotes"):
         run_log.open_run(str(tmp_path), group="it's", name="x", fingerprint="f", params={})

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from previts.config import paper
+from previts.corpus import members
 from previts.errors import InputError
 from previts.stages import addresses
 from previts.storage import folders
@@ -102,3 +103,56 @@ def test_the_image_challenge_reads_imagenet_only_with_a_class_map(tmp_path):
     write(tmp_path / "in9" / "in_to_in9.json", "{}")
     with pytest.raises(InputError, match=r"benchmark in9 needs a labelled dataset at .*imagenet"):
         addresses.data_folders("in9", str(tmp_path))
+
+
+def grown(root: str, method: str, *crawls: str) -> str:
+    """Commit the manifests of an index of some crawls, whose tubes follow the saliency of a method."""
+    parts = [folders.address(root, "videos", name, {"crawl": name}) for name in crawls]
+    decided = {"crawls": crawls, "saliency": {"method": method}}
+    videos, saliency, tubes, uri = (
+        folders.address(root, stage, "corpus", decided) for stage in ("videos", "saliency", "tubes", "index")
+    )
+    members.write(videos, [members.Member(part, 1) for part in parts])
+    folders.commit(saliency, decided)
+    folders.commit(tubes, decided, inputs={"saliency": saliency})
+    folders.commit(uri, decided, inputs={"videos": videos, "tubes": tubes})
+    return uri
+
+
+def trained(root: str, index: str, *settings: str, steps: int = 10, start: str = "scratch") -> str:
+    """Commit the manifest of a checkpoint of a row on an index."""
+    plan = paper.resolve("1/vgg/previts", "paper", [*settings, f"model.start={start}"])
+    previous = addresses.previous_checkpoint(plan, index, root)
+    decided, uri = addresses.checkpoint_decided(plan, index, previous), addresses.checkpoint_address(plan, index, root)
+    folders.commit(uri, decided, inputs={"index": index}, counts={"steps": steps})
+    return uri
+
+
+def test_a_training_continues_the_newest_checkpoint_of_its_own_row_only(tmp_path, monkeypatch):
+    root, weights = str(tmp_path), write(tmp_path / "given.pt", "weights")
+    small, larger, whole, other = (grown(root, "rbd", *names) for names in ("a", "ab", "abc", "ad"))
+    of_labels = grown(root, "supervised", "a", "b")
+
+    def found(*settings: str, index: str = whole) -> str:
+        plan = paper.resolve("1/vgg/previts", "paper", ["model.start=previous", *settings])
+        return addresses.previous_checkpoint(plan, index, root)
+
+    assert found() == ""
+    oldest = trained(root, small, steps=90)
+    for index, *settings in ([other], [larger, "seed=1"], [of_labels], [whole]):
+        trained(root, index, *settings)
+    of_weights = trained(root, larger, f"model.weights={weights}")
+    assert found() == oldest
+    assert found(f"model.weights={weights}") == of_weights
+    few = trained(root, larger, "optim.epochs=2", steps=20)
+    assert found() == found("optim.lr=0.1") == few
+    many = trained(root, larger, steps=30, start="previous")
+    assert (found(), found(index=small)) == (many, "")
+    assert found("model.start=scratch") == found("model.frozen=true") == ""
+    assert folders.read_manifest(many).decided["previous"] == folders.fingerprint_of(oldest, "checkpoints")
+    last = trained(root, whole, f"model.weights={weights}", start="previous")
+    decided = folders.read_manifest(last).decided
+    assert decided["previous"] == folders.fingerprint_of(of_weights, "checkpoints")
+    assert decided["weights"] == folders.identity(str(weights))
+    monkeypatch.setitem(addresses.FORMATS, "checkpoints", 99)
+    assert found() == ""

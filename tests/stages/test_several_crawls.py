@@ -1,6 +1,7 @@
 """A corpus of several crawls that grows. Oracle: the requests that a web server gets, and the files of the roots."""
 
 import contextlib
+import csv
 import functools
 import http.server
 import shutil
@@ -13,6 +14,7 @@ from typing import NamedTuple
 
 import pytest
 import torch
+from mlflow.tracking import MlflowClient
 from small_verbs import PERCEIVE, SMALL, snapshot
 from source_videos import numbered, write_source
 
@@ -22,8 +24,10 @@ from previts.errors import InputError
 from previts.evals.result import read_result
 from previts.pretraining.checkpoint import load_model
 from previts.reporting.metrics import KNOWN
+from previts.runlog import run_store
 from previts.stages import flow
 from previts.storage import files, folders
+from previts.withdraw import withdraw
 
 ROW = "1/vgg/moco"
 
@@ -260,6 +264,12 @@ def test_a_training_continues_the_model_of_the_crawls_so_far(site, tmp_path):
         torch.testing.assert_close(new, old, msg=name)
     # The queue of 16 embeddings has 8 of the second training, and 8 of the first one.
     assert (after.queue != before.queue).any(1).sum() == 8
+    client = MlflowClient(run_store.tracking_uri(root))
+    experiment = client.get_experiment_by_name("previts").experiment_id
+    continued = f"params.previous = '{folders.read_manifest(first).fingerprint}'"
+    assert [run.data.tags["previts.fingerprint"] for run in client.search_runs([experiment], continued)] == [
+        manifest.fingerprint
+    ]
     assert stages.pretrain(ROW, index, root, "demo", untouched) == second
     scratch = stages.pretrain(ROW, index, root, "demo", [*SMALL, "optim.lr=1e-12", "optim.weight_decay=0"])
     assert scratch != second
@@ -281,23 +291,65 @@ def test_the_report_compares_the_generations_of_a_corpus(site, world, tmp_path):
     site.add("1.csv", "a1", "a2", "a3", "a4")
     first, before = reported()
     assert "Generations" not in folders.read_file(first, "report.html").decode()
+    withdraw(["a2"], root, "request of the owner")
     site.add("2.csv", "b1", "b2", "c1")
     site.add("3.csv", "a1", a1="again")
     second, after = reported()
     assert [name for name in folders.read_manifest(second).inputs if name.startswith("earlier")] == ["earlier0"]
     assert folders.read_manifest(second).inputs["earlier0"] == first
-    assert '<section id="generations">' in folders.read_file(second, "report.html").decode()
+    page = folders.read_file(second, "report.html").decode()
+    assert '<section id="generations">' in page
     lines = files.read_bytes(files.join(second, "report.md")).decode().splitlines()
     start = lines.index("## Generations of the corpus")
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[start + 2 : start + 6]]
-    assert rows[0] == ["generation", "crawls", "videos stored", "videos kept", "with a tube", "hours", "duplicate"]
-    assert [row[:4] + row[-1:] for row in rows[2:]] == [["1", "1", "4", "4", "0"], ["2", "3", "8", "7", "1"]]
+    titles = ["crawls", "videos stored", "videos kept", "with a tube", "hours", "duplicate", "leak", "withdrawn"]
+    assert rows[0] == ["generation", *titles]
+    assert rows[2][:4] + rows[2][6:] == ["1", "1", "4", "4", "0", "0", "0"]
+    assert rows[3][:4] + rows[3][6:] == ["2", "3", "8 (+4)", "6 (+3 −1)", "1 (+1)", "0", "1 (+1)"]  # noqa: RUF001
+    gone = "leaves out 1 video that the one before kept (1 withdrawn): a2 (withdrawn: request of the owner)."
+    assert f"- Generation 2 {gone}" in lines
+    assert gone in page
     metric = KNOWN["voc07/map"]
     (line,) = [line for line in lines[start:] if metric.title in line and line.count("|") == 6]
     shown = [cell.strip() for cell in line.strip("|").split("|")]
     assert before != after
     assert shown[2:] == [metric.show(before), metric.show(after), metric.show(after - before, "+")]
+    (cells,) = [
+        row
+        for row in csv.DictReader(folders.read_file(second, "report.csv").decode().splitlines())
+        if row["metric"] == "voc07/map"
+    ]
+    assert [float(cells[name]) for name in ("value", "previous", "change")] == [after, before, after - before]
     assert reported()[0] == second
+
+    # MLflow has the same, and a line over generations.
+    client = MlflowClient(run_store.tracking_uri(root))
+    experiment = client.get_experiment_by_name("previts").experiment_id
+    order = ["metrics.generation DESC"]
+    arms = client.search_runs([experiment], f"params.row = '{ROW}'", order_by=order)
+    assert [run.data.tags["previts.generation"] for run in arms] == ["2", "1"]
+    of_generation = client.search_runs([experiment], """tags."previts.generation" = '2'""")
+    assert [run.info.run_id for run in of_generation if "row" in run.data.params] == [arms[0].info.run_id]
+    found = arms[0].data.metrics
+    measured = (found["voc07/map"], found["voc07/map.previous"], found["voc07/map.change"])
+    assert measured == (after, before, after - before)
+    points = client.get_metric_history(arms[0].info.run_id, "generations/voc07/map")
+    assert [(point.step, point.value) for point in points] == [(1, before), (2, after)]
+    assert "voc07/map.previous" not in arms[1].data.metrics
+    indexes = [folders.read_manifest(folders.read_manifest(page).inputs["index"]) for page in (second, first)]
+    for arm, index, crawls in zip(arms, indexes, ("3", "1"), strict=True):
+        assert (arm.data.params["index"], arm.data.params["crawls"]) == (index.fingerprint, crawls)
+        assert arm.data.params["videos"] == str(index.counts["videos"])
+        assert arm.data.metrics["corpus/videos"] == index.counts["videos"]
+        assert arm.data.metrics["corpus/hours"] == index.counts["hours"]
+    corpora = client.search_runs([experiment], "tags.`previts.role` = 'group'", order_by=order)
+    assert [run.data.tags["previts.generation"] for run in corpora] == ["2", "1"]
+    assert corpora[0].data.tags["previts.previous_index"] == indexes[1].fingerprint
+    sizes = client.get_metric_history(corpora[0].info.run_id, "corpus/videos")
+    assert [(point.step, point.value) for point in sizes] == [(1, 4), (2, 6)]
+    moved = corpora[0].data.metrics
+    assert [moved[f"{way}/videos"] for way in ("came", "went")] == [3, 1]
+    assert [moved[f"came/filtered_{name}"] for name in ("duplicate", "withdrawn")] == [1, 1]
 
 
 def test_a_folder_of_crawls_has_no_videos_next_to_them(tmp_path):
