@@ -214,16 +214,24 @@ def join_corpus(videos_uri: str, tubes_uri: str) -> Iterator[list[IndexRecord]]:
     Raises:
         InputError: If the tubes are not of these videos, or a table is missing or damaged.
     """
-    for number, (crawl, shards) in enumerate(read_crawls(videos_uri, tubes_uri)):
+    crawls = read_crawls(videos_uri, tubes_uri)
+    stored = members.manifests([crawl.videos for crawl, _ in crawls])
+    members.manifests([crawl.tubes for crawl, _ in crawls])  # so that the digests of their tables are known
+
+    def read(number: int, shard: int) -> list[IndexRecord]:
+        crawl, _ = crawls[number]
+        return join_shard(crawl.videos, crawl.tubes, shard, number)
+
+    shards = members.each_shard([members.Member(crawl.videos, shards) for crawl, shards in crawls], read)
+    for number, of_crawl in itertools.groupby(shards, key=lambda shard: shard[0]):
         found = 0
-        for shard in range(shards):
-            rows = join_shard(crawl.videos, crawl.tubes, shard, number)
+        for _, rows in of_crawl:
             found += len(rows)
             yield rows
-        if found != (stored := folders.read_manifest(crawl.videos).counts.get("ok", found)):
+        if found != (wanted := stored[number].counts.get("ok", found)):
             raise InputError(
-                f"the tables of {crawl.videos} have {found} usable videos, its {folders.MANIFEST} says {stored}; "
-                "delete both and run `previts download` again"
+                f"the tables of {crawls[number][0].videos} have {found} usable videos, its {folders.MANIFEST} says "
+                f"{wanted}; delete both and run `previts download` again"
             )
 
 

@@ -44,7 +44,7 @@ class LeftOut:
     detail: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Quality:
     """The quality of one video of a crawl, as far as it is known without ground truth.
 
@@ -113,7 +113,8 @@ def judge(videos: Sequence[Quality], config: FilterConfig) -> list[Quality]:
             f"unknown for {unknown} of {len(left)} videos; run `previts saliency` and `previts track` with "
             "saliency.agreement=true and a method other than none"
         )
-    judged = [replace(video, reason=video.reason or reason(video, config)) for video in videos]
+    found = ((video, video.reason or reason(video, config)) for video in videos)
+    judged = [replace(video, reason=why) if why != video.reason else video for video, why in found]
     if videos and all(video.reason for video in judged):
         counts = filtered(judged)
         removed = ", ".join(
@@ -174,14 +175,11 @@ def kept_by(videos: Sequence[Quality], field: str, value: float) -> int:
 
 def held_curve(videos: Sequence[Quality], points: int = 101) -> tuple[list[float], list[float]]:
     """Return the curve of tubes that are not yet lost: shares of the video's length, and the share of tubes at each."""
-    ends = [
-        1.0 if video.lost_seconds is None else video.lost_seconds / video.seconds
-        for video in videos
-        if video.tube_seconds
-    ]
+    found = (video for video in videos if video.tube_seconds)
+    ends = np.array([1.0 if video.lost_seconds is None else video.lost_seconds / video.seconds for video in found])
     at = np.linspace(0, 1, points)
     # A tube that is visible at the end counts at the last point too.
-    still = [float(np.mean([end > share or end >= 1 for end in ends])) if ends else 0.0 for share in at]
+    still = [float(np.mean((ends > share) | (ends >= 1))) if len(ends) else 0.0 for share in at]
     return at.tolist(), still
 
 
