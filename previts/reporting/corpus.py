@@ -159,7 +159,7 @@ def _funnel(
 
 def _left_out(judged: Sequence[Quality], manifest: Manifest) -> str:
     """Return how many videos each threshold of the filter left out."""
-    counts = quality.filtered(judged)
+    counts = quality.filtered([video.reason for video in judged])
     config = {"leakage": "drop", **(manifest.decided.get("filter") or {})}  # an index does not depend on this setting
     reasons = [
         f"{counts[f'filtered_{name}']:,} {name}" + (f" (filter.{field}={config.get(field, '?')})" if field else "")
