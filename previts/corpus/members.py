@@ -53,12 +53,20 @@ def read(uri: str) -> list[Member]:
     Raises:
         InputError: If the list is damaged, or the output of a single crawl is not finished.
     """
-    try:
-        data = folders.read_file(uri, MEMBERS)
-    except (FileNotFoundError, NotADirectoryError):
+    found = _listed(uri)
+    if found is None:
         from previts.storage import tables
 
         return [Member(files.absolute(uri), tables.shard_count(uri))]
+    return found
+
+
+def _listed(uri: str) -> list[Member] | None:
+    """Return the members in the list of an output; None if it has no list."""
+    try:
+        data = folders.read_file(uri, MEMBERS)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
     path = files.join(uri, MEMBERS)
     found = from_json(_Document, parse_json(data, path, _AGAIN), path, _AGAIN).members
     if not found or min(member.shards for member in found) < 1:
@@ -72,11 +80,8 @@ def uris(uri: str) -> list[str]:
     Raises:
         InputError: If the list is damaged.
     """
-    try:
-        folders.read_file(uri, MEMBERS)
-    except (FileNotFoundError, NotADirectoryError):
-        return [files.absolute(uri)]
-    return [member.uri for member in read(uri)]
+    found = _listed(uri)
+    return [files.absolute(uri)] if found is None else [member.uri for member in found]
 
 
 def starts(members: Sequence[Member]) -> list[int]:

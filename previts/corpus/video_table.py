@@ -153,9 +153,7 @@ def read_stored(videos_uri: str, shard: int, columns: Sequence[str]) -> list[dic
 
 def _check_shard(uri: str, shard: int, rows: Iterable[tuple[int, str]]) -> None:
     if wrong := [video_id for found, video_id in rows if found != shard]:
-        raise InputError(
-            f"{uri} lists videos of another shard, such as {wrong[0]!r}; delete it, {tables.REMEDY}"
-        )
+        raise InputError(f"{uri} lists videos of another shard, such as {wrong[0]!r}; delete it, {tables.REMEDY}")
 
 
 def is_withdrawn(row: VideoRecord, ledger: withdrawals.Ledger) -> bool:

@@ -1,7 +1,8 @@
 """An object store on the local disk that counts its requests: `counted:///folder`.
 
 With `LATENCY` in seconds, each request takes this long, as in a real store. Like the clients of real stores, it sends
-the requests of one call together.
+the requests of one call together. `REQUESTS["in turn"]` counts the requests of the main thread, which wait for each
+other.
 """
 
 import collections
@@ -23,6 +24,8 @@ _lock = threading.Lock()
 def _request(kind: str) -> None:
     with _lock:
         REQUESTS[kind] += 1
+        if threading.current_thread() is threading.main_thread():
+            REQUESTS["in turn"] += 1
     if LATENCY:
         time.sleep(LATENCY)
 
@@ -46,7 +49,9 @@ class CountedStore(LocalFileSystem):  # type: ignore[misc]
         _request("list")
         return super().ls(path, detail=detail, **options)
 
-    def find(self, path: str, maxdepth: int | None = None, withdirs: bool = False, detail: bool = False, **_: Any) -> Any:
+    def find(
+        self, path: str, maxdepth: int | None = None, withdirs: bool = False, detail: bool = False, **_: Any
+    ) -> Any:
         """List all files below a folder, by one request for each 1000 of them."""
         found = {}
         for folder, _below, names in os.walk(self._strip_protocol(path)):
@@ -84,7 +89,9 @@ class CountedStore(LocalFileSystem):  # type: ignore[misc]
             file.seek(start or 0)
             return file.read() if end is None else file.read(end - (start or 0))
 
-    def cat_ranges(self, paths: Any, starts: Any, ends: Any, max_gap: Any = None, on_error: str = "return", **_: Any) -> Any:
+    def cat_ranges(
+        self, paths: Any, starts: Any, ends: Any, max_gap: Any = None, on_error: str = "return", **_: Any
+    ) -> Any:
         """Return ranges of bytes of files, by one request each, all at once."""
         with ThreadPoolExecutor(_AT_ONCE) as pool:
             return list(pool.map(self.cat_file, paths, starts, ends))

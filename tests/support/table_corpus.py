@@ -45,7 +45,7 @@ def write_outputs(folder: str, root: str) -> dict[str, str]:
     made: dict[str, list[members.Member]] = {"videos": [], "saliency": [], "tubes": []}
     listed = crawls.list_crawls(folder)
     for source in listed:
-        items = crawl_identity.identify(crawls.read_crawl(source), source)
+        items = crawl_identity.read_identified(source)
         decided: dict[str, Any] = {"crawl": crawl_identity.crawl_identity(items), **video}
         uri = folders.address(root, "videos", "crawl", decided)
         size = experiment.video.videos_per_shard
@@ -139,4 +139,3 @@ def _tubes(items: list[crawls.CrawlItem]) -> pa.Table:
         "agreement": [0.5] * count,
     }
     return pa.table(columns, schema=tables.schema(TubeRecord))
-
