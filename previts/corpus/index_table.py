@@ -143,8 +143,8 @@ def quality_of(row: IndexRecord) -> Quality:
     )
 
 
-def _summarise(table: pa.Table, judged: Sequence[Quality]) -> dict[str, int | float]:
-    """Return the counts of a corpus: videos, tubes, how long objects are visible, and the summary of its quality."""
+def _summarise(table: pa.Table) -> dict[str, int | float]:
+    """Return the counts of a corpus: videos, tubes, and how long objects are visible."""
     frames, fps, tracked = (table.column(name).to_numpy() for name in ("num_frames", "fps", "tracked_frames"))
     with_tube = int((tracked > 0).sum())
     return {
@@ -155,7 +155,6 @@ def _summarise(table: pa.Table, judged: Sequence[Quality]) -> dict[str, int | fl
         "spans": int(pc.sum(pc.list_value_length(table.column("spans"))).as_py() or 0),
         "mean_tube_seconds": round(float((tracked / fps).sum()) / max(1, with_tube), 3),
         "hours": round(float((frames / fps).sum()) / 3600, 4),
-        **quality.summarise(judged),
     }
 
 
@@ -214,16 +213,24 @@ def join_corpus(videos_uri: str, tubes_uri: str) -> Iterator[list[IndexRecord]]:
     Raises:
         InputError: If the tubes are not of these videos, or a table is missing or damaged.
     """
-    for number, (crawl, shards) in enumerate(read_crawls(videos_uri, tubes_uri)):
+    crawls = read_crawls(videos_uri, tubes_uri)
+    stored = members.manifests([crawl.videos for crawl, _ in crawls])
+    members.manifests([crawl.tubes for crawl, _ in crawls])  # so that the digests of their tables are known
+
+    def read(number: int, shard: int) -> list[IndexRecord]:
+        crawl, _ = crawls[number]
+        return join_shard(crawl.videos, crawl.tubes, shard, number)
+
+    shards = members.each_shard([members.Member(crawl.videos, shards) for crawl, shards in crawls], read)
+    for number, of_crawl in itertools.groupby(shards, key=lambda shard: shard[0]):
         found = 0
-        for shard in range(shards):
-            rows = join_shard(crawl.videos, crawl.tubes, shard, number)
+        for _, rows in of_crawl:
             found += len(rows)
             yield rows
-        if found != (stored := folders.read_manifest(crawl.videos).counts.get("ok", found)):
+        if found != (wanted := stored[number].counts.get("ok", found)):
             raise InputError(
-                f"the tables of {crawl.videos} have {found} usable videos, its {folders.MANIFEST} says {stored}; "
-                "delete both and run `previts download` again"
+                f"the tables of {crawls[number][0].videos} have {found} usable videos, its {folders.MANIFEST} says "
+                f"{wanted}; delete both and run `previts download` again"
             )
 
 
@@ -250,20 +257,35 @@ def write_index(
     Raises:
         InputError: If the filter keeps no video, or needs an agreement that is not known.
     """
-    parts, videos = [], []
-    for rows in shards:
-        parts.append(tables.to_table(IndexRecord, rows))  # rows take ten times as much memory
-        videos += [_judged(quality_of(row), known) for row in rows]
-    order = sorted(range(len(videos)), key=lambda number: (videos[number].video_id, videos[number].crawl))
-    judged = quality.judge([videos[number] for number in order], config)
-    kept = [number for number, video in zip(order, judged, strict=True) if not video.reason]
-    table = pa.concat_tables([tables.to_table(IndexRecord, []), *parts]).take(pa.array(kept, pa.int64()))
-    tables.write_records(files.join(uri, QUALITY), Quality, judged)
+    kept, judged = [tables.to_table(IndexRecord, [])], [tables.to_table(Quality, [])]
+    for rows in shards:  # which take ten times the memory of tables
+        videos = [quality.judged(_known(quality_of(row), known), config) for row in rows]
+        judged.append(tables.to_table(Quality, videos))
+        kept.append(
+            tables.to_table(IndexRecord, [row for row, video in zip(rows, videos, strict=True) if not video.reason])
+        )
+    all_videos = _sorted(judged)
+    if all_videos.num_rows:
+        quality.check_judged(all_videos, config)
+    tables.write_table(files.join(uri, QUALITY), all_videos)
+    counts = {
+        **quality.summarise(all_videos.filter(pc.equal(all_videos.column("reason"), ""))),
+        **quality.filtered(all_videos.column("reason").to_pylist()),
+    }
+    del judged, all_videos
+    table = _sorted(kept)
     tables.write_table(files.join(uri, TABLE), table)
-    return {**_summarise(table, [video for video in judged if not video.reason]), **quality.filtered(judged)}
+    return {**_summarise(table), **counts}
 
 
-def _judged(video: Quality, known: Mapping[Key, LeftOut]) -> Quality:
+def _sorted(parts: list[pa.Table]) -> pa.Table:
+    """Return the rows of tables of videos, sorted by video id; empties `parts`, which need as much memory."""
+    table = pa.concat_tables(parts)
+    parts.clear()
+    return table.take(pc.sort_indices(table, [("video_id", "ascending"), ("crawl", "ascending")]))
+
+
+def _known(video: Quality, known: Mapping[Key, LeftOut]) -> Quality:
     found = known.get((video.crawl, video.video_id))
     return replace(video, reason=found.reason, detail=found.detail) if found else video
 

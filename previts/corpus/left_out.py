@@ -4,8 +4,9 @@ Not in the paper, whose corpora were made once. A corpus that grows meets the sa
 changed. It also meets videos that a benchmark tests with. This module reads tables; it reads no pixels.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from previts.config.perception import FilterConfig
 from previts.corpus import copies, members, video_table
@@ -15,6 +16,7 @@ from previts.storage import files, tables
 from previts.storage.tables import Count, Positive
 
 LEAKS = "leaks.parquet"
+_SOURCE = ("source_sha256", "start_seconds", "end_seconds")
 _WORDS = {"same id": "same id as", "same bytes": "same file as", "near duplicate": "shows the same as"}
 
 
@@ -52,9 +54,12 @@ def find_left_out(
     Raises:
         InputError: If a table is missing or damaged.
     """
-    videos = _read(videos_uri)
-    left_out = _withdrawn(videos, ledger) if ledger else {}
-    left_out |= _copies({key: video for key, video in videos.items() if key not in left_out}, config)
+    left_out = _withdrawn(videos_uri, ledger) if ledger else {}
+    keys, videos = _read_videos(videos_uri, config.duplicates)
+    if left_out:
+        rest = [number for number, key in enumerate(keys) if key not in left_out]
+        keys, videos = [keys[number] for number in rest], [videos[number] for number in rest]
+    left_out |= _copies(keys, videos)
     of_video: dict[Key, list[Leak]] = {}
     for leak in leaks:
         of_video.setdefault((leak.crawl, leak.video_id), []).append(leak)
@@ -79,9 +84,12 @@ def find_leaks(videos_uri: str, config: FilterConfig, names: Sequence[str], hash
     Raises:
         InputError: If a table is missing or damaged.
     """
-    videos = _read(videos_uri)
-    left_out = _copies(videos, config)
-    rest = {key: video.hashes for key, video in videos.items() if key not in left_out}
+    left_out = _copies(*_read_videos(videos_uri, config.duplicates))
+    rest = {
+        (number, row["video_id"]): row["hashes"]
+        for number, row in _read(videos_uri, "hashes")
+        if (number, row["video_id"]) not in left_out
+    }
     keys = list(rest)
     return [
         Leak(*keys[match.video], names[match.reference], match.distance)
@@ -108,61 +116,54 @@ def read_leaks(uri: str) -> list[Leak]:
     return tables.read_records(files.join(uri, LEAKS), Leak)
 
 
-@dataclass(frozen=True)
-class _Stored(copies.Video):
-    """A stored video, with its URL and its identity."""
+def _read(videos_uri: str, *columns: str) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Yield the stored videos, the oldest first: the number of the crawl, and some columns."""
+    crawls = members.read(videos_uri)
 
-    url: str
-    identity: str
+    def read(crawl: int, shard: int) -> list[dict[str, Any]]:
+        return video_table.read_stored(crawls[crawl].uri, shard, columns)
+
+    for number, rows in members.each_shard(crawls, read):
+        for row in rows:
+            yield number, row
 
 
-def _read(videos_uri: str) -> dict[Key, _Stored]:
-    """Return the stored videos, the oldest first."""
-    return {
-        (number, row.video_id): _Stored(
-            row.video_id,
-            row.source_sha256,
-            row.start_seconds,
-            row.end_seconds,
-            row.hashes,
-            row.url,
-            row.identity,
+def _read_videos(videos_uri: str, duplicates: str) -> tuple[list[Key], list[copies.Video]]:
+    """Return the stored videos, the oldest first, with what counts for copies; the rest takes no memory."""
+    columns = {"keep": (), "equal": _SOURCE, "near": (*_SOURCE, "hashes")}[duplicates]
+    keys, videos = [], []
+    for number, row in _read(videos_uri, *columns):
+        video = copies.Video(
+            row["video_id"],
+            row.get("source_sha256", ""),
+            row.get("start_seconds"),
+            row.get("end_seconds"),
+            row.get("hashes", b""),
         )
-        for number, crawl in enumerate(members.read(videos_uri))
-        for shard in range(crawl.shards)
-        for row in video_table.read_shard(crawl.uri, shard)
-        if row.status == "ok"
-    }
+        keys.append((number, video.video_id))
+        videos.append(video)
+    return keys, videos
 
 
-def _copies(videos: Mapping[Key, copies.Video], config: FilterConfig) -> dict[Key, LeftOut]:
-    keys = list(videos)
-    known = [
-        replace(
-            video,
-            source_sha256=video.source_sha256 if config.duplicates != "keep" else "",
-            hashes=video.hashes if config.duplicates == "near" else b"",
-        )
-        for video in videos.values()
-    ]
+def _copies(keys: Sequence[Key], videos: Sequence[copies.Video]) -> dict[Key, LeftOut]:
     left_out = {}
-    for copy in copies.find_copies(known):
+    for copy in copies.find_copies(videos):
         number, video_id = keys[copy.original]
         detail = f"{_WORDS[copy.reason]} {video_id} of crawl {number + 1}"
         left_out[keys[copy.video]] = LeftOut("duplicate", detail)
     return left_out
 
 
-def _withdrawn(videos: Mapping[Key, _Stored], ledger: Ledger) -> dict[Key, LeftOut]:
+def _withdrawn(videos_uri: str, ledger: Ledger) -> dict[Key, LeftOut]:
     """Return the withdrawn videos and their copies; a video that only has the id of one is no copy."""
-    left_out = {}
-    for key, video in videos.items():
-        if (reason := ledger.reason(video.video_id, video.url, video.identity)) is not None:
-            left_out[key] = LeftOut("withdrawn", reason)
+    left_out: dict[Key, LeftOut] = {}
+    for number, row in _read(videos_uri, "url", "identity"):
+        if (reason := ledger.reason(row["video_id"], row["url"], row["identity"])) is not None:
+            left_out[number, row["video_id"]] = LeftOut("withdrawn", reason)
     if not left_out:
         return {}
-    keys = list(videos)
-    of_content = copies.find_copies([replace(video, video_id=str(n)) for n, video in enumerate(videos.values())])
+    keys, videos = _read_videos(videos_uri, "near")
+    of_content = copies.find_copies([replace(video, video_id=str(number)) for number, video in enumerate(videos)])
     leads_to = {copy.video: copy.original for copy in of_content}
     first: dict[int, Key] = {}  # the first withdrawn video of each group of copies
     for number, key in enumerate(keys):

@@ -7,17 +7,19 @@ on some crawls while this one works on others. This module reads no videos.
 
 import itertools
 import json
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 from previts.errors import InputError
+from previts.processes import prefetch
 from previts.storage import files, folders
 from previts.storage.documents import from_json, parse_json
 
 MEMBERS = "members.json"
 _AGAIN = f"delete it and {folders.MANIFEST} next to it, and run the stage that writes it again"
-_AT_ONCE = 32  # manifests that are read at once
+
+Value = TypeVar("Value")
 
 
 @dataclass(frozen=True)
@@ -51,12 +53,20 @@ def read(uri: str) -> list[Member]:
     Raises:
         InputError: If the list is damaged, or the output of a single crawl is not finished.
     """
-    try:
-        data = folders.read_file(uri, MEMBERS)
-    except (FileNotFoundError, NotADirectoryError):
+    found = _listed(uri)
+    if found is None:
         from previts.storage import tables
 
         return [Member(files.absolute(uri), tables.shard_count(uri))]
+    return found
+
+
+def _listed(uri: str) -> list[Member] | None:
+    """Return the members in the list of an output; None if it has no list."""
+    try:
+        data = folders.read_file(uri, MEMBERS)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
     path = files.join(uri, MEMBERS)
     found = from_json(_Document, parse_json(data, path, _AGAIN), path, _AGAIN).members
     if not found or min(member.shards for member in found) < 1:
@@ -70,11 +80,8 @@ def uris(uri: str) -> list[str]:
     Raises:
         InputError: If the list is damaged.
     """
-    try:
-        folders.read_file(uri, MEMBERS)
-    except (FileNotFoundError, NotADirectoryError):
-        return [files.absolute(uri)]
-    return [member.uri for member in read(uri)]
+    found = _listed(uri)
+    return [files.absolute(uri)] if found is None else [member.uri for member in found]
 
 
 def starts(members: Sequence[Member]) -> list[int]:
@@ -84,16 +91,40 @@ def starts(members: Sequence[Member]) -> list[int]:
 
 def are_finished(found: Sequence[str]) -> list[bool]:
     """Return which results are finished; an object store gets many requests at once."""
-    with ThreadPoolExecutor(_AT_ONCE) as pool:
-        return list(pool.map(folders.is_committed, found))
+    return list(prefetch.requested(found, folders.is_committed))
+
+
+def manifests(found: Sequence[str]) -> list[folders.Manifest]:
+    """Return the manifests of finished results; an object store gets many requests at once.
+
+    Raises:
+        InputError: If a result is not finished.
+    """
+    return list(prefetch.requested(found, folders.read_manifest))
+
+
+def each_shard(found: Sequence[Member], read: Callable[[int, int], Value]) -> Iterator[tuple[int, Value]]:
+    """Yield the number of the member and what `read` returns, for each shard of each finished member, in order.
+
+    An object store gets many requests at once. The memory is that of a few shards.
+
+    Args:
+        found: The members.
+        read: Reads a shard, given the number of the member and the number of the shard.
+
+    Raises:
+        InputError: If a member is not finished, or as of `read`.
+    """
+    manifests([member.uri for member in found])  # so that the digests of the tables are known
+    places = ((number, shard) for number, member in enumerate(found) for shard in range(member.shards))
+    yield from prefetch.requested(places, lambda place: (place[0], read(*place)))
 
 
 def combine(found: Sequence[str]) -> tuple[dict[str, int | float], list[folders.Manifest]]:
     """Return the counts of finished results, summed, with the number of `crawls`; and the manifests of the results."""
-    with ThreadPoolExecutor(_AT_ONCE) as pool:
-        manifests = list(pool.map(folders.read_manifest, found))
-    counts: dict[str, int | float] = {"crawls": len(manifests)}
-    for manifest in manifests:
+    combined = manifests(found)
+    counts: dict[str, int | float] = {"crawls": len(combined)}
+    for manifest in combined:
         for name, value in manifest.counts.items():
             counts[name] = round(counts.get(name, 0) + value, 4)
-    return counts, manifests
+    return counts, combined

@@ -4,15 +4,19 @@ PreViTS section 3.2 keeps every video. Here a filter can remove videos, each for
 plain numbers; it reads no files and no masks.
 """
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Literal
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from previts.config.perception import FilterConfig
 from previts.errors import InputError
-from previts.storage import csv_text
+from previts.storage import csv_text, tables
 from previts.storage.tables import Count, Positive, Share
 
 # Why a video is removed, and the field of `FilterConfig` that decides it, if any. The first reason that applies counts.
@@ -44,7 +48,7 @@ class LeftOut:
     detail: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Quality:
     """The quality of one video of a crawl, as far as it is known without ground truth.
 
@@ -99,23 +103,28 @@ def reason(video: Quality, config: FilterConfig) -> Reason:
     return ""
 
 
-def judge(videos: Sequence[Quality], config: FilterConfig) -> list[Quality]:
-    """Return the videos, each with the reason why it is removed, or with ""; a reason that is known already stays.
+def judged(video: Quality, config: FilterConfig) -> Quality:
+    """Return a video with the reason why the filter removes it, or with ""; a reason that is known already stays."""
+    why = video.reason or reason(video, config)
+    return replace(video, reason=why) if why != video.reason else video
 
-    Raises:
-        InputError: If the filter needs an agreement that is not known, or keeps no video.
+
+def check_judged(videos: pa.Table, config: FilterConfig) -> None:
+    """Raise an InputError if the filter needs an agreement that is not known, or keeps no video.
+
+    Args:
+        videos: Table of the videos as `judged` returned them, at least one.
+        config: The filter.
     """
-    left = [video for video in videos if not video.reason]
-    if config.min_agreement and any(video.agreement is None for video in left):
-        unknown = sum(video.agreement is None for video in left)
+    kept = videos.filter(pc.equal(videos.column("reason"), ""))
+    if config.min_agreement and (unknown := kept.column("agreement").null_count):
         raise InputError(
             f"filter.min_agreement={config.min_agreement:g} needs the agreement of the saliency priors, which is "
-            f"unknown for {unknown} of {len(left)} videos; run `previts saliency` and `previts track` with "
+            f"unknown for {unknown} of {len(videos)} videos; run `previts saliency` and `previts track` with "
             "saliency.agreement=true and a method other than none"
         )
-    judged = [replace(video, reason=video.reason or reason(video, config)) for video in videos]
-    if videos and all(video.reason for video in judged):
-        counts = filtered(judged)
+    if not kept.num_rows:
+        counts = filtered(videos.column("reason").to_pylist())
         removed = ", ".join(
             f"filter.{field}={getattr(config, field)} removes {count}" if field else f"{count} {name}"
             for name, field in REASONS.items()
@@ -125,40 +134,49 @@ def judge(videos: Sequence[Quality], config: FilterConfig) -> list[Quality]:
             f"the filter keeps none of the {len(videos)} videos: {removed}; choose other values "
             "(`previts quality` on an index without a filter shows how many videos each value keeps)"
         )
-    return judged
 
 
-def filtered(videos: Sequence[Quality]) -> dict[str, int]:
+def filtered(reasons: Sequence[str]) -> dict[str, int]:
     """Return the number of videos, and how many of them the filter removed: in total and for each reason."""
-    out: list[str] = [video.reason for video in videos if video.reason]
-    counts = {f"filtered_{name}": out.count(name) for name in REASONS}
-    return {"videos_in": len(videos), "filtered": len(out), **counts}
+    out = Counter(reasons)
+    counts = {f"filtered_{name}": out[name] for name in REASONS}
+    return {"videos_in": len(reasons), "filtered": len(reasons) - out[""], **counts}
 
 
-def summarise(videos: Sequence[Quality]) -> dict[str, float]:
+def summarise(videos: pa.Table) -> dict[str, float]:
     """Return the quality of a crawl in numbers; numbers without any data are left out.
 
     `tube_share` and `agreement_*` are over all videos, `lost_at` over the tubes that were lost, the others over the
     videos with a tube. `lost_at` is a median, as a share of the video.
+
+    Args:
+        videos: Table of `Quality`.
     """
-    found = [video for video in videos if video.tube_seconds]
-    lost = [video.lost_seconds / video.seconds for video in found if video.lost_seconds is not None]
+
+    def column(name: str) -> NDArray[np.float64]:
+        return np.asarray(videos.column(name).to_numpy(), np.float64)
+
+    tube_seconds, seconds, lost_seconds, agreement = map(
+        column, ("tube_seconds", "seconds", "lost_seconds", "agreement")
+    )
+    found = tube_seconds > 0
+    lost = (lost_seconds / seconds)[found & ~np.isnan(lost_seconds)]
     spread = {
-        "tube_seconds": [video.tube_seconds for video in found],
-        "held": [video.held for video in found],
-        "area": [video.mean_area for video in found],
-        "border": [video.border_share for video in found],
-        "agreement": [video.agreement for video in videos if video.agreement is not None],
+        "tube_seconds": tube_seconds[found],
+        "held": (tube_seconds / seconds)[found],
+        "area": column("mean_area")[found],
+        "border": column("border_share")[found],
+        "agreement": agreement[~np.isnan(agreement)],
     }
     counts: dict[str, float] = {}
-    if videos:
-        counts["tube_share"] = len(found) / len(videos)
-    if found:
-        counts["lost_share"] = len(lost) / len(found)
-    if lost:
+    if len(found):
+        counts["tube_share"] = int(found.sum()) / len(found)
+    if found.any():
+        counts["lost_share"] = len(lost) / int(found.sum())
+    if len(lost):
         counts["lost_at"] = float(np.median(lost))
     for name, values in spread.items():
-        if values:
+        if len(values):
             q25, q50, q75 = np.quantile(values, (0.25, 0.5, 0.75)).tolist()
             counts |= {f"{name}_mean": float(np.mean(values)), f"{name}_q25": q25, f"{name}_q50": q50}
             counts[f"{name}_q75"] = q75
@@ -174,14 +192,11 @@ def kept_by(videos: Sequence[Quality], field: str, value: float) -> int:
 
 def held_curve(videos: Sequence[Quality], points: int = 101) -> tuple[list[float], list[float]]:
     """Return the curve of tubes that are not yet lost: shares of the video's length, and the share of tubes at each."""
-    ends = [
-        1.0 if video.lost_seconds is None else video.lost_seconds / video.seconds
-        for video in videos
-        if video.tube_seconds
-    ]
+    found = (video for video in videos if video.tube_seconds)
+    ends = np.array([1.0 if video.lost_seconds is None else video.lost_seconds / video.seconds for video in found])
     at = np.linspace(0, 1, points)
     # A tube that is visible at the end counts at the last point too.
-    still = [float(np.mean([end > share or end >= 1 for end in ends])) if ends else 0.0 for share in at]
+    still = [float(np.mean((ends > share) | (ends >= 1))) if len(ends) else 0.0 for share in at]
     return at.tolist(), still
 
 
@@ -208,7 +223,7 @@ def to_csv(videos: Sequence[Quality]) -> str:
 
 def spread(videos: Sequence[Quality]) -> list[tuple[str, list[str]]]:
     """Return the table of a crawl's quality: for each number a title, then mean and quartiles as text."""
-    counts, lines = summarise(videos), []
+    counts, lines = summarise(tables.to_table(Quality, videos)), []
 
     def percent(share: float) -> str:
         return f"{100 * share:.1f} %"
@@ -228,7 +243,8 @@ def spread(videos: Sequence[Quality]) -> list[tuple[str, list[str]]]:
 
 def describe(videos: Sequence[Quality], worst: int) -> str:
     """Return the quality of a crawl as text for a terminal, with its `worst` weakest videos."""
-    counts, out = summarise(videos), filtered(videos)
+    counts = summarise(tables.to_table(Quality, videos))
+    out = filtered([video.reason for video in videos])
     found = [video for video in videos if video.tube_seconds]
     lost = [video for video in found if video.lost_seconds is not None]
     lines = [

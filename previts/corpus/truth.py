@@ -9,6 +9,7 @@ Shape suffixes: T frames, H W pixels.
 """
 
 import io
+import itertools
 import math
 import re
 import zipfile
@@ -19,10 +20,12 @@ import cv2
 import numpy as np
 from PIL import Image
 
+from previts.corpus import members
 from previts.corpus.tube_table import Tube
 from previts.errors import InputError
 from previts.media.masks import Mask, iou, object_pixels
-from previts.storage import file_names, files, folders
+from previts.processes import prefetch
+from previts.storage import file_names, files
 from previts.storage.files import join
 
 
@@ -82,26 +85,27 @@ class Score:
 
 def find_truths(videos_uris: Sequence[str]) -> list[Truth | None]:
     """Return for the stored videos of each crawl the exact masks next to the crawl, or None if there are none."""
-    known: dict[str, Truth | None] = {}  # many crawls may have one folder of masks
-    return [_find_truth(uri, known) for uri in videos_uris]
+    places = [_places(manifest.inputs.get("crawl", "")) for manifest in members.manifests(videos_uris)]
+    distinct = list(dict.fromkeys(itertools.chain.from_iterable(places)))  # many crawls may have one folder of masks
+    known = dict(zip(distinct, prefetch.requested(distinct, _truth_at), strict=True))
+    return [next((found for place in of_crawl if (found := known[place])), None) for of_crawl in places]
 
 
-def _find_truth(videos_uri: str, known: dict[str, Truth | None]) -> Truth | None:
-    crawl = folders.read_manifest(videos_uri).inputs.get("crawl", "")
+def _places(crawl: str) -> list[str]:
+    """Return the folders in which the masks of a crawl may be, the first one that exists counts."""
     if not crawl or crawl.startswith(("http://", "https://")):
-        return None
+        return []
     folder, _, name = crawl.rstrip("/").rpartition("/")
     stem = re.sub(r"\.(csv|parquet|pq)$", "", name, flags=re.IGNORECASE)
-    for candidate in (join(folder, f"{stem}_masks"), join(folder, "masks")):
-        if candidate not in known:
-            try:
-                names = file_names.shown(files.names(candidate))
-            except (OSError, InputError):
-                names = []
-            known[candidate] = Truth(candidate, frozenset(names)) if names else None
-        if (found := known[candidate]) is not None:
-            return found
-    return None
+    return [join(folder, f"{stem}_masks"), join(folder, "masks")]
+
+
+def _truth_at(uri: str) -> Truth | None:
+    try:
+        names = file_names.shown(files.names(uri))
+    except (OSError, InputError):
+        names = []
+    return Truth(uri, frozenset(names)) if names else None
 
 
 def write_masks(uri: str, masks_THW: Mask) -> None:

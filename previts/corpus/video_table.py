@@ -6,10 +6,10 @@ later stage reads them. This module computes nothing from the frames.
 
 import bisect
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Annotated, Literal, Protocol, TypeVar
+from typing import Annotated, Any, Literal, Protocol, TypeVar
 
 import numpy as np
 
@@ -128,16 +128,32 @@ def read_shard(videos_uri: str, shard: int) -> list[VideoRecord]:
     Raises:
         InputError: If its table is missing or damaged.
     """
-    rows = tables.read_records(files.join(videos_uri, table_name(shard)), VideoRecord)
-    if wrong := [row.video_id for row in rows if row.shard != shard]:
-        raise InputError(
-            f"{files.join(videos_uri, table_name(shard))} lists videos of another shard, such as {wrong[0]!r}; "
-            f"delete it, {tables.REMEDY}"
-        )
+    uri = files.join(videos_uri, table_name(shard))
+    rows = tables.read_records(uri, VideoRecord)
+    _check_shard(uri, shard, ((row.shard, row.video_id) for row in rows))
     for row in rows:
         if row.status == "ok":
-            check_layout(row, files.join(videos_uri, table_name(shard)))
+            check_layout(row, uri)
     return rows
+
+
+def read_stored(videos_uri: str, shard: int, columns: Sequence[str]) -> list[dict[str, Any]]:
+    """Return the stored videos of a finished shard, each as its `video_id` and some other columns by name.
+
+    This takes a fraction of the time and memory of `read_shard`.
+
+    Raises:
+        InputError: If the table is missing or damaged.
+    """
+    uri = files.join(videos_uri, table_name(shard))
+    rows = tables.read_table(uri, VideoRecord, ["video_id", "shard", "status", *columns]).to_pylist()
+    _check_shard(uri, shard, ((row["shard"], row["video_id"]) for row in rows))
+    return [row for row in rows if row["status"] == "ok"]
+
+
+def _check_shard(uri: str, shard: int, rows: Iterable[tuple[int, str]]) -> None:
+    if wrong := [video_id for found, video_id in rows if found != shard]:
+        raise InputError(f"{uri} lists videos of another shard, such as {wrong[0]!r}; delete it, {tables.REMEDY}")
 
 
 def is_withdrawn(row: VideoRecord, ledger: withdrawals.Ledger) -> bool:

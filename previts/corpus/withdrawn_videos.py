@@ -1,28 +1,26 @@
 """The withdrawn videos of a corpus and of an index: the entries of their tables that the ledger names."""
 
-from collections.abc import Iterator
-
 from previts.corpus import index_table, members, video_table
 from previts.corpus.withdrawals import Ledger
 from previts.storage import files, folders, tables
 
 
-def withdrawn(videos_uri: str, ledger: Ledger) -> Iterator[tuple[int, video_table.VideoRecord]]:
-    """Yield the stored videos of a corpus that are withdrawn, each with the number of its crawl.
+def withdrawn_ids(videos_uri: str, ledger: Ledger) -> list[tuple[int, str]]:
+    """Return the withdrawn videos of a corpus as decisions of its index: number of the crawl and id of each, sorted.
 
     Raises:
         InputError: If a table is missing or damaged.
     """
-    for number, member in enumerate(members.read(videos_uri)) if ledger else ():
-        for shard in range(member.shards):
-            for row in video_table.read_shard(member.uri, shard):
-                if row.status == "ok" and video_table.is_withdrawn(row, ledger):
-                    yield number, row
+    if not ledger:
+        return []
 
+    crawls = members.read(videos_uri)
 
-def withdrawn_ids(videos_uri: str, ledger: Ledger) -> list[tuple[int, str]]:
-    """Return the withdrawn videos of a corpus as decisions of its index: number of the crawl and id of each, sorted."""
-    return sorted({(crawl, row.video_id) for crawl, row in withdrawn(videos_uri, ledger)})
+    def read(crawl: int, shard: int) -> list[str]:
+        rows = video_table.read_stored(crawls[crawl].uri, shard, ("url", "identity"))
+        return [id_ for row in rows if ledger.reason(id_ := row["video_id"], row["url"], row["identity"]) is not None]
+
+    return sorted({(crawl, video_id) for crawl, ids in members.each_shard(crawls, read) for video_id in ids})
 
 
 def withdrawn_in(uri: str, ledger: Ledger) -> list[str]:
@@ -35,6 +33,6 @@ def withdrawn_in(uri: str, ledger: Ledger) -> list[str]:
         return []
     manifest = folders.read_manifest(uri)
     out = set(withdrawn_ids(manifest.inputs["videos"], ledger))
-    table = tables.read_table(files.join(uri, index_table.TABLE), index_table.IndexRecord)
+    table = tables.read_table(files.join(uri, index_table.TABLE), index_table.IndexRecord, ["crawl", "video_id"])
     inside = zip(table.column("crawl").to_pylist(), table.column("video_id").to_pylist(), strict=True)
     return sorted({video_id for crawl, video_id in inside if (crawl, video_id) in out}) if out else []

@@ -12,8 +12,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from previts.errors import InputError, VideoError
-from previts.ingest import sources
-from previts.ingest.crawls import CrawlItem
+from previts.ingest import crawls, sources
+from previts.ingest.crawls import CrawlItem, Found
 from previts.ingest.sources import LocalFile, StoredObject
 from previts.storage import fingerprints, folders
 from previts.storage.files import absolute, open_fs
@@ -22,7 +22,7 @@ from previts.storage.listings import Folders
 HASH_SECONDS = 3600.0  # longest time for reading the local files of a crawl to identify them
 
 
-def identify(items: Sequence[CrawlItem], uri: str, known: Folders | None = None) -> list[CrawlItem]:
+def read_identified(uri: str, known: Folders | None = None, found: Found | None = None) -> list[CrawlItem]:
     """Return the videos of a crawl, each with the identity of its source and window; "" for a broken line.
 
     A video counts in one of three ways:
@@ -33,15 +33,19 @@ def identify(items: Sequence[CrawlItem], uri: str, known: Folders | None = None)
     - Anything else: by its address.
 
     Args:
-        items: What `read_crawl` returned.
         uri: The crawl.
         known: Folders that were listed before.
+        found: What `crawls.find` returned.
 
     Raises:
-        InputError: If reading the local files takes more than `HASH_SECONDS`.
+        InputError: As of `crawls.read_crawl`, or if reading the local files takes more than `HASH_SECONDS`.
     """
-    fs, path = open_fs(uri)
-    is_folder = fs.isdir(path)
+    known, found = known or Folders(), found or crawls.find(uri)
+    return _identify(crawls.read_crawl(uri, known, found), uri, known, is_folder=found.is_folder)
+
+
+def _identify(items: Sequence[CrawlItem], uri: str, known: Folders, *, is_folder: bool) -> list[CrawlItem]:
+    _, path = open_fs(uri)
     root = path.rstrip("/") if is_folder else path.rsplit("/", 1)[0]
     local: dict[str, tuple[LocalFile, int]] = {}
     stored: dict[str, str] = {}
@@ -56,7 +60,7 @@ def identify(items: Sequence[CrawlItem], uri: str, known: Folders | None = None)
     small = len(local) <= folders.HASHED_FILES and total <= folders.HASHED_BYTES
     listed: dict[str, list[object]] = {}
     if any(name.startswith(root + "/") for name in stored.values()):
-        for name, info in (known or Folders()).files(uri if is_folder else absolute(uri).rsplit("/", 1)[0]).items():
+        for name, info in known.files(uri if is_folder else absolute(uri).rsplit("/", 1)[0]).items():
             stamp = next((info[key] for key in ("md5Hash", "crc32c", "ETag", "etag") if info.get(key)), "")
             listed[name] = [int(info["size"]), str(stamp)]
     deadline = time.monotonic() + HASH_SECONDS
@@ -83,6 +87,8 @@ def crawl_identity(items: Sequence[CrawlItem]) -> str:
 
 
 def _source(item: CrawlItem) -> object:
+    if item.url.startswith(("http://", "https://")):  # most of a million videos; to parse an address takes long
+        return None
     try:
         return None if item.fault else sources.source_of(item.url, item.reach)
     except VideoError:

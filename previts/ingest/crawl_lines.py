@@ -31,13 +31,12 @@ class Line:
     fault: str = ""
 
 
-def csv_rows(uri: str) -> list[tuple[int, list[str], str]]:
+def csv_rows(uri: str, data: bytes) -> list[tuple[int, list[str], str]]:
     """Return the rows of a CSV file that are not empty: line number, fields without outer spaces, fault or "".
 
     Raises:
-        InputError: If the file is too large, has no row, is UTF-16, or has a quote that is never closed.
+        InputError: If the file has no row or too many, is UTF-16, or has a quote that is never closed.
     """
-    data = _read(uri)
     if data.startswith((b"\xff\xfe", b"\xfe\xff")):
         raise InputError(f"{uri} is UTF-16 text; save it as UTF-8")
     text = data.removeprefix(b"\xef\xbb\xbf").decode(errors="surrogateescape")
@@ -90,17 +89,17 @@ def csv_lines(uri: str, columns: list[str], rows: Sequence[tuple[int, list[str],
     return lines
 
 
-def parquet_lines(uri: str, required: Sequence[str], kept: set[str]) -> list[Line]:
+def parquet_lines(uri: str, data: bytes, required: Sequence[str], kept: set[str]) -> list[Line]:
     """Return the rows of a Parquet file as lines with the fields of the kept columns.
 
     Raises:
         InputError: If the file is too large or damaged, or a required column is missing.
     """
     try:
-        data = io.BytesIO(_read(uri))
-        leaves = {column.path for column in pq.ParquetFile(data, pre_buffer=False).schema}
+        content = io.BytesIO(data)
+        leaves = {column.path for column in pq.ParquetFile(content, pre_buffer=False).schema}
         # As dictionaries, because a small file can repeat a long text a million times.
-        file = pq.ParquetFile(data, pre_buffer=False, read_dictionary=sorted(kept & leaves))
+        file = pq.ParquetFile(content, pre_buffer=False, read_dictionary=sorted(kept & leaves))
         check_columns(uri, file.schema_arrow.names, required)
         _check_distinct(uri, file.schema_arrow.names, kept)
         if sum(file.metadata.row_group(n).total_byte_size for n in range(file.num_row_groups)) > MAX_PLAIN_BYTES:
@@ -169,7 +168,12 @@ def listed(names: Sequence[str]) -> str:
     return text[:200] + (", ..." if len(names) > 10 or len(text) > 200 else "")
 
 
-def _read(uri: str) -> bytes:
+def read_table(uri: str) -> bytes:
+    """Return the bytes of the table of a crawl.
+
+    Raises:
+        InputError: If the file is too large, or of another kind, such as an archive.
+    """
     fs, path = open_fs(uri)
     if (fs.size(path) or 0) > MAX_TABLE_BYTES:
         raise InputError(f"{uri} has more than {MAX_TABLE_BYTES >> 20} MiB, too much for a crawl; split it")

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 
 from previts.errors import InputError
 from previts.ingest import sources, url_guard
-from previts.ingest.crawl_lines import Line, check_columns, csv_lines, csv_rows, parquet_lines
+from previts.ingest.crawl_lines import Line, check_columns, csv_lines, csv_rows, parquet_lines, read_table
 from previts.ingest.sources import ANYTHING, Reach
 from previts.ingest.url_guard import MAX_URL_LENGTH
 from previts.storage import documents, file_names, folders
@@ -41,7 +41,7 @@ class CrawlItem:
     """One video to fetch and its window [start, end) in seconds; None is the start or the end of the video.
 
     `fault` is the reason why the line of the crawl is broken; then nothing is fetched. `reach` is what the crawl may
-    name. `identity` is what `crawl_identity.identify` found.
+    name. `identity` is what `crawl_identity.read_identified` found.
     """
 
     video_id: str
@@ -93,7 +93,31 @@ def write_list(sources: Sequence[str], root: str, version: int) -> str:
     return uri
 
 
-def read_crawl(uri: str, known: Folders | None = None) -> list[CrawlItem]:
+@dataclass(frozen=True)
+class Found:
+    """What is at the URI of a crawl: a folder, or a file with its bytes."""
+
+    is_folder: bool
+    data: bytes = b""
+
+
+def find(uri: str) -> Found:
+    """Return what is at the URI of a crawl; this takes most of the time of a crawl in an object store.
+
+    Raises:
+        InputError: If there is nothing, or no table of an allowed size.
+    """
+    fs, path = open_fs(uri)
+    if fs.isdir(path):
+        return Found(is_folder=True)
+    if not fs.exists(path):
+        raise InputError(f"there is no crawl at {uri}; {FORMS}")
+    if not path.lower().endswith(MANIFEST_SUFFIXES):
+        raise InputError(f"{uri} is not a crawl; {FORMS}")
+    return Found(is_folder=False, data=read_table(uri))
+
+
+def read_crawl(uri: str, known: Folders | None = None, found: Found | None = None) -> list[CrawlItem]:
     """Return the videos of a crawl, in its order.
 
     `uri` is one of:
@@ -115,23 +139,19 @@ def read_crawl(uri: str, known: Folders | None = None) -> list[CrawlItem]:
     Args:
         uri: The crawl.
         known: Folders that were listed before.
+        found: What `find` returned.
 
     Raises:
         InputError: If the crawl is missing or empty, the whole table is broken, or every line is.
     """
-    fs, path = open_fs(uri)
-    known = known or Folders()
-    if fs.isdir(path):
+    known, found = known or Folders(), found or find(uri)
+    if found.is_folder:
         items = _folder(uri, known)
-    elif not fs.exists(path):
-        raise InputError(f"there is no crawl at {uri}; {FORMS}")
-    elif path.lower().endswith(MANIFEST_SUFFIXES[1:]):
-        lines = parquet_lines(uri, REQUIRED_COLUMNS, set(MANIFEST_COLUMNS))
+    elif uri.lower().endswith(MANIFEST_SUFFIXES[1:]):
+        lines = parquet_lines(uri, found.data, REQUIRED_COLUMNS, set(MANIFEST_COLUMNS))
         items = _items(uri, lines, lambda line: _manifest_item(line, uri))
-    elif path.lower().endswith(MANIFEST_SUFFIXES[0]):
-        items = _csv(uri, known)
     else:
-        raise InputError(f"{uri} is not a crawl; {FORMS}")
+        items = _csv(uri, found.data, known)
     if not items:
         raise InputError(f"the crawl {uri} is empty; expected at least one video")
     check_faults(items, uri, max_fraction=1.0)
@@ -172,7 +192,7 @@ def _folder(uri: str, known: Folders) -> list[CrawlItem]:
     aside.report(uri)
     if not lines:
         raise InputError(f"there are no videos in {uri}; expected files with a suffix of {', '.join(VIDEO_SUFFIXES)}")
-    return _items(uri, lines, _file_item)
+    return _items(uri, lines, _file_item, is_folder=True)
 
 
 def left_aside(uri: str, known: Folders | None = None) -> LeftAside:
@@ -204,9 +224,9 @@ def _full_name(uri: str, path: str) -> str:
     return path if is_local(fs) else str(fs.unstrip_protocol(path))
 
 
-def _csv(uri: str, known: Folders) -> list[CrawlItem]:
-    """Read a CSV file; its first lines decide which of the three formats it has."""
-    rows = csv_rows(uri)
+def _csv(uri: str, data: bytes, known: Folders) -> list[CrawlItem]:
+    """Return the items of a CSV file; its first lines decide which of the three formats it has."""
+    rows = csv_rows(uri, data)
     header = rows[0][1]
     if {"youtube_id", "time_start", "time_end"}.issubset(header):
         files = _files_near(uri, known)
@@ -227,11 +247,12 @@ def _csv(uri: str, known: Folders) -> list[CrawlItem]:
     return _items(uri, lines, lambda line: _manifest_item(line, uri))
 
 
-def _items(uri: str, lines: Iterable[Line], make: Callable[[Line], CrawlItem]) -> list[CrawlItem]:
+def _items(
+    uri: str, lines: Iterable[Line], make: Callable[[Line], CrawlItem], *, is_folder: bool = False
+) -> list[CrawlItem]:
     """Return one item for each line; a broken line becomes an item with a fault and an id of its own."""
-    fs, path = open_fs(uri)
     folder = absolute(uri)
-    reach = sources.reach_of(folder if fs.isdir(path) else folder.rsplit("/", 1)[0] or "/")
+    reach = sources.reach_of(folder if is_folder else folder.rsplit("/", 1)[0] or "/")
     items: list[CrawlItem] = []
     line_of: dict[str, int] = {}
     broken: list[tuple[int, int]] = []

@@ -8,11 +8,17 @@ Shape suffixes: B pairs of this process, N pairs of all processes, T frames, S p
 rows of an I420 image (`crop_cutting.py`), P numbers of a draw.
 """
 
-from collections.abc import Sequence
+import contextlib
+import copy
+import os
+import tempfile
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Literal, NamedTuple
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
+import pyarrow as pa
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
@@ -20,7 +26,7 @@ from torch.utils.data import Dataset
 
 from previts.config.experiment import Experiment
 from previts.corpus import tube_table, video_table
-from previts.corpus.index_table import Index, IndexRecord
+from previts.corpus.index_table import Crawl, Index, IndexRecord
 from previts.errors import InputError, VideoError
 from previts.pretraining import augment, clip_sampling, crop_cutting, crop_sampling
 from previts.pretraining.schedule import Purpose, Schedule, generator
@@ -86,6 +92,21 @@ Item = tuple[int, list[LoadedClip]]
 """Step; the query of one sample, then the key of another sample and, with the speed task, its other clip."""
 
 
+@dataclass(frozen=True)
+class _MappedIndex(Index):
+    """An index whose table is in a file of this machine. Pickled, it is the path of the file."""
+
+    path: str
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _map_index, (self.uri, self.crawls, self.path)
+
+
+def _map_index(uri: str, crawls: tuple[Crawl, ...], path: str) -> _MappedIndex:
+    with pa.memory_map(path) as file:
+        return _MappedIndex(uri, crawls, pa.ipc.open_file(file).read_all(), path)
+
+
 class PairDataset(Dataset[Item]):
     """The chosen videos of an index as clips of pairs. Its indices are `Request`s, which `load_batches` makes."""
 
@@ -110,6 +131,17 @@ class PairDataset(Dataset[Item]):
                     f"is {missing[0]}; restore them, or delete the tables of these shards and {folders.MANIFEST} there "
                     "and run `previts download` again"
                 )
+
+    @contextlib.contextmanager
+    def mapped(self) -> Iterator["PairDataset"]:
+        """Yield the same dataset for worker processes: its index is in a temporary file, so they share its memory."""
+        with tempfile.TemporaryDirectory(prefix="previts-") as folder:
+            path, table = os.path.join(folder, "index.arrow"), self.index.table
+            with pa.OSFile(path, "wb") as file, pa.ipc.new_file(file, table.schema) as writer:
+                writer.write_table(table)
+            same = copy.copy(self)
+            same.index = _map_index(self.index.uri, self.index.crawls, path)
+            yield same
 
     def __len__(self) -> int:
         return len(self.numbers)

@@ -3,6 +3,7 @@
 PreViTS section 3.1. The batches do not depend on the number of workers or of training processes.
 """
 
+import contextlib
 import math
 import multiprocessing.forkserver
 import os
@@ -94,10 +95,15 @@ def load_batches(
         InputError: If a worker raises it, such as for a missing file; without the traceback.
         OSError: If a worker raises it, such as for a lost connection; without the traceback.
     """
+    with dataset.mapped() if workers else contextlib.nullcontext(dataset) as shared:
+        yield from _load(shared, _Requests(schedule, first_step, rank, world_size), workers, pin_memory)
+
+
+def _load(dataset: PairDataset, requests: _Requests, workers: int, pin_memory: bool) -> Iterator[Batch]:
     loader: DataLoader[Item] = DataLoader(
         dataset,
-        batch_sampler=_Requests(schedule, first_step, rank, world_size),
-        collate_fn=_Collate(schedule),
+        batch_sampler=requests,
+        collate_fn=_Collate(requests.schedule),
         num_workers=workers,
         multiprocessing_context="forkserver" if workers else None,  # object-store clients do not survive a fork
         worker_init_fn=_start_worker,

@@ -7,6 +7,7 @@ Shows stored files only. For an unreadable file it states the cause.
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+import pyarrow.compute as pc
 from markupsafe import Markup
 
 from previts.corpus import quality, truth, tube_table, video_table
@@ -134,7 +135,7 @@ def _funnel(
     index: Index, manifest: Manifest, videos: Manifest, judged: Sequence[Quality]
 ) -> list[tuple[str, str, float, str]]:
     frames, fps, tracked = (index.table.column(name).to_numpy() for name in ("num_frames", "fps", "tracked_frames"))
-    spans = sum(len(item) for item in index.table.column("spans").to_pylist())
+    spans = int(pc.sum(pc.list_value_length(index.table.column("spans"))).as_py() or 0)
     crawled = int(videos.counts.get("videos", len(judged)))
     failed = int(videos.counts.get("failed", crawled - len(judged)))
     with_tube = int((tracked > 0).sum())
@@ -158,7 +159,7 @@ def _funnel(
 
 def _left_out(judged: Sequence[Quality], manifest: Manifest) -> str:
     """Return how many videos each threshold of the filter left out."""
-    counts = quality.filtered(judged)
+    counts = quality.filtered([video.reason for video in judged])
     config = {"leakage": "drop", **(manifest.decided.get("filter") or {})}  # an index does not depend on this setting
     reasons = [
         f"{counts[f'filtered_{name}']:,} {name}" + (f" (filter.{field}={config.get(field, '?')})" if field else "")

@@ -11,6 +11,7 @@ from previts.config import paper
 from previts.config.perception import VideoConfig
 from previts.errors import InputError
 from previts.media.cost import TOO_COSTLY
+from previts.processes import prefetch
 from previts.stages.addresses import FORMATS
 from previts.stages.outputs import announce, check_part, done, exclusive, fan_out, made, part_done
 from previts.storage import files, folders
@@ -19,7 +20,7 @@ from previts.storage.listings import Folders
 if TYPE_CHECKING:
     from previts.corpus.video_table import VideoRecord
     from previts.corpus.withdrawals import Ledger
-    from previts.ingest.crawls import CrawlItem
+    from previts.ingest.crawls import CrawlItem, Found
 
 
 class _CrawlError(InputError):
@@ -94,7 +95,8 @@ def download(
     config = paper.resolve(None, profile, set).experiment.video
     share = _Share(part, parts, config, max_failure_fraction, Folders(), withdrawals.read(root))
     sources = crawls.list_crawls(crawl)
-    plans = (_plan(source, root, share, len(sources) == 1) for source in sources)
+    at_once = zip(sources, prefetch.requested(sources, crawls.find), strict=True)
+    plans = (_plan(source, table, root, share, len(sources) == 1) for source, table in at_once)
     found = list({plan.uri: plan for plan in plans}.values())  # equal crawls have one output
     if len(found) == 1:
         outputs = {} if folders.is_committed(found[0].uri) else _outputs(root)
@@ -135,10 +137,10 @@ def download(
     return made(uri)
 
 
-def _plan(source: str, root: str, share: _Share, keep_items: bool) -> _Crawl:
-    from previts.ingest import crawl_identity, crawls
+def _plan(source: str, table: "Found", root: str, share: _Share, keep_items: bool) -> _Crawl:
+    from previts.ingest import crawl_identity
 
-    items = crawl_identity.identify(crawls.read_crawl(source, share.known), source, share.known)
+    items = crawl_identity.read_identified(source, share.known, table)
     video = {name: value for name, value in asdict(share.config).items() if name != "max_lost_cpu_hours"}
     decided = {"crawl": crawl_identity.crawl_identity(items), "video": video, "format": FORMATS["videos"]}
     uri = folders.address(root, "videos", "crawl", decided)
@@ -167,9 +169,7 @@ def _download(crawl: _Crawl, share: _Share, before: int, earlier: Sequence[str])
     from previts.storage import tables
 
     config = share.config
-    items = crawl.items or crawl_identity.identify(
-        crawls.read_crawl(crawl.source, share.known), crawl.source, share.known
-    )
+    items = crawl.items or crawl_identity.read_identified(crawl.source, share.known)
     try:
         crawls.check_faults(items, crawl.source, share.max_failure_fraction)
     except InputError as error:
@@ -243,28 +243,32 @@ def _download(crawl: _Crawl, share: _Share, before: int, earlier: Sequence[str])
     return made(uri)
 
 
-def _outputs(root: str) -> dict[str, list[str]]:
-    """Return the finished outputs of this verb below a root, by the URI of their crawl."""
-    from previts.corpus import members
+def _outputs(root: str) -> dict[str, dict[str, folders.Manifest]]:
+    """Return the finished outputs of this verb below a root: by the URI of their crawl, the manifests by URI."""
+
+    def manifest(uri: str) -> folders.Manifest | None:
+        try:
+            return folders.read_manifest(uri)
+        except InputError:
+            return None
 
     folder = files.join(files.absolute(root), "videos")
     made = [files.join(folder, name) for name in files.names(folder)]
-    outputs: dict[str, list[str]] = {}
-    for uri, is_finished in zip(made, members.are_finished(made), strict=True):
-        if is_finished and (source := folders.read_manifest(uri).inputs.get("crawl")):
-            outputs.setdefault(source, []).append(uri)
+    outputs: dict[str, dict[str, folders.Manifest]] = {}
+    for uri, found in zip(made, prefetch.requested(made, manifest), strict=True):
+        if found and (source := found.inputs.get("crawl")):
+            outputs.setdefault(source, {})[uri] = found
     return outputs
 
 
-def _earlier(crawl: _Crawl, outputs: Mapping[str, Sequence[str]]) -> list[str]:
+def _earlier(crawl: _Crawl, outputs: Mapping[str, Mapping[str, folders.Manifest]]) -> list[str]:
     """Return the outputs of earlier versions of a crawl, which was changed in place, with the same settings."""
 
-    def has_same_settings(uri: str) -> bool:
-        decided = folders.read_manifest(uri).decided
-        return all(decided.get(key) == crawl.decided[key] for key in ("video", "format"))
+    def has_same_settings(found: folders.Manifest) -> bool:
+        return all(found.decided.get(key) == crawl.decided[key] for key in ("video", "format"))
 
-    made = outputs.get(files.absolute(crawl.source), ())
-    return [uri for uri in made if uri != crawl.uri and has_same_settings(uri)]
+    made = outputs.get(files.absolute(crawl.source), {})
+    return [uri for uri, found in made.items() if uri != crawl.uri and has_same_settings(found)]
 
 
 def _too_many(crawl: str, videos: Sequence["VideoRecord"], max_fraction: float) -> str:

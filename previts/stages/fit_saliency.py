@@ -6,6 +6,7 @@ from typing import Any
 
 from previts.config import paper
 from previts.errors import InputError
+from previts.processes import prefetch
 from previts.stages.addresses import FORMATS
 from previts.stages.outputs import done, exclusive, finished, made
 from previts.storage import folders
@@ -93,9 +94,12 @@ def _fitted_on(videos: str, address: Callable[[str], str]) -> str:
     crawls = members.uris(videos)
     if len(crawls) == 1:
         return videos
-    for crawl in crawls:
+
+    def with_model(crawl: str) -> str:
         inputs = folders.read_manifest(crawl).inputs
         for version in [crawl, *(uri for name, uri in inputs.items() if name.startswith("earlier"))]:
             if folders.is_committed(version) and folders.is_committed(address(version)):
                 return version
-    return crawls[0]
+        return ""
+
+    return next(filter(None, prefetch.requested(crawls, with_model)), crawls[0])

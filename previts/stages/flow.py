@@ -11,6 +11,7 @@ from previts.config.benchmarks import check
 from previts.config.evaluation import EvaluationConfig
 from previts.errors import InputError
 from previts.ingest import crawls
+from previts.processes import prefetch
 from previts.stages import addresses, checks
 from previts.storage import files, fingerprints, folders
 from previts.storage.listings import Folders
@@ -93,9 +94,9 @@ def check_run(
 def check_sources(crawl: str | None, data: str | None, *, rows: Sequence[str], benchmarks: Sequence[str]) -> None:
     """Raise an InputError if a crawl is broken, or a labelled dataset is missing; None is not checked."""
     if crawl is not None:
-        known = Folders()
-        for source in crawls.list_crawls(crawl):
-            crawls.read_crawl(source, known)
+        known, sources = Folders(), crawls.list_crawls(crawl)
+        for source, found in zip(sources, prefetch.requested(sources, crawls.find), strict=True):
+            crawls.read_crawl(source, known, found)
     if data is not None:
         wanted = benchmarks or [name for row in paper.expand(rows) for name in row.benchmarks]
         for benchmark in dict.fromkeys(wanted):

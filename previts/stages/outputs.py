@@ -10,6 +10,7 @@ from typing import Any, ParamSpec, TypeVar
 
 from previts.corpus import members
 from previts.errors import InputError
+from previts.processes import prefetch
 from previts.storage import files, folders, holders, leases
 from previts.storage.folders import MANIFEST, damage, is_committed, read_manifest
 
@@ -239,9 +240,8 @@ def of_each_crawl(
         return of_crawl(videos, 0)
     if done(uri, take=False):
         return uri
-    outputs = [members.Member(address(member.uri), member.shards) for member in found]
-    members.write(uri, outputs)
-    uris = [output.uri for output in outputs]
+    uris = list(prefetch.requested([member.uri for member in found], address))
+    members.write(uri, [members.Member(one, member.shards) for one, member in zip(uris, found, strict=True)])
     for member, before, is_finished in zip(found, members.starts(found), announce(uris), strict=True):
         if not is_finished:
             of_crawl(member.uri, before)

@@ -40,7 +40,7 @@ HASHED_FILES, HASHED_BYTES = 10_000, 1 << 30
 _AT_ONCE = 32  # files that `commit` asks a store for at once
 
 _AGAIN = f"delete {MANIFEST} and run the stage that writes it again"
-_digests: dict[str, dict[str, str]] = {}  # of the finished folders that this process has read files of, by URI
+_digests: dict[str, dict[str, str]] = {}  # of the files of the finished folders whose manifests were read, by URI
 
 
 def address(root: str, stage: str, label: str, decided: Mapping[str, Any]) -> str:
@@ -250,6 +250,7 @@ def read_manifest(uri: str) -> Manifest:
             f"{path} belongs to another folder: its stage {manifest.stage!r} and its decisions give the fingerprint "
             f"{expected}, but it is in {stage}/{name}; {_AGAIN}"
         )
+    _digests[absolute(uri)] = manifest.files
     inputs = {key: resolve(value, uri) for key, value in manifest.inputs.items()}
     return dataclasses.replace(manifest, inputs=inputs)
 
@@ -281,7 +282,6 @@ def check_file(uri: str, name: str, data: bytes) -> None:
         manifest = read_manifest(uri)  # (again): the folder may have been made again since
     except UnfinishedError:
         return
-    _digests[folder] = manifest.files
     if manifest.files.get(name) != digest:
         what = "was changed" if name in manifest.files else "was added"
         raise InputError(

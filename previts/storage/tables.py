@@ -9,8 +9,8 @@ import io
 import math
 import types
 import typing
-from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, fields
 from typing import Annotated, Any, TypeVar, get_args, get_origin
 
 import numpy as np
@@ -100,7 +100,8 @@ def write_records(uri: str, row_type: type[Row], rows: Iterable[Row], *, create:
 
 def to_table(row_type: type[Row], rows: Iterable[Row]) -> pa.Table:
     """Return rows as an Arrow table with the schema of their dataclass."""
-    return pa.Table.from_pylist([asdict(row) for row in rows], schema=schema(row_type))  # type: ignore[call-overload]
+    rows, columns = list(rows), schema(row_type)
+    return pa.table({name: [getattr(row, name) for row in rows] for name in columns.names}, schema=columns)
 
 
 def write_table(uri: str, table: pa.Table, *, create: bool = False, erased_from: str = "") -> None:
@@ -114,18 +115,27 @@ def write_table(uri: str, table: pa.Table, *, create: bool = False, erased_from:
 
 
 def parse(data: bytes) -> pa.Table:
-    """Return the table in the bytes of a Parquet file.
+    """Return the table in the bytes of a Parquet file."""
+    return _open(data).read(use_threads=False)
+
+
+def _open(data: bytes) -> pq.ParquetFile:
+    """Return the bytes of a Parquet file as a file from which columns are read with `use_threads=False`.
 
     No thread of Arrow takes part. `pq.read_table` would start one in any case, for its scanner of data sets. The thread
     may be the last to release the Python object that holds the bytes. If the interpreter is ending at that moment, the
     process is aborted after its work is done.
     """
-    file = pq.ParquetFile(io.BytesIO(data), pre_buffer=False, page_checksum_verification=True)
-    return file.read(use_threads=False)
+    return pq.ParquetFile(io.BytesIO(data), pre_buffer=False, page_checksum_verification=True)
 
 
-def read_table(uri: str, row_type: type) -> pa.Table:
+def read_table(uri: str, row_type: type, columns: Sequence[str] | None = None) -> pa.Table:
     """Return a Parquet file of a result folder as an Arrow table; `row` returns one of its rows.
+
+    Args:
+        uri: The file.
+        row_type: Type of the rows.
+        columns: Names of the columns that are read and checked; by default all.
 
     Raises:
         InputError: If the file is missing, is damaged, is not the one that the stage wrote to this place, its columns
@@ -136,25 +146,27 @@ def read_table(uri: str, row_type: type) -> pa.Table:
     except FileNotFoundError:
         raise InputError(f"{uri} is missing; {REMEDY}") from None
     try:
-        table = parse(data)
+        file = _open(data)
+        table, found = file.read(columns, use_threads=False), file.schema_arrow
         table.validate(full=True)
     except (pa.ArrowException, OSError, ValueError) as error:
         raise InputError(f"{uri} is damaged ({error}); delete it, {REMEDY}") from None
     expected = schema(row_type)
-    if table.schema.names != expected.names:
-        raise InputError(f"{uri} has the columns {table.schema.names}, expected {expected.names}; {REMEDY}")
-    if not table.schema.equals(expected):
+    if found.names != expected.names:
+        raise InputError(f"{uri} has the columns {found.names}, expected {expected.names}; {REMEDY}")
+    if not found.equals(expected):
         types_found = [
             f"{column.name} is {column.type}, expected {wanted.type}"
-            for column, wanted in zip(table.schema, expected, strict=True)
+            for column, wanted in zip(found, expected, strict=True)
             if column.type != wanted.type
         ]
         raise InputError(f"{uri} has columns of other types: {', '.join(types_found)}; delete it, {REMEDY}")
-    place = (table.schema.metadata or {}).get(_PLACE, b"").decode(errors="replace")
+    place = (found.metadata or {}).get(_PLACE, b"").decode(errors="replace")
     if not folders.is_at(place, uri):
         raise InputError(f"{uri} is a copy of {place or 'a table of another program'}; delete it, {REMEDY}")
-    for name, hint in typing.get_type_hints(row_type, include_extras=True).items():
-        if wrong := _fault(hint, table.column(name).combine_chunks()):
+    hints = typing.get_type_hints(row_type, include_extras=True)
+    for name in table.column_names:
+        if wrong := _fault(hints[name], table.column(name).combine_chunks()):
             raise InputError(f"{uri}: the column {name} has {wrong}; delete it, {REMEDY}")
     return table
 

@@ -10,6 +10,7 @@ import pytest
 from previts.config.perception import FilterConfig
 from previts.corpus import quality
 from previts.corpus.quality import Quality
+from previts.storage import tables
 
 
 def video(number: int, tube_seconds: float, *, lost: float | None = None, area: float = 0.1, agreement: float = 0.5):
@@ -36,8 +37,8 @@ def test_kept_by_equals_what_a_filter_with_the_threshold_keeps():
     for field, values in quality.CANDIDATES.items():
         kept = []
         for value in values:
-            judged = quality.judge([*CRAWL, video(9, 100.0)], FilterConfig(**{field: value}))
-            kept.append(sum(not item.reason for item in judged))
+            config = FilterConfig(**{field: value})
+            kept.append(sum(not quality.judged(item, config).reason for item in [*CRAWL, video(9, 100.0)]))
             assert kept[-1] == quality.kept_by([*CRAWL, video(9, 100.0)], field, value)
         assert kept == sorted(kept, reverse=True)  # candidates go from mild to strict
     assert quality.kept_by(CRAWL, "min_tube_seconds", 4.0) == 4
@@ -47,20 +48,20 @@ def test_kept_by_equals_what_a_filter_with_the_threshold_keeps():
 
 
 def test_each_number_of_the_summary_is_over_the_right_videos():
-    counts = quality.summarise(CRAWL)
+    counts = quality.summarise(tables.to_table(Quality, CRAWL))
     assert counts["tube_share"] == 0.8
     assert (counts["lost_share"], counts["lost_at"]) == (0.5, 0.65)
     assert counts["held_mean"] == pytest.approx((1 + 0.4 + 0.75 + 0.9) / 4, abs=1e-4)
     assert counts["area_q50"] == 0.1  # of the four tubes
     assert counts["agreement_mean"] == pytest.approx((3 * 0.5 + 0.2 + 0.05) / 5)  # of all
-    assert quality.summarise([]) == {}
-    assert set(quality.summarise([video(0, 0.0, lost=0.0)])) == {
+    assert quality.summarise(tables.to_table(Quality, [])) == {}
+    assert set(quality.summarise(tables.to_table(Quality, [video(0, 0.0, lost=0.0)]))) == {
         "tube_share", "agreement_mean", "agreement_q25", "agreement_q50", "agreement_q75",
     }  # fmt: skip
 
 
 def test_the_text_lists_the_weakest_videos_with_their_numbers():
-    text = quality.describe(quality.judge(CRAWL, FilterConfig(min_agreement=0.1)), worst=2)
+    text = quality.describe([quality.judged(item, FilterConfig(min_agreement=0.1)) for item in CRAWL], worst=2)
     assert "5, of which the filter left out 1, 1 disagreeing" in text
     assert "with a tube 4 (80%)" in text
     assert "half of them before 65% of the video" in text

@@ -13,7 +13,7 @@ import pytest
 
 from previts.errors import InputError, RefusedError
 from previts.ingest import sources
-from previts.ingest.crawl_identity import crawl_identity, identify
+from previts.ingest.crawl_identity import crawl_identity, read_identified
 from previts.ingest.crawls import CrawlItem, check_faults, left_aside, read_crawl
 
 HEADER = "video_id,url,start_seconds,end_seconds,label,split\n"
@@ -360,7 +360,7 @@ def test_other_inputs_are_refused(tmp_path):
 
 
 def identity_of(uri):
-    return crawl_identity(identify(read_crawl(uri), uri))
+    return crawl_identity(read_identified(uri))
 
 
 def test_the_identity_depends_on_the_content_and_not_on_the_place(tmp_path):

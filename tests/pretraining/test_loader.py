@@ -1,6 +1,10 @@
+import pickle
 import shutil
+import tempfile
 from collections import namedtuple
+from dataclasses import replace
 
+import pyarrow as pa
 import pytest
 import torch
 from moving_squares import moved, small_experiment, small_video_experiment
@@ -45,6 +49,20 @@ def test_workers_processes_and_the_first_step_do_not_change_a_sample(index, expe
             for part in range(6):
                 joined = torch.cat([getattr(half[step], side)[part] for half in halves])
                 assert torch.equal(joined, getattr(batch, side)[part])
+
+
+def test_a_worker_gets_the_path_of_the_index_and_maps_it(index, tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    table = pa.concat_tables([index.table] * 1000)
+    with dataset.PairDataset(replace(index, table=table), small_experiment()).mapped() as shared:
+        shared.numbers = [0]
+        assert len(pickle.dumps(shared)) < 10_000 < table.nbytes
+        before = pa.total_allocated_bytes()
+        received = pickle.loads(pickle.dumps(shared))
+        assert pa.total_allocated_bytes() - before < table.nbytes / 100
+        assert received.index.table.equals(table)
+        assert received.index[len(index)] == index[0]
+    assert not list(tmp_path.iterdir())
 
 
 def test_an_error_of_a_worker_is_raised_without_its_traceback(index, tmp_path):
