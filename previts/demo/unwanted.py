@@ -14,7 +14,7 @@ from previts.demo.films import film, plan_videos
 from previts.demo.scenery.textures import Image
 from previts.storage import files
 
-_FPS = 12.0
+_FPS, _DAVIS_FPS = 12.0, 24.0
 _EQUAL = {2: 3, 3: 2}  # copies of files, of the crawl before
 _SIZE = (224, 168)  # of the slide show
 _SLIDES, _SLIDE_FRAMES = 4, 12
@@ -79,7 +79,7 @@ def _write_davis(videos: str, datasets: str) -> str:
     sequence = paths[0].split("/")[-2]
     name = f"davis_{sequence}.mp4"
     shown = [_image(files.join(davis, path)) for path in paths if path.split("/")[-2] == sequence]
-    write_mp4(files.join(videos, name), shown, _FPS)
+    write_mp4(files.join(videos, name), shown, _DAVIS_FPS)
     return name
 
 
