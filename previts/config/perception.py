@@ -144,9 +144,8 @@ class FilterConfig:
     max_area: float = 1.0
     min_agreement: float = 0.0  # of the handcrafted priors on the first key frame
     # Not in the paper. Leaves out videos with the source file ("equal"), or also with the frames ("near"), of an older
-    # one. "keep" keeps them. Of videos with one id, the oldest is kept in any case. "near" takes a few still scenes for
-    # copies, and so is no default.
-    duplicates: Literal["equal", "near", "keep"] = "equal"
+    # one. "keep" keeps them. Of videos with one id, the oldest is kept in any case.
+    duplicates: Literal["equal", "near", "keep"] = "near"
     # Not in the paper. Leaves out videos that show something of the test part of a labelled set, if `index` gets these.
     leakage: Literal["drop", "off"] = "drop"
 

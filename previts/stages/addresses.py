@@ -24,7 +24,7 @@ FORMATS = {
     "saliency_model": 3,
     "saliency": 3,
     "tubes": 4,
-    "held_out": 1,
+    "held_out": 2,
     "leaks": 2,
     "index": 3,
     "checkpoints": 3,

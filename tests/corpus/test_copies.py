@@ -8,6 +8,8 @@ from moving_scenes import FPS, landscape, scene
 from video_copies import framed, marked, recoloured
 
 from previts.corpus.copies import Copy, Match, Video, find_copies, find_matches
+from previts.demo.config import WorldConfig
+from previts.demo.world import film, plan_videos
 from previts.media.frame_hashes import image_hashes, video_hashes
 
 
@@ -48,6 +50,16 @@ def test_a_changed_copy_leads_to_its_original_and_to_no_other(change):
 
 def test_different_scenes_are_no_copies():
     assert find_copies(shown(*ORIGINALS)) == []
+
+
+def test_one_kind_before_one_kind_of_background_is_no_copy():
+    config = WorldConfig()
+    plans = [plan_videos(config)[number] for number in (28, 37)]  # two birds before clouds
+    clips = [[np.ascontiguousarray(frame.image) for frame in film(config, plan)] for plan in plans]
+    originals = [video_hashes(clip, plan.fps) for clip, plan in zip(clips, plans, strict=True)]
+    assert find_copies(shown(*originals)) == []
+    marked_copy = video_hashes((marked(frame) for frame in clips[1]), plans[1].fps)
+    assert find_copies(shown(*originals, marked_copy)) == [Copy(2, 1, "near duplicate")]
 
 
 def test_other_times_of_one_scene_are_no_copies():

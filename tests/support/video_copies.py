@@ -90,6 +90,10 @@ KINDS: dict[str, list[Callable[[Clip], Clip]]] = {
 }
 
 
+# The kinds that a search for copies is asked to find; the others are harder, or combine several changes.
+COMMON = ("crf 35", "half size", "1 s cut off", "logo", "mirrored", "letterboxed", "recoloured")
+
+
 def kinds_of(number: int, count: int) -> list[str]:
     """Return the kinds of copies that are made of a clip: all kinds are made equally often, and in all combinations."""
     names = list(KINDS)

@@ -127,13 +127,18 @@ def track(model: MoCo, data_uri: str, config: EvaluationConfig) -> Outcome:
     )
 
 
-def read_sequences(data_uri: str) -> list[Sequence480p]:
-    """Return the sequences of the split, sorted by name.
+def list_uri(data_uri: str, split: str) -> str:
+    """Return the URI of the list of a split."""
+    return files.join(data_uri, "ImageSets", "480p", f"{split}.txt")
+
+
+def read_sequences(data_uri: str, split: str = SPLIT) -> list[Sequence480p]:
+    """Return the sequences of a split, sorted by name.
 
     Raises:
         InputError: If the list is missing, a line is invalid, or a sequence has fewer than 3 frames.
     """
-    uri = files.join(data_uri, "ImageSets", "480p", f"{SPLIT}.txt")
+    uri = list_uri(data_uri, split)
     try:
         lines = files.read_regular(uri).decode("utf-8-sig", "replace").splitlines()
     except FileNotFoundError:

@@ -1,6 +1,7 @@
 """The held-out items of the labelled sets: the images and videos of the test or validation part of each benchmark.
 
-PreViTS section 4. The training part of a set may be part of a corpus, so it is not listed. The readers of the
+PreViTS section 4. The training part of a set may be part of a corpus, so it is not listed. DAVIS is the exception: the
+benchmark trains on nothing, so no part of DAVIS is for training, and both parts are held out. The readers of the
 benchmarks list the items; they are imported on demand, because some load torch.
 """
 
@@ -17,6 +18,7 @@ from previts.media.video_reader import Footage, steady
 from previts.storage import files
 
 Kind = Literal["image", "video"]
+DAVIS_TRAIN = "train"
 DAVIS_FPS = 24.0  # of the published videos, whose frames have no times
 
 
@@ -76,7 +78,10 @@ def _in9(uri: str, splits: Sequence[str]) -> Iterator[Item]:
 def _davis(uri: str, splits: Sequence[str]) -> Iterator[Item]:
     from previts.evals.davis import attention_tracking
 
-    for sequence in attention_tracking.read_sequences(uri):
+    sequences = attention_tracking.read_sequences(uri)
+    if files.exists(attention_tracking.list_uri(uri, DAVIS_TRAIN)):
+        sequences += attention_tracking.read_sequences(uri, DAVIS_TRAIN)
+    for sequence in sequences:
         footage = steady(len(sequence.frames), DAVIS_FPS, partial(_read_frames, sequence.frames))
         yield Item(sequence.name, "video", partial(_same, footage))
 

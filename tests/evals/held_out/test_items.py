@@ -1,5 +1,6 @@
 """The held-out items of every labelled set. Oracle: the files of the demo world, whose names tell their part."""
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -59,6 +60,17 @@ def test_the_items_of_a_set_are_its_test_items(data, name):
         shape = opened.read([0]).shape[1:] if isinstance(opened, Footage) else opened.shape
         assert len(shape) == 3
         assert shape[2] == 3
+
+
+def test_both_parts_of_davis_are_held_out(data, tmp_path):
+    lists = tmp_path / "ImageSets" / "480p"
+    shutil.copytree(data / "davis", tmp_path, dirs_exist_ok=True)
+    lines = (lists / "val.txt").read_text().splitlines(keepends=True)
+    names = sorted({line.split("/")[3] for line in lines})
+    (lists / "val.txt").write_text("".join(line for line in lines if f"/{names[0]}/" in line))
+    assert [item.name for item in items.list_items("davis", str(tmp_path), ["1"])] == names[:1]
+    (lists / "train.txt").write_text("".join(line for line in lines if f"/{names[1]}/" in line))
+    assert [item.name for item in items.list_items("davis", str(tmp_path), ["1"])] == names[:2]
 
 
 @pytest.mark.parametrize("name", ["ucf101", "hmdb51", "jhmdb"])
