@@ -1,22 +1,20 @@
 """The generations of a corpus that grows: its size and the numbers of each arm, beside those of smaller corpora.
 
-Not in the paper, whose corpora were made once. This module reads the reports of earlier generations; it writes nothing.
+Not in the paper, whose corpora were made once. `turnover` reads the generations. This module writes nothing.
 """
 
 import csv
 import io
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from markupsafe import Markup
 
-from previts.errors import InputError
-from previts.reporting import figures, turnover
+from previts.reporting import figures
 from previts.reporting.inputs import short
 from previts.reporting.metrics import KNOWN, Metric
 from previts.reporting.numbers import Table, TableCell
-from previts.reporting.turnover import Turnover
 from previts.storage import folders
 
 CSV = "report.csv"
@@ -31,6 +29,25 @@ COUNTS = {
     "filtered_leak": "leak",
     "filtered_withdrawn": "withdrawn",
 }
+
+
+@dataclass(frozen=True)
+class Turnover:
+    """What came and what went.
+
+    Attributes:
+        came: By the name of a count of the index, how much the older generation lacks.
+        went: By the same names, how much the newer generation lacks.
+        reasons: How many videos were kept before and are not now, by their reason now, the most frequent first.
+        examples: Some of these videos: id, reason, and more about the reason in words.
+        cause: Why the generations could not be compared; "" if they were.
+    """
+
+    came: Mapping[str, int | float]
+    went: Mapping[str, int | float]
+    reasons: Mapping[str, int]
+    examples: tuple[tuple[str, str, str], ...] = ()
+    cause: str = ""
 
 
 @dataclass(frozen=True)
@@ -81,51 +98,6 @@ class Change:
     def verdict(self) -> str:
         """Whether the difference is an improvement, as `TableCell.verdict`."""
         return TableCell(self.cell.row, self.metric, self.values[-1], "measured", "", delta=self.delta).verdict
-
-
-def read_generations(earlier: Sequence[str], index: str) -> list[Generation]:
-    """Return the generations of a corpus, the oldest first; the last one is the corpus itself, without numbers.
-
-    Args:
-        earlier: Finished reports of earlier generations, the oldest first.
-        index: The corpus.
-
-    Raises:
-        InputError: If a report or an index is damaged, or the index of a report was deleted.
-    """
-    found = []
-    for number, report in enumerate([*earlier, ""], start=1):
-        uri = folders.read_manifest(report).inputs["index"] if report else index
-        manifest = folders.read_manifest(uri)
-        crawls = folders.read_manifest(manifest.inputs["videos"]).counts.get("crawls", 1)
-        numbers = read_numbers(report) if report else {}
-        found.append(Generation(number, manifest.fingerprint, uri, {"crawls": crawls, **manifest.counts}, numbers))
-    first = max(0, len(found) - SHOWN - 1)
-    if len(found) > 1:
-        found[first:] = _turnovers(found[first:])
-    return found
-
-
-def _turnovers(generations: Sequence[Generation]) -> list[Generation]:
-    """Return the generations, all but the first with what came and went; two are in memory at once."""
-    found, before = [generations[0]], _stored(generations[0].index)
-    for item in generations[1:]:
-        after = _stored(item.index)
-        if isinstance(before, str) or isinstance(after, str):
-            cause = before if isinstance(before, str) else str(after)
-            found.append(replace(item, turnover=Turnover({}, {}, {}, cause=cause)))
-        else:
-            found.append(replace(item, turnover=turnover.compare(before, after)))
-        before = after
-    return found
-
-
-def _stored(index: str) -> turnover.Stored | str:
-    """Return the stored videos of an index, or why they cannot be read."""
-    try:
-        return turnover.read_stored(index)
-    except InputError as error:
-        return short(error)
 
 
 def read_numbers(report: str) -> dict[tuple[str, str], float]:

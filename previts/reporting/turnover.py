@@ -1,4 +1,4 @@
-"""What came to a corpus and what went since its previous generation: videos, hours, tubes, and those left out.
+"""The reader of the generations of a corpus, and of what came and went between them.
 
 Not in the paper, whose corpora were made once. A video is the same in two generations if it has the same id in a crawl
 of the same identity. The identity of a crawl contains those of its sources. A corpus may have millions of videos, so
@@ -7,39 +7,23 @@ they are compared by digests in arrays.
 
 import hashlib
 from collections import Counter
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
 from previts.corpus import index_table, members, quality
+from previts.errors import InputError
+from previts.reporting.generations import SHOWN, Generation, Turnover, read_numbers
+from previts.reporting.inputs import short
 from previts.storage import files, folders, tables
 
 EXAMPLES = 2  # videos that are named for each reason
 GONE = "gone"  # the reason of a video that the newer generation has not stored
 _REASONS = ["", *quality.REASONS]
 _MEASURES = ["videos_in", "videos", "videos_with_tube", "hours", *(f"filtered_{name}" for name in quality.REASONS)]
-
-
-@dataclass(frozen=True)
-class Turnover:
-    """What came and what went.
-
-    Attributes:
-        came: By the name of a count of the index, how much the older generation lacks.
-        went: By the same names, how much the newer generation lacks.
-        reasons: How many videos were kept before and are not now, by their reason now, the most frequent first.
-        examples: Some of these videos: id, reason, and more about the reason in words.
-        cause: Why the generations could not be compared; "" if they were.
-    """
-
-    came: Mapping[str, int | float]
-    went: Mapping[str, int | float]
-    reasons: Mapping[str, int]
-    examples: tuple[tuple[str, str, str], ...] = ()
-    cause: str = ""
 
 
 @dataclass(frozen=True)
@@ -68,9 +52,7 @@ class Stored:
         if name.startswith("filtered_"):
             found = self.reasons == _REASONS.index(name.removeprefix("filtered_"))
         else:
-            found = {"videos_in": kept | True, "videos": kept, "videos_with_tube": kept & self.tracked, "hours": kept}[
-                name
-            ]
+            found = {"videos_in": kept | True, "videos_with_tube": kept & self.tracked}.get(name, kept)
         return np.where(found, self.seconds / 3600 if name == "hours" else 1.0, 0.0)
 
 
@@ -132,3 +114,48 @@ def compare(before: Stored, after: Stored) -> Turnover:
             row = int(row_now[number])
             examples.append((video_id, name, after.table.column("detail")[row].as_py() if row >= 0 else ""))
     return Turnover(came, went, ordered, tuple(examples))
+
+
+def read_generations(earlier: Sequence[str], index: str) -> list[Generation]:
+    """Return the generations of a corpus, the oldest first; the last one is the corpus itself, without numbers.
+
+    Args:
+        earlier: Finished reports of earlier generations, the oldest first.
+        index: The corpus.
+
+    Raises:
+        InputError: If a report or an index is damaged, or the index of a report was deleted.
+    """
+    found = []
+    for number, report in enumerate([*earlier, ""], start=1):
+        uri = folders.read_manifest(report).inputs["index"] if report else index
+        manifest = folders.read_manifest(uri)
+        crawls = len(members.uris(manifest.inputs["videos"]))
+        numbers = read_numbers(report) if report else {}
+        found.append(Generation(number, manifest.fingerprint, uri, {"crawls": crawls, **manifest.counts}, numbers))
+    first = max(0, len(found) - SHOWN - 1)
+    if len(found) > 1:
+        found[first:] = _turnovers(found[first:])
+    return found
+
+
+def _turnovers(generations: Sequence[Generation]) -> list[Generation]:
+    """Return the generations, all but the first with what came and went; two are in memory at once."""
+    found, before = [generations[0]], _stored(generations[0].index)
+    for item in generations[1:]:
+        after = _stored(item.index)
+        if isinstance(before, str) or isinstance(after, str):
+            cause = before if isinstance(before, str) else str(after)
+            found.append(replace(item, turnover=Turnover({}, {}, {}, cause=cause)))
+        else:
+            found.append(replace(item, turnover=compare(before, after)))
+        before = after
+    return found
+
+
+def _stored(index: str) -> Stored | str:
+    """Return the stored videos of an index, or why they cannot be read."""
+    try:
+        return read_stored(index)
+    except InputError as error:
+        return short(error)

@@ -58,9 +58,10 @@ def report(
     uri = folders.address(root, "report", "comparison", decided)
     page = files.join(files.absolute(root), "report.html")
     if not done(uri):
-        from previts.reporting import generations
+        from previts.reporting.generations import read_numbers
         from previts.reporting.inputs import ReportRow
         from previts.reporting.page import CSV, HTML, build_report
+        from previts.reporting.turnover import read_generations
         from previts.runlog import run_log
 
         compared = [
@@ -74,12 +75,12 @@ def report(
             )
             for row, uri in zip(shown, trained, strict=True)
         ]
-        grown = generations.read_generations(earlier, index)
+        grown = read_generations(earlier, index)
         counts = build_report(
             list(results), uri, compared, cited=paper.CITED, profile=profile, index=index, generations=grown
         )
         run_log.log_report(root, group=folders.fingerprint_of(index, "index"), report=uri)
-        grown[-1] = replace(grown[-1], numbers=generations.read_numbers(uri))
+        grown[-1] = replace(grown[-1], numbers=read_numbers(uri))
         _log_generations(root, grown, compared)
         inputs = {"index": index, **{f"result{number}": result for number, result in enumerate(results)}}
         inputs |= {f"earlier{number}": report for number, report in enumerate(earlier)}

@@ -8,8 +8,9 @@ from report_world import Reader, World
 
 from previts.corpus import index_table
 from previts.reporting import generations
-from previts.reporting.generations import SHOWN, Generation, read_generations
+from previts.reporting.generations import SHOWN, Generation
 from previts.reporting.page import build_report
+from previts.reporting.turnover import read_generations
 from previts.storage import files, folders
 
 
