@@ -176,6 +176,12 @@ def _check_choices(values: dict[str, Any]) -> None:
         processes=values.get("processes", 1),
         job=values.get("job", ()),
     )
+    flow.check_loops(
+        rows=values.get("rows", paper.ARMS),
+        benchmarks=values.get("benchmarks", ()),
+        profile=values.get("profile", "paper"),
+        set=values.get("set", ()),
+    )
     for name in ("crawl", "root", "data"):
         if files.protocol(values.get(name, "gs://")) in files.ON_DISK:
             raise InputError(

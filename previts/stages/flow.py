@@ -1,6 +1,7 @@
 """The functions that a pipeline runs between the verbs: check a run, collect parts, list evaluations, close the run.
 
-The loops of the pipeline are flat: one over the rows to pretrain, then one over the pairs of checkpoint and benchmark.
+The loops of the pipeline are flat: over the parts, over the rows to pretrain, and over the pairs of checkpoint and
+benchmark. None is over crawls, so their number is not limited, and finished ones cost no iteration.
 """
 
 import sys
@@ -9,12 +10,16 @@ from collections.abc import Sequence
 from previts.config import paper
 from previts.config.benchmarks import check
 from previts.config.evaluation import EvaluationConfig
+from previts.config.experiment import Plan
 from previts.errors import InputError
 from previts.ingest import crawls
 from previts.processes import prefetch
 from previts.stages import addresses, checks
 from previts.storage import files, fingerprints, folders
 from previts.storage.listings import Folders
+
+# Iterations of a loop, each with two pods. At about 64, the state of a run gets too large for Kubeflow's database.
+MAX_ITERATIONS = 63
 
 
 def distinct_rows(
@@ -35,8 +40,8 @@ def distinct_rows(
     Raises:
         InputError: If a parameter has a value that does not exist, or if values contradict each other.
     """
-    if parts < 1:
-        raise InputError(f"parts must be 1 or more, got {parts}")
+    if not 1 <= parts <= MAX_ITERATIONS:
+        raise InputError(f"parts must be from 1 to {MAX_ITERATIONS}, got {parts}")
     check(benchmarks)
     checks.check_launch(launcher, processes, job)
     distinct: dict[str, tuple[str, EvaluationConfig]] = {}
@@ -46,15 +51,33 @@ def distinct_rows(
         checks.check_start(row.name, resolved)
         checks.check_fit(row.name, resolved, benchmarks or row.benchmarks)
         checks.check_perception(row.name, resolved, paper.resolve(None, profile, set))
-        # These settings decide a checkpoint. Two steps must not train the same checkpoint at the same time.
-        trained = {**resolved.experiment.learned(), "weights": resolved.experiment.model.weights}
-        first, evaluation = distinct.setdefault(fingerprints.fingerprint(trained), (row.name, resolved.evaluation))
+        # Two steps must not train the same checkpoint at the same time.
+        first, evaluation = distinct.setdefault(_trained(resolved), (row.name, resolved.evaluation))
         if evaluation != resolved.evaluation:
             raise InputError(
                 f"rows {first} and {row.name} share a checkpoint, which is evaluated once, but their evaluation "
                 "settings differ; give both rows the same evaluation settings, or run one row at a time"
             )
     return [name for name, _ in distinct.values()]
+
+
+def check_loops(*, rows: Sequence[str], benchmarks: Sequence[str], profile: str, set: Sequence[str]) -> None:
+    """Raise an InputError if a cluster should run more evaluations in one loop than Kubeflow runs reliably."""
+    wanted = dict[tuple[str, str], None]()
+    for row in paper.expand(rows):
+        trained = _trained(paper.resolve(row.name, profile, set))
+        wanted |= dict.fromkeys((trained, benchmark) for benchmark in benchmarks or row.benchmarks)
+    if len(wanted) > MAX_ITERATIONS:
+        raise InputError(
+            f"these rows and benchmarks need {len(wanted)} evaluations, a run on a cluster may have {MAX_ITERATIONS}; "
+            "start several runs on the same root, each with a part of the rows or benchmarks"
+        )
+
+
+def _trained(plan: Plan) -> str:
+    """Return the fingerprint of the settings that decide a checkpoint."""
+    weights = plan.experiment.model.weights
+    return fingerprints.fingerprint({**plan.experiment.learned(), "weights": weights})
 
 
 def check_run(

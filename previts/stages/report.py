@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from previts.config import paper
 from previts.errors import InputError
+from previts.processes import prefetch
 from previts.stages.addresses import FORMATS, checkpoint_address, crawls_of
 from previts.stages.checks import check_lineage
 from previts.stages.outputs import done, exclusive, finished
@@ -113,16 +114,20 @@ def _earlier(index: str, root: str, profile: str) -> list[str]:
 
     Of several reports on the same crawls, it is the one with the most results.
     """
-    folder, found = files.join(files.absolute(root), "report"), []
-    for name in files.names(folder):
+    folder = files.join(files.absolute(root), "report")
+
+    def read(name: str) -> tuple[int, int, str, str, set[str]] | None:
         uri = files.join(folder, name)
         try:
             manifest = folders.read_manifest(uri)
             crawls = crawls_of(manifest.inputs["index"])
         except (InputError, KeyError):  # unfinished, or its corpus was deleted
-            continue
-        if manifest.decided.get("profile") == profile:
-            found.append((len(crawls), len(manifest.decided.get("results", [])), manifest.fingerprint, uri, crawls))
+            return None
+        if manifest.decided.get("profile") != profile:
+            return None
+        return len(crawls), len(manifest.decided.get("results", [])), manifest.fingerprint, uri, crawls
+
+    found = filter(None, prefetch.requested(files.names(folder), read))
     chain, later = [], crawls_of(index)
     for *_, uri, crawls in sorted(found, key=lambda item: item[:3], reverse=True):
         if crawls < later:

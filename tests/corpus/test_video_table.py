@@ -92,6 +92,18 @@ def test_frames_outside_the_video_and_missing_files_are_refused(stored, tmp_path
         video_table.read_frames(str(tmp_path), rows[0], [13])
 
 
+def test_some_columns_of_the_stored_videos_are_those_of_their_rows(stored):
+    uri, rows = stored
+    found = video_table.read_stored(uri, 3, ("identity", "hashes", "end_seconds"))
+    wanted = [row for row in rows if row.status == "ok"]
+    assert [row["video_id"] for row in found] == [row.video_id for row in wanted]
+    assert [(row["identity"], row["hashes"], row["end_seconds"]) for row in found] == [
+        (row.identity, row.hashes, row.end_seconds) for row in wanted
+    ]
+    with pytest.raises(InputError, match="run the stage"):
+        video_table.read_stored(uri, 4, ())
+
+
 def test_planes_are_the_frames_before_their_conversion_to_rgb(stored):
     uri, rows = stored
     planes = video_table.read_planes(uri, rows[0], [25, 0])

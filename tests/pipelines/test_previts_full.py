@@ -56,6 +56,26 @@ def test_the_pipeline_has_every_parameter_of_a_run():
     assert inputs["benchmarks"]["defaultValue"] == []
 
 
+def test_no_loop_is_over_crawls():
+    pipeline = next(yaml.safe_load_all(COMMITTED.read_text()))
+    loops, inputs = {}, {}
+    for name, component in pipeline["components"].items():
+        for task in component.get("dag", {}).get("tasks", {}).values():
+            if "parameterIterator" in task:
+                items = task["parameterIterator"]["items"]["inputParameter"]
+                loops[name, items.removeprefix("pipelinechannel--")] = task
+        inputs[name] = set(component.get("inputDefinitions", {}).get("parameters", {}))
+    assert set(loops) == {
+        ("comp-download-crawls", "list-parts-Output"),
+        ("comp-find-objects", "list-parts-Output"),
+        ("comp-pretrain-and-evaluate", "distinct_rows"),
+        ("comp-pretrain-and-evaluate", "list-evaluations-Output"),
+    }
+    # What these steps return does not depend on the crawls. `check-run` returns the rows that it was given.
+    assert inputs["comp-list-parts"] == inputs["comp-list-parts-2"] == {"parts"}
+    assert not inputs["comp-list-evaluations"] & {"crawl", "videos"}
+
+
 def test_compiling_imports_no_heavy_package():
     program = (
         "import sys; from pipelines.previts_full import previts_full;"

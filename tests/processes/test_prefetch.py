@@ -58,3 +58,14 @@ def test_an_error_is_raised_when_its_group_is_next():
     assert next(results) == [0, 1]
     with pytest.raises(ValueError, match="item 2"):
         next(results)
+
+
+def test_requests_wait_together_and_their_answers_come_in_order():
+    all_wait = threading.Barrier(prefetch.REQUESTS, timeout=30)  # broken if fewer wait at once
+
+    def request(item: int) -> int:
+        all_wait.wait()
+        return item**2
+
+    numbers = range(2 * prefetch.REQUESTS)
+    assert list(prefetch.requested(numbers, request)) == [number**2 for number in numbers]

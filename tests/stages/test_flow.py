@@ -58,7 +58,8 @@ def test_rows_with_the_same_experiment_are_pretrained_once(place):
         ({"rows": ["1"]}, "--set 1/supervised:model.weights=URI"),
         ({"profile": "tiny"}, "there is no profile"),
         ({"set": ["optim.lr=quick"]}, "optim.lr must be a number"),
-        ({"parts": 0}, "parts must be 1 or more"),
+        ({"parts": 0}, "parts must be from 1 to 63, got 0"),
+        ({"parts": 64}, "parts must be from 1 to 63, got 64"),
         ({"launcher": "moon"}, "allowed: local, pytorchjob"),
         ({"job": ["spot=true"]}, "are for --launcher pytorchjob, not for local"),
         ({"launcher": "pytorchjob", "job": ["spott=true"]}, "did you mean 'spot'"),
@@ -71,6 +72,17 @@ def test_rows_with_the_same_experiment_are_pretrained_once(place):
 def test_a_run_with_invalid_choices_is_refused_before_it_starts(place, changes, message):
     with pytest.raises(InputError, match=message):
         checked(place, **changes)
+
+
+def test_a_run_on_a_cluster_has_at_most_63_evaluations():
+    def check(rows, benchmarks):
+        flow.check_loops(rows=rows, benchmarks=benchmarks, profile="paper", set=["1/supervised:model.weights=x.pt"])
+
+    for table in paper.TABLES:
+        check([table], [])
+    check(["a1", "6a", "6b"], ["voc07", "davis", "in9", "in1k"])  # 15 rows, three of one experiment
+    with pytest.raises(InputError, match="need 65 evaluations, a run on a cluster may have 63; start several runs"):
+        check(["a1", "6a", "6b"], ["voc07", "davis", "in9", "in1k", "voc_det"])
 
 
 def test_the_parts_of_a_stage_must_have_one_finished_output(tmp_path):
