@@ -2,8 +2,12 @@
 
 Three copies of each test video, of the kinds of `video_copies.KINDS`, and test images that are shown for one second in
 real clips, are one corpus. It is compared with all test items, so a match with another item is an error.
+
+The crawl has clips of the training part of DAVIS. They are compared with a DAVIS folder whose `train.txt` lists them;
+its frames are JPEG images of the clips at another size.
 """
 
+import shutil
 import tempfile
 from collections import Counter, defaultdict
 from pathlib import Path
@@ -11,7 +15,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from video_copies import KINDS, Clip, Frame, copy_of, framed, kinds_of, read_clip, write
+from video_copies import KINDS, Clip, Frame, copy_of, even, framed, kinds_of, read_clip, write
 
 from previts.config.perception import VideoConfig
 from previts.corpus.copies import find_matches
@@ -81,3 +85,38 @@ def test_real_test_items_in_a_corpus(real_data: Path, tmp_path: Path) -> None:
     for kind in sorted(made):
         print(f"{kind:40s} found {right[kind]:3d} of {made[kind]:3d}")
     assert set(KINDS) <= set(made)
+
+
+@pytest.mark.bench
+def test_the_davis_clips_of_a_crawl(real_data: Path, tmp_path: Path) -> None:
+    clips = sorted((real_data / "crawl").glob("*.mp4"))
+    lists = tmp_path / "davis" / "ImageSets" / "480p"
+    shutil.copytree(real_data / "davis" / "ImageSets", tmp_path / "davis" / "ImageSets")
+    (tmp_path / "davis" / "JPEGImages").mkdir()
+    frames = tmp_path / "davis" / "JPEGImages" / "480p"
+    frames.mkdir()
+    for folder in (real_data / "davis" / "JPEGImages" / "480p").iterdir():
+        (frames / folder.name).symlink_to(folder)
+    lines, sequences = list[str](), list[str]()
+    for path in clips:
+        if not path.stem.startswith("davis_"):
+            continue
+        sequences.append(path.stem.removeprefix("davis_"))
+        (frames / sequences[-1]).mkdir()
+        for number, frame in enumerate(read_clip(path).frames):
+            name = f"{sequences[-1]}/{number:05d}"
+            cv2.imwrite(str(frames / f"{name}.jpg"), cv2.cvtColor(even(frame, 0.9), cv2.COLOR_RGB2BGR))
+            lines.append(f"/JPEGImages/480p/{name}.jpg /Annotations/480p/{name}.png\n")
+    lists.joinpath("train.txt").write_text("".join(lines))
+    written = hash_table.write_table(str(tmp_path), "davis", str(tmp_path / "davis"), ["1"])
+    rows = hash_table.read_table(str(tmp_path))
+    assert (len(rows), written.unreadable) == (20 + len(sequences), 0)
+    corpus = [
+        normalisation.normalise(str(path), f"{tmp_path}/target.mp4", VideoConfig(), None, None).hashes for path in clips
+    ]
+    found = {(clips[m.video].stem, rows[m.reference].name) for m in find_matches(corpus, [row.hashes for row in rows])}
+    right = {(f"davis_{name}", name) for name in sequences}
+    print(f"clips of DAVIS: found {len(found & right)} of {len(right)}")
+    for clip, name in sorted(found - right):
+        print(f"{clip} also matches {name}")
+    assert found

@@ -108,7 +108,7 @@ def test_rows_have_the_digest_and_window_of_the_source_and_the_hashes_of_the_fra
         assert (row.start_seconds, row.end_seconds) == (wanted.start_seconds, wanted.end_seconds)
         assert frame_hashes.is_valid(row.hashes)
         count = -(-row.num_frames // 6.25)  # of frames on screen at 0, 0.25, 0.5 s, ..., at 25 frames a second
-        assert len(row.hashes) == (1 + 16 * count if row.status == "ok" else 0)
+        assert len(row.hashes) == (1 + frame_hashes.HASH_BYTES * count if row.status == "ok" else 0)
 
 
 def test_the_same_crawl_gives_the_same_bytes_with_any_number_of_workers(built, items, tmp_path):
