@@ -36,8 +36,11 @@ def measured(base: str, crawls: int) -> dict[str, int]:
 
     def count(name: str, step) -> None:
         counted_store.REQUESTS.clear()
+        counted_store.LISTED.clear()
         step()
         counts[name] = counted_store.REQUESTS["in turn"]
+        large = [f"{base}/{folder}".removeprefix("counted://") for folder in ("crawls", "root/videos", "root/tubes")]
+        assert all(counted_store.LISTED[folder] <= 1 for folder in large), name
 
     count("check", lambda: flow.check_sources(f"{base}/crawls", None, rows=["1/vgg/moco"], benchmarks=[]))
     count("list", lambda: flow.list_crawls(f"{base}/crawls", f"{base}/root"))

@@ -16,6 +16,7 @@ import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
 REQUESTS: collections.Counter[str] = collections.Counter()
+LISTED: collections.Counter[str] = collections.Counter()  # by the path of the folder
 LATENCY = 0.0
 _AT_ONCE = 64
 _lock = threading.Lock()
@@ -47,12 +48,14 @@ class CountedStore(LocalFileSystem):  # type: ignore[misc]
     def ls(self, path: str, detail: bool = False, **options: Any) -> Any:
         """List a folder, by one request."""
         _request("list")
+        LISTED[self._strip_protocol(path)] += 1
         return super().ls(path, detail=detail, **options)
 
     def find(
         self, path: str, maxdepth: int | None = None, withdirs: bool = False, detail: bool = False, **_: Any
     ) -> Any:
         """List all files below a folder, by one request for each 1000 of them."""
+        LISTED[self._strip_protocol(path)] += 1
         found = {}
         for folder, _below, names in os.walk(self._strip_protocol(path)):
             for name in names:
