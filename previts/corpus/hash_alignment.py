@@ -42,8 +42,8 @@ class Alignments:
         frames: Number of common frames that have hashes.
         shorter: Number of frames with hashes of the video that has fewer of them.
         longer: The same of the other video.
-        distance: Mean number of different bits, of 128.
-        alike: How many of them have a likeness of at least `_ALIKE`.
+        distance: Mean number of bits in which the first parts of common frames differ, of 128.
+        alike: Number of common frames that have a likeness of at least `_ALIKE`.
         likeness: Cosine of the angle between both videos.
         changes: The same of their changes; 0 if one of them does not move.
         motion: Steps that change, of 128: the mean squared length of the changes, as geometric mean of both videos.
