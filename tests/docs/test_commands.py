@@ -68,7 +68,7 @@ def place(tmp_path: Path) -> Path:
     """A folder with everything that the commands need: videos, datasets, images, and `.venv/bin`."""
     world = tmp_path / "world"
     demo.make_world(str(world), replace(demo.TINY, seed=3))
-    (world / "videos").rename(tmp_path / "my_videos")
+    (world / "crawls" / "videos").rename(tmp_path / "my_videos")
     (world / "datasets").rename(tmp_path / "my_datasets")
     shutil.copy(next((tmp_path / "my_videos").glob("v*.mp4")), tmp_path / "my_video.mp4")
     for name, variant in (("images", "original"), ("masks", "fg_mask")):

@@ -3,6 +3,7 @@
 import random
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -43,7 +44,7 @@ def test_what_came_and_went_is_that_of_sets(tmp_path: Path, seed: int):
     def judged_again(videos: Sequence[Quality]) -> list[Quality]:
         other = crawl(range(len(videos)))
         return [
-            Quality(**{**vars(video), "reason": new.reason if draw.random() < 0.3 else video.reason})
+            replace(video, reason=new.reason if draw.random() < 0.3 else video.reason)
             for video, new in zip(videos, other, strict=True)
         ]
 

@@ -1,6 +1,7 @@
 """Indexes of a corpus that grows, with their tables of quality only."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from previts.corpus import index_table, members, quality
 from previts.corpus.quality import Quality
@@ -21,9 +22,7 @@ def commit_index(root: str, crawls: Mapping[str, Sequence[Quality]]) -> str:
     parts = [folders.address(root, "videos", name, {"crawl": name}) for name in names]
     members.write(videos, [members.Member(part, 1) for part in parts])
     folders.commit(videos, decided, counts={"crawls": len(names)}, files=[members.MEMBERS])
-    judged = [
-        Quality(**{**vars(video), "crawl": number}) for number, name in enumerate(names) for video in crawls[name]
-    ]
+    judged = [replace(video, crawl=number) for number, name in enumerate(names) for video in crawls[name]]
     judged.sort(key=lambda video: (video.video_id, video.crawl))
     tables.write_records(files.join(uri, index_table.QUALITY), Quality, judged)
     kept = [video for video in judged if not video.reason]

@@ -42,8 +42,8 @@ class Text(str):
 WRONG_FIELDS = {  # of a `VideoInfo` that is right otherwise
     "half a hash": {"hashes": bytes(1 + 8)},
     "no hash": {"hashes": bytes(1)},
-    "too many hashes": {"hashes": bytes(1 + 257 * 16)},
-    "too many doublings": {"hashes": bytes([33]) + bytes(16)},
+    "too many hashes": {"hashes": bytes(1 + 257 * 48)},
+    "too many doublings": {"hashes": bytes([33]) + bytes(48)},
     "hashes that are no digits": {"hashes": Text("hash")},
     "hashes that are no text": {"hashes": type("Number", (int,), {"hex": int})(7)},
     "skipped frames below 0": {"skipped_frames": -1},
