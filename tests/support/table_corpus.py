@@ -16,6 +16,7 @@ from previts.corpus import members, video_table
 from previts.corpus.tube_table import TubeRecord, blob_name
 from previts.corpus.video_table import VideoRecord
 from previts.ingest import crawl_identity, crawls
+from previts.media.frame_hashes import HASH_BYTES
 from previts.stages.addresses import FORMATS
 from previts.storage import files, folders, tables
 
@@ -88,7 +89,7 @@ def run_stages(folder: str, root: str, model: str) -> dict[str, str]:
 def _videos(items: list[crawls.CrawlItem], shard: int, number: int, generator: np.random.Generator) -> pa.Table:
     """Return the table of a shard whose videos are all stored; `number` is that of the first one in the corpus."""
     count = len(items)
-    hashes = generator.integers(1, 1 << 62, (count, HASHES, 2), dtype=np.uint64)
+    hashes = generator.integers(1, 1 << 62, (count, HASHES, HASH_BYTES // 8), dtype=np.uint64)
     digests = [f"{number + place:064x}" for place in range(count)]
     columns = {
         "video_id": [item.video_id for item in items],
