@@ -5,8 +5,8 @@ leaks them. This module computes with hashes; it reads no files.
 """
 
 import math
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from previts.corpus import hash_index
 from previts.corpus.hash_alignment import Alignments, align, same_content
-from previts.corpus.hash_index import Numbers, make_table
+from previts.corpus.hash_index import HashTable, Numbers, make_table
 
 Reason = Literal["same id", "same bytes", "near duplicate"]
 REASONS: tuple[Reason, ...] = ("same id", "same bytes", "near duplicate")  # the first that applies is given
@@ -65,7 +65,7 @@ class Match:
     distance: float
 
 
-def find_copies(videos: Sequence[Video]) -> list[Copy]:
+def find_copies(videos: Iterable[Video]) -> list[Copy]:
     """Return the videos that are copies, in their order, each with the oldest video that it leads to.
 
     Two videos are the same if they have one id, or one source file with windows that overlap, or if their frames show
@@ -78,31 +78,51 @@ def find_copies(videos: Sequence[Video]) -> list[Copy]:
     Raises:
         ValueError: If the hashes of a video cannot be hashes.
     """
-    table = make_table([video.hashes for video in videos])
-    links = [(*link, rank) for rank, found in enumerate((_same_ids(videos), _same_bytes(videos))) for link in found]
-    one, other, rank = (np.array(column, np.int64) for column in zip(*links, strict=True)) if links else [_NONE] * 3
-    roots = _roots(len(videos), one, other)
-    sources = _numbered([video.source_sha256 for video in videos])
-    for codes in hash_index.find_pairs(table):
-        first, second, mirrored = hash_index.decode_pairs(codes)
-        # Two windows of one file either overlap, so they are known already, or show different times.
-        new = (roots[first] != roots[second]) & ((sources[first] != sources[second]) | (sources[first] < 0))
-        first, second, mirrored = first[new], second[new], mirrored[new]
-        same = same_content(align(table, table, first, second, mirrored))
-        one, other = np.concatenate([one, first[same]]), np.concatenate([other, second[same]])
-        rank = np.concatenate([rank, np.full(int(same.sum()), 2)])
-        roots = _roots(len(videos), one, other)
-    best = np.full(len(videos), len(REASONS))
+    table, ids, same_bytes, sources = _read(videos)
+    one, other = (np.concatenate(ends) for ends in zip(ids, same_bytes, strict=True))
+    rank = np.repeat([0, 1], [len(ids[0]), len(same_bytes[0])])
+    one, other = _with_near(table, sources, one, other)
+    rank = np.concatenate([rank, np.full(len(one) - len(rank), 2)])
+    best = np.full(len(sources), len(REASONS))
     np.minimum.at(best, np.maximum(one, other), rank)
     only_newer = best == len(REASONS)  # it leads to its original only by a newer video that shows both
-    of_older = np.full(len(videos), len(REASONS))
+    of_older = np.full(len(sources), len(REASONS))
     np.minimum.at(of_older, np.minimum(one, other), rank)
     best = np.where(only_newer, of_older, best)
-    copies = np.flatnonzero(roots != np.arange(len(videos)))
+    roots = _roots(len(sources), one, other)
+    copies = np.flatnonzero(roots != np.arange(len(sources)))
     return [Copy(int(number), int(roots[number]), REASONS[best[number]]) for number in copies]
 
 
-def find_matches(corpus: Sequence[bytes], references: Sequence[bytes]) -> list[Match]:
+def find_copies_of(videos: Iterable[Video], chosen: Sequence[int]) -> dict[int, int]:
+    """Return the videos that show the same as a chosen one, each with the oldest chosen one that it leads to.
+
+    As `find_copies`, but ids do not count, and only the copies of the chosen videos are searched, and copies of these.
+
+    Args:
+        videos: The videos, the oldest first.
+        chosen: Numbers of some of them, ascending.
+
+    Raises:
+        ValueError: If the hashes of a video cannot be hashes.
+    """
+    table, _, (one, other), sources = _read(videos)
+    searched = np.zeros(len(sources), np.bool_)
+    while True:
+        roots = _roots(len(sources), one, other)
+        shown = np.isin(roots, roots[chosen])
+        if not (shown & ~searched).any():
+            break
+        one, other = _with_near(table, sources, one, other, shown & ~searched)
+        searched |= shown
+    oldest: dict[int, int] = {}
+    for number in chosen:
+        oldest.setdefault(int(roots[number]), number)
+    found = np.setdiff1d(np.flatnonzero(shown), chosen)
+    return {int(number): oldest[int(roots[number])] for number in found}
+
+
+def find_matches(corpus: Iterable[bytes], references: Iterable[bytes]) -> list[Match]:
     """Return which videos of a corpus show something of labelled videos or images, sorted by video and reference.
 
     An image is a reference with one hash: one frame of the video must be almost equal to it. For each frame of a
@@ -127,7 +147,42 @@ def find_matches(corpus: Sequence[bytes], references: Sequence[bytes]) -> list[M
     return [Match(*pair, distance) for pair, distance in sorted(found.items())]
 
 
-_NONE = np.zeros(0, np.int64)
+_Links = tuple[Numbers, Numbers]  # both ends of each
+
+
+def _read(videos: Iterable[Video]) -> tuple[HashTable, _Links, _Links, Numbers]:
+    """Return the hashes, the links of equal ids, those of equal bytes, and numbers of the sources (-1 if not known)."""
+    known: list[Video] = []
+
+    def hashes() -> Iterator[bytes]:
+        for video in videos:
+            known.append(replace(video, hashes=b""))
+            yield video.hashes
+
+    table = make_table(hashes())
+    ids, same_bytes = (
+        np.array(list(links), np.int64).reshape(-1, 2).T for links in (_same_ids(known), _same_bytes(known))
+    )
+    sources = _numbered([video.source_sha256 for video in known])
+    return table, (ids[0], ids[1]), (same_bytes[0], same_bytes[1]), sources
+
+
+def _with_near(
+    table: HashTable, sources: Numbers, one: Numbers, other: Numbers, of: NDArray[np.bool_] | None = None
+) -> _Links:
+    """Return links, and further ones that connect videos whose frames show the same; with `of`, only of these."""
+    roots = _roots(len(sources), one, other)
+    for codes in hash_index.find_pairs(table, of):
+        first, second, mirrored = hash_index.decode_pairs(codes)
+        # Two windows of one file either overlap, so they are known already, or show different times.
+        new = (roots[first] != roots[second]) & ((sources[first] != sources[second]) | (sources[first] < 0))
+        if of is not None:
+            new &= of[first] | of[second]
+        first, second, mirrored = first[new], second[new], mirrored[new]
+        same = same_content(align(table, table, first, second, mirrored))
+        one, other = np.concatenate([one, first[same]]), np.concatenate([other, second[same]])
+        roots = _roots(len(sources), one, other)
+    return one, other
 
 
 def _shows_image(found: Alignments) -> NDArray[np.bool_]:

@@ -182,8 +182,8 @@ def _sizes(
     common = np.minimum(times, other_times)
     times, other_times = times - common, other_times - common
     comparable = np.maximum(times, other_times) <= _MAX_RATES
-    counts = np.where(comparable, np.diff(table.first)[one], 0)
-    other_counts = np.where(comparable, np.diff(others.first)[other], 0)
+    counts = np.where(comparable, table.first[one + 1] - table.first[one], 0)
+    other_counts = np.where(comparable, others.first[other + 1] - others.first[other], 0)
     times, other_times = np.where(comparable, times, 0), np.where(comparable, other_times, 0)
     return counts, other_counts, times, other_times, (counts << times) + (other_counts << other_times) + 1
 

@@ -6,7 +6,8 @@ sorting, also where thousands of videos share a frame. This module computes with
 decides whether two videos of a pair show the same.
 """
 
-from collections.abc import Iterator, Sequence
+from array import array
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -43,7 +44,7 @@ class HashTable:
 
     Attributes:
         hashes: The first parts of all hashes (number, 2); 0 where a frame has none.
-        steps: The second parts (number, 4).
+        steps: The second parts (number, 4); both are views of one array.
         first: Row of the first hash of each video, and the number of rows.
         doublings: Of each video, as in `media.frame_hashes`.
         usable: Number of frames of each video that have a hash.
@@ -58,24 +59,26 @@ class HashTable:
     videos: NDArray[np.int32]
 
 
-def make_table(videos: Sequence[bytes]) -> HashTable:
-    """Return the table of the hashes of videos.
+def make_table(videos: Iterable[bytes]) -> HashTable:
+    """Return the table of the hashes of videos, which are copied one by one.
 
     Raises:
         ValueError: If bytes are not hashes, or there are more than 2 ** 28.
     """
+    joined, ends, doublings = bytearray(), array("q", [0]), array("q")
     for number, hashes in enumerate(videos):
         if not is_valid(hashes):
             raise ValueError(f"the hashes of video {number} are {len(hashes)} bytes that cannot be hashes")
-    lengths = np.fromiter((max(0, len(hashes) - 1) // HASH_BYTES for hashes in videos), np.int64, len(videos))
-    first = np.concatenate([[0], np.cumsum(lengths)])
-    if first[-1] >= 1 << _ROW_BITS:
-        raise ValueError(f"at most {1 << _ROW_BITS} hashes can be compared at once, got {first[-1]}")
-    rows, steps = split(b"".join(hashes[1:] for hashes in videos))
-    doublings = np.fromiter((hashes[0] if hashes else 0 for hashes in videos), np.int64, len(videos))
-    total = np.concatenate([[0], np.cumsum(rows[:, 0] != 0)])
-    owners = np.repeat(np.arange(len(videos), dtype=np.int32), lengths)
-    return HashTable(rows, steps, first, doublings, total[first[1:]] - total[first[:-1]], owners)
+        joined += hashes[1:]
+        if len(joined) >= HASH_BYTES << _ROW_BITS:
+            raise ValueError(f"at most {1 << _ROW_BITS} hashes can be compared at once, got more by video {number}")
+        ends.append(len(joined) // HASH_BYTES)
+        doublings.append(hashes[0] if hashes else 0)
+    first = np.array(ends, np.int64)
+    rows, steps = split(joined)
+    owners = np.repeat(np.arange(len(doublings), dtype=np.int32), np.diff(first))
+    usable = np.bincount(owners[rows[:, 0] != 0], minlength=len(doublings))
+    return HashTable(rows, steps, first, np.array(doublings, np.int64), usable, owners)
 
 
 def distances(one: Hashes, other: Hashes, mirrored: NDArray[np.bool_]) -> NDArray[np.uint8]:
@@ -88,14 +91,18 @@ def distances(one: Hashes, other: Hashes, mirrored: NDArray[np.bool_]) -> NDArra
     return np.asarray(np.where(flat, 2 * parts[:, 0], parts[:, 0] + parts[:, 1]), np.uint8)
 
 
-def find_pairs(table: HashTable) -> Iterator[Keys]:
+def find_pairs(table: HashTable, of: NDArray[np.bool_] | None = None) -> Iterator[Keys]:
     """Yield the pairs of videos that share a frame, as codes (`decode_pairs`), each of them once.
 
     The nearest neighbours of a band come first, so a caller can leave out pairs that these have connected.
+
+    Args:
+        table: The videos.
+        of: Of each video, whether all of its pairs are needed. Other pairs are then incomplete. By default, of all.
     """
     tested = np.zeros(0, np.uint64)
     for band in range(len(_BANDS)):
-        keys, turned = _sorted_keys(table, band)
+        keys, turned = _sorted_keys(table, band, of)
         for steps in _OWN_STEPS:
             found = _compared(table, table, keys, keys, turned, turned, steps, own=True)
             found = found[~_contains(tested, found)]
@@ -129,31 +136,47 @@ def _contains(ordered: Keys, values: Keys) -> NDArray[np.bool_]:
     return np.asarray(inside)
 
 
-def _sorted_keys(table: HashTable, band: int) -> tuple[Keys, NDArray[np.bool_]]:
+def _sorted_keys(table: HashTable, band: int, of: NDArray[np.bool_] | None = None) -> tuple[Keys, NDArray[np.bool_]]:
     """Return the sorted entries of a band (key, further bits, row), and for each row whether its key is mirrored.
 
-    An image and its mirror image have the same key. Of equal entries of one video, the first is used.
+    An image and its mirror image have the same key. Of equal entries of one video, the first is used. With `of`, only
+    the entries whose key a frame of one of these videos has too.
     """
-    count = len(table.hashes)
-    keys, turned = np.empty(count, np.uint64), np.empty(count, np.bool_)
+    count, shift = len(table.hashes), np.uint64(_ROW_BITS + _REST_BITS)
+    keys, turned, filled = np.empty(count, np.uint64), np.empty(count, np.bool_), 0
+    wanted = None
+    if of is not None:
+        keys_of, _ = _entries(table, np.flatnonzero(of[table.videos]), band)
+        wanted = np.zeros(1 << (64 - _ROW_BITS - _REST_BITS), np.bool_)
+        wanted[keys_of >> shift] = True
     for start in range(0, count, _BLOCK):
-        block = table.hashes[start : start + _BLOCK]
-        upright, mirrored = _mixed(block, band), _mixed(block ^ MIRROR, band)
-        turn = mirrored < upright
-        rest = (np.where(turn, block[:, 0] ^ MIRROR, block[:, 0]) >> np.uint64(1)) & np.uint64((1 << _REST_BITS) - 1)
-        rows = np.arange(start, start + len(block), dtype=np.uint64)
-        key = np.minimum(upright, mirrored) >> np.uint64(_ROW_BITS + _REST_BITS)
-        key = (key << np.uint64(_REST_BITS)) | rest
-        keys[start : start + len(block)] = (key << np.uint64(_ROW_BITS)) | rows
-        turned[start : start + len(block)] = turn
-    usable = table.hashes[:, 0] != 0
-    if _BANDS[band][1]:
-        usable &= table.hashes[:, 1] != 0
-    keys = keys[usable]
+        block, turned[start : start + _BLOCK] = _entries(table, np.arange(start, min(start + _BLOCK, count)), band)
+        if wanted is not None:
+            block = block[wanted[block >> shift]]
+        keys[filled : filled + len(block)] = block
+        filled += len(block)
+    keys = keys[:filled]
     keys.sort()
-    videos = table.videos[keys & np.uint64((1 << _ROW_BITS) - 1)]
-    same = (keys[1:] >> np.uint64(_ROW_BITS) == keys[:-1] >> np.uint64(_ROW_BITS)) & (videos[1:] == videos[:-1])
-    return keys[np.concatenate([[True], ~same])] if len(keys) else keys, turned
+    new = np.ones(filled, np.bool_)
+    for start in range(1, filled, _BLOCK):
+        block = keys[start - 1 : start + _BLOCK]
+        videos = table.videos[block & np.uint64((1 << _ROW_BITS) - 1)]
+        entries = block >> np.uint64(_ROW_BITS)
+        new[start : start + _BLOCK] = (entries[1:] != entries[:-1]) | (videos[1:] != videos[:-1])
+    return keys[new], turned
+
+
+def _entries(table: HashTable, rows: Numbers, band: int) -> tuple[Keys, NDArray[np.bool_]]:
+    """Return the entries of the rows that have a hash for the band, and for each row whether its key is mirrored."""
+    block = table.hashes[rows]
+    upright, mirrored = _mixed(block, band), _mixed(block ^ MIRROR, band)
+    turn = mirrored < upright
+    rest = (np.where(turn, block[:, 0] ^ MIRROR, block[:, 0]) >> np.uint64(1)) & np.uint64((1 << _REST_BITS) - 1)
+    key = np.minimum(upright, mirrored) >> np.uint64(_ROW_BITS + _REST_BITS)
+    usable = block[:, 0] != 0
+    if _BANDS[band][1]:
+        usable &= block[:, 1] != 0
+    return ((((key << np.uint64(_REST_BITS)) | rest) << np.uint64(_ROW_BITS)) | rows.astype(np.uint64))[usable], turn
 
 
 def _mixed(block: Hashes, band: int) -> Keys:

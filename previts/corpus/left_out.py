@@ -4,8 +4,8 @@ Not in the paper, whose corpora were made once. A corpus that grows meets the sa
 changed. It also meets videos that a benchmark tests with. This module reads tables; it reads no pixels.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Container, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from previts.config.perception import FilterConfig
@@ -55,11 +55,7 @@ def find_left_out(
         InputError: If a table is missing or damaged.
     """
     left_out = _withdrawn(videos_uri, ledger) if ledger else {}
-    keys, videos = _read_videos(videos_uri, config.duplicates)
-    if left_out:
-        rest = [number for number, key in enumerate(keys) if key not in left_out]
-        keys, videos = [keys[number] for number in rest], [videos[number] for number in rest]
-    left_out |= _copies(keys, videos)
+    left_out |= _copies(videos_uri, config.duplicates, left_out)
     of_video: dict[Key, list[Leak]] = {}
     for leak in leaks:
         of_video.setdefault((leak.crawl, leak.video_id), []).append(leak)
@@ -84,17 +80,10 @@ def find_leaks(videos_uri: str, config: FilterConfig, names: Sequence[str], hash
     Raises:
         InputError: If a table is missing or damaged.
     """
-    left_out = _copies(*_read_videos(videos_uri, config.duplicates))
-    rest = {
-        (number, row["video_id"]): row["hashes"]
-        for number, row in _read(videos_uri, "hashes")
-        if (number, row["video_id"]) not in left_out
-    }
-    keys = list(rest)
-    return [
-        Leak(*keys[match.video], names[match.reference], match.distance)
-        for match in copies.find_matches(list(rest.values()), hashes)
-    ]
+    keys: list[Key] = []
+    videos = _read_videos(videos_uri, "near", keys, _copies(videos_uri, config.duplicates))
+    found = copies.find_matches((video.hashes for video in videos), hashes)
+    return [Leak(*keys[match.video], names[match.reference], match.distance) for match in found]
 
 
 def identity(leaks: Sequence[Leak]) -> list[list[int | str]]:
@@ -128,26 +117,26 @@ def _read(videos_uri: str, *columns: str) -> Iterator[tuple[int, dict[str, Any]]
             yield number, row
 
 
-def _read_videos(videos_uri: str, duplicates: str) -> tuple[list[Key], list[copies.Video]]:
-    """Return the stored videos, the oldest first, with what counts for copies; the rest takes no memory."""
+def _read_videos(
+    videos_uri: str, duplicates: str, keys: list[Key], without: Container[Key] = ()
+) -> Iterator[copies.Video]:
+    """Yield the stored videos, the oldest first, with what counts for copies; the keys of these go to `keys`."""
     columns = {"keep": (), "equal": _SOURCE, "near": (*_SOURCE, "hashes")}[duplicates]
-    keys, videos = [], []
     for number, row in _read(videos_uri, *columns):
-        video = copies.Video(
-            row["video_id"],
-            row.get("source_sha256", ""),
-            row.get("start_seconds"),
-            row.get("end_seconds"),
-            row.get("hashes", b""),
-        )
-        keys.append((number, video.video_id))
-        videos.append(video)
-    return keys, videos
+        if (key := (number, row["video_id"])) not in without:
+            keys.append(key)
+            yield copies.Video(
+                row["video_id"],
+                row.get("source_sha256", ""),
+                row.get("start_seconds"),
+                row.get("end_seconds"),
+                row.get("hashes", b""),
+            )
 
 
-def _copies(keys: Sequence[Key], videos: Sequence[copies.Video]) -> dict[Key, LeftOut]:
-    left_out = {}
-    for copy in copies.find_copies(videos):
+def _copies(videos_uri: str, duplicates: str, without: Container[Key] = ()) -> dict[Key, LeftOut]:
+    left_out, keys = {}, list[Key]()
+    for copy in copies.find_copies(_read_videos(videos_uri, duplicates, keys, without)):
         number, video_id = keys[copy.original]
         detail = f"{_WORDS[copy.reason]} {video_id} of crawl {number + 1}"
         left_out[keys[copy.video]] = LeftOut("duplicate", detail)
@@ -157,20 +146,17 @@ def _copies(keys: Sequence[Key], videos: Sequence[copies.Video]) -> dict[Key, Le
 def _withdrawn(videos_uri: str, ledger: Ledger) -> dict[Key, LeftOut]:
     """Return the withdrawn videos and their copies; a video that only has the id of one is no copy."""
     left_out: dict[Key, LeftOut] = {}
-    for number, row in _read(videos_uri, "url", "identity"):
+    chosen: list[int] = []
+    for place, (number, row) in enumerate(_read(videos_uri, "url", "identity")):
         if (reason := ledger.reason(row["video_id"], row["url"], row["identity"])) is not None:
             left_out[number, row["video_id"]] = LeftOut("withdrawn", reason)
+            chosen.append(place)
     if not left_out:
         return {}
-    keys, videos = _read_videos(videos_uri, "near")
-    of_content = copies.find_copies([replace(video, video_id=str(number)) for number, video in enumerate(videos)])
-    leads_to = {copy.video: copy.original for copy in of_content}
-    first: dict[int, Key] = {}  # the first withdrawn video of each group of copies
-    for number, key in enumerate(keys):
-        if key in left_out:
-            first.setdefault(leads_to.get(number, number), key)
-    for number, key in enumerate(keys):
-        if key not in left_out and (original := first.get(leads_to.get(number, number))):
-            detail = f"shows the same as {original[1]} of crawl {original[0] + 1}, which was withdrawn"
-            left_out[key] = LeftOut("withdrawn", detail)
+    keys: list[Key] = []
+    found = copies.find_copies_of(_read_videos(videos_uri, "near", keys), chosen)
+    for copy, original in found.items():
+        number, video_id = keys[original]
+        detail = f"shows the same as {video_id} of crawl {number + 1}, which was withdrawn"
+        left_out[keys[copy]] = LeftOut("withdrawn", detail)
     return left_out

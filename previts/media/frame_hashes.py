@@ -116,10 +116,10 @@ def _shrunk(luma: Pixels) -> Pixels:
     return np.asarray(cv2.resize(np.ascontiguousarray(luma), size, interpolation=cv2.INTER_AREA), np.uint8)
 
 
-def split(hashes: bytes) -> tuple[Hashes, Steps]:
-    """Return both parts of joined hashes (`HASH_BYTES` each), without the byte of the doublings."""
+def split(hashes: bytes | bytearray) -> tuple[Hashes, Steps]:
+    """Return both parts of joined hashes (`HASH_BYTES` each), without the byte of the doublings, as views of them."""
     rows = np.frombuffer(hashes, "<u8").astype(np.uint64, copy=False).reshape(-1, HASH_BYTES // 8)
-    return np.ascontiguousarray(rows[:, :2]), rows[:, 2:]
+    return rows[:, :2], rows[:, 2:]
 
 
 def mirrored_steps(steps: Steps) -> Steps:

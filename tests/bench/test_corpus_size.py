@@ -91,11 +91,11 @@ def index(at: At) -> At:
     return {"index": stages.index(at["videos"], at["tubes"], at["root"], "paper", _settings())}
 
 
-def index_near(at: At) -> None:
-    """Make the index of a corpus without near copies."""
+def index_equal(at: At) -> None:
+    """Make the index of a corpus in which only equal copies are searched."""
     from previts import stages
 
-    stages.index(at["videos"], at["tubes"], at["root"], "paper", [*_settings(), "filter.duplicates=near"])
+    stages.index(at["videos"], at["tubes"], at["root"], "paper", [*_settings(), "filter.duplicates=equal"])
 
 
 def pretrain(at: At) -> At:
@@ -141,7 +141,7 @@ def generations(at: At) -> None:
 
 STEPS: dict[str, Callable[[At], At | None]] = {
     step.__name__: step
-    for step in (make, check, download, saliency, track, index, index_near, pretrain, report, generations)
+    for step in (make, check, download, saliency, track, index, index_equal, pretrain, report, generations)
 }
 
 
@@ -210,7 +210,7 @@ def test_time_and_memory_grow_like_the_number_of_videos(tmp_path: Path):
     figures: dict[str, list[dict[str, float]]] = {}
     for videos, crawls in SIZES:
         at = _corpus(tmp_path, videos, crawls)
-        for step in ("make", "check", "download", "saliency", "track", "index", "index_near", "pretrain", "report"):
+        for step in ("make", "check", "download", "saliency", "track", "index", "index_equal", "pretrain", "report"):
             figures.setdefault(step, []).append(measure(step, at))
         add_generations(at)
         figures.setdefault("generations", []).append(measure("generations", at))

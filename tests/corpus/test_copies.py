@@ -7,7 +7,7 @@ import pytest
 from moving_scenes import FPS, landscape, scene
 from video_copies import framed, marked, recoloured
 
-from previts.corpus.copies import Copy, Match, Video, find_copies, find_matches
+from previts.corpus.copies import Copy, Match, Video, find_copies, find_copies_of, find_matches
 from previts.demo.config import WorldConfig
 from previts.demo.world import film, plan_videos
 from previts.media.frame_hashes import image_hashes, video_hashes
@@ -106,6 +106,31 @@ def test_copies_of_copies_lead_to_the_oldest():
     assert find_copies(shown(*clips)) == expected
     # Also if the video in the middle is the newest one.
     assert find_copies(shown(clips[0], clips[2], clips[1])) == expected
+
+
+def test_the_copies_of_chosen_videos_are_those_that_the_search_of_all_finds():
+    chain = [hashes(scene(5, start, 4)) for start in (0.0, 2.5, 5.0, 7.5)]
+    copies = [hashes(CHANGES[change](scene(place))) for place, change in enumerate(CHANGES)]
+    generator = np.random.default_rng(0)
+    shuffled = [(*ORIGINALS, *chain, *copies)[number] for number in generator.permutation(26)]
+    videos = [Video(str(number), f"file {number % 13}", None, None, value) for number, value in enumerate(shuffled)]
+    videos[1::2] = shown(*shuffled)[1::2]
+    roots = list(range(len(videos)))
+    for copy in find_copies(videos):
+        roots[copy.video] = copy.original
+    assert len(set(roots)) <= len(ORIGINALS)
+    for chosen in ([], *([number] for number in range(26)), [3, 8, 21], list(range(26))):
+        expected = {}
+        for number, root in enumerate(roots):
+            if number not in chosen and (same := [place for place in chosen if roots[place] == root]):
+                expected[number] = same[0]
+        assert find_copies_of(videos, chosen) == expected
+
+
+def test_an_id_makes_no_copy_of_a_chosen_video():
+    videos = windows(("a", "x", None, None), ("a", "y", None, None), ("b", "y", None, None))
+    assert find_copies_of(videos, [0]) == {}
+    assert find_copies_of(videos, [1]) == {2: 1}
 
 
 def test_one_id_is_one_video_and_comes_first_of_the_reasons():

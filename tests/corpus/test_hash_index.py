@@ -80,6 +80,18 @@ def test_a_frame_that_many_videos_share_costs_a_bounded_number_of_pairs():
     assert {video for pair in found for video in pair[:2]} == set(range(videos))
 
 
+def test_the_search_of_some_videos_finds_all_of_their_pairs():
+    hashes = random_hashes(300, 6)
+    hashes[::3, 0] = flipped(np.repeat(hashes[:1, 0], 100, axis=0), 2)
+    hashes[150:, 4] = flipped(hashes[:150, 2], 3)
+    of = np.arange(300) % 50 == 0
+    every = pairs(find_pairs(table(hashes)))
+    needed = {pair for pair in every if of[pair[0]] or of[pair[1]]}
+    found = pairs(find_pairs(table(hashes), of))
+    assert needed <= found < every
+    assert len(needed) > 50
+
+
 def test_frames_without_a_hash_make_no_pairs():
     hashes = random_hashes(3, 2)
     hashes[:, 0] = 0
