@@ -26,6 +26,7 @@ Item = TypeVar("Item")
 
 PICTURES = "pictures"  # of training pairs, in the folder of a checkpoint
 PAGE = "report.html"
+KEPT = ("report.csv", folders.MANIFEST)  # of a report
 FRAMES = "frames.npz"  # that a saliency model is fitted on; deleted when it is finished
 
 
@@ -180,8 +181,12 @@ def _frames(model: str) -> Iterator[str]:
 
 
 def _report(root: str, uri: str, ids: Sequence[str]) -> Iterator[int]:
-    """Delete a report that shows a video: its artifact, its copy in the root, its page, and last its folder."""
+    """Delete a page that shows a video: the artifact, the copy in the root, all files of the report, the page last.
+
+    The numbers of the report stay, because later reports compare theirs with them.
+    """
     page, copy = files.join(uri, PAGE), files.join(root, PAGE)
+    shown = sorted((name for name in files.names(uri) if name not in KEPT), key=lambda name: name == PAGE)
     with contextlib.suppress(FileNotFoundError):  # another process may delete it at the same time
         content = files.read_bytes(page)
         if not any(html.escape(video_id, quote=False) in content.decode(errors="replace") for video_id in ids):
@@ -190,9 +195,9 @@ def _report(root: str, uri: str, ids: Sequence[str]) -> Iterator[int]:
         with contextlib.suppress(FileNotFoundError):
             if files.read_bytes(copy) == content:
                 files.delete(copy)
-        files.delete(page)
-    files.delete_folder(uri)
-    yield 1
+    for name in shown:
+        files.delete_folder(files.join(uri, name))
+    yield int(bool(shown))
 
 
 def _pictures(root: str, uri: str, manifest: Manifest) -> Iterator[int]:

@@ -33,6 +33,7 @@ SECTIONS: dict[str, tuple[str, ...]] = {
 }
 SOURCES = ("crawl", "data", "weights")  # inputs that no stage writes
 SHOWN = 5  # outputs of a stage, or items of a list, that the text shows
+NUMBERS_SHOWN = 10  # numbers of a result, or of one name in its protocol
 _AT_ONCE = 32  # manifests that are read at once
 
 
@@ -233,9 +234,9 @@ def _facts(output: Output, known: Mapping[str, Output]) -> Iterator[str]:
         case "results":
             if manifest.info.get("failed"):
                 yield f"failed: {manifest.info['failed']}"
-            yield f"numbers: {_pairs(manifest.counts) or 'none'}"
+            yield f"numbers: {_first(manifest.counts) or 'none'}"
             yield f"benchmark: {manifest.decided.get('benchmark')}"
-            yield f"protocol: {_pairs(flatten(_protocol(output)))}"
+            yield f"protocol: {', '.join(_measured(_protocol(output)))}"
         case "checkpoints":
             profile = manifest.info.get("profile", "unknown")
             yield f"row: {manifest.info.get('row', 'unknown')}, profile: {profile}"
@@ -326,6 +327,23 @@ def _list(items: Sequence[Any]) -> str:
 
 def _pairs(values: Mapping[str, Any]) -> str:
     return ", ".join(f"{name} {_text(value)}" for name, value in values.items())
+
+
+def _first(values: Mapping[str, Any]) -> str:
+    more = len(values) - NUMBERS_SHOWN
+    return _pairs(dict(list(values.items())[:NUMBERS_SHOWN])) + (f" and {more} more" if more > 0 else "")
+
+
+def _measured(protocol: Mapping[str, Any]) -> Iterator[str]:
+    """Yield each entry of a protocol as text; of a table, such as a list of sequences, only its number of rows."""
+    for name, value in protocol.items():
+        if isinstance(value, Mapping):
+            yield from filter(None, [_first(flatten({name: value}))])
+        elif isinstance(value, list):
+            is_table = any(isinstance(item, Mapping | list) for item in value)
+            yield f"{name} {len(value) if is_table else _list(value) or 'none'}"
+        else:
+            yield _pairs({name: value})
 
 
 def _text(value: Any) -> str:

@@ -41,7 +41,10 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
                    "data": ["d1"], "evaluation": {"crop": 64}, "format": 4}  # fmt: skip
         at["result"] = folders.address(root, "results", "voc07", decided)
         found = Result(row=ROW, benchmark="voc07", checkpoint=decided["checkpoint"], metrics={"voc07/map": 12.5},
-                       protocol={"test images": 40})  # fmt: skip
+                       protocol={"test images": 40, "train": ["2007 trainval", "2012 trainval"],
+                                 "ap50_by_class": {f"c{number:02}": number / 2 for number in range(20)},
+                                 "sequences": [{"name": "bear", "frames": 82}, {"name": "boat", "frames": 75}]},
+                       )  # fmt: skip
         write_result(at["result"], found)
         inputs = {"checkpoint": at["checkpoint"], "data": "/data"}
         folders.commit(at["result"], decided, inputs=inputs, counts={"voc07/map": 12.5}, files=["result.json"])
@@ -63,7 +66,8 @@ def test_the_chain_of_a_number_ends_at_the_crawls_and_has_each_output_once(made:
     text = said.stdout
     assert text.startswith(f"result.json of {made['result']}: as the stage wrote it")
     facts = [
-        "numbers: voc07/map 12.5", "protocol: test images 40", "data: /data (digest d1)",
+        "numbers: voc07/map 12.5", "protocol: test images 40, train 2007 trainval, 2012 trainval, ap50_by_class.c00 0,",
+        "ap50_by_class.c09 4.5 and 10 more, sequences 2\n", "data: /data (digest d1)",
         "evaluation.crop = 64 (paper: 224)", f"row: {ROW}, profile: demo", "optim.epochs = 1 (paper: 200)",
         "saliency.method = rbd (paper: deepusps)", f"fitted on: {made['crawls']}/1.csv",
         "crawls: 2; rows 4, ok 4, failed 0",
@@ -71,6 +75,7 @@ def test_the_chain_of_a_number_ends_at_the_crawls_and_has_each_output_once(made:
         "image registry/previts-data@sha256:12ab, run run-1",
     ]  # fmt: skip
     assert [fact for fact in facts if fact not in text] == []
+    assert "[{" not in text
     places = [text.index(f"\n{stage}  ") for stage in lineage.SECTIONS if stage != "report"]
     assert places == sorted(places)
     outputs = json.loads(why(made["result"], "--json").stdout)["outputs"]
@@ -79,7 +84,7 @@ def test_the_chain_of_a_number_ends_at_the_crawls_and_has_each_output_once(made:
     assert Counter(output["uri"] for output in outputs) == Counter(on_disk - crawls)
     by_uri = {output["uri"]: output for output in outputs}
     assert by_uri[made["checkpoint"]]["made_by"]["revision"] == "0badc0de"
-    assert by_uri[made["result"]]["protocol"] == {"test images": 40}
+    assert by_uri[made["result"]]["protocol"]["sequences"][1] == {"name": "boat", "frames": 75}
     assert by_uri[made["checkpoint"]]["not_the_papers"]["optim.batch_size"] == {"value": 4, "paper": 256}
 
 

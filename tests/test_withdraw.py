@@ -25,9 +25,10 @@ from previts.evals.result import Result, write_result
 from previts.look import look_at_stored
 from previts.pretraining import monitor
 from previts.processes import workers
+from previts.reporting.turnover import read_generations
 from previts.saliency import fit, usps
 from previts.stages import addresses
-from previts.stages.report import _stale
+from previts.stages.report import _earlier, _stale
 from previts.storage import files, folders, tables
 
 pytestmark = pytest.mark.usefixtures("mlflow_environment")
@@ -382,12 +383,34 @@ def test_reports_that_show_the_video_their_artifacts_and_pictures_of_training_ar
     said = run(root, "b1", purge=True)
     assert "1 reports, 1 folders of pictures" in said
     assert [path for path in Path(root).rglob("report.html")] == []
-    assert not Path(at["report"]).exists()
+    assert sorted(path.name for path in Path(at["report"]).iterdir()) == ["manifest.json", "report.csv"]
     assert not Path(at["checkpoint"], "pictures").exists()
     assert folders.is_committed(at["checkpoint"])
+    assert "erased: 0 clips, 0 masks, 0 key frames, 0 reports" in run(root, "b1", purge=True)
     again = stages.report([ROW], at["index"], [at["result"]], root, "demo", SMALL)
     shown = Path(again, "report.html").read_text()
     assert "b1" not in shown or "withdrawn" in shown
+
+
+def test_a_purged_report_is_still_a_generation_and_can_be_made_again(base: Path, tmp_path: Path):
+    root, crawls = str(tmp_path / "root"), tmp_path / "crawls"
+    shutil.copytree(base / "crawls", crawls)
+    (crawls / "2.csv").rename(tmp_path / "2.csv")
+    at = trained(perceive(str(crawls), root), root)
+    run(root, "a1", purge=True)
+    (tmp_path / "2.csv").rename(crawls / "2.csv")
+    grown = perceive(str(crawls), root)["index"]
+    assert _earlier(grown, root, "demo") == [at["report"]]
+    first, last = read_generations([at["report"]], grown)
+    assert first.numbers == {(ROW, "voc07/map"): 12.5}
+    assert (first.counts["crawls"], first.counts["videos"], last.counts["crawls"]) == (1, 2, 2)
+    Path(at["checkpoint"], "manifest.json").unlink()  # the row is not stale then
+    without = stages.report([ROW], at["index"], [at["result"]], root, "demo", SMALL)
+    assert Path(without, "report.html").exists()
+    assert _earlier(grown, root, "demo") == [without]
+    Path(without, "report.html").unlink()
+    assert stages.report([ROW], at["index"], [at["result"]], root, "demo", SMALL) == without
+    assert Path(without, "report.html").exists()
 
 
 def test_an_unfinished_output_that_may_contain_the_video_is_said(base: Path, world):

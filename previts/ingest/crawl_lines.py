@@ -6,9 +6,10 @@ What the fields mean is decided in `crawls.py`.
 
 import csv
 import io
-from collections.abc import Iterator, Sequence
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -17,9 +18,48 @@ from previts.errors import InputError
 from previts.storage import contents
 from previts.storage.files import open_fs, read_bytes
 
+F = TypeVar("F")
+T = TypeVar("T")
+
 MAX_TABLE_BYTES = 1 << 30
 MAX_PLAIN_BYTES = 4 << 30  # of a Parquet file after decompression
 MAX_ROWS = 10_000_000
+EMPTY_SHOWN = 10  # at most this many empty crawls are named
+
+
+class EmptyCrawlError(InputError):
+    """A crawl has no line."""
+
+    def __init__(self, uri: str) -> None:
+        super().__init__(f"the crawl {uri} is empty; expected at least one video")
+
+
+def each(tables: Iterable[tuple[str, F]], read: Callable[[str, F], T]) -> Iterator[T]:
+    """Yield what `read` makes of each crawl of a corpus; empty ones are left aside and named on stderr.
+
+    Args:
+        tables: The crawls, each with what `crawls.find` returned.
+        read: Reads a crawl; may raise an `EmptyCrawlError`.
+
+    Raises:
+        EmptyCrawlError: If all are empty.
+    """
+    empty: dict[str, EmptyCrawlError] = {}
+    is_any = False
+    for uri, found in tables:
+        try:
+            made = read(uri, found)
+        except EmptyCrawlError as error:
+            empty[uri] = error
+            continue
+        is_any = True
+        yield made
+    if empty and not is_any:
+        raise next(iter(empty.values()))
+    if empty:
+        more = f" and {len(empty) - EMPTY_SHOWN} more" if len(empty) > EMPTY_SHOWN else ""
+        shown = ", ".join(list(empty)[:EMPTY_SHOWN])
+        print(f"previts: empty crawls are left aside until they have videos: {shown}{more}", file=sys.stderr)
 
 
 @dataclass(frozen=True)
@@ -35,7 +75,8 @@ def csv_rows(uri: str, data: bytes) -> list[tuple[int, list[str], str]]:
     """Return the rows of a CSV file that are not empty: line number, fields without outer spaces, fault or "".
 
     Raises:
-        InputError: If the file has no row or too many, is UTF-16, or has a quote that is never closed.
+        EmptyCrawlError: If the file has no row.
+        InputError: If the file has too many rows, is UTF-16, or has a quote that is never closed.
     """
     if data.startswith((b"\xff\xfe", b"\xfe\xff")):
         raise InputError(f"{uri} is UTF-16 text; save it as UTF-8")
@@ -47,7 +88,7 @@ def csv_rows(uri: str, data: bytes) -> list[tuple[int, list[str], str]]:
             rows.append(row)
             _check_rows(uri, len(rows))
     if not rows:
-        raise InputError(f"the crawl {uri} is empty; expected at least one video")
+        raise EmptyCrawlError(uri)
     return rows
 
 

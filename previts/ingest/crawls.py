@@ -10,8 +10,15 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
 from previts.errors import InputError
-from previts.ingest import sources, url_guard
-from previts.ingest.crawl_lines import Line, check_columns, csv_lines, csv_rows, parquet_lines, read_table
+from previts.ingest import crawl_lines, sources, url_guard
+from previts.ingest.crawl_lines import (
+    Line,
+    check_columns,
+    csv_lines,
+    csv_rows,
+    parquet_lines,
+    read_table,
+)
 from previts.ingest.sources import ANYTHING, Reach
 from previts.ingest.url_guard import MAX_URL_LENGTH
 from previts.storage import documents, file_names, folders
@@ -142,9 +149,12 @@ def read_crawl(uri: str, known: Folders | None = None, found: Found | None = Non
         found: What `find` returned.
 
     Raises:
-        InputError: If the crawl is missing or empty, the whole table is broken, or every line is.
+        EmptyCrawlError: If the crawl has no video.
+        InputError: If the crawl is missing, the whole table is broken, or every line is.
     """
     known, found = known or Folders(), found or find(uri)
+    if not found.is_folder and not found.data:
+        raise crawl_lines.EmptyCrawlError(uri)
     if found.is_folder:
         items = _folder(uri, known)
     elif uri.lower().endswith(MANIFEST_SUFFIXES[1:]):
@@ -153,7 +163,7 @@ def read_crawl(uri: str, known: Folders | None = None, found: Found | None = Non
     else:
         items = _csv(uri, found.data, known)
     if not items:
-        raise InputError(f"the crawl {uri} is empty; expected at least one video")
+        raise crawl_lines.EmptyCrawlError(uri)
     check_faults(items, uri, max_fraction=1.0)
     return items
 

@@ -1,10 +1,12 @@
 """Exit messages and exit codes of a process: one readable message instead of a traceback for user errors.
 
-The exit code is 2 for an error that the user can fix, 1 for an error of the machine or a store, 130 after Ctrl-C.
+The exit code is 2 for an error that the user can fix, 1 for an error of the machine or a store, 130 after Ctrl-C,
+141 if the program that reads the output has ended, as after `| head`; this is no error, so nothing is printed.
 """
 
 import contextlib
 import os
+import select
 import sys
 import threading
 import traceback
@@ -55,7 +57,11 @@ def readable_errors() -> Iterator[None]:
     try:
         with command_folder.temporary_folder():
             yield
+        sys.stdout.flush()
     except (InputError, OSError, FloatingPointError) as error:
+        if isinstance(error, BrokenPipeError) and _reader_ended():
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes the rest at its end
+            sys.exit(141)
         if os.environ.get("PREVITS_TRACEBACK"):
             traceback.print_exc()
         text = str(error) if isinstance(error, InputError) else f"{type(error).__name__}: {error}"
@@ -91,6 +97,15 @@ def readable_errors() -> Iterator[None]:
         sys.exit(130)
     finally:
         over.set()
+
+
+def _reader_ended() -> bool:
+    """Return whether stdout is a pipe that nothing reads any more."""
+    with contextlib.suppress(OSError, ValueError):  # stdout is no file
+        poll = select.poll()
+        poll.register(sys.stdout.fileno(), 0)
+        return any(state & (select.POLLERR | select.POLLHUP) for _, state in poll.poll(0))
+    return False
 
 
 def _store_errors() -> tuple[type[Exception], ...]:

@@ -87,7 +87,7 @@ def download(
         URI of the videos, for `fit_saliency`, `saliency`, `track` and `index`.
     """
     from previts.corpus import members, withdrawals
-    from previts.ingest import crawls
+    from previts.ingest import crawl_lines, crawls
 
     check_part(part, parts)
     if not 0 <= max_failure_fraction <= 1:
@@ -96,7 +96,7 @@ def download(
     share = _Share(part, parts, config, max_failure_fraction, Folders(), withdrawals.read(root))
     sources = crawls.list_crawls(crawl)
     at_once = zip(sources, prefetch.requested(sources, crawls.find), strict=True)
-    plans = (_plan(source, table, root, share, len(sources) == 1) for source, table in at_once)
+    plans = crawl_lines.each(at_once, lambda source, table: _plan(source, table, root, share, len(sources) == 1))
     found = list({plan.uri: plan for plan in plans}.values())  # equal crawls have one output
     if len(found) == 1:
         outputs = {} if folders.is_committed(found[0].uri) else _outputs(root)

@@ -12,7 +12,7 @@ from previts.config.benchmarks import check
 from previts.config.evaluation import EvaluationConfig
 from previts.config.experiment import Plan
 from previts.errors import InputError
-from previts.ingest import crawls
+from previts.ingest import crawl_lines, crawls
 from previts.processes import prefetch
 from previts.stages import addresses, checks
 from previts.storage import files, fingerprints, folders
@@ -118,8 +118,9 @@ def check_sources(crawl: str | None, data: str | None, *, rows: Sequence[str], b
     """Raise an InputError if a crawl is broken, or a labelled dataset is missing; None is not checked."""
     if crawl is not None:
         known, sources = Folders(), crawls.list_crawls(crawl)
-        for source, found in zip(sources, prefetch.requested(sources, crawls.find), strict=True):
-            crawls.read_crawl(source, known, found)
+        tables = zip(sources, prefetch.requested(sources, crawls.find), strict=True)
+        for _ in crawl_lines.each(tables, lambda source, found: bool(crawls.read_crawl(source, known, found))):
+            pass
     if data is not None:
         wanted = benchmarks or [name for row in paper.expand(rows) for name in row.benchmarks]
         for benchmark in dict.fromkeys(wanted):

@@ -58,6 +58,8 @@ def report(
         decided["withdrawn"] = stale
     uri = folders.address(root, "report", "comparison", decided)
     page = files.join(files.absolute(root), "report.html")
+    if folders.is_committed(uri) and not files.exists(files.join(uri, "report.html")):
+        files.delete(files.join(uri, folders.MANIFEST))  # `previts withdraw --purge` left the numbers only
     if not done(uri):
         from previts.reporting.generations import read_numbers
         from previts.reporting.inputs import ReportRow
@@ -112,11 +114,12 @@ def _log_generations(root: str, grown: Sequence["Generation"], rows: Sequence["R
 def _earlier(index: str, root: str, profile: str) -> list[str]:
     """Return the reports of earlier generations of a corpus, oldest first; each has a part of the next one's crawls.
 
-    Of several reports on the same crawls, it is the one with the most results.
+    Of several reports on the same crawls, it is the one with the most results; a purged one has its numbers only and
+    counts if there is no other.
     """
     folder = files.join(files.absolute(root), "report")
 
-    def read(name: str) -> tuple[int, int, str, str, set[str]] | None:
+    def read(name: str) -> tuple[int, bool, int, str, str, set[str]] | None:
         uri = files.join(folder, name)
         try:
             manifest = folders.read_manifest(uri)
@@ -125,11 +128,12 @@ def _earlier(index: str, root: str, profile: str) -> list[str]:
             return None
         if manifest.decided.get("profile") != profile:
             return None
-        return len(crawls), len(manifest.decided.get("results", [])), manifest.fingerprint, uri, crawls
+        is_whole = files.exists(files.join(uri, "report.html"))
+        return len(crawls), is_whole, len(manifest.decided.get("results", [])), manifest.fingerprint, uri, crawls
 
     found = filter(None, prefetch.requested(files.names(folder), read))
     chain, later = [], crawls_of(index)
-    for *_, uri, crawls in sorted(found, key=lambda item: item[:3], reverse=True):
+    for *_, uri, crawls in sorted(found, key=lambda item: item[:4], reverse=True):
         if crawls < later:
             chain.append(uri)
             later = crawls

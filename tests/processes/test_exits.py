@@ -122,3 +122,19 @@ def test_a_step_is_killed_when_its_engine_ends(tmp_path: Path):
         assert step.poll() is None
         engine.kill()
     assert step.wait(30) == -signal.SIGKILL
+
+
+@pytest.mark.parametrize("lines", [1, 100_000], ids=["at the end", "while it prints"])
+def test_a_command_whose_output_nobody_reads_ends_without_a_message(lines: int):
+    code = f"from previts.processes import exits\nwith exits.readable_errors():\n    print('a line\\n' * {lines})"
+    reader, writer = os.pipe()
+    os.close(reader)
+    ended = subprocess.run([sys.executable, "-c", code], stdout=writer, stderr=subprocess.PIPE, text=True, timeout=60)
+    os.close(writer)
+    assert (ended.returncode, ended.stderr) == (141, "")
+
+
+def test_a_broken_pipe_of_something_else_is_an_error():
+    code = "from previts.processes import exits\nwith exits.readable_errors():\n    raise BrokenPipeError(32, 'gone')"
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    assert (ended.returncode, ended.stderr) == (1, "previts: BrokenPipeError: [Errno 32] gone\n")

@@ -371,3 +371,23 @@ def test_the_crawls_of_a_run_stay_those_of_its_start(site, tmp_path):
     videos = stages.download(listed, root, "demo", SMALL)
     assert len(members.uris(videos)) == 2
     assert flow.list_crawls(str(site.crawls), root) != listed
+
+
+def test_an_empty_crawl_of_several_is_left_aside_until_it_has_videos(site, tmp_path, capsys):
+    root = str(tmp_path / "root")
+    for name, text in (empty := {"1.csv": "", "3.parquet": "", "4.csv": "video_id,url\n"}).items():
+        (site.crawls / name).write_text(text)
+    said = f"are left aside until they have videos: {', '.join(str(site.crawls / name) for name in empty)}"
+    for crawl in (site.crawls, *(site.crawls / name for name in empty)):
+        with pytest.raises(InputError, match=r"the crawl .* is empty; expected at least one video"):
+            stages.download(flow.list_crawls(str(crawl), root), root, "demo", SMALL)
+        with pytest.raises(InputError, match=r"the crawl .* is empty; expected at least one video"):
+            flow.check_sources(str(crawl), None, rows=[ROW], benchmarks=[])
+    site.add("2.csv", "a1")
+    flow.check_sources(str(site.crawls), None, rows=[ROW], benchmarks=[])
+    assert said in capsys.readouterr().err
+    first = stages.download(flow.list_crawls(str(site.crawls), root), root, "demo", SMALL)
+    assert said in capsys.readouterr().err
+    site.add("4.csv", "b1")
+    both = stages.download(flow.list_crawls(str(site.crawls), root), root, "demo", SMALL)
+    assert (members.uris(both)[0], site.take()) == (first, ["a1", "b1"])
