@@ -7,7 +7,7 @@ deletes the bytes of the videos.
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -15,10 +15,11 @@ import pyarrow.compute as pc
 from previts import erasure
 from previts.config import paper
 from previts.config.fields import flatten
-from previts.corpus import index_table, members, withdrawals
+from previts.corpus import index_table, members, video_table, withdrawals
 from previts.corpus.index_table import IndexRecord
 from previts.corpus.video_table import VideoRecord
-from previts.corpus.withdrawals import Ledger, Withdrawal
+from previts.corpus.withdrawals import Content, Ledger, Withdrawal
+from previts.corpus.withdrawn_videos import withdrawn_ids
 from previts.erasure import Stored
 from previts.errors import InputError
 from previts.storage import files, folders, tables
@@ -29,6 +30,7 @@ STAGES = ("videos", "saliency_model", "saliency", "tubes", "index", "checkpoints
 RESTING = ("index", "checkpoints", "results", "report", "saliency_model")  # shown in this order
 NAMES = {"checkpoints": "checkpoint", "results": "result", "saliency_model": "saliency model"}
 _COLUMNS = ["video_id", "url", "identity", "status", "shard", "offset", "size"]
+_CONTENT = ["source_sha256", "start_seconds", "end_seconds", "hashes"]
 _AT_ONCE = 32
 
 
@@ -85,14 +87,11 @@ def withdraw(videos: Sequence[str], root: str, reason: str, *, purge: bool = Fal
         identities = sorted({row.identity for row in _matching(copies, alone) if row.identity})
         recorded = withdrawals.write(root, Withdrawal(video, reason, identities))
         matched = [row for row in _matching(copies, Ledger((recorded,))) if row.status == "ok"]
+        recorded = withdrawals.write(root, replace(recorded, contents=_contents(matched)))
         stored |= dict.fromkeys(matched, video)
         known = f"{len(matched)} stored" if matched else "none stored under this root (check the spelling)"
         lines.append(f"withdrawn: {video} ({recorded.reason}); {known}")
-    out: dict[str, set[str]] = {}  # all withdrawn videos of the root, also those of earlier calls
-    for row in _matching(copies, withdrawals.read(root)):
-        if row.status == "ok":
-            out.setdefault(row.videos, set()).add(row.video_id)
-    resting = list(rests_on(found, list(stored), given, out))
+    resting = list(rests_on(found, list(stored), given, withdrawals.read(root)))
     lines += _listing(resting)
     if purge:
         lines += ["", *erasure.erase(root, list(stored), resting_uris(resting), found)]
@@ -150,6 +149,21 @@ def _matching(copies: Iterable[tuple[str, pa.Table]], ledger: Ledger) -> Iterato
             yield Stored(uri, **row)
 
 
+def _contents(stored: Sequence[Stored]) -> list[Content]:
+    """Return what recognises copies of stored videos, without repetition."""
+    ids: dict[tuple[str, int], set[str]] = {}
+    for copy in stored:
+        ids.setdefault((copy.videos, copy.shard), set()).add(copy.video_id)
+    return list(
+        dict.fromkeys(
+            withdrawals.content(*(row[name] for name in _CONTENT))
+            for (videos, shard), inside in ids.items()
+            for row in video_table.read_stored(videos, shard, _CONTENT)
+            if row["video_id"] in inside
+        )
+    )
+
+
 def _among(table: pa.Table, names: pa.Array) -> pa.Array:
     found = pc.is_in(table.column("video_id"), names)
     for column in (table.column("identity"), table.column("url"), _without_scheme(table.column("url"))):
@@ -161,14 +175,14 @@ def _without_scheme(urls: pa.ChunkedArray) -> pa.ChunkedArray:
     return pc.replace_substring_regex(urls, "^file://", "")
 
 
-def rests_on(found: Survey, stored: Sequence[Stored], given: Ledger, out: Mapping[str, set[str]]) -> Iterator[Resting]:
+def rests_on(found: Survey, stored: Sequence[Stored], given: Ledger, ledger: Ledger) -> Iterator[Resting]:
     """Yield the indexes that contain stored videos, and the checkpoints, results and reports made from them.
 
     Args:
         found: What is below the root.
         stored: The stored copies of the videos.
         given: The withdrawals; an index whose videos were deleted is judged by their ids.
-        out: Ids of all withdrawn videos, by the videos of their crawl.
+        ledger: All withdrawals of the root, also those of earlier calls.
     """
     known = {(item.videos, item.video_id) for item in stored}
     ids = {video_id for _, video_id in known} | {item.video for item in given.withdrawals}
@@ -177,7 +191,7 @@ def rests_on(found: Survey, stored: Sequence[Stored], given: Ledger, out: Mappin
     for uri, manifest in found.of("index").items():
         if inside := _videos_in(uri, manifest, known, ids, found):
             videos_of[uri] = inside
-            yield Resting(uri, "index", inside, manifest, _remade(manifest, found, out))
+            yield Resting(uri, "index", inside, manifest, _remade(manifest, found, ledger))
     due = {**found.of("checkpoints")}
     while due:  # a checkpoint may start from another one
         more = {}
@@ -231,13 +245,16 @@ def _videos_in(uri: str, manifest: Manifest, known: set[tuple[str, str]], ids: s
     return sorted({row["video_id"] for row in rows if (crawls[row["crawl"]], row["video_id"]) in known})
 
 
-def _remade(manifest: Manifest, found: Survey, out: Mapping[str, set[str]]) -> str:
+def _remade(manifest: Manifest, found: Survey, ledger: Ledger) -> str:
     """Return the address of the index that `previts index` makes instead of one with withdrawn videos, or ""."""
     videos = manifest.inputs.get("videos", "")
     if videos not in found.finished:
         return ""
-    crawls = enumerate(_crawls(videos, found))
-    withdrawn = sorted((number, video_id) for number, crawl in crawls for video_id in out.get(crawl, ()))
+    try:
+        withdrawn = withdrawn_ids(videos, ledger)
+    except InputError as error:
+        found.problems.append(str(error))
+        return ""
     return folders.address(found.root, "index", "corpus", {**manifest.decided, "withdrawn": withdrawn})
 
 

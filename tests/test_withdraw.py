@@ -3,6 +3,7 @@
 Oracle: the files of the roots, and a run that never knew the videos.
 """
 
+import json
 import os
 import shlex
 import shutil
@@ -512,3 +513,27 @@ def test_a_table_that_was_changed_otherwise_is_damaged_and_not_taken_for_a_purge
     tables.write_records(path, region_table.SaliencyRecord, kept)
     with pytest.raises(InputError, match=r"shard-00000\.parquet was changed after manifest\.json was written"):
         run(root, "a1", purge=True)
+
+
+def test_a_copy_of_a_withdrawn_video_stays_out_when_the_video_is_no_longer_stored(base: Path, tmp_path: Path):
+    crawls, root, settings = tmp_path / "crawls", str(tmp_path / "root"), "filter.duplicates=equal"
+    shutil.copytree(base / "crawls", crawls)
+    perceive(str(crawls / "1.csv"), root, settings)
+    run(root, "a1", purge=True)
+    before = perceive(str(crawls / "2.csv"), root, settings)
+    (crawls / "1.csv").unlink()
+    (crawls / "3.csv").write_text(
+        "video_id,url,start_seconds,end_seconds\nc1,videos/a1.mp4,0,0.8\nb1,videos/b1.mp4,,\n"
+    )
+    after = perceive(str(crawls / "3.csv"), root, settings)
+    assert ids(after["index"]) == ["b1"]
+    assert folders.read_manifest(after["index"]).decided["withdrawn"] == [[0, "c1"]]
+    (left,) = [row for row in index_table.read_quality(after["index"]) if row.reason]
+    assert (left.video_id, left.reason, left.detail) == ("c1", "withdrawn", "shows the same as a1, which was withdrawn")
+    run(root, "a2")  # a ledger without contents is read too, and other corpora keep their indexes
+    assert perceive(str(crawls / "2.csv"), root, settings) == before
+    for path in Path(root, "withdrawn").iterdir():
+        kept = json.loads(path.read_text())
+        assert [item["hashing"] for item in kept.pop("contents")] == [withdrawals.HASHING]
+        path.write_text(json.dumps(kept))
+    assert ids(perceive(str(crawls / "3.csv"), root, settings)["index"]) == ["b1", "c1"]

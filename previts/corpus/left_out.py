@@ -4,7 +4,7 @@ Not in the paper, whose corpora were made once. A corpus that grows meets the sa
 changed. It also meets videos that a benchmark tests with. This module reads tables; it reads no pixels.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -156,21 +156,52 @@ def _copies(keys: Sequence[Key], videos: Sequence[copies.Video]) -> dict[Key, Le
 
 def _withdrawn(videos_uri: str, ledger: Ledger) -> dict[Key, LeftOut]:
     """Return the withdrawn videos and their copies; a video that only has the id of one is no copy."""
-    left_out: dict[Key, LeftOut] = {}
-    for number, row in _read(videos_uri, "url", "identity"):
-        if (reason := ledger.reason(row["video_id"], row["url"], row["identity"])) is not None:
-            left_out[number, row["video_id"]] = LeftOut("withdrawn", reason)
-    if not left_out:
-        return {}
-    keys, videos = _read_videos(videos_uri, "near")
-    of_content = copies.find_copies([replace(video, video_id=str(number)) for number, video in enumerate(videos)])
-    leads_to = {copy.video: copy.original for copy in of_content}
-    first: dict[int, Key] = {}  # the first withdrawn video of each group of copies
-    for number, key in enumerate(keys):
-        if key in left_out:
-            first.setdefault(leads_to.get(number, number), key)
-    for number, key in enumerate(keys):
-        if key not in left_out and (original := first.get(leads_to.get(number, number))):
-            detail = f"shows the same as {original[1]} of crawl {original[0] + 1}, which was withdrawn"
-            left_out[key] = LeftOut("withdrawn", detail)
+    named, gone = find_named(videos_uri, ledger)
+    left_out = {key: LeftOut("withdrawn", reason) for key, reason in named.items()}
+    for key, original in find_copies_of(videos_uri, named, gone):
+        left_out.setdefault(key, LeftOut("withdrawn", f"shows the same as {original}, which was withdrawn"))
     return left_out
+
+
+def find_named(videos_uri: str, ledger: Ledger) -> tuple[dict[Key, str], list[copies.Video]]:
+    """Return the stored videos that a ledger names, with the reasons, and the withdrawn ones that are no longer stored.
+
+    Raises:
+        InputError: If a table is missing or damaged.
+    """
+    named: dict[Key, str] = {}
+    here = set()
+    for number, row in _read(videos_uri, "url", "identity", *_SOURCE):
+        if (reason := ledger.reason(row["video_id"], row["url"], row["identity"])) is not None:
+            named[number, row["video_id"]] = reason
+            here.add(tuple(row[name] for name in _SOURCE))
+    gone = [
+        copies.Video(item.video, of.source_sha256, of.start_seconds, of.end_seconds, of.frame_hashes())
+        for item in ledger.withdrawals
+        for of in item.contents
+        if (of.source_sha256, of.start_seconds, of.end_seconds) not in here
+    ]
+    return named, gone
+
+
+def find_copies_of(videos_uri: str, named: Collection[Key], gone: Sequence[copies.Video]) -> Iterator[tuple[Key, str]]:
+    """Yield the other stored videos that are copies of some of them or of videos that are gone, and the name of these.
+
+    Raises:
+        InputError: If a table is missing or damaged.
+    """
+    if not named and not gone:
+        return
+    keys, videos = _read_videos(videos_uri, "near")
+    every = [*gone, *videos]
+    found = copies.find_copies([replace(video, video_id=str(number)) for number, video in enumerate(every)])
+    leads_to = {copy.video: copy.original for copy in found}
+    first: dict[int, str] = {}  # the first withdrawn video of each group of copies
+    for number, video in enumerate(gone):
+        first.setdefault(leads_to.get(number, number), video.video_id)
+    for number, key in enumerate(keys, len(gone)):
+        if key in named:
+            first.setdefault(leads_to.get(number, number), f"{key[1]} of crawl {key[0] + 1}")
+    for number, key in enumerate(keys, len(gone)):
+        if key not in named and (original := first.get(leads_to.get(number, number))):
+            yield key, original

@@ -31,8 +31,6 @@ FORMATS = {
     "results": 4,
     "report": 4,
 }
-# The version of the hashes of frames (`media.frame_hashes`). Increase it, and that of the videos, when a hash changes.
-HASHING = 2
 
 
 def checkpoint_address(plan: Plan, index: str, root: str) -> str:
