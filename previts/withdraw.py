@@ -95,7 +95,7 @@ def withdraw(videos: Sequence[str], root: str, reason: str, *, purge: bool = Fal
     lines += _listing(resting)
     if purge:
         lines += ["", *erasure.erase(root, list(stored), resting_uris(resting), found)]
-    lines += ["", *_next(resting, root)]
+    lines += ["", *_next(resting, root, found)]
     if found.problems:
         said = "\n".join(f"  {problem}" for problem in found.problems)
         raise InputError("\n".join([*lines, "", f"not everything could be done:\n{said}"]))
@@ -271,24 +271,28 @@ def _listing(resting: Sequence[Resting]) -> list[str]:
     return lines
 
 
-def _next(resting: Sequence[Resting], root: str) -> list[str]:
-    """Return what to run to replace what rests on the videos."""
+def _next(resting: Sequence[Resting], root: str, found: Survey) -> list[str]:
+    """Return what to run to replace what rests on the videos, for the newest generation of each corpus."""
+    stages = {item.stage for item in resting}
     if not resting:
         return ["next: nothing; later downloads and indexes leave the videos out"]
     lines = [
         "next: start the same pipeline run again, or these verbs, each with the same --profile and --set as before:"
     ]
     made: dict[str, str] = {}
+    older = _older([item for item in resting if item.stage == "index"], found)
+    resting = [item for item in resting if item.uri not in older and item.manifest.inputs.get("index") not in older]
     for item in (item for item in resting if item.stage == "index"):
         done = bool(item.remade) and folders.is_committed(item.remade)
         made[item.uri] = item.remade if done else "NEW_INDEX"
         command = _command("index", item.manifest.inputs, ("videos", "tubes"), root)
-        lines.append(f"  {item.remade} is made already" if done else f"  {command}{_filter(item.manifest)}")
+        data = _data(item.manifest, root)
+        lines.append(f"  {item.remade} is made already" if done else f"  {command}{data}{_filter(item.manifest)}")
     for item in (item for item in resting if item.stage == "checkpoints"):
         index, info = item.manifest.inputs.get("index", ""), item.manifest.info
         given = {"row": str(info.get("row")), "index": made.get(index, index), "profile": str(info.get("profile"))}
         lines.append(f"  {_command('pretrain', given, ('row', 'index', 'profile'), root)}")
-    stages = {item.stage for item in resting}
+    lines += [f"  (none for {len(older)} earlier indexes of fewer crawls)"] if older else []
     lines += ["  then `previts evaluate` and `previts report` with the new checkpoints"] if "results" in stages else []
     if "saliency_model" in stages:
         lines.append("  The saliency model saw frames of the videos, and is kept. Another root gets a new one")
@@ -298,6 +302,34 @@ def _next(resting: Sequence[Resting], root: str) -> list[str]:
 def _command(verb: str, values: Mapping[str, str], options: Iterable[str], root: str) -> str:
     given = " ".join(f"--{name} {values.get(name, '')}" for name in options)
     return f"previts {verb} {given} --root {root}"
+
+
+def _older(indexes: Sequence[Resting], found: Survey) -> set[str]:
+    """Return the indexes whose crawls are a part of those of another one."""
+    crawls = {item.uri: _sources(item.manifest.inputs.get("videos", ""), found) for item in indexes}
+    return {uri for uri, some in crawls.items() if any(some < others for others in crawls.values())}
+
+
+def _sources(videos: str, found: Survey) -> set[str]:
+    """Return the crawls of a corpus as files, which may have been edited since; else their outputs."""
+    return {
+        found.finished[uri].inputs.get("crawl", uri) if uri in found.finished else uri for uri in _crawls(videos, found)
+    }
+
+
+def _data(manifest: Manifest, root: str) -> str:
+    """Return the option of the folder of labelled sets that an index was compared with, if it was."""
+    data = set()
+    sets = manifest.info.get("leak_sets", {})
+    for name, known in sets.items():
+        try:
+            held_out = folders.read_manifest(files.join(root, "held_out", f"{name}-{known['held_out']}"))
+            data.add(held_out.inputs["data"].rsplit("/", 1)[0])
+        except (InputError, KeyError, TypeError):  # deleted
+            continue
+    if not sets:
+        return ""
+    return f" --data {data.pop()}" if len(data) == 1 else f" --data FOLDER_WITH_{'_'.join(sorted(sets)).upper()}"
 
 
 def _filter(manifest: Manifest) -> str:
