@@ -537,3 +537,41 @@ def test_a_copy_of_a_withdrawn_video_stays_out_when_the_video_is_no_longer_store
         assert [item["hashing"] for item in kept.pop("contents")] == [withdrawals.HASHING]
         path.write_text(json.dumps(kept))
     assert ids(perceive(str(crawls / "3.csv"), root, settings)["index"]) == ["b1", "c1"]
+
+
+def test_what_to_run_next_is_of_the_newest_generation(base: Path, tmp_path: Path):
+    crawls, root = tmp_path / "crawls", str(tmp_path / "root")
+    shutil.copytree(base / "crawls", crawls)
+    shutil.move(crawls / "2.csv", tmp_path / "2.csv")
+    first = perceive(str(crawls / "1.csv"), root)
+    old = trained(dict(first), root)["checkpoint"]
+    shutil.move(tmp_path / "2.csv", crawls / "2.csv")
+    second = perceive(str(crawls), root)
+    said = run(root, "a1")
+    assert f"index {first['index']} (a1)" in said
+    assert f"checkpoint {old} (a1)" in said
+    (command,) = [line for line in said.splitlines() if line.startswith("  previts ")]
+    assert command.startswith(f"  previts index --videos {second['videos']}")
+    assert "  (none for 1 earlier indexes of fewer crawls)" in said
+
+
+def test_a_training_does_not_continue_a_checkpoint_that_saw_a_withdrawn_video(
+    base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    crawls, root = tmp_path / "crawls", str(tmp_path / "root")
+    shutil.copytree(base / "crawls", crawls)
+    plan = paper.resolve(ROW, "demo", [*SMALL, "model.start=previous"])
+    old = trained(perceive(str(crawls / "1.csv"), root), root)["checkpoint"]
+    before = perceive(str(crawls), root)["index"]
+    assert addresses.previous_checkpoint(plan, before, root) == old
+    run(root, "a1")
+    after = perceive(str(crawls), root)["index"]
+    assert addresses.previous_checkpoint(plan, after, root) == ""
+    assert addresses.previous_checkpoint(plan, before, root) == old  # the address of what was trained stays
+    remade = trained(perceive(str(crawls / "1.csv"), root), root)["checkpoint"]
+    assert addresses.previous_checkpoint(plan, after, root) == remade
+    shutil.rmtree(remade)
+    capsys.readouterr()
+    fresh = stages.pretrain(ROW, after, root, "demo", [*SMALL, "model.start=previous"])
+    assert "no checkpoint of a part of the crawls was found that can be continued" in capsys.readouterr().err
+    assert "previous" not in folders.read_manifest(fresh).inputs
