@@ -15,7 +15,8 @@ import pyarrow.compute as pc
 from previts import erasure
 from previts.config import paper
 from previts.config.fields import flatten
-from previts.corpus import index_table, members, video_table, withdrawals
+from previts.corpus import index_table, left_out, members, video_table, withdrawals
+from previts.corpus.copies import Video
 from previts.corpus.index_table import IndexRecord
 from previts.corpus.video_table import VideoRecord
 from previts.corpus.withdrawals import Content, Ledger, Withdrawal
@@ -74,13 +75,15 @@ def withdraw(videos: Sequence[str], root: str, reason: str, *, purge: bool = Fal
     if not videos:
         raise InputError("no video was given; give ids or URLs as they are in the crawl")
     root = files.absolute(root)
+    if not files.exists(root):
+        raise InputError(f"root {root} does not exist; give the root of the outputs, as for `previts download`")
     for video in videos:
         withdrawals.check(video, reason)
     withdrawals.read(root)
     found = survey(root)
     copies = list(_video_tables(found))
     given = Ledger(tuple(Withdrawal(video, reason) for video in videos))
-    lines = []
+    lines, contents = [], list[Content]()
     stored: dict[Stored, str] = {}  # each with the video that the user gave
     for video in dict.fromkeys(videos):
         alone = Ledger((Withdrawal(video, reason),))
@@ -88,13 +91,19 @@ def withdraw(videos: Sequence[str], root: str, reason: str, *, purge: bool = Fal
         recorded = withdrawals.write(root, Withdrawal(video, reason, identities))
         matched = [row for row in _matching(copies, Ledger((recorded,))) if row.status == "ok"]
         recorded = withdrawals.write(root, replace(recorded, contents=_contents(matched)))
+        contents += recorded.contents
         stored |= dict.fromkeys(matched, video)
         known = f"{len(matched)} stored" if matched else "none stored under this root (check the spelling)"
-        lines.append(f"withdrawn: {video} ({recorded.reason}); {known}")
+        lines.append(f"withdrawn: {video} ({recorded.reason}); {known}; recorded in {withdrawals.uri_of(root, video)}")
     resting = list(rests_on(found, list(stored), given, withdrawals.read(root)))
     lines += _listing(resting)
     if purge:
         lines += ["", *erasure.erase(root, list(stored), resting_uris(resting), found)]
+        if kept := _copies(copies, withdrawals.read(root), contents, found):
+            lines.append(
+                f"{len(kept)} copies are stored under other ids: {', '.join(kept)}; "
+                "withdraw them too to delete their bytes"
+            )
     lines += ["", *_next(resting, root, found)]
     if found.problems:
         said = "\n".join(f"  {problem}" for problem in found.problems)
@@ -162,6 +171,23 @@ def _contents(stored: Sequence[Stored]) -> list[Content]:
             if row["video_id"] in inside
         )
     )
+
+
+def _copies(
+    tables_of: Sequence[tuple[str, pa.Table]], ledger: Ledger, contents: Sequence[Content], found: Survey
+) -> list[str]:
+    """Return the ids of the stored videos below a root that are copies of withdrawn ones, but not withdrawn, sorted."""
+    out = {(row.videos, row.video_id) for row in _matching(tables_of, ledger)}
+    gone = [
+        Video("", item.source_sha256, item.start_seconds, item.end_seconds, item.frame_hashes()) for item in contents
+    ]
+    ids: set[str] = set()
+    for uri in dict.fromkeys(uri for uri, _ in tables_of) if gone else ():
+        try:
+            ids |= {key[1] for key, _ in left_out.find_copies_of(uri, (), gone) if (uri, key[1]) not in out}
+        except InputError as error:  # an output that is not finished
+            found.problems += [str(error)] if uri in found.finished else []
+    return sorted(ids)
 
 
 def _among(table: pa.Table, names: pa.Array) -> pa.Array:

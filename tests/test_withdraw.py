@@ -88,6 +88,7 @@ def trained(at: dict[str, str], root: str) -> dict[str, str]:
 
 def test_a_withdrawn_video_is_not_fetched_and_is_no_failure_of_the_crawl(base: Path, tmp_path: Path):
     root = str(tmp_path / "root")
+    (tmp_path / "root").mkdir()
     said = run(root, "a1", url(base, "a2"), url(base, "b1"))
     assert said.count("none stored under this root (check the spelling)") == 3
     crawls = tmp_path / "crawls"
@@ -575,3 +576,29 @@ def test_a_training_does_not_continue_a_checkpoint_that_saw_a_withdrawn_video(
     fresh = stages.pretrain(ROW, after, root, "demo", [*SMALL, "model.start=previous"])
     assert "no checkpoint of a part of the crawls was found that can be continued" in capsys.readouterr().err
     assert "previous" not in folders.read_manifest(fresh).inputs
+
+
+def test_a_root_that_does_not_exist_is_an_error_and_not_made(tmp_path: Path):
+    with pytest.raises(InputError, match=f"root {tmp_path}/rots does not exist"):
+        run(f"{tmp_path}/rots", "a1")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_withdrawal_is_taken_back_by_deleting_the_file_that_was_printed(base: Path, world):
+    root, at = world
+    said = run(root, "a1")
+    assert ids(perceive(str(base / "crawls"), root)["index"]) == ["a2", "b1", "b2"]
+    Path(said.splitlines()[0].rsplit("recorded in ", 1)[1]).unlink()
+    assert perceive(str(base / "crawls"), root) == at
+
+
+def test_a_purge_names_the_copies_whose_bytes_stay(base: Path, tmp_path: Path):
+    crawls, root = tmp_path / "crawls", str(tmp_path / "root")
+    shutil.copytree(base / "crawls", crawls)
+    (crawls / "2.csv").write_text(
+        "video_id,url,start_seconds,end_seconds\nc1,videos/a1.mp4,0,0.8\nb2,videos/b2.mp4,,\n"
+    )
+    stages.download(str(crawls), root, "demo", SMALL)
+    said = run(root, "a1", purge=True)
+    assert "1 copies are stored under other ids: c1; withdraw them too to delete their bytes" in said
+    assert "copies" not in run(root, "c1", purge=True)

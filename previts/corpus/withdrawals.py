@@ -118,7 +118,7 @@ def write(root: str, withdrawal: Withdrawal) -> Withdrawal:
         InputError: If the video or the reason is empty, too long or not a line of text, or the one there is damaged.
     """
     check(withdrawal.video, withdrawal.reason)
-    uri = files.join(files.absolute(root), FOLDER, _name(withdrawal.video))
+    uri = uri_of(root, withdrawal.video)
     try:
         if not files.exists(uri):
             files.write_bytes(uri, _encoded(withdrawal), create=True)
@@ -131,6 +131,11 @@ def write(root: str, withdrawal: Withdrawal) -> Withdrawal:
         found = replace(found, identities=[*found.identities, *identities], contents=[*found.contents, *contents])
         files.write_bytes(uri, _encoded(found))
     return found
+
+
+def uri_of(root: str, video: str) -> str:
+    """Return the file of the withdrawal of a video; deleting it takes the withdrawal back."""
+    return files.join(files.absolute(root), FOLDER, _name(video))
 
 
 def content(source_sha256: str, start_seconds: float | None, end_seconds: float | None, hashes: bytes) -> Content:
