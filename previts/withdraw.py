@@ -82,6 +82,8 @@ def withdraw(videos: Sequence[str], root: str, reason: str, *, purge: bool = Fal
     withdrawals.read(root)
     found = survey(root)
     copies = list(_video_tables(found))
+    for video in videos:
+        _check_whole(video, copies)
     given = Ledger(tuple(Withdrawal(video, reason) for video in videos))
     lines, contents = [], list[Content]()
     stored: dict[Stored, str] = {}  # each with the video that the user gave
@@ -156,6 +158,18 @@ def _matching(copies: Iterable[tuple[str, pa.Table]], ledger: Ledger) -> Iterato
     for uri, table in copies:
         for row in table.filter(_among(table, names)).to_pylist():
             yield Stored(uri, **row)
+
+
+def _check_whole(video: str, copies: Sequence[tuple[str, pa.Table]]) -> None:
+    """Raise an InputError if a video is only the end of the URL of one: another crawl may mean another video by it."""
+    if next(_matching(copies, Ledger((Withdrawal(video, ""),))), None):
+        return
+    for _, table in copies:
+        if meant := table.filter(pc.ends_with(table.column("url"), "/" + video)).to_pylist():
+            raise InputError(
+                f"{video!r} is only the end of a URL, and nothing was withdrawn; give the id of the video, "
+                f"{meant[0]['video_id']!r}, or its whole URL, {meant[0]['url']}"
+            )
 
 
 def _contents(stored: Sequence[Stored]) -> list[Content]:

@@ -602,3 +602,10 @@ def test_a_purge_names_the_copies_whose_bytes_stay(base: Path, tmp_path: Path):
     said = run(root, "a1", purge=True)
     assert "1 copies are stored under other ids: c1; withdraw them too to delete their bytes" in said
     assert "copies" not in run(root, "c1", purge=True)
+
+
+def test_the_end_of_a_url_is_an_error_that_names_the_video(base: Path, world):
+    root, _ = world
+    with pytest.raises(InputError, match=r"'videos/a1.mp4' is only the end of a URL.*id of the video, 'a1', or"):
+        run(root, "b1", "videos/a1.mp4")
+    assert not Path(root, "withdrawn").exists()
