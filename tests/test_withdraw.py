@@ -609,3 +609,19 @@ def test_the_end_of_a_url_is_an_error_that_names_the_video(base: Path, world):
     with pytest.raises(InputError, match=r"'videos/a1.mp4' is only the end of a URL.*id of the video, 'a1', or"):
         run(root, "b1", "videos/a1.mp4")
     assert not Path(root, "withdrawn").exists()
+
+
+def test_the_source_of_a_video_that_was_refused_is_refused_under_other_ids(base: Path, tmp_path: Path):
+    crawls, root = tmp_path / "crawls", tmp_path / "root"
+    shutil.copytree(base / "crawls", crawls)
+    root.mkdir()
+    run(str(root), "a1")
+    write_crawl(crawls, "2.csv", other="a1", b2="b2")
+    videos = stages.download(str(crawls), str(root), "demo", SMALL)
+    errors = {name: row.error for name, row in rows(videos).items()}
+    assert errors == {"a1": "withdrawn: request 7", "a2": "", "other": "withdrawn: request 7", "b2": ""}
+    apart = tmp_path / "apart"  # of a download that did not know of the other crawl
+    apart.mkdir()
+    run(str(apart), "a1")
+    assert rows(stages.download(str(crawls / "2.csv"), str(apart), "demo", SMALL))["other"].status == "ok"
+    assert ids(perceive(str(crawls), str(apart))["index"]) == ["a2", "b2"]

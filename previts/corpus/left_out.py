@@ -169,6 +169,13 @@ def find_named(videos_uri: str, ledger: Ledger) -> tuple[dict[Key, str], list[co
     Raises:
         InputError: If a table is missing or damaged.
     """
+    crawls = members.read(videos_uri)
+
+    def every(crawl: int, shard: int) -> list[tuple[str, str, str]]:
+        rows = video_table.read_columns(crawls[crawl].uri, shard, ("url", "identity"))
+        return [(row["video_id"], row["url"], row["identity"]) for row in rows]
+
+    ledger = ledger.with_sources(row for _, rows in members.each_shard(crawls, every) for row in rows)
     named: dict[Key, str] = {}
     here = set()
     for number, row in _read(videos_uri, "url", "identity", *_SOURCE):

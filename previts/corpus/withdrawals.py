@@ -11,6 +11,7 @@ import functools
 import hashlib
 import json
 import re
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, replace
 
 from previts.errors import InputError
@@ -92,6 +93,20 @@ class Ledger:
             if name and name in self._reasons:
                 return self._reasons[name]
         return None
+
+    def with_sources(self, rows: Iterable[tuple[str, str, str]]) -> "Ledger":
+        """Return this ledger with the sources of the videos that it names, which withdraws them under other ids too.
+
+        Args:
+            rows: Videos, stored or not: id, URL and identity of each.
+        """
+        more = {
+            identity: reason
+            for video_id, url, identity in rows
+            if identity and (reason := self.reason(video_id, url)) is not None
+        }
+        new = [Withdrawal(name, reason) for name, reason in more.items() if name not in self._reasons]
+        return Ledger((*self.withdrawals, *new)) if new else self
 
     def check(self, videos_uri: str, video_id: str, url: str, identity: str) -> None:
         """Raise a WithdrawnError if a video, whose bytes are not those that were stored, was withdrawn."""
