@@ -193,7 +193,8 @@ def _copies(
     """Return the ids of the stored videos below a root that are copies of withdrawn ones, but not withdrawn, sorted."""
     out = {(row.videos, row.video_id) for row in _matching(tables_of, ledger)}
     gone = [
-        Video("", item.source_sha256, item.start_seconds, item.end_seconds, item.frame_hashes()) for item in contents
+        Video("withdrawn", item.source_sha256, item.start_seconds, item.end_seconds, item.frame_hashes())
+        for item in contents
     ]
     ids: set[str] = set()
     for uri in dict.fromkeys(uri for uri, _ in tables_of) if gone else ():
