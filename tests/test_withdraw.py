@@ -3,6 +3,7 @@
 Oracle: the files of the roots, and a run that never knew the videos.
 """
 
+import json
 import os
 import shlex
 import shutil
@@ -88,6 +89,7 @@ def trained(at: dict[str, str], root: str) -> dict[str, str]:
 
 def test_a_withdrawn_video_is_not_fetched_and_is_no_failure_of_the_crawl(base: Path, tmp_path: Path):
     root = str(tmp_path / "root")
+    (tmp_path / "root").mkdir()
     said = run(root, "a1", url(base, "a2"), url(base, "b1"))
     assert said.count("none stored under this root (check the spelling)") == 3
     crawls = tmp_path / "crawls"
@@ -535,3 +537,114 @@ def test_a_table_that_was_changed_otherwise_is_damaged_and_not_taken_for_a_purge
     tables.write_records(path, region_table.SaliencyRecord, kept)
     with pytest.raises(InputError, match=r"shard-00000\.parquet was changed after manifest\.json was written"):
         run(root, "a1", purge=True)
+
+
+def test_a_copy_of_a_withdrawn_video_stays_out_when_the_video_is_no_longer_stored(base: Path, tmp_path: Path):
+    crawls, root, settings = tmp_path / "crawls", str(tmp_path / "root"), "filter.duplicates=equal"
+    shutil.copytree(base / "crawls", crawls)
+    perceive(str(crawls / "1.csv"), root, settings)
+    run(root, "a1", purge=True)
+    before = perceive(str(crawls / "2.csv"), root, settings)
+    (crawls / "1.csv").unlink()
+    (crawls / "3.csv").write_text(
+        "video_id,url,start_seconds,end_seconds\nc1,videos/a1.mp4,0,0.8\nb1,videos/b1.mp4,,\n"
+    )
+    after = perceive(str(crawls / "3.csv"), root, settings)
+    assert ids(after["index"]) == ["b1"]
+    assert folders.read_manifest(after["index"]).decided["withdrawn"] == [[0, "c1"]]
+    (left,) = [row for row in index_table.read_quality(after["index"]) if row.reason]
+    assert (left.video_id, left.reason, left.detail) == ("c1", "withdrawn", "shows the same as a1, which was withdrawn")
+    run(root, "a2")  # a ledger without contents is read too, and other corpora keep their indexes
+    assert perceive(str(crawls / "2.csv"), root, settings) == before
+    for path in Path(root, "withdrawn").iterdir():
+        kept = json.loads(path.read_text())
+        assert [item["hashing"] for item in kept.pop("contents")] == [withdrawals.HASHING]
+        path.write_text(json.dumps(kept))
+    assert ids(perceive(str(crawls / "3.csv"), root, settings)["index"]) == ["b1", "c1"]
+
+
+def test_what_to_run_next_is_of_the_newest_generation(base: Path, tmp_path: Path):
+    crawls, root = tmp_path / "crawls", str(tmp_path / "root")
+    shutil.copytree(base / "crawls", crawls)
+    shutil.move(crawls / "2.csv", tmp_path / "2.csv")
+    first = perceive(str(crawls / "1.csv"), root)
+    old = trained(dict(first), root)["checkpoint"]
+    shutil.move(tmp_path / "2.csv", crawls / "2.csv")
+    second = perceive(str(crawls), root)
+    said = run(root, "a1")
+    assert f"index {first['index']} (a1)" in said
+    assert f"checkpoint {old} (a1)" in said
+    (command,) = [line for line in said.splitlines() if line.startswith("  previts ")]
+    assert command.startswith(f"  previts index --videos {second['videos']}")
+    assert "  (none for 1 earlier indexes of fewer crawls)" in said
+
+
+def test_a_training_does_not_continue_a_checkpoint_that_saw_a_withdrawn_video(
+    base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    crawls, root = tmp_path / "crawls", str(tmp_path / "root")
+    shutil.copytree(base / "crawls", crawls)
+    plan = paper.resolve(ROW, "demo", [*SMALL, "model.start=previous"])
+    old = trained(perceive(str(crawls / "1.csv"), root), root)["checkpoint"]
+    before = perceive(str(crawls), root)["index"]
+    assert addresses.previous_checkpoint(plan, before, root) == old
+    run(root, "a1")
+    after = perceive(str(crawls), root)["index"]
+    assert addresses.previous_checkpoint(plan, after, root) == ""
+    assert addresses.previous_checkpoint(plan, before, root) == old  # the address of what was trained stays
+    remade = trained(perceive(str(crawls / "1.csv"), root), root)["checkpoint"]
+    assert addresses.previous_checkpoint(plan, after, root) == remade
+    shutil.rmtree(remade)
+    capsys.readouterr()
+    fresh = stages.pretrain(ROW, after, root, "demo", [*SMALL, "model.start=previous"])
+    assert "no checkpoint of a part of the crawls was found that can be continued" in capsys.readouterr().err
+    assert "previous" not in folders.read_manifest(fresh).inputs
+
+
+def test_a_root_that_does_not_exist_is_an_error_and_not_made(tmp_path: Path):
+    with pytest.raises(InputError, match=f"root {tmp_path}/rots does not exist"):
+        run(f"{tmp_path}/rots", "a1")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_withdrawal_is_taken_back_by_deleting_the_file_that_was_printed(base: Path, world):
+    root, at = world
+    said = run(root, "a1")
+    assert ids(perceive(str(base / "crawls"), root)["index"]) == ["a2", "b1", "b2"]
+    Path(said.splitlines()[0].rsplit("recorded in ", 1)[1]).unlink()
+    assert perceive(str(base / "crawls"), root) == at
+
+
+def test_a_purge_names_the_copies_whose_bytes_stay(base: Path, tmp_path: Path):
+    crawls, root = tmp_path / "crawls", str(tmp_path / "root")
+    shutil.copytree(base / "crawls", crawls)
+    (crawls / "2.csv").write_text(
+        "video_id,url,start_seconds,end_seconds\nc1,videos/a1.mp4,0,0.8\nb2,videos/b2.mp4,,\n"
+    )
+    stages.download(str(crawls), root, "demo", SMALL)
+    said = run(root, "a1", purge=True)
+    assert "1 copies are stored under other ids: c1; withdraw them too to delete their bytes" in said
+    assert "copies" not in run(root, "c1", purge=True)
+
+
+def test_the_end_of_a_url_is_an_error_that_names_the_video(base: Path, world):
+    root, _ = world
+    with pytest.raises(InputError, match=r"'videos/a1.mp4' is only the end of a URL.*id of the video, 'a1', or"):
+        run(root, "b1", "videos/a1.mp4")
+    assert not Path(root, "withdrawn").exists()
+
+
+def test_the_source_of_a_video_that_was_refused_is_refused_under_other_ids(base: Path, tmp_path: Path):
+    crawls, root = tmp_path / "crawls", tmp_path / "root"
+    shutil.copytree(base / "crawls", crawls)
+    root.mkdir()
+    run(str(root), "a1")
+    write_crawl(crawls, "2.csv", other="a1", b2="b2")
+    videos = stages.download(str(crawls), str(root), "demo", SMALL)
+    errors = {name: row.error for name, row in rows(videos).items()}
+    assert errors == {"a1": "withdrawn: request 7", "a2": "", "other": "withdrawn: request 7", "b2": ""}
+    apart = tmp_path / "apart"  # of a download that did not know of the other crawl
+    apart.mkdir()
+    run(str(apart), "a1")
+    assert rows(stages.download(str(crawls / "2.csv"), str(apart), "demo", SMALL))["other"].status == "ok"
+    assert ids(perceive(str(crawls), str(apart))["index"]) == ["a2", "b2"]

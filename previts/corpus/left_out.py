@@ -4,7 +4,8 @@ Not in the paper, whose corpora were made once. A corpus that grows meets the sa
 changed. It also meets videos that a benchmark tests with. This module reads tables; it reads no pixels.
 """
 
-from collections.abc import Container, Iterator, Mapping, Sequence
+import itertools
+from collections.abc import Collection, Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -145,18 +146,53 @@ def _copies(videos_uri: str, duplicates: str, without: Container[Key] = ()) -> d
 
 def _withdrawn(videos_uri: str, ledger: Ledger) -> dict[Key, LeftOut]:
     """Return the withdrawn videos and their copies; a video that only has the id of one is no copy."""
-    left_out: dict[Key, LeftOut] = {}
-    chosen: list[int] = []
-    for place, (number, row) in enumerate(_read(videos_uri, "url", "identity")):
-        if (reason := ledger.reason(row["video_id"], row["url"], row["identity"])) is not None:
-            left_out[number, row["video_id"]] = LeftOut("withdrawn", reason)
-            chosen.append(place)
-    if not left_out:
-        return {}
-    keys: list[Key] = []
-    found = copies.find_copies_of(_read_videos(videos_uri, "near", keys), chosen)
-    for copy, original in found.items():
-        number, video_id = keys[original]
-        detail = f"shows the same as {video_id} of crawl {number + 1}, which was withdrawn"
-        left_out[keys[copy]] = LeftOut("withdrawn", detail)
+    named, gone = find_named(videos_uri, ledger)
+    left_out = {key: LeftOut("withdrawn", reason) for key, reason in named.items()}
+    for key, original in find_copies_of(videos_uri, named, gone):
+        left_out.setdefault(key, LeftOut("withdrawn", f"shows the same as {original}, which was withdrawn"))
     return left_out
+
+
+def find_named(videos_uri: str, ledger: Ledger) -> tuple[dict[Key, str], list[copies.Video]]:
+    """Return the stored videos that a ledger names, with the reasons, and the withdrawn ones that are no longer stored.
+
+    Raises:
+        InputError: If a table is missing or damaged.
+    """
+    crawls = members.read(videos_uri)
+
+    def every(crawl: int, shard: int) -> list[tuple[str, str, str]]:
+        rows = video_table.read_columns(crawls[crawl].uri, shard, ("url", "identity"))
+        return [(row["video_id"], row["url"], row["identity"]) for row in rows]
+
+    ledger = ledger.with_sources(row for _, rows in members.each_shard(crawls, every) for row in rows)
+    named: dict[Key, str] = {}
+    here = set()
+    for number, row in _read(videos_uri, "url", "identity", *_SOURCE):
+        if (reason := ledger.reason(row["video_id"], row["url"], row["identity"])) is not None:
+            named[number, row["video_id"]] = reason
+            here.add(tuple(row[name] for name in _SOURCE))
+    gone = [
+        copies.Video(item.video, of.source_sha256, of.start_seconds, of.end_seconds, of.frame_hashes())
+        for item in ledger.withdrawals
+        for of in item.contents
+        if (of.source_sha256, of.start_seconds, of.end_seconds) not in here
+    ]
+    return named, gone
+
+
+def find_copies_of(videos_uri: str, named: Collection[Key], gone: Sequence[copies.Video]) -> Iterator[tuple[Key, str]]:
+    """Yield the other stored videos that are copies of some of them or of videos that are gone, and the name of these.
+
+    Raises:
+        InputError: If a table is missing or damaged.
+    """
+    if not named and not gone:
+        return
+    keys: list[Key] = []
+    places = enumerate(_read(videos_uri), len(gone)) if named else ()
+    chosen = [place for place, (number, row) in places if (number, row["video_id"]) in named]
+    every = itertools.chain(gone, _read_videos(videos_uri, "near", keys))
+    for copy, original in copies.find_copies_of(every, [*range(len(gone)), *chosen]).items():
+        number, video_id = keys[original - len(gone)] if original >= len(gone) else (None, gone[original].video_id)
+        yield keys[copy - len(gone)], video_id if number is None else f"{video_id} of crawl {number + 1}"

@@ -145,10 +145,20 @@ def read_stored(videos_uri: str, shard: int, columns: Sequence[str]) -> list[dic
     Raises:
         InputError: If the table is missing or damaged.
     """
+    return [row for row in read_columns(videos_uri, shard, columns) if row["status"] == "ok"]
+
+
+def read_columns(videos_uri: str, shard: int, columns: Sequence[str]) -> list[dict[str, Any]]:
+    """Return all videos of a finished shard, also those that failed, as `read_stored` does.
+
+    Raises:
+        InputError: If the table is missing or damaged.
+    """
     uri = files.join(videos_uri, table_name(shard))
-    rows = tables.read_table(uri, VideoRecord, ["video_id", "shard", "status", *columns]).to_pylist()
+    table = tables.read_table(uri, VideoRecord, ["video_id", "shard", "status", *columns])
+    rows: list[dict[str, Any]] = table.to_pylist()
     _check_shard(uri, shard, ((row["shard"], row["video_id"]) for row in rows))
-    return [row for row in rows if row["status"] == "ok"]
+    return rows
 
 
 def _check_shard(uri: str, shard: int, rows: Iterable[tuple[int, str]]) -> None:

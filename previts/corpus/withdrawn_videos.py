@@ -1,6 +1,6 @@
 """The withdrawn videos of a corpus and of an index: the entries of their tables that the ledger names."""
 
-from previts.corpus import index_table, members, video_table
+from previts.corpus import index_table, left_out
 from previts.corpus.withdrawals import Ledger
 from previts.storage import files, folders, tables
 
@@ -8,19 +8,15 @@ from previts.storage import files, folders, tables
 def withdrawn_ids(videos_uri: str, ledger: Ledger) -> list[tuple[int, str]]:
     """Return the withdrawn videos of a corpus as decisions of its index: number of the crawl and id of each, sorted.
 
+    With copies of videos that are no longer stored. Copies of the others follow from the videos of the corpus.
+
     Raises:
         InputError: If a table is missing or damaged.
     """
     if not ledger:
         return []
-
-    crawls = members.read(videos_uri)
-
-    def read(crawl: int, shard: int) -> list[str]:
-        rows = video_table.read_stored(crawls[crawl].uri, shard, ("url", "identity"))
-        return [id_ for row in rows if ledger.reason(id_ := row["video_id"], row["url"], row["identity"]) is not None]
-
-    return sorted({(crawl, video_id) for crawl, ids in members.each_shard(crawls, read) for video_id in ids})
+    named, gone = left_out.find_named(videos_uri, ledger)
+    return sorted({*named, *(key for key, _ in left_out.find_copies_of(videos_uri, (), gone))})
 
 
 def withdrawn_in(uri: str, ledger: Ledger) -> list[str]:

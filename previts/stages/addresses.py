@@ -31,8 +31,6 @@ FORMATS = {
     "results": 4,
     "report": 4,
 }
-# The version of the hashes of frames (`media.frame_hashes`). Increase it, and that of the videos, when a hash changes.
-HASHING = 2
 
 
 def checkpoint_address(plan: Plan, index: str, root: str) -> str:
@@ -65,8 +63,8 @@ def previous_checkpoint(plan: Plan, index: str, root: str) -> str:
     """Return the checkpoint that a training with model.start=previous continues, or "".
 
     It has the same settings except those of the optimiser, the same first weights, and tubes of the same kind. It was
-    trained on some of the crawls of the index, but not all. Of several, it is the one with the most crawls, then with
-    the most steps.
+    trained on some of the crawls of the index, but not all, and on no video that the index leaves out as withdrawn. Of
+    several, it is the one with the most crawls, then with the most steps.
     """
     if plan.experiment.model.start != "previous" or plan.experiment.model.frozen:
         return ""
@@ -86,7 +84,52 @@ def previous_checkpoint(plan: Plan, index: str, root: str) -> str:
         same_kind = (saliency_method(manifest.inputs["index"]) == "supervised") == supervised
         if trained < crawls and same_kind:  # a proper part
             found.append((len(trained), manifest.counts.get("steps", 0), manifest.fingerprint, uri))
-    return max(found)[-1] if found else ""
+    out = _withdrawn(index) if found else set()
+    return next((uri for *_, uri in sorted(found, reverse=True) if not (out and _has_seen(uri, out))), "")
+
+
+def trained_on(checkpoint: str) -> list[str]:
+    """Return the indexes that a checkpoint was trained on: its own, and those of the checkpoints that it continues."""
+    indexes = []
+    while checkpoint:
+        try:
+            inputs = read_manifest(checkpoint).inputs
+        except InputError:  # deleted
+            break
+        indexes += [inputs["index"]] if "index" in inputs else []
+        checkpoint = inputs.get("previous", "")
+    return indexes
+
+
+def _withdrawn(index: str) -> set[tuple[str, str]]:
+    """Return the videos that an index leaves out as withdrawn, with their copies: identity of the crawl, and id.
+
+    They are those of the index and not those of the ledger, so that the address of a checkpoint does not change.
+    """
+    manifest = read_manifest(index)
+    if not manifest.decided.get("withdrawn"):
+        return set()
+    from previts.corpus.index_table import read_quality
+
+    crawls = [fingerprint_of(uri, "videos") for uri in members.uris(manifest.inputs["videos"])]
+    return {(crawls[row.crawl], row.video_id) for row in read_quality(index) if row.reason == "withdrawn"}
+
+
+def _has_seen(checkpoint: str, videos: set[tuple[str, str]]) -> bool:
+    """Return whether a checkpoint was trained on one of some videos; also if that cannot be read."""
+    from previts.corpus.index_table import TABLE, IndexRecord
+    from previts.storage import tables
+
+    try:
+        for index in trained_on(checkpoint):
+            crawls = [fingerprint_of(uri, "videos") for uri in members.uris(read_manifest(index).inputs["videos"])]
+            table = tables.read_table(files.join(index, TABLE), IndexRecord, ["crawl", "video_id"])
+            rows = zip(table.column("crawl").to_pylist(), table.column("video_id").to_pylist(), strict=True)
+            if any((crawls[crawl], video_id) in videos for crawl, video_id in rows):
+                return True
+    except (InputError, KeyError, IndexError):
+        return True
+    return False
 
 
 def crawls_of(index: str) -> set[str]:

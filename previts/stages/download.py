@@ -4,7 +4,7 @@ import json
 import sys
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from previts.config import paper
@@ -35,6 +35,7 @@ class _Crawl:
         source: URI of the crawl.
         uri: URI of the output.
         decided: Decisions of the output.
+        ledger: Withdrawals, with the sources of the videos of the crawl that they name.
         items: The videos; empty if they are read again when they are needed, which bounds the memory.
     """
 
@@ -43,6 +44,7 @@ class _Crawl:
     decided: dict[str, Any]
     num_videos: int
     items: tuple["CrawlItem", ...]
+    ledger: "Ledger"
 
 
 @dataclass(frozen=True)
@@ -98,6 +100,8 @@ def download(
     at_once = zip(sources, prefetch.requested(sources, crawls.find), strict=True)
     plans = crawl_lines.each(at_once, lambda source, table: _plan(source, table, root, share, len(sources) == 1))
     found = list({plan.uri: plan for plan in plans}.values())  # equal crawls have one output
+    every = {item.video: item for plan in found for item in plan.ledger.withdrawals}
+    share = replace(share, ledger=withdrawals.Ledger(tuple(every.values())))  # a source counts in all crawls
     if len(found) == 1:
         outputs = {} if folders.is_committed(found[0].uri) else _outputs(root)
         return _download(found[0], share, 0, _earlier(found[0], outputs))
@@ -144,7 +148,8 @@ def _plan(source: str, table: "Found", root: str, share: _Share, keep_items: boo
     video = {name: value for name, value in asdict(share.config).items() if name != "max_lost_cpu_hours"}
     decided = {"crawl": crawl_identity.crawl_identity(items), "video": video, "format": FORMATS["videos"]}
     uri = folders.address(root, "videos", "crawl", decided)
-    return _Crawl(source, uri, decided, len(items), tuple(items) if keep_items else ())
+    ledger = share.ledger.with_sources((item.video_id, item.url, item.identity) for item in items)
+    return _Crawl(source, uri, decided, len(items), tuple(items) if keep_items else (), ledger)
 
 
 def _num_shards(crawl: _Crawl, config: VideoConfig) -> int:

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 from previts.config import paper
 from previts.config.benchmarks import SETS, SETS_WITH_SPLITS
 from previts.config.experiment import Plan
+from previts.corpus.withdrawals import HASHING
 from previts.errors import InputError
-from previts.stages.addresses import FORMATS, HASHING
+from previts.stages.addresses import FORMATS
 from previts.stages.outputs import done, exclusive, finished, made
 from previts.storage import files, fingerprints, folders, leases
 

@@ -1,6 +1,7 @@
 """The verb `pretrain`, which trains the encoder of one row."""
 
 import os
+import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 
@@ -58,6 +59,14 @@ def pretrain(
     starts = (processes > 1 or launcher != "local") and not workers.is_launched()
     if done(uri, take=not starts):
         return uri
+    if plan.experiment.model.start == "previous" and not plan.experiment.model.frozen and not workers.is_launched():
+        print(
+            f"continues {previous}"
+            if previous
+            else "model.start=previous: no checkpoint of a part of the crawls was found that can be continued; "
+            "training starts from scratch",
+            file=sys.stderr,
+        )
     if plan.experiment.sampling.constraint == "tracking" and not folders.read_manifest(index).counts.get(
         "videos_with_tube"
     ):

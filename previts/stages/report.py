@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from previts.config import paper
 from previts.errors import InputError
 from previts.processes import prefetch
-from previts.stages.addresses import FORMATS, checkpoint_address, crawls_of
+from previts.stages.addresses import FORMATS, checkpoint_address, crawls_of, trained_on
 from previts.stages.checks import check_lineage
 from previts.stages.outputs import done, exclusive, finished
 from previts.storage import files, folders
@@ -157,7 +157,7 @@ def _stale(checkpoints: Sequence[str], root: str) -> dict[str, list[str]]:
     stale = {}
     for uri in finished_ones:
         inside: set[str] = set()
-        for index in _trained_on(uri):
+        for index in trained_on(uri):
             if index not in known:
                 try:
                     known[index] = withdrawn_in(index, ledger)
@@ -167,19 +167,6 @@ def _stale(checkpoints: Sequence[str], root: str) -> dict[str, list[str]]:
         if inside:
             stale[folders.read_manifest(uri).fingerprint] = sorted(inside)
     return stale
-
-
-def _trained_on(checkpoint: str) -> list[str]:
-    """Return the indexes that a checkpoint was trained on: its own, and those of the checkpoints that it continues."""
-    indexes = []
-    while checkpoint:
-        try:
-            inputs = folders.read_manifest(checkpoint).inputs
-        except InputError:  # deleted
-            break
-        indexes += [inputs["index"]] if "index" in inputs else []
-        checkpoint = inputs.get("previous", "")
-    return indexes
 
 
 def _leak_sets(index: str) -> dict[str, str]:

@@ -64,6 +64,8 @@ def test_what_another_process_wrote_meanwhile_stays(tmp_path: Path, monkeypatch:
 DAMAGED = [
     "{", '{"video": "a1"}', '{"video": "a2", "reason": "r"}', '{"video": 1, "reason": "r"}',
     '{"video": "a1", "reason": ""}', '{"video": "a1", "reason": "r", "more": 1}',
+    '{"video": "a1", "reason": "r", "contents": [{"source_sha256": "x", "start_seconds": null, "end_seconds": null, '
+    '"hashes": "no base64"}]}',
 ]  # fmt: skip
 
 

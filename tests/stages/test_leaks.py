@@ -1,5 +1,6 @@
 """The leakage guard of `index`. Oracle: which videos of a crawl were made from test items, and which were not."""
 
+import shlex
 import shutil
 import signal
 import subprocess
@@ -13,7 +14,7 @@ import pytest
 from small_verbs import SMALL, snapshot
 from source_videos import write_source
 
-from previts import stages
+from previts import cli, stages, withdraw
 from previts.corpus import index_table
 from previts.demo.files import write_avi, write_jpeg
 from previts.errors import InputError
@@ -233,3 +234,24 @@ def test_a_finished_index_with_data_imports_no_heavy_package(made, tmp_path):
     )
     run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert run.stdout.strip().endswith("[]")
+
+
+def test_the_command_after_a_withdrawal_compares_with_the_same_sets(made: Made, tmp_path: Path, capsys):
+    root = tmp_path / "root"
+    shutil.copytree(Path(made.videos).parents[1], root)
+    at = [str(root / Path(uri).relative_to(Path(made.videos).parents[1])) for uri in made[:2]]
+    before = index(Made(*at, made.data), root, data=made.data)
+    (kept, *_), known = kept_and_reasons(before)
+    said = withdraw.withdraw([kept], str(root), "request 7")
+    command = next(line.strip() for line in said.splitlines() if line.startswith("  previts index"))
+    cli.main([*shlex.split(command)[1:], "--profile", "demo"])
+    ids, reasons = kept_and_reasons(capsys.readouterr().out.strip())
+    assert kept not in ids
+    assert {name for name, reason in reasons.items() if reason == "leak"} == {
+        name for name, reason in known.items() if reason == "leak"
+    }
+
+
+def kept_and_reasons(uri: str) -> tuple[list[str], dict[str, str]]:
+    ids = [row.video_id for row in index_table.read_index(uri)]
+    return ids, {row.video_id: row.reason for row in index_table.read_quality(uri)}
