@@ -155,7 +155,8 @@ def read_columns(videos_uri: str, shard: int, columns: Sequence[str]) -> list[di
         InputError: If the table is missing or damaged.
     """
     uri = files.join(videos_uri, table_name(shard))
-    rows = tables.read_table(uri, VideoRecord, ["video_id", "shard", "status", *columns]).to_pylist()
+    table = tables.read_table(uri, VideoRecord, ["video_id", "shard", "status", *columns])
+    rows: list[dict[str, Any]] = table.to_pylist()
     _check_shard(uri, shard, ((row["shard"], row["video_id"]) for row in rows))
     return rows
 
