@@ -108,7 +108,7 @@ def test_a_withdrawn_video_is_not_fetched_and_is_no_failure_of_the_crawl(base: P
     counts = folders.read_manifest(videos).counts
     assert (counts["videos"], counts["ok"], counts["failed"], counts["withdrawn"]) == (4, 1, 3, 3)
     # The other failures still stop a crawl, and are a share of the others.
-    (crawls / "3.csv").write_text("video_id,url\na1,gone.mp4\nx,gone.mp4\ny,gone.mp4\n")
+    (crawls / "3.csv").write_text("video_id,url\na1,gone.mp4\nx,lost.mp4\ny,lost.mp4\n")
     with pytest.raises(InputError, match=r"2 of the 2 videos of .*3\.csv failed"):
         stages.download(str(crawls / "3.csv"), root, "demo", SMALL)
 
@@ -210,7 +210,8 @@ def test_what_rests_on_a_video_is_listed_with_what_to_run_next(base: Path, world
     (base / "crawls" / "only-b.txt").unlink()
     single = stages.index(members.uris(at["videos"])[1], members.uris(at["tubes"])[1], root, "demo", SMALL)
     said = run(root, "a1", "nothing")
-    assert "withdrawn: a1 (request 7); 1 stored\nwithdrawn: nothing (request 7); none stored" in said
+    assert f"withdrawn: a1 (request 7); 1 stored; recorded in {root}/withdrawn/" in said
+    assert "withdrawn: nothing (request 7); none stored" in said
     listed = [line.strip() for line in said.splitlines() if line.startswith("  ") and line.endswith("(a1)")]
     assert listed == [
         f"index {at['index']} (a1)", f"checkpoint {at['checkpoint']} (a1)", f"result {at['result']} (a1)",
