@@ -20,6 +20,7 @@ from pathlib import Path
 
 import pytest
 from killing import Command, content
+from small_verbs import SMALL
 
 from previts import demo
 from previts.config import paper
@@ -27,19 +28,6 @@ from previts.corpus import index_table
 
 KILLS = int(os.environ.get("PREVITS_KILLS", "12"))
 CONFIG = replace(demo.TINY, seed=3, videos=9, seconds=3.0, davis_frames=24, ucf_frames=40)
-SETTINGS = [
-    "video.videos_per_shard=4",
-    "saliency.method=rbd",
-    "saliency.every=12",
-    "augment.size=64",
-    "objective.queue_size=16",
-    "objective.batch_norm_groups=1",
-    "optim.batch_size=4",
-    "optim.epochs=1",
-    "evaluation.crop=64",
-    "evaluation.resize=72",
-    "evaluation.linear.epochs=2",
-]
 ROWS, BENCHMARKS = [paper.ARMS[-1]], ["voc07"]
 COPIES = ("equal", "coded", "half", "trimmed", "logo", "mirrored")
 OUTPUTS = (
@@ -118,12 +106,12 @@ def arguments(site: Site, root: Path) -> dict[str, str]:
 
 def run_local(site: Site, root: Path) -> list[str]:
     given = [text for name, value in arguments(site, root).items() for text in (f"--{name}", value)]
-    lists = ["--rows", *ROWS, "--benchmarks", *BENCHMARKS, "--set", *SETTINGS]
+    lists = ["--rows", *ROWS, "--benchmarks", *BENCHMARKS, "--set", *SMALL]
     return [sys.executable, "-m", "pipelines", "run-local", *given, *lists]
 
 
 def run_compiled(site: Site, root: Path, engine: Path) -> list[str]:
-    lists = {"rows": ROWS, "benchmarks": BENCHMARKS, "set": SETTINGS}
+    lists = {"rows": ROWS, "benchmarks": BENCHMARKS, "set": SMALL}
     given = {**arguments(site, root), **lists, "profile": "demo", "parts": 2, "launcher": "local"}
     return [sys.executable, "-c", COMPILED, json.dumps(given), str(engine)]
 
