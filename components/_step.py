@@ -1,7 +1,7 @@
 """What every step does around its work: readable errors, and what the KFP page shows.
 
 The compiled YAML calls these functions by name. In addition it calls only verbs of `previts.stages` and functions
-of `previts.stages.flow` and `previts.stages.subprocess_evaluation`. Other modules can change without a new compile.
+of `previts.runs.check` and `previts.runs.steps`. Other modules can change without a new compile.
 """
 
 from collections.abc import Callable
@@ -12,6 +12,7 @@ from previts.stages import outputs
 from previts.storage import files, folders
 
 Result = TypeVar("Result")
+Outputs = TypeVar("Outputs", dict[str, str], list[str])
 
 
 def run(work: Callable[[], Result]) -> Result:
@@ -37,6 +38,19 @@ def run_stage(work: Callable[[], str], summary: str, metrics: dict[str, Any] | N
         if metrics is not None:
             metrics.update(folders.read_manifest(uri).counts)
     return uri
+
+
+def run_stages(work: Callable[[], Outputs], summary: str, metrics: dict[str, Any] | None = None) -> Outputs:
+    """Run a step that makes several outputs, and describe them as `run_stage` does."""
+    with readable_errors(), open(summary, "w") as page:
+        outputs_of = work()
+        uris = list(dict.fromkeys(outputs_of.values() if isinstance(outputs_of, dict) else outputs_of))
+        for uri in uris:
+            page.write(outputs.describe(uri) + "\n")
+            if metrics is not None:
+                prefix = f"{uri.rsplit('/', 1)[-1]} " if len(uris) > 1 else ""
+                metrics.update({prefix + name: value for name, value in folders.read_manifest(uri).counts.items()})
+    return outputs_of
 
 
 def copy_file(uri: str, name: str, path: str) -> None:

@@ -1,4 +1,4 @@
-"""The component of the verb `evaluate`."""
+"""The component of the verb `evaluate`, for a share of the evaluations of a run."""
 
 from kfp import dsl
 
@@ -7,31 +7,35 @@ from components._images import TRAIN_IMAGE
 
 @dsl.component(base_image=TRAIN_IMAGE, install_kfp_package=False)
 def evaluate(
-    row: str,
-    benchmark: str,
-    checkpoint: str,
+    indexes: dict[str, str],
     data: str,
     root: str,
+    rows: list[str],
+    seeds: list[int],
+    part: int,
     summary: dsl.Output[dsl.Markdown],
     metrics: dsl.Output[dsl.Metrics],
+    benchmarks: list[str] = [],
     profile: str = "paper",
     set: list[str] = [],
     processes: int = 1,
-) -> str:
-    """Evaluate one checkpoint on one benchmark; a failure is stored as a result and does not fail this step."""
-    from components._step import run_stage
-    from previts.stages import subprocess_evaluation
+) -> list[str]:
+    """Run a share of the evaluations, usually one checkpoint on one benchmark; a failure is stored as a result."""
+    from components._step import run_stages
+    from previts.runs import steps
 
-    return run_stage(
-        lambda: subprocess_evaluation.evaluate_in_subprocess(
-            row=row,
-            benchmark=benchmark,
-            checkpoint=checkpoint,
+    return run_stages(
+        lambda: steps.evaluate(
+            indexes=indexes,
             data=data,
             root=root,
+            rows=rows,
+            seeds=[int(seed) for seed in seeds],
+            benchmarks=benchmarks,
             profile=profile,
             set=set,
             processes=int(processes),
+            part=int(part),
         ),
         summary.path,
         metrics.metadata,

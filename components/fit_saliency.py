@@ -1,4 +1,4 @@
-"""The component of the verb `fit_saliency`."""
+"""The component of the verb `fit_saliency`, for every perception of a run."""
 
 from kfp import dsl
 
@@ -7,13 +7,17 @@ from components._images import TRAIN_IMAGE
 
 @dsl.component(base_image=TRAIN_IMAGE, install_kfp_package=False)
 def fit_saliency(
-    videos: str, root: str, summary: dsl.Output[dsl.Markdown], profile: str = "paper", set: list[str] = []
-) -> str:
-    """Prepare the saliency model for the stored videos."""
-    from components._step import run_stage
-    from previts import stages
+    videos: str,
+    root: str,
+    rows: list[str],
+    summary: dsl.Output[dsl.Markdown],
+    profile: str = "paper",
+    set: list[str] = [],
+) -> dict[str, str]:
+    """Prepare the saliency model of each perception for the stored videos."""
+    from components._step import run_stages
+    from previts.runs import steps
 
-    return run_stage(
-        lambda: stages.fit_saliency(videos=videos, root=root, profile=profile, set=set),
-        summary.path,
+    return run_stages(
+        lambda: steps.fit_saliency(videos=videos, root=root, rows=rows, profile=profile, set=set), summary.path
     )

@@ -1,7 +1,9 @@
-"""The components between the verbs: check a run, divide the work, collect the parts, list evaluations, close the run.
+"""The components between the verbs: check a run, collect the parts, check its evaluations, close the run.
 
-Each calls the function of the same name in `previts.stages.flow`; `list_parts` needs none.
+Each calls the function of the same name in `previts.runs`.
 """
+
+from typing import NamedTuple
 
 from kfp import dsl
 
@@ -13,6 +15,7 @@ def check_run(
     crawl: str,
     data: str,
     rows: list[str],
+    seeds: list[int],
     benchmarks: list[str],
     profile: str,
     set: list[str],
@@ -20,16 +23,17 @@ def check_run(
     launcher: str,
     processes: int,
     job: list[str],
-) -> list[str]:
-    """Check the parameters and inputs of a run, and return the rows to pretrain."""
+) -> NamedTuple("Loops", [("parts", list[int]), ("arms", list[int]), ("evaluations", list[int])]):  # type: ignore[valid-type]
+    """Check the parameters and inputs of a run, and return the numbers that its three loops are over."""
     from components._step import run
-    from previts.stages import flow
+    from previts.runs import check
 
     return run(
-        lambda: flow.check_run(
+        lambda: check.check_run(
             crawl=crawl,
             data=data,
             rows=rows,
+            seeds=[int(seed) for seed in seeds],
             benchmarks=benchmarks,
             profile=profile,
             set=set,
@@ -45,67 +49,43 @@ def check_run(
 def list_crawls(crawl: str, root: str) -> str:
     """Return the crawl or the list of crawls that all parts of a run download."""
     from components._step import run
-    from previts.stages import flow
+    from previts.runs import steps
 
-    return run(lambda: flow.list_crawls(crawl, root))
-
-
-@dsl.component(base_image=DATA_IMAGE, install_kfp_package=False)
-def list_parts(parts: int) -> list[int]:
-    """Return the numbers of the parts into which the videos are divided."""
-    return list(range(int(parts)))
+    return run(lambda: steps.list_crawls(crawl, root))
 
 
 @dsl.component(base_image=DATA_IMAGE, install_kfp_package=False)
-def collect_parts(uris: list[str]) -> str:
-    """Check that all parts wrote one finished output, and return its URI."""
+def collect_videos(uris: list[str]) -> str:
+    """Check that all parts of `download` wrote one finished output, and return its URI."""
     from components._step import run
-    from previts.stages import flow
+    from previts.runs import steps
 
-    return run(lambda: flow.collect_parts(uris))
+    return run(lambda: steps.collect_parts([{"": uri} for uri in uris])[""])
 
 
 @dsl.component(base_image=DATA_IMAGE, install_kfp_package=False)
-def list_evaluations(
-    rows: list[str],
-    benchmarks: list[str],
-    checkpoints: list[str],
-    index: str,
-    root: str,
-    profile: str,
-    set: list[str],
-) -> list[dict[str, str]]:
-    """Return the pairs of a checkpoint and a benchmark to evaluate."""
+def collect_tubes(outputs: list[dict[str, str]]) -> dict[str, str]:
+    """Check that all parts of `track` wrote the same finished outputs, and return their URIs."""
     from components._step import run
-    from previts.stages import flow
+    from previts.runs import steps
 
-    return run(
-        lambda: flow.list_evaluations(
-            rows=rows,
-            benchmarks=benchmarks,
-            checkpoints=checkpoints,
-            index=index,
-            root=root,
-            profile=profile,
-            set=set,
-        )
-    )
+    return run(lambda: steps.collect_parts(outputs))
 
 
 @dsl.component(base_image=DATA_IMAGE, install_kfp_package=False)
 def check_evaluations(report: str) -> None:
     """Fail if an evaluation that the report shows has failed."""
     from components._step import run
-    from previts.stages import flow
+    from previts.runs import steps
 
-    run(lambda: flow.check_evaluations(report))
+    run(lambda: steps.check_evaluations(report))
 
 
 @dsl.component(base_image=TRAIN_IMAGE, install_kfp_package=False)
 def close_run(root: str, status: dsl.PipelineTaskFinalStatus, summary: dsl.Output[dsl.Markdown]) -> None:
     """Mark interrupted MLflow runs as failed, and describe how the pipeline run ended."""
     from components._step import run
-    from previts.stages import flow
+    from previts.runs import steps
 
     with open(summary.path, "w") as page:
-        page.write(run(lambda: flow.close_run(root, status.state, status.error_message or "")))
+        page.write(run(lambda: steps.close_run(root, status.state, status.error_message or "")))

@@ -1,4 +1,4 @@
-"""The component of the verb `index`; its image has the readers of the labelled sets."""
+"""The component of the verb `index`, for every perception of a run; its image has the readers of the labelled sets."""
 
 from kfp import dsl
 
@@ -8,20 +8,20 @@ from components._images import TRAIN_IMAGE
 @dsl.component(base_image=TRAIN_IMAGE, install_kfp_package=False)
 def index(
     videos: str,
-    tubes: str,
+    tubes: dict[str, str],
     root: str,
     summary: dsl.Output[dsl.Markdown],
     metrics: dsl.Output[dsl.Metrics],
     profile: str = "paper",
     set: list[str] = [],
     data: str = "",
-) -> str:
+) -> dict[str, str]:
     """Join videos and tubes into the index of the frames from which pretraining samples clips."""
-    from components._step import run_stage
-    from previts import stages
+    from components._step import run_stages
+    from previts.runs import steps
 
-    return run_stage(
-        lambda: stages.index(videos=videos, tubes=tubes, root=root, profile=profile, set=set, data=data),
+    return run_stages(
+        lambda: steps.index(videos=videos, tubes=tubes, root=root, profile=profile, set=set, data=data),
         summary.path,
         metrics.metadata,
     )

@@ -1,4 +1,4 @@
-"""The component of the verb `pretrain`."""
+"""The component of the verb `pretrain`, for a share of the arms of a run."""
 
 from kfp import dsl
 
@@ -7,9 +7,11 @@ from components._images import PRETRAIN_IMAGE
 
 @dsl.component(base_image=PRETRAIN_IMAGE, install_kfp_package=False)
 def pretrain(
-    row: str,
-    index: str,
+    indexes: dict[str, str],
     root: str,
+    rows: list[str],
+    seeds: list[int],
+    part: int,
     summary: dsl.Output[dsl.Markdown],
     metrics: dsl.Output[dsl.Metrics],
     profile: str = "paper",
@@ -17,21 +19,23 @@ def pretrain(
     launcher: str = "local",
     processes: int = 1,
     job: list[str] = [],
-) -> str:
-    """Pretrain the encoder of one row of the paper's tables."""
-    from components._step import run_stage
-    from previts import stages
+) -> list[str]:
+    """Pretrain the encoders of a share of the arms, usually one: a row of the paper's tables with a seed."""
+    from components._step import run_stages
+    from previts.runs import steps
 
-    return run_stage(
-        lambda: stages.pretrain(
-            row=row,
-            index=index,
+    return run_stages(
+        lambda: steps.pretrain(
+            indexes=indexes,
             root=root,
+            rows=rows,
+            seeds=[int(seed) for seed in seeds],
             profile=profile,
             set=set,
             launcher=launcher,
             processes=int(processes),
             job=job,
+            part=int(part),
         ),
         summary.path,
         metrics.metadata,

@@ -8,8 +8,9 @@ from components._images import TRAIN_IMAGE
 @dsl.component(base_image=TRAIN_IMAGE, install_kfp_package=False)
 def report(
     rows: list[str],
-    index: str,
-    results: list[str],
+    seeds: list[int],
+    indexes: dict[str, str],
+    results: list[list[str]],
     root: str,
     page: dsl.Output[dsl.HTML],
     summary: dsl.Output[dsl.Markdown],
@@ -18,10 +19,18 @@ def report(
 ) -> str:
     """Write the report that compares the rows."""
     from components._step import copy_file, run
-    from previts import stages
+    from previts.runs import steps
 
     def work() -> str:
-        uri = stages.report(rows=rows, index=index, results=results, root=root, profile=profile, set=set)
+        uri = steps.report(
+            rows=rows,
+            seeds=[int(seed) for seed in seeds],
+            indexes=indexes,
+            results=results,
+            root=root,
+            profile=profile,
+            set=set,
+        )
         copy_file(uri, "report.html", page.path)
         copy_file(uri, "report.md", summary.path)
         return uri

@@ -1,4 +1,4 @@
-"""The component of the verb `saliency`."""
+"""The component of the verb `saliency`, for every perception of a run."""
 
 from kfp import dsl
 
@@ -8,21 +8,21 @@ from components._images import TRAIN_IMAGE
 @dsl.component(base_image=TRAIN_IMAGE, install_kfp_package=False)
 def saliency(
     videos: str,
-    model: str,
+    models: dict[str, str],
     root: str,
     summary: dsl.Output[dsl.Markdown],
     profile: str = "paper",
     set: list[str] = [],
     part: int = 0,
     parts: int = 1,
-) -> str:
+) -> dict[str, str]:
     """Find the salient regions in the frames of one part of the videos."""
-    from components._step import run_stage
-    from previts import stages
+    from components._step import run_stages
+    from previts.runs import steps
 
-    return run_stage(
-        lambda: stages.saliency(
-            videos=videos, model=model, root=root, profile=profile, set=set, part=int(part), parts=int(parts)
+    return run_stages(
+        lambda: steps.saliency(
+            videos=videos, models=models, root=root, profile=profile, set=set, part=int(part), parts=int(parts)
         ),
         summary.path,
     )

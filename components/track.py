@@ -1,4 +1,4 @@
-"""The component of the verb `track`."""
+"""The component of the verb `track`, for every perception of a run."""
 
 from kfp import dsl
 
@@ -8,21 +8,21 @@ from components._images import DATA_IMAGE
 @dsl.component(base_image=DATA_IMAGE, install_kfp_package=False)
 def track(
     videos: str,
-    saliency: str,
+    regions: dict[str, str],
     root: str,
     summary: dsl.Output[dsl.Markdown],
     profile: str = "paper",
     set: list[str] = [],
     part: int = 0,
     parts: int = 1,
-) -> str:
+) -> dict[str, str]:
     """Follow the most salient object through each video of one part."""
-    from components._step import run_stage
-    from previts import stages
+    from components._step import run_stages
+    from previts.runs import steps
 
-    return run_stage(
-        lambda: stages.track(
-            videos=videos, saliency=saliency, root=root, profile=profile, set=set, part=int(part), parts=int(parts)
+    return run_stages(
+        lambda: steps.track(
+            videos=videos, regions=regions, root=root, profile=profile, set=set, part=int(part), parts=int(parts)
         ),
         summary.path,
     )

@@ -18,13 +18,13 @@ from previts import origin, stages
 from previts.config import paper
 from previts.errors import InputError
 from previts.processes import workers
-from previts.stages import flow
+from previts.runs import check
 from previts.storage import files, holders
 
 # Lines of the engine that the screen omits: executor messages, the inputs of a step as JSON, rulers, blank lines.
 CHATTER = re.compile(
-    r"^\s*(\[KFP Executor|[\"{}\]\[]|-{20,}|$)|Streamed logs:|Cleaned up workspace|outputs?:$|has no outputs"
-    r"|expression selector"
+    r"^\s*(\[KFP Executor|[\"{}\]\[]|-{20,}|-?[\d.]+,?$|$)|Streamed logs:|Cleaned up workspace|outputs?:$"
+    r"|has no outputs|expression selector"
 )
 OUTPUT = re.compile(r"^\s+\w+: ('|Markdown|HTML|Metrics|\[)|^\s+(uri|metadata)=")
 ENGINE_LINE = re.compile(r"^\d\d:\d\d:\d\d\.\d{3} - |^\s*\[KFP Executor")
@@ -38,6 +38,7 @@ def run_local(
     crawl: str = "",
     data: str = "",
     rows: Sequence[str] = paper.ARMS,
+    seeds: Sequence[int] = (0,),
     benchmarks: Sequence[str] = (),
     profile: str = "demo",
     set: Sequence[str] = (),
@@ -57,7 +58,9 @@ def run_local(
         crawl: Folder of videos, CSV or Parquet list, the CSV of VGG-Sound or Kinetics, or a folder of such lists. By
             default: synthetic videos.
         data: Folder of the labelled datasets: voc/, imagenet/, in9/, davis/ and so on. By default: synthetic datasets.
-        rows: Rows or tables of the paper to pretrain and compare (`previts show` lists them).
+        rows: Rows, tables or groups of tables (6, 6-video, all) of the paper to pretrain and compare (`previts show`
+            lists them).
+        seeds: Seeds of each row, such as 0 1 2: it is pretrained and evaluated once with each.
         benchmarks: Benchmarks of each row. By default each row runs those that the paper reports for it.
         profile: Size of the run: paper or demo.
         set: Settings to change, such as sampling.min_overlap=0.2, or ROW:sampling.min_overlap=0.2 for one row or table.
@@ -74,6 +77,7 @@ def run_local(
     root = files.absolute(root)
     choices: dict[str, Any] = {
         "rows": list(rows),
+        "seeds": list(seeds),
         "benchmarks": list(benchmarks),
         "profile": profile,
         "set": list(set),
@@ -83,14 +87,14 @@ def run_local(
         "job": list(job),
     }
     # Check the parameters first: a typing error must not cost an hour or leave a folder behind.
-    flow.distinct_rows(**choices)
+    check.check_choices(**choices)
     if not crawl or not data:
         for_crawl, for_data = (files.absolute(uri) if uri else None for uri in (crawl, data))
-        flow.check_sources(for_crawl, for_data, rows=rows, benchmarks=benchmarks)
+        check.check_sources(for_crawl, for_data, rows=rows, benchmarks=benchmarks)
         made = stages.world(root)
         crawl, data = crawl or files.join(made, "crawls"), data or files.join(made, "datasets")
     crawl, data = files.absolute(crawl), files.absolute(data)
-    flow.check_run(crawl=crawl, data=data, **choices)
+    check.check_run(crawl=crawl, data=data, **choices)
     files.check_writable(root)
     # The engine runs two steps at once. Each can use half of the cores.
     os.environ.setdefault(workers.WHOLE, str(workers.available()))

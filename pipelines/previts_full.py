@@ -19,10 +19,9 @@ from components.flow import (
     check_evaluations,
     check_run,
     close_run,
-    collect_parts,
+    collect_tubes,
+    collect_videos,
     list_crawls,
-    list_evaluations,
-    list_parts,
 )
 from components.index import index
 from components.pretrain import pretrain
@@ -35,34 +34,44 @@ KEPT = dsl.PipelineConfig(ttl_seconds_after_success=3 * 86400, ttl_seconds_after
 
 
 @dsl.pipeline(name="download-crawls")
-def download_crawls(crawl: str, root: str, profile: str, set: list[str], parts: int) -> str:
+def download_crawls(crawl: str, root: str, profile: str, set: list[str], numbers: list[int], parts: int) -> str:
     """Download and normalise the videos of all crawls, one step for each part."""
-    with dsl.ParallelFor(place(list_parts(parts=parts)).output) as part:
+    with dsl.ParallelFor(numbers) as part:
         stored = download(crawl=crawl, root=root, profile=profile, set=set, part=part, parts=parts)
         with_crawl_rules(with_google_token(place(stored, cpu="8", memory="16Gi", scratch="64Gi", hours=48)))
-    return place(collect_parts(uris=dsl.Collected(stored.outputs["Output"]))).output
+    return place(collect_videos(uris=dsl.Collected(stored.outputs["Output"]))).output
 
 
 @dsl.pipeline(name="find-objects")
 def find_objects(
-    videos: str, model: str, root: str, profile: str, set: list[str], parts: int, gpus: str, gpu_nodes: dict[str, str]
-) -> str:
-    """Find and track the object in each video, one pair of steps for each part."""
-    with dsl.ParallelFor(place(list_parts(parts=parts)).output) as part:
-        regions = saliency(videos=videos, model=model, root=root, profile=profile, set=set, part=part, parts=parts)
-        with_gpus(place(regions, cpu="8", memory="24Gi", scratch="16Gi", hours=48), gpus, gpu_nodes)
-        masks = regions.outputs["Output"]
-        tubes = track(videos=videos, saliency=masks, root=root, profile=profile, set=set, part=part, parts=parts)
+    videos: str,
+    models: dict[str, str],
+    root: str,
+    profile: str,
+    set: list[str],
+    numbers: list[int],
+    parts: int,
+    gpus: str,
+    gpu_nodes: dict[str, str],
+) -> dict[str, str]:
+    """Find and track the object in each video with each model, one pair of steps for each part."""
+    with dsl.ParallelFor(numbers) as part:
+        found = saliency(videos=videos, models=models, root=root, profile=profile, set=set, part=part, parts=parts)
+        with_gpus(place(found, cpu="8", memory="24Gi", scratch="16Gi", hours=48), gpus, gpu_nodes)
+        regions = found.outputs["Output"]
+        tubes = track(videos=videos, regions=regions, root=root, profile=profile, set=set, part=part, parts=parts)
         place(tubes, cpu="8", memory="16Gi", scratch="16Gi", hours=24)
-    return place(collect_parts(uris=dsl.Collected(tubes.outputs["Output"]))).output
+    return place(collect_tubes(outputs=dsl.Collected(tubes.outputs["Output"]))).output
 
 
 @dsl.pipeline(name="pretrain-and-evaluate")
 def pretrain_and_evaluate(
-    distinct_rows: list[str],
+    arms: list[int],
+    evaluations: list[int],
     rows: list[str],
+    seeds: list[int],
     benchmarks: list[str],
-    index: str,
+    indexes: dict[str, str],
     data: str,
     root: str,
     profile: str,
@@ -75,10 +84,19 @@ def pretrain_and_evaluate(
     evaluation_gpus: str,
     gpu_nodes: dict[str, str],
 ) -> str:
-    """Pretrain each distinct row, evaluate each checkpoint on each benchmark, and write the report."""
-    with dsl.ParallelFor(distinct_rows) as row:
+    """Pretrain each arm, evaluate each checkpoint on each benchmark, and write the report."""
+    with dsl.ParallelFor(arms) as part:
         trained = pretrain(
-            row=row, index=index, root=root, profile=profile, set=set, launcher=launcher, processes=processes, job=job
+            indexes=indexes,
+            root=root,
+            rows=rows,
+            seeds=seeds,
+            part=part,
+            profile=profile,
+            set=set,
+            launcher=launcher,
+            processes=processes,
+            job=job,
         )
         with_launcher_account(trained)
         if LAUNCHER == "local":
@@ -88,30 +106,23 @@ def pretrain_and_evaluate(
             # The step only waits for a job with another image. The job ends if the step's node is preempted.
             waiting = place(trained, hours=14 * 24, retries=5, spot=False)
             waiting.set_env_variable("PREVITS_TRAIN_IMAGE", TRAIN_IMAGE)
-    evaluations = list_evaluations(
-        rows=rows,
-        benchmarks=benchmarks,
-        checkpoints=dsl.Collected(trained.outputs["Output"]),
-        index=index,
-        root=root,
-        profile=profile,
-        set=set,
-    )
-    with dsl.ParallelFor(place(evaluations).output) as chosen:
+    with dsl.ParallelFor(evaluations) as part:
         evaluated = evaluate(
-            row=chosen.row,
-            benchmark=chosen.benchmark,
-            checkpoint=chosen.checkpoint,
+            indexes=indexes,
             data=data,
             root=root,
+            rows=rows,
+            seeds=seeds,
+            part=part,
+            benchmarks=benchmarks,
             profile=profile,
             set=set,
             processes=evaluation_processes,
-        )
+        ).after(trained)
         place(evaluated, cpu="8", memory="48Gi", scratch="32Gi", hours=72)
         with_gpus(evaluated, evaluation_gpus, gpu_nodes)
     results = dsl.Collected(evaluated.outputs["Output"])
-    page = report(rows=rows, index=index, results=results, root=root, profile=profile, set=set)
+    page = report(rows=rows, seeds=seeds, indexes=indexes, results=results, root=root, profile=profile, set=set)
     written = place(page, cpu="2", memory="8Gi", scratch="8Gi", hours=2).outputs["Output"]
     place(check_evaluations(report=written), retries=0)  # it reads what is stored, so a retry gives the same answer
     return written
@@ -123,6 +134,7 @@ def crawls_to_report(
     root: str,
     data: str,
     rows: list[str],
+    seeds: list[int],
     benchmarks: list[str],
     profile: str,
     set: list[str],
@@ -142,6 +154,7 @@ def crawls_to_report(
         crawl=crawl,
         data=data,
         rows=rows,
+        seeds=seeds,
         benchmarks=benchmarks,
         profile=profile,
         set=set,
@@ -151,26 +164,30 @@ def crawls_to_report(
         job=job,
     )
     place(checked)
+    numbers = checked.outputs["parts"]
     listed = place(list_crawls(crawl=crawl, root=root).after(checked)).output
-    videos = download_crawls(crawl=listed, root=root, profile=profile, set=set, parts=parts).output
-    fitted = fit_saliency(videos=videos, root=root, profile=profile, set=set)
+    videos = download_crawls(crawl=listed, root=root, profile=profile, set=set, numbers=numbers, parts=parts).output
+    fitted = fit_saliency(videos=videos, root=root, rows=rows, profile=profile, set=set)
     place(fitted, cpu="8", memory="48Gi", scratch="32Gi", hours=72)
-    model = with_gpus(fitted, perception_gpus, gpu_nodes).outputs["Output"]
+    models = with_gpus(fitted, perception_gpus, gpu_nodes).outputs["Output"]
     tubes = find_objects(
         videos=videos,
-        model=model,
+        models=models,
         root=root,
         profile=profile,
         set=set,
+        numbers=numbers,
         parts=parts,
         gpus=perception_gpus,
         gpu_nodes=gpu_nodes,
     ).output
     joined = index(videos=videos, tubes=tubes, root=root, profile=profile, set=set, data=data)
-    indexed = place(joined, cpu="8", memory="16Gi", hours=24).outputs["Output"]
+    indexes = place(joined, cpu="8", memory="16Gi", hours=24).outputs["Output"]
     earlier = ("crawl", "parts", "perception_gpus")  # parameters of the steps above alone
     rest = {name: value for name, value in given.items() if name not in earlier}
-    pretrain_and_evaluate(distinct_rows=checked.output, index=indexed, **rest)
+    pretrain_and_evaluate(
+        arms=checked.outputs["arms"], evaluations=checked.outputs["evaluations"], indexes=indexes, **rest
+    )
 
 
 @dsl.pipeline(
@@ -183,6 +200,7 @@ def previts_full(
     root: str,
     data: str,
     rows: list[str] = ["1/vgg/moco", "1/vgg/sampling", "1/vgg/previts"],
+    seeds: list[int] = [0],
     benchmarks: list[str] = [],
     profile: str = "paper",
     set: list[str] = [],
@@ -203,7 +221,8 @@ def previts_full(
             or bucket prefix of such lists: then all of them are the corpus, and a run downloads only what is new.
         root: Folder or bucket prefix of all results. A second run with the same root resumes and repeats nothing.
         data: Folder of the labelled datasets: voc/, imagenet/, coco/, in9/, davis/, ucf101/ and so on.
-        rows: Rows or tables of the paper to pretrain and compare.
+        rows: Rows, tables or groups of tables (6, 6-video, all) of the paper to pretrain and compare.
+        seeds: Seeds of each row: it is pretrained and evaluated once with each.
         benchmarks: Benchmarks of each row. By default each row runs those that the paper reports for it.
         profile: Size of the run: paper or demo.
         set: Changes to single settings, such as sampling.min_overlap=0.2.

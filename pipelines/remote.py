@@ -14,7 +14,7 @@ from components import _images
 from previts.config import paper
 from previts.config.fields import split_setting
 from previts.errors import InputError
-from previts.stages import flow
+from previts.runs import check
 from previts.storage import files
 
 TYPES = {"LIST": list, "STRUCT": dict, "NUMBER_INTEGER": int}
@@ -166,8 +166,9 @@ def _parsed(name: str, text: str, kind: type) -> Any:
 def _check_choices(values: dict[str, Any]) -> None:
     """Raise the InputErrors of the first step of a run before the run is submitted."""
     launcher = values.get("launcher", _images.LAUNCHER)
-    flow.distinct_rows(
+    check.check_choices(
         rows=values.get("rows", paper.ARMS),
+        seeds=values.get("seeds", [0]),
         benchmarks=values.get("benchmarks", ()),
         profile=values.get("profile", "paper"),
         set=values.get("set", ()),
@@ -175,12 +176,6 @@ def _check_choices(values: dict[str, Any]) -> None:
         launcher=launcher,
         processes=values.get("processes", 1),
         job=values.get("job", ()),
-    )
-    flow.check_loops(
-        rows=values.get("rows", paper.ARMS),
-        benchmarks=values.get("benchmarks", ()),
-        profile=values.get("profile", "paper"),
-        set=values.get("set", ()),
     )
     for name in ("crawl", "root", "data"):
         if files.protocol(values.get(name, "gs://")) in files.ON_DISK:

@@ -81,6 +81,7 @@ def show(
             reported = item.reported.get("voc07/map", "-")
             lines.append(f"{item.name:<22} {item.title:<42} {reported:<17} {' '.join(item.benchmarks)}")
         lines.append(f"\ntables: {' '.join(paper.TABLES)} (the name of a table stands for all its rows)")
+        lines.append(f"groups: {' '.join(paper.GROUPS)} (the name of a group stands for several tables)")
         lines += [f"profile {item.name}: {item.title}" for item in PROFILES.values()]
         return "\n".join(lines)
     found = paper.find_row(row)

@@ -29,7 +29,7 @@ def longest_chain(graph: grimp.ImportGraph) -> list[str]:
     return list(max((below(module) for module in sorted(graph.modules)), key=len))
 
 
-@pytest.mark.parametrize(("packages", "limit"), [(("previts",), 14), (("previts", "components", "pipelines"), 16)])
+@pytest.mark.parametrize(("packages", "limit"), [(("previts",), 14), (("previts", "components", "pipelines"), 17)])
 def test_import_chains_are_short_and_have_no_cycle(packages: tuple[str, ...], limit: int):
     chain = longest_chain(grimp.build_graph(*packages, cache_dir=None))
     assert len(chain) <= limit, " -> ".join(chain)

@@ -23,6 +23,15 @@ Curve = tuple[NDArray[np.float64], NDArray[np.float64]]  # steps, values
 
 
 @dataclass(frozen=True)
+class Seed:
+    """A seed of a row: URI and fingerprint of the checkpoint that was trained with it."""
+
+    seed: int
+    checkpoint: str
+    fingerprint: str
+
+
+@dataclass(frozen=True)
 class ReportRow:
     """An arm of the paper: its checkpoint, and the paper's numbers for it by metric key.
 
@@ -35,6 +44,7 @@ class ReportRow:
     fingerprint: str
     reported: dict[str, float] = field(default_factory=dict)
     withdrawn: tuple[str, ...] = ()
+    seeds: tuple[Seed, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from previts.config.benchmarks import BENCHMARKS
 from previts.config.experiment import Plan
-from previts.config.paper import NEED_WEIGHTS
+from previts.config.tables import NEED_WEIGHTS
 from previts.errors import InputError
 from previts.launch.options import read_options
 from previts.stages.addresses import saliency_method, weights_identity
@@ -51,9 +51,17 @@ def check_fit(row: str, plan: Plan, benchmarks: Sequence[str]) -> None:
         )
 
 
+def missing_weights(row: str, plan: Plan) -> str:
+    """Return the setting of the weights that a row needs and that is empty: `model.weights`, `fit.weights`, or ""."""
+    if row in NEED_WEIGHTS and not plan.experiment.model.weights:
+        return "model.weights"
+    supervised = plan.experiment.sampling.constraint == "tracking" and plan.experiment.saliency.method == "supervised"
+    return "fit.weights" if supervised and not plan.experiment.fit.weights else ""
+
+
 def check_start(row: str, plan: Plan) -> None:
     """Raise an InputError if a row evaluates given weights and `model.weights` is empty."""
-    if row in NEED_WEIGHTS and not plan.experiment.model.weights:
+    if missing_weights(row, plan) == "model.weights":
         raise InputError(f"row {row} evaluates given weights: set them with --set {row}:model.weights=URI")
 
 
@@ -67,24 +75,12 @@ def check_method(method: str, model: str) -> None:
         )
 
 
-def check_perception(row: str, plan: Plan, shared: Plan) -> None:
-    """Raise an InputError if a row needs tubes of another saliency method than the steps of the run make.
-
-    Args:
-        row: Name of the row.
-        plan: Plan of the row.
-        shared: Plan of the steps that all rows share.
-    """
-    wanted, made_by = plan.experiment.saliency.method, shared.experiment.saliency.method
-    if row == "6d/unsupervised" and wanted == "supervised":
+def check_perception(row: str, plan: Plan) -> None:
+    """Raise an InputError if the row of tracking without labels has the tubes of a detector."""
+    if row == "6d/unsupervised" and plan.experiment.saliency.method == "supervised":
         raise InputError(
-            f"row {row} tracks without labels, but saliency.method={wanted}; use --rows 6d/supervised instead"
-        )
-    if plan.experiment.sampling.constraint == "tracking" and wanted != made_by:
-        raise InputError(
-            f"row {row} needs tubes of saliency.method={wanted}, but this run makes tubes of {made_by}; leave the row "
-            f"out, and start another run on the same root with --rows {row} --set saliency.method={wanted} "
-            "fit.weights=URI"
+            f"row {row} tracks without labels, but saliency.method=supervised; set the method of one row only, such as "
+            "--set 6d/supervised:fit.weights=URI"
         )
 
 

@@ -13,7 +13,7 @@ from previts.storage import folders
 
 
 @exclusive
-def fit_saliency(videos: str, root: str, profile: str = "paper", set: Sequence[str] = ()) -> str:
+def fit_saliency(videos: str, root: str, profile: str = "paper", set: Sequence[str] = (), row: str = "") -> str:
     """Train the saliency model of a corpus without labels: Deep-USPS, on handcrafted maps of its frames.
 
     - saliency.method=rbd, mc, dsr or hs: handcrafted priors, not trained; the result names the prior
@@ -28,11 +28,12 @@ def fit_saliency(videos: str, root: str, profile: str = "paper", set: Sequence[s
         root: Folder or bucket prefix of all results.
         profile: Size of the run: paper or demo.
         set: Settings to change, such as saliency.method=rbd fit.network=drn_d_22.
+        row: Row of the paper whose settings are used. By default, those that all rows share.
 
     Returns:
         URI of the saliency model, for `saliency`.
     """
-    experiment = paper.resolve(None, profile, set).experiment
+    experiment = paper.resolve(row or None, profile, set).experiment
     method, config = experiment.saliency.method, experiment.fit
     decided: dict[str, Any] = {"method": method, "format": FORMATS["saliency_model"]}
     weights = None

@@ -41,7 +41,15 @@ class _Compared:
 
 
 @exclusive
-def index(videos: str, tubes: str, root: str, profile: str = "paper", set: Sequence[str] = (), data: str = "") -> str:
+def index(
+    videos: str,
+    tubes: str,
+    root: str,
+    profile: str = "paper",
+    set: Sequence[str] = (),
+    data: str = "",
+    row: str = "",
+) -> str:
     """Join videos and tubes of all crawls into the table of frames that may be sampled. A filter can leave videos out.
 
     Videos that `previts withdraw` named are left out.
@@ -54,11 +62,12 @@ def index(videos: str, tubes: str, root: str, profile: str = "paper", set: Seque
         set: Settings to change, such as filter.min_agreement=0.3.
         data: Folder of the labelled datasets, as for `evaluate`. Videos that show something of their test parts are
             left out. Without it, nothing is compared.
+        row: Row of the paper whose settings are used. By default, those that all rows share.
 
     Returns:
         URI of the index, for `pretrain`.
     """
-    plan = paper.resolve(None, profile, set)
+    plan = paper.resolve(row or None, profile, set)
     config = plan.experiment.filter
     found = {"videos": finished(videos, "videos"), "tubes": finished(tubes, "tubes")}
     compared = _find_leaks(videos, found["videos"], root, data, plan)

@@ -20,41 +20,56 @@ if TYPE_CHECKING:
 
 @exclusive
 def report(
-    rows: Sequence[str], index: str, results: Sequence[str], root: str, profile: str = "paper", set: Sequence[str] = ()
+    rows: Sequence[str],
+    index: Sequence[str],
+    results: Sequence[str],
+    root: str,
+    profile: str = "paper",
+    set: Sequence[str] = (),
+    seeds: Sequence[int] = (0,),
 ) -> str:
     """Write the page that compares rows: numbers next to the paper's, training curves, tubes and attention maps.
 
     Args:
-        rows: Names of rows or tables to show, such as 1/vgg/previts or 6b.
-        index: URI that `index` returned.
+        rows: Rows, tables or groups of tables to show, such as 1/vgg/previts, 6b or 6.
+        index: URI that `index` returned, and ROW:URI for each row or table that was trained on another index.
         results: URIs that `evaluate` returned.
         root: Folder or bucket prefix of all results.
         profile: Size of the run: paper or demo.
-        set: Settings to change: the same values that `pretrain` was given.
+        set: Settings to change: the same values that `pretrain` was given, without the seed.
+        seeds: Seeds that each row was pretrained with.
 
     Returns:
         URI of a folder with report.html, report.md, report.csv and, if there are attention maps, result.png. The page
         is also copied to ROOT/report.html.
     """
     shown = paper.expand(rows)
+    paper.check_seeds(seeds, set)
     if not results:
         raise InputError("no results were given; run `previts evaluate` and pass the URIs that it prints to --results")
-    trained = []
+    main, index_of = _indexes(index, shown)
+    trained: dict[str, list[str]] = {}
     for row in shown:
-        plan = paper.resolve(row.name, profile, set)
-        check_lineage(row.name, plan, index)
-        trained.append(checkpoint_address(plan, index, root))
-    earlier = _earlier(index, root, profile)
+        for seed in seeds:
+            plan = paper.resolve(row.name, profile, paper.with_seed(set, seed))
+            check_lineage(row.name, plan, index_of[row.name])
+            trained.setdefault(row.name, []).append(checkpoint_address(plan, index_of[row.name], root))
+    every = list(dict.fromkeys(uri for uris in trained.values() for uri in uris))
+    earlier = _earlier(main, root, profile)
     decided: dict[str, Any] = {
         "rows": [row.name for row in shown],
-        "checkpoints": [[folders.fingerprint_of(uri, "checkpoints"), folders.is_committed(uri)] for uri in trained],
+        "seeds": list(seeds),
+        "checkpoints": [
+            [[folders.fingerprint_of(uri, "checkpoints"), folders.is_committed(uri)] for uri in trained[row.name]]
+            for row in shown
+        ],
         "results": sorted({finished(result, "results") for result in results}),
-        "leak_sets": _leak_sets(index),
+        "leak_sets": _leak_sets(main),
         "profile": profile,
         **({"earlier": [folders.fingerprint_of(uri, "report") for uri in earlier]} if earlier else {}),
         "format": FORMATS["report"],
     }
-    if stale := _stale(trained, root):
+    if stale := _stale(every, root):
         decided["withdrawn"] = stale
     uri = folders.address(root, "report", "comparison", decided)
     page = files.join(files.absolute(root), "report.html")
@@ -62,7 +77,7 @@ def report(
         files.delete(files.join(uri, folders.MANIFEST))  # `previts withdraw --purge` left the numbers only
     if not done(uri):
         from previts.reporting.generations import read_numbers
-        from previts.reporting.inputs import ReportRow
+        from previts.reporting.inputs import ReportRow, Seed
         from previts.reporting.page import CSV, HTML, build_report
         from previts.reporting.turnover import read_generations
         from previts.runlog import run_log
@@ -71,21 +86,32 @@ def report(
             ReportRow(
                 name=row.name,
                 title=row.title,
-                checkpoint=uri,
-                fingerprint=folders.fingerprint_of(uri, "checkpoints"),
+                checkpoint=trained[row.name][0],
+                fingerprint=folders.fingerprint_of(trained[row.name][0], "checkpoints"),
                 reported=row.reported,
-                withdrawn=tuple(stale.get(folders.fingerprint_of(uri, "checkpoints"), ())),
+                withdrawn=tuple(
+                    dict.fromkeys(
+                        video
+                        for uri in trained[row.name]
+                        for video in stale.get(folders.fingerprint_of(uri, "checkpoints"), ())
+                    )
+                ),
+                seeds=tuple(
+                    Seed(seed, uri, folders.fingerprint_of(uri, "checkpoints"))
+                    for seed, uri in zip(seeds, trained[row.name], strict=True)
+                ),
             )
-            for row, uri in zip(shown, trained, strict=True)
+            for row in shown
         ]
-        grown = read_generations(earlier, index)
+        grown = read_generations(earlier, main)
         counts = build_report(
-            list(results), uri, compared, cited=paper.CITED, profile=profile, index=index, generations=grown
+            list(results), uri, compared, cited=paper.CITED, profile=profile, index=main, generations=grown
         )
-        run_log.log_report(root, group=folders.fingerprint_of(index, "index"), report=uri)
+        run_log.log_report(root, group=folders.fingerprint_of(main, "index"), report=uri)
         grown[-1] = replace(grown[-1], numbers=read_numbers(uri))
         _log_generations(root, grown, compared)
-        inputs = {"index": index, **{f"result{number}": result for number, result in enumerate(results)}}
+        inputs = {f"index{number or ''}": found for number, found in enumerate(dict.fromkeys(index_of.values()))}
+        inputs |= {f"result{number}": result for number, result in enumerate(results)}
         inputs |= {f"earlier{number}": report for number, report in enumerate(earlier)}
         folders.commit(uri, decided, inputs=inputs, counts=counts, files=[HTML, CSV])
     files.sweep(root, deep=False)
@@ -94,6 +120,27 @@ def report(
         files.write_bytes(page, content)
     print(f"The report is at {page}", file=sys.stderr)
     return uri
+
+
+def _indexes(given: Sequence[str], rows: Sequence[paper.Row]) -> tuple[str, dict[str, str]]:
+    """Return the first index, and the index of each row.
+
+    Raises:
+        InputError: If no index or two of them are given for a row.
+    """
+    scoped: dict[str, str] = {}
+    for text in [given] if isinstance(given, str) else given:
+        scope, colon, rest = text.partition(":")
+        name, uri = (scope, rest) if colon and (scope in paper.ROWS or scope in paper.TABLES) else ("", text)
+        if scoped.setdefault(name, uri) != uri:
+            raise InputError(f"--index has two indexes for {name or 'all rows'}: {scoped[name]} and {uri}; give one")
+    found = {}
+    for row in rows:
+        uri = next((scoped[name] for name in (row.name, row.table, "") if name in scoped), "")
+        if not uri:
+            raise InputError(f"--index has no index for row {row.name}; give a URI for all rows, or {row.name}:URI")
+        found[row.name] = uri
+    return scoped.get("", next(iter(found.values()))), found
 
 
 def _log_generations(root: str, grown: Sequence["Generation"], rows: Sequence["ReportRow"]) -> None:

@@ -14,7 +14,14 @@ from previts.storage import files, folders
 
 @exclusive
 def saliency(
-    videos: str, model: str, root: str, profile: str = "paper", set: Sequence[str] = (), part: int = 0, parts: int = 1
+    videos: str,
+    model: str,
+    root: str,
+    profile: str = "paper",
+    set: Sequence[str] = (),
+    row: str = "",
+    part: int = 0,
+    parts: int = 1,
 ) -> str:
     """Find the salient regions on every k-th frame of each video.
 
@@ -24,6 +31,7 @@ def saliency(
         root: Folder or bucket prefix of all results.
         profile: Size of the run: paper or demo.
         set: Settings to change, such as saliency.every=5.
+        row: Row of the paper whose settings are used. By default, those that all rows share.
         part: Number of this worker, from 0 to parts - 1.
         parts: Number of workers that share the work.
 
@@ -31,7 +39,7 @@ def saliency(
         URI of the salient regions, for `track`.
     """
     check_part(part, parts)
-    config = paper.resolve(None, profile, set).experiment.saliency
+    config = paper.resolve(row or None, profile, set).experiment.saliency
     made_by = finished(model, "saliency_model")
     check_method(config.method, model)
 

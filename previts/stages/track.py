@@ -20,6 +20,7 @@ def track(
     root: str,
     profile: str = "paper",
     set: Sequence[str] = (),
+    row: str = "",
     part: int = 0,
     parts: int = 1,
 ) -> str:
@@ -31,6 +32,7 @@ def track(
         root: Folder or bucket prefix of all results.
         profile: Size of the run: paper or demo.
         set: Settings to change, such as track.association=mask.
+        row: Row of the paper whose settings are used. By default, those that all rows share.
         part: Number of this worker, from 0 to parts - 1.
         parts: Number of workers that share the work.
 
@@ -38,7 +40,7 @@ def track(
         URI of the tubes, for `index`.
     """
     check_part(part, parts)
-    config = paper.resolve(None, profile, set).experiment.track
+    config = paper.resolve(row or None, profile, set).experiment.track
     # The saliency may not be finished yet, since other parts may still run. Its address has the fingerprint.
     crawls, maps = members.uris(videos), members.uris(saliency)
     if len(crawls) != len(maps):

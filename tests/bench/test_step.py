@@ -40,7 +40,7 @@ from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 from training_steps import PAPER, Size, keep, sized_experiment, synthetic_pairs
 
-from previts.config.paper import PREVITS
+from previts.config.tables import PREVITS
 from previts.models.encoders import build_encoder
 from previts.models.gradcam import attention_map, channel_weights_by_autograd, pool_masks
 from previts.models.losses import attention_distance, info_nce, relative_speed

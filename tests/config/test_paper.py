@@ -3,6 +3,7 @@
 import pytest
 
 from previts.config import paper
+from previts.config.tables import TABLE_6B
 from previts.errors import InputError
 from previts.stages import checks
 from previts.storage import fingerprints
@@ -54,7 +55,7 @@ def test_as_released_changes_the_fields_that_the_released_code_changes(row, base
 
 
 def test_a_table_stands_for_its_rows_and_no_row_is_repeated():
-    assert [row.name for row in paper.expand(["6b", "6b/mu=0.2"])] == [row.name for row in paper.TABLE_6B]
+    assert [row.name for row in paper.expand(["6b", "6b/mu=0.2"])] == [row.name for row in TABLE_6B]
     assert [row.name for row in paper.expand(paper.ARMS)] == list(paper.ARMS)
 
 

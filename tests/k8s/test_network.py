@@ -11,7 +11,7 @@ from manifests import OVERLAYS, ROOT, Document, contains, of_kind, reaches, reac
 
 from pipelines.cluster import STEP_LABEL
 from previts.ingest.url_guard import is_public
-from previts.stages import flow
+from previts.runs import steps as run_steps
 
 WORKFLOW, JOB = "workflows.argoproj.io/workflow", "training.kubeflow.org/job-name"
 PRIVATE = ["10.1.2.3", "172.18.0.2", "172.20.0.9", "192.168.1.1", "100.64.0.1", "127.0.0.1", "34.118.224.10", "fd00::1"]
@@ -141,7 +141,7 @@ def uses_run_log(step: str) -> bool:
     file = ROOT / "previts" / "stages" / f"{name}.py"
     if file.exists():
         return "previts.runlog" in file.read_text()
-    function = getattr(flow, name, None)  # `list_parts` has none
+    function = getattr(run_steps, name, None)  # `check_run` and the collecting steps have none
     return function is not None and "previts.runlog" in inspect.getsource(function)
 
 

@@ -29,12 +29,13 @@ def test_the_compiled_steps_import_few_names_and_all_of_them_exist():
     assert imported == {
         ("components._step", "run"),
         ("components._step", "run_stage"),
+        ("components._step", "run_stages"),
         ("components._step", "copy_file, run"),
         ("previts", "stages"),
-        ("previts.stages", "flow"),
-        ("previts.stages", "subprocess_evaluation"),
+        ("previts.runs", "check"),
+        ("previts.runs", "steps"),
     }
-    assert all(hasattr(_step, name) for name in ("run", "run_stage", "copy_file"))
+    assert all(hasattr(_step, name) for name in ("run", "run_stage", "run_stages", "copy_file"))
 
 
 def test_the_committed_pipeline_contains_no_path_of_a_machine():
@@ -48,32 +49,50 @@ def test_the_committed_pipeline_contains_no_path_of_a_machine():
 
 def test_the_pipeline_has_every_parameter_of_a_run():
     inputs = yaml.safe_load(COMMITTED.read_text().split("---\n")[0])["root"]["inputDefinitions"]["parameters"]
-    expected = {"crawl", "root", "data", "rows", "benchmarks", "profile", "set", "parts", "launcher", "processes"}
+    expected = {
+        "crawl",
+        "root",
+        "data",
+        "rows",
+        "seeds",
+        "benchmarks",
+        "profile",
+        "set",
+        "parts",
+        "launcher",
+        "processes",
+    }
     expected |= {"job"}
     expected |= {"evaluation_processes", "perception_gpus", "training_gpus", "evaluation_gpus", "gpu_nodes"}
     assert set(inputs) == expected
     assert inputs["rows"]["defaultValue"] == list(paper.ARMS)
+    assert inputs["seeds"]["defaultValue"] == [0.0]
     assert inputs["benchmarks"]["defaultValue"] == []
 
 
 def test_no_loop_is_over_crawls():
     pipeline = next(yaml.safe_load_all(COMMITTED.read_text()))
-    loops, inputs = {}, {}
+    loops = {}
     for name, component in pipeline["components"].items():
         for task in component.get("dag", {}).get("tasks", {}).values():
             if "parameterIterator" in task:
                 items = task["parameterIterator"]["items"]["inputParameter"]
                 loops[name, items.removeprefix("pipelinechannel--")] = task
-        inputs[name] = set(component.get("inputDefinitions", {}).get("parameters", {}))
     assert set(loops) == {
-        ("comp-download-crawls", "list-parts-Output"),
-        ("comp-find-objects", "list-parts-Output"),
-        ("comp-pretrain-and-evaluate", "distinct_rows"),
-        ("comp-pretrain-and-evaluate", "list-evaluations-Output"),
+        ("comp-download-crawls", "numbers"),
+        ("comp-find-objects", "numbers"),
+        ("comp-pretrain-and-evaluate", "arms"),
+        ("comp-pretrain-and-evaluate", "evaluations"),
     }
-    # What these steps return does not depend on the crawls. `check-run` returns the rows that it was given.
-    assert inputs["comp-list-parts"] == inputs["comp-list-parts-2"] == {"parts"}
-    assert not inputs["comp-list-evaluations"] & {"crawl", "videos"}
+    # All three lists come from `check-run`, before any crawl is downloaded; tests/runs/test_check.py has its values.
+    tasks = pipeline["components"]["comp-crawls-to-report"]["dag"]["tasks"]
+    given = {
+        name: source["taskOutputParameter"]["producerTask"]
+        for task in tasks.values()
+        for name, source in task.get("inputs", {}).get("parameters", {}).items()
+        if name in ("numbers", "arms", "evaluations")
+    }
+    assert given == dict.fromkeys(("numbers", "arms", "evaluations"), "check-run")
 
 
 def test_compiling_imports_no_heavy_package():

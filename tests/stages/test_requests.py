@@ -16,7 +16,7 @@ from previts.corpus.index_table import join_corpus
 from previts.corpus.left_out import find_left_out
 from previts.corpus.members import uris
 from previts.corpus.truth import find_truths
-from previts.stages import flow
+from previts.runs import check, steps
 from previts.storage import files
 
 VIDEOS = 4  # of a crawl
@@ -42,8 +42,8 @@ def measured(base: str, crawls: int) -> dict[str, int]:
         large = [f"{base}/{folder}".removeprefix("counted://") for folder in ("crawls", "root/videos", "root/tubes")]
         assert all(counted_store.LISTED[folder] <= 1 for folder in large), name
 
-    count("check", lambda: flow.check_sources(f"{base}/crawls", None, rows=["1/vgg/moco"], benchmarks=[]))
-    count("list", lambda: flow.list_crawls(f"{base}/crawls", f"{base}/root"))
+    count("check", lambda: check.check_sources(f"{base}/crawls", None, rows=["1/vgg/moco"], benchmarks=[]))
+    count("list", lambda: steps.list_crawls(f"{base}/crawls", f"{base}/root"))
     count("nothing new", lambda: run_stages(f"{base}/crawls", f"{base}/root", at["model"]))
     count("left out", lambda: find_left_out(at["videos"], FilterConfig()))
     count("join", lambda: list(join_corpus(at["videos"], at["tubes"])))

@@ -19,13 +19,15 @@ from small_verbs import PERCEIVE, SMALL, snapshot
 from source_videos import numbered, write_source
 
 from previts import stages
+from previts.config import paper
 from previts.corpus import index_table, members, video_table
 from previts.errors import InputError
 from previts.evals.result import read_result
 from previts.pretraining.checkpoint import load_model
 from previts.reporting.metrics import KNOWN
 from previts.runlog import run_store
-from previts.stages import flow
+from previts.runs import check, steps
+from previts.stages import addresses
 from previts.storage import files, folders
 from previts.withdraw import withdraw
 
@@ -86,7 +88,7 @@ def site(videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Itera
 
 def perceive(site: Site, root: Path, parts: int = 1, *more: str) -> dict[str, str]:
     """Run the verbs up to the index on all crawls, and return the outputs."""
-    at, settings = {"crawl": flow.list_crawls(str(site.crawls), str(root))}, [*SMALL, *more]
+    at, settings = {"crawl": steps.list_crawls(str(site.crawls), str(root))}, [*SMALL, *more]
     for part in range(parts):
         at["videos"] = stages.download(at["crawl"], str(root), "demo", settings, part, parts)
     at["model"] = stages.fit_saliency(at["videos"], str(root), "demo", settings)
@@ -131,7 +133,7 @@ def test_the_parts_of_a_corpus_share_its_shards_evenly_and_give_what_one_worker_
         site.add(f"{number}.csv", names)
     whole = perceive(site, tmp_path / "whole")
     root = str(tmp_path / "parts")
-    listed = flow.list_crawls(str(site.crawls), root)
+    listed = steps.list_crawls(str(site.crawls), root)
     made = stages.download(listed, root, "demo", SMALL, 1, 2)
     assert [video_table.is_done(uri, 0) for uri in members.uris(made)] == [False, True, False, True]
     assert not folders.is_committed(made)
@@ -273,8 +275,7 @@ def test_a_training_continues_the_model_of_the_crawls_so_far(site, tmp_path):
     assert stages.pretrain(ROW, index, root, "demo", untouched) == second
     scratch = stages.pretrain(ROW, index, root, "demo", [*SMALL, "optim.lr=1e-12", "optim.weight_decay=0"])
     assert scratch != second
-    given = {"rows": [ROW], "benchmarks": ["davis"], "index": index, "root": root, "profile": "demo", "set": untouched}
-    assert flow.list_evaluations(checkpoints=[second], **given)[0]["checkpoint"] == second
+    assert addresses.checkpoint_address(paper.resolve(ROW, "demo", untouched), index, root) == second
 
 
 @pytest.mark.slow
@@ -356,7 +357,7 @@ def test_a_folder_of_crawls_has_no_videos_next_to_them(tmp_path):
     (tmp_path / "crawl.csv").write_text("video_id,url\n")
     (tmp_path / "a.mp4").touch()
     with pytest.raises(InputError, match=r"contains both crawls, such as crawl\.csv, and videos, such as a\.mp4"):
-        flow.list_crawls(str(tmp_path), str(tmp_path / "root"))
+        steps.list_crawls(str(tmp_path), str(tmp_path / "root"))
 
 
 def test_the_crawls_of_a_run_stay_those_of_its_start(site, tmp_path):
@@ -364,13 +365,13 @@ def test_the_crawls_of_a_run_stay_those_of_its_start(site, tmp_path):
     for name in ("._2026-02.csv", ".2026-01.csv", "notes.txt"):  # hidden files are no crawls
         (site.crawls / name).touch()
     site.add("2026-02.csv", "a1")
-    assert flow.list_crawls(str(site.crawls), root) == str(site.crawls / "2026-02.csv")
+    assert steps.list_crawls(str(site.crawls), root) == str(site.crawls / "2026-02.csv")
     site.add("2026-1.csv", "a2")
-    listed = flow.list_crawls(str(site.crawls), root)
+    listed = steps.list_crawls(str(site.crawls), root)
     site.add("2026-3.csv", "a3")
     videos = stages.download(listed, root, "demo", SMALL)
     assert len(members.uris(videos)) == 2
-    assert flow.list_crawls(str(site.crawls), root) != listed
+    assert steps.list_crawls(str(site.crawls), root) != listed
 
 
 def test_an_empty_crawl_of_several_is_left_aside_until_it_has_videos(site, tmp_path, capsys):
@@ -380,14 +381,14 @@ def test_an_empty_crawl_of_several_is_left_aside_until_it_has_videos(site, tmp_p
     said = f"are left aside until they have videos: {', '.join(str(site.crawls / name) for name in empty)}"
     for crawl in (site.crawls, *(site.crawls / name for name in empty)):
         with pytest.raises(InputError, match=r"the crawl .* is empty; expected at least one video"):
-            stages.download(flow.list_crawls(str(crawl), root), root, "demo", SMALL)
+            stages.download(steps.list_crawls(str(crawl), root), root, "demo", SMALL)
         with pytest.raises(InputError, match=r"the crawl .* is empty; expected at least one video"):
-            flow.check_sources(str(crawl), None, rows=[ROW], benchmarks=[])
+            check.check_sources(str(crawl), None, rows=[ROW], benchmarks=[])
     site.add("2.csv", "a1")
-    flow.check_sources(str(site.crawls), None, rows=[ROW], benchmarks=[])
+    check.check_sources(str(site.crawls), None, rows=[ROW], benchmarks=[])
     assert said in capsys.readouterr().err
-    first = stages.download(flow.list_crawls(str(site.crawls), root), root, "demo", SMALL)
+    first = stages.download(steps.list_crawls(str(site.crawls), root), root, "demo", SMALL)
     assert said in capsys.readouterr().err
     site.add("4.csv", "b1")
-    both = stages.download(flow.list_crawls(str(site.crawls), root), root, "demo", SMALL)
+    both = stages.download(steps.list_crawls(str(site.crawls), root), root, "demo", SMALL)
     assert (members.uris(both)[0], site.take()) == (first, ["a1", "b1"])

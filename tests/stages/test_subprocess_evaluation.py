@@ -15,7 +15,8 @@ from small_verbs import SMALL
 from previts import stages
 from previts.errors import InputError
 from previts.processes import workers
-from previts.stages import flow, subprocess_evaluation
+from previts.runs import steps
+from previts.stages import subprocess_evaluation
 from previts.storage import files, folders
 
 
@@ -38,11 +39,11 @@ def test_a_failed_benchmark_is_stored_with_its_reason_and_is_tried_again(made, t
     assert f"{image.name} cannot be read as an image" in page
     assert folders.read_manifest(report).counts["measured"] > 0
     with pytest.raises(InputError, match=r"1 of 2 evaluations failed:\n  voc07 of .*cannot be read as an image"):
-        flow.check_evaluations(report)
+        steps.check_evaluations(report)
     image.write_bytes(intact)
     repaired = subprocess_evaluation.evaluate_in_subprocess(benchmark="voc07", **place)
     assert folders.read_manifest(repaired).counts["voc07/map"] >= 0
-    flow.check_evaluations(stages.report(["1/vgg/previts"], made["index"], [repaired, other], root, "demo", SMALL))
+    steps.check_evaluations(stages.report(["1/vgg/previts"], made["index"], [repaired, other], root, "demo", SMALL))
 
 
 def test_an_evaluation_that_ends_with_its_engine_is_not_stored_as_failed(made, tmp_path):

@@ -7,7 +7,7 @@ from small_verbs import SMALL
 from source_videos import numbered, write_source
 
 from previts import stages
-from previts.stages import flow
+from previts.runs import steps
 
 ROW = "1/vgg/moco"
 
@@ -40,7 +40,7 @@ def two_crawls(folder: Path) -> str:
 def perceive(crawl: str, root: str, *more: str) -> dict[str, str]:
     """Run the verbs up to the index, and return the outputs."""
     settings = [*SMALL, *more]
-    at = {"videos": stages.download(flow.list_crawls(crawl, root), root, "demo", settings)}
+    at = {"videos": stages.download(steps.list_crawls(crawl, root), root, "demo", settings)}
     at["model"] = stages.fit_saliency(at["videos"], root, "demo", settings)
     at["saliency"] = stages.saliency(at["videos"], at["model"], root, "demo", settings)
     at["tubes"] = stages.track(at["videos"], at["saliency"], root, "demo", settings)

@@ -25,10 +25,10 @@ PERCEIVE = """
 import sys
 from previts.processes import command_folder
 from previts import stages
-from previts.stages import flow
+from previts.runs import steps
 crawl, root, *settings = sys.argv[1:]
 with command_folder.temporary_folder():
-    videos = stages.download(flow.list_crawls(crawl, root), root, "demo", settings)
+    videos = stages.download(steps.list_crawls(crawl, root), root, "demo", settings)
     model = stages.fit_saliency(videos, root, "demo", settings)
     tubes = stages.track(videos, stages.saliency(videos, model, root, "demo", settings), root, "demo", settings)
     stages.index(videos, tubes, root, "demo", settings)

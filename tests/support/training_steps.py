@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from previts.config.experiment import Experiment
-from previts.config.paper import PREVITS, VIDEO_PREVITS
+from previts.config.tables import PREVITS, VIDEO_PREVITS
 from previts.models.moco import Clips, Pairs
 
 PAPER = {"resnet50": PREVITS, "s3dg": VIDEO_PREVITS}

@@ -16,7 +16,7 @@ from PIL import Image
 from pycocotools import mask as run_lengths
 
 from previts.config.evaluation import DetectionConfig
-from previts.config.paper import TABLE_1
+from previts.config.tables import TABLE_1
 from previts.demo.sets import world_images
 from previts.errors import InputError
 from previts.evals import frozen, labelled_images

@@ -1,0 +1,82 @@
+"""The arms of a run: rows times seeds, and the perceptions that they need. Oracle: the tables of the paper."""
+
+import itertools
+
+import pytest
+
+from previts.config import paper
+from previts.runs import arms
+
+DETECTOR = "6d/supervised:fit.weights=mask_rcnn.pt"
+
+
+def test_an_arm_has_its_seed_in_the_pretraining_and_in_the_evaluations():
+    found = arms.list_arms(["6a"], [3, 1], "demo", ["optim.epochs=2"])
+    names = ["6a/gap=varying", "6a/gap=constant", "6a/gap=zero"]
+    assert [(arm.row.name, arm.seed) for arm in found] == list(zip(names * 2, [3, 3, 3, 1, 1, 1], strict=True))
+    for arm in found:
+        assert arm.plan.experiment.seed == arm.plan.evaluation.seed == arm.seed
+        assert arm.plan.experiment.optim.epochs == 2
+    fixed = arms.list_arms(["6a"], [3, 1], "demo", ["evaluation.seed=9"])
+    assert {arm.plan.evaluation.seed for arm in fixed} == {9}
+
+
+def test_a_checkpoint_is_trained_once_for_each_seed():
+    found = arms.list_arms(["6a/gap=varying", "6b/mu=0.3", "6b/mu=0.2"], [0, 1], "demo", [])
+    assert [str(arm) for arm in arms.distinct(found)] == [
+        "6a/gap=varying, seed 0",
+        "6b/mu=0.2, seed 0",
+        "6a/gap=varying, seed 1",
+        "6b/mu=0.2, seed 1",
+    ]
+
+
+def test_a_checkpoint_gets_the_benchmarks_of_all_rows_that_share_it():
+    found = arms.list_arms(["6a/gap=varying", "1/k400/previts"], [5], "demo", [])
+    pairs = arms.list_evaluations(found, [])
+    assert [(str(arm), benchmark) for arm, benchmark in pairs] == [
+        ("6a/gap=varying, seed 5", benchmark) for benchmark in ("voc07", "in1k", "voc_det", "coco")
+    ]
+    assert [benchmark for _, benchmark in arms.list_evaluations(found, ["davis"])] == ["davis"]
+
+
+@pytest.mark.parametrize("count", [0, 1, 62, 63, 64, 126, 400])
+def test_the_shares_of_a_loop_have_every_item_once(count: int):
+    items = list(range(count))
+    shares = [arms.share(items, number) for number in arms.shares(count)]
+    assert len(shares) == min(count, 63)
+    assert sorted(itertools.chain(*shares)) == items
+    assert all(len(share) == 1 for share in shares) or count > 63
+
+
+def test_rows_that_track_alike_share_a_perception_and_rows_without_tracking_use_one_of_them():
+    used = arms.perceptions(["6"], "demo", [DETECTOR])
+    assert used.pop("6d/supervised") == "6d/supervised"
+    assert set(used.values()) == {""}
+    assert arms.perceptions(["6d/none", "6d/supervised"], "demo", [DETECTOR]) == {
+        "6d/none": "6d/supervised",
+        "6d/supervised": "6d/supervised",
+    }
+    assert arms.perceptions(["1/vgg/moco"], "demo", []) == {"1/vgg/moco": ""}
+    # A setting for all rows changes the perception of all, and still needs no name.
+    assert set(arms.perceptions(["6a"], "demo", ["saliency.method=rbd"]).values()) == {""}
+
+
+def test_a_setting_of_one_row_gives_it_a_perception_of_its_own():
+    rows = ["6b/mu=0.2", "6b/mu=0.3", "6d/none"]
+    used = arms.perceptions(rows, "demo", ["6b/mu=0.2:track.association=mask"])
+    assert used == {"6b/mu=0.2": "6b/mu=0.2", "6b/mu=0.3": "", "6d/none": ""}
+    # Handcrafted saliency is not fitted, so the settings of the fit make no difference.
+    settings = ["saliency.method=rbd", "6b/mu=0.2:fit.frames=12"]
+    assert set(arms.perceptions(rows, "demo", settings).values()) == {""}
+    filtered = arms.perceptions(rows, "demo", ["6d/none:filter.min_agreement=0.5"])
+    assert filtered == {"6b/mu=0.2": "", "6b/mu=0.3": "", "6d/none": "6d/none"}
+
+
+def test_arms_with_other_tubes_have_other_checkpoints():
+    rows = ["6d/unsupervised", "6d/supervised", "6d/none"]
+    found = arms.list_arms(rows, [0], "demo", [DETECTOR])
+    first, second, _ = found
+    assert first.plan.experiment.learned() == second.plan.experiment.learned()
+    assert len(arms.distinct(found)) == 3
+    assert all(arm.row is paper.find_row(name) for arm, name in zip(found, rows, strict=True))
