@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from colour_images import COLOURS, SMALL, image_model, planted_features, write_image
+from item_checks import check_items
 from sklearn.model_selection import cross_val_score
 
 from previts.config.evaluation import SvmConfig
@@ -119,6 +120,7 @@ def test_benchmark_distinguishes_colours_and_does_not_change_the_model(model: Mo
     before = {name: value.clone() for name, value in model.state_dict().items()}
     outcome = evaluate("voc07", model, str(write_voc(tmp_path)), SMALL)
     assert outcome.metrics["voc07/map"] > 95
+    check_items(outcome, {"voc07/map"})
     assert sorted(outcome.protocol["average_precision_by_class"]) == ["cat", "dog", "train"]
     population = outcome.populations["voc07/map"]
     assert (population.items, population.unit) == (24, "images")

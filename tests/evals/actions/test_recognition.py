@@ -7,6 +7,7 @@ from pathlib import Path
 import clip_sets
 import numpy as np
 import pytest
+from item_checks import check_items
 
 from previts.demo.config import TINY
 from previts.demo.sets.world_videos import write_ucf101
@@ -52,6 +53,7 @@ def test_all_splits_are_averaged(model: MoCo, tmp_path: Path):
     for name, value in outcome.metrics.items():
         assert value == pytest.approx(np.mean([found[name] for found in outcome.protocol["by_split"].values()]))
     assert outcome.metrics.keys() == {"hmdb51/top1", "hmdb51/top5"}
+    check_items(outcome, set(outcome.metrics))
     assert outcome.populations["hmdb51/top1"].items == 9
 
 
