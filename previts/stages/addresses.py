@@ -29,7 +29,7 @@ FORMATS = {
     "index": 3,
     "checkpoints": 3,
     "results": 4,
-    "report": 4,
+    "report": 5,
 }
 
 

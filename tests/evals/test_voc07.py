@@ -105,7 +105,7 @@ def test_chance_is_the_mean_over_random_scores_without_difficult_and_unscored_cl
     generator = np.random.default_rng(2)
     labels = np.where(generator.random((60, 4)) < [0.1, 0.3, 0.6, 0.2], 1, -1)
     labels[:10, 1] = 0
-    result = voc07.VocResult([50.0, 40.0, 70.0, -1.0], [0.1] * 4)
+    result = voc07.VocResult([50.0, 40.0, 70.0, -1.0], [0.1] * 4, np.zeros((1, 4)))
     found = []
     for number in range(3):
         kept = labels[:, number] != 0

@@ -78,7 +78,7 @@ def test_repetitions_keep_files_and_figures(model: MoCo, tmp_path: Path):
     first, again = (evaluate("ucf101", model, str(tmp_path), config, folder=str(tmp_path / "work")) for _ in range(2))
     assert first.files == again.files
     assert first.figures == again.figures
-    assert list(again.files) == ["classifier.pt"]
+    assert list(again.files) == ["classifier.pt", "items.npz"]
 
 
 def test_a_damaged_video_stops_the_evaluation_with_its_name(model: MoCo, tmp_path: Path):
