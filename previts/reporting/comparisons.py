@@ -1,4 +1,4 @@
-"""The numbers of one column: how certain they are, and their differences to the first arm.
+"""The numbers of one column: how certain they are, and their differences to the baseline.
 
 Over seeds if two arms share at least two of them, else over the test items of one seed. An interval that cannot be
 computed has a reason. Reads the item scores of results and writes nothing.
@@ -40,7 +40,7 @@ class TableCell:
         cause: Why it is absent, or why some seeds lack it.
         population: What the first of the results measured it on.
         estimate: The mean over seeds, or the number of one seed; None if it is absent.
-        difference: To the first arm of the table, over the seeds that both have.
+        difference: To the baseline of the table, over the seeds that both have; None for the baseline itself.
         comparisons: How many differences of the table have an interval and a better direction; 0 outside of columns.
         unsure: Why the number, or its difference, has no interval.
         paper_delta: The difference of the paper.
@@ -73,7 +73,7 @@ class TableCell:
 
     @property
     def delta(self) -> float | None:
-        """The difference to the first arm."""
+        """The difference to the baseline."""
         return self.difference.value if self.difference else None
 
     @property
@@ -95,17 +95,17 @@ class TableCell:
 
     @property
     def is_comparison(self) -> bool:
-        """Whether the difference to the first arm can be an improvement, and has an interval."""
+        """Whether the difference to the baseline can be an improvement, and has an interval."""
         return bool(self.metric.better and self.difference and self.difference.error is not None)
 
     @property
     def is_ordered_by_paper(self) -> bool:
-        """Whether the paper reports a difference to the first arm in a number with a better direction."""
+        """Whether the paper reports a difference to the baseline in a number with a better direction."""
         return bool(self.metric.better and self.paper_delta and self.delta is not None)
 
     @property
     def direction(self) -> int:
-        """The sign of the difference to the first arm as it is shown: -1, 0 or 1."""
+        """The sign of the difference to the baseline as it is shown: -1, 0 or 1."""
         shown = float(f"{self.delta or 0:.{self.metric.digits}f}")
         return (shown > 0) - (shown < 0)
 
@@ -116,7 +116,7 @@ class TableCell:
 
     @property
     def verdict(self) -> str:
-        """Whether the difference to the first arm is an improvement: "up", "down", or "same" within the noise.
+        """Whether the difference to the baseline is an improvement: "up", "down", or "same" within the noise.
 
         The interval that decides holds for all comparisons of the table together.
         """
@@ -160,12 +160,12 @@ def _resampled(result: Result, metric: str) -> Resampled | str:
     return found
 
 
-def compare(column: list[TableCell], items: ItemScoresOf) -> list[TableCell]:
-    """Return the cells of a column, compared with the first one and with the best.
+def compare(column: list[TableCell], place: int, items: ItemScoresOf) -> list[TableCell]:
+    """Return the cells of a column, compared with the baseline at a place and with the best.
 
     Values are compared as they are displayed. Nothing is best where all arms have the same value, or one arm has any.
     """
-    first, metric = column[0], column[0].metric
+    baseline, metric = column[place], column[place].metric
     found = []
     for cell in column:
         if not cell.values:
@@ -173,16 +173,16 @@ def compare(column: list[TableCell], items: ItemScoresOf) -> list[TableCell]:
             continue
         estimate, unsure = _spread(cell, items)
         delta = None
-        if cell is not first and first.values:
-            delta, unknown = _difference(cell, first, items)
+        if cell is not baseline and baseline.values:
+            delta, unknown = _difference(cell, baseline, items)
             same_training = all(
-                cell.results[seed].checkpoint == first.results[seed].checkpoint
+                cell.results[seed].checkpoint == baseline.results[seed].checkpoint
                 for seed in cell.results
-                if seed in first.results
+                if seed in baseline.results
             )
             unsure = unsure or ("" if same_training else unknown)
-        paper = cell.paper - first.paper if cell.paper is not None and first.paper is not None else None
-        paper = None if cell is first else paper
+        paper = cell.paper - baseline.paper if cell.paper is not None and baseline.paper is not None else None
+        paper = None if cell is baseline else paper
         found.append(replace(cell, estimate=estimate, difference=delta, unsure=unsure, paper_delta=paper))
     measured = [cell.value for cell in found if cell.value is not None]
     if not metric.better or len({metric.show(value) for value in measured}) < 2:
@@ -204,25 +204,25 @@ def _spread(cell: TableCell, items: ItemScoresOf) -> tuple[Estimate, str]:
     return (over, "") if over.error is not None else (estimate, "All test items have the same outcome.")
 
 
-def _difference(cell: TableCell, first: TableCell, items: ItemScoresOf) -> tuple[Estimate | None, str]:
-    """Return the difference to the first arm over the seeds that both have, with the reason if it is not certain.
+def _difference(cell: TableCell, baseline: TableCell, items: ItemScoresOf) -> tuple[Estimate | None, str]:
+    """Return the difference to the baseline over the seeds that both have, with the reason if it is not certain.
 
     None if they share no seed.
     """
-    estimate = paired_over_seeds(cell.values, first.values)
+    estimate = paired_over_seeds(cell.values, baseline.values)
     if estimate is None:
-        return None, "This arm has no seed in common with the first arm."
+        return None, "This arm has no seed in common with the baseline."
     if estimate.n > 1:
         known = estimate.error is not None
-        return estimate, "" if known else "The difference to the first arm is the same for all seeds."
-    seed = next(seed for seed in first.values if seed in cell.values)
-    mine, baseline = (items.resampled(arm.results[seed], arm.metric.key) for arm in (cell, first))
-    if isinstance(mine, str) or isinstance(baseline, str):
-        return estimate, mine if isinstance(mine, str) else str(baseline)
+        return estimate, "" if known else "The difference to the baseline is the same for all seeds."
+    seed = next(seed for seed in baseline.values if seed in cell.values)
+    mine, theirs = (items.resampled(arm.results[seed], arm.metric.key) for arm in (cell, baseline))
+    if isinstance(mine, str) or isinstance(theirs, str):
+        return estimate, mine if isinstance(mine, str) else str(theirs)
     try:
-        over = paired_over_items(mine, baseline)
+        over = paired_over_items(mine, theirs)
     except ValueError:
-        return estimate, "The first arm was measured on other test items."
+        return estimate, "The baseline was measured on other test items."
     # The value of the results, not that of item scores of 32 bits.
     over = Estimate(estimate.value, over.n, "items", over.error)
-    return over, "" if over.error is not None else f"The first arm differs on fewer than {LEAST_ITEMS} test items."
+    return over, "" if over.error is not None else f"The baseline differs on fewer than {LEAST_ITEMS} test items."

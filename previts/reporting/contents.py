@@ -125,7 +125,7 @@ def around(cell: TableCell) -> str:
 
 
 def delta_around(cell: TableCell) -> str:
-    """Return half the interval of the difference to the first arm as text; "" if it has none."""
+    """Return half the interval of the difference to the baseline as text; "" if it has none."""
     if cell.difference is None or cell.delta_half_width is None:
         return ""
     return _plus_minus(cell, cell.delta_half_width, cell.difference.source)

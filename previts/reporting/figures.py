@@ -169,23 +169,24 @@ def interval_curves(series: Mapping[int, Points], name: str, across: str, paper:
     )
 
 
-def interval_dots(points: Points, titles: Sequence[str], colours: Sequence[str], name: str) -> str:
+def interval_dots(
+    points: Points, titles: Sequence[str], colours: Sequence[str], name: str, reference: float | None = None
+) -> str:
     """Return the values of arms below each other as dots with intervals, as inline SVG.
-
-    A dotted line marks the value of the first arm.
 
     Args:
         points: The values and intervals; places are the numbers of the lines from the top.
         titles: The arms, which are cut if they are long.
         colours: Of each arm.
         name: Distinguishes the SVGs of a page.
+        reference: The value that a dotted line marks.
     """
 
     def draw(axes: Axes) -> None:
         for place, value, half, colour in zip(points.places, points.values, points.halves, colours, strict=True):
             axes.errorbar(value, place, xerr=half, color=colour, marker="o", markersize=6, elinewidth=1.8, capsize=3)
-        if np.isfinite(points.values[0]):
-            axes.axvline(points.values[0], color=INK, alpha=0.5, linewidth=1, linestyle=(0, (1, 2)), zorder=0)
+        if reference is not None:
+            axes.axvline(reference, color=INK, alpha=0.5, linewidth=1, linestyle=(0, (1, 2)), zorder=0)
         lines = ["\n".join(wrap(title, 20, max_lines=2, placeholder=" …")) for title in titles]
         axes.set_yticks(points.places, lines, parse_math=False)
         axes.set_ylim(len(titles) - 0.5, -0.5)

@@ -49,8 +49,8 @@ def markdown(page: Page) -> str:
             lines += [_md_row([_md(title), *cells])]
         lines += [
             "",
-            "Measured (difference to the first arm and its interval), then the number and the difference of the paper. "
-            f"Bold: best of the column, where the arms differ. {NOISE_LEGEND}",
+            "Measured (difference to the baseline, which is the first trained arm), then the number and the difference "
+            f"of the paper. Bold: best of the column, where the arms differ. {NOISE_LEGEND}",
             "",
             *([FEW_LEGEND, ""] if table.few_items else []),
             *([ITEMS_LEGEND, ""] if table.over_items else []),
@@ -128,7 +128,7 @@ def _md_cell(cell: TableCell, numbers: dict[tuple[str, str], int]) -> str:
     value = cell.metric.show(cell.value)
     parts = [f"**{value}**" if cell.best else value, around(cell)]
     if lacking := seeds_lacking(cell):
-        parts.append(f"{lacking} ({numbers[cell.status, cell.cause]})")
+        parts.append(f"({lacking}, note {numbers[cell.status, cell.cause]})")
     if cell.delta is not None:
         parts.append(f"({' '.join(filter(None, (cell.metric.show(cell.delta, '+'), delta_around(cell))))})")
     return " ".join(filter(None, parts)) + paper

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from previts.evals.result import Result
 from previts.reporting.comparisons import ItemScoresOf, TableCell, compare
 from previts.reporting.inputs import ReportRow, Seed, short
-from previts.reporting.metrics import KNOWN, METRICS, PLACES, SPLIT, TITLES, Metric
+from previts.reporting.metrics import KNOWN, METRICS, PLACES, SPLIT, TITLES, UNTRAINED, Metric
 
 FEW_ITEMS = 200  # below it, the standard error of an accuracy of 50 % is more than 3.5 points
 
@@ -50,7 +50,7 @@ def measured_on(metric: Metric, cells: Sequence[TableCell]) -> MeasuredOn:
 
 @dataclass(frozen=True)
 class Orderings:
-    """How the differences to the first arm point, where the paper reports a difference.
+    """How the differences to the baseline point, where the paper reports a difference.
 
     `agreeing` point the way that the paper's do, `certain` are those of them beyond noise. `opposed` point the other
     way, and `equal` are shown as zero.
@@ -79,6 +79,11 @@ class Table:
     rows: list[tuple[ReportRow, list[TableCell]]]
     extra: list[tuple[Metric, list[TableCell]]]
     cited: list[tuple[str, list[float | None]]] = field(default_factory=list)
+
+    @property
+    def baseline(self) -> int:
+        """The place of the arm that the others are compared with."""
+        return next((place for place, (row, _) in enumerate(self.rows) if row.name not in UNTRAINED), 0)
 
     @property
     def groups(self) -> list[tuple[str, int]]:
@@ -240,9 +245,10 @@ def _unknown(key: str) -> Metric:
 
 def _judged(table: Table, items: ItemScoresOf) -> Table:
     """Return a table whose cells know their intervals and differences, and the best of each column."""
-    columns = [compare([cells[place] for _, cells in table.rows], items) for place in range(len(table.metrics))]
+    first = table.baseline
+    columns = [compare([cells[place] for _, cells in table.rows], first, items) for place in range(len(table.metrics))]
     rows = [(row, [column[number] for column in columns]) for number, (row, _) in enumerate(table.rows)]
-    judged = replace(table, rows=rows, extra=[(metric, compare(cells, items)) for metric, cells in table.extra])
+    judged = replace(table, rows=rows, extra=[(metric, compare(cells, first, items)) for metric, cells in table.extra])
     count = judged.comparisons
     return replace(judged, rows=[(row, [replace(cell, comparisons=count) for cell in cells]) for row, cells in rows])
 

@@ -4,7 +4,7 @@ Tables 6b and 6c and figure 1 of the appendix of PreViTS are curves; the arms of
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from markupsafe import Markup
@@ -48,12 +48,12 @@ def table_charts(table: Table) -> list[TableChart]:
     for place, metric in enumerate(table.metrics):
         cells = [cells[place] for _, cells in table.rows]
         if metric.is_main and sum(_is_known(cell) for cell in cells) > 1:
-            draw: Callable[[str, Metric, Sequence[TableCell]], TableChart | None] = _dots
             if table.name in SETTINGS:
-                draw = _setting
+                chart = _setting(table.name, metric, cells)
             elif table.name == SHARES:
-                draw = _shares
-            chart = draw(table.name, metric, cells)
+                chart = _shares(table.name, metric, cells)
+            else:
+                chart = _dots(table, metric, cells)
             found += [chart] if chart else []
     return found
 
@@ -101,15 +101,17 @@ def _shares(table: str, metric: Metric, cells: Sequence[TableCell]) -> TableChar
     )
 
 
-def _dots(table: str, metric: Metric, cells: Sequence[TableCell]) -> TableChart:
+def _dots(table: Table, metric: Metric, cells: Sequence[TableCell]) -> TableChart:
     """Return the arms as dots with intervals."""
     points = _points(list(enumerate(cells)))
     titles = [short(cell.row.title, 60) for cell in cells]
-    colours = [figures.INK, *(DOTS[cell.verdict] for cell in cells[1:])]
-    svg = figures.interval_dots(points, titles, colours, f"{table} {metric.key}")
+    colours = [DOTS[cell.verdict] for cell in cells]
+    colours[table.baseline] = figures.INK
+    reference = cells[table.baseline].value
+    svg = figures.interval_dots(points, titles, colours, f"{table.name} {metric.key}", reference)
     return TableChart(
         metric.label,
-        "Bars: 95 % intervals. Dotted: the first arm. Grey: no difference to it beyond noise.",
+        "Bars: 95 % intervals. Dotted: the baseline. Grey: no difference to it beyond noise.",
         _described(metric, list(zip(titles, cells, strict=True))),
         Markup(svg),  # safe: matplotlib escapes the titles
         [],
