@@ -130,7 +130,9 @@ class Points:
     halves: Sequence[float]
 
 
-def interval_curves(series: Mapping[int, Points], name: str, across: str, paper: Points | None = None) -> str:
+def interval_curves(
+    series: Mapping[int, Points], name: str, across: str, paper: Points | None = None, *, unit: str = ""
+) -> str:
     """Return curves with intervals as inline SVG: `{number of the style: points}`.
 
     Args:
@@ -138,6 +140,7 @@ def interval_curves(series: Mapping[int, Points], name: str, across: str, paper:
         name: Distinguishes the SVGs of a page.
         across: What the places are.
         paper: The paper's curve, in a lower panel with the same places and a scale of its own.
+        unit: The end of the titles of the upright axes.
     """
     places = sorted({place for points in series.values() for place in points.places})
 
@@ -150,13 +153,13 @@ def interval_curves(series: Mapping[int, Points], name: str, across: str, paper:
                 color=style(number)[0], marker="o", markersize=5, linewidth=1.5, elinewidth=1.5, capsize=3,
             )  # fmt: skip
         axes.yaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]))
-        axes.set_ylabel("measured", color=INK)
+        axes.set_ylabel(f"measured{unit}", color=INK)
 
     def draw_paper(axes: Axes) -> None:
         assert paper
         axes.plot(paper.places, paper.values, color=INK, marker="D", markersize=4, linewidth=1.2, linestyle=(0, (4, 2)))
         axes.yaxis.set_major_locator(MaxNLocator(3, steps=[1, 2, 2.5, 5, 10]))
-        axes.set_ylabel("paper", color=INK)
+        axes.set_ylabel(f"paper{unit}", color=INK)
         axes.margins(y=0.2)
 
     def draw_below(axes: Axes) -> None:

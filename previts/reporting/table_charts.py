@@ -29,7 +29,7 @@ class TableChart:
 
     Attributes:
         title: The number that it shows.
-        meaning: What its marks are.
+        meaning: What is across; "" for arms.
         described: Its content as text.
         svg: The image.
         arms: The titles of its curves in the order of the styles; empty for a single curve.
@@ -71,10 +71,10 @@ def _setting(table: str, metric: Metric, cells: Sequence[TableCell]) -> TableCha
     known = sorted(((place, cell) for place, cell in placed if place is not None), key=lambda item: item[0])
     reported = [(place, cell.paper) for place, cell in known if cell.paper is not None]
     paper = Points([place for place, _ in reported], [value for _, value in reported], []) if reported else None
-    svg = figures.interval_curves({0: _points(known)}, f"{table} {metric.key}", name, paper)
+    svg = figures.interval_curves({0: _points(known)}, f"{table} {metric.key}", name, paper, unit=_unit(metric))
     return TableChart(
         metric.label,
-        f"Over {name}. Bars: 95 % intervals. Below, the curve of the paper; each panel has a scale of its own.",
+        f"Over {name}; below, the curve of the paper. Each panel has a scale of its own.",
         _described(metric, [(f"{name} {place:g}", cell) for place, cell in known]),
         Markup(svg),  # safe: drawn only from numbers and names of settings
         [],
@@ -91,10 +91,10 @@ def _shares(table: str, metric: Metric, cells: Sequence[TableCell]) -> TableChar
             return None
         arms.setdefault(arm, []).append((place, cell))
     curves = {number: _points(sorted(known, key=lambda item: item[0])) for number, known in enumerate(arms.values())}
-    svg = figures.interval_curves(curves, f"{table} {metric.key}", "% of the videos")
+    svg = figures.interval_curves(curves, f"{table} {metric.key}", "% of the videos", unit=_unit(metric))
     return TableChart(
         metric.label,
-        "Over the share of the videos that the encoder was trained on. Bars: 95 % intervals.",
+        "Over the share of the videos that the encoder was trained on.",
         _described(metric, [(cell.row.title, cell) for cell in cells]),
         Markup(svg),  # safe: drawn only from numbers
         [short(known[0][1].row.title.partition(",")[0], 60) for known in arms.values()],
@@ -111,7 +111,7 @@ def _dots(table: Table, metric: Metric, cells: Sequence[TableCell]) -> TableChar
     svg = figures.interval_dots(points, titles, colours, f"{table.name} {metric.key}", reference)
     return TableChart(
         metric.label,
-        "Bars: 95 % intervals. Dotted: the baseline. Grey: no difference to it beyond noise.",
+        "",
         _described(metric, list(zip(titles, cells, strict=True))),
         Markup(svg),  # safe: matplotlib escapes the titles
         [],
@@ -122,6 +122,10 @@ def _points(placed: Sequence[tuple[float, TableCell]]) -> Points:
     values = [cell.value if cell.value is not None else math.nan for _, cell in placed]
     halves = [cell.half_width if cell.half_width is not None else math.nan for _, cell in placed]
     return Points([place for place, _ in placed], values, halves)
+
+
+def _unit(metric: Metric) -> str:
+    return ", %" if metric.unit == "percent" else ""
 
 
 def _number(text: str) -> float | None:
