@@ -21,7 +21,7 @@ from previts.config.evaluation import EvaluationConfig
 from previts.errors import InputError
 from previts.evals import attention, features, frozen, labelled_images, metrics
 from previts.evals.detection import object_sets, shapes
-from previts.evals.outcome import Outcome, Population
+from previts.evals.outcome import ITEMS, Outcome, Population, item_scores, pack
 from previts.models.moco import MoCo
 from previts.processes.progress import progress
 from previts.storage import files
@@ -75,6 +75,12 @@ def localise(model: MoCo, data_uri: str, config: EvaluationConfig) -> Outcome:
         random_cell.append((shares_Khw >= metrics.POINTING_SHARE).mean())
         if number in shown:
             figure.add(item, cam_Khw)
+    # The two keys of an image are not independent, so the image is the item.
+    by_image = {
+        "grounding/energy": np.mean(energy, axis=1),
+        "grounding/pointing": np.mean(pointing, axis=1),
+        "grounding/told_apart": np.array(told_apart, np.float64),
+    }
     return Outcome(
         metrics={
             "grounding/energy": float(np.mean(energy)),
@@ -92,6 +98,9 @@ def localise(model: MoCo, data_uri: str, config: EvaluationConfig) -> Outcome:
             **frozen.unchanged(model, before),
         },
         figures={"keys.npz": figure.npz()},
+        files={
+            ITEMS: pack({name: item_scores([item.uri for item in chosen], values) for name, values in by_image.items()})
+        },
         populations={
             # The scores of an even map, of a random cell, and of two maps that do not depend on their keys.
             "grounding/energy": Population(KEYS * len(chosen), "objects", float(np.mean(even))),

@@ -11,7 +11,7 @@ import numpy as np
 
 from previts.config.evaluation import EvaluationConfig
 from previts.evals import features, frozen, input_check, labelled_images, linear_classifier, metrics
-from previts.evals.outcome import Outcome, Population
+from previts.evals.outcome import ITEMS, Outcome, Population, item_scores, pack
 from previts.models.moco import MoCo
 from previts.storage import files
 
@@ -38,8 +38,9 @@ def imagenet(model: MoCo, data_uri: str, config: EvaluationConfig, folder: str) 
     classifier = linear_classifier.train_classifier(model, train, load, config=config, folder=folder, what="ImageNet")
     val_ND = features.extract(model, val.uris, load, batch_size=config.batch_size, what="ImageNet val")
     scores_NC, labels_N = classifier.scores(val_ND), np.array(val.labels)
+    hits = {f"in1k/top{k}": metrics.top_k_hits(scores_NC, labels_N, k) for k in (1, 5)}
     return Outcome(
-        metrics={f"in1k/top{k}": metrics.top_k_accuracy(scores_NC, labels_N, k) for k in (1, 5)},
+        metrics={name: metrics.accuracy(hits_N) for name, hits_N in hits.items()},
         protocol={
             **linear_classifier.protocol(config, classifier, "one centre crop per image"),
             "classes": len(train.classes),
@@ -47,6 +48,7 @@ def imagenet(model: MoCo, data_uri: str, config: EvaluationConfig, folder: str) 
             **labelled_images.left_aside({"train": train, "val": val}),
             **frozen.unchanged(model, before),
         },
+        files={ITEMS: pack({name: item_scores(val.uris, 100.0 * hits_N) for name, hits_N in hits.items()})},
         populations={
             f"in1k/top{k}": Population(len(val.uris), "images", metrics.chance_accuracy(len(train.classes), k))
             for k in (1, 5)

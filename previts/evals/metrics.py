@@ -66,15 +66,20 @@ def eleven_point_average_precision(truth_N: NDArray[np.bool_], scores_N: Array) 
     return float(np.mean([precision[where].max() for where in reached]))
 
 
-def top_k_accuracy(scores_NC: Array, labels_N: NDArray[np.integer], k: int) -> float:
-    """Return the percentage of images whose label is among the `k` best scores; the lower class wins ties."""
+def top_k_hits(scores_NC: Array, labels_N: NDArray[np.integer], k: int) -> NDArray[np.bool_]:
+    """Return whether the label of each image is among the `k` best scores; the lower class wins ties."""
     best = np.argsort(-scores_NC, axis=1, kind="stable")[:, :k]
-    return 100.0 * float((best == labels_N[:, None]).any(axis=1).mean())
+    return np.asarray((best == labels_N[:, None]).any(axis=1))
 
 
-def mapped_accuracy(scores_NC: Array, labels_N: NDArray[np.integer], mapping_C: NDArray[np.integer]) -> float:
-    """Return the percentage of images whose best class, mapped by `mapping_C`, is their label; -1 is never right."""
-    return 100.0 * float((mapping_C[np.argmax(scores_NC, axis=1)] == labels_N).mean())
+def mapped_hits(scores_NC: Array, labels_N: NDArray[np.integer], mapping_C: NDArray[np.integer]) -> NDArray[np.bool_]:
+    """Return whether the best class of each image, mapped by `mapping_C`, is its label; -1 is never right."""
+    return np.asarray(mapping_C[np.argmax(scores_NC, axis=1)] == labels_N)
+
+
+def accuracy(hits_N: NDArray[np.bool_]) -> float:
+    """Return the percentage of hits."""
+    return 100.0 * float(hits_N.mean())
 
 
 def energy_in_mask(cam_NHW: Array, mask_NHW: NDArray[np.bool_] | Array) -> NDArray[np.float64]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from previts.errors import InputError
-from previts.evals.outcome import Population
+from previts.evals.outcome import ITEMS, ItemScores, Population, unpack
 from previts.storage import documents, fences, files, folders
 
 FILE = "result.json"
@@ -79,3 +79,28 @@ def read_result(uri: str) -> Result:
         raise InputError(f"{path} is missing; {remedy}") from None
     found = documents.from_json(Result, documents.parse_json(data, path, remedy), path, remedy)
     return dataclasses.replace(found, uri=uri)
+
+
+def read_items(result: Result) -> dict[str, ItemScores]:
+    """Return the item scores of a result by name of the metric; empty if the benchmark has none.
+
+    Results of earlier versions have none either.
+
+    Raises:
+        InputError: If the file is damaged, not the file that `evaluate` wrote, or of another result.
+    """
+    path = files.join(result.uri, ITEMS)
+    remedy = "delete the folder and run `previts evaluate` again"
+    try:
+        data = folders.read_file(result.uri, ITEMS)
+    except FileNotFoundError:
+        if ITEMS in folders.read_manifest(result.uri).files:
+            raise InputError(f"{path} is missing; {remedy}") from None
+        return {}
+    try:
+        found = unpack(data)
+    except ValueError as error:
+        raise InputError(f"{path} {error}; {remedy}") from None
+    if unknown := sorted(found.keys() - result.metrics.keys()):
+        raise InputError(f"{path} has scores of {unknown[0]}, which {FILE} does not have; {remedy}")
+    return found

@@ -12,7 +12,7 @@ import numpy as np
 
 from previts.config.benchmarks import BENCHMARKS, check
 from previts.config.evaluation import EvaluationConfig
-from previts.evals.outcome import Outcome, Population
+from previts.evals.outcome import ITEMS, Outcome, Population, mean_of_runs, pack, unpack
 from previts.evals.result import defined
 from previts.storage import documents
 from previts.storage.files import join, names, read_bytes, write_bytes, write_json
@@ -74,9 +74,15 @@ def evaluate(
             "by_run": numbers,
         },
         figures=outcomes[0].figures,
-        files=outcomes[0].files,
+        files=outcomes[0].files | _mean_items(outcomes),
         populations=outcomes[0].populations,
     )
+
+
+def _mean_items(outcomes: list[Outcome]) -> dict[str, bytes]:
+    """Return the file with the item scores of means over repetitions; empty if a repetition has none."""
+    found = [outcome.files[ITEMS] for outcome in outcomes if ITEMS in outcome.files]
+    return {ITEMS: pack(mean_of_runs([unpack(data) for data in found]))} if len(found) == len(outcomes) else {}
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from previts.config.evaluation import EvaluationConfig, SvmConfig
 from previts.errors import InputError
 from previts.evals import features, frozen, labelled_images, metrics
 from previts.evals.features import Features, Labels
-from previts.evals.outcome import Outcome, Population
+from previts.evals.outcome import ITEMS, Outcome, Population, item_scores, pack
 from previts.models.moco import MoCo
 from previts.processes import prefetch
 from previts.processes.progress import progress
@@ -35,10 +35,14 @@ MAX_ITERATIONS = 2000
 
 @dataclass(frozen=True)
 class VocResult:
-    """By class: average precision in percent, or -1 if a split has no positive or no negative; the chosen cost."""
+    """By class: average precision in percent, or -1 if a split has no positive or no negative; the chosen cost.
+
+    `scores` NC are those of the test images, 0 for a class that is not scored.
+    """
 
     precision: list[float]
     cost: list[float]
+    scores: NDArray[np.float64]
 
 
 def voc07(model: MoCo, data_uri: str, config: EvaluationConfig) -> Outcome:
@@ -58,13 +62,13 @@ def voc07(model: MoCo, data_uri: str, config: EvaluationConfig) -> Outcome:
     root = files.join(data_uri, "VOCdevkit", "VOC2007")
     classes = voc_classes(root)
     before = frozen.weights_digest(model)
-    split_features, split_labels = {}, {}
+    split_features, split_labels, test_uris = {}, {}, []
     load = partial(labelled_images.load_centre, resize=config.resize, crop=config.crop)
     for split in ("trainval", "test"):
         ids, labels_NC = read_voc_labels(root, classes, split)
         chosen = labelled_images.evenly(len(ids), config.limit)
         uris = [files.join(root, "JPEGImages", f"{ids[i]}.jpg") for i in chosen]
-        split_labels[split] = labels_NC[chosen]
+        split_labels[split], test_uris = labels_NC[chosen], uris
         split_features[split] = features.extract(model, uris, load, batch_size=config.batch_size, what=f"VOC07 {split}")
     result = probe_voc(
         split_features["trainval"], split_labels["trainval"], split_features["test"], split_labels["test"],
@@ -85,12 +89,20 @@ def voc07(model: MoCo, data_uri: str, config: EvaluationConfig) -> Outcome:
             "images": {split: len(labels) for split, labels in split_labels.items()},
             **frozen.unchanged(model, before),
         },
+        files=_items(test_uris, split_labels["test"], result) if config.svm.average_precision == "area" else {},
         populations={
             "voc07/map": Population(
                 len(split_labels["test"]), "images", _chance(split_labels["test"], result, config.svm)
             )
         },
     )
+
+
+def _items(uris: list[str], test_labels_NC: Labels, result: VocResult) -> dict[str, bytes]:
+    """Return the file with the scores of the test images for the classes that are scored."""
+    scored_C = np.array(result.precision) >= 0
+    items = item_scores(uris, result.scores[:, scored_C], test_labels_NC[:, scored_C])
+    return {ITEMS: pack({"voc07/map": items})}
 
 
 def _chance(test_labels_NC: Labels, result: VocResult, settings: SvmConfig) -> float | None:
@@ -156,20 +168,22 @@ def probe_voc(
     """Fit and score one linear SVM per class; labels as in `read_voc_labels`, features of any length."""
     train_ND, test_ND = _unit(train_ND), _unit(test_ND)
 
-    def probe(number: int) -> tuple[float, float]:
+    def probe(number: int) -> tuple[float, float, NDArray[np.float64]]:
         truth_N = train_labels_NC[:, number] == 1
         kept_N = test_labels_NC[:, number] != 0
         test_truth_N = test_labels_NC[kept_N, number] == 1
         if not test_truth_N.any() or truth_N.all() or not truth_N.any():
-            return -1.0, COSTS[0]
+            return -1.0, COSTS[0], np.zeros(len(test_ND))
         cost = _best_cost(train_ND, truth_N, seed)
-        scores_N = _svm(cost, seed).fit(train_ND, truth_N).decision_function(test_ND[kept_N])
-        return 100 * _average_precision(method, test_truth_N, scores_N), cost
+        scores_N = np.zeros(len(test_ND))
+        scores_N[kept_N] = _svm(cost, seed).fit(train_ND, truth_N).decision_function(test_ND[kept_N])
+        return 100 * _average_precision(method, test_truth_N, scores_N[kept_N]), cost, scores_N
 
     with ThreadPoolExecutor(prefetch.THREADS) as pool:  # the solver releases Python's lock
         numbers = range(train_labels_NC.shape[1])
         found = list(progress(pool.map(probe, numbers), "VOC07 SVMs", unit="class", total=len(numbers)))
-    return VocResult([precision for precision, _ in found], [cost for _, cost in found])
+    precision, cost, scores = zip(*found, strict=True)
+    return VocResult(list(precision), list(cost), np.stack(scores, axis=1))
 
 
 def _unit(features_ND: Features) -> Features:

@@ -1,7 +1,7 @@
 """Images of the report: curves, histograms, strips of frames with their tube, attention with the ground truth.
 
-Figures 1, 4, 5 and 6 of PreViTS. Arrays in, bytes or SVG text out. Reads and writes no files, and never draws text from
-data into an image.
+Figures 1, 4, 5 and 6 of PreViTS. Arrays in, bytes or SVG text out. Reads and writes no files. Text from data is drawn
+only by `interval_dots`, as escaped text of its SVG.
 
 Shape suffixes: T frames, H W pixels, h w cells of the attention grid, C colour channels (RGB).
 """
@@ -10,7 +10,9 @@ import base64
 import io
 import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass
+from textwrap import wrap
+from typing import Any, Literal
 
 import cv2
 import matplotlib
@@ -116,7 +118,84 @@ def curves(series: Mapping[int, tuple[Sequence[float], Sequence[float]]], name: 
         axes.xaxis.set_major_formatter(FuncFormatter(_thousands))
         axes.margins(x=0.01)
 
-    return _drawn(draw, name, (4.4, 2.7))
+    return _drawn([draw], name, (4.4, 2.7))
+
+
+@dataclass(frozen=True)
+class Points:
+    """Values at places, with half of their intervals; NaN where a value or an interval is not known."""
+
+    places: Sequence[float]
+    values: Sequence[float]
+    halves: Sequence[float]
+
+
+def interval_curves(
+    series: Mapping[int, Points], name: str, across: str, paper: Points | None = None, *, unit: str = ""
+) -> str:
+    """Return curves with intervals as inline SVG: `{number of the style: points}`.
+
+    Args:
+        series: The curves.
+        name: Distinguishes the SVGs of a page.
+        across: What the places are.
+        paper: The paper's curve, in a lower panel with the same places and a scale of its own.
+        unit: The end of the titles of the upright axes.
+    """
+    places = sorted({place for points in series.values() for place in points.places})
+
+    def draw(axes: Axes) -> None:
+        for number, points in sorted(series.items(), reverse=True):  # the first arm on top
+            # Intervals at one place stay apart.
+            shift = 0.012 * (places[-1] - places[0]) * (number - (len(series) - 1) / 2)
+            axes.errorbar(
+                [place + shift for place in points.places], points.values, points.halves,
+                color=style(number)[0], marker="o", markersize=5, linewidth=1.5, elinewidth=1.5, capsize=3,
+            )  # fmt: skip
+        axes.yaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]))
+        axes.set_ylabel(f"measured{unit}", color=INK)
+
+    def draw_paper(axes: Axes) -> None:
+        assert paper
+        axes.plot(paper.places, paper.values, color=INK, marker="D", markersize=4, linewidth=1.2, linestyle=(0, (4, 2)))
+        axes.yaxis.set_major_locator(MaxNLocator(3, steps=[1, 2, 2.5, 5, 10]))
+        axes.set_ylabel(f"paper{unit}", color=INK)
+        axes.margins(y=0.2)
+
+    def draw_below(axes: Axes) -> None:
+        axes.set_xlabel(across, color=INK)
+        axes.set_xticks(places, [f"{place:g}" for place in places])
+
+    panels = [(draw, 2.0), (draw_paper, 1.0)] if paper else [(draw, 1.0)]
+    return _drawn(
+        [panel for panel, _ in panels], name, (4.4, 3.7 if paper else 2.7), [part for _, part in panels], draw_below
+    )
+
+
+def interval_dots(
+    points: Points, titles: Sequence[str], colours: Sequence[str], name: str, reference: float | None = None
+) -> str:
+    """Return the values of arms below each other as dots with intervals, as inline SVG.
+
+    Args:
+        points: The values and intervals; places are the numbers of the lines from the top.
+        titles: The arms, which are cut if they are long.
+        colours: Of each arm.
+        name: Distinguishes the SVGs of a page.
+        reference: The value that a dotted line marks.
+    """
+
+    def draw(axes: Axes) -> None:
+        for place, value, half, colour in zip(points.places, points.values, points.halves, colours, strict=True):
+            axes.errorbar(value, place, xerr=half, color=colour, marker="o", markersize=6, elinewidth=1.8, capsize=3)
+        if reference is not None:
+            axes.axvline(reference, color=INK, alpha=0.5, linewidth=1, linestyle=(0, (1, 2)), zorder=0)
+        lines = ["\n".join(wrap(title, 20, max_lines=2, placeholder=" …")) for title in titles]
+        axes.set_yticks(points.places, lines, parse_math=False)
+        axes.set_ylim(len(titles) - 0.5, -0.5)
+        axes.xaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 2.5, 5, 10]))
+
+    return _drawn([draw], name, (4.4, 0.6 + 0.42 * len(titles)), grid="x")
 
 
 def share_curve(shares: Sequence[float], values: Sequence[float], across: str, up: str) -> str:
@@ -130,7 +209,7 @@ def share_curve(shares: Sequence[float], values: Sequence[float], across: str, u
         axes.xaxis.set_major_formatter(FuncFormatter(_percent))
         axes.yaxis.set_major_formatter(FuncFormatter(_percent))
 
-    return _drawn(draw, across + up, (3.4, 2.3))
+    return _drawn([draw], across + up, (3.4, 2.3))
 
 
 def histogram(values: Sequence[float], across: str, up: str, *, percent: bool) -> str:
@@ -150,11 +229,27 @@ def histogram(values: Sequence[float], across: str, up: str, *, percent: bool) -
         if percent:
             axes.xaxis.set_major_formatter(FuncFormatter(_percent))
 
-    return _drawn(draw, across + up, (3.4, 2.3))
+    return _drawn([draw], across + up, (3.4, 2.3))
 
 
-def _drawn(draw: Callable[[Axes], None], name: str, inches: tuple[float, float]) -> str:
-    """Return a drawing on axes in the colours of the page, as inline SVG."""
+def _drawn(
+    draws: Sequence[Callable[[Axes], None]],
+    name: str,
+    inches: tuple[float, float],
+    parts: Sequence[float] = (1.0,),
+    below: Callable[[Axes], None] | None = None,
+    grid: Literal["x", "y"] = "y",
+) -> str:
+    """Return drawings below each other in the colours of the page, as inline SVG.
+
+    Args:
+        draws: Draw on the axes of one panel each.
+        name: Distinguishes the SVGs of a page.
+        inches: Width and height.
+        parts: The relative heights of the panels, which share the axis across.
+        below: Sets this axis, after all drawings.
+        grid: The axis whose values have lines.
+    """
     settings: dict[Any, Any] = {
         "svg.fonttype": "none",
         "svg.hashsalt": name,
@@ -163,13 +258,16 @@ def _drawn(draw: Callable[[Axes], None], name: str, inches: tuple[float, float])
     }
     with matplotlib.rc_context(settings):
         figure = Figure(figsize=inches, layout="constrained")
-        axes = figure.add_subplot()
-        draw(axes)
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.spines[["left", "bottom"]].set(color=INK, alpha=0.45)
-        axes.tick_params(colors=INK, length=3)
-        axes.set_axisbelow(True)
-        axes.grid(axis="y", color=INK, alpha=0.15, linewidth=0.7)
+        panels = figure.subplots(len(draws), sharex=True, squeeze=False, height_ratios=parts)[:, 0]
+        for draw, axes in zip(draws, panels, strict=True):
+            draw(axes)
+            axes.spines[["top", "right"]].set_visible(False)
+            axes.spines[["left", "bottom"]].set(color=INK, alpha=0.45)
+            axes.tick_params(colors=INK, length=3)
+            axes.set_axisbelow(True)
+            axes.grid(axis=grid, color=INK, alpha=0.15, linewidth=0.7)
+        if below:
+            below(panels[-1])
         buffer = io.StringIO()
         figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     return _inline(buffer.getvalue())

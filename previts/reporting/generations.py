@@ -12,9 +12,10 @@ from dataclasses import dataclass, field
 from markupsafe import Markup
 
 from previts.reporting import figures
+from previts.reporting.comparisons import TableCell
 from previts.reporting.inputs import short
 from previts.reporting.metrics import KNOWN, Metric
-from previts.reporting.numbers import Table, TableCell
+from previts.reporting.numbers import Table
 from previts.storage import folders
 
 CSV = "report.csv"
@@ -93,11 +94,6 @@ class Change:
         """The difference to the generation before."""
         last, before = self.values[-1], self.values[-2]
         return None if last is None or before is None else last - before
-
-    @property
-    def verdict(self) -> str:
-        """Whether the difference is an improvement, as `TableCell.verdict`."""
-        return TableCell(self.cell.row, self.metric, self.values[-1], "measured", "", delta=self.delta).verdict
 
 
 def read_numbers(report: str) -> dict[tuple[str, str], float]:

@@ -24,7 +24,7 @@ Curve = tuple[NDArray[np.float64], NDArray[np.float64]]  # steps, values
 
 @dataclass(frozen=True)
 class Seed:
-    """A seed of a row: URI and fingerprint of the checkpoint that was trained with it."""
+    """One training of an arm: its seed and its checkpoint."""
 
     seed: int
     checkpoint: str
@@ -33,8 +33,9 @@ class Seed:
 
 @dataclass(frozen=True)
 class ReportRow:
-    """An arm of the paper: its checkpoint, and the paper's numbers for it by metric key.
+    """An arm of the paper: its checkpoints, and the paper's numbers for it by metric key.
 
+    `checkpoint` and `fingerprint` are those of the first seed, and `seeds` has all seeds; empty for one seed.
     `withdrawn` has the ids of the videos that were withdrawn after the checkpoint was trained on them.
     """
 
@@ -45,6 +46,11 @@ class ReportRow:
     reported: dict[str, float] = field(default_factory=dict)
     withdrawn: tuple[str, ...] = ()
     seeds: tuple[Seed, ...] = ()
+
+    @property
+    def all_seeds(self) -> tuple[Seed, ...]:
+        """Every training of the arm; the number of a single one is 0 if it is not given."""
+        return self.seeds or (Seed(0, self.checkpoint, self.fingerprint),)
 
 
 @dataclass(frozen=True)
@@ -112,7 +118,7 @@ def read_results(uris: Sequence[str]) -> list[Result]:
 
 
 def read_checkpoints(rows: Sequence[ReportRow]) -> list[Checkpoint]:
-    """Return each checkpoint once, in the order of the rows."""
+    """Return the checkpoint of each row's first seed, each once, in the order of the rows."""
     shared: dict[str, list[ReportRow]] = {}
     for row in rows:
         shared.setdefault(row.fingerprint, []).append(row)
@@ -123,13 +129,21 @@ def read_checkpoints(rows: Sequence[ReportRow]) -> list[Checkpoint]:
     return [replace(item, title=named[item.fingerprint]) if item.title in ambiguous else item for item in found]
 
 
-def _read_checkpoint(fingerprint: str, rows: list[ReportRow]) -> Checkpoint:
-    uri, manifest, cause = rows[0].checkpoint, None, ""
+def read_causes(rows: Sequence[ReportRow]) -> dict[str, str]:
+    """Return by fingerprint, for the checkpoints of all seeds, why a checkpoint is unusable; "" if it is usable."""
+    return {item.fingerprint: _cause(item.checkpoint) for row in rows for item in row.all_seeds}
+
+
+def _cause(uri: str) -> str:
     if uri and folders.is_committed(uri):
-        manifest = folders.read_manifest(uri)
-    else:
-        place = short(uri, 160) or "(no URI)"
-        cause = f"Pretraining of this arm did not finish: there is no finished checkpoint at {place}."
+        return ""
+    place = short(uri, 160) or "(no URI)"
+    return f"Pretraining of this arm did not finish: there is no finished checkpoint at {place}."
+
+
+def _read_checkpoint(fingerprint: str, rows: list[ReportRow]) -> Checkpoint:
+    uri, cause = rows[0].checkpoint, _cause(rows[0].checkpoint)
+    manifest = None if cause else folders.read_manifest(uri)
     return Checkpoint(
         uri=uri,
         fingerprint=fingerprint,

@@ -6,17 +6,32 @@ Text from data appears literally. Images are only on the HTML page.
 import re
 from collections.abc import Iterable
 
-from previts.reporting.contents import ARROWS, FEW_LEGEND, FEW_MARK, Page, table_title, truth_sentence
+from previts.reporting.comparisons import TableCell
+from previts.reporting.contents import (
+    ARROWS,
+    FEW_LEGEND,
+    FEW_MARK,
+    ITEMS_LEGEND,
+    NOISE_LEGEND,
+    Page,
+    around,
+    delta_around,
+    orderings_sentences,
+    seeds_lacking,
+    table_title,
+    truth_sentence,
+)
 from previts.reporting.generations import Change, departures, sizes
 from previts.reporting.inputs import short
-from previts.reporting.metrics import TITLES, Metric
-from previts.reporting.numbers import MeasuredOn, TableCell
+from previts.reporting.metrics import Metric
+from previts.reporting.numbers import MeasuredOn
 
 
 def markdown(page: Page) -> str:
     """Return the page as Markdown."""
     lines = ["# PreViTS: measured and reported", ""]
     lines += [f"**{page.warning}**", ""] if page.warning else []
+    lines += [page.seeds, ""] if page.seeds else []
     lines += [line for note in page.stale.values() for line in (f"**{_md(note)}**", "")]
     numbers = {(note.status, note.cause): note.number for note in page.notes}
     for table in page.tables:
@@ -34,11 +49,15 @@ def markdown(page: Page) -> str:
             lines += [_md_row([_md(title), *cells])]
         lines += [
             "",
-            "Measured (difference to the first arm), then the number of the paper. "
-            "Bold: best of the column, where the arms differ.",
+            "Measured (difference to the baseline, which is the first trained arm), then the number and the difference "
+            f"of the paper. Bold: best of the column, where the arms differ. {NOISE_LEGEND}",
             "",
             *([FEW_LEGEND, ""] if table.few_items else []),
+            *([ITEMS_LEGEND, ""] if table.over_items else []),
+            *[line for text in orderings_sentences(table) for line in (_md(text, 2000), "")],
         ]
+        unsure = [f"- {_md(reason)} ({_md('; '.join(where[:12]))})" for reason, where in table.unsure.items()]
+        lines += ["Numbers or differences without an interval:", "", *unsure, ""] if unsure else []
     if page.notes:
         lines += ["## Missing numbers", ""]
         lines += [f"{note.number}. {_md(note.cause)} ({_md('; '.join(note.where[:12]))})" for note in page.notes] + [""]
@@ -90,21 +109,26 @@ def _md_row(cells: Iterable[str]) -> str:
 
 def _md_change(change: Change) -> list[str]:
     metric = change.metric
-    title = f"{_md(TITLES.get(metric.benchmark, (metric.benchmark,))[0])} {_md(metric.title)}{ARROWS[metric.better]}"
+    title = f"{_md(metric.label)}{ARROWS[metric.better]}"
     values = ["" if value is None else metric.show(value) for value in change.shown]
     return [_md(change.cell.row.title), title, *values, "" if change.delta is None else metric.show(change.delta, "+")]
 
 
 def _md_head(metric: Metric, items: MeasuredOn) -> str:
-    title = f"{_md(TITLES.get(metric.benchmark, (metric.benchmark,))[0])} {_md(metric.title)}{ARROWS[metric.better]}"
+    title = f"{_md(metric.label)}{ARROWS[metric.better]}"
     facts = " · ".join(text for text in (items.chance, items.items) if text)
     return f"{title} ({_md(facts)}{f' {FEW_MARK}' if items.few else ''})" if facts else title
 
 
 def _md_cell(cell: TableCell, numbers: dict[tuple[str, str], int]) -> str:
     paper = f" / paper {cell.metric.show(cell.paper)}" if cell.paper is not None else ""
+    paper += f" ({cell.metric.show(cell.paper_delta, '+')})" if cell.paper_delta is not None else ""
     if cell.value is None:
         return f"{'failed' if cell.status == 'failed' else 'not run'} ({numbers[cell.status, cell.cause]}){paper}"
     value = cell.metric.show(cell.value)
-    delta = f" ({cell.metric.show(cell.delta, '+')})" if cell.delta is not None else ""
-    return (f"**{value}**" if cell.best else value) + delta + paper
+    parts = [f"**{value}**" if cell.best else value, around(cell)]
+    if lacking := seeds_lacking(cell):
+        parts.append(f"({lacking}, note {numbers[cell.status, cell.cause]})")
+    if cell.delta is not None:
+        parts.append(f"({' '.join(filter(None, (cell.metric.show(cell.delta, '+'), delta_around(cell))))})")
+    return " ".join(filter(None, parts)) + paper

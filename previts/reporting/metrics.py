@@ -22,6 +22,16 @@ class Metric:
         """The benchmark that the number belongs to."""
         return self.key.split("/")[0]
 
+    @property
+    def label(self) -> str:
+        """The benchmark and the number as text."""
+        return f"{TITLES.get(self.benchmark, (self.benchmark,))[0]} {self.title}"
+
+    @property
+    def is_main(self) -> bool:
+        """Whether the report draws it: the paper aims for a direction, and it is no second form of another number."""
+        return bool(self.better) and not self.key.endswith(("/top5", "ap50", "ap75"))
+
     def show(self, value: float, sign: str = "") -> str:
         """Return the number as text, rounded for display."""
         text = f"{value:{sign}.{self.digits}f}"
@@ -165,4 +175,6 @@ PLACES = {
     "jhmdb_by_variant": "4, videos, trained on each variant",
     "minikinetics_by_variant": "of appendix A, trained on each variant",
 }
+# Arms whose encoder is not trained here. The baseline of a table is its first other arm.
+UNTRAINED = ("1/random", "1/supervised", "2/random", "2/weights")
 KNOWN = {metric.key: metric for metric in METRICS}

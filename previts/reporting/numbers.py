@@ -1,49 +1,19 @@
 """The tables of a report: one cell for every number of every arm.
 
-Tables 1, 4, 5 and 6 of PreViTS. A missing number is a cell with its cause. Reads and writes no files.
+Tables 1, 4, 5 and 6 of PreViTS. A missing number is a cell with its cause. Writes no files, and reads only the item
+scores of results.
 """
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from previts.evals.outcome import Population
 from previts.evals.result import Result
-from previts.reporting.inputs import Checkpoint, ReportRow, short
-from previts.reporting.metrics import KNOWN, METRICS, PLACES, SPLIT, TITLES, Metric
+from previts.reporting.comparisons import ItemScoresOf, TableCell, compare
+from previts.reporting.inputs import ReportRow, Seed, short
+from previts.reporting.metrics import KNOWN, METRICS, PLACES, SPLIT, TITLES, UNTRAINED, Metric
 
 FEW_ITEMS = 200  # below it, the standard error of an accuracy of 50 % is more than 3.5 points
-
-
-@dataclass(frozen=True)
-class TableCell:
-    """One number of one row, or the cause of its absence."""
-
-    row: ReportRow
-    metric: Metric
-    value: float | None
-    status: str
-    cause: str
-    population: Population | None = None
-    delta: float | None = None
-    best: bool = False
-
-    @property
-    def paper(self) -> float | None:
-        """The number that the paper reports."""
-        return self.row.reported.get(self.metric.key)
-
-    @property
-    def has_content(self) -> bool:
-        """Whether the cell has a number, a failure or a number of the paper."""
-        return self.status != "missing" or self.paper is not None
-
-    @property
-    def verdict(self) -> str:
-        """Whether the difference to the first arm is an improvement."""
-        if not self.metric.better or not self.delta or float(f"{self.delta:.{self.metric.digits}f}") == 0:
-            return "same"
-        return "up" if (self.delta > 0) == (self.metric.better == "higher") else "down"
 
 
 @dataclass(frozen=True)
@@ -79,6 +49,25 @@ def measured_on(metric: Metric, cells: Sequence[TableCell]) -> MeasuredOn:
 
 
 @dataclass(frozen=True)
+class Orderings:
+    """How the differences to the baseline point, where the paper reports a difference.
+
+    `agreeing` point the way that the paper's do, `certain` are those of them beyond noise. `opposed` point the other
+    way, and `equal` are shown as zero.
+    """
+
+    agreeing: list[TableCell]
+    certain: list[TableCell]
+    opposed: list[TableCell]
+    equal: list[TableCell]
+
+    @property
+    def total(self) -> int:
+        """The number of comparisons."""
+        return len(self.agreeing) + len(self.opposed) + len(self.equal)
+
+
+@dataclass(frozen=True)
 class Table:
     """A table of the paper: cells by row, columns grouped by benchmark.
 
@@ -90,6 +79,11 @@ class Table:
     rows: list[tuple[ReportRow, list[TableCell]]]
     extra: list[tuple[Metric, list[TableCell]]]
     cited: list[tuple[str, list[float | None]]] = field(default_factory=list)
+
+    @property
+    def baseline(self) -> int:
+        """The place of the arm that the others are compared with."""
+        return next((place for place, (row, _) in enumerate(self.rows) if row.name not in UNTRAINED), 0)
 
     @property
     def groups(self) -> list[tuple[str, int]]:
@@ -108,6 +102,34 @@ class Table:
     def further(self) -> list[tuple[Metric, MeasuredOn, list[TableCell]]]:
         """The numbers of `extra`, each with what it is measured on."""
         return [(metric, measured_on(metric, cells), cells) for metric, cells in self.extra]
+
+    @property
+    def orderings(self) -> Orderings:
+        """How the differences of the columns point."""
+        cells = [cell for _, cells in self.rows for cell in cells if cell.is_ordered_by_paper]
+        ways = [(cell.direction * (1 if (cell.paper_delta or 0) > 0 else -1), cell) for cell in cells]
+        agreeing, opposed, equal = ([cell for way, cell in ways if way == wanted] for wanted in (1, -1, 0))
+        return Orderings(agreeing, [cell for cell in agreeing if cell.verdict != "same"], opposed, equal)
+
+    @property
+    def comparisons(self) -> int:
+        """The number of differences that have an interval and a better direction."""
+        return sum(cell.is_comparison for _, cells in self.rows for cell in cells)
+
+    @property
+    def over_items(self) -> bool:
+        """Whether an interval of the columns is over test items."""
+        cells = [cell for _, cells in self.rows for cell in cells]
+        known = [estimate for cell in cells for estimate in (cell.estimate, cell.difference) if estimate]
+        return any(estimate.source == "items" and estimate.error is not None for estimate in known)
+
+    @property
+    def unsure(self) -> dict[str, list[str]]:
+        """The reasons why numbers of the columns have no interval, each with their arms and numbers."""
+        found: dict[str, list[str]] = {}
+        for cell in (cell for _, cells in self.rows for cell in cells if cell.unsure):
+            found.setdefault(cell.unsure, []).append(f"{cell.row.name} ({cell.metric.key})")
+        return found
 
     @property
     def few_items(self) -> bool:
@@ -136,7 +158,7 @@ class Note:
 def make_tables(
     rows: Sequence[ReportRow],
     results: list[Result],
-    checkpoints: list[Checkpoint],
+    causes: Mapping[str, str],
     cited: Mapping[str, Mapping[str, Mapping[str, float]]],
 ) -> list[Table]:
     """Return the tables of the paper that have these rows, split by the first part of their names, then by benchmark.
@@ -144,7 +166,7 @@ def make_tables(
     Args:
         rows: The arms in order.
         results: All results.
-        checkpoints: The checkpoints of the rows.
+        causes: By fingerprint, why a checkpoint is unusable (`read_causes`).
         cited: By table and title, the numbers of others that the paper quotes.
     """
     # Numbers of another protocol have names, and so columns, of their own.
@@ -153,13 +175,14 @@ def make_tables(
         for result in results
         for name in dict.fromkeys(key.split("/")[0] for key in result.metrics) or [result.benchmark]
     }
-    state = {item.fingerprint: item for item in checkpoints}
+    items = ItemScoresOf()
     grouped: dict[str, list[ReportRow]] = {}
     for row in rows:
         grouped.setdefault(row.name.split("/")[0] if "/" in row.name else "", []).append(row)
     found = []
     for name, members in grouped.items():
-        for table in _split(_table(name, members, by_cell, state)):
+        for part in _split(_table(name, members, by_cell, causes)):
+            table = _judged(part, items)
             lines = [
                 (title, [numbers.get(metric.key) for metric in table.metrics])
                 for title, numbers in cited.get(table.name, {}).items()
@@ -185,14 +208,14 @@ def _split(table: Table) -> list[Table]:
 
 
 def _table(
-    name: str, rows: list[ReportRow], results: dict[tuple[str, str], Result], state: dict[str, Checkpoint]
+    name: str, rows: list[ReportRow], results: dict[tuple[str, str], Result], causes: Mapping[str, str]
 ) -> Table:
-    present = {row.fingerprint for row in rows}
+    present = {seed.fingerprint for row in rows for seed in row.all_seeds}
     mine = [result for (checkpoint, _), result in results.items() if checkpoint in present]
     reported = dict.fromkeys(key for row in rows for key in row.reported)
     every = dict.fromkeys([*reported, *(key for item in mine for key in item.metrics)])
     runs = Counter(item.benchmark for item in mine)
-    trained = sum(not state[fingerprint].cause for fingerprint in present)
+    trained = sum(not causes[fingerprint] for fingerprint in present)
     metrics: list[Metric] = []
     extra: list[Metric] = []
     for benchmark in sorted({*runs, *(key.split("/")[0] for key in reported)}, key=_benchmark_order):
@@ -207,8 +230,8 @@ def _table(
     return Table(
         name,
         metrics,
-        list(zip(rows, _columns(rows, metrics, results, state), strict=True)),
-        [(metric, [cells[0] for cells in _columns(rows, [metric], results, state)]) for metric in extra],
+        [(row, [_cell(row, metric, results, causes) for metric in metrics]) for row in rows],
+        [(metric, [_cell(row, metric, results, causes) for row in rows]) for metric in extra],
     )
 
 
@@ -220,48 +243,52 @@ def _unknown(key: str) -> Metric:
     return Metric(key, short(key.partition("/")[2] or key, 60))
 
 
-def _columns(
-    rows: list[ReportRow], metrics: list[Metric], results: dict[tuple[str, str], Result], state: dict[str, Checkpoint]
-) -> list[list[TableCell]]:
-    """Return the cells of each row, compared with the first row and with the best of the column.
-
-    Values are compared as they are displayed. Nothing is best where all arms have the same value, or one arm has any.
-    """
-    grid = [
-        [
-            _cell(row, metric, results.get((row.fingerprint, metric.benchmark)), state[row.fingerprint])
-            for metric in metrics
-        ]
-        for row in rows
-    ]
-    for column, metric in enumerate(metrics):
-        measured = [value for cells in grid if (value := cells[column].value) is not None]
-        best = ""
-        if metric.better and len({metric.show(value) for value in measured}) > 1:
-            best = metric.show(max(measured) if metric.better == "higher" else min(measured))
-        first = grid[0][column].value
-        for number, cells in enumerate(grid):
-            cell = cells[column]
-            if cell.value is not None:
-                delta = cell.value - first if first is not None and number > 0 else None
-                cells[column] = replace(cell, delta=delta, best=metric.show(cell.value) == best)
-    return grid
+def _judged(table: Table, items: ItemScoresOf) -> Table:
+    """Return a table whose cells know their intervals and differences, and the best of each column."""
+    first = table.baseline
+    columns = [compare([cells[place] for _, cells in table.rows], first, items) for place in range(len(table.metrics))]
+    rows = [(row, [column[number] for column in columns]) for number, (row, _) in enumerate(table.rows)]
+    judged = replace(table, rows=rows, extra=[(metric, compare(cells, first, items)) for metric, cells in table.extra])
+    count = judged.comparisons
+    return replace(judged, rows=[(row, [replace(cell, comparisons=count) for cell in cells]) for row, cells in rows])
 
 
-def _cell(row: ReportRow, metric: Metric, result: Result | None, checkpoint: Checkpoint) -> TableCell:
+def _cell(
+    row: ReportRow, metric: Metric, results: Mapping[tuple[str, str], Result], causes: Mapping[str, str]
+) -> TableCell:
+    found: dict[int, Result] = {}
+    absent: dict[tuple[str, str], list[int]] = {}
+    for seed in row.all_seeds:
+        result = results.get((seed.fingerprint, metric.benchmark))
+        if lack := _absence(seed, metric, result, causes):
+            absent.setdefault(lack, []).append(seed.seed)
+        elif result is not None:
+            found[seed.seed] = result
+    every = len(row.all_seeds) == 1
+    cause = " ".join(
+        text if every else f"Seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}: {text}"
+        for (_, text), seeds in absent.items()
+    )
+    if not found:
+        status = "failed" if any(status == "failed" for status, _ in absent) else "missing"
+        return TableCell(row, metric, {}, status, cause)
+    population = next(iter(found.values())).populations.get(metric.key)
+    return TableCell(row, metric, found, "measured", cause, population)
+
+
+def _absence(seed: Seed, metric: Metric, result: Result | None, causes: Mapping[str, str]) -> tuple[str, str] | None:
+    """Return the status and the cause if a seed lacks a number."""
     if result is None:
-        if checkpoint.cause:
-            return TableCell(row, metric, None, "failed", checkpoint.cause)
-        return TableCell(row, metric, None, "missing", "This benchmark was not run on this arm.")
+        if cause := causes[seed.fingerprint]:
+            return "failed", cause
+        return "missing", "This benchmark was not run on this arm."
     if result.status != "ok":
-        cause = f"Evaluation failed: {short(result.error) or 'no reason was recorded'}"
-        return TableCell(row, metric, None, "failed", cause)
+        return "failed", f"Evaluation failed: {short(result.error) or 'no reason was recorded'}"
     if metric.key not in result.metrics:
-        return TableCell(row, metric, None, "missing", "The evaluation finished, but does not give this number.")
-    value = result.metrics[metric.key]
-    if value is None:
-        return TableCell(row, metric, None, "missing", "This number is not defined on the test items.")
-    return TableCell(row, metric, value, "measured", "", result.populations.get(metric.key))
+        return "missing", "The evaluation finished, but does not give this number."
+    if result.metrics[metric.key] is None:
+        return "missing", "This number is not defined on the test items."
+    return None
 
 
 def make_notes(tables: list[Table]) -> list[Note]:

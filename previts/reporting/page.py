@@ -13,7 +13,24 @@ from markupsafe import Markup
 from previts.errors import InputError
 from previts.evals.result import Result
 from previts.reporting import figures
-from previts.reporting.contents import ARROWS, FEW_LEGEND, FEW_MARK, Page, Panel, stale_sentence, table_title, warning
+from previts.reporting.comparisons import TableCell
+from previts.reporting.contents import (
+    ARROWS,
+    FEW_LEGEND,
+    FEW_MARK,
+    ITEMS_LEGEND,
+    NOISE_LEGEND,
+    Page,
+    Panel,
+    around,
+    delta_around,
+    orderings_sentences,
+    seeds_lacking,
+    seeds_sentence,
+    stale_sentence,
+    table_title,
+    warning,
+)
 from previts.reporting.corpus import read_corpus
 from previts.reporting.evidence import (
     attention_sheet,
@@ -24,10 +41,11 @@ from previts.reporting.evidence import (
     read_sheets,
 )
 from previts.reporting.generations import CSV, Change, Generation, changes, charts, departures, sizes
-from previts.reporting.inputs import Checkpoint, ReportRow, flatten, read_checkpoints, read_results, short
+from previts.reporting.inputs import Checkpoint, ReportRow, flatten, read_causes, read_checkpoints, read_results, short
 from previts.reporting.markdown import markdown
 from previts.reporting.metrics import TITLES
 from previts.reporting.numbers import Table, make_notes, make_tables
+from previts.reporting.table_charts import table_charts
 from previts.storage import csv_text, files, folders
 from previts.storage.files import join
 
@@ -74,7 +92,9 @@ def build_report(
         raise InputError("a report needs at least one row; give the rows of the paper that were trained")
     found = read_results(results)
     checkpoints = read_checkpoints(rows)
-    tables = make_tables(rows, found, checkpoints, cited or {})
+    causes = read_causes(rows)
+    tables = make_tables(rows, found, causes, cited or {})
+    later = causes.keys() - {item.fingerprint for item in checkpoints}  # of further seeds
     indexes = [files.absolute(index)] if index else []
     indexes += [
         item.manifest.inputs["index"] for item in checkpoints if item.manifest and "index" in item.manifest.inputs
@@ -83,7 +103,7 @@ def build_report(
     cells = [cell for table in tables for cell in table.cells]
     counts: dict[str, int | float] = {
         "rows": len(rows),
-        "checkpoints": len(checkpoints),
+        "checkpoints": len(causes),
         "results": len(found),
         **{status: sum(cell.status == status for cell in cells) for status in ("measured", "failed", "missing")},
         **next((corpus.counts for corpus in corpora if corpus.score), {}),
@@ -107,9 +127,15 @@ def build_report(
         common=_common(checkpoints),
         differing=_differing(checkpoints),
         protocols=_protocols(found, checkpoints),
+        seeds=seeds_sentence(rows),
+        trained=sum(not cause for cause in causes.values()),
+        charts={table.name: table_charts(table) for table in tables},
         stale={row.name: stale_sentence(short(row.title, 80), row.withdrawn) for row in rows if row.withdrawn},
         provenance=read_provenance(
-            [*(item.uri for item in checkpoints if item.manifest), *(item.uri for item in found)]
+            [
+                *(item.uri for item in checkpoints if item.manifest),
+                *(item.uri for item in found if item.checkpoint not in later),
+            ]
         ),
     )
     text = _html(page)
@@ -182,6 +208,12 @@ def _html(page: Page) -> str:
         "arrows": ARROWS,
         "few_mark": FEW_MARK,
         "few_legend": FEW_LEGEND,
+        "noise_legend": NOISE_LEGEND,
+        "around": around,
+        "delta_around": delta_around,
+        "seeds_lacking": seeds_lacking,
+        "items_legend": ITEMS_LEGEND,
+        "orderings_of": orderings_sentences,
     }
     template = environment.from_string(resources.files("previts.reporting").joinpath("page.html").read_text("utf-8"))
     numbers = {(note.status, note.cause): note.number for note in page.notes}
@@ -209,6 +241,33 @@ def _csv(tables: list[Table], changed: Sequence[Change]) -> str:
                 cell.cause,
                 *counts,
                 *since.get((cell.row.name, metric.key), (None, None)),
+                *_certainty(cell),
             ]
         )
-    return csv_text.to_csv(names.split(), rows)
+    return csv_text.to_csv([*names.split(), *CERTAINTY], rows)
+
+
+# `low` to `high` is the 95 % interval of the value over its `source` (seeds or items). Those of the difference have a
+# source of their own, and hold for one comparison; `joint_` and `p_corrected` hold for all `comparisons` of the table.
+CERTAINTY = (
+    *("seeds", "sd", "low", "high", "source"),
+    *("difference", "difference_n", "difference_low", "difference_high", "p", "difference_source"),
+    *("comparisons", "joint_low", "joint_high", "p_corrected"),
+)
+
+
+def _certainty(cell: TableCell) -> list[csv_text.Cell]:
+    """Return the values of the columns `CERTAINTY`."""
+    value, delta = cell.estimate, cell.difference
+    if value is None:
+        return [None] * len(CERTAINTY)
+    deviation = value.deviation if value.source == "seeds" else None
+    found: list[csv_text.Cell] = [len(cell.values), deviation, *(value.interval() or (None, None))]
+    found.append(value.source if value.error is not None else None)
+    if delta is None:
+        return [*found, *[None] * (len(CERTAINTY) - len(found))]
+    source = delta.source if delta.error is not None else None
+    found += [delta.value, delta.n, *(delta.interval() or (None, None)), delta.p(), source]
+    if not cell.comparisons or not cell.is_comparison:
+        return [*found, *[None] * (len(CERTAINTY) - len(found))]
+    return [*found, cell.comparisons, *(delta.interval(cell.comparisons) or (None, None)), delta.p(cell.comparisons)]

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from item_checks import check_items
 from PIL import Image
 
 from previts import demo
@@ -106,6 +107,7 @@ def test_the_benchmark_on_the_synthetic_world(model: MoCo, tmp_path: Path) -> No
     before = frozen.weights_digest(model)
     outcome = evaluate("grounding", model, str(tmp_path), SMALL)
     assert all(0 <= value <= 1 for value in outcome.metrics.values())
+    check_items(outcome, set(outcome.metrics))
     assert set(outcome.metrics) == {"grounding/energy", "grounding/pointing", "grounding/told_apart"}
     assert frozen.weights_digest(model) == before
     scored = outcome.protocol["pictures_scored"]

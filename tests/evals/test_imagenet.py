@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 from colour_images import SMALL, image_model, write_image, write_imagenet
+from item_checks import check_items
 
 from previts.errors import InputError
 from previts.evals import frozen
@@ -25,6 +26,7 @@ def test_benchmark_distinguishes_colours_and_does_not_change_the_model(model: Mo
     before = frozen.weights_digest(model)
     outcome = evaluate("in1k", model, str(tmp_path), config)
     assert outcome.metrics["in1k/top1"] > 90
+    check_items(outcome, {"in1k/top1", "in1k/top5"})
     assert outcome.metrics["in1k/top5"] == 100  # of three classes
     assert outcome.populations == {
         "in1k/top1": Population(18, "images", pytest.approx(100 / 3)), "in1k/top5": Population(18, "images", 100.0),

@@ -60,15 +60,15 @@ def test_top_k_accuracy_counts_labels_among_the_best():
     scores, labels = generator.random((50, 7)), generator.integers(0, 7, 50)
     for k in (1, 3, 7, 9):
         hits = sum(sorted(row, reverse=True).index(row[label]) < k for row, label in zip(scores, labels, strict=True))
-        assert metrics.top_k_accuracy(scores, labels, k) == pytest.approx(100 * hits / 50)
+        assert metrics.accuracy(metrics.top_k_hits(scores, labels, k)) == pytest.approx(100 * hits / 50)
     # Equal scores must not make a classifier right on all images.
-    assert metrics.top_k_accuracy(np.zeros((70, 7)), np.arange(70) % 7, 1) == pytest.approx(100 / 7)
+    assert metrics.accuracy(metrics.top_k_hits(np.zeros((70, 7)), np.arange(70) % 7, 1)) == pytest.approx(100 / 7)
 
 
 def test_mapped_accuracy_uses_the_best_of_all_classes_and_minus_one_is_wrong():
     scores = np.array([[0.1, 0.9, 0.0], [0.0, 0.1, 0.9], [0.9, 0.1, 0.0], [0.0, 0.4, 0.5]])
     # Best classes 1, 2, 0, 2 are 0, -1, 1, -1 in the other numbering.
-    assert metrics.mapped_accuracy(scores, np.array([0, 0, 1, -1 + 2]), np.array([1, 0, -1])) == 50.0
+    assert metrics.accuracy(metrics.mapped_hits(scores, np.array([0, 0, 1, -1 + 2]), np.array([1, 0, -1]))) == 50.0
 
 
 def test_energy_and_pointing_equal_a_literal_loop():
@@ -117,5 +117,5 @@ def test_chance_average_precision_needs_a_positive() -> None:
 def test_chance_accuracy_is_the_mean_over_random_scores(classes: int, k: int) -> None:
     generator = np.random.default_rng(0)
     labels = generator.integers(0, classes, 20_000)
-    found = metrics.top_k_accuracy(generator.random((len(labels), classes)), labels, k)
+    found = metrics.accuracy(metrics.top_k_hits(generator.random((len(labels), classes)), labels, k))
     assert metrics.chance_accuracy(classes, k) == pytest.approx(found, abs=1.5)

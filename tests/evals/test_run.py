@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from colour_images import SMALL, image_model, write_imagenet
+from item_checks import check_items
 
 from previts.errors import InputError
 from previts.evals.outcome import Population
@@ -43,6 +44,7 @@ def test_repetitions_are_runs_with_the_following_seeds(model: MoCo, tmp_path: Pa
         assert repeated.metrics[name] == pytest.approx(sum(values) / 2)
         assert repeated.protocol["standard_deviation"][name] == pytest.approx(abs(values[0] - values[1]) / 2**0.5)
     assert repeated.protocol["runs"] == 2
+    check_items(repeated, set(repeated.metrics))
 
 
 def test_the_module_loads_no_heavy_package():

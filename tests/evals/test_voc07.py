@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from colour_images import COLOURS, SMALL, image_model, planted_features, write_image
+from item_checks import check_items
 from sklearn.model_selection import cross_val_score
 
 from previts.config.evaluation import SvmConfig
@@ -104,7 +105,7 @@ def test_chance_is_the_mean_over_random_scores_without_difficult_and_unscored_cl
     generator = np.random.default_rng(2)
     labels = np.where(generator.random((60, 4)) < [0.1, 0.3, 0.6, 0.2], 1, -1)
     labels[:10, 1] = 0
-    result = voc07.VocResult([50.0, 40.0, 70.0, -1.0], [0.1] * 4)
+    result = voc07.VocResult([50.0, 40.0, 70.0, -1.0], [0.1] * 4, np.zeros((1, 4)))
     found = []
     for number in range(3):
         kept = labels[:, number] != 0
@@ -119,6 +120,7 @@ def test_benchmark_distinguishes_colours_and_does_not_change_the_model(model: Mo
     before = {name: value.clone() for name, value in model.state_dict().items()}
     outcome = evaluate("voc07", model, str(write_voc(tmp_path)), SMALL)
     assert outcome.metrics["voc07/map"] > 95
+    check_items(outcome, {"voc07/map"})
     assert sorted(outcome.protocol["average_precision_by_class"]) == ["cat", "dog", "train"]
     population = outcome.populations["voc07/map"]
     assert (population.items, population.unit) == (24, "images")

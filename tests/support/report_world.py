@@ -4,10 +4,11 @@ import csv
 import io
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -17,12 +18,13 @@ from previts.config.perception import FilterConfig, TrackConfig
 from previts.corpus import index_table
 from previts.corpus.region_table import SaliencyRecord
 from previts.corpus.truth import write_masks
-from previts.evals.outcome import Population
+from previts.evals.outcome import ITEMS, ItemScores, Population, pack
 from previts.evals.result import Result, write_result
 from previts.ingest import shards
 from previts.ingest.crawls import CrawlItem
 from previts.media import masks, normalisation
-from previts.reporting.inputs import ReportRow
+from previts.reporting.inputs import ReportRow, Seed
+from previts.reporting.page import build_report
 from previts.storage import files, folders, tables
 from previts.tracking import tracker
 
@@ -159,6 +161,7 @@ def make_result(
     figure: bytes = b"",
     name: str = "attention.npz",
     populations: dict[str, Population] | None = None,
+    items: Mapping[str, ItemScores] | None = None,
 ) -> str:
     fingerprint = folders.read_manifest(checkpoint).fingerprint
     number = len(list((root / "results").glob("*")))
@@ -178,12 +181,14 @@ def make_result(
     write_result(uri, result)
     if figure:
         files.write_bytes(files.join(uri, "figures", name), figure)
+    if items:
+        files.write_bytes(files.join(uri, ITEMS), pack(items))
     folders.commit(
         uri,
         {"number": number},
         inputs={"checkpoint": checkpoint, "data": str(root / "datasets")},
         counts={key: value for key, value in metrics.items() if value is not None},
-        files=["result.json", *([f"figures/{name}"] if figure else [])],
+        files=["result.json", *([f"figures/{name}"] if figure else []), *([ITEMS] if items else [])],
     )
     return uri
 
@@ -253,3 +258,45 @@ class Reader(HTMLParser):
         rows = [[" ".join(cell.split()) for cell in row] for row in self.rows]
         title = next(cells[0] for cells in rows if cells and cells[0].startswith(start))
         return [title, *(cell for cells in rows if cells and cells[0] == title for cell in cells[1:])]
+
+
+@dataclass(frozen=True)
+class SeededArm:
+    """An arm for `make_seeded`: numbers by seed (None: not trained), and the paper's."""
+
+    name: str
+    numbers: Mapping[int, Mapping[str, float | None] | None]
+    reported: Mapping[str, float]
+    title: str = ""
+    items: Mapping[int, Mapping[str, ItemScores]] | None = None
+
+
+def make_seeded(root: Path, arms: Sequence[SeededArm], **options: Any) -> World:
+    """Write checkpoints and results of arms with several seeds, and build their report."""
+    rows, results = [], []
+    for arm in arms:
+        seeds = []
+        for seed, numbers in arm.numbers.items():
+            uri = str(root / "checkpoints" / f"resnet-{arm.name.replace('/', '-')}-{seed}")
+            seeds.append(Seed(seed, uri, f"absent-{arm.name}-{seed}"))
+            if numbers is None:
+                continue
+            folders.commit(uri, {"arm": arm.name, "seed": seed})
+            seeds[-1] = Seed(seed, uri, fingerprint(uri))
+            for benchmark in dict.fromkeys(key.split("/")[0] for key in numbers):
+                mine = {key: value for key, value in numbers.items() if key.split("/")[0] == benchmark}
+                scores = {key: item for key, item in (arm.items or {}).get(seed, {}).items() if key in mine}
+                results.append(make_result(root, benchmark, uri, mine, items=scores))
+        first = seeds[0]
+        rows.append(
+            ReportRow(
+                arm.name,
+                arm.title or arm.name,
+                first.checkpoint,
+                first.fingerprint,
+                dict(arm.reported),
+                seeds=tuple(seeds),
+            )
+        )
+    target = root / "out"
+    return World(results, rows, target, build_report(results, str(target), rows, profile="demo", **options))

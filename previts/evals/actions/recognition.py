@@ -13,13 +13,12 @@ from typing import Any
 import cv2
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from previts.config.evaluation import EvaluationConfig
 from previts.evals import features, frozen, input_check, labelled_images, metrics
 from previts.evals.actions import classifier, video_sets
 from previts.evals.actions.classifier import Classifier
-from previts.evals.outcome import Outcome, Population
+from previts.evals.outcome import ITEMS, ItemScores, Outcome, Population, item_scores, mean_of_splits, pack
 from previts.models.moco import MoCo
 from previts.processes import distributed
 from previts.storage import files
@@ -60,6 +59,7 @@ def _recognise(
     chosen = config.actions.split
     splits = ("1", "2", "3") if chosen == "all" else (chosen,)
     by_split: dict[str, dict[str, float]] = {}
+    items: list[dict[str, ItemScores]] = []
     counts: dict[str, dict[str, int]] = {}
     first: Outcome | None = None
     num_classes = 0
@@ -71,7 +71,9 @@ def _recognise(
         place = files.join(folder, f"split-{split}") if folder else ""
         made = classifier.train_classifier(model, train, config, folder=place, what=what)
         logits_NC = classifier.test_classifier(made, test, config, what)
-        by_split[split] = accuracies(name, logits_NC, np.array(test.labels))
+        hits = {f"{name}/top{k}": metrics.top_k_hits(logits_NC, np.array(test.labels), k) for k in (1, 5)}
+        by_split[split] = {key: metrics.accuracy(hits_N) for key, hits_N in hits.items()}
+        items.append({key: item_scores(test.uris, 100.0 * hits_N) for key, hits_N in hits.items()})
         counts[split] = {"train": len(train.uris), "test": len(test.uris)}
         num_classes = len(train.classes)
         if first is None and distributed.is_main():
@@ -88,7 +90,7 @@ def _recognise(
             **frozen.unchanged(model, before),
         },
         figures=first.figures if first else {},
-        files=first.files if first else {},
+        files=first.files | {ITEMS: pack(mean_of_splits(items))} if first else {},
         populations={
             f"{name}/top{k}": Population(
                 sum(count["test"] for count in counts.values()), "videos", metrics.chance_accuracy(num_classes, k)
@@ -96,11 +98,6 @@ def _recognise(
             for k in (1, 5)
         },
     )
-
-
-def accuracies(name: str, logits_NC: classifier.Scores, labels_N: NDArray[np.int64]) -> dict[str, float]:
-    """Return `<name>/top1` and `<name>/top5` in percent."""
-    return {f"{name}/top{k}": metrics.top_k_accuracy(logits_NC, labels_N, k) for k in (1, 5)}
 
 
 def attention_figure(

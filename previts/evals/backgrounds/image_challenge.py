@@ -15,7 +15,7 @@ from previts.config.benchmarks import CLASS_MAP
 from previts.config.evaluation import EvaluationConfig
 from previts.errors import InputError
 from previts.evals import features, frozen, input_check, labelled_images, linear_classifier, metrics
-from previts.evals.outcome import Outcome, Population
+from previts.evals.outcome import ITEMS, Outcome, Population, item_scores, pack
 from previts.media.variants import VARIANTS
 from previts.models.moco import MoCo
 from previts.storage import documents, files
@@ -79,13 +79,15 @@ def challenge(model: MoCo, data_uri: str, *, imagenet_uri: str, config: Evaluati
             model, train, whole, config=config, folder=folder, what="ImageNet-9"
         )
         kind, what = "in9 head", "Paper: trains on ImageNet-1k; here on ImageNet-9's own training images"
-    accuracy, populations = {}, {}
+    accuracy, populations, items = {}, {}, {}
     for name, images in variants.items():
         labels_N = np.array(images.labels)
         scores_NC = classifier.scores(
             features.extract(model, images.uris, whole, batch_size=config.batch_size, what=f"in9 {name}")
         )
-        accuracy[name] = metrics.mapped_accuracy(scores_NC, labels_N, to_in9_C)
+        hits_N = metrics.mapped_hits(scores_NC, labels_N, to_in9_C)
+        accuracy[name] = metrics.accuracy(hits_N)
+        items[f"in9/{name}"] = item_scores(images.uris, 100.0 * hits_N)
         # A guess among the classes of the classifier. Most of ImageNet's are not in ImageNet-9 and never right.
         chance = 100 * float((labels_N[:, None] == to_in9_C).mean())
         populations[f"in9/{name}"] = Population(len(labels_N), "images", chance)
@@ -104,6 +106,7 @@ def challenge(model: MoCo, data_uri: str, *, imagenet_uri: str, config: Evaluati
             "input": f"whole images; those not of {config.crop} x {config.crop} pixels are squashed to it",
             **frozen.unchanged(model, before),
         },
+        files={ITEMS: pack(items)},
         populations=populations,
     )
 

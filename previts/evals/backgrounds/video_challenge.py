@@ -22,7 +22,7 @@ from previts.evals import features, frozen, input_check, metrics
 from previts.evals.actions import classifier, video_sets
 from previts.evals.actions.classifier import Classifier
 from previts.evals.backgrounds import jhmdb, minikinetics
-from previts.evals.outcome import Outcome, Population
+from previts.evals.outcome import ITEMS, ItemScores, Outcome, Population, item_scores, mean_of_splits, pack
 from previts.media.variants import VARIANTS
 from previts.media.video_reader import Footage
 from previts.models.moco import MoCo
@@ -72,16 +72,20 @@ def score_jhmdb(
     odd = {" ".join(place): asdict(jhmdb.count_oddities(part)) for place, part in shown.items()}
     start = _start(model, ucf101_uri=ucf101_uri, config=config, folder=folder, classifier_uri=classifier_uri)
     by_split, counts, num_classes = {}, {}, 0
+    items: list[dict[str, ItemScores]] = []
     for split, (train, test) in parts.items():
         what = f"JHMDB split {split}"
         train_of, test_of = (_limited(partial(jhmdb.varied, part, seed=config.seed), config) for part in (train, test))
         place = files.join(folder, f"split-{split}") if folder else ""
         once = _once_where_all_are_short(test, config)
-        found, made = _accuracies(
-            "jhmdb", VARIANTS, start=start, train_of=train_of, test_of=test_of, config=once, folder=place, what=what
+        hits, made = _test(
+            VARIANTS, start=start, train_of=train_of, test_of=test_of, config=once, folder=place, what=what
         )
-        grounding = _grounding(made, test, test_of("original"), config=config, what=what)
-        by_split[split] = {**found, **{f"{_name('jhmdb', config)}/{key}": value for key, value in grounding.items()}}
+        values = hits | _grounding(made, test, test_of("original"), config=config, what=what)
+        values = {f"{_name('jhmdb', config)}/{key}": values_N for key, values_N in values.items()}
+        by_split[split] = {key: float(values_N.mean()) for key, values_N in values.items()}
+        uris = test_of("original").uris
+        items.append({key: item_scores(uris, values_N) for key, values_N in values.items() if "chance" not in key})
         counts[split] = {"train": len(train_of("original").uris), "test": len(test_of("original").uris)}
         num_classes = len(train.classes)
     keys = by_split[splits[0]]
@@ -110,7 +114,7 @@ def score_jhmdb(
             **({"by_split": by_split} if len(splits) > 1 else {}),
             **frozen.unchanged(model, before),
         },
-        files={MANIFEST: manifest},
+        files={MANIFEST: manifest, ITEMS: pack(mean_of_splits(items))},
         populations={
             key: Population(num_clips, "clips", chances.get(key.partition("/")[2], accuracy_chance)) for key in means
         },
@@ -139,8 +143,7 @@ def score_minikinetics(model: MoCo, data_uri: str, config: EvaluationConfig, fol
     nobody = {split: minikinetics.count_without_boxes(part("original")) for split, part in read.items()}
     without = val_of("no_fg")
     input_check.check_readable(without.uris, without.open, "mini-Kinetics val")
-    found, _ = _accuracies(
-        "minikinetics",
+    hits, _ = _test(
         minikinetics.VARIANTS,
         start=model,
         train_of=train_of,
@@ -149,9 +152,10 @@ def score_minikinetics(model: MoCo, data_uri: str, config: EvaluationConfig, fol
         folder=folder,
         what="mini-Kinetics",
     )
+    found = {f"{_name('minikinetics', config)}/{variant}": hits_N for variant, hits_N in hits.items()}
     population = Population(len(val_of("original").uris), "videos", metrics.chance_accuracy(len(train.videos.classes)))
     return Outcome(
-        metrics=found,
+        metrics={key: float(hits_N.mean()) for key, hits_N in found.items()},
         protocol={
             **classifier.protocol(config),
             "start": "the pretrained encoder",  # not stated: whether fine-tuned on UCF-101 first, as for JHMDB
@@ -163,6 +167,7 @@ def score_minikinetics(model: MoCo, data_uri: str, config: EvaluationConfig, fol
             "videos_without_a_box": nobody,
             **frozen.unchanged(model, before),
         },
+        files={ITEMS: pack({key: item_scores(without.uris, hits_N) for key, hits_N in found.items()})},
         populations=dict.fromkeys(found, population),
     )
 
@@ -194,8 +199,7 @@ def _start(model: MoCo, *, ucf101_uri: str, config: EvaluationConfig, folder: st
     return classifier.train_classifier(model, train, config, folder=place, what=f"UCF-101 split {split}")
 
 
-def _accuracies(
-    name: str,
+def _test(
     variants: tuple[str, ...],
     *,
     start: MoCo | Classifier,
@@ -204,9 +208,9 @@ def _accuracies(
     config: EvaluationConfig,
     folder: str,
     what: str,
-) -> tuple[dict[str, float], Classifier]:
-    """Return the accuracy on each variant in percent, and the classifier of original clips."""
-    found: dict[str, float] = {}
+) -> tuple[dict[str, NDArray[np.float64]], Classifier]:
+    """Return 100 or 0 for each clip in each variant, whose mean is the accuracy, and the classifier of originals."""
+    found: dict[str, NDArray[np.float64]] = {}
     original = None
     for variant in variants:
         if original is None or config.backgrounds.train_on == "variant":
@@ -216,8 +220,7 @@ def _accuracies(
             original = original or made
         test = test_of(variant)
         logits_NC = classifier.test_classifier(made, test, config, f"{what} {variant}")
-        accuracy = metrics.top_k_accuracy(logits_NC, np.array(test.labels), 1)
-        found[f"{_name(name, config)}/{variant}"] = accuracy
+        found[variant] = np.asarray(100.0 * metrics.top_k_hits(logits_NC, np.array(test.labels), 1), np.float64)
     assert original is not None, "the first variant is the original"
     return found, original
 
@@ -225,8 +228,8 @@ def _accuracies(
 @torch.no_grad()
 def _grounding(
     made: Classifier, part: jhmdb.PuppetClips, test: video_sets.LabelledClips, *, config: EvaluationConfig, what: str
-) -> dict[str, float]:
-    """Return as fractions the share of the class's map on the person, and how often its strongest cell is there.
+) -> dict[str, NDArray[np.float64]]:
+    """Return for each clip the share of the class's map on the person, and whether its strongest cell is there.
 
     `cam_chance` is the first number of an even map, `cam_pointing_chance` the second of a random cell. Processes share
     the clips.
@@ -247,8 +250,8 @@ def _grounding(
         chances = [share_Bthw.mean(), (share_Bthw >= metrics.POINTING_SHARE).mean()]
         scores_RX[row] = torch.tensor([energy[0], hit[0], *chances], dtype=torch.float64)
     gathered_NX = distributed.gather(scores_RX).view(world, len(scores_RX), -1).transpose(0, 1).flatten(0, 1)[:count]
-    values: list[float] = gathered_NX.mean(0).tolist()
-    return dict(zip(("cam_energy", "cam_pointing", "cam_chance", "cam_pointing_chance"), values, strict=True))
+    names = ("cam_energy", "cam_pointing", "cam_chance", "cam_pointing_chance")
+    return dict(zip(names, gathered_NX.cpu().numpy().T, strict=True))
 
 
 def _middle(footage: Footage, config: EvaluationConfig) -> video_sets.Pixels:

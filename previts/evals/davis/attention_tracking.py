@@ -22,7 +22,7 @@ from previts.config.evaluation import EvaluationConfig
 from previts.errors import InputError
 from previts.evals import attention, features, frozen, labelled_images
 from previts.evals.davis import measure
-from previts.evals.outcome import Outcome, Population
+from previts.evals.outcome import ITEMS, Outcome, Population, item_scores, pack
 from previts.media.masks import object_pixels
 from previts.models.moco import MoCo
 from previts.processes.progress import progress
@@ -100,6 +100,11 @@ def track(model: MoCo, data_uri: str, config: EvaluationConfig) -> Outcome:
         **{f"davis/j_mean_at_{value}": means[f"grid {value}"].mean for value in SWEEP},
         **{f"davis/upsampled_j_mean_at_{value}": means[f"upsampled {value}"].mean for value in SWEEP},
     }
+    names = [sequence.name for sequence in sequences]
+    items = {
+        f"davis/j_{name}": item_scores(names, [getattr(score["grid"], name) for score in scores])
+        for name in ("mean", "recall", "decay")
+    }
     return Outcome(
         metrics=numbers,
         protocol={
@@ -122,6 +127,7 @@ def track(model: MoCo, data_uri: str, config: EvaluationConfig) -> Outcome:
             **frozen.unchanged(model, before),
         },
         figures={"attention.npz": shown.npz()},
+        files={ITEMS: pack(items)},
         # Each sequence counts the same, whatever its length. DAVIS-2016 defines no chance level.
         populations=dict.fromkeys(numbers, Population(len(sequences), "sequences")),
     )

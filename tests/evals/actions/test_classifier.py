@@ -41,7 +41,7 @@ def tuned(model: MoCo) -> Classifier:
 
 def accuracy(made: Classifier, data: video_sets.LabelledClips) -> float:
     scores = classifier.test_classifier(made, data, clip_sets.small_settings(), "test")
-    return metrics.top_k_accuracy(scores, np.array(data.labels), 1)
+    return metrics.accuracy(metrics.top_k_hits(scores, np.array(data.labels), 1))
 
 
 def normalised(clip_TCHW: np.ndarray) -> Tensor:

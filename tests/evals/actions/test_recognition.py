@@ -7,6 +7,7 @@ from pathlib import Path
 import clip_sets
 import numpy as np
 import pytest
+from item_checks import check_items
 
 from previts.demo.config import TINY
 from previts.demo.sets.world_videos import write_ucf101
@@ -52,6 +53,7 @@ def test_all_splits_are_averaged(model: MoCo, tmp_path: Path):
     for name, value in outcome.metrics.items():
         assert value == pytest.approx(np.mean([found[name] for found in outcome.protocol["by_split"].values()]))
     assert outcome.metrics.keys() == {"hmdb51/top1", "hmdb51/top5"}
+    check_items(outcome, set(outcome.metrics))
     assert outcome.populations["hmdb51/top1"].items == 9
 
 
@@ -76,7 +78,7 @@ def test_repetitions_keep_files_and_figures(model: MoCo, tmp_path: Path):
     first, again = (evaluate("ucf101", model, str(tmp_path), config, folder=str(tmp_path / "work")) for _ in range(2))
     assert first.files == again.files
     assert first.figures == again.figures
-    assert list(again.files) == ["classifier.pt"]
+    assert list(again.files) == ["classifier.pt", "items.npz"]
 
 
 def test_a_damaged_video_stops_the_evaluation_with_its_name(model: MoCo, tmp_path: Path):

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from colour_images import image_model
+from item_checks import check_items
 from PIL import Image
 
 from previts.config.evaluation import EvaluationConfig, LinearConfig
@@ -77,6 +78,7 @@ def test_accuracy_is_lost_without_backgrounds_if_only_they_show_the_class(model:
     assert found["bg_gap"] == pytest.approx(found["mixed_same"] - found["mixed_rand"])
     assert found["bg_gap"] > 50
     assert outcome.protocol["head"] == "in9 head"
+    check_items(outcome, set(outcome.metrics) - {"in9/bg_gap"})
     assert outcome.protocol["weights_before"] == outcome.protocol["weights_after"] == frozen.weights_digest(model)
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import puppet_clips
 import pytest
+from item_checks import check_items
 from odd_videos import OddVideo
 from source_videos import read_number
 
@@ -209,6 +210,7 @@ def test_a_classifier_of_persons_is_at_chance_without_them(model: MoCo, root: Pa
     outcome = evaluate("minikinetics", model, str(root.parent), config)
     assert set(outcome.metrics) == {"minikinetics/original", "minikinetics/no_fg"}
     assert outcome.metrics["minikinetics/original"] > 85
+    check_items(outcome, set(outcome.metrics))
     assert outcome.metrics["minikinetics/no_fg"] < 60
     assert outcome.protocol["videos"] == {"train": 12, "val": 9}
     population = Population(9, "videos", pytest.approx(100 / 3))

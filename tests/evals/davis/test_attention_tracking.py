@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from colour_images import image_model
+from item_checks import check_items
 from PIL import Image
 from torch.nn import functional as F
 
@@ -113,6 +114,7 @@ def test_outcome_equals_autograd_and_literal_loops(model: MoCo, tmp_path: Path):
         assert row["frames"] == length
     assert outcome.metrics["davis/j_mean"] == pytest.approx(np.mean(means), abs=1e-6)
     assert outcome.metrics["davis/j_mean_at_0.5"] == outcome.metrics["davis/j_mean"]
+    check_items(outcome, {"davis/j_mean", "davis/j_recall", "davis/j_decay"})
     assert outcome.populations == dict.fromkeys(outcome.metrics, Population(len(means), "sequences", None))
     assert outcome.protocol["weights_before"] == outcome.protocol["weights_after"]
 

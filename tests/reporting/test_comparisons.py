@@ -1,0 +1,242 @@
+"""Oracles: SciPy's paired t test on the raw values, and the rates at which planted and absent effects are found."""
+
+import re
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from report_world import Reader, SeededArm, World, make_seeded
+from scipy import stats
+from simulated_tables import items_table, seeded_table, verdicts
+
+from previts.evals.outcome import ITEMS, ItemScores, item_scores
+from previts.reporting.numbers import Table
+from previts.reporting.page import build_report
+from previts.storage import files
+
+NAMES = [f"class/{number}.jpg" for number in range(120)]
+BASE = [60.0, 61.5, 59.2, 60.4, 62.0]
+BETTER = [64.1, 65.2, 63.6, 64.0, 66.5]
+NOISY = [61.0, 60.5, 60.9, 60.2, 62.1]
+MAP = "voc07/map"
+
+
+def seeded(numbers: list[float | None], metric: str = MAP) -> dict[int, dict[str, float | None] | None]:
+    return {seed: None if value is None else {metric: value} for seed, value in enumerate(numbers)}
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> World:
+    """An arm that is better, one within the noise, and one of which one seed was not trained."""
+    return make_seeded(
+        tmp_path_factory.mktemp("seeds"),
+        [
+            SeededArm("6a/base", seeded([*BASE]), {MAP: 70.0}),
+            SeededArm("6a/better", seeded([*BETTER]), {MAP: 73.0}),
+            SeededArm("6a/noisy", seeded([*NOISY]), {MAP: 69.0}),
+            SeededArm("6a/partial", seeded([*BETTER[:3], None, BETTER[4]]), {}),
+        ],
+    )
+
+
+def test_the_csv_has_the_intervals_of_the_paired_t_test(world: World):
+    line = world.cells["6a/better", MAP]
+    own, paired = stats.ttest_1samp(BETTER, 0), stats.ttest_rel(BETTER, BASE)
+    expected = {
+        "value": np.mean(BETTER), "seeds": 5, "sd": np.std(BETTER, ddof=1), "low": own.confidence_interval().low,
+        "high": own.confidence_interval().high, "difference": np.mean(np.subtract(BETTER, BASE)), "difference_n": 5,
+        "difference_low": paired.confidence_interval().low, "difference_high": paired.confidence_interval().high,
+        "p": paired.pvalue, "comparisons": 3, "p_corrected": 3 * paired.pvalue,
+        "joint_low": paired.confidence_interval(1 - 0.05 / 3).low,
+        "joint_high": paired.confidence_interval(1 - 0.05 / 3).high,
+    }  # fmt: skip
+    assert {name: float(line[name]) for name in expected} == pytest.approx(expected)
+    assert (line["source"], line["difference_source"]) == ("seeds", "seeds")
+    base = world.cells["6a/base", MAP]
+    assert (base["seeds"], base["difference"], base["p"], base["comparisons"]) == ("5", "", "", "")
+
+
+def test_only_a_difference_beyond_the_noise_has_a_colour(world: World):
+    found = re.findall(r'<span class="(up|down|same)">([^<]*) <small', world.html)
+    assert found == [("up", "+4.1"), ("same", "+0.3"), ("up", "+4.2")]
+
+
+def test_a_difference_that_is_certain_alone_may_be_noise_among_many(tmp_path: Path):
+    shifted = [value + shift for value, shift in zip(BASE, (1.0, 0.2, 1.4, 0.4, 1.2), strict=True)]
+    p = stats.ttest_rel(shifted, BASE).pvalue
+    assert 0.05 / 3 < p < 0.05
+    arms = [SeededArm("6a/base", seeded([*BASE]), {}), SeededArm("6a/shifted", seeded([*shifted]), {})]
+    more = [SeededArm(f"6a/noisy{number}", seeded([value + number for value in NOISY]), {}) for number in range(2)]
+    assert '<span class="up">+0.8' in make_seeded(tmp_path / "alone", arms).html
+    among = make_seeded(tmp_path / "among", [*arms, *more])
+    assert '<span class="same">+0.8' in among.html
+    assert float(among.cells["6a/shifted", MAP]["p_corrected"]) == pytest.approx(3 * p)
+
+
+def test_a_seed_that_was_not_trained_is_counted_and_named(world: World):
+    cell = Reader(world.html).row("6a/partial")[1]
+    number = re.search(r"4 of 5 seeds \[(\d)\]", cell)
+    assert number
+    note = next(line for line in world.markdown.splitlines() if line.startswith(f"{number[1]}. "))
+    assert note.startswith(f"{number[1]}. Seed 3: Pretraining of this arm did not finish")
+    assert "(4 of 5 seeds, note " in world.markdown
+    line = world.cells["6a/partial", MAP]
+    others = [0, 1, 2, 4]
+    paired = stats.ttest_rel([BETTER[seed] for seed in others], [BASE[seed] for seed in others])
+    assert (line["seeds"], line["difference_n"], line["status"]) == ("4", "4", "measured")
+    assert float(line["p"]) == pytest.approx(paired.pvalue)
+    assert Reader(world.html).text.count("19 of 20") == 1  # trained encoders
+
+
+def test_the_page_counts_the_differences_that_point_the_way_of_the_paper(world: World):
+    sentence = "1 of 2 comparisons point the way that the paper's do, 1 of them beyond noise."
+    assert sentence in world.markdown
+    assert sentence in Reader(world.html).text
+    assert "The other way: 6a/noisy, VOC07 mAP (+0.3, paper \N{MINUS SIGN}1.0)." in Reader(world.html).text
+    assert "paper 73.0 (+3.0)" in Reader(world.html).row("6a/better")[1]
+
+
+def test_numbers_without_a_better_direction_are_no_comparisons(tmp_path: Path):
+    arms = [
+        SeededArm("x/base", seeded([*BASE], "in9/no_fg"), {"in9/no_fg": 20.0}),
+        SeededArm("x/better", seeded([*BETTER], "in9/no_fg"), {"in9/no_fg": 22.0}),
+    ]
+    world = make_seeded(tmp_path, arms)
+    line = world.cells["x/better", "in9/no_fg"]
+    assert (line["comparisons"], line["p_corrected"]) == ("", "")
+    assert float(line["p"]) < 0.001
+    assert '<span class="same">+4.1</span>' in world.html
+    assert "point the way" not in world.markdown
+
+
+def test_an_arm_that_shares_the_trainings_of_the_baseline_does_not_differ(tmp_path: Path):
+    world = make_seeded(
+        tmp_path, [SeededArm("6a/base", seeded([*BASE]), {}), SeededArm("6a/better", seeded([*BETTER]), {})]
+    )
+    rows = [world.rows[0], *(replace(row, name=f"6a/{place}") for place, row in enumerate(world.rows))]
+    build_report(world.results, str(world.target), rows)
+    assert (world.cells["6a/0", MAP]["difference"], world.cells["6a/0", MAP]["p"]) == ("0.0", "")
+    assert world.cells["6a/1", MAP]["comparisons"] == "1"
+    assert "without an interval" not in world.markdown
+
+
+def test_the_baseline_is_the_first_arm_that_is_trained(tmp_path: Path):
+    arms = [
+        SeededArm("1/random", seeded([value - 20 for value in NOISY]), {}),
+        SeededArm("1/vgg/moco", seeded([*BASE]), {}),
+        SeededArm("1/vgg/previts", seeded([*BETTER]), {}),
+    ]
+    world = make_seeded(tmp_path, arms)
+    assert world.cells["1/vgg/moco", MAP]["difference"] == ""
+    assert float(world.cells["1/vgg/previts", MAP]["difference"]) == pytest.approx(np.mean(BETTER) - np.mean(BASE))
+    assert float(world.cells["1/random", MAP]["difference"]) == pytest.approx(np.mean(NOISY) - 20 - np.mean(BASE))
+
+
+def answers(rate: float, seed: int, metric: str = "in1k/top1") -> dict[int, dict[str, ItemScores]]:
+    return {0: {metric: item_scores(NAMES, 100.0 * (np.random.default_rng(seed).random(len(NAMES)) < rate))}}
+
+
+def test_one_seed_has_an_interval_over_test_items_named_as_such(tmp_path: Path):
+    items = [answers(0.3, 0), answers(0.7, 1), answers(0.32, 2)]
+    arms = [
+        SeededArm(f"6a/{n}", seeded([float(item[0]["in1k/top1"].values.mean())], "in1k/top1"), {}, items=item)
+        for n, item in enumerate(items)
+    ]
+    world = make_seeded(tmp_path, arms)
+    line = world.cells["6a/1", "in1k/top1"]
+    first, second = (item[0]["in1k/top1"].values for item in items[:2])
+    paired = stats.ttest_rel(second, first)
+    assert (line["seeds"], line["source"], line["difference_source"], line["difference_n"]) == (
+        "1",
+        "items",
+        "items",
+        "120",
+    )
+    assert float(line["difference"]) == pytest.approx((second - first).mean())
+    expected = paired.confidence_interval(1 - 0.05 / 2)
+    found = [float(line["joint_low"]), float(line["joint_high"])]
+    assert found == pytest.approx([expected.low, expected.high], abs=0.05 * (expected.high - expected.low))
+    assert re.search(r'<span class="up">\+\d+\.\d <small class="half">± \d+\.\d ‡</small>', world.html)
+    assert "‡ Over the test items of one training" in Reader(world.html).text
+    assert "‡ Over the test items of one training" in world.markdown
+
+
+def test_why_a_number_has_no_interval_is_said(tmp_path: Path):
+    items = [answers(0.3, 0), answers(0.6, 1), answers(0.6, 2), None, answers(0.5, 3)]
+    renamed = item_scores([f"other/{name}" for name in range(120)], answers(0.5, 3)[0]["in1k/top1"].values)
+    items[4] = {0: {"in1k/top1": renamed}}
+    values = [float(item[0]["in1k/top1"].values.mean()) if item else 50.0 for item in items]
+    values[2] += 1  # not the number of its answers
+    arms = [
+        SeededArm(f"6a/{n}", {0: {"in1k/top1": value, "voc_det/ap": 40.0 + n}}, {}, items=item)
+        for n, (value, item) in enumerate(zip(values, items, strict=True))
+    ]
+    world = make_seeded(tmp_path, arms)
+    reasons = world.markdown.partition("without an interval:")[2]
+    for words in (
+        "give another number", "an earlier version wrote it", "measured on other test items",
+        "average precision of detections is not computed from single test items",
+    ):  # fmt: skip
+        assert words in reasons
+        assert words in Reader(world.html).text
+    assert "6a/3 (in1k/top1)" in reasons
+    assert world.cells["6a/1", "in1k/top1"]["comparisons"] == "1"
+    baseline = next(uri for uri in world.results if f"in1k-{world.rows[0].fingerprint}" in uri)
+    files.write_bytes(files.join(baseline, ITEMS), b"PK")
+    build_report(world.results, str(world.target), world.rows)
+    assert "items.npz was changed after" in world.markdown
+    assert world.cells["6a/1", "in1k/top1"]["comparisons"] == ""
+    assert world.cells["6a/0", "in1k/top1"]["value"] == str(values[0])
+
+
+def false_alarms(make: Callable[[np.random.Generator], Table], tables: int = 200) -> int:
+    generator = np.random.default_rng(5)
+    return sum(any(verdict != "same" for verdict in verdicts(make(generator))) for _ in range(tables))
+
+
+# Of 200 tables with a false alarm at a rate of 5 %, more than this many have one with a probability of 0.1 %.
+MOST = int(stats.binom.isf(0.001, 200, 0.05))
+
+
+@pytest.mark.parametrize("seeds", [2, 3, 5])
+def test_seeds_without_an_effect_colour_at_most_a_twentieth_of_the_tables(seeds: int):
+    assert false_alarms(lambda generator: seeded_table(generator, [0.0] * 4, seeds=seeds, metrics=5)) <= MOST
+
+
+def test_rounded_numbers_without_an_effect_colour_at_most_a_twentieth_of_the_tables():
+    assert false_alarms(lambda generator: seeded_table(generator, [0.0] * 4, seeds=3, metrics=5, step=0.93)) <= MOST
+
+
+@pytest.mark.parametrize(("items", "rate"), [(40, 0.6), (100, 0.9)])
+def test_items_without_an_effect_colour_at_most_a_twentieth_of_the_tables(items: int, rate: float):
+    assert false_alarms(lambda generator: items_table(generator, [rate] * 3, items=items, metrics=3)) <= MOST
+
+
+def power(effect: float, error: float, freedom: int, comparisons: int) -> float:
+    """The probability that the paired t test finds an effect, corrected for a number of comparisons."""
+    critical = stats.t.isf(0.05 / comparisons / 2, freedom)
+    return float(stats.nct.sf(critical, freedom, effect / error))
+
+
+@pytest.mark.parametrize(("seeds", "effect"), [(3, 8.0), (5, 3.0), (5, 4.0)])
+def test_an_effect_between_seeds_is_found_at_the_rate_of_its_power(seeds: int, effect: float):
+    tables, generator = 400, np.random.default_rng(6)
+    found = [verdicts(seeded_table(generator, [0.0, effect, 0.0], seeds=seeds, metrics=2)) for _ in range(tables)]
+    expected = power(effect, np.sqrt(2 / seeds), seeds - 1, 4)  # each of two arms has a variance of 1
+    assert 0.2 < expected < 0.9
+    # Two independent metrics a table; a deviation of four standard deviations happens once in 16,000.
+    tolerance = 4 * np.sqrt(expected * (1 - expected) / (2 * tables))
+    assert np.mean([line[:2] for line in found] == np.array("up")) == pytest.approx(expected, abs=tolerance)
+
+
+@pytest.mark.parametrize(("items", "rates"), [(60, (0.4, 0.7)), (150, (0.5, 0.68))])
+def test_an_effect_between_items_is_found_at_the_rate_of_its_power(items: int, rates: tuple[float, float]):
+    tables, generator = 200, np.random.default_rng(7)
+    found = [verdicts(items_table(generator, rates, items=items, metrics=2)) for _ in range(tables)]
+    error = np.sqrt(sum(rate * (1 - rate) for rate in rates) / items)
+    expected = power(rates[1] - rates[0], error, items - 1, 2)
+    assert 0.2 < expected < 0.95
+    tolerance = 4 * np.sqrt(expected * (1 - expected) / (2 * tables))
+    assert np.mean(np.array(found) == "up") == pytest.approx(expected, abs=tolerance)
