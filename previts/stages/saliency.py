@@ -19,9 +19,9 @@ def saliency(
     root: str,
     profile: str = "paper",
     set: Sequence[str] = (),
-    row: str = "",
     part: int = 0,
     parts: int = 1,
+    row: str = "",
 ) -> str:
     """Find the salient regions on every k-th frame of each video.
 
@@ -31,9 +31,9 @@ def saliency(
         root: Folder or bucket prefix of all results.
         profile: Size of the run: paper or demo.
         set: Settings to change, such as saliency.every=5.
-        row: Row of the paper whose settings are used. By default, those that all rows share.
         part: Number of this worker, from 0 to parts - 1.
         parts: Number of workers that share the work.
+        row: Row of the paper whose settings are used. By default, those that all rows share.
 
     Returns:
         URI of the salient regions, for `track`.

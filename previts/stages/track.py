@@ -20,9 +20,9 @@ def track(
     root: str,
     profile: str = "paper",
     set: Sequence[str] = (),
-    row: str = "",
     part: int = 0,
     parts: int = 1,
+    row: str = "",
 ) -> str:
     """Track the largest salient region of each video. The result is one tube a video: its mask through time.
 
@@ -32,9 +32,9 @@ def track(
         root: Folder or bucket prefix of all results.
         profile: Size of the run: paper or demo.
         set: Settings to change, such as track.association=mask.
-        row: Row of the paper whose settings are used. By default, those that all rows share.
         part: Number of this worker, from 0 to parts - 1.
         parts: Number of workers that share the work.
+        row: Row of the paper whose settings are used. By default, those that all rows share.
 
     Returns:
         URI of the tubes, for `index`.
