@@ -67,11 +67,15 @@ def test_a_difference_that_is_certain_alone_may_be_noise_among_many(tmp_path: Pa
     shifted = [value + shift for value, shift in zip(BASE, (1.0, 0.2, 1.4, 0.4, 1.2), strict=True)]
     p = stats.ttest_rel(shifted, BASE).pvalue
     assert 0.05 / 3 < p < 0.05
-    arms = [SeededArm("6a/base", seeded([*BASE]), {}), SeededArm("6a/shifted", seeded([*shifted]), {})]
+    arms = [
+        SeededArm("6a/base", seeded([*BASE]), {MAP: 70.0}),
+        SeededArm("6a/shifted", seeded([*shifted]), {MAP: 71.0}),
+    ]
     more = [SeededArm(f"6a/noisy{number}", seeded([value + number for value in NOISY]), {}) for number in range(2)]
     assert '<span class="up">+0.8' in make_seeded(tmp_path / "alone", arms).html
     among = make_seeded(tmp_path / "among", [*arms, *more])
     assert '<span class="same">+0.8' in among.html
+    assert "1 of 1 comparison points the way that the paper's do, 0 of them beyond noise." in among.markdown
     assert float(among.cells["6a/shifted", MAP]["p_corrected"]) == pytest.approx(3 * p)
 
 
@@ -88,6 +92,15 @@ def test_a_seed_that_was_not_trained_is_counted_and_named(world: World):
     assert (line["seeds"], line["difference_n"], line["status"]) == ("4", "4", "measured")
     assert float(line["p"]) == pytest.approx(paired.pvalue)
     assert Reader(world.html).text.count("19 of 20") == 1  # trained encoders
+
+
+def test_the_page_shows_the_first_seed_and_says_so(world: World):
+    anchors = set(re.findall(r'id="(checkpoints-[^"]*)"', world.html))
+    assert anchors == {f"checkpoints-{row.fingerprint}" for row in world.rows}
+    assert world.html.count('id="results-') == len(world.rows)
+    for text in (Reader(world.html).text, world.markdown):
+        assert "trained with 5 seeds, and its numbers are means over them." in " ".join(text.split())
+    assert "provenance are those of its first seed" in world.markdown
 
 
 def test_the_page_counts_the_differences_that_point_the_way_of_the_paper(world: World):
