@@ -135,6 +135,16 @@ def test_an_arm_that_shares_the_trainings_of_the_baseline_does_not_differ(tmp_pa
     assert "without an interval" not in world.markdown
 
 
+def test_arms_without_a_common_seed_are_not_compared(tmp_path: Path):
+    arms = [SeededArm("6a/base", seeded([*BASE]), {MAP: 70.0}), SeededArm("6a/other", {7: {MAP: 80.0}}, {MAP: 71.0})]
+    world = make_seeded(tmp_path, arms)
+    line = world.cells["6a/other", MAP]
+    assert (line["value"], line["difference"], line["comparisons"]) == ("80.0", "", "")
+    assert "an earlier version wrote it. (6a/other (voc07/map))" in world.markdown.replace("\\", "")
+    both = make_seeded(tmp_path / "both", [arms[0], SeededArm("6a/other", {7: {MAP: 80.0}, 8: {MAP: 81.0}}, {})])
+    assert "no seed in common with the baseline" in both.markdown
+
+
 def test_the_baseline_is_the_first_arm_that_is_trained(tmp_path: Path):
     arms = [
         SeededArm("1/random", seeded([value - 20 for value in NOISY]), {}),
