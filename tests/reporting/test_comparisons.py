@@ -103,6 +103,19 @@ def test_the_page_shows_the_first_seed_and_says_so(world: World):
     assert "provenance are those of its first seed" in world.markdown
 
 
+def test_a_cause_that_all_seeds_share_is_said_once(tmp_path: Path):
+    arms = [
+        SeededArm("6a/base", seeded([*BASE]), {MAP: 70.0, "in1k/top1": 50.0}),
+        SeededArm("6a/none", seeded([None] * 5), {MAP: 71.0}),
+    ]
+    world = make_seeded(tmp_path, arms)
+    assert world.cells["6a/base", "in1k/top1"]["cause"] == "This benchmark was not run on this arm."
+    line = world.cells["6a/none", MAP]
+    assert (line["status"], line["seeds"], line["difference"]) == ("failed", "", "")
+    assert line["cause"].count("Pretraining of this arm did not finish") == 5  # each names its checkpoint
+    assert line["cause"].startswith("Seed 0: ")
+
+
 def test_the_page_counts_the_differences_that_point_the_way_of_the_paper(world: World):
     sentence = "1 of 2 comparisons point the way that the paper's do, 1 of them beyond noise."
     assert sentence in world.markdown
