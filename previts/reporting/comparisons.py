@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from previts.errors import InputError
-from previts.evals.outcome import Population
+from previts.evals.outcome import ItemScores, Population
 from previts.evals.result import Result, read_items
 from previts.reporting.inputs import ReportRow
 from previts.reporting.metrics import Metric
@@ -130,25 +130,31 @@ class TableCell:
 class ItemScoresOf:
     """Resamples of the numbers of results; each file is read once and each number resampled once."""
 
-    _files: dict[str, dict[str, Resampled | str]] = field(default_factory=dict)
+    _scores: dict[str, dict[str, ItemScores] | str] = field(default_factory=dict)
+    _numbers: dict[tuple[str, str], Resampled | str] = field(default_factory=dict)
 
     def resampled(self, result: Result, metric: str) -> Resampled | str:
         """Return a number on resamples of its test items, or the reason why this is not possible."""
-        known = self._files.setdefault(result.uri, {})
-        if metric not in known:
-            known[metric] = _resampled(result, metric)
-        return known[metric]
+        if result.uri not in self._scores:
+            self._scores[result.uri] = _read(result)
+        if (result.uri, metric) not in self._numbers:
+            self._numbers[result.uri, metric] = _resampled(result, metric, self._scores[result.uri])
+        return self._numbers[result.uri, metric]
 
 
-def _resampled(result: Result, metric: str) -> Resampled | str:
+def _read(result: Result) -> dict[str, ItemScores] | str:
     if result.benchmark in WITHOUT_ITEMS:
         return "The average precision of detections is not computed from single test items, so it needs two seeds."
     try:
         scores = read_items(result)
     except InputError as error:
         return f"The outcomes of the test items cannot be read: {error}"
-    if not scores:
-        return "The result has no outcomes of its test items, because an earlier version wrote it."
+    return scores or "The result has no outcomes of its test items, because an earlier version wrote it."
+
+
+def _resampled(result: Result, metric: str, scores: dict[str, ItemScores] | str) -> Resampled | str:
+    if isinstance(scores, str):
+        return scores
     if metric not in scores:
         return "The result has no outcomes of the test items for this number."
     found = resample(scores[metric])
@@ -175,12 +181,7 @@ def compare(column: list[TableCell], place: int, items: ItemScoresOf) -> list[Ta
         delta = None
         if cell is not baseline and baseline.values:
             delta, unknown = _difference(cell, baseline, items)
-            same_training = all(
-                cell.results[seed].checkpoint == baseline.results[seed].checkpoint
-                for seed in cell.results
-                if seed in baseline.results
-            )
-            unsure = unsure or ("" if same_training else unknown)
+            unsure = unsure or ("" if _has_same_training(cell, baseline) else unknown)
         paper = cell.paper - baseline.paper if cell.paper is not None and baseline.paper is not None else None
         paper = None if cell is baseline else paper
         found.append(replace(cell, estimate=estimate, difference=delta, unsure=unsure, paper_delta=paper))
@@ -189,6 +190,13 @@ def compare(column: list[TableCell], place: int, items: ItemScoresOf) -> list[Ta
         return found
     best = metric.show(max(measured) if metric.better == "higher" else min(measured))
     return [replace(cell, best=cell.value is not None and metric.show(cell.value) == best) for cell in found]
+
+
+def _has_same_training(cell: TableCell, baseline: TableCell) -> bool:
+    """Return whether all seeds that an arm shares with the baseline are of the same checkpoints."""
+    common = [seed for seed in cell.results if seed in baseline.results]
+    pairs = [(cell.results[seed].checkpoint, baseline.results[seed].checkpoint) for seed in common]
+    return bool(pairs) and all(mine == theirs for mine, theirs in pairs)
 
 
 def _spread(cell: TableCell, items: ItemScoresOf) -> tuple[Estimate, str]:

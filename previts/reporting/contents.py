@@ -15,7 +15,6 @@ from previts.reporting.evidence import Attention, ClassAttention, SourceFolder
 from previts.reporting.generations import Change, Generation
 from previts.reporting.inputs import Checkpoint, ReportRow, short
 from previts.reporting.numbers import FEW_ITEMS, Note, Table
-from previts.reporting.table_charts import TableChart
 
 ARROWS = {"higher": " ↑", "lower": " ↓", "": ""}  # by the better direction of a metric
 FEW_MARK = "†"
@@ -40,6 +39,25 @@ class Panel:
     meaning: str
     svg: Markup
     absent: list[str]
+
+
+@dataclass(frozen=True)
+class TableChart:
+    """One chart of a table.
+
+    Attributes:
+        title: The number that it shows.
+        meaning: What is across; "" for arms.
+        described: Its content as text.
+        svg: The image.
+        arms: The titles of its curves in the order of the styles; empty for a single curve.
+    """
+
+    title: str
+    meaning: str
+    described: str
+    svg: Markup
+    arms: list[str]
 
 
 @dataclass(frozen=True)

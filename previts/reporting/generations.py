@@ -15,7 +15,6 @@ from previts.reporting import figures
 from previts.reporting.comparisons import TableCell
 from previts.reporting.inputs import short
 from previts.reporting.metrics import KNOWN, Metric
-from previts.reporting.numbers import Table
 from previts.storage import folders
 
 CSV = "report.csv"
@@ -159,10 +158,10 @@ def departures(generations: Sequence[Generation]) -> list[str]:
     return sentences
 
 
-def changes(tables: Sequence[Table], generations: Sequence[Generation]) -> list[Change]:
-    """Return the numbers of the columns of all tables that an earlier generation has measured."""
+def changes(cells: Iterable[TableCell], generations: Sequence[Generation]) -> list[Change]:
+    """Return the numbers, of those in the columns of all tables, that an earlier generation has measured."""
     found = {}
-    for cell in (cell for table in tables for _, cells in table.rows for cell in cells):
+    for cell in cells:
         key = (cell.row.name, cell.metric.key)
         values = [*(item.numbers.get(key) for item in generations[:-1]), cell.value]
         if any(value is not None for value in values[:-1]):

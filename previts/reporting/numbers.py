@@ -264,9 +264,10 @@ def _cell(
             absent.setdefault(lack, []).append(seed.seed)
         elif result is not None:
             found[seed.seed] = result
-    every = len(row.all_seeds) == 1
     cause = " ".join(
-        text if every else f"Seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}: {text}"
+        text
+        if len(seeds) == len(row.all_seeds)
+        else f"Seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}: {text}"
         for (_, text), seeds in absent.items()
     )
     if not found:

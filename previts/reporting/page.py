@@ -108,7 +108,8 @@ def build_report(
         **{status: sum(cell.status == status for cell in cells) for status in ("measured", "failed", "missing")},
         **next((corpus.counts for corpus in corpora if corpus.score), {}),
     }
-    changed = changes(tables, generations)
+    columns = [cell for table in tables for _, row in table.rows for cell in row]
+    changed = changes(columns, generations)
     page = Page(
         warning=warning(short(profile, 40)),
         code_version=folders.code_version(),

@@ -5,12 +5,12 @@ Tables 6b and 6c and figure 1 of the appendix of PreViTS are curves; the arms of
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from markupsafe import Markup
 
 from previts.reporting import figures
 from previts.reporting.comparisons import TableCell
+from previts.reporting.contents import TableChart
 from previts.reporting.figures import Points
 from previts.reporting.inputs import short
 from previts.reporting.metrics import Metric
@@ -21,25 +21,6 @@ SETTINGS = {"6b": "mu", "6b-video": "mu", "6c": "lambda", "6c-video": "lambda"}
 SHARES = "a1"  # rows ARM/PERCENT
 # Okabe and Ito's green and vermilion, as a page shows better and worse.
 DOTS = {"up": "#009e73", "down": "#d55e00", "same": "#7f7f7f"}
-
-
-@dataclass(frozen=True)
-class TableChart:
-    """One chart of a table.
-
-    Attributes:
-        title: The number that it shows.
-        meaning: What is across; "" for arms.
-        described: Its content as text.
-        svg: The image.
-        arms: The titles of its curves in the order of the styles; empty for a single curve.
-    """
-
-    title: str
-    meaning: str
-    described: str
-    svg: Markup
-    arms: list[str]
 
 
 def table_charts(table: Table) -> list[TableChart]:

@@ -67,11 +67,15 @@ def test_a_difference_that_is_certain_alone_may_be_noise_among_many(tmp_path: Pa
     shifted = [value + shift for value, shift in zip(BASE, (1.0, 0.2, 1.4, 0.4, 1.2), strict=True)]
     p = stats.ttest_rel(shifted, BASE).pvalue
     assert 0.05 / 3 < p < 0.05
-    arms = [SeededArm("6a/base", seeded([*BASE]), {}), SeededArm("6a/shifted", seeded([*shifted]), {})]
+    arms = [
+        SeededArm("6a/base", seeded([*BASE]), {MAP: 70.0}),
+        SeededArm("6a/shifted", seeded([*shifted]), {MAP: 71.0}),
+    ]
     more = [SeededArm(f"6a/noisy{number}", seeded([value + number for value in NOISY]), {}) for number in range(2)]
     assert '<span class="up">+0.8' in make_seeded(tmp_path / "alone", arms).html
     among = make_seeded(tmp_path / "among", [*arms, *more])
     assert '<span class="same">+0.8' in among.html
+    assert "1 of 1 comparison points the way that the paper's do, 0 of them beyond noise." in among.markdown
     assert float(among.cells["6a/shifted", MAP]["p_corrected"]) == pytest.approx(3 * p)
 
 
@@ -88,6 +92,28 @@ def test_a_seed_that_was_not_trained_is_counted_and_named(world: World):
     assert (line["seeds"], line["difference_n"], line["status"]) == ("4", "4", "measured")
     assert float(line["p"]) == pytest.approx(paired.pvalue)
     assert Reader(world.html).text.count("19 of 20") == 1  # trained encoders
+
+
+def test_the_page_shows_the_first_seed_and_says_so(world: World):
+    anchors = set(re.findall(r'id="(checkpoints-[^"]*)"', world.html))
+    assert anchors == {f"checkpoints-{row.fingerprint}" for row in world.rows}
+    assert world.html.count('id="results-') == len(world.rows)
+    for text in (Reader(world.html).text, world.markdown):
+        assert "trained with 5 seeds, and its numbers are means over them." in " ".join(text.split())
+    assert "provenance are those of its first seed" in world.markdown
+
+
+def test_a_cause_that_all_seeds_share_is_said_once(tmp_path: Path):
+    arms = [
+        SeededArm("6a/base", seeded([*BASE]), {MAP: 70.0, "in1k/top1": 50.0}),
+        SeededArm("6a/none", seeded([None] * 5), {MAP: 71.0}),
+    ]
+    world = make_seeded(tmp_path, arms)
+    assert world.cells["6a/base", "in1k/top1"]["cause"] == "This benchmark was not run on this arm."
+    line = world.cells["6a/none", MAP]
+    assert (line["status"], line["seeds"], line["difference"]) == ("failed", "", "")
+    assert line["cause"].count("Pretraining of this arm did not finish") == 5  # each names its checkpoint
+    assert line["cause"].startswith("Seed 0: ")
 
 
 def test_the_page_counts_the_differences_that_point_the_way_of_the_paper(world: World):
@@ -120,6 +146,16 @@ def test_an_arm_that_shares_the_trainings_of_the_baseline_does_not_differ(tmp_pa
     assert (world.cells["6a/0", MAP]["difference"], world.cells["6a/0", MAP]["p"]) == ("0.0", "")
     assert world.cells["6a/1", MAP]["comparisons"] == "1"
     assert "without an interval" not in world.markdown
+
+
+def test_arms_without_a_common_seed_are_not_compared(tmp_path: Path):
+    arms = [SeededArm("6a/base", seeded([*BASE]), {MAP: 70.0}), SeededArm("6a/other", {7: {MAP: 80.0}}, {MAP: 71.0})]
+    world = make_seeded(tmp_path, arms)
+    line = world.cells["6a/other", MAP]
+    assert (line["value"], line["difference"], line["comparisons"]) == ("80.0", "", "")
+    assert "an earlier version wrote it. (6a/other (voc07/map))" in world.markdown.replace("\\", "")
+    both = make_seeded(tmp_path / "both", [arms[0], SeededArm("6a/other", {7: {MAP: 80.0}, 8: {MAP: 81.0}}, {})])
+    assert "no seed in common with the baseline" in both.markdown
 
 
 def test_the_baseline_is_the_first_arm_that_is_trained(tmp_path: Path):

@@ -1,5 +1,7 @@
 """The verb `report` on a small synthetic world."""
 
+import csv
+import io
 import shutil
 from pathlib import Path
 
@@ -21,6 +23,23 @@ def test_the_report_shows_which_rows_were_not_trained(made):
     missing = [line for line in cells if line.startswith("6b/mu=0.2,")]
     assert missing
     assert all(",0.0," not in line for line in missing)
+
+
+def test_numbers_of_one_seed_have_intervals_over_the_test_items_of_their_benchmarks(made, tmp_path):
+    root = str(tmp_path / "root")
+    shutil.copytree(made["root"], root)
+    checkpoint, index = (made[name].replace(made["root"], root) for name in ("checkpoint", "index"))
+    results = [
+        stages.evaluate("1/vgg/previts", name, checkpoint, made["data"], root, "demo", SMALL)
+        for name in ("voc07", "in9")
+    ]
+    uri = stages.report(["1/vgg/previts"], index, results, root, "demo", SMALL)
+    lines = list(csv.DictReader(io.StringIO(files.read_bytes(files.join(uri, "report.csv")).decode())))
+    found = {line["metric"]: line for line in lines if line["value"]}
+    for name in ("voc07/map", "in9/original", "in9/only_fg"):
+        line = found[name]
+        assert (line["source"], line["seeds"]) == ("items", "1"), name
+        assert float(line["low"]) < float(line["value"]) < float(line["high"]), name
 
 
 def test_a_second_call_does_not_write_the_copy_of_the_page_so_its_root_may_be_read_only(made):
