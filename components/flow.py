@@ -23,7 +23,7 @@ def check_run(
     launcher: str,
     processes: int,
     job: list[str],
-) -> NamedTuple("Loops", [("parts", list[int]), ("arms", list[int]), ("evaluations", list[int])]):  # type: ignore[valid-type]
+) -> NamedTuple("Loops", [("parts", list[int]), ("trials", list[int]), ("evaluations", list[int])]):  # type: ignore[valid-type]
     """Check the parameters and inputs of a run, and return the numbers that its three loops are over."""
     from components._step import run
     from previts.runs import check

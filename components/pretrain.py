@@ -1,4 +1,4 @@
-"""The component of the verb `pretrain`, for a share of the arms of a run."""
+"""The component of the verb `pretrain`, for a share of the trials of a run."""
 
 from kfp import dsl
 
@@ -20,7 +20,7 @@ def pretrain(
     processes: int = 1,
     job: list[str] = [],
 ) -> list[str]:
-    """Pretrain the encoders of a share of the arms, usually one: a row of the paper's tables with a seed."""
+    """Pretrain the encoders of a share of the trials, usually one: a row of the paper's tables with a seed."""
     from components._step import run_stages
     from previts.runs import steps
 

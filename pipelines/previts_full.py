@@ -66,7 +66,7 @@ def find_objects(
 
 @dsl.pipeline(name="pretrain-and-evaluate")
 def pretrain_and_evaluate(
-    arms: list[int],
+    trials: list[int],
     evaluations: list[int],
     rows: list[str],
     seeds: list[int],
@@ -84,8 +84,8 @@ def pretrain_and_evaluate(
     evaluation_gpus: str,
     gpu_nodes: dict[str, str],
 ) -> str:
-    """Pretrain each arm, evaluate each checkpoint on each benchmark, and write the report."""
-    with dsl.ParallelFor(arms) as part:
+    """Pretrain each trial, evaluate each checkpoint on each benchmark, and write the report."""
+    with dsl.ParallelFor(trials) as part:
         trained = pretrain(
             indexes=indexes,
             root=root,
@@ -186,7 +186,7 @@ def crawls_to_report(
     earlier = ("crawl", "parts", "perception_gpus")  # parameters of the steps above alone
     rest = {name: value for name, value in given.items() if name not in earlier}
     pretrain_and_evaluate(
-        arms=checked.outputs["arms"], evaluations=checked.outputs["evaluations"], indexes=indexes, **rest
+        trials=checked.outputs["trials"], evaluations=checked.outputs["evaluations"], indexes=indexes, **rest
     )
 
 

@@ -1,1 +1,1 @@
-"""A run of the whole pipeline: its arms, the checks before it, and what each of its steps does."""
+"""A run of the whole pipeline: its trials, the checks before it, and what each of its steps does."""

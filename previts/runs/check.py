@@ -8,7 +8,7 @@ from previts.config.evaluation import EvaluationConfig
 from previts.errors import InputError
 from previts.ingest import crawl_lines, crawls
 from previts.processes import prefetch
-from previts.runs.arms import MAX_ITERATIONS, Arm, distinct, list_arms, list_evaluations, shares
+from previts.runs.trials import MAX_ITERATIONS, Trial, distinct, list_evaluations, list_trials, shares
 from previts.stages import addresses, checks
 from previts.storage.listings import Folders
 
@@ -24,8 +24,8 @@ def check_choices(
     launcher: str,
     processes: int,
     job: Sequence[str] = (),
-) -> list[Arm]:
-    """Check the parameters of a run, and return its arms. Reads and writes no file.
+) -> list[Trial]:
+    """Check the parameters of a run, and return its trials. Reads and writes no file.
 
     Raises:
         InputError: If a parameter has a value that does not exist, or if values contradict each other.
@@ -35,20 +35,20 @@ def check_choices(
     known_benchmarks.check(benchmarks)
     checks.check_launch(launcher, processes, job)
     _check_weights_given(rows, profile, set)
-    arms = list_arms(rows, seeds, profile, set)
+    trials = list_trials(rows, seeds, profile, set)
     evaluated: dict[str, tuple[str, EvaluationConfig]] = {}
-    for arm in arms:
-        row, plan = arm.row, arm.plan
+    for trial in trials:
+        row, plan = trial.row, trial.plan
         plan.experiment.check_processes(processes)
         checks.check_fit(row.name, plan, benchmarks or row.benchmarks)
         checks.check_perception(row.name, plan)
-        first, evaluation = evaluated.setdefault(arm.trained, (row.name, plan.evaluation))
+        first, evaluation = evaluated.setdefault(trial.trained, (row.name, plan.evaluation))
         if evaluation != plan.evaluation:
             raise InputError(
                 f"rows {first} and {row.name} share a checkpoint, which is evaluated once, but their evaluation "
                 "settings differ; give both rows the same evaluation settings, or run one row at a time"
             )
-    return arms
+    return trials
 
 
 def _check_weights_given(rows: Sequence[str], profile: str, set: Sequence[str]) -> None:
@@ -92,13 +92,13 @@ def check_run(
     """Check the parameters and inputs of a run before any expensive step.
 
     Returns:
-        The numbers that the loops of the run are over: the parts of the videos, and the shares of the arms and of the
+        The numbers that the loops of the run are over: the parts of the videos, and the shares of the trials and of the
         evaluations.
 
     Raises:
         InputError: If a parameter is invalid, the crawl is broken, or weights or a labelled dataset are missing.
     """
-    arms = check_choices(
+    trials = check_choices(
         rows=rows,
         seeds=seeds,
         benchmarks=benchmarks,
@@ -109,11 +109,11 @@ def check_run(
         processes=processes,
         job=job,
     )
-    for arm in arms[: len(arms) // len(seeds)]:  # each row once
-        checks.check_weights(arm.plan)
+    for trial in trials[: len(trials) // len(seeds)]:  # each row once
+        checks.check_weights(trial.plan)
     check_sources(crawl, data, rows=rows, benchmarks=benchmarks)
-    evaluations = list_evaluations(arms, benchmarks)
-    return list(range(parts)), shares(len(distinct(arms))), shares(len(evaluations))
+    evaluations = list_evaluations(trials, benchmarks)
+    return list(range(parts)), shares(len(distinct(trials))), shares(len(evaluations))
 
 
 def check_sources(crawl: str | None, data: str | None, *, rows: Sequence[str], benchmarks: Sequence[str]) -> None:

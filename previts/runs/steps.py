@@ -1,10 +1,10 @@
-"""The steps of a run. Each calls a verb for every perception, or for a share of the arms or evaluations.
+"""The steps of a run. Each calls a verb for every perception, or for a share of the trials or evaluations.
 
 All steps have the parameters of the run, and each computes from them what is its own. So no step passes long lists on,
-and the loops are flat: over the parts of the videos, and over shares of the arms and of the evaluations. None is over
+and the loops are flat: over the parts of the videos, and over shares of the trials and of the evaluations. None is over
 crawls, so their number is not limited, and finished ones cost no iteration.
 
-A value for each perception is a dict from its name to a URI, see `arms.py`.
+A value for each perception is a dict from its name to a URI, see `trials.py`.
 """
 
 import sys
@@ -15,7 +15,7 @@ from previts import stages
 from previts.config import paper
 from previts.errors import InputError
 from previts.ingest import crawls
-from previts.runs.arms import distinct, list_arms, list_evaluations, perceptions, share
+from previts.runs.trials import distinct, list_evaluations, list_trials, perceptions, share
 from previts.stages import addresses, subprocess_evaluation
 from previts.storage import files, folders
 
@@ -98,19 +98,19 @@ def pretrain(
     job: Sequence[str],
     part: int,
 ) -> list[str]:
-    """Pretrain a share of the arms of a run, and return their checkpoints.
+    """Pretrain a share of the trials of a run, and return their checkpoints.
 
     Raises:
-        InputError: If an arm cannot be trained. The others of the share are trained first.
+        InputError: If a trial cannot be trained. The others of the share are trained first.
     """
     return _each(
-        share(distinct(list_arms(rows, seeds, profile, set)), part),
-        lambda arm: stages.pretrain(
-            arm.row.name,
-            indexes[arm.perception],
+        share(distinct(list_trials(rows, seeds, profile, set)), part),
+        lambda trial: stages.pretrain(
+            trial.row.name,
+            indexes[trial.perception],
             root,
             profile,
-            paper.with_seed(set, arm.seed),
+            paper.with_seed(set, trial.seed),
             launcher=launcher,
             processes=processes,
             job=job,
@@ -132,19 +132,19 @@ def evaluate(
     part: int,
 ) -> list[str]:
     """Run a share of the evaluations of a run, and return their results; a failure is a result too."""
-    arms = list_arms(rows, seeds, profile, set)
+    trials = list_trials(rows, seeds, profile, set)
     return [
         subprocess_evaluation.evaluate_in_subprocess(
-            row=arm.row.name,
+            row=trial.row.name,
             benchmark=benchmark,
-            checkpoint=addresses.checkpoint_address(arm.plan, indexes[arm.perception], root),
+            checkpoint=addresses.checkpoint_address(trial.plan, indexes[trial.perception], root),
             data=data,
             root=root,
             profile=profile,
-            set=paper.with_seed(set, arm.seed),
+            set=paper.with_seed(set, trial.seed),
             processes=processes,
         )
-        for arm, benchmark in share(list_evaluations(arms, benchmarks), part)
+        for trial, benchmark in share(list_evaluations(trials, benchmarks), part)
     ]
 
 

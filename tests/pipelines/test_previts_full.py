@@ -81,7 +81,7 @@ def test_no_loop_is_over_crawls():
     assert set(loops) == {
         ("comp-download-crawls", "numbers"),
         ("comp-find-objects", "numbers"),
-        ("comp-pretrain-and-evaluate", "arms"),
+        ("comp-pretrain-and-evaluate", "trials"),
         ("comp-pretrain-and-evaluate", "evaluations"),
     }
     # All three lists come from `check-run`, before any crawl is downloaded; tests/runs/test_check.py has its values.
@@ -90,9 +90,9 @@ def test_no_loop_is_over_crawls():
         name: source["taskOutputParameter"]["producerTask"]
         for task in tasks.values()
         for name, source in task.get("inputs", {}).get("parameters", {}).items()
-        if name in ("numbers", "arms", "evaluations")
+        if name in ("numbers", "trials", "evaluations")
     }
-    assert given == dict.fromkeys(("numbers", "arms", "evaluations"), "check-run")
+    assert given == dict.fromkeys(("numbers", "trials", "evaluations"), "check-run")
 
 
 def test_compiling_imports_no_heavy_package():

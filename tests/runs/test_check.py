@@ -4,7 +4,7 @@ import pytest
 
 from previts.config import paper
 from previts.errors import InputError
-from previts.runs import arms, check
+from previts.runs import check, trials
 
 
 @pytest.fixture
@@ -29,7 +29,7 @@ def checked(place, **changes):
     return check.check_run(**{**arguments, **changes})
 
 
-def test_the_loops_of_a_run_are_over_its_parts_and_over_one_share_for_each_arm_and_evaluation(place):
+def test_the_loops_of_a_run_are_over_its_parts_and_over_one_share_for_each_trial_and_evaluation(place):
     assert checked(place) == ([0, 1, 2], [0, 1, 2], [0, 1, 2, 3, 4, 5])
     assert checked(place, seeds=[4, 7], parts=1) == ([0], [*range(6)], [*range(12)])
     # Rows of one experiment share a checkpoint: 6b and 6c have eight rows and seven experiments.
@@ -42,16 +42,16 @@ def test_a_loop_has_at_most_63_iterations(place):
     given = {"rows": ["all"], "benchmarks": [], "profile": "paper", "set": weights, "parts": 8}
     whole = check.check_choices(seeds=range(5), launcher="local", processes=1, **given)
     assert len(whole) == 5 * len(paper.ROWS)
-    pairs = arms.list_evaluations(whole, [])
+    pairs = trials.list_evaluations(whole, [])
     by_hand = {
-        (arm.seed, str(learned), arm.plan.experiment.model.weights, method, benchmark)
-        for arm in whole
-        for learned in [arm.plan.experiment.learned()]
-        for method in [arm.plan.experiment.saliency.method if learned["sampling"]["constraint"] == "tracking" else ""]
-        for benchmark in arm.row.benchmarks
+        (trial.seed, str(learned), trial.plan.experiment.model.weights, method, benchmark)
+        for trial in whole
+        for learned in [trial.plan.experiment.learned()]
+        for method in [trial.plan.experiment.saliency.method if learned["sampling"]["constraint"] == "tracking" else ""]
+        for benchmark in trial.row.benchmarks
     }
     assert len(pairs) == len(by_hand) > 63
-    shares = [arms.share(pairs, number) for number in arms.shares(len(pairs))]
+    shares = [trials.share(pairs, number) for number in trials.shares(len(pairs))]
     assert len(shares) == 63
     assert max(map(len, shares)) - min(map(len, shares)) <= 1
     assert sorted(str(pair) for share in shares for pair in share) == sorted(map(str, pairs))

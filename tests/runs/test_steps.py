@@ -74,7 +74,7 @@ def test_rows_of_several_perceptions_and_seeds_are_one_run(tmp_path):
     steps.check_evaluations(report)
 
 
-def test_one_arm_that_cannot_be_trained_does_not_stop_the_others_of_its_share(tmp_path):
+def test_one_trial_that_cannot_be_trained_does_not_stop_the_others_of_its_share(tmp_path):
     done = []
 
     def work(name: str) -> str:

@@ -1,4 +1,4 @@
-"""The arms of a run: each is a row of the paper with a seed, trained on the tubes of one perception.
+"""The trials of a run: each is a row of the paper with a seed, trained on the tubes of one perception.
 
 A perception is what finds and follows the objects of the videos: the settings `fit`, `saliency`, `track` and `filter`.
 Rows with equal settings share it. It is named by one of its rows, or by "" if its settings are those without a row.
@@ -19,7 +19,7 @@ Item = TypeVar("Item")
 
 
 @dataclass(frozen=True)
-class Arm:
+class Trial:
     """A row with a seed.
 
     Attributes:
@@ -36,7 +36,7 @@ class Arm:
 
     @property
     def trained(self) -> str:
-        """A fingerprint of what decides the checkpoint; arms with equal ones share it."""
+        """A fingerprint of what decides the checkpoint; trials with equal ones share it."""
         weights = self.plan.experiment.model.weights
         known = {**self.plan.experiment.learned(), "weights": weights, "perception": self.perception}
         return fingerprints.fingerprint(known)
@@ -45,8 +45,8 @@ class Arm:
         return f"{self.row.name}, seed {self.seed}"
 
 
-def list_arms(rows: Sequence[str], seeds: Sequence[int], profile: str, set: Sequence[str]) -> list[Arm]:
-    """Return all arms of a run: every row with the first seed, then every row with the second one, and so on.
+def list_trials(rows: Sequence[str], seeds: Sequence[int], profile: str, set: Sequence[str]) -> list[Trial]:
+    """Return all trials of a run: every row with the first seed, then every row with the second one, and so on.
 
     Raises:
         InputError: If a parameter has a value that does not exist, or if the rows differ in the settings of videos.
@@ -54,24 +54,24 @@ def list_arms(rows: Sequence[str], seeds: Sequence[int], profile: str, set: Sequ
     paper.check_seeds(seeds, set)
     used = perceptions(rows, profile, set)
     return [
-        Arm(row, seed, paper.resolve(row.name, profile, paper.with_seed(set, seed)), used[row.name])
+        Trial(row, seed, paper.resolve(row.name, profile, paper.with_seed(set, seed)), used[row.name])
         for seed in seeds
         for row in paper.expand(rows)
     ]
 
 
-def distinct(arms: Sequence[Arm]) -> list[Arm]:
-    """Return the first arm of each checkpoint: two steps must not train the same checkpoint at the same time."""
-    return list({arm.trained: arm for arm in reversed(arms)}.values())[::-1]
+def distinct(trials: Sequence[Trial]) -> list[Trial]:
+    """Return the first trial of each checkpoint: two steps must not train the same checkpoint at the same time."""
+    return list({trial.trained: trial for trial in reversed(trials)}.values())[::-1]
 
 
-def list_evaluations(arms: Sequence[Arm], benchmarks: Sequence[str]) -> list[tuple[Arm, str]]:
-    """Return each pair of a checkpoint, as its first arm, and a benchmark.
+def list_evaluations(trials: Sequence[Trial], benchmarks: Sequence[str]) -> list[tuple[Trial, str]]:
+    """Return each pair of a checkpoint, as its first trial, and a benchmark.
 
     Without `benchmarks`, a checkpoint gets the benchmarks of all rows that share it.
     """
-    first = {arm.trained: arm for arm in reversed(arms)}
-    pairs = ((arm.trained, benchmark) for arm in arms for benchmark in benchmarks or arm.row.benchmarks)
+    first = {trial.trained: trial for trial in reversed(trials)}
+    pairs = ((trial.trained, benchmark) for trial in trials for benchmark in benchmarks or trial.row.benchmarks)
     return [(first[trained], benchmark) for trained, benchmark in dict.fromkeys(pairs)]
 
 
