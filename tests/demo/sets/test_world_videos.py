@@ -47,9 +47,14 @@ def test_jhmdb_has_a_mask_for_each_frame_and_splits_that_contain_all_videos(worl
     assert len(actions) == TINY.action_classes
     for action in actions:
         clips = sorted((root / "Rename_Images" / action).iterdir())
-        roles = dict(line.split() for line in (root / "splits" / f"{action}_test_split1.txt").read_text().splitlines())
-        assert roles.keys() == {f"{clip.name}.avi" for clip in clips}
-        assert sorted(roles.values()) == ["1", "2", "2", "2"]
+        training = []
+        for split in (1, 2, 3):
+            lines = (root / "splits" / f"{action}_test_split{split}.txt").read_text().splitlines()
+            roles = dict(line.split() for line in lines)
+            assert roles.keys() == {f"{clip.name}.avi" for clip in clips}
+            assert set(roles.values()) == {"1", "2"}
+            training += [name for name, role in roles.items() if role == "1"]
+        assert sorted(training) == [f"{clip.name}.avi" for clip in clips]  # each clip trains in one split
         for clip in clips:
             frames = sorted(clip.glob("*.png"))
             assert [frame.stem for frame in frames] == [f"{number:05d}" for number in range(1, TINY.jhmdb_frames + 1)]
