@@ -104,7 +104,7 @@ def _demo(plan: Plan) -> Plan:
                 cells=7,
                 precise_bn=4,
             ),
-            # A low rate for a few steps: a higher one or more steps replace what the encoder has learned.
+            # Few epochs to save time, at a rate between the default and that of RSPNet.
             actions=ActionsConfig(epochs=10, lr=0.01, batch_size=8, frames=16, size=64, test_clips=1),
         ),
     )
