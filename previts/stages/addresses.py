@@ -18,7 +18,7 @@ from previts.storage.folders import address, ancestor, fingerprint_of, identity,
 # The version of each stage's output. Increase it when the content or the format of the output changes: results of an
 # older version are then made again.
 FORMATS = {
-    "world": 4,
+    "world": 5,
     "crawls": 1,
     "videos": 4,
     "saliency_model": 3,

@@ -9,6 +9,7 @@ from previts.demo import TINY
     ("change", "message"),
     [
         ({"background_correlation": 1.2}, "background_correlation"),
+        ({"in9_correlation": -0.1}, "in9_correlation = -0.1"),
         ({"width": 225}, "even"),
         ({"action_classes": 9}, "action_classes"),
         ({"in9_val": 1}, "in9_val at least 2"),

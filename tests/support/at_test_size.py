@@ -21,7 +21,7 @@ SETTINGS = [
     "evaluation.crop=64",
     "evaluation.resize=72",
 ]
-# The original command trains three arms and runs seven benchmarks. The tests of the pipeline do that.
+# The original command trains three arms and runs five benchmarks. The tests of the pipeline do that.
 WHOLE_RUN = ["--rows", "1/vgg/previts", "--benchmarks", "davis", "--parts", "1"]
 SIZED = ("download", "fit_saliency", "saliency", "track", "index", "pretrain", "evaluate", "report", "look")
 NOWHERE = "/dev/null/root"

@@ -201,18 +201,20 @@ def compose(seed: int, name: str, shot: Shot) -> Scene:
 
 
 def snapshot(
-    seed: int, name: str, kinds: Sequence[str], family: str, *, size: tuple[int, int], split: str
-) -> tuple[Scene, float]:
+    seed: int, name: str, kinds: Sequence[str], family: str, *, size: tuple[int, int], split: str,
+    shares: tuple[float, float] = (0.1, 0.24),
+) -> tuple[Scene, float]:  # fmt: skip
     """Return a scene of `size` (width, height) and a time in it, for an image of some objects, the largest first.
 
-    Puppets and backdrops come from a pool of the split, so that thousands of images are cheap.
+    The first object covers a share of the frame in the range `shares`, or less if it would not fit. Puppets
+    and backdrops come from a pool of the split, so that thousands of images are cheap.
     """
     width, height = size
     rng = generator(seed, f"still/{name}")
     actors = []
     for number, kind in enumerate(kinds):
         puppet = _puppet(seed, kind, f"{split}/{int(rng.integers(_POOL))}", _STILL_UNIT)
-        share = rng.uniform(0.1, 0.24) if number == 0 else rng.uniform(0.03, 0.08)
+        share = rng.uniform(*shares) if number == 0 else rng.uniform(0.03, 0.08)
         action: Action = ("walk", "swing", "pulse", "slide")[int(rng.integers(4))]
         actor = _cast(puppet, kind, action, family, width=width, height=height, seconds=4.0, share=share, rng=rng)
         if number:

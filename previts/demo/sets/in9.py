@@ -6,22 +6,35 @@ Paper section 4.4, figure 4. `media.variants` computes the variants. Nothing her
 import numpy as np
 from numpy.typing import NDArray
 
-from previts.demo.cast.casting import generator, kind_of
+from previts.demo.cast.casting import family_for, generator, kind_of
 from previts.demo.cast.kinds import CLASSES
 from previts.demo.config import WorldConfig
 from previts.demo.files import write_jpeg, write_mask, write_text
-from previts.demo.scenery.backgrounds import FAMILIES
 from previts.demo.sets.world_images import Still, take
 from previts.media.variants import MIXED, mixed, no_fg, only_bg_b, only_bg_t, only_fg, partner
 from previts.processes.progress import progress
 from previts.storage import files
 
 SIDE = 224
+# The objects are larger than in the other sets, as in ImageNet. A small object on black is mostly black, and Only-FG
+# then measures only which class the classifier gives to black.
+_SHARES = (0.25, 0.5)
+# Share of training images with a plain background, black in half of them and grey in the others, as in photographs of
+# products. The classifier then learns that black is no class.
+_PLAIN = 0.25
 
 
 def folder(class_name: str) -> str:
     """Return the official folder name of a class, such as `00_dog`."""
     return f"{list(CLASSES).index(class_name):02d}_{class_name}"
+
+
+def _still(config: WorldConfig, key: str, class_number: int, split: str) -> Still:
+    rng = generator(config.seed, f"in9/kind/{key}")
+    kind = kind_of(rng, list(CLASSES)[class_number])
+    family = family_for(rng, class_number, config.in9_correlation)
+    plain = max(0, int(rng.integers(-256, 256))) if split == "train" and rng.random() < _PLAIN else None
+    return take(config, f"in9/{key}", (kind,), family, size=(SIDE, SIDE), split=split, shares=_SHARES, plain=plain)
 
 
 def write_in9(uri: str, config: WorldConfig) -> int:
@@ -36,8 +49,7 @@ def write_in9(uri: str, config: WorldConfig) -> int:
     ]
     for split, c, n in progress(jobs, "world: in9", unit="image", total=len(jobs)):
         key = f"{names[c]}_{split}_{n:04d}"
-        kind = kind_of(generator(config.seed, f"in9/kind/{key}"), names[c])
-        still = take(config, f"in9/{key}", (kind,), FAMILIES[c], size=(SIDE, SIDE), split=split)
+        still = _still(config, key, c, split)
         place = ("train", "original") if split == "train" else ("original", "val")
         write_jpeg(files.join(uri, *place, folder(names[c]), f"{key}.jpg"), still.image, 95)
         index.append(f"{split},original,{names[c]},{key},{still.family},")

@@ -4,7 +4,7 @@ The paper evaluates on these datasets in sections 4.3 and 4.5. The images are dr
 official. Nothing here trains or evaluates.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import cv2
@@ -63,7 +63,7 @@ WNIDS = {
 
 @dataclass(frozen=True)
 class Still:
-    """An image HWC with the visible mask HW of each object, and the family of its background."""
+    """An image HWC with the visible mask HW of each object, and the family of its background, or "plain"."""
 
     image: Image
     kinds: tuple[str, ...]
@@ -72,18 +72,28 @@ class Still:
 
 
 def take(
-    config: WorldConfig, name: str, kinds: tuple[str, ...], home: str, *, size: tuple[int, int], split: str
-) -> Still:
-    """Return an image of size (width, height) in which the mask of the first object covers at least 4%."""
-    rng = generator(config.seed, f"family/{name}")
-    family = family_for(rng, FAMILIES.index(home), config.background_correlation)
+    config: WorldConfig, name: str, kinds: tuple[str, ...], family: str, *, size: tuple[int, int], split: str,
+    shares: tuple[float, float] = (0.1, 0.24), plain: int | None = None,
+) -> Still:  # fmt: skip
+    """Return an image of size (width, height) in which the mask of the first object covers at least 4%.
+
+    `shares` is the range of the share of the image that the first object covers. `plain` is the grey level of a plain
+    background, instead of one of `family`.
+    """
     for attempt in range(20):
-        scene, time = snapshot(config.seed, f"{name}/{attempt}", kinds, family, size=size, split=split)
+        scene, time = snapshot(config.seed, f"{name}/{attempt}", kinds, family, size=size, split=split, shares=shares)
+        if plain is not None:
+            scene = replace(scene, backdrop=np.full_like(scene.backdrop, plain), foreground=None)
         frame = render(scene, time)
         if frame.masks[0].mean() >= 0.04:
             shown = [number for number, mask in enumerate(frame.masks) if mask.sum() >= 40]
-            return Still(frame.image, tuple(kinds[n] for n in shown), tuple(frame.masks[n] for n in shown), family)
+            behind = family if plain is None else "plain"
+            return Still(frame.image, tuple(kinds[n] for n in shown), tuple(frame.masks[n] for n in shown), behind)
     raise AssertionError(f"{name}: the object is too small or hidden in 20 attempts")
+
+
+def _family(config: WorldConfig, name: str, home: str) -> str:
+    return family_for(generator(config.seed, f"family/{name}"), FAMILIES.index(home), config.background_correlation)
 
 
 def _kinds_shown(config: WorldConfig, name: str, number: int) -> tuple[str, ...]:
@@ -109,7 +119,8 @@ def write_voc(uri: str, config: WorldConfig) -> int:
         name, split = f"{number + 1:06d}", "train" if number < config.voc_images else "test"
         kinds = _kinds_shown(config, f"voc/{name}", number)
         size = _size(config, f"voc/{name}")
-        still = take(config, f"voc/{name}", kinds, HOMES[kinds[0]][1], size=size, split=split)
+        family = _family(config, f"voc/{name}", HOMES[kinds[0]][1])
+        still = take(config, f"voc/{name}", kinds, family, size=size, split=split)
         write_jpeg(files.join(root, "JPEGImages", f"{name}.jpg"), still.image)
         difficult = [bool(place and mask.mean() < 0.012) for place, mask in enumerate(still.masks)]
         files.write_bytes(files.join(root, "Annotations", f"{name}.xml"), _voc_xml(name, still, difficult).encode())
@@ -161,7 +172,8 @@ def write_imagenet(uri: str, config: WorldConfig) -> int:
             else f"ILSVRC2012_val_{list(WNIDS).index(kind) * counts['val'] + number + 1:08d}"
         )
         size = _size(config, f"imagenet/{name}")
-        still = take(config, f"imagenet/{split}/{name}", (kind,), home, size=size, split=split)
+        family = _family(config, f"imagenet/{split}/{name}", home)
+        still = take(config, f"imagenet/{split}/{name}", (kind,), family, size=size, split=split)
         write_jpeg(files.join(uri, split, wnid, f"{name}.JPEG"), still.image)
     return len(jobs)
 
@@ -176,7 +188,8 @@ def write_coco(uri: str, config: WorldConfig) -> int:
             image_id = number + 1 + (0 if split == "train" else 100_000)
             name = f"coco/{split}/{image_id}"
             kinds = _kinds_shown(config, name, number)
-            still = take(config, name, kinds, HOMES[kinds[0]][1], size=_size(config, name), split=split)
+            family = _family(config, name, HOMES[kinds[0]][1])
+            still = take(config, name, kinds, family, size=_size(config, name), split=split)
             file_name = f"{image_id:012d}.jpg"
             write_jpeg(files.join(uri, f"{split}2017", file_name), still.image)
             height, width = still.image.shape[:2]

@@ -1,11 +1,15 @@
 """Oracle: each file compared with the images from which it is composed."""
 
+from dataclasses import replace
+
 import cv2
 import numpy as np
+import pytest
 from rgb_files import read_rgb
 
 from previts.demo import TINY
 from previts.demo.cast.kinds import CLASSES
+from previts.demo.scenery.backgrounds import FAMILIES
 from previts.demo.sets import in9
 
 
@@ -34,3 +38,26 @@ def test_files_contain_the_variants_and_mix_the_classes_of_their_names(world):
         assert np.abs(mix - back)[far].mean() < 6
         assert np.abs(read_rgb(root / "only_fg" / "val" / label / f"{key}.jpg").astype(float))[far].mean() < 2
     assert sum(row[1] == "mixed_rand" for row in rows) == 9 * TINY.in9_val
+
+
+def test_objects_are_large_and_some_training_images_have_a_plain_background_half_of_them_black():
+    keys = [(number % 9, f"{list(CLASSES)[number % 9]}_{number:04d}") for number in range(72)]
+    train = [in9._still(TINY, key, c, "train") for c, key in keys]
+    val = [in9._still(TINY, key, c, "val") for c, key in keys[:18]]
+    plain = [still for still in train if still.family == "plain"]
+    # Four standard deviations of the number of draws, and of a share of them.
+    assert len(plain) == pytest.approx(18, abs=4 * np.sqrt(72 * 0.25 * 0.75))
+    dark = [np.median(still.image[~still.masks[0]]) < 8 for still in plain]
+    assert np.mean(dark) == pytest.approx(0.5, abs=4 * np.sqrt(0.25 / len(plain)))
+    assert not all(dark)
+    # Light, noise and the rim of the object only; backgrounds of a family vary by 28 or more.
+    assert np.median([still.image[~still.masks[0]].std() for still in plain]) < 10
+    assert all(still.family != "plain" for still in val)
+    assert np.median([still.masks[0].mean() for still in val]) > 0.16  # 0.16 in the other sets
+
+
+@pytest.mark.parametrize("correlation", [0.0, 1.0])
+def test_the_configured_share_of_images_has_the_home_background(correlation):
+    config = replace(TINY, in9_correlation=correlation)
+    stills = [in9._still(config, f"dog_val_{number:04d}", 0, "val") for number in range(8)]
+    assert {still.family == FAMILIES[0] for still in stills} == {bool(correlation)}

@@ -35,6 +35,8 @@ def test_ucf101_lists_split_the_videos_by_class_and_name_existing_files(world):
         assert all(classes[path.split("/")[0]] == number for path, number in train)
         assert {path.split("/")[0] for path in test} == set(classes)
         assert not {path for path, _ in train} & set(test)
+        assert len(train) + len(test) == TINY.ucf_clips * TINY.action_classes
+        assert [number for _, number in train] == [str(place + 1) for place in range(TINY.action_classes)]
         for path in [*test, *(path for path, _ in train)]:
             assert decode_file(str(root / "UCF-101" / path)).shape == (TINY.ucf_frames, 120, 160, 3)
 
@@ -45,9 +47,14 @@ def test_jhmdb_has_a_mask_for_each_frame_and_splits_that_contain_all_videos(worl
     assert len(actions) == TINY.action_classes
     for action in actions:
         clips = sorted((root / "Rename_Images" / action).iterdir())
-        roles = dict(line.split() for line in (root / "splits" / f"{action}_test_split1.txt").read_text().splitlines())
-        assert roles.keys() == {f"{clip.name}.avi" for clip in clips}
-        assert set(roles.values()) == {"1", "2"}
+        training = []
+        for split in (1, 2, 3):
+            lines = (root / "splits" / f"{action}_test_split{split}.txt").read_text().splitlines()
+            roles = dict(line.split() for line in lines)
+            assert roles.keys() == {f"{clip.name}.avi" for clip in clips}
+            assert set(roles.values()) == {"1", "2"}
+            training += [name for name, role in roles.items() if role == "1"]
+        assert sorted(training) == [f"{clip.name}.avi" for clip in clips]  # each clip trains in one split
         for clip in clips:
             frames = sorted(clip.glob("*.png"))
             assert [frame.stem for frame in frames] == [f"{number:05d}" for number in range(1, TINY.jhmdb_frames + 1)]
