@@ -137,6 +137,11 @@ def crawls_of(index: str) -> set[str]:
     return {fingerprint_of(uri, "videos") for uri in members.uris(read_manifest(index).inputs["videos"])}
 
 
+def videos_of(index: str) -> str:
+    """Return the fingerprint of the stored videos of an index, which the arms of one comparison share."""
+    return fingerprint_of(read_manifest(index).inputs["videos"], "videos")
+
+
 def saliency_method(index: str) -> str:
     """Return the saliency method behind the tubes of an index; "" if the outputs before it were deleted or edited."""
     try:

@@ -3,12 +3,15 @@
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
+from datetime import date
 from typing import TYPE_CHECKING, Any
 
 from previts.config import paper
+from previts.config.experiment import Plan
+from previts.corpus import members
 from previts.errors import InputError
 from previts.processes import prefetch
-from previts.stages.addresses import FORMATS, checkpoint_address, crawls_of, trained_on
+from previts.stages.addresses import FORMATS, checkpoint_address, crawls_of, trained_on, videos_of
 from previts.stages.checks import check_lineage
 from previts.stages.outputs import done, exclusive, finished
 from previts.storage import files, folders
@@ -39,11 +42,12 @@ def report(
     shown = paper.expand(rows)
     if not results:
         raise InputError("no results were given; run `previts evaluate` and pass the URIs that it prints to --results")
-    trained = []
+    trained, plans = [], []
     for row in shown:
         plan = paper.resolve(row.name, profile, set)
         check_lineage(row.name, plan, index)
         trained.append(checkpoint_address(plan, index, root))
+        plans.append(plan)
     earlier = _earlier(index, root, profile)
     decided: dict[str, Any] = {
         "rows": [row.name for row in shown],
@@ -82,9 +86,9 @@ def report(
         counts = build_report(
             list(results), uri, compared, cited=paper.CITED, profile=profile, index=index, generations=grown
         )
-        run_log.log_report(root, group=folders.fingerprint_of(index, "index"), report=uri)
+        run_log.log_report(root, group=videos_of(index), report=uri, name=_name(index, plans))
         grown[-1] = replace(grown[-1], numbers=read_numbers(uri))
-        _log_generations(root, grown, compared)
+        _log_generations(root, grown, compared, videos_of(index))
         inputs = {"index": index, **{f"result{number}": result for number, result in enumerate(results)}}
         inputs |= {f"earlier{number}": report for number, report in enumerate(earlier)}
         folders.commit(uri, decided, inputs=inputs, counts=counts, files=[HTML, CSV])
@@ -96,7 +100,14 @@ def report(
     return uri
 
 
-def _log_generations(root: str, grown: Sequence["Generation"], rows: Sequence["ReportRow"]) -> None:
+def _name(index: str, plans: Sequence[Plan]) -> str:
+    """Return the name of the parent run of a report."""
+    rows, seeds = len(plans), len({plan.experiment.seed for plan in plans})
+    size = f"{rows} row{'s' * (rows > 1)} × {seeds} seed{'s' * (seeds > 1)}"  # noqa: RUF001 (a multiplication sign)
+    return f"previts · {members.title(folders.read_manifest(index).inputs['videos'])} · {date.today()} · {size}"
+
+
+def _log_generations(root: str, grown: Sequence["Generation"], rows: Sequence["ReportRow"], group: str) -> None:
     """Add to the runs of a corpus and of its rows to which generation they belong, and all numbers over generations."""
     from previts.reporting import generations
     from previts.runlog import run_log
@@ -105,10 +116,11 @@ def _log_generations(root: str, grown: Sequence["Generation"], rows: Sequence["R
     tags = {"previts.generation": str(last.number), "previts.index": last.fingerprint}
     if len(grown) > 1:
         tags["previts.previous_index"] = grown[-2].fingerprint
-    run_log.log_generations(root, tags, generations.corpus_points(grown), group=last.fingerprint)
+    run_log.log_generations(root, tags, generations.corpus_points(grown), group=group)
     for fingerprint in dict.fromkeys(row.fingerprint for row in rows if folders.is_committed(row.checkpoint)):
         names = [row.name for row in rows if row.fingerprint == fingerprint]
-        run_log.log_generations(root, tags, generations.arm_points(grown, names), fingerprint=fingerprint)
+        of_arm = {**tags, "rows": " ".join(names)}
+        run_log.log_generations(root, of_arm, generations.arm_points(grown, names), fingerprint=fingerprint)
 
 
 def _earlier(index: str, root: str, profile: str) -> list[str]:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from mlflow_runs import client_of, open_arm, runs_of
 
-from previts.runlog import run_log, run_store
+from previts.runlog import run_log, run_store, stored_run
 
 pytestmark = pytest.mark.usefixtures("mlflow_environment")
 
@@ -96,9 +96,9 @@ def test_processes_that_start_at_once_share_group_and_database(tmp_path: Path):
     client = client_of(root)
     found = runs_of(client)
     assert len(found["groups"]) == 1
-    assert sorted(run.data.tags[run_store.FINGERPRINT_TAG] for run in found["arms"]) == ["fa", "fb"]
+    assert sorted(run.data.tags[stored_run.FINGERPRINT_TAG] for run in found["arms"]) == ["fa", "fb"]
     lengths = {
-        run.data.tags[run_store.FINGERPRINT_TAG]: len(client.get_metric_history(run.info.run_id, "loss"))
+        run.data.tags[stored_run.FINGERPRINT_TAG]: len(client.get_metric_history(run.info.run_id, "loss"))
         for run in found["arms"]
     }
     assert lengths == {"fa": 30, "fb": 60}

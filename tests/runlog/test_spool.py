@@ -9,7 +9,8 @@ import pytest
 from mlflow_runs import client_of, free_port, open_arm, runs_of
 
 from previts.runlog import run_log
-from previts.runlog.spool import Identity, Spool
+from previts.runlog.entries import Identity
+from previts.runlog.spool import Spool
 
 pytestmark = pytest.mark.usefixtures("mlflow_environment")
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from mlflow.tracking import MlflowClient
 
-from previts.runlog import run_log, run_store
+from previts.runlog import run_log, stored_run
 
 
 def client_of(root: Path) -> MlflowClient:
@@ -17,8 +17,8 @@ def runs_of(client: MlflowClient) -> dict[str, list]:
     experiment = client.get_experiment_by_name("previts")
     found = client.search_runs([experiment.experiment_id])
     return {
-        "groups": [run for run in found if run_store.FINGERPRINT_TAG not in run.data.tags],
-        "arms": [run for run in found if run_store.FINGERPRINT_TAG in run.data.tags],
+        "groups": [run for run in found if stored_run.FINGERPRINT_TAG not in run.data.tags],
+        "arms": [run for run in found if stored_run.FINGERPRINT_TAG in run.data.tags],
     }
 
 
