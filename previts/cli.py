@@ -54,6 +54,7 @@ Tools:
   world         make a small synthetic world: videos and labelled datasets to try the pipeline on
   look          draw the saliency and the tube of one video
   quality       print statistics of the tubes of an index; needs no labels
+  compare       print the numbers of rows in MLflow, with intervals over seeds
   why           print what a result was made from: settings, inputs, crawls and code
   withdraw      leave videos out from now on, list what rests on them, and delete their bytes
   variants      make the eight variants of the Backgrounds Challenge from images and masks
@@ -183,6 +184,20 @@ def why(uri: Annotated[Positional[str], arg(metavar="URI")], json: Annotated[boo
     return lineage.to_json(asked, chain) if json else lineage.describe(asked, chain)
 
 
+def compare(root: str = "", runs: Sequence[str] = ()) -> str:
+    """Print rows next to each other: their main numbers in MLflow, with intervals over seeds and differences.
+
+    Args:
+        root: Folder or bucket prefix of all results. Needed unless MLFLOW_TRACKING_URI is set.
+        runs: Ids or names of the parent runs to compare. Without them, the newest one.
+    """
+    from previts import compare as tool
+
+    if not root and not os.environ.get("MLFLOW_TRACKING_URI"):
+        raise InputError("give --root, the folder of all results, or set MLFLOW_TRACKING_URI to the MLflow server")
+    return tool.compare(root, runs)
+
+
 def withdraw(
     videos: Annotated[Positional[tuple[str, ...]], arg(metavar="ID-or-URL ...")],
     *,
@@ -239,6 +254,7 @@ TOOLS: dict[str, Callable[..., str]] = {
     "world": stages.world,
     "look": look,
     "quality": quality,
+    "compare": compare,
     "why": why,
     "withdraw": withdraw,
     "variants": variants,

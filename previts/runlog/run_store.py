@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from previts.runlog.entries import Identity
-from previts.runlog.stored_run import FINGERPRINT_TAG, GROUP_TAG, NAME_TAG, PARENT_TAG, StoredRun, cut
+from previts.runlog.stored_run import FINGERPRINT_TAG, GROUP_TAG, NAME_TAG, NOTE_TAG, PARENT_TAG, StoredRun, cut
 from previts.storage import files, folders
 
 if TYPE_CHECKING:
@@ -24,6 +24,10 @@ ROOT_TAG = "previts.root"
 PARAMS_AT_ONCE, PARAM_LENGTH = 100, 6000  # limits of one MLflow request: number of parameters, length of one
 # In this view of an experiment, MLflow shows the runs, their charts and their models.
 VIEW_TAG, VIEW = "mlflow.experimentKind", "custom_model_development"
+ABOUT = (
+    "Arms of PreViTS. A parent run is a corpus; its children are rows of the paper's tables, one for each seed. "
+    "Group by the tag `row` to see means over seeds. The numbers are in Model training, not in GenAI (top left)."
+)
 
 logger = logging.getLogger(__name__)
 
@@ -89,7 +93,7 @@ def find_arm(root: str, fingerprint: str) -> StoredRun | None:
     from mlflow.tracking import MlflowClient
 
     uri, adopted = tracking_uri(root), os.environ.get("MLFLOW_RUN_ID", "")
-    if _database(uri) and not os.path.exists(_database(uri)):
+    if database_file(uri) and not os.path.exists(database_file(uri)):
         return None
     client = MlflowClient(uri)
     if adopted:
@@ -107,7 +111,7 @@ def running_arms(root: str, experiment: str) -> dict[str, StoredRun]:
     from mlflow.tracking import MlflowClient
 
     uri = tracking_uri(root)
-    if _database(uri) and not os.path.exists(_database(uri)):
+    if database_file(uri) and not os.path.exists(database_file(uri)):
         return {}
     client = MlflowClient(uri)
     found = client.get_experiment_by_name(experiment)
@@ -131,7 +135,7 @@ def delete_artifact(root: str, tag: str, value: str, name: str) -> bool:
     from mlflow.tracking import MlflowClient
 
     uri = tracking_uri(root)
-    if _database(uri) and not os.path.exists(_database(uri)):
+    if database_file(uri) and not os.path.exists(database_file(uri)):
         return False
     client, deleted = MlflowClient(uri), False
     experiments = [experiment.experiment_id for experiment in client.search_experiments()]
@@ -156,7 +160,7 @@ def _experiment(client: "MlflowClient", identity: Identity, uri: str) -> str:
     found = client.get_experiment_by_name(identity.experiment)
     if found is None:
         try:
-            tags = {VIEW_TAG: VIEW}
+            tags = {VIEW_TAG: VIEW, NOTE_TAG: ABOUT}
             return str(client.create_experiment(identity.experiment, artifact_location=_artifacts(uri), tags=tags))
         except MlflowException as error:  # another process may have created it
             found = client.get_experiment_by_name(identity.experiment)
@@ -169,11 +173,11 @@ def _experiment(client: "MlflowClient", identity: Identity, uri: str) -> str:
 
 def _artifacts(uri: str) -> str | None:
     """Return the artifact folder next to a database on the local disk; a server has its own."""
-    path = _database(uri)
+    path = database_file(uri)
     return pathlib.Path(path).with_name("mlartifacts").as_uri() if path else None
 
 
-def _database(uri: str) -> str:
+def database_file(uri: str) -> str:
     """Return the path of a database on the local disk, or "" for a server."""
     if not uri.startswith("sqlite"):
         return ""
@@ -231,7 +235,7 @@ def _describe(
 @contextmanager
 def _locked(uri: str) -> Iterator[None]:
     """Allow one process at a time to create tables and find runs in a database on the local disk."""
-    path = _database(uri)
+    path = database_file(uri)
     if not path:
         yield
         return

@@ -58,6 +58,9 @@ class LoadSampler:
 
     def _sample(self) -> None:
         pause = min(1.0, self._seconds)  # so that a short training has samples too
+        for monitor in self._monitors:
+            monitor.collect_metrics()  # the load of the CPU is that since the last sample of this thread
+            monitor.clear_metrics()
         while not self._stopped.wait(pause):
             pause = min(2 * pause, self._seconds)
             with self._lock:
@@ -68,14 +71,12 @@ class LoadSampler:
 def _monitors() -> list[Any]:
     """Return MLflow's monitors of this machine; that of the GPUs needs `nvidia-ml-py`."""
     try:
-        import psutil
         from mlflow.system_metrics.metrics.cpu_monitor import CPUMonitor
         from mlflow.system_metrics.metrics.disk_monitor import DiskMonitor
         from mlflow.system_metrics.metrics.gpu_monitor import GPUMonitor
         from mlflow.system_metrics.metrics.network_monitor import NetworkMonitor
     except ImportError:  # psutil is missing
         return []
-    psutil.cpu_percent()  # the share of later calls is measured from here
     kinds: list[Any] = [CPUMonitor, DiskMonitor, NetworkMonitor]
     found, of_gpus = [kind() for kind in kinds], typing.cast(Any, GPUMonitor)
     try:

@@ -41,9 +41,11 @@ def test_the_runs_of_a_root_with_any_name_are_in_its_own_database(tmp_path: Path
 
 
 def test_a_given_database_is_found_under_its_quoted_name(tmp_path: Path):
-    assert run_store._database(f"sqlite:///{tmp_path}/a%20b.db?timeout=3") == f"{tmp_path}/a b.db"
-    assert run_store._database("sqlite:///runs.db") == f"{tmp_path}/runs.db"
-    assert [run_store._database(uri) for uri in ("http://mlflow:5000", "sqlite://", "sqlite:///:memory:")] == [""] * 3
+    assert run_store.database_file(f"sqlite:///{tmp_path}/a%20b.db?timeout=3") == f"{tmp_path}/a b.db"
+    assert run_store.database_file("sqlite:///runs.db") == f"{tmp_path}/runs.db"
+    assert [run_store.database_file(uri) for uri in ("http://mlflow:5000", "sqlite://", "sqlite:///:memory:")] == [
+        ""
+    ] * 3
 
 
 def test_a_run_of_kubeflow_becomes_the_parent(root: Path, monkeypatch: pytest.MonkeyPatch):
