@@ -16,6 +16,11 @@ from previts.config.experiment import Experiment, Plan
 from previts.errors import InputError
 from previts.storage import files, folders
 
+# Tags that say where a run was made; the first five have a place of their own in MLflow's pages.
+MADE_BY = (
+    "mlflow.source.name", "mlflow.source.type", "mlflow.source.git.commit", "mlflow.docker.image.uri", "mlflow.user",
+    "previts.revision", "previts.image", "previts.pipeline_run", "previts.pytorchjob",
+)  # fmt: skip
 BASELINE = "baseline"  # value of the tag `diff` of the arm that the others are compared with
 
 
@@ -121,20 +126,11 @@ def _differing(row: str, profile: str, assignments: Sequence[str], settings: Map
 
 def _made_by() -> dict[str, str]:
     """Return the tags that say where a run works, under the names that MLflow shows where it has one."""
-    known = origin.made_by()
-    revision = known.get("revision", "")
-    found = {
-        "mlflow.source.name": "previts pretrain",
-        "mlflow.source.type": "JOB" if known.get("run") or os.environ.get(origin.JOB) else "LOCAL",
-        "mlflow.source.git.commit": revision.removesuffix("-dirty"),
-        "mlflow.docker.image.uri": known.get("image", ""),
-        "mlflow.user": _user(),
-        "previts.revision": revision,
-        "previts.image": known.get("image", ""),
-        "previts.pipeline_run": known.get("run", ""),
-        "previts.pytorchjob": os.environ.get(origin.JOB, ""),
-    }
-    return {name: value for name, value in found.items() if value}
+    known, job = origin.made_by(), os.environ.get(origin.JOB, "")
+    revision, image, run = (known.get(name, "") for name in ("revision", "image", "run"))
+    kind, commit = "JOB" if run or job else "LOCAL", revision.removesuffix("-dirty")
+    values = ("previts pretrain", kind, commit, image, _user(), revision, image, run, job)
+    return {name: value for name, value in zip(MADE_BY, values, strict=True) if value}
 
 
 def _user() -> str:
@@ -232,6 +228,26 @@ Under Artifacts, `experiment.json` has all settings, and `MLmodel` has the shape
 
 
 def summary(markdown: str) -> str:
-    """Return the tables of a report's Markdown that compare arms; other parts may name videos, which are withdrawn."""
+    """Return the tables of a report's Markdown that compare arms, without the columns that no arm has a number for.
+
+    Other parts of the report may name videos, which the user may withdraw later.
+    """
     sections = re.split(r"(?m)^(?=## )", markdown)
-    return "\n".join(part.strip() + "\n" for part in sections if re.search(r"(?m)^\| (arm|row) \|", part))
+    compared = [part.strip() for part in sections if re.search(r"(?m)^\| (arm|row) \|", part)]
+    return "\n\n".join(_without_empty_columns(part.splitlines()) for part in compared)
+
+
+def _without_empty_columns(lines: Sequence[str]) -> str:
+    """Return the lines of a section with a table, less the columns in which nothing was run."""
+    table = [re.split(r"(?<!\\)\|", line)[1:-1] for line in lines if line.startswith("|")]
+    width = min(map(len, table))
+    kept = [place for place in range(width) if not place or any(_has_number(line[place]) for line in table[2:])]
+    rows = iter(table)
+    return "\n".join(
+        f"|{'|'.join(row[place] for place in kept)}|" if line.startswith("|") and (row := next(rows)) else line
+        for line in lines
+    )
+
+
+def _has_number(cell: str) -> bool:
+    return bool(cell.strip()) and not cell.strip().startswith(("not run", "paper "))

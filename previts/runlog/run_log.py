@@ -224,7 +224,7 @@ def log_result(root: str, fingerprint: str, metrics: Mapping[str, float], datase
     log.close()
 
 
-def log_report(root: str, *, group: str, report: str, name: str = "") -> None:
+def log_report(root: str, *, group: str, report: str, name: str = "", index: Dataset | None = None) -> None:
     """Store the report about the arms of a group with the group's run: its files, its tables, and its folder as a tag.
 
     Args:
@@ -232,11 +232,14 @@ def log_report(root: str, *, group: str, report: str, name: str = "") -> None:
         group: The group.
         report: URI of the folder of the report.
         name: New name of the group's run, such as "previts · crawl-1 (72 videos) · 2026-11-30 · 3 rows x 5 seeds".
+        index: The index that its arms were trained on.
     """
     log = _start(root, Identity("group", EXPERIMENT, group=group, title=name))
     log.tag(REPORT_TAG, report)
     if name:
         log.rename(name)
+    if index:
+        log.dataset(index, "training")
     for file in sorted(files.names(report)):
         if file == PAGE:
             log.artifact(files.join(report, file))

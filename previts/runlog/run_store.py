@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from previts.runlog.description import MADE_BY
 from previts.runlog.entries import Identity
 from previts.runlog.stored_run import FINGERPRINT_TAG, GROUP_TAG, NAME_TAG, NOTE_TAG, PARENT_TAG, StoredRun, cut
 from previts.storage import files, folders
@@ -66,7 +67,8 @@ def open_stored(root: str, identity: Identity, *, working: bool) -> StoredRun:
             # The arms have the group's tag too; only the parent has the role.
             key = {GROUP_TAG: identity.group, "previts.role": "group"}
             title = identity.title or identity.group
-            parent = _find(client, experiment_id, key) or _create(client, experiment_id, key, {NAME_TAG: title}, title)
+            about = {NAME_TAG: title, **{name: identity.tags[name] for name in MADE_BY if name in identity.tags}}
+            parent = _find(client, experiment_id, key) or _create(client, experiment_id, key, about, title)
             parent_id = parent.info.run_id
         if identity.kind == "group":
             return StoredRun(client, parent_id)

@@ -3,21 +3,23 @@
 import os
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from previts.config import paper
-from previts.corpus import members
 from previts.errors import InputError
 from previts.launch.start import start
 from previts.processes import workers
 from previts.processes.conduct import read_conduct
-from previts.stages.addresses import checkpoint_address, checkpoint_decided, crawls_of, previous_checkpoint, videos_of
+from previts.stages.addresses import (
+    checkpoint_address,
+    checkpoint_decided,
+    crawls_of,
+    index_dataset,
+    previous_checkpoint,
+    videos_of,
+)
 from previts.stages.checks import check_launch, check_lineage, check_start
 from previts.stages.outputs import done, exclusive, made
 from previts.storage import folders
-
-if TYPE_CHECKING:
-    from previts.runlog.description import Dataset
 
 
 @exclusive
@@ -93,7 +95,7 @@ def pretrain(
     fingerprint = folders.fingerprint_of(uri, "checkpoints")
     arm = description.describe_arm(row, profile, set)
     with distributed.process_group() as device:
-        run, data = None, _dataset(index)
+        run, data = None, index_dataset(index)
         if distributed.is_main():
             run = run_log.open_run(
                 root,
@@ -141,11 +143,3 @@ def _corpus(index: str, previous: str) -> dict[str, str]:
     if previous:
         found["previous"] = folders.fingerprint_of(previous, "checkpoints")
     return {f"previts.{name}": str(value) for name, value in found.items()}
-
-
-def _dataset(index: str) -> "Dataset":
-    """Return the index as the dataset of a run."""
-    from previts.runlog.description import Dataset
-
-    manifest = folders.read_manifest(index)
-    return Dataset(members.title(manifest.inputs["videos"]), manifest.fingerprint, index, manifest.counts)

@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from previts.config import paper
 from previts.config.experiment import Plan
-from previts.corpus import members
 from previts.errors import InputError
 from previts.processes import prefetch
-from previts.stages.addresses import FORMATS, checkpoint_address, crawls_of, trained_on, videos_of
+from previts.stages.addresses import FORMATS, checkpoint_address, crawls_of, index_dataset, trained_on, videos_of
 from previts.stages.checks import check_lineage
 from previts.stages.outputs import done, exclusive, finished
 from previts.storage import files, folders
@@ -86,7 +85,8 @@ def report(
         counts = build_report(
             list(results), uri, compared, cited=paper.CITED, profile=profile, index=index, generations=grown
         )
-        run_log.log_report(root, group=videos_of(index), report=uri, name=_name(index, plans))
+        data = index_dataset(index)
+        run_log.log_report(root, group=videos_of(index), report=uri, name=_name(data.name, plans), index=data)
         grown[-1] = replace(grown[-1], numbers=read_numbers(uri))
         _log_generations(root, grown, compared, videos_of(index))
         inputs = {"index": index, **{f"result{number}": result for number, result in enumerate(results)}}
@@ -100,11 +100,11 @@ def report(
     return uri
 
 
-def _name(index: str, plans: Sequence[Plan]) -> str:
+def _name(corpus: str, plans: Sequence[Plan]) -> str:
     """Return the name of the parent run of a report."""
     rows, seeds = len(plans), len({plan.experiment.seed for plan in plans})
     size = f"{rows} row{'s' * (rows > 1)} × {seeds} seed{'s' * (seeds > 1)}"  # noqa: RUF001 (a multiplication sign)
-    return f"previts · {members.title(folders.read_manifest(index).inputs['videos'])} · {date.today()} · {size}"
+    return f"previts · {corpus} · {date.today()} · {size}"
 
 
 def _log_generations(root: str, grown: Sequence["Generation"], rows: Sequence["ReportRow"], group: str) -> None:
