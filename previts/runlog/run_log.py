@@ -357,6 +357,8 @@ def _start(root: str, identity: Identity) -> RunLog:
     # Training must not wait for MLflow's default of 7 retries with a timeout of 2 minutes each.
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
+    # The standard output of a verb is the URI of its result.
+    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
     _replay(root)
     log = RunLog(root, identity)
     log.start()
