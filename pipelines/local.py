@@ -90,7 +90,7 @@ def run_local(
     check.check_choices(**choices)
     if not crawl or not data:
         for_crawl, for_data = (files.absolute(uri) if uri else None for uri in (crawl, data))
-        check.check_sources(for_crawl, for_data, rows=rows, benchmarks=benchmarks)
+        check.check_sources(for_crawl, for_data, rows=rows, benchmarks=benchmarks, profile=profile)
         made = stages.world(root)
         crawl, data = crawl or files.join(made, "crawls"), data or files.join(made, "datasets")
     crawl, data = files.absolute(crawl), files.absolute(data)

@@ -18,7 +18,7 @@ from previts import stages
 from previts.config import paper
 from previts.config.experiment import Experiment
 from previts.config.fields import flatten, unknown_name
-from previts.config.profiles import PROFILES
+from previts.config.profiles import PROFILES, benchmarks_of
 from previts.errors import InputError
 from previts.processes.exits import readable_errors
 from previts.stages.checks import check_method
@@ -54,6 +54,7 @@ Tools:
   world         make a small synthetic world: videos and labelled datasets to try the pipeline on
   look          draw the saliency and the tube of one video
   quality       print statistics of the tubes of an index; needs no labels
+  compare       print the numbers of rows in MLflow, with intervals over seeds
   why           print what a result was made from: settings, inputs, crawls and code
   withdraw      leave videos out from now on, list what rests on them, and delete their bytes
   variants      make the eight variants of the Backgrounds Challenge from images and masks
@@ -86,7 +87,10 @@ def show(
         return "\n".join(lines)
     found = paper.find_row(row)
     plan = plain(paper.resolve(row, profile, set))
-    lines = [f"{found.name}: {found.title} (profile {profile})", f"benchmarks: {', '.join(found.benchmarks)}"]
+    lines = [
+        f"{found.name}: {found.title} (profile {profile})",
+        f"benchmarks: {', '.join(benchmarks_of(found.benchmarks, profile))}",
+    ]
     lines += [
         f"  {path:<34} {'(empty)' if value == '' else value}"
         for path, value in flatten({**plan["experiment"], "evaluation": plan["evaluation"]}).items()
@@ -184,6 +188,20 @@ def why(uri: Annotated[Positional[str], arg(metavar="URI")], json: Annotated[boo
     return lineage.to_json(asked, chain) if json else lineage.describe(asked, chain)
 
 
+def compare(root: str = "", runs: Sequence[str] = ()) -> str:
+    """Print rows next to each other: their main numbers in MLflow, with intervals over seeds and differences.
+
+    Args:
+        root: Folder or bucket prefix of all results. Needed unless MLFLOW_TRACKING_URI is set.
+        runs: Ids or names of the parent runs to compare. Without them, the newest one.
+    """
+    from previts import compare as tool
+
+    if not root and not os.environ.get("MLFLOW_TRACKING_URI"):
+        raise InputError("give --root, the folder of all results, or set MLFLOW_TRACKING_URI to the MLflow server")
+    return tool.compare(root, runs)
+
+
 def withdraw(
     videos: Annotated[Positional[tuple[str, ...]], arg(metavar="ID-or-URL ...")],
     *,
@@ -240,6 +258,7 @@ TOOLS: dict[str, Callable[..., str]] = {
     "world": stages.world,
     "look": look,
     "quality": quality,
+    "compare": compare,
     "why": why,
     "withdraw": withdraw,
     "variants": variants,

@@ -65,7 +65,7 @@ def build_manifest(app: AppDef, options: JobOptions, owner: Mapping[str, Any] | 
     role = values.apply(app.roles[0])
     if not role.image or role.image.startswith("/"):
         raise InputError("a PyTorchJob needs a container image; set --job image=REGISTRY/NAME:TAG")
-    pod = _pod(role, options, {"MASTER_ADDR": rank0} if options.spot else {})
+    pod = _pod(role, options, {origin.JOB: name, **({"MASTER_ADDR": rank0} if options.spot else {})})
     spec = _elastic(name, role.num_replicas, pod, options) if options.spot else _rigid(role.num_replicas, pod)
     spec["nprocPerNode"] = str(max(1, role.resource.gpu))
     policy: Manifest = {

@@ -6,10 +6,8 @@ masks that the attention should match (PreViTS section 3.3). Nothing here change
 
 import io
 import math
-import os
 import resource
 import sys
-import tempfile
 import time
 from typing import Protocol
 
@@ -42,7 +40,7 @@ class MetricLogger(Protocol):
         """Record the metrics of a step."""
 
     def artifact(self, path: str, folder: str = "") -> None:
-        """Record a file of this machine."""
+        """Record a file, by its path or URI."""
 
 
 class Monitor:
@@ -161,16 +159,8 @@ class Monitor:
         except Exception as error:  # object stores raise types of their own; training continues
             print(f"the image of step {step + 1} could not be written, training continues: {error}", file=sys.stderr)
             return
-        if self.run is None:
-            return
-        if path := files.local_path(uri):
-            self.run.artifact(path, PICTURES)
-            return
-        with tempfile.TemporaryDirectory(prefix="previts-") as folder:
-            path = os.path.join(folder, name)
-            with open(path, "wb") as file:
-                file.write(buffer.getvalue())
-            self.run.artifact(path, PICTURES)
+        if self.run is not None:
+            self.run.artifact(uri, PICTURES)
 
 
 def contact_sheet(pairs: Pairs, step: Step) -> NDArray[np.uint8]:

@@ -9,40 +9,45 @@ An arm is identified by its fingerprint, so a resumed run continues its MLflow r
 
 import logging
 import os
-import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Literal
+from dataclasses import asdict
+from datetime import date
+from typing import Literal, Protocol
 
 from previts.errors import InputError
-from previts.runlog.run_store import (
-    AT_START,
-    FINGERPRINT_TAG,
-    PARAM_LENGTH,
-    StoredRun,
-    delete_artifact,
-    first_line,
-    open_stored,
-    outages,
-    running_arms,
-)
-from previts.runlog.spool import Entry, Identity, Spool
+from previts.runlog.description import Dataset, LoggedModel, summary
+from previts.runlog.entries import AT_START, Entry, Identity
+from previts.runlog.run_store import EXPERIMENT, PARAM_LENGTH, delete_artifact, open_stored, outages, running_arms
+from previts.runlog.spool import Spool
+from previts.runlog.stored_run import FINGERPRINT_TAG, StoredRun, first_line
 from previts.storage import files, leases
 
 Status = Literal["FINISHED", "FAILED", "KILLED"]
 
-EXPERIMENT = "previts"  # name of the MLflow experiment
 REPORT_TAG = "previts.report"  # URI of the report that a group's run has as an artifact
+PAGE, REPORT_FOLDER = "report.html", "report"  # its page, and the folder of its other files among the artifacts
+SHOWN = (".md", ".csv", ".svg", ".png")  # of the other files, these are stored
 RETRY_SECONDS, LONGEST_RETRY_SECONDS = 60.0, 600.0
 
 logger = logging.getLogger(__name__)
+
+
+class Sampler(Protocol):
+    """Measures the load of the machine, such as `system_metrics.LoadSampler`."""
+
+    def take(self) -> dict[str, float]:
+        """Return the load since the last call, by the names of its metrics."""
 
 
 class RunLog:
     """One run in MLflow, or in the spool while MLflow does not answer.
 
     No method raises an error of MLflow; each returns when the entry is sent or in the spool.
+
+    Attributes:
+        sampler: Adds the load of the machine to the metrics, if it is set.
     """
 
     def __init__(self, root: str, identity: Identity) -> None:
@@ -50,18 +55,53 @@ class RunLog:
         self._stored: StoredRun | None = None
         self._spool: Spool | None = None
         self._retry_at, self._pause = 0.0, RETRY_SECONDS
+        self.sampler: Sampler | None = None
 
     def metrics(self, values: Mapping[str, float], step: int) -> None:
         """Record metrics of one step."""
-        self._record(_metrics(values, step))
+        load = self.sampler.take() if self.sampler else {}
+        self._record(_metrics({**values, **load}, step))
+
+    def measured(self, values: Mapping[str, float], step: int, model: str, dataset: Dataset) -> None:
+        """Record metrics of a logged model on a dataset.
+
+        Args:
+            values: The metrics.
+            step: Steps that the model was trained for.
+            model: Fingerprint of its checkpoint.
+            dataset: What it was measured on.
+        """
+        linked = {"model": model, "dataset": dataset.name, "digest": dataset.digest}
+        self._record({**_metrics(values, step), **linked})
+
+    def dataset(self, dataset: Dataset, context: Literal["training", "eval"]) -> None:
+        """Record a dataset as an input of the run."""
+        self._record({"kind": "dataset", "context": context, **asdict(dataset)})
+
+    def model(self, model: LoggedModel) -> None:
+        """Record a checkpoint as a logged model; recording it again updates the same one."""
+        self._record({"kind": "model", **asdict(model)})
+
+    def note(self, text: str) -> None:
+        """Set the description of the run, in Markdown, unless the user has written another."""
+        self._record({"kind": "label", "field": "note", "value": text})
+
+    def rename(self, name: str) -> None:
+        """Change the name of the run, unless the user has changed it."""
+        self._record({"kind": "label", "field": "name", "value": name})
 
     def points(self, points: Sequence[tuple[int, Mapping[str, float]]]) -> None:
         """Record metrics, each with its step; recording them again changes nothing in MLflow."""
         self._record(*({**_metrics(values, step), "time": AT_START} for step, values in points))
 
     def artifact(self, path: str, folder: str = "") -> None:
-        """Record a file on the local disk as an artifact in `folder`."""
-        self._record({"kind": "artifact", "path": os.path.abspath(path), "folder": folder})
+        """Record a file as an artifact in `folder`; it must exist until it is sent.
+
+        Args:
+            path: Path or URI of the file.
+            folder: Folder among the artifacts.
+        """
+        self._record({"kind": "artifact", "path": files.absolute(path), "folder": folder})
 
     def tag(self, key: str, value: str) -> None:
         """Set a tag; a new value replaces the old one."""
@@ -133,7 +173,16 @@ class RunLog:
         return None
 
 
-def open_run(root: str, *, group: str, name: str, fingerprint: str, params: Mapping[str, object]) -> RunLog:
+def open_run(
+    root: str,
+    *,
+    group: str,
+    name: str,
+    fingerprint: str,
+    params: Mapping[str, object],
+    tags: Mapping[str, str] | None = None,
+    corpus: str = "",
+) -> RunLog:
     """Start or continue the run of one arm, and send the spools of earlier runs of this root.
 
     The store is `MLFLOW_TRACKING_URI`. If it is not set, the store is a file `mlflow.db` in the root, or in the working
@@ -146,30 +195,58 @@ def open_run(root: str, *, group: str, name: str, fingerprint: str, params: Mapp
         name: Name shown in MLflow; a continued run keeps its first name.
         fingerprint: Identifies the arm; a run with the same fingerprint is continued.
         params: Parameters, written only at the first start.
+        tags: Tags; those of the newest start are kept.
+        corpus: Name of the corpus, for the first name of the parent run.
 
     Raises:
         InputError: If group or fingerprint contains a quote, which MLflow's search cannot express.
     """
     texts = {key: str(value)[:PARAM_LENGTH] for key, value in params.items()}
-    return _start(root, Identity("arm", EXPERIMENT, group, name, fingerprint, texts))
+    title = f"{corpus} · {date.today()}" if corpus else ""
+    return _start(root, Identity("arm", EXPERIMENT, group, name, fingerprint, texts, dict(tags or {}), title))
 
 
-def log_result(root: str, fingerprint: str, metrics: Mapping[str, float]) -> None:
-    """Add the metrics of a benchmark to the run of the arm that was evaluated."""
+def log_result(root: str, fingerprint: str, metrics: Mapping[str, float], dataset: Dataset | None = None) -> None:
+    """Add the metrics of a benchmark to the run and the logged model of the arm that was evaluated.
+
+    Args:
+        root: Folder or bucket prefix that contains all results.
+        fingerprint: Of the arm.
+        metrics: The metrics.
+        dataset: The labelled set that they were measured on.
+    """
     log = _start(root, Identity("addition", EXPERIMENT, name=fingerprint, fingerprint=fingerprint))
-    log.metrics(metrics, step=0)
+    if dataset is None:
+        log.metrics(metrics, step=0)
+    else:
+        log.dataset(dataset, "eval")
+        log.measured(metrics, step=0, model=fingerprint, dataset=dataset)
     log.close()
 
 
-def log_report(root: str, *, group: str, report: str) -> None:
-    """Store the report about the arms of a group as an artifact of the group's run, and its folder as a tag."""
-    log = _start(root, Identity("group", EXPERIMENT, group=group))
+def log_report(root: str, *, group: str, report: str, name: str = "", index: Dataset | None = None) -> None:
+    """Store the report about the arms of a group with the group's run: its files, its tables, and its folder as a tag.
+
+    Args:
+        root: Folder or bucket prefix that contains all results.
+        group: The group.
+        report: URI of the folder of the report.
+        name: New name of the group's run, such as "previts · crawl-1 (72 videos) · 2026-11-30 · 3 rows x 5 seeds".
+        index: The index that its arms were trained on.
+    """
+    log = _start(root, Identity("group", EXPERIMENT, group=group, title=name))
     log.tag(REPORT_TAG, report)
-    with tempfile.TemporaryDirectory(prefix="previts-") as folder:
-        page = os.path.join(folder, "report.html")
-        with open(page, "wb") as file:
-            file.write(files.read_bytes(files.join(report, "report.html")))
-        log.artifact(page)
+    if name:
+        log.rename(name)
+    if index:
+        log.dataset(index, "training")
+    for file in sorted(files.names(report)):
+        if file == PAGE:
+            log.artifact(files.join(report, file))
+        elif file.endswith(SHOWN):
+            log.artifact(files.join(report, file), REPORT_FOLDER)
+        if file.endswith(".md") and (text := summary(files.read_bytes(files.join(report, file)).decode())):
+            log.note(text)
     log.close()
 
 
@@ -201,12 +278,12 @@ def log_generations(
 
 
 def delete_report(root: str, report: str) -> bool:
-    """Delete the artifact that `log_report` stored for a report, and return whether there was one.
+    """Delete the artifacts that `log_report` stored for a report, and return whether there was one.
 
     Raises:
         InputError: If MLflow does not answer.
     """
-    return _deleted(root, REPORT_TAG, report, "report.html")
+    return any([_deleted(root, REPORT_TAG, report, name) for name in (PAGE, REPORT_FOLDER)])
 
 
 def delete_pictures(root: str, fingerprint: str, folder: str) -> bool:
@@ -280,6 +357,8 @@ def _start(root: str, identity: Identity) -> RunLog:
     # Training must not wait for MLflow's default of 7 retries with a timeout of 2 minutes each.
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
+    # The standard output of a verb is the URI of its result.
+    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
     _replay(root)
     log = RunLog(root, identity)
     log.start()

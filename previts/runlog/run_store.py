@@ -1,7 +1,6 @@
-"""The run store: finds or creates runs in MLflow and sends them the entries of a run log.
+"""The run store: finds, creates and deletes in MLflow what belongs to a root.
 
-For section 4 of PreViTS. Only this file calls MLflow's run API. Callers catch the errors that it raises while MLflow
-does not answer, see `outages`.
+For section 4 of PreViTS. Callers catch the errors that are raised while MLflow does not answer, see `outages`.
 """
 
 import fcntl
@@ -10,25 +9,26 @@ import os
 import pathlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from previts.runlog.spool import Entry, Identity
+from previts.runlog.description import MADE_BY
+from previts.runlog.entries import Identity
+from previts.runlog.stored_run import FINGERPRINT_TAG, GROUP_TAG, NAME_TAG, NOTE_TAG, PARENT_TAG, StoredRun, cut
 from previts.storage import files, folders
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
     from mlflow.tracking import MlflowClient
 
-FINGERPRINT_TAG, GROUP_TAG, PARENT_TAG = "previts.fingerprint", "previts.group", "mlflow.parentRunId"
+EXPERIMENT = "previts"  # name of the MLflow experiment
 ROOT_TAG = "previts.root"
-# Limits of one MLflow request: number of parameters, number of metrics, length of a parameter.
-PARAMS_AT_ONCE, METRICS_AT_ONCE, PARAM_LENGTH = 100, 900, 6000
-# A time of a metric that stands for the start of its run. MLflow's database keeps metrics of one time, step and value
-# once, so such a metric can be sent again.
-AT_START = 0
-# Error codes for which a retry is useless; every other error counts as an outage.
-REJECTIONS = ("INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST", "RESOURCE_ALREADY_EXISTS", "BAD_REQUEST")
+PARAMS_AT_ONCE, PARAM_LENGTH = 100, 6000  # limits of one MLflow request: number of parameters, length of one
+# In this view of an experiment, MLflow shows the runs, their charts and their models.
+VIEW_TAG, VIEW = "mlflow.experimentKind", "custom_model_development"
+ABOUT = (
+    "Arms of PreViTS. A parent run is a corpus; its children are rows of the paper's tables, one for each seed. "
+    "Group by the tag `row` to see means over seeds. The numbers are in Model training, not in GenAI (top left)."
+)
 
 logger = logging.getLogger(__name__)
 
@@ -42,71 +42,6 @@ def tracking_uri(root: str) -> str:
     quoted = path.replace("%", "%25").replace("?", "%3F")  # all that a URI of a database must quote
     # With a driver in the URI, MLflow does not create the folder with the quoted name.
     return f"sqlite:///{path}" if quoted == path else f"sqlite+pysqlite:///{quoted}"
-
-
-@dataclass(frozen=True)
-class StoredRun:
-    """A run in MLflow."""
-
-    client: "MlflowClient"
-    run_id: str
-
-    def send_entries(self, entries: list[Entry]) -> None:
-        """Send entries in order; an entry that MLflow rejects is dropped with a warning.
-
-        Metrics that follow each other are collected and sent in one request, before the next entry of another kind.
-        """
-        from mlflow.entities import Metric
-        from mlflow.exceptions import MlflowException
-
-        waiting: list[Metric] = []
-        start = 0
-        if any(entry["kind"] == "metrics" and entry["time"] == AT_START for entry in entries):
-            start = self.client.get_run(self.run_id).info.start_time
-        for number, entry in enumerate(entries):
-            if entry["kind"] == "metrics":
-                step, when = entry["step"], entry["time"] or start
-                waiting += [Metric(name, value, when, step) for name, value in entry["values"].items()]
-                following = entries[number + 1]["kind"] if number + 1 < len(entries) else ""
-                if following == "metrics" and len(waiting) < METRICS_AT_ONCE:
-                    continue
-            try:
-                self._send_one(entry, waiting)
-            except MlflowException as error:
-                if error.error_code not in REJECTIONS:
-                    raise
-                logger.warning("MLflow rejects an entry, which is dropped: %s", first_line(error))
-            waiting = []
-
-    def _send_one(self, entry: Entry, waiting: "list[Any]") -> None:
-        match entry["kind"]:
-            case "metrics":
-                for start in range(0, len(waiting), METRICS_AT_ONCE):
-                    self.client.log_batch(self.run_id, metrics=waiting[start : start + METRICS_AT_ONCE])
-            case "tag":
-                self.client.set_tag(self.run_id, entry["key"], entry["value"])
-            case "artifact":
-                if os.path.exists(entry["path"]):
-                    self.client.log_artifact(self.run_id, entry["path"], entry["folder"] or None)
-                else:
-                    logger.warning("%s no longer exists and cannot be sent to MLflow", entry["path"])
-            case "end":
-                self.client.set_terminated(self.run_id, entry["status"], entry["time"])
-                self._settle_parent()
-
-    def _settle_parent(self) -> None:
-        """Set the status of the group's run to the worst status of its arms; other parents are not changed."""
-        parent_id = self.client.get_run(self.run_id).data.tags.get(PARENT_TAG)
-        if parent_id is None:
-            return
-        parent = self.client.get_run(parent_id)
-        if GROUP_TAG not in parent.data.tags or FINGERPRINT_TAG in parent.data.tags:
-            return
-        arms = self.client.search_runs([parent.info.experiment_id], f"tags.`{PARENT_TAG}` = '{parent_id}'")
-        found = {arm.info.status for arm in arms}
-        worst = next(status for status in ("RUNNING", "FAILED", "KILLED", "FINISHED") if status in found)
-        if worst != "RUNNING":
-            self.client.set_terminated(parent_id, worst)
 
 
 def open_stored(root: str, identity: Identity, *, working: bool) -> StoredRun:
@@ -131,7 +66,9 @@ def open_stored(root: str, identity: Identity, *, working: bool) -> StoredRun:
         if not adopted:
             # The arms have the group's tag too; only the parent has the role.
             key = {GROUP_TAG: identity.group, "previts.role": "group"}
-            parent = _find(client, experiment_id, key) or _create(client, experiment_id, key, {}, identity.group)
+            title = identity.title or identity.group
+            about = {NAME_TAG: title, **{name: identity.tags[name] for name in MADE_BY if name in identity.tags}}
+            parent = _find(client, experiment_id, key) or _create(client, experiment_id, key, about, title)
             parent_id = parent.info.run_id
         if identity.kind == "group":
             return StoredRun(client, parent_id)
@@ -141,10 +78,34 @@ def open_stored(root: str, identity: Identity, *, working: bool) -> StoredRun:
             GROUP_TAG: identity.group,
             ROOT_TAG: files.absolute(root),
             "previts.version": folders.code_version(),
+            NAME_TAG: identity.name,
+            **identity.tags,
         }
         arm = _find(client, experiment_id, key) or _create(client, experiment_id, key, about, identity.name)
         _describe(client, arm, identity, about, running=parent_id if working and not adopted else "", working=working)
         return StoredRun(client, arm.info.run_id)
+
+
+def find_arm(root: str, fingerprint: str) -> StoredRun | None:
+    """Return the run of an arm, or None if it does not exist.
+
+    Raises:
+        OSError, MlflowException: If MLflow does not answer; see `outages`.
+    """
+    from mlflow.tracking import MlflowClient
+
+    uri, adopted = tracking_uri(root), os.environ.get("MLFLOW_RUN_ID", "")
+    if database_file(uri) and not os.path.exists(database_file(uri)):
+        return None
+    client = MlflowClient(uri)
+    if adopted:
+        experiment_id = client.get_run(adopted).info.experiment_id
+    elif found := client.get_experiment_by_name(EXPERIMENT):
+        experiment_id = found.experiment_id
+    else:
+        return None
+    arm = _find(client, experiment_id, {FINGERPRINT_TAG: fingerprint})
+    return StoredRun(client, arm.info.run_id) if arm else None
 
 
 def running_arms(root: str, experiment: str) -> dict[str, StoredRun]:
@@ -152,7 +113,7 @@ def running_arms(root: str, experiment: str) -> dict[str, StoredRun]:
     from mlflow.tracking import MlflowClient
 
     uri = tracking_uri(root)
-    if _database(uri) and not os.path.exists(_database(uri)):
+    if database_file(uri) and not os.path.exists(database_file(uri)):
         return {}
     client = MlflowClient(uri)
     found = client.get_experiment_by_name(experiment)
@@ -176,7 +137,7 @@ def delete_artifact(root: str, tag: str, value: str, name: str) -> bool:
     from mlflow.tracking import MlflowClient
 
     uri = tracking_uri(root)
-    if _database(uri) and not os.path.exists(_database(uri)):
+    if database_file(uri) and not os.path.exists(database_file(uri)):
         return False
     client, deleted = MlflowClient(uri), False
     experiments = [experiment.experiment_id for experiment in client.search_experiments()]
@@ -201,21 +162,24 @@ def _experiment(client: "MlflowClient", identity: Identity, uri: str) -> str:
     found = client.get_experiment_by_name(identity.experiment)
     if found is None:
         try:
-            return str(client.create_experiment(identity.experiment, artifact_location=_artifacts(uri)))
+            tags = {VIEW_TAG: VIEW, NOTE_TAG: ABOUT}
+            return str(client.create_experiment(identity.experiment, artifact_location=_artifacts(uri), tags=tags))
         except MlflowException as error:  # another process may have created it
             found = client.get_experiment_by_name(identity.experiment)
             if found is None:
                 raise error
+    if VIEW_TAG not in found.tags:
+        client.set_experiment_tag(found.experiment_id, VIEW_TAG, VIEW)
     return str(found.experiment_id)
 
 
 def _artifacts(uri: str) -> str | None:
     """Return the artifact folder next to a database on the local disk; a server has its own."""
-    path = _database(uri)
+    path = database_file(uri)
     return pathlib.Path(path).with_name("mlartifacts").as_uri() if path else None
 
 
-def _database(uri: str) -> str:
+def database_file(uri: str) -> str:
     """Return the path of a database on the local disk, or "" for a server."""
     if not uri.startswith("sqlite"):
         return ""
@@ -236,7 +200,8 @@ def _create(
     client: "MlflowClient", experiment_id: str, key: Mapping[str, str], about: Mapping[str, str], name: str
 ) -> "Run":
     """Create a run; if two processes create it at once on a server, both use the earlier one."""
-    created = client.create_run(experiment_id, tags={**key, **about}, run_name=name or None)
+    tags = {name: cut(value) for name, value in {**key, **about}.items()}
+    created = client.create_run(experiment_id, tags=tags, run_name=name or None)
     first = _find(client, experiment_id, key) or created
     if first.info.run_id != created.info.run_id:
         client.delete_run(created.info.run_id)
@@ -248,13 +213,19 @@ def _describe(
 ) -> None:
     """Add missing tags and parameters; with `working`, mark the run and its parent `running` as running.
 
-    A run is incomplete after a killed start, or if a benchmark created it.
+    A run is incomplete after a killed start, or if a benchmark created it. With `working`, tags that say where it
+    works (`identity.tags`) replace those of an earlier start.
     """
-    from mlflow.entities import Param
+    from mlflow.entities import Param, RunTag
 
-    for key, value in about.items():
-        if key not in arm.data.tags:
-            client.set_tag(arm.info.run_id, key, value)
+    known = arm.data.tags
+    changed = [
+        RunTag(key, cut(value))
+        for key, value in about.items()
+        if key not in known or (working and key in identity.tags and known[key] != cut(value))
+    ]
+    for start in range(0, len(changed), PARAMS_AT_ONCE):
+        client.log_batch(arm.info.run_id, tags=changed[start : start + PARAMS_AT_ONCE])
     missing = [Param(key, value) for key, value in identity.params.items() if key not in arm.data.params]
     for start in range(0, len(missing), PARAMS_AT_ONCE):
         client.log_batch(arm.info.run_id, params=missing[start : start + PARAMS_AT_ONCE])
@@ -266,7 +237,7 @@ def _describe(
 @contextmanager
 def _locked(uri: str) -> Iterator[None]:
     """Allow one process at a time to create tables and find runs in a database on the local disk."""
-    path = _database(uri)
+    path = database_file(uri)
     if not path:
         yield
         return
@@ -285,8 +256,3 @@ def outages() -> tuple[type[BaseException], ...]:
     except ImportError:  # mlflow-skinny: it can only use a server
         return MlflowException, OSError
     return MlflowException, OSError, SQLAlchemyError
-
-
-def first_line(error: BaseException) -> str:
-    """Return the first line of an error message, at most 300 characters."""
-    return (str(error).splitlines() or [type(error).__name__])[0][:300]

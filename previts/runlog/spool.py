@@ -10,65 +10,19 @@ import logging
 import os
 import uuid
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
-from typing import IO, Any, Literal
+from dataclasses import asdict
+from typing import IO, Any
 
 from previts.errors import InputError
 from previts.processes import command_folder
+from previts.runlog.entries import Entry, Identity, check_entry
 from previts.storage import files, fingerprints
-from previts.storage.documents import Document, from_json
-
-Entry = dict[str, Any]
+from previts.storage.documents import from_json
 
 SPOOLS = "runlog"
+LEFT_OUT = "the line is left out"
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Identity:
-    """Names an MLflow run: an arm at work, an arm that gets additional metrics, or the group's parent run."""
-
-    kind: Literal["arm", "addition", "group"]
-    experiment: str
-    group: str = ""
-    name: str = ""
-    fingerprint: str = ""
-    params: dict[str, str] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class _Metrics:
-    kind: Literal["metrics"]
-    values: dict[str, float]
-    step: int
-    time: int = 0
-
-
-@dataclass(frozen=True)
-class _Artifact:
-    kind: Literal["artifact"]
-    path: str
-    folder: str
-    time: int = 0
-
-
-@dataclass(frozen=True)
-class _Tag:
-    kind: Literal["tag"]
-    key: str
-    value: str
-    time: int = 0
-
-
-@dataclass(frozen=True)
-class _End:
-    kind: Literal["end"]
-    status: Literal["FINISHED", "FAILED", "KILLED"]
-    time: int
-
-
-_KINDS: dict[str, type] = {"metrics": _Metrics, "artifact": _Artifact, "tag": _Tag, "end": _End}
 
 
 class Spool:
@@ -128,21 +82,17 @@ class Spool:
             InputError: If the first line is damaged: the entries belong to no run.
         """
         lines = self._lines()
-        return self._checked(Identity, lines[0]) if lines else None
+        return from_json(Identity, lines[0], self.path, LEFT_OUT) if lines else None
 
     def entries(self) -> list[Entry]:
         """Return the entries in order; a message reports each one that is damaged."""
         found = []
         for line in self._lines()[1:]:
             try:
-                self._checked(_KINDS.get(str(line.get("kind")) if isinstance(line, dict) else "", _Metrics), line)
-                found.append(line)
+                found.append(check_entry(line, self.path, LEFT_OUT))
             except InputError as error:
                 logger.warning("%s", error)
         return found
-
-    def _checked(self, kind: type[Document], line: Any) -> Document:
-        return from_json(kind, line, self.path, "the line is left out")
 
     def _lines(self) -> list[Any]:
         """Return the parsed lines, None for a damaged one; a killed process may have left the last one incomplete."""

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from previts.config import benchmarks as known_benchmarks
 from previts.config import paper
 from previts.config.evaluation import EvaluationConfig
+from previts.config.profiles import benchmarks_of
 from previts.errors import InputError
 from previts.ingest import crawl_lines, crawls
 from previts.processes import prefetch
@@ -40,7 +41,7 @@ def check_choices(
     for trial in trials:
         row, plan = trial.row, trial.plan
         plan.experiment.check_processes(processes)
-        checks.check_fit(row.name, plan, benchmarks or row.benchmarks)
+        checks.check_fit(row.name, plan, benchmarks or trial.benchmarks)
         checks.check_perception(row.name, plan)
         first, evaluation = evaluated.setdefault(trial.trained, (row.name, plan.evaluation))
         if evaluation != plan.evaluation:
@@ -111,12 +112,14 @@ def check_run(
     )
     for trial in trials[: len(trials) // len(seeds)]:  # each row once
         checks.check_weights(trial.plan)
-    check_sources(crawl, data, rows=rows, benchmarks=benchmarks)
+    check_sources(crawl, data, rows=rows, benchmarks=benchmarks, profile=profile)
     evaluations = list_evaluations(trials, benchmarks)
     return list(range(parts)), shares(len(distinct(trials))), shares(len(evaluations))
 
 
-def check_sources(crawl: str | None, data: str | None, *, rows: Sequence[str], benchmarks: Sequence[str]) -> None:
+def check_sources(
+    crawl: str | None, data: str | None, *, rows: Sequence[str], benchmarks: Sequence[str], profile: str
+) -> None:
     """Raise an InputError if a crawl is broken, or a labelled dataset is missing; None is not checked."""
     if crawl is not None:
         known, sources = Folders(), crawls.list_crawls(crawl)
@@ -124,6 +127,6 @@ def check_sources(crawl: str | None, data: str | None, *, rows: Sequence[str], b
         for _ in crawl_lines.each(tables, lambda source, found: bool(crawls.read_crawl(source, known, found))):
             pass
     if data is not None:
-        wanted = benchmarks or [name for row in paper.expand(rows) for name in row.benchmarks]
+        wanted = benchmarks or [name for row in paper.expand(rows) for name in benchmarks_of(row.benchmarks, profile)]
         for benchmark in dict.fromkeys(wanted):
             addresses.data_folders(benchmark, data)

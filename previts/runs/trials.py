@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 from previts.config import paper
 from previts.config.experiment import Experiment, Plan
+from previts.config.profiles import benchmarks_of
 from previts.errors import InputError
 from previts.storage import fingerprints
 
@@ -27,12 +28,14 @@ class Trial:
         seed: The seed of its pretraining and of its evaluations.
         plan: Its settings.
         perception: Name of the perception whose tubes it is trained on.
+        benchmarks: The benchmarks of its row that fit the profile.
     """
 
     row: paper.Row
     seed: int
     plan: Plan
     perception: str
+    benchmarks: tuple[str, ...]
 
     @property
     def trained(self) -> str:
@@ -54,7 +57,13 @@ def list_trials(rows: Sequence[str], seeds: Sequence[int], profile: str, set: Se
     paper.check_seeds(seeds, set)
     used = perceptions(rows, profile, set)
     return [
-        Trial(row, seed, paper.resolve(row.name, profile, paper.with_seed(set, seed)), used[row.name])
+        Trial(
+            row,
+            seed,
+            paper.resolve(row.name, profile, paper.with_seed(set, seed)),
+            used[row.name],
+            benchmarks_of(row.benchmarks, profile),
+        )
         for seed in seeds
         for row in paper.expand(rows)
     ]
@@ -71,7 +80,7 @@ def list_evaluations(trials: Sequence[Trial], benchmarks: Sequence[str]) -> list
     Without `benchmarks`, a checkpoint gets the benchmarks of all rows that share it.
     """
     first = {trial.trained: trial for trial in reversed(trials)}
-    pairs = ((trial.trained, benchmark) for trial in trials for benchmark in benchmarks or trial.row.benchmarks)
+    pairs = ((trial.trained, benchmark) for trial in trials for benchmark in benchmarks or trial.benchmarks)
     return [(first[trained], benchmark) for trained, benchmark in dict.fromkeys(pairs)]
 
 

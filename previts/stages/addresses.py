@@ -11,6 +11,7 @@ from previts.config.benchmarks import BENCHMARKS, CLASS_MAP
 from previts.config.experiment import Plan
 from previts.corpus import members
 from previts.errors import InputError
+from previts.runlog.description import Dataset
 from previts.stages.outputs import finished
 from previts.storage import files, fingerprints
 from previts.storage.folders import address, ancestor, fingerprint_of, identity, read_manifest
@@ -135,6 +136,17 @@ def _has_seen(checkpoint: str, videos: set[tuple[str, str]]) -> bool:
 def crawls_of(index: str) -> set[str]:
     """Return the identities of the crawls of an index."""
     return {fingerprint_of(uri, "videos") for uri in members.uris(read_manifest(index).inputs["videos"])}
+
+
+def videos_of(index: str) -> str:
+    """Return the fingerprint of the stored videos of an index, which the arms of one comparison share."""
+    return fingerprint_of(read_manifest(index).inputs["videos"], "videos")
+
+
+def index_dataset(index: str) -> Dataset:
+    """Return an index as the dataset that a run of the run log was trained on."""
+    manifest = read_manifest(index)
+    return Dataset(members.title(manifest.inputs["videos"]), manifest.fingerprint, index, manifest.counts)
 
 
 def saliency_method(index: str) -> str:

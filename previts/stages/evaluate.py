@@ -61,6 +61,7 @@ def evaluate(
     from previts.pretraining.checkpoint import load_model
     from previts.processes import distributed
     from previts.runlog import run_log
+    from previts.runlog.description import Dataset
 
     started = time.monotonic()
     classifier = ""
@@ -90,7 +91,10 @@ def evaluate(
     )
     write_result(uri, result)
     measured = {name: value for name, value in outcome.metrics.items() if math.isfinite(value)}
-    run_log.log_result(root, fingerprint, measured)
+    name, *_ = benchmarks.BENCHMARKS[benchmark].folders
+    items = {population.unit: population.items for population in outcome.populations.values()}
+    digest = "-".join(dict.fromkeys(decided["data"]))
+    run_log.log_result(root, fingerprint, measured, Dataset(name, digest[:36], files.join(data, name), items))
     written = [FILE, *outcome.files, *(files.join("figures", name) for name in outcome.figures)]
     inputs = {"checkpoint": checkpoint, "data": data}
     folders.commit(uri, decided, inputs=inputs, counts=measured, files=written)

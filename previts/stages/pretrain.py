@@ -3,14 +3,20 @@
 import os
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict
 
-from previts.config import fields, paper
+from previts.config import paper
 from previts.errors import InputError
 from previts.launch.start import start
 from previts.processes import workers
 from previts.processes.conduct import read_conduct
-from previts.stages.addresses import checkpoint_address, checkpoint_decided, crawls_of, previous_checkpoint
+from previts.stages.addresses import (
+    checkpoint_address,
+    checkpoint_decided,
+    crawls_of,
+    index_dataset,
+    previous_checkpoint,
+    videos_of,
+)
 from previts.stages.checks import check_launch, check_lineage, check_start
 from previts.stages.outputs import done, exclusive, made
 from previts.storage import folders
@@ -79,33 +85,43 @@ def pretrain(
         arguments = ["--row", row, "--index", index, "--root", root, "--profile", profile, "--set", *set]
         return start("pretrain", uri, arguments, launcher=launcher, processes=processes, job=job)
     from previts.corpus.index_table import read_index
+    from previts.models.encoders import build_encoder
+    from previts.models.moco import metric_names
     from previts.pretraining import checkpoint
     from previts.pretraining.loop import run_pretraining
     from previts.processes import distributed
-    from previts.runlog import run_log
+    from previts.runlog import description, run_log, system_metrics
 
+    fingerprint = folders.fingerprint_of(uri, "checkpoints")
+    arm = description.describe_arm(row, profile, set)
     with distributed.process_group() as device:
-        run = None
+        run, data = None, index_dataset(index)
         if distributed.is_main():
             run = run_log.open_run(
                 root,
-                group=folders.fingerprint_of(index, "index"),
-                name=f"{row} ({profile})",
-                fingerprint=folders.fingerprint_of(uri, "checkpoints"),
-                params={
-                    "row": row,
-                    "profile": profile,
-                    **_corpus(index),
-                    **({"previous": folders.fingerprint_of(previous, "checkpoints")} if previous else {}),
-                    **fields.flatten(asdict(plan.experiment)),
-                },
+                group=videos_of(index),
+                corpus=data.name,
+                name=arm.name,
+                fingerprint=fingerprint,
+                params=arm.params,
+                tags={**arm.tags, **_corpus(index, previous), "previts.checkpoint": uri},
             )
+            run.dataset(data, "training")
+            run.note(description.arm_note(row, profile, arm.tags, checkpoint=uri, root=root, data=data))
         with run_log.reporting(run):
-            summary = run_pretraining(
-                plan.experiment, read_index(index), uri, device=device, run=run, conduct=conduct, previous=previous
-            )
+            with system_metrics.sampled(run, root, fingerprint):
+                summary = run_pretraining(
+                    plan.experiment, read_index(index), uri, device=device, run=run, conduct=conduct, previous=previous
+                )
             if distributed.is_main():
                 checkpoint.finish(uri, plan.experiment, int(summary["steps"]))
+                if run is not None:
+                    model, objective = plan.experiment.model, plan.experiment.objective
+                    channels = build_encoder(model.encoder, width=model.width).channels
+                    steps = int(summary["steps"])
+                    run.model(description.describe_model(arm, plan.experiment, uri, steps, channels))
+                    learned = {name: value for name, value in summary.items() if name in metric_names(objective)}
+                    run.measured(learned, steps, model=fingerprint, dataset=data)
                 decided = checkpoint_decided(plan, index, previous)
                 folders.commit(
                     uri,
@@ -119,8 +135,11 @@ def pretrain(
     return uri
 
 
-def _corpus(index: str) -> dict[str, object]:
-    """Return the parameters of a run that say on which generation of a corpus it is trained."""
+def _corpus(index: str, previous: str) -> dict[str, str]:
+    """Return the tags of a run that say on which generation of a corpus it is trained, and what it continues."""
     manifest = folders.read_manifest(index)
-    counts = {name: manifest.counts.get(name, 0) for name in ("videos", "hours")}
-    return {"index": manifest.fingerprint, "crawls": len(crawls_of(index)), **counts}
+    found = {"index": manifest.fingerprint, "crawls": len(crawls_of(index))}
+    found |= {name: manifest.counts.get(name, 0) for name in ("videos", "hours")}
+    if previous:
+        found["previous"] = folders.fingerprint_of(previous, "checkpoints")
+    return {f"previts.{name}": str(value) for name, value in found.items()}

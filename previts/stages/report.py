@@ -3,12 +3,13 @@
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
+from datetime import date
 from typing import TYPE_CHECKING, Any
 
 from previts.config import paper
 from previts.errors import InputError
 from previts.processes import prefetch
-from previts.stages.addresses import FORMATS, checkpoint_address, crawls_of, trained_on
+from previts.stages.addresses import FORMATS, checkpoint_address, crawls_of, index_dataset, trained_on, videos_of
 from previts.stages.checks import check_lineage
 from previts.stages.outputs import done, exclusive, finished
 from previts.storage import files, folders
@@ -107,9 +108,12 @@ def report(
         counts = build_report(
             list(results), uri, compared, cited=paper.CITED, profile=profile, index=main, generations=grown
         )
-        run_log.log_report(root, group=folders.fingerprint_of(main, "index"), report=uri)
+        data = index_dataset(main)
+        run_log.log_report(
+            root, group=videos_of(main), report=uri, name=_name(data.name, len(shown), len(seeds)), index=data
+        )
         grown[-1] = replace(grown[-1], numbers=read_numbers(uri))
-        _log_generations(root, grown, compared)
+        _log_generations(root, grown, compared, videos_of(main))
         inputs = {f"index{number or ''}": found for number, found in enumerate(dict.fromkeys(index_of.values()))}
         inputs |= {f"result{number}": result for number, result in enumerate(results)}
         inputs |= {f"earlier{number}": report for number, report in enumerate(earlier)}
@@ -143,7 +147,13 @@ def _indexes(given: Sequence[str], rows: Sequence[paper.Row]) -> tuple[str, dict
     return scoped.get("", next(iter(found.values()))), found
 
 
-def _log_generations(root: str, grown: Sequence["Generation"], rows: Sequence["ReportRow"]) -> None:
+def _name(corpus: str, rows: int, seeds: int) -> str:
+    """Return the name of the parent run of a report."""
+    size = f"{rows} row{'s' * (rows > 1)} × {seeds} seed{'s' * (seeds > 1)}"  # noqa: RUF001 (a multiplication sign)
+    return f"previts · {corpus} · {date.today()} · {size}"
+
+
+def _log_generations(root: str, grown: Sequence["Generation"], rows: Sequence["ReportRow"], group: str) -> None:
     """Add to the runs of a corpus and of its rows to which generation they belong, and all numbers over generations."""
     from previts.reporting import generations
     from previts.runlog import run_log
@@ -152,10 +162,11 @@ def _log_generations(root: str, grown: Sequence["Generation"], rows: Sequence["R
     tags = {"previts.generation": str(last.number), "previts.index": last.fingerprint}
     if len(grown) > 1:
         tags["previts.previous_index"] = grown[-2].fingerprint
-    run_log.log_generations(root, tags, generations.corpus_points(grown), group=last.fingerprint)
+    run_log.log_generations(root, tags, generations.corpus_points(grown), group=group)
     for fingerprint in dict.fromkeys(row.fingerprint for row in rows if folders.is_committed(row.checkpoint)):
         names = [row.name for row in rows if row.fingerprint == fingerprint]
-        run_log.log_generations(root, tags, generations.arm_points(grown, names), fingerprint=fingerprint)
+        of_arm = {**tags, "rows": " ".join(names)}
+        run_log.log_generations(root, of_arm, generations.arm_points(grown, names), fingerprint=fingerprint)
 
 
 def _earlier(index: str, root: str, profile: str) -> list[str]:

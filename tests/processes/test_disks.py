@@ -15,7 +15,8 @@ from small_verbs import SMALL
 from previts import stages
 from previts.media import normalisation
 from previts.processes import disks, exits
-from previts.runlog.spool import Identity, Spool
+from previts.runlog.entries import Identity
+from previts.runlog.spool import Spool
 from previts.storage import files, tensors
 
 SIZE = 128 << 10

@@ -1,9 +1,11 @@
 """The root of the runs in the tests of this folder."""
 
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from mlflow_runs import Server
 
 
 @pytest.fixture
@@ -12,3 +14,11 @@ def root(tmp_path: Path, mlflow_tables: Path) -> Path:
     (tmp_path / "root").mkdir()
     shutil.copy(mlflow_tables, tmp_path / "root" / "mlflow.db")
     return tmp_path / "root"
+
+
+@pytest.fixture
+def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    server = Server(tmp_path / "server")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", server.uri)
+    yield server
+    server.down()

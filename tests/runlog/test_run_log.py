@@ -1,18 +1,14 @@
 """Oracle: the runs in MLflow, read with its own client."""
 
 import logging
-import os
-import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import requests
 from mlflow.tracking import MlflowClient
-from mlflow_runs import client_of, free_port, open_arm, runs_of
+from mlflow_runs import Server, client_of, free_port, open_arm, runs_of
 
 from previts.errors import InputError
 from previts.runlog import run_log
@@ -135,53 +131,6 @@ with leases.working("pretrain"):
     print("holds", flush=True)
     time.sleep(60)
 """
-
-
-class Server:
-    """A real MLflow server on loopback that can be stopped and started again."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder, self.port = folder, free_port()
-        self.process: subprocess.Popen[bytes] | None = None
-
-    @property
-    def uri(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
-
-    def up(self) -> None:
-        self.folder.mkdir(exist_ok=True)
-        command = [
-            sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(self.port), "--workers", "1",
-            "--backend-store-uri", f"sqlite:///{self.folder}/server.db",
-            "--artifacts-destination", f"{self.folder}/files",
-        ]  # fmt: skip
-        environment = {name: value for name, value in os.environ.items() if not name.startswith("MLFLOW_")}
-        with open(self.folder / "server.log", "ab") as log:
-            self.process = subprocess.Popen(
-                command, stdout=log, stderr=log, env=environment, cwd=self.folder, start_new_session=True
-            )
-        for _ in range(600):
-            try:
-                if requests.get(f"{self.uri}/health", timeout=1).ok:
-                    return
-            except requests.RequestException:
-                assert self.process.poll() is None, (self.folder / "server.log").read_text()
-            time.sleep(0.1)
-        raise AssertionError("the server did not start")
-
-    def down(self) -> None:
-        if self.process is not None:
-            os.killpg(self.process.pid, signal.SIGKILL)
-            self.process.wait()
-            self.process = None
-
-
-@pytest.fixture
-def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
-    server = Server(tmp_path / "server")
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", server.uri)
-    yield server
-    server.down()
 
 
 @pytest.mark.slow

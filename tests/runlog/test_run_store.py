@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from mlflow_runs import client_of, open_arm, runs_of
 
-from previts.runlog import run_log, run_store
+from previts.runlog import run_log, run_store, stored_run
 
 pytestmark = pytest.mark.usefixtures("mlflow_environment")
 
@@ -41,9 +41,11 @@ def test_the_runs_of_a_root_with_any_name_are_in_its_own_database(tmp_path: Path
 
 
 def test_a_given_database_is_found_under_its_quoted_name(tmp_path: Path):
-    assert run_store._database(f"sqlite:///{tmp_path}/a%20b.db?timeout=3") == f"{tmp_path}/a b.db"
-    assert run_store._database("sqlite:///runs.db") == f"{tmp_path}/runs.db"
-    assert [run_store._database(uri) for uri in ("http://mlflow:5000", "sqlite://", "sqlite:///:memory:")] == [""] * 3
+    assert run_store.database_file(f"sqlite:///{tmp_path}/a%20b.db?timeout=3") == f"{tmp_path}/a b.db"
+    assert run_store.database_file("sqlite:///runs.db") == f"{tmp_path}/runs.db"
+    assert [run_store.database_file(uri) for uri in ("http://mlflow:5000", "sqlite://", "sqlite:///:memory:")] == [
+        ""
+    ] * 3
 
 
 def test_a_run_of_kubeflow_becomes_the_parent(root: Path, monkeypatch: pytest.MonkeyPatch):
@@ -96,9 +98,9 @@ def test_processes_that_start_at_once_share_group_and_database(tmp_path: Path):
     client = client_of(root)
     found = runs_of(client)
     assert len(found["groups"]) == 1
-    assert sorted(run.data.tags[run_store.FINGERPRINT_TAG] for run in found["arms"]) == ["fa", "fb"]
+    assert sorted(run.data.tags[stored_run.FINGERPRINT_TAG] for run in found["arms"]) == ["fa", "fb"]
     lengths = {
-        run.data.tags[run_store.FINGERPRINT_TAG]: len(client.get_metric_history(run.info.run_id, "loss"))
+        run.data.tags[stored_run.FINGERPRINT_TAG]: len(client.get_metric_history(run.info.run_id, "loss"))
         for run in found["arms"]
     }
     assert lengths == {"fa": 30, "fb": 60}

@@ -9,7 +9,8 @@ import pytest
 from mlflow_runs import client_of, free_port, open_arm, runs_of
 
 from previts.runlog import run_log
-from previts.runlog.spool import Identity, Spool
+from previts.runlog.entries import Identity
+from previts.runlog.spool import Spool
 
 pytestmark = pytest.mark.usefixtures("mlflow_environment")
 
@@ -50,6 +51,10 @@ def test_each_line_of_a_spool_is_a_json_document(tmp_path: Path, monkeypatch: py
     run.close()
 
 
+MODEL: dict[str, object] = {
+    "kind": "model", "fingerprint": "f1", "name": "n", "type": "resnet18", "step": 9, "params": {}, "tags": {},
+    "files": {}, "inputs": {"images": [-1, 3, 8, 8]}, "outputs": {},
+}  # fmt: skip
 IDENTITY = Identity("arm", "previts", "corpus", "name", "f1", {"lr": "0.1"})
 ENTRIES = [{"kind": "tag", "key": "a", "value": "b"}, {"kind": "end", "status": "FAILED", "time": 5}]
 
@@ -86,6 +91,12 @@ def test_an_incomplete_last_line_is_ignored(tmp_path: Path, kept: int):
         "[" * 100_000, "null", "[]", '{"kind": "tag", "key": 1, "value": "b"}', '{"kind": "gone"}', '{"kind": []}',
         "\udcff", '{"kind": "metrics", "values": [1], "step": 3}',
         '{"kind": "end", "status": "MAYBE", "time": 5}',
+        '{"kind": "label", "field": "colour", "value": "red"}', '{"kind": "label", "field": "note"}',
+        '{"kind": "dataset", "name": "a", "digest": "b", "source": "c", "profile": {"n": "1"}, "context": "eval"}',
+        '{"kind": "dataset", "name": "a", "digest": "b", "source": "c", "profile": {}, "context": "anything"}',
+        json.dumps({**MODEL, "files": {"a": 1}}), json.dumps({**MODEL, "inputs": {"a": ["x"]}}),
+        json.dumps({**MODEL, "step": "9"}), json.dumps({**MODEL, "weights": ""}),
+        '{"kind": "metrics", "values": {"a": 1.0}, "step": 3, "model": 5}',
     ],
 )  # fmt: skip
 def test_a_damaged_entry_is_left_out_and_reported(tmp_path: Path, caplog: pytest.LogCaptureFixture, line: str):
@@ -115,6 +126,29 @@ def test_entries_of_an_unknown_run_are_kept_and_do_not_stop_the_next_run(
     assert not Path(spool.path).exists()
     assert "belong to no run and are kept in" in caplog.text
     assert list(Spool.left_behind(str(tmp_path))) == []
+
+
+# A spool of version 0.2.0, as it was written.
+OLD = (
+    '{"kind": "arm", "experiment": "previts", "group": "g", "name": "a", "fingerprint": "f7", "params": {"lr": "1"}}\n'
+    '{"kind": "metrics", "values": {"loss": 1.5}, "step": 3, "time": 1700000000000}\n'
+    '{"kind": "tag", "key": "previts.checkpoint", "value": "somewhere", "time": 1700000000001}\n'
+    '{"kind": "artifact", "path": "/gone.png", "folder": "pictures", "time": 1700000000002}\n'
+    '{"kind": "end", "status": "KILLED", "time": 1700000000003}\n'
+)
+
+
+def test_a_spool_of_an_earlier_version_is_sent(tmp_path: Path, mlflow_tables: Path):
+    shutil.copy(mlflow_tables, tmp_path / "mlflow.db")
+    (tmp_path / "runlog").mkdir()
+    (tmp_path / "runlog" / "f7-12345678.jsonl").write_text(OLD)
+    open_arm(tmp_path, lr=0.1).finish()
+    arms = {run.data.tags["previts.fingerprint"]: run for run in runs_of(client_of(tmp_path))["arms"]}
+    old = arms["f7"]
+    assert (old.info.run_name, old.info.status, old.info.end_time) == ("a", "KILLED", 1700000000003)
+    assert (old.data.params, old.data.metrics) == ({"lr": "1"}, {"loss": 1.5})
+    assert old.data.tags["previts.checkpoint"] == "somewhere"
+    assert not list((tmp_path / "runlog").iterdir())
 
 
 def test_a_remote_root_keeps_a_copy_until_the_spool_is_deleted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -42,7 +42,9 @@ def measured(base: str, crawls: int) -> dict[str, int]:
         large = [f"{base}/{folder}".removeprefix("counted://") for folder in ("crawls", "root/videos", "root/tubes")]
         assert all(counted_store.LISTED[folder] <= 1 for folder in large), name
 
-    count("check", lambda: check.check_sources(f"{base}/crawls", None, rows=["1/vgg/moco"], benchmarks=[]))
+    count(
+        "check", lambda: check.check_sources(f"{base}/crawls", None, rows=["1/vgg/moco"], benchmarks=[], profile="demo")
+    )
     count("list", lambda: steps.list_crawls(f"{base}/crawls", f"{base}/root"))
     count("nothing new", lambda: run_stages(f"{base}/crawls", f"{base}/root", at["model"]))
     count("left out", lambda: find_left_out(at["videos"], FilterConfig()))

@@ -268,7 +268,7 @@ def test_a_training_continues_the_model_of_the_crawls_so_far(site, tmp_path):
     assert (after.queue != before.queue).any(1).sum() == 8
     client = MlflowClient(run_store.tracking_uri(root))
     experiment = client.get_experiment_by_name("previts").experiment_id
-    continued = f"params.previous = '{folders.read_manifest(first).fingerprint}'"
+    continued = f"tags.`previts.previous` = '{folders.read_manifest(first).fingerprint}'"
     assert [run.data.tags["previts.fingerprint"] for run in client.search_runs([experiment], continued)] == [
         manifest.fingerprint
     ]
@@ -327,10 +327,10 @@ def test_the_report_compares_the_generations_of_a_corpus(site, world, tmp_path):
     client = MlflowClient(run_store.tracking_uri(root))
     experiment = client.get_experiment_by_name("previts").experiment_id
     order = ["metrics.generation DESC"]
-    arms = client.search_runs([experiment], f"params.row = '{ROW}'", order_by=order)
+    arms = client.search_runs([experiment], f"tags.row = '{ROW}'", order_by=order)
     assert [run.data.tags["previts.generation"] for run in arms] == ["2", "1"]
     of_generation = client.search_runs([experiment], """tags."previts.generation" = '2'""")
-    assert [run.info.run_id for run in of_generation if "row" in run.data.params] == [arms[0].info.run_id]
+    assert [run.info.run_id for run in of_generation if "row" in run.data.tags] == [arms[0].info.run_id]
     found = arms[0].data.metrics
     measured = (found["voc07/map"], found["voc07/map.previous"], found["voc07/map.change"])
     assert measured == (after, before, after - before)
@@ -339,8 +339,8 @@ def test_the_report_compares_the_generations_of_a_corpus(site, world, tmp_path):
     assert "voc07/map.previous" not in arms[1].data.metrics
     indexes = [folders.read_manifest(folders.read_manifest(page).inputs["index"]) for page in (second, first)]
     for arm, index, crawls in zip(arms, indexes, ("3", "1"), strict=True):
-        assert (arm.data.params["index"], arm.data.params["crawls"]) == (index.fingerprint, crawls)
-        assert arm.data.params["videos"] == str(index.counts["videos"])
+        assert (arm.data.tags["previts.index"], arm.data.tags["previts.crawls"]) == (index.fingerprint, crawls)
+        assert arm.data.tags["previts.videos"] == str(index.counts["videos"])
         assert arm.data.metrics["corpus/videos"] == index.counts["videos"]
         assert arm.data.metrics["corpus/hours"] == index.counts["hours"]
     corpora = client.search_runs([experiment], "tags.`previts.role` = 'group'", order_by=order)
@@ -383,9 +383,9 @@ def test_an_empty_crawl_of_several_is_left_aside_until_it_has_videos(site, tmp_p
         with pytest.raises(InputError, match=r"the crawl .* is empty; expected at least one video"):
             stages.download(steps.list_crawls(str(crawl), root), root, "demo", SMALL)
         with pytest.raises(InputError, match=r"the crawl .* is empty; expected at least one video"):
-            check.check_sources(str(crawl), None, rows=[ROW], benchmarks=[])
+            check.check_sources(str(crawl), None, rows=[ROW], benchmarks=[], profile="demo")
     site.add("2.csv", "a1")
-    check.check_sources(str(site.crawls), None, rows=[ROW], benchmarks=[])
+    check.check_sources(str(site.crawls), None, rows=[ROW], benchmarks=[], profile="demo")
     assert said in capsys.readouterr().err
     first = stages.download(steps.list_crawls(str(site.crawls), root), root, "demo", SMALL)
     assert said in capsys.readouterr().err
