@@ -32,12 +32,15 @@ def test_a_checkpoint_is_trained_once_for_each_seed():
 
 
 def test_a_checkpoint_gets_the_benchmarks_of_all_rows_that_share_it():
-    found = trials.list_trials(["6a/gap=varying", "1/k400/previts"], [5], "demo", [])
+    found = trials.list_trials(["6a/gap=varying", "1/k400/previts"], [5], "paper", [])
     pairs = trials.list_evaluations(found, [])
     assert [(str(trial), benchmark) for trial, benchmark in pairs] == [
         ("6a/gap=varying, seed 5", benchmark) for benchmark in ("voc07", "in1k", "voc_det", "coco")
     ]
     assert [benchmark for _, benchmark in trials.list_evaluations(found, ["davis"])] == ["davis"]
+    small = trials.list_trials(["1/k400/previts"], [5], "demo", [])  # the profile leaves the detectors out
+    assert [benchmark for _, benchmark in trials.list_evaluations(small, [])] == ["voc07", "in1k"]
+    assert [benchmark for _, benchmark in trials.list_evaluations(small, ["coco"])] == ["coco"]
 
 
 @pytest.mark.parametrize("count", [0, 1, 62, 63, 64, 126, 400])
