@@ -163,7 +163,7 @@ def _resampled(result: Result, metric: str, scores: dict[str, ItemScores] | str)
     value = result.metrics[metric]
     if value is None or not math.isclose(found.value, value, rel_tol=_SAME, abs_tol=_SAME):
         return f"The outcomes of the test items give another number ({found.value:.6g}) than the result."
-    return found
+    return replace(found, value=value)  # the result's own digits
 
 
 def compare(column: list[TableCell], place: int, items: ItemScoresOf) -> list[TableCell]:
