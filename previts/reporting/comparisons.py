@@ -208,7 +208,7 @@ def _spread(cell: TableCell, items: ItemScoresOf) -> tuple[Estimate, str]:
     found = items.resampled(cell.results[seed], cell.metric.key)
     if isinstance(found, str):
         return estimate, found
-    over = over_items(found)
+    over = replace(over_items(found), value=estimate.value)  # of the result; item scores may have 32 bits
     return (over, "") if over.error is not None else (estimate, "All test items have the same outcome.")
 
 
@@ -231,6 +231,5 @@ def _difference(cell: TableCell, baseline: TableCell, items: ItemScoresOf) -> tu
         over = paired_over_items(mine, theirs)
     except ValueError:
         return estimate, "The baseline was measured on other test items."
-    # The value of the results, not that of item scores of 32 bits.
-    over = Estimate(estimate.value, over.n, "items", over.error)
+    over = replace(over, value=estimate.value)
     return over, "" if over.error is not None else f"The baseline differs on fewer than {LEAST_ITEMS} test items."

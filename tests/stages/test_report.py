@@ -11,6 +11,7 @@ from small_verbs import SMALL
 from previts import stages
 from previts.config import paper
 from previts.errors import InputError
+from previts.evals.result import read_result
 from previts.storage import files, folders
 
 
@@ -39,6 +40,7 @@ def test_numbers_of_one_seed_have_intervals_over_the_test_items_of_their_benchma
     for name in ("voc07/map", "in9/original", "in9/only_fg"):
         line = found[name]
         assert (line["source"], line["seeds"]) == ("items", "1"), name
+        assert line["value"] in {repr(result.metrics.get(name)) for result in map(read_result, results)}  # all digits
         assert float(line["low"]) < float(line["value"]) < float(line["high"]), name
 
 
