@@ -63,15 +63,16 @@ def checkpoint_decided(plan: Plan, index: str, previous: str = "") -> dict[str, 
 def previous_checkpoint(plan: Plan, index: str, root: str) -> str:
     """Return the checkpoint that a training with model.start=previous continues, or "".
 
-    It has the same settings except those of the optimiser, the same first weights, and tubes of the same kind. It was
-    trained on some of the crawls of the index, but not all, and on no video that the index leaves out as withdrawn. Of
-    several, it is the one with the most crawls, then with the most steps.
+    It has the same settings except those of the optimiser, the same first weights, and tubes of the same saliency
+    method. It was trained on some of the crawls of the index, but not all, and on no video that the index leaves out as
+    withdrawn. Of several, it is the one with the most crawls, then with the most steps.
     """
     if plan.experiment.model.start != "previous" or plan.experiment.model.frozen:
         return ""
     wanted = {name: value for name, value in fingerprints.plain(plan.experiment.learned()).items() if name != "optim"}
     wanted |= {"weights": weights_identity(plan), "format": FORMATS["checkpoints"]}
-    crawls, supervised = crawls_of(index), saliency_method(index) == "supervised"
+    tracked = plan.experiment.sampling.constraint == "tracking"
+    crawls, method = crawls_of(index), saliency_method(index)
     folder, found = files.join(files.absolute(root), "checkpoints"), []
     for name in files.names(folder):
         uri = files.join(folder, name)
@@ -82,7 +83,7 @@ def previous_checkpoint(plan: Plan, index: str, root: str) -> str:
             trained = crawls_of(manifest.inputs["index"])
         except (InputError, KeyError):  # unfinished, or what it was made of was deleted
             continue
-        same_kind = (saliency_method(manifest.inputs["index"]) == "supervised") == supervised
+        same_kind = not tracked or saliency_method(manifest.inputs["index"]) == method
         if trained < crawls and same_kind:  # a proper part
             found.append((len(trained), manifest.counts.get("steps", 0), manifest.fingerprint, uri))
     out = _withdrawn(index) if found else set()

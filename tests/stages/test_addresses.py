@@ -131,7 +131,7 @@ def trained(root: str, index: str, *settings: str, steps: int = 10, start: str =
 def test_a_training_continues_the_newest_checkpoint_of_its_own_row_only(tmp_path, monkeypatch):
     root, weights = str(tmp_path), write(tmp_path / "given.pt", "weights")
     small, larger, whole, other = (grown(root, "rbd", *names) for names in ("a", "ab", "abc", "ad"))
-    of_labels = grown(root, "supervised", "a", "b")
+    of_labels, of_other_maps = grown(root, "supervised", "a", "b"), grown(root, "mc", "a", "b")
 
     def found(*settings: str, index: str = whole) -> str:
         plan = paper.resolve("1/vgg/previts", "paper", ["model.start=previous", *settings])
@@ -139,7 +139,7 @@ def test_a_training_continues_the_newest_checkpoint_of_its_own_row_only(tmp_path
 
     assert found() == ""
     oldest = trained(root, small, steps=90)
-    for index, *settings in ([other], [larger, "seed=1"], [of_labels], [whole]):
+    for index, *settings in ([other], [larger, "seed=1"], [of_labels], [of_other_maps], [whole]):
         trained(root, index, *settings)
     of_weights = trained(root, larger, f"model.weights={weights}")
     assert found() == oldest
