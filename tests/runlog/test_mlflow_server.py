@@ -82,5 +82,6 @@ def check_runs(checkpoints: dict[tuple[str, int], str], root: str, uri: str) -> 
         exec(model.tags["mlflow.note.content"].split("```python\n")[1].split("```")[0], known)
         shape = mlflow.models.Model.load(model.model_uri).signature.outputs.inputs[0].shape
         assert tuple(known["features"].shape[1:]) == tuple(shape[1:])
-    found = mlflow.search_logged_models(filter_string="tags.row = '1/vgg/previts'", output_format="list")
+    ids = [parent.info.experiment_id]
+    found = mlflow.search_logged_models(ids, filter_string="tags.row = '1/vgg/previts'", output_format="list")
     assert len(found) == len(SEEDS)
