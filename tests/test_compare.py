@@ -67,8 +67,9 @@ def test_runs_are_chosen_by_name_or_id_and_the_newest_is_the_default(root: Path,
     assert capsys.readouterr().out == compare(str(root), []) + "\n"
     other = run_log.open_run(str(root), group="other", name="n", fingerprint="f9", params={}, tags={"row": "3/previts"})
     other.finish()
-    with pytest.raises(InputError, match="have no numbers yet"):
-        compare(str(root), [])
+    with pytest.raises(InputError, match="the arms of 'other' have no numbers yet"):
+        compare(str(root), ["other"])
+    assert compare(str(root), []) == compare(str(root), [parent.info.run_id])
     run_log.log_result(str(root), "f9", {"voc07/map": 1.0})
     assert list(lines_of(compare(str(root), []))) == ["row", "3/previts"]
     assert list(lines_of(compare(str(root), [parent.info.run_id, "other"]))) == [
