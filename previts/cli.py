@@ -193,7 +193,7 @@ def compare(root: str = "", runs: Sequence[str] = ()) -> str:
 
     Args:
         root: Folder or bucket prefix of all results. Needed unless MLFLOW_TRACKING_URI is set.
-        runs: Ids or names of the parent runs to compare. Without them, the newest one.
+        runs: Ids or names of the parent runs to compare. Without them, the newest one with numbers.
     """
     from previts import compare as tool
 

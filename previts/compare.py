@@ -8,7 +8,6 @@ import statistics
 from collections.abc import Iterator, Mapping, Sequence
 
 from previts.config import paper
-from previts.errors import InputError
 from previts.reporting.contents import ARROWS
 from previts.reporting.metrics import METRICS, TITLES, Metric
 from previts.runlog.finished_runs import StoredArm, read_comparison
@@ -24,17 +23,15 @@ def compare(root: str, runs: Sequence[str]) -> str:
 
     Args:
         root: Folder or bucket prefix of all results, for the store if `MLFLOW_TRACKING_URI` is not set.
-        runs: Ids or names of parent runs; empty: the newest.
+        runs: Ids or names of parent runs; empty: the newest with numbers.
 
     Raises:
         InputError: If MLflow does not answer, or there is no such run, or it has no numbers yet.
     """
-    found = read_comparison(root, runs)
+    found = read_comparison(root, runs, {metric.key for metric in METRICS})
     rows = _by_row(found.arms)
     measured = {name for numbers in rows.values() for metrics in numbers.values() for name in metrics}
     shown = [metric for metric in METRICS if metric.key in measured]
-    if not shown:
-        raise InputError(f"the arms of {', '.join(found.names)} have no numbers yet; run `previts evaluate`")
     lines = [*found.names, ""]
     for benchmark in dict.fromkeys(metric.benchmark for metric in shown):
         of_benchmark = [metric for metric in shown if metric.benchmark == benchmark]

@@ -7,7 +7,6 @@ on some crawls while this one works on others. This module reads no videos.
 
 import itertools
 import json
-import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
@@ -18,7 +17,6 @@ from previts.storage import files, folders
 from previts.storage.documents import from_json, parse_json
 
 MEMBERS = "members.json"
-SHOWN_NAMES = 3  # in the title of a corpus
 _AGAIN = f"delete it and {folders.MANIFEST} next to it, and run the stage that writes it again"
 
 Value = TypeVar("Value")
@@ -130,12 +128,3 @@ def combine(found: Sequence[str]) -> tuple[dict[str, int | float], list[folders.
         for name, value in manifest.counts.items():
             counts[name] = round(counts.get(name, 0) + value, 4)
     return counts, combined
-
-
-def title(videos: str) -> str:
-    """Return a readable name of finished videos: the last parts of the URIs of their crawls, and their number."""
-    counts, found = combine(uris(videos))
-    sources = [manifest.inputs.get("crawl", manifest.fingerprint).rstrip("/") for manifest in found]
-    names = [os.path.splitext(source.rsplit("/", 1)[-1])[0] for source in sources]
-    shown = names if len(names) <= SHOWN_NAMES else [*names[: SHOWN_NAMES - 1], f"{len(names) - SHOWN_NAMES + 1} more"]
-    return f"{' + '.join(shown)} ({counts.get('videos', 0):,} videos)"

@@ -4,12 +4,12 @@ For section 4 of PreViTS, whose tables compare the arms of one group.
 """
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from previts.errors import InputError
-from previts.runlog.run_store import EXPERIMENT, database_file, outages, tracking_uri
+from previts.runlog.run_store import database_file, outages, tracking_uri
 from previts.runlog.stored_run import FINGERPRINT_TAG, PARENT_TAG, first_line
 
 if TYPE_CHECKING:
@@ -45,12 +45,13 @@ class Comparison:
     link: str
 
 
-def read_comparison(root: str, runs: Sequence[str]) -> Comparison:
+def read_comparison(root: str, runs: Sequence[str], metrics: Collection[str]) -> Comparison:
     """Return the arms of parent runs.
 
     Args:
         root: Folder or bucket prefix of all results, for the store if `MLFLOW_TRACKING_URI` is not set.
-        runs: Ids or names of parent runs. Of several with one name, the newest is used. Empty: the newest of all.
+        runs: Ids or names of parent runs. Of several with one name, the newest is used. Empty: the newest with numbers.
+        metrics: Names of the metrics that count as numbers.
 
     Raises:
         InputError: If MLflow does not answer, or there is no such run.
@@ -62,41 +63,42 @@ def read_comparison(root: str, runs: Sequence[str]) -> Comparison:
         raise InputError(f"there are no runs: {path} does not exist; give another --root, or set MLFLOW_TRACKING_URI")
     try:
         client = MlflowClient(uri)
-        parents = _parents(client, runs)
-        arms = [arm for parent in parents for arm in _children(client, parent)]
+        parents = _parents(client)
+        chosen = [_named(name, parents) for name in dict.fromkeys(runs)] if runs else parents
+        found: list[tuple[Run, list[StoredArm]]] = []
+        for parent in chosen:
+            arms = [arm for arm in map(_arm, _children(client, parent)) if arm.rows]
+            if any(arm.metrics.keys() & metrics for arm in arms):
+                found.append((parent, arms))
+                if not runs:
+                    break
     except outages() as outage:
         raise InputError(f"MLflow at {uri} does not answer ({first_line(outage)})") from None
-    experiment = parents[0].info.experiment_id
-    page = f"{uri.rstrip('/')}/#/experiments/{experiment}/runs?workflowType=machine_learning"
+    if not found:
+        names = ", ".join(repr(parent.info.run_name) for parent in chosen[:5])
+        raise InputError(f"the arms of {names or 'no run'} have no numbers yet; run `previts evaluate`")
+    page = f"{uri.rstrip('/')}/#/experiments/{found[0][0].info.experiment_id}/runs?workflowType=machine_learning"
     return Comparison(
-        tuple(parent.info.run_name for parent in parents),
-        tuple(arm for arm in map(_arm, arms) if arm.rows),
+        tuple(parent.info.run_name for parent, _ in found),
+        tuple(arm for _, arms in found for arm in arms),
         page if uri.startswith("http") else "",
     )
 
 
-def _parents(client: "MlflowClient", names: Sequence[str]) -> "list[Run]":
-    """Return the parent runs with these ids or names, newest first where there is a choice."""
+def _parents(client: "MlflowClient") -> "list[Run]":
+    """Return the parent runs of all arms, newest first; one may be a run of Kubeflow Pipelines."""
     experiments = [item.experiment_id for item in client.search_experiments()]
-    newest = ["attributes.start_time DESC"]
-    if not names:
-        known = client.get_experiment_by_name(EXPERIMENT)
-        query = "tags.`previts.role` = 'group'"
-        found = client.search_runs([known.experiment_id], query, max_results=1, order_by=newest) if known else []
-        if not found:
-            raise InputError("MLflow has no run that compares arms; run `previts pretrain`, or give --runs")
-        return list(found)
-    every = _all(client, experiments, f"tags.`{FINGERPRINT_TAG}` LIKE '%'")
-    ids = {arm.data.tags[PARENT_TAG] for arm in every if PARENT_TAG in arm.data.tags}
-    parents = sorted((client.get_run(run_id) for run_id in ids), key=lambda run: -run.info.start_time)
-    chosen = []
-    for name in dict.fromkeys(names):
-        run = next((run for run in parents if name in (run.info.run_id, run.info.run_name)), None)
-        if run is None:
-            known_names = ", ".join(repr(run.info.run_name) for run in parents[:5])
-            raise InputError(f"MLflow has no run {name!r} that compares arms; the newest are {known_names or '(none)'}")
-        chosen.append(run)
-    return chosen
+    arms = _all(client, experiments, f"tags.`{FINGERPRINT_TAG}` LIKE '%'")
+    ids = {arm.data.tags[PARENT_TAG] for arm in arms if PARENT_TAG in arm.data.tags}
+    return sorted((client.get_run(run_id) for run_id in ids), key=lambda run: -run.info.start_time)
+
+
+def _named(name: str, parents: "Sequence[Run]") -> "Run":
+    found = next((run for run in parents if name in (run.info.run_id, run.info.run_name)), None)
+    if found is None:
+        names = ", ".join(repr(run.info.run_name) for run in parents[:5])
+        raise InputError(f"MLflow has no run {name!r} that compares arms; the newest are {names or '(none)'}")
+    return found
 
 
 def _all(client: "MlflowClient", experiments: Sequence[str], query: str) -> "list[Run]":

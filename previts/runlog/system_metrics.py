@@ -28,11 +28,11 @@ class LoadSampler:
     """Samples the load in a thread, from its construction to `stop`.
 
     Args:
-        node: Number of the node of a training on several nodes, else "".
+        node: Number of the node, or "" if there is only one.
         seconds: Longest time between two samples.
     """
 
-    def __init__(self, node: str = "", seconds: float = SECONDS) -> None:
+    def __init__(self, node: str, seconds: float) -> None:
         self._prefix = f"system/node_{node}/" if node else "system/"
         self._seconds = seconds
         self._monitors = _monitors()
@@ -103,7 +103,7 @@ def sampled(run: RunLog | None, root: str, fingerprint: str) -> Iterator[None]:
     if not is_first or environment.get(SWITCH, "true").lower() in ("false", "0"):
         yield
         return
-    sampler = LoadSampler(node)
+    sampler = LoadSampler(node, SECONDS)
     ended = threading.Event()
     if run is not None:
         run.sampler = sampler
@@ -115,6 +115,8 @@ def sampled(run: RunLog | None, root: str, fingerprint: str) -> Iterator[None]:
     finally:
         sampler.stop()
         ended.set()
+        if run is not None:
+            run.sampler = None
 
 
 def _send_on(sampler: LoadSampler, root: str, fingerprint: str, ended: threading.Event) -> None:

@@ -4,6 +4,7 @@ An address depends only on these. A stage or the report can therefore find the o
 its address again. This module writes nothing.
 """
 
+import os
 from dataclasses import asdict
 from typing import Any
 
@@ -16,6 +17,7 @@ from previts.stages.outputs import finished
 from previts.storage import files, fingerprints
 from previts.storage.folders import address, ancestor, fingerprint_of, identity, read_manifest
 
+SHOWN_NAMES = 3  # crawls in the name of a corpus
 # The version of each stage's output. Increase it when the content or the format of the output changes: results of an
 # older version are then made again.
 FORMATS = {
@@ -147,7 +149,20 @@ def videos_of(index: str) -> str:
 def index_dataset(index: str) -> Dataset:
     """Return an index as the dataset that a run of the run log was trained on."""
     manifest = read_manifest(index)
-    return Dataset(members.title(manifest.inputs["videos"]), manifest.fingerprint, index, manifest.counts)
+    return Dataset(_title(manifest.inputs["videos"]), manifest.fingerprint, index, manifest.counts)
+
+
+def _title(videos: str) -> str:
+    """Return a readable name of stored videos: the last parts of the URIs of their crawls, and their number."""
+    try:
+        manifest = read_manifest(videos)
+    except InputError:  # deleted
+        return fingerprint_of(videos, "videos")
+    sources = [source.rstrip("/") for name, source in manifest.inputs.items() if name.startswith("crawl")]
+    names = [os.path.splitext(source.rsplit("/", 1)[-1])[0] for source in sources]
+    if len(names) > SHOWN_NAMES:
+        names[SHOWN_NAMES - 1 :] = [f"{len(names) - SHOWN_NAMES + 1} more"]
+    return f"{' + '.join(names)} ({manifest.counts.get('videos', 0):,} videos)"
 
 
 def saliency_method(index: str) -> str:

@@ -348,6 +348,8 @@ def test_the_report_compares_the_generations_of_a_corpus(site, world, tmp_path):
     assert corpora[0].data.tags["previts.previous_index"] == indexes[1].fingerprint
     sizes = client.get_metric_history(corpora[0].info.run_id, "corpus/videos")
     assert [(point.step, point.value) for point in sizes] == [(1, 4), (2, 6)]
+    assert corpora[0].info.run_name.startswith("previts · 1 + 2 + 3 (8 videos) · ")
+    assert corpora[1].info.run_name.startswith("previts · 1 (4 videos) · ")
     moved = corpora[0].data.metrics
     assert [moved[f"{way}/videos"] for way in ("came", "went")] == [3, 1]
     assert [moved[f"came/filtered_{name}"] for name in ("duplicate", "withdrawn")] == [1, 1]

@@ -1,0 +1,89 @@
+"""Oracle: the intervals of scipy.stats, computed from the same numbers."""
+
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+from mlflow_runs import client_of, free_port, open_arm, runs_of
+from scipy import stats
+
+from previts import cli
+from previts.compare import compare
+from previts.errors import InputError
+from previts.runlog import run_log
+
+pytestmark = pytest.mark.usefixtures("mlflow_environment")
+
+NUMBERS = {
+    "1/vgg/moco": {0: 40.0, 1: 42.5, 2: 39.0},
+    "1/vgg/previts": {0: 44.0, 1: 43.0, 2: 45.5},
+    "6b/mu=0.2": {0: 41.0},
+}
+
+
+@pytest.fixture
+def root(tmp_path: Path, mlflow_tables: Path) -> Path:
+    shutil.copy(mlflow_tables, tmp_path / "mlflow.db")
+    for row, seeds in NUMBERS.items():
+        for seed, value in seeds.items():
+            name = f"{row[:1]}{row[-1]}{seed}"
+            tags = {"row": row, "seed": str(seed), "profile": "demo", "previts.index": "i1"}
+            open_arm(tmp_path, name, tags=tags, corpus="crawl-1 (9 videos)").finish()
+            run_log.log_result(str(tmp_path), name, {"voc07/map": value, "voc07/other": 1.0})
+    return tmp_path
+
+
+def lines_of(text: str) -> dict[str, str]:
+    return {line.split()[0]: line for line in text.splitlines() if line.startswith("  ")}
+
+
+def test_rows_have_the_mean_the_interval_and_the_paired_difference(root: Path):
+    lines = lines_of(compare(str(root), []))
+    assert list(lines) == ["row", "1/vgg/moco", "1/vgg/previts", "6b/mu=0.2"]  # as in the paper
+    assert lines["row"].split() == ["row", "seeds", "mAP", "↑"]
+    moco, previts = ([*NUMBERS[row].values()] for row in ("1/vgg/moco", "1/vgg/previts"))
+    low, high = stats.t.interval(0.95, 2, loc=sum(moco) / 3, scale=stats.sem(moco))
+    assert f"{sum(moco) / 3:.1f} ± {(high - low) / 2:.1f}" in lines["1/vgg/moco"]
+    paired = stats.ttest_rel(previts, moco).confidence_interval(0.95)
+    wanted = f"(+{(paired.low + paired.high) / 2:.1f} ± {(paired.high - paired.low) / 2:.1f})"
+    assert wanted in lines["1/vgg/previts"]
+    assert re.split(r"\s{2,}", lines["6b/mu=0.2"].strip()) == ["6b/mu=0.2", "1", "41.0 (+1.0)"]
+
+
+def test_a_training_that_several_rows_share_is_a_line_of_each(root: Path):
+    run_log.log_generations(str(root), {"rows": "1/vgg/moco 6c/lambda=0.0"}, [], fingerprint="1o0")
+    lines = lines_of(compare(str(root), []))
+    assert "40.0 (±0.0)" in lines["6c/lambda=0.0"]
+    assert "40.5" in lines["1/vgg/moco"]
+
+
+def test_runs_are_chosen_by_name_or_id_and_the_newest_is_the_default(root: Path, capsys: pytest.CaptureFixture[str]):
+    client = client_of(root)
+    (parent,) = runs_of(client)["groups"]
+    for name in (parent.info.run_id, parent.info.run_name):
+        assert compare(str(root), [name]) == compare(str(root), [])
+    cli.main(["compare", "--root", str(root), "--runs", parent.info.run_name])
+    assert capsys.readouterr().out == compare(str(root), []) + "\n"
+    other = run_log.open_run(str(root), group="other", name="n", fingerprint="f9", params={}, tags={"row": "3/previts"})
+    other.finish()
+    with pytest.raises(InputError, match="the arms of 'other' have no numbers yet"):
+        compare(str(root), ["other"])
+    assert compare(str(root), []) == compare(str(root), [parent.info.run_id])
+    run_log.log_result(str(root), "f9", {"voc07/map": 1.0})
+    assert list(lines_of(compare(str(root), []))) == ["row", "3/previts"]
+    assert list(lines_of(compare(str(root), [parent.info.run_id, "other"]))) == [
+        "row", "1/vgg/moco", "1/vgg/previts", "3/previts", "6b/mu=0.2",
+    ]  # fmt: skip
+
+
+def test_what_cannot_be_compared_is_named(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    with pytest.raises(InputError, match=r"no run 'gone' that compares arms; the newest are 'crawl-1 \(9 videos\)"):
+        compare(str(root), ["gone"])
+    with pytest.raises(InputError, match=r"mlflow\.db does not exist; give another --root"):
+        compare(str(tmp_path / "elsewhere"), [])
+    with pytest.raises(InputError, match=r"give --root"):
+        cli.compare()
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{free_port()}")
+    with pytest.raises(InputError, match=r"MLflow at http://.* does not answer"):
+        compare("", [])
