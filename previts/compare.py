@@ -1,25 +1,29 @@
-"""A table of rows and their main numbers, with intervals over seeds, from MLflow alone.
+"""The tables of a report as text in a terminal, from MLflow alone.
 
-For section 4 of PreViTS, whose tables compare arms with a baseline.
+For section 4 of PreViTS, whose tables compare arms with a baseline. MLflow has no test items, so the intervals are over
+seeds only.
 """
 
-import math
-import statistics
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 
 from previts.config import paper
-from previts.reporting.contents import ARROWS
-from previts.reporting.metrics import METRICS, TITLES, Metric
+from previts.evals.result import Result
+from previts.reporting.comparisons import TableCell
+from previts.reporting.contents import ARROWS, around, delta_around, orderings_sentences, table_title
+from previts.reporting.inputs import ReportRow, Seed
+from previts.reporting.metrics import KNOWN, TITLES
+from previts.reporting.numbers import Table, make_tables
 from previts.runlog.finished_runs import StoredArm, read_comparison
 
-LEVEL = 0.95  # of an interval
 COLUMNS = 4  # metrics next to each other
-
-Numbers = dict[str, Mapping[str, float]]  # the metrics of a row by seed
+LEGEND = """\
+A number is the mean over the seeds, ± half its 95 % interval. In brackets: the difference to the baseline, the first
+trained row of the table, ± half the interval that holds for all comparisons of the table (Bonferroni); * means beyond
+noise. Then the number and the difference of the paper. With one seed, only the report has intervals."""
 
 
 def compare(root: str, runs: Sequence[str]) -> str:
-    """Return the table of parent runs.
+    """Return the tables of parent runs.
 
     Args:
         root: Folder or bucket prefix of all results, for the store if `MLFLOW_TRACKING_URI` is not set.
@@ -28,72 +32,84 @@ def compare(root: str, runs: Sequence[str]) -> str:
     Raises:
         InputError: If MLflow does not answer, or there is no such run, or it has no numbers yet.
     """
-    found = read_comparison(root, runs, {metric.key for metric in METRICS})
-    rows = _by_row(found.arms)
-    measured = {name for numbers in rows.values() for metrics in numbers.values() for name in metrics}
-    shown = [metric for metric in METRICS if metric.key in measured]
+    found = read_comparison(root, runs, set(KNOWN))
+    results = [
+        Result(arm.rows[0], benchmark, arm.fingerprint, metrics=metrics)
+        for arm in found.arms
+        for benchmark, metrics in _by_benchmark(arm).items()
+    ]
+    causes = {arm.fingerprint: "" for arm in found.arms}
     lines = [*found.names, ""]
-    for benchmark in dict.fromkeys(metric.benchmark for metric in shown):
-        of_benchmark = [metric for metric in shown if metric.benchmark == benchmark]
-        for start in range(0, len(of_benchmark), COLUMNS):
-            lines += [*_table(rows, of_benchmark[start : start + COLUMNS]), ""]
-    lines.append(f"± {LEVEL:.0%} interval over seeds (t distribution); in brackets the difference to the first row")
-    lines.append("over the seeds that both rows have. Without an interval there is one seed only.")
-    return "\n".join([*lines, *([found.link] if found.link else [])])
+    for table in make_tables(_rows(found.arms), results, causes, {}):
+        lines += _text(table)
+    return "\n".join([*lines, LEGEND, *([found.link] if found.link else [])])
 
 
-def _by_row(arms: Sequence[StoredArm]) -> dict[str, Numbers]:
-    """Return the numbers by row, in the order of the paper; a row has a line for each profile and index."""
-    order = {name: place for place, name in enumerate(paper.ROWS)}
-    keys = sorted(
-        {(row, arm.profile, arm.index) for arm in arms for row in arm.rows},
-        key=lambda key: (order.get(key[0], len(order)), *key),
-    )
-    rows = [row for row, _, _ in keys]
-    found: dict[str, Numbers] = {}
-    for row, profile, index in keys:
-        label = row if rows.count(row) == 1 else f"{row} ({profile}, index {index})"
-        own = [arm for arm in arms if row in arm.rows and (arm.profile, arm.index) == (profile, index)]
-        found[label] = {arm.seed: arm.metrics for arm in own}
+def _by_benchmark(arm: StoredArm) -> dict[str, dict[str, float | None]]:
+    found: dict[str, dict[str, float | None]] = {}
+    for key, value in arm.metrics.items():
+        if key in KNOWN:
+            found.setdefault(KNOWN[key].benchmark, {})[key] = value
     return found
 
 
-def _table(rows: Mapping[str, Numbers], metrics: Sequence[Metric]) -> Iterator[str]:
-    head = ["row", "seeds", *(f"{metric.title}{ARROWS[metric.better]}" for metric in metrics)]
-    first = next(iter(rows.values()))
-    lines = [head]
-    for label, numbers in rows.items():
-        cells = [_cell(numbers, None if numbers is first else first, metric) for metric in metrics]
-        lines.append([label, str(len(numbers)), *cells])
-    widths = [max(len(line[place]) for line in lines) for place in range(len(head))]
-    benchmark = metrics[0].benchmark
-    yield TITLES.get(benchmark, (benchmark,))[0]
-    for line in lines:
-        yield "  " + "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
+def _rows(arms: Sequence[StoredArm]) -> list[ReportRow]:
+    """Return the rows in the order of the paper; a row has a line for each profile, index and change of it."""
+    order = {name: place for place, name in enumerate(paper.ROWS)}
+    lines: dict[tuple[str, str, str, str], list[Seed]] = {}
+    for arm in sorted(arms, key=lambda arm: (int(arm.seed), arm.fingerprint)):
+        for row in arm.rows:
+            lines.setdefault((row, arm.profile, arm.index, arm.diff), []).append(
+                Seed(int(arm.seed), "", arm.fingerprint)
+            )
+    keys = sorted(lines, key=lambda key: (order.get(key[0], len(order)), key))
+    names = [key[0] for key in keys]
+    return [
+        ReportRow(
+            name=row,
+            title=row if names.count(row) == 1 else f"{row} ({profile}, index {index}{f', {diff}' if diff else ''})",
+            checkpoint="",
+            fingerprint=seeds[0].fingerprint,
+            reported=paper.ROWS[row].reported if row in paper.ROWS else {},
+            seeds=tuple({seed.seed: seed for seed in seeds}.values()),
+        )
+        for (row, profile, index, diff), seeds in ((key, lines[key]) for key in keys)
+    ]
 
 
-def _cell(numbers: Numbers, first: Numbers | None, metric: Metric) -> str:
-    values = {seed: metrics[metric.key] for seed, metrics in numbers.items() if metric.key in metrics}
-    if not values:
-        return "-"
-    text = _with_interval([*values.values()], metric)
-    others = {seed: metrics[metric.key] for seed, metrics in (first or {}).items() if metric.key in metrics}
-    if both := [values[seed] - others[seed] for seed in values if seed in others]:
-        text += f" ({_with_interval(both, metric, '+')})"
-    return text
+def _text(table: Table) -> Iterator[str]:
+    measured = [
+        place for place in range(len(table.metrics)) if any(cells[place].value is not None for _, cells in table.rows)
+    ]
+    if not measured:
+        return
+    yield table_title(table.name)
+    for benchmark in dict.fromkeys(table.metrics[place].benchmark for place in measured):
+        places = [place for place in measured if table.metrics[place].benchmark == benchmark]
+        for start in range(0, len(places), COLUMNS):
+            chosen = places[start : start + COLUMNS]
+            head = ["row", "seeds", *(f"{table.metrics[p].title}{ARROWS[table.metrics[p].better]}" for p in chosen)]
+            lines = [head] + [
+                [row.title, str(len(row.all_seeds)), *(_cell(cells[place]) for place in chosen)]
+                for row, cells in table.rows
+            ]
+            widths = [max(len(line[place]) for line in lines) for place in range(len(head))]
+            yield TITLES.get(benchmark, (benchmark,))[0]
+            for line in lines:
+                yield "  " + "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
+            yield ""
+    yield from (line for sentence in orderings_sentences(table) for line in (sentence, ""))
 
 
-def _with_interval(values: Sequence[float], metric: Metric, sign: str = "") -> str:
-    half = _half_interval(values)
-    shown = metric.show(statistics.fmean(values), sign)
-    return shown if half is None else f"{shown} ± {metric.show(half)}"
-
-
-def _half_interval(values: Sequence[float]) -> float | None:
-    """Return half the width of the interval of a mean; None for a single value."""
-    from scipy import stats
-
-    if len(values) < 2:
-        return None
-    quantile = float(stats.t.ppf((1 + LEVEL) / 2, len(values) - 1))
-    return quantile * statistics.stdev(values) / math.sqrt(len(values))
+def _cell(cell: TableCell) -> str:
+    metric = cell.metric
+    parts = []
+    if cell.value is not None:
+        parts += [metric.show(cell.value), around(cell)]
+    if cell.delta is not None:
+        difference = " ".join(filter(None, (metric.show(cell.delta, "+"), delta_around(cell))))
+        parts.append(f"({difference}){'' if cell.verdict == 'same' else '*'}")
+    if cell.paper is not None:
+        delta = f" ({metric.show(cell.paper_delta, '+')})" if cell.paper_delta is not None else ""
+        parts.append(f"paper {metric.show(cell.paper)}{delta}")
+    return " ".join(filter(None, parts)) or "-"

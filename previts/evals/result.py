@@ -84,11 +84,13 @@ def read_result(uri: str) -> Result:
 def read_items(result: Result) -> dict[str, ItemScores]:
     """Return the item scores of a result by name of the metric; empty if the benchmark has none.
 
-    Results of earlier versions have none either.
+    Results of earlier versions, and those that were not read from a folder, have none either.
 
     Raises:
         InputError: If the file is damaged, not the file that `evaluate` wrote, or of another result.
     """
+    if not result.uri:  # not read from a folder
+        return {}
     path = files.join(result.uri, ITEMS)
     remedy = "delete the folder and run `previts evaluate` again"
     try:

@@ -23,16 +23,20 @@ class StoredArm:
 
     Attributes:
         rows: The rows of the paper that it stands for: those with equal settings share one training.
+        fingerprint: Of its checkpoint.
         seed: Its seed.
         profile: Size of the run.
         index: Fingerprint of the index that it was trained on.
+        diff: The settings that differ from its baseline, in one text.
         metrics: Its newest numbers by name.
     """
 
     rows: tuple[str, ...]
+    fingerprint: str
     seed: str
     profile: str
     index: str
+    diff: str
     metrics: Mapping[str, float]
 
 
@@ -67,7 +71,8 @@ def read_comparison(root: str, runs: Sequence[str], metrics: Collection[str]) ->
         chosen = [_named(name, parents) for name in dict.fromkeys(runs)] if runs else parents
         found: list[tuple[Run, list[StoredArm]]] = []
         for parent in chosen:
-            arms = [arm for arm in map(_arm, _children(client, parent)) if arm.rows]
+            arms = [_arm(run) for run in _children(client, parent) if FINGERPRINT_TAG in run.data.tags]
+            arms = [arm for arm in arms if arm.rows and arm.seed.isdecimal()]
             if any(arm.metrics.keys() & metrics for arm in arms):
                 found.append((parent, arms))
                 if not runs:
@@ -120,8 +125,10 @@ def _arm(run: "Run") -> StoredArm:
     known = tags.get("rows") or tags.get("row") or params.get("row", "")  # runs of earlier versions have a parameter
     return StoredArm(
         tuple(dict.fromkeys([*known.split(), *tags.get("row", "").split()])),
+        tags[FINGERPRINT_TAG],
         tags.get("seed") or params.get("seed", "0"),
         tags.get("profile") or params.get("profile", ""),
         tags.get("previts.index") or params.get("index", ""),
+        tags.get("diff", ""),
         run.data.metrics,
     )
