@@ -19,6 +19,7 @@ from previts.storage import files
 
 TYPES = {"LIST": list, "STRUCT": dict, "NUMBER_INTEGER": int}
 KINDS = {list: "a JSON list of texts", dict: "a JSON object of texts", int: "a whole number"}
+NUMBERS = ("seeds",)  # lists of whole numbers
 KUBEFLOW = "kubeflow"  # the namespace of the API
 
 
@@ -158,8 +159,10 @@ def _parsed(name: str, text: str, kind: type) -> Any:
     except (ValueError, RecursionError):
         value = None
     items = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
-    if type(value) is not kind or not all(isinstance(item, str) for item in items):
-        raise InputError(f"{name} must be {KINDS[kind]}, got {text!r}")
+    wanted = int if name in NUMBERS else str
+    if type(value) is not kind or not all(type(item) is wanted for item in items):
+        allowed = "a JSON list of whole numbers" if name in NUMBERS else KINDS[kind]
+        raise InputError(f"{name} must be {allowed}, got {text!r}")
     return value
 
 

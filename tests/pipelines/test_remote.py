@@ -108,7 +108,14 @@ def pipelines(tmp_path: Path, *arguments: str, **environment: str) -> subprocess
 
 def test_a_run_uses_images_with_digests_and_its_own_account(tmp_path: Path, api: tuple[Api, str]):
     served, host = api
-    given = ["crawl=gs://bucket/crawl.csv", *NEEDED, "parts=32", 'rows=["6a"]', 'gpu_nodes={"pool": "l4"}']
+    given = [
+        "crawl=gs://bucket/crawl.csv",
+        *NEEDED,
+        "parts=32",
+        'rows=["6a"]',
+        "seeds=[0, 7]",
+        'gpu_nodes={"pool": "l4"}',
+    ]
     done = pipelines(tmp_path, "submit", *given, "--host", host, PREVITS_REGISTRY="registry/previts", **DIGESTS)
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip().endswith("r1")
@@ -118,6 +125,7 @@ def test_a_run_uses_images_with_digests_and_its_own_account(tmp_path: Path, api:
     parameters = run["runtime_config"]["parameters"]
     assert parameters["parts"] == 32
     assert parameters["rows"] == ["6a"]
+    assert parameters["seeds"] == [0, 7]
     assert parameters["gpu_nodes"] == {"pool": "l4"}
     pipeline = run["pipeline_spec"]["pipeline_spec"]
     images = {item["container"]["image"] for item in pipeline["deploymentSpec"]["executors"].values()}
@@ -149,6 +157,10 @@ def test_a_schedule_runs_one_at_a_time_and_is_created_once(api: tuple[Api, str],
         (["crawl=gs://b/c.csv", *NEEDED, "parts=many"], "parts must be a whole number, got 'many'"),
         (["crawl=gs://b/c.csv", *NEEDED, "rows=6a"], "rows must be a JSON list"),
         (["crawl=gs://b/c.csv", *NEEDED, "rows=[6]"], "rows must be a JSON list of texts, got '[6]'"),
+        (["crawl=gs://b/c.csv", *NEEDED, 'seeds=["0"]'], "seeds must be a JSON list of whole numbers, got"),
+        (["crawl=gs://b/c.csv", *NEEDED, "seeds=[0.5]"], "seeds must be a JSON list of whole numbers, got"),
+        (["crawl=gs://b/c.csv", *NEEDED, "seeds=[true]"], "seeds must be a JSON list of whole numbers, got"),
+        (["crawl=gs://b/c.csv", *NEEDED, "seeds=[1, 1]"], "seeds must be different whole numbers"),
         (["crawl=gs://b/c.csv", *NEEDED, 'gpu_nodes={"a": 1}'], "gpu_nodes must be a JSON object of texts"),
         (["crawl=gs://b/c.csv", *NEEDED, 'rows=["7"]'], "there is no row '7'"),
         (["crawl=videos", *NEEDED], "crawl must be a URI that every pod of the cluster can read"),
