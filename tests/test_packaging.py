@@ -45,7 +45,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
             (copy / path.name).write_bytes(path.read_bytes())
     subprocess.run([sys.executable, "-c", BUILD, "build_sdist", place], cwd=copy, check=True, capture_output=True)
     with tarfile.open(next(place.glob("*.tar.gz"))) as archive:
-        archive.extractall(place, filter="data")
+        archive.extractall(place, **({"filter": "data"} if hasattr(tarfile, "data_filter") else {}))  # from 3.11.4 on
     (unpacked,) = place.glob("previts-*/")
     subprocess.run([sys.executable, "-c", BUILD, "build_wheel", place], cwd=unpacked, check=True, capture_output=True)
     return place

@@ -77,10 +77,11 @@ def check_method(method: str, model: str) -> None:
 
 def check_perception(row: str, plan: Plan) -> None:
     """Raise an InputError if the row of tracking without labels has the tubes of a detector."""
-    if row == "6d/unsupervised" and plan.experiment.saliency.method == "supervised":
+    table, _, kind = row.partition("/")
+    if kind == "unsupervised" and plan.experiment.saliency.method == "supervised":
         raise InputError(
             f"row {row} tracks without labels, but saliency.method=supervised; set the method of one row only, such as "
-            "--set 6d/supervised:fit.weights=URI"
+            f"--set {table}/supervised:fit.weights=URI"
         )
 
 

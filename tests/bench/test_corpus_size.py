@@ -57,10 +57,10 @@ def make(at: At) -> At:
 
 def check(at: At) -> None:
     """Check a run, and list its crawls: the first two steps of the pipeline."""
-    from previts.stages import flow
+    from previts.runs import check, steps
 
-    flow.check_sources(at["crawls"], None, rows=["1/vgg/moco"], benchmarks=[])
-    flow.list_crawls(at["crawls"], at["root"])
+    check.check_sources(at["crawls"], None, rows=["1/vgg/moco"], benchmarks=[], profile="demo")
+    steps.list_crawls(at["crawls"], at["root"])
 
 
 def download(at: At) -> At:

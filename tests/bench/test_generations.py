@@ -24,7 +24,7 @@ from previts.config import paper
 from previts.demo import WorldConfig
 from previts.demo.world import make_world
 from previts.evals.result import read_result
-from previts.stages import flow
+from previts.runs import steps
 from previts.storage import folders
 
 ROW, PROFILE, BENCHMARKS = "1/vgg/previts", "demo", ("voc07", "in1k", "davis")
@@ -36,7 +36,7 @@ SET = ["saliency.method=rbd", *os.environ.get("PREVITS_BENCH_SET", "").split()]
 
 def perceive(crawls: Path, root: str) -> str:
     """Run the verbs up to the index on all crawls of a folder, and return the index."""
-    videos = stages.download(flow.list_crawls(str(crawls), root), root, PROFILE, SET)
+    videos = stages.download(steps.list_crawls(str(crawls), root), root, PROFILE, SET)
     model = stages.fit_saliency(videos, root, PROFILE, SET)
     tubes = stages.track(videos, stages.saliency(videos, model, root, PROFILE, SET), root, PROFILE, SET)
     return stages.index(videos, tubes, root, PROFILE, SET)

@@ -63,15 +63,25 @@ def test_a_saliency_model_is_used_with_its_own_method_only(tmp_path):
         checks.check_method("mc", model)
 
 
-def test_only_rows_with_tracking_need_tubes_of_their_own_method():
-    shared = plan(None)
-    checks.check_perception("1/vgg/previts", plan("1/vgg/previts"), shared)
-    checks.check_perception("1/vgg/moco", plan("1/vgg/moco", "saliency.method=supervised"), shared)
-    with pytest.raises(InputError, match=r"6d/supervised needs tubes of saliency\.method=supervised, .* of deepusps"):
-        checks.check_perception("6d/supervised", plan("6d/supervised"), shared)
+def test_the_row_of_tracking_without_labels_refuses_a_detector():
     labels = "saliency.method=supervised"
-    with pytest.raises(InputError, match="6d/unsupervised tracks without labels"):
-        checks.check_perception("6d/unsupervised", plan("6d/unsupervised", labels), plan(None, labels))
+    for row, *settings in (["6d/unsupervised"], ["6d/supervised"], ["6d/none", labels], ["1/vgg/previts", labels]):
+        checks.check_perception(row, plan(row, *settings))
+    for row in ("6d/unsupervised", "6d-video/unsupervised"):
+        with pytest.raises(InputError, match=f"{row} tracks without labels"):
+            checks.check_perception(row, plan(row, labels))
+
+
+def test_the_weights_that_a_row_lacks_are_named():
+    found = {row: checks.missing_weights(row, plan(row)) for row in paper.ROWS}
+    assert {row: name for row, name in found.items() if name} == {
+        "1/supervised": "model.weights",
+        "2/weights": "model.weights",
+        "6d/supervised": "fit.weights",
+        "6d-video/supervised": "fit.weights",
+    }
+    assert checks.missing_weights("6d/supervised", plan("6d/supervised", "fit.weights=x.pt")) == ""
+    assert checks.missing_weights("6d/none", plan("6d/none", "saliency.method=supervised")) == ""
 
 
 def index_of(root: str, method: str) -> str:

@@ -62,12 +62,12 @@ def test_ucf101_runs_on_the_demo_world(model: MoCo, tmp_path: Path):
     outcome = evaluate(
         "ucf101", model, str(tmp_path), clip_sets.small_settings(epochs=1), folder=str(tmp_path / "work")
     )
-    assert outcome.protocol["videos"] == {"1": {"train": 4, "test": 2}}
+    assert outcome.protocol["videos"] == {"1": {"train": 2, "test": 4}}
     assert outcome.protocol["classes"] == 2
     assert outcome.populations == {
-        "ucf101/top1": Population(2, "videos", 50.0), "ucf101/top5": Population(2, "videos", 100.0),
+        "ucf101/top1": Population(4, "videos", 50.0), "ucf101/top5": Population(4, "videos", 100.0),
     }  # fmt: skip
-    assert outcome.metrics["ucf101/top1"] in (0, 50, 100)
+    assert outcome.metrics["ucf101/top1"] in (0, 25, 50, 75, 100)
     assert files.names(str(tmp_path / "work" / "split-1"))
 
 
