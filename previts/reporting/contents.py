@@ -14,6 +14,7 @@ from previts.reporting.corpus import Corpus
 from previts.reporting.evidence import Attention, ClassAttention, SourceFolder
 from previts.reporting.generations import Change, Generation
 from previts.reporting.inputs import Checkpoint, ReportRow, short
+from previts.reporting.metrics import TITLES
 from previts.reporting.numbers import FEW_ITEMS, Note, Table
 
 ARROWS = {"higher": " ↑", "lower": " ↓", "": ""}  # by the better direction of a metric
@@ -116,6 +117,13 @@ def seeds_sentence(rows: Sequence[ReportRow]) -> str:
         f"Each arm was trained with {number} seeds, and its numbers are means over them. Curves, attention, detections "
         "and provenance are those of its first seed."
     )
+
+
+def not_run_sentence(table: Table) -> str:
+    """Return which benchmarks of the paper no arm was evaluated on; empty if there are none."""
+    titles = [TITLES.get(benchmark, (benchmark,))[0] for benchmark in table.not_run]
+    listed = ", ".join(titles)
+    return f"Not run: {listed}. The command previts show prints the numbers of the paper." if titles else ""
 
 
 def orderings_sentences(table: Table) -> list[str]:

@@ -16,6 +16,7 @@ from previts.reporting.contents import (
     Page,
     around,
     delta_around,
+    not_run_sentence,
     orderings_sentences,
     seeds_lacking,
     table_title,
@@ -42,6 +43,7 @@ def markdown(page: Page) -> str:
             _md_row(["arm", *heads]),
             _md_row(["---"] * (len(heads) + 1)),
         ]
+        sentences = [not_run_sentence(table), *orderings_sentences(table)]
         lines += [_md_row([_md(row.title), *(_md_cell(cell, numbers) for cell in cells)]) for row, cells in table.rows]
         for title, values in table.cited:
             quoted = zip(table.metrics, values, strict=True)
@@ -54,7 +56,7 @@ def markdown(page: Page) -> str:
             "",
             *([FEW_LEGEND, ""] if table.few_items else []),
             *([ITEMS_LEGEND, ""] if table.over_items else []),
-            *[line for text in orderings_sentences(table) for line in (_md(text, 2000), "")],
+            *[line for text in sentences if text for line in (_md(text, 2000), "")],
         ]
         unsure = [f"- {_md(reason)} ({_md('; '.join(where[:12]))})" for reason, where in table.unsure.items()]
         lines += ["Numbers or differences without an interval:", "", *unsure, ""] if unsure else []

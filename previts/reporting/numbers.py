@@ -71,7 +71,8 @@ class Orderings:
 class Table:
     """A table of the paper: cells by row, columns grouped by benchmark.
 
-    `extra` holds numbers that the paper lacks, `cited` the lines of others' work that it quotes.
+    `extra` holds numbers that the paper lacks, `cited` the lines of others' work that it quotes, and `not_run` the
+    benchmarks of the paper that no arm was evaluated on: they have no columns.
     """
 
     name: str
@@ -79,6 +80,7 @@ class Table:
     rows: list[tuple[ReportRow, list[TableCell]]]
     extra: list[tuple[Metric, list[TableCell]]]
     cited: list[tuple[str, list[float | None]]] = field(default_factory=list)
+    not_run: list[str] = field(default_factory=list)
 
     @property
     def baseline(self) -> int:
@@ -203,7 +205,8 @@ def _split(table: Table) -> list[Table]:
         main = name == table.name
         if chosen or main:
             metrics = [table.metrics[n] for n in chosen]
-            parts.append(Table(name, metrics, rows if main else filled or rows, table.extra if main else []))
+            extra, not_run = (table.extra, table.not_run) if main else ([], [])
+            parts.append(Table(name, metrics, rows if main else filled or rows, extra, not_run=not_run))
     return parts
 
 
@@ -218,7 +221,11 @@ def _table(
     trained = sum(not causes[fingerprint] for fingerprint in present)
     metrics: list[Metric] = []
     extra: list[Metric] = []
+    not_run: list[str] = []
     for benchmark in sorted({*runs, *(key.split("/")[0] for key in reported)}, key=_benchmark_order):
+        if mine and not runs[benchmark]:
+            not_run.append(benchmark)
+            continue
         known = [metric for metric in METRICS if metric.benchmark == benchmark]
         others = [_unknown(key) for key in sorted(every) if key.split("/")[0] == benchmark and key not in KNOWN]
         shown = [metric for metric in known if metric.key in every] or known or others
@@ -232,6 +239,7 @@ def _table(
         metrics,
         [(row, [_cell(row, metric, results, causes) for metric in metrics]) for row in rows],
         [(metric, [_cell(row, metric, results, causes) for row in rows]) for metric in extra],
+        not_run=not_run,
     )
 
 

@@ -24,6 +24,7 @@ from previts.reporting.contents import (
     Panel,
     around,
     delta_around,
+    not_run_sentence,
     orderings_sentences,
     seeds_lacking,
     seeds_sentence,
@@ -215,6 +216,7 @@ def _html(page: Page) -> str:
         "seeds_lacking": seeds_lacking,
         "items_legend": ITEMS_LEGEND,
         "orderings_of": orderings_sentences,
+        "not_run_of": not_run_sentence,
     }
     template = environment.from_string(resources.files("previts.reporting").joinpath("page.html").read_text("utf-8"))
     numbers = {(note.status, note.cause): note.number for note in page.notes}

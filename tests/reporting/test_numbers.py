@@ -184,3 +184,20 @@ def test_the_csv_has_no_text_that_a_spreadsheet_runs_and_its_numbers_stay_number
         lines = list(csv.DictReader(file))
     assert {line["row"] for line in lines} == {"'=1+1", "'@arm"}
     assert {line["value"] for line in lines if line["metric"] == "davis/j_decay"} == {"-0.25"}
+
+
+def test_a_benchmark_that_no_arm_was_evaluated_on_has_no_column(world: World, tmp_path: Path) -> None:
+    only = [
+        uri for uri in world.results if "/voc07-" in uri or "voc07" in files.read_bytes(f"{uri}/result.json").decode()
+    ]
+    target = str(tmp_path / "report")
+    build_report(only, target, world.rows)
+    text = files.read_bytes(files.join(target, "report.md")).decode()
+    table = text[text.index("## Table 1") :].split("## ")[1]
+    assert "VOC07 mAP" in table
+    assert "COCO" not in table.splitlines()[2]
+    absent = re.search(r"Not run: (.*)\. The command previts show", table)
+    assert absent
+    reported = {key.split("/")[0] for row in world.rows for key in row.reported if row.name.startswith("1/")}
+    assert len(absent[1].split(", ")) == len(reported - {"voc07"})
+    assert absent[1] in files.read_bytes(files.join(target, "report.html")).decode()
