@@ -36,6 +36,10 @@ def find_row(name: str) -> Row:
     if name in TABLES:
         rows = ", ".join(row for row in ROWS if row.startswith(f"{name}/"))
         raise InputError(f"{name} is a table, and one row is expected; give one of its rows: {rows}")
+    if name in GROUPS:
+        raise InputError(
+            f"{name} is a group of tables, which only --rows takes; give its tables: {' '.join(GROUPS[name])}"
+        )
     if name not in ROWS:
         raise InputError(f"there is no row {name!r}{did_you_mean(name, ROWS)}; `previts show` lists all rows")
     return ROWS[name]

@@ -44,6 +44,7 @@ class TableCell:
         comparisons: How many differences of the table have an interval and a better direction; 0 outside of columns.
         unsure: Why the number, or its difference, has no interval.
         paper_delta: The difference of the paper.
+        is_baseline_again: Whether it has the same trainings as the baseline.
         best: Whether it is the best of its column.
     """
 
@@ -58,6 +59,7 @@ class TableCell:
     comparisons: int = 0
     unsure: str = ""
     paper_delta: float | None = None
+    is_baseline_again: bool = False
     best: bool = False
 
     @property
@@ -100,8 +102,11 @@ class TableCell:
 
     @property
     def is_ordered_by_paper(self) -> bool:
-        """Whether the paper reports a difference to the baseline in a number with a better direction."""
-        return bool(self.metric.better and self.paper_delta and self.delta is not None)
+        """Whether the paper reports a difference to the baseline in a number with a better direction.
+
+        Rows that share their trainings with the baseline, such as those on two corpora of the paper, have no order.
+        """
+        return bool(self.metric.better and self.paper_delta and self.delta is not None and not self.is_baseline_again)
 
     @property
     def direction(self) -> int:
@@ -178,13 +183,16 @@ def compare(column: list[TableCell], place: int, items: ItemScoresOf) -> list[Ta
             found.append(cell)
             continue
         estimate, unsure = _spread(cell, items)
-        delta = None
+        delta, same = None, False
         if cell is not baseline and baseline.values:
             delta, unknown = _difference(cell, baseline, items)
-            unsure = unsure or ("" if _has_same_training(cell, baseline) else unknown)
+            same = _has_same_training(cell, baseline)
+            unsure = unsure or ("" if same else unknown)
         paper = cell.paper - baseline.paper if cell.paper is not None and baseline.paper is not None else None
         paper = None if cell is baseline else paper
-        found.append(replace(cell, estimate=estimate, difference=delta, unsure=unsure, paper_delta=paper))
+        found.append(
+            replace(cell, estimate=estimate, difference=delta, unsure=unsure, paper_delta=paper, is_baseline_again=same)
+        )
     measured = [cell.value for cell in found if cell.value is not None]
     if not metric.better or len({metric.show(value) for value in measured}) < 2:
         return found

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from previts.errors import InputError
-from previts.runlog.run_store import database_file, outages, tracking_uri
+from previts.runlog.run_store import database_file, limit_waiting, outages, tracking_uri
 from previts.runlog.stored_run import FINGERPRINT_TAG, PARENT_TAG, first_line
 
 if TYPE_CHECKING:
@@ -62,6 +62,7 @@ def read_comparison(root: str, runs: Sequence[str], metrics: Collection[str]) ->
     """
     from mlflow.tracking import MlflowClient
 
+    limit_waiting()
     uri = tracking_uri(root)
     if (path := database_file(uri)) and not os.path.exists(path):
         raise InputError(f"there are no runs: {path} does not exist; give another --root, or set MLFLOW_TRACKING_URI")

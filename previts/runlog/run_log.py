@@ -19,7 +19,15 @@ from typing import Literal, Protocol
 from previts.errors import InputError
 from previts.runlog.description import Dataset, LoggedModel, summary
 from previts.runlog.entries import AT_START, Entry, Identity
-from previts.runlog.run_store import EXPERIMENT, PARAM_LENGTH, delete_artifact, open_stored, outages, running_arms
+from previts.runlog.run_store import (
+    EXPERIMENT,
+    PARAM_LENGTH,
+    delete_artifact,
+    limit_waiting,
+    open_stored,
+    outages,
+    running_arms,
+)
 from previts.runlog.spool import Spool
 from previts.runlog.stored_run import FINGERPRINT_TAG, StoredRun, first_line
 from previts.storage import files, leases
@@ -354,9 +362,7 @@ def _start(root: str, identity: Identity) -> RunLog:
     for text in (identity.group, identity.fingerprint):
         if "'" in text or '"' in text:
             raise InputError(f"names of runs and groups must be without quotes, got {text!r}; remove the quotes")
-    # Training must not wait for MLflow's default of 7 retries with a timeout of 2 minutes each.
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
+    limit_waiting()
     # The standard output of a verb is the URI of its result.
     os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
     _replay(root)

@@ -33,6 +33,12 @@ ABOUT = (
 logger = logging.getLogger(__name__)
 
 
+def limit_waiting() -> None:
+    """Limit how long MLflow's client waits; its default is 7 retries with a timeout of 2 minutes each."""
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
+
+
 def tracking_uri(root: str) -> str:
     """Return the MLflow tracking URI for the runs of a root."""
     if given := os.environ.get("MLFLOW_TRACKING_URI"):

@@ -8,15 +8,18 @@ from previts.config.tables import NEED_WEIGHTS
 from previts.errors import InputError
 from previts.launch.options import read_options
 from previts.stages.addresses import saliency_method, weights_identity
-from previts.storage import fingerprints
+from previts.storage import files, fingerprints
 from previts.storage.folders import read_manifest
 
 LAUNCHERS = ("local", "pytorchjob")
 
 
 def check_weights(plan: Plan) -> None:
-    """Raise an InputError if the weights that training starts from do not exist."""
+    """Raise an InputError if the weights that training starts from, or those of the saliency, do not exist."""
     weights_identity(plan)
+    saliency, fit = plan.experiment.saliency.method, plan.experiment.fit
+    if saliency in ("deepusps", "supervised") and fit.weights and not files.exists(fit.weights):
+        raise InputError(f"fit.weights: there is nothing at {fit.weights}; give the URI of the weights")
 
 
 def check_launch(launcher: str, processes: int, job: Sequence[str] = ()) -> None:

@@ -163,8 +163,12 @@ def _log_generations(root: str, grown: Sequence["Generation"], rows: Sequence["R
     if len(grown) > 1:
         tags["previts.previous_index"] = grown[-2].fingerprint
     run_log.log_generations(root, tags, generations.corpus_points(grown), group=group)
-    for fingerprint in dict.fromkeys(row.fingerprint for row in rows if folders.is_committed(row.checkpoint)):
-        names = [row.name for row in rows if row.fingerprint == fingerprint]
+    rows_of: dict[str, list[str]] = {}  # by the fingerprint of each checkpoint, which several rows may share
+    for row in rows:
+        for seed in row.all_seeds:
+            if folders.is_committed(seed.checkpoint):
+                rows_of.setdefault(seed.fingerprint, []).append(row.name)
+    for fingerprint, names in rows_of.items():
         of_arm = {**tags, "rows": " ".join(names)}
         run_log.log_generations(root, of_arm, generations.arm_points(grown, names), fingerprint=fingerprint)
 

@@ -61,6 +61,7 @@ def test_a_loop_has_at_most_63_iterations(place):
     ("changes", "message"),
     [
         ({"rows": ["7/x"]}, "there is no row"),
+        ({"set": ["6:optim.lr=1"]}, "6 is a group of tables, which only --rows takes; give its tables: 6a 6b 6c 6d"),
         ({"rows": []}, "no rows"),
         ({"benchmarks": ["voc"]}, "did you mean 'voc07'"),
         ({"benchmarks": []}, "needs a labelled dataset at .*imagenet"),  # the benchmarks of the paper
@@ -96,7 +97,11 @@ def test_a_run_with_invalid_choices_is_refused_before_it_starts(place, changes, 
 
 
 def test_table_6d_is_one_run(place):
-    detector = "6d/supervised:fit.weights=mask_rcnn.pt"
+    weights = place / "mask_rcnn.pt"
+    detector = f"6d/supervised:fit.weights={weights}"
+    with pytest.raises(InputError, match=r"fit\.weights: there is nothing at .*mask_rcnn\.pt"):
+        checked(place, rows=["6d"], benchmarks=["voc07"], set=[detector])
+    weights.touch()
     assert checked(place, rows=["6d"], benchmarks=["voc07"], set=[detector])[1:] == ([0, 1, 2], [0, 1, 2])
     with pytest.raises(InputError, match="row 6d/unsupervised tracks without labels"):
         checked(place, rows=["6d"], set=["saliency.method=supervised", "fit.weights=mask_rcnn.pt"])

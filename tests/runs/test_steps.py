@@ -5,11 +5,13 @@ import io
 from dataclasses import replace
 
 import pytest
+from mlflow.tracking import MlflowClient
 from small_verbs import SMALL
 
 from previts import demo, stages
 from previts.errors import InputError
 from previts.evals.result import read_result
+from previts.runlog import run_store
 from previts.runs import steps
 from previts.storage import files, folders
 
@@ -72,6 +74,15 @@ def test_rows_of_several_perceptions_and_seeds_are_one_run(tmp_path):
         assert len(own) == 2
         assert values[row] == pytest.approx(sum(own) / 2)
     steps.check_evaluations(report)
+    # MLflow has the rows of each training, of all seeds.
+    client = MlflowClient(run_store.tracking_uri(root))
+    found = client.search_runs([client.get_experiment_by_name("previts").experiment_id], "tags.rows LIKE '%'")
+    assert sorted((run.data.tags["rows"], run.data.tags["seed"]) for run in found) == [
+        ("1/vgg/sampling", "0"),
+        ("1/vgg/sampling", "2"),
+        ("6b/mu=0.2", "0"),
+        ("6b/mu=0.2", "2"),
+    ]
 
 
 def test_one_trial_that_cannot_be_trained_does_not_stop_the_others_of_its_share(tmp_path):
