@@ -43,14 +43,14 @@ def run_stage(work: Callable[[], str], summary: str, metrics: dict[str, Any] | N
 def run_stages(work: Callable[[], Outputs], summary: str, metrics: dict[str, Any] | None = None) -> Outputs:
     """Run a step that makes several outputs, and describe them as `run_stage` does."""
     with readable_errors(), open(summary, "w") as page:
-        outputs_of = work()
-        uris = list(dict.fromkeys(outputs_of.values() if isinstance(outputs_of, dict) else outputs_of))
+        made = work()
+        uris = list(dict.fromkeys(made.values() if isinstance(made, dict) else made))
         for uri in uris:
             page.write(outputs.describe(uri) + "\n")
             if metrics is not None:
                 prefix = f"{uri.rsplit('/', 1)[-1]} " if len(uris) > 1 else ""
                 metrics.update({prefix + name: value for name, value in folders.read_manifest(uri).counts.items()})
-    return outputs_of
+    return made
 
 
 def copy_file(uri: str, name: str, path: str) -> None:

@@ -59,19 +59,10 @@ def _check_weights_given(rows: Sequence[str], profile: str, set: Sequence[str]) 
     if not any(missing.values()):
         return
     needs = " ".join(f"{row}:{field}=URI" for row, field in missing.items() if field)
-    tables: dict[str, list[str]] = {}
-    for row in expanded:
-        tables.setdefault(row.table, []).append(row.name)
-    whole = {row.table: [row.name for row in paper.expand([row.table])] for row in expanded}
-    without = [
-        name
-        for table, names in tables.items()
-        for name in (
-            [table]
-            if names == whole[table] and not any(missing[name] for name in names)
-            else [name for name in names if not missing[name]]
-        )
-    ]
+    without = list[str]()
+    for table in dict.fromkeys(row.table for row in expanded):
+        names = [row.name for row in expanded if row.table == table and not missing[row.name]]
+        without += [table] if len(names) == len(paper.expand([table])) else names
     instead = f", or leave these rows out: --rows {' '.join(without)}" if without else ""
     raise InputError(f"these rows need weights: set them with --set {needs}{instead}")
 
