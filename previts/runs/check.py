@@ -35,6 +35,7 @@ def check_choices(
         raise InputError(f"parts must be from 1 to {MAX_ITERATIONS}, got {parts}")
     known_benchmarks.check(benchmarks)
     checks.check_launch(launcher, processes, job)
+    paper.check_scopes(rows, set)
     _check_weights_given(rows, profile, set)
     trials = list_trials(rows, seeds, profile, set)
     evaluated: dict[str, tuple[str, EvaluationConfig]] = {}
