@@ -35,9 +35,9 @@ def check_choices(
         raise InputError(f"parts must be from 1 to {MAX_ITERATIONS}, got {parts}")
     known_benchmarks.check(benchmarks)
     checks.check_launch(launcher, processes, job)
-    paper.check_scopes(rows, set)
     _check_weights_given(rows, profile, set)
     trials = list_trials(rows, seeds, profile, set)
+    paper.check_scopes(rows, set)
     evaluated: dict[str, tuple[str, EvaluationConfig]] = {}
     for trial in trials:
         row, plan = trial.row, trial.plan
