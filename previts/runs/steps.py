@@ -14,7 +14,6 @@ from typing import TypeVar
 from previts import stages
 from previts.config import paper
 from previts.errors import InputError
-from previts.ingest import crawls
 from previts.runs.trials import distinct, list_evaluations, list_trials, perceptions, share
 from previts.stages import addresses, subprocess_evaluation
 from previts.storage import files, folders
@@ -30,6 +29,8 @@ def list_crawls(crawl: str, root: str) -> str:
     Raises:
         InputError: If the folder contains both crawls and videos.
     """
+    from previts.ingest import crawls
+
     found = crawls.list_crawls(files.absolute(crawl))
     return found[0] if len(found) == 1 else crawls.write_list(found, root, addresses.FORMATS["crawls"])
 
