@@ -38,8 +38,8 @@ def download_crawls(crawl: str, root: str, profile: str, set: list[str], numbers
     """Download and normalise the videos of all crawls, one step for each part."""
     with dsl.ParallelFor(numbers) as part:
         stored = download(crawl=crawl, root=root, profile=profile, set=set, part=part, parts=parts)
-        with_crawl_rules(with_google_token(place(stored, cpu="8", memory="16Gi", scratch="64Gi", hours=48)))
-    return place(collect_videos(uris=dsl.Collected(stored.outputs["Output"]))).output
+        with_crawl_rules(with_google_token(place(stored, cpu="8", memory="16Gi", scratch="64Gi", hours=48, retries=2)))
+    return place(collect_videos(uris=dsl.Collected(stored.outputs["Output"]), root=root)).output
 
 
 @dsl.pipeline(name="find-objects")
@@ -57,11 +57,11 @@ def find_objects(
     """Find and track the object in each video with each model, one pair of steps for each part."""
     with dsl.ParallelFor(numbers) as part:
         found = saliency(videos=videos, models=models, root=root, profile=profile, set=set, part=part, parts=parts)
-        with_gpus(place(found, cpu="8", memory="24Gi", scratch="16Gi", hours=48), gpus, gpu_nodes)
+        with_gpus(place(found, cpu="8", memory="24Gi", scratch="16Gi", hours=48, retries=2), gpus, gpu_nodes)
         regions = found.outputs["Output"]
         tubes = track(videos=videos, regions=regions, root=root, profile=profile, set=set, part=part, parts=parts)
-        place(tubes, cpu="8", memory="16Gi", scratch="16Gi", hours=24)
-    return place(collect_tubes(outputs=dsl.Collected(tubes.outputs["Output"]))).output
+        place(tubes, cpu="8", memory="16Gi", scratch="16Gi", hours=24, retries=2)
+    return place(collect_tubes(outputs=dsl.Collected(tubes.outputs["Output"]), root=root)).output
 
 
 @dsl.pipeline(name="pretrain-and-evaluate")
@@ -119,12 +119,12 @@ def pretrain_and_evaluate(
             set=set,
             processes=evaluation_processes,
         ).after(trained)
-        place(evaluated, cpu="8", memory="48Gi", scratch="32Gi", hours=72)
+        place(evaluated, cpu="8", memory="48Gi", scratch="32Gi", hours=72, retries=2)
         with_gpus(evaluated, evaluation_gpus, gpu_nodes)
     results = dsl.Collected(evaluated.outputs["Output"])
     page = report(rows=rows, seeds=seeds, indexes=indexes, results=results, root=root, profile=profile, set=set)
     written = place(page, cpu="2", memory="8Gi", scratch="8Gi", hours=2).outputs["Output"]
-    place(check_evaluations(report=written), retries=0)  # it reads what is stored, so a retry gives the same answer
+    place(check_evaluations(report=written, root=root))
     return written
 
 
@@ -168,7 +168,7 @@ def crawls_to_report(
     listed = place(list_crawls(crawl=crawl, root=root).after(checked)).output
     videos = download_crawls(crawl=listed, root=root, profile=profile, set=set, numbers=numbers, parts=parts).output
     fitted = fit_saliency(videos=videos, root=root, rows=rows, profile=profile, set=set)
-    place(fitted, cpu="8", memory="48Gi", scratch="32Gi", hours=72)
+    place(fitted, cpu="8", memory="48Gi", scratch="32Gi", hours=72, retries=2)
     models = with_gpus(fitted, perception_gpus, gpu_nodes).outputs["Output"]
     tubes = find_objects(
         videos=videos,
@@ -182,7 +182,7 @@ def crawls_to_report(
         gpu_nodes=gpu_nodes,
     ).output
     joined = index(videos=videos, tubes=tubes, root=root, profile=profile, set=set, data=data)
-    indexes = place(joined, cpu="8", memory="16Gi", hours=24).outputs["Output"]
+    indexes = place(joined, cpu="8", memory="16Gi", hours=24, retries=2).outputs["Output"]
     earlier = ("crawl", "parts", "perception_gpus")  # parameters of the steps above alone
     rest = {name: value for name, value in given.items() if name not in earlier}
     pretrain_and_evaluate(
@@ -237,5 +237,5 @@ def previts_full(
         gpu_nodes: Labels of the nodes for steps with GPUs.
     """
     given = dict(locals())  # must be the first line
-    with dsl.ExitHandler(place(close_run(root=root), retries=0)):
+    with dsl.ExitHandler(place(close_run(root=root))):
         crawls_to_report(**given)
