@@ -1,7 +1,7 @@
 """What every step does around its work: readable errors, and what the KFP page shows.
 
 The compiled YAML calls these functions by name. In addition it calls only verbs of `previts.stages` and functions
-of `previts.runs.check` and `previts.runs.steps`. Other modules can change without a new compile.
+of `previts.runs.steps`. Other modules can change without a new compile.
 """
 
 import os

@@ -23,13 +23,27 @@ def check_run(
     launcher: str,
     processes: int,
     job: list[str],
-) -> NamedTuple("Loops", [("parts", list[int]), ("trials", list[int]), ("evaluations", list[int])]):  # type: ignore[valid-type]
-    """Check the parameters and inputs of a run, and return the numbers that its three loops are over."""
+    sizes: dict[str, str],
+) -> NamedTuple(  # type: ignore[valid-type]
+    "Plan",
+    [
+        ("parts", list[int]),
+        ("trials", list[int]),
+        ("evaluations", list[int]),
+        ("cpu", str),
+        ("data_memory", str),
+        ("saliency_memory", str),
+        ("training_memory", str),
+        ("report_cpu", str),
+        ("report_memory", str),
+    ],
+):
+    """Check the parameters and inputs of a run; return the numbers that its loops are over, and the sizes of steps."""
     from components._step import run
-    from previts.runs import check
+    from previts.runs import steps
 
     return run(
-        lambda: check.check_run(
+        lambda: steps.check_run(
             crawl=crawl,
             data=data,
             rows=rows,
@@ -41,6 +55,7 @@ def check_run(
             launcher=launcher,
             processes=int(processes),
             job=job,
+            sizes=sizes,
         )
     )
 

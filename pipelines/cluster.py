@@ -32,8 +32,8 @@ LAUNCHER_ACCOUNT = "/etc/previts-launcher"  # previts.launch.cluster looks for a
 def place(
     task: Any,
     *,
-    cpu: str = "1",
-    memory: str = "2Gi",
+    cpu: Any = "1",
+    memory: Any = "2Gi",
     scratch: str = "2Gi",
     hours: int = 1,
     retries: int = 0,
@@ -43,8 +43,8 @@ def place(
 
     Args:
         task: A task of a DAG.
-        cpu: Cores, as request and as limit. A step starts one process for each core.
-        memory: Memory, as request and as limit.
+        cpu: Cores, as request and as limit; a text, or a parameter of the DAG that is a text.
+        memory: Memory, like `cpu`.
         scratch: Size limit of /tmp, the only folder to which a step can write.
         hours: Deadline of the step, with all its attempts, the pauses between them and the waits for a node.
         retries: Number of further attempts after the loss of a pod.
@@ -54,6 +54,7 @@ def place(
         The task.
     """
     task.set_caching_options(False)
+    _register(task, [size for size in (cpu, memory) if not isinstance(size, str)])
     task.set_cpu_request(cpu).set_cpu_limit(cpu).set_memory_request(memory).set_memory_limit(memory)
     if retries:
         # Argo counts the maximum duration from the first start of the step. After it, Argo starts no further attempt
@@ -79,6 +80,11 @@ def place(
     return task
 
 
+def _register(task: Any, channels: list[Any]) -> None:
+    """Make parameters of the DAG inputs of a task; without this, a loop around the task does not get them."""
+    task.register_pipeline_channels(channels)
+
+
 def with_gpus(task: Any, gpus: Any, nodes: Any) -> Any:
     """Request GPUs and shared memory for a step, and return its task.
 
@@ -87,7 +93,7 @@ def with_gpus(task: Any, gpus: Any, nodes: Any) -> Any:
         gpus: The pipeline parameter with the number of GPUs. It is text, because KFP's driver reads no numbers here.
         nodes: The pipeline parameter with the labels of the nodes.
     """
-    task.register_pipeline_channels([gpus])  # without this, a loop around the task does not get the parameter
+    _register(task, [gpus])
     task.set_accelerator_type("nvidia.com/gpu").set_accelerator_limit(gpus)
     kubernetes.add_node_selector_json(task, nodes)
     kubernetes.add_toleration(task, key="nvidia.com/gpu", operator="Exists", effect="NoSchedule")

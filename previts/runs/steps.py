@@ -9,18 +9,70 @@ A value for each perception is a dict from its name to a URI, see `trials.py`.
 
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from typing import TypeVar
+from dataclasses import asdict
+from typing import NamedTuple, TypeVar
 
 from previts import stages
 from previts.config import paper
 from previts.errors import InputError, TemporaryError
 from previts.ingest import crawls
-from previts.runs import ends
+from previts.runs import check, ends
+from previts.runs.sizes import sizes as step_sizes
 from previts.runs.trials import distinct, list_evaluations, list_trials, perceptions, share
 from previts.stages import addresses, subprocess_evaluation
 from previts.storage import files, folders
 
 Item = TypeVar("Item")
+
+
+class Plan(NamedTuple):
+    """What `check_run` gives to the other steps: the numbers that the loops are over, and `sizes.Sizes`."""
+
+    parts: list[int]
+    trials: list[int]
+    evaluations: list[int]
+    cpu: str
+    data_memory: str
+    saliency_memory: str
+    training_memory: str
+    report_cpu: str
+    report_memory: str
+
+
+def check_run(
+    *,
+    crawl: str,
+    data: str,
+    rows: Sequence[str],
+    seeds: Sequence[int],
+    benchmarks: Sequence[str],
+    profile: str,
+    set: Sequence[str],
+    parts: int,
+    launcher: str,
+    processes: int,
+    job: Sequence[str],
+    sizes: Mapping[str, str],
+) -> Plan:
+    """Check the parameters and inputs of a run before any expensive step.
+
+    Raises:
+        InputError: If a parameter is invalid, the crawl is broken, or weights or a labelled dataset are missing.
+    """
+    loops = check.check_run(
+        crawl=crawl,
+        data=data,
+        rows=rows,
+        seeds=seeds,
+        benchmarks=benchmarks,
+        profile=profile,
+        set=set,
+        parts=parts,
+        launcher=launcher,
+        processes=processes,
+        job=job,
+    )
+    return Plan(*loops, **asdict(step_sizes(profile, sizes)))
 
 
 def list_crawls(crawl: str, root: str) -> str:
