@@ -31,4 +31,6 @@ def download(
             max_failure_fraction=max_failure_fraction,
         ),
         summary.path,
+        root=root,
+        name=f"videos/download-{int(part)}",
     )

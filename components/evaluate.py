@@ -39,4 +39,6 @@ def evaluate(
         ),
         summary.path,
         metrics.metadata,
+        root=root,
+        name=f"evaluate-{int(part)}",
     )

@@ -19,5 +19,8 @@ def fit_saliency(
     from previts.runs import steps
 
     return run_stages(
-        lambda: steps.fit_saliency(videos=videos, root=root, rows=rows, profile=profile, set=set), summary.path
+        lambda: steps.fit_saliency(videos=videos, root=root, rows=rows, profile=profile, set=set),
+        summary.path,
+        root=root,
+        name="fit-saliency",
     )

@@ -23,13 +23,27 @@ def check_run(
     launcher: str,
     processes: int,
     job: list[str],
-) -> NamedTuple("Loops", [("parts", list[int]), ("trials", list[int]), ("evaluations", list[int])]):  # type: ignore[valid-type]
-    """Check the parameters and inputs of a run, and return the numbers that its three loops are over."""
+    sizes: dict[str, str],
+) -> NamedTuple(  # type: ignore[valid-type]
+    "Plan",
+    [
+        ("parts", list[int]),
+        ("trials", list[int]),
+        ("evaluations", list[int]),
+        ("cpu", str),
+        ("data_memory", str),
+        ("saliency_memory", str),
+        ("training_memory", str),
+        ("report_cpu", str),
+        ("report_memory", str),
+    ],
+):
+    """Check the parameters and inputs of a run; return the numbers that its loops are over, and the sizes of steps."""
     from components._step import run
-    from previts.runs import check
+    from previts.runs import steps
 
     return run(
-        lambda: check.check_run(
+        lambda: steps.check_run(
             crawl=crawl,
             data=data,
             rows=rows,
@@ -41,6 +55,7 @@ def check_run(
             launcher=launcher,
             processes=int(processes),
             job=job,
+            sizes=sizes,
         )
     )
 
@@ -55,37 +70,37 @@ def list_crawls(crawl: str, root: str) -> str:
 
 
 @dsl.component(base_image=DATA_IMAGE, install_kfp_package=False)
-def collect_videos(uris: list[str]) -> str:
+def collect_videos(uris: list[str], root: str) -> str:
     """Check that all parts of `download` wrote one finished output, and return its URI."""
     from components._step import run
     from previts.runs import steps
 
-    return run(lambda: steps.collect_parts([{"": uri} for uri in uris])[""])
+    return run(lambda: steps.collect_parts([{"": uri} for uri in uris])[""], root=root, name="collect-videos")
 
 
 @dsl.component(base_image=DATA_IMAGE, install_kfp_package=False)
-def collect_tubes(outputs: list[dict[str, str]]) -> dict[str, str]:
+def collect_tubes(outputs: list[dict[str, str]], root: str) -> dict[str, str]:
     """Check that all parts of `track` wrote the same finished outputs, and return their URIs."""
     from components._step import run
     from previts.runs import steps
 
-    return run(lambda: steps.collect_parts(outputs))
+    return run(lambda: steps.collect_parts(outputs), root=root, name="collect-tubes")
 
 
 @dsl.component(base_image=DATA_IMAGE, install_kfp_package=False)
-def check_evaluations(report: str) -> None:
-    """Fail if an evaluation that the report shows has failed."""
+def check_evaluations(report: str, root: str) -> None:
+    """Fail if an evaluation that the report shows has failed; else note that the run finished."""
     from components._step import run
     from previts.runs import steps
 
-    run(lambda: steps.check_evaluations(report))
+    run(lambda: steps.check_evaluations(report, root), root=root, name="check-evaluations")
 
 
 @dsl.component(base_image=TRAIN_IMAGE, install_kfp_package=False)
-def close_run(root: str, status: dsl.PipelineTaskFinalStatus, summary: dsl.Output[dsl.Markdown]) -> None:
+def close_run(root: str, summary: dsl.Output[dsl.Markdown]) -> None:
     """Mark interrupted MLflow runs as failed, and describe how the pipeline run ended."""
     from components._step import run
     from previts.runs import steps
 
     with open(summary.path, "w") as page:
-        page.write(run(lambda: steps.close_run(root, status.state, status.error_message or "")))
+        page.write(run(lambda: steps.close_run(root)))

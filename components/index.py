@@ -24,4 +24,6 @@ def index(
         lambda: steps.index(videos=videos, tubes=tubes, root=root, profile=profile, set=set, data=data),
         summary.path,
         metrics.metadata,
+        root=root,
+        name="index",
     )

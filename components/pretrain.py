@@ -39,4 +39,6 @@ def pretrain(
         ),
         summary.path,
         metrics.metadata,
+        root=root,
+        name=f"pretrain-{int(part)}",
     )

@@ -35,4 +35,4 @@ def report(
         copy_file(uri, "report.md", summary.path)
         return uri
 
-    return run(work)
+    return run(work, root=root, name="report")

@@ -25,4 +25,6 @@ def saliency(
             videos=videos, models=models, root=root, profile=profile, set=set, part=int(part), parts=int(parts)
         ),
         summary.path,
+        root=root,
+        name=f"saliency-{int(part)}",
     )

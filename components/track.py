@@ -25,4 +25,6 @@ def track(
             videos=videos, regions=regions, root=root, profile=profile, set=set, part=int(part), parts=int(parts)
         ),
         summary.path,
+        root=root,
+        name=f"track-{int(part)}",
     )

@@ -34,12 +34,15 @@ KEPT = dsl.PipelineConfig(ttl_seconds_after_success=3 * 86400, ttl_seconds_after
 
 
 @dsl.pipeline(name="download-crawls")
-def download_crawls(crawl: str, root: str, profile: str, set: list[str], numbers: list[int], parts: int) -> str:
+def download_crawls(
+    crawl: str, root: str, profile: str, set: list[str], numbers: list[int], parts: int, cpu: str, memory: str
+) -> str:
     """Download and normalise the videos of all crawls, one step for each part."""
     with dsl.ParallelFor(numbers) as part:
         stored = download(crawl=crawl, root=root, profile=profile, set=set, part=part, parts=parts)
-        with_crawl_rules(with_google_token(place(stored, cpu="8", memory="16Gi", scratch="64Gi", hours=48)))
-    return place(collect_videos(uris=dsl.Collected(stored.outputs["Output"]))).output
+        place(stored, cpu=cpu, memory=memory, scratch="64Gi", hours=48, retries=2)
+        with_crawl_rules(with_google_token(stored))
+    return place(collect_videos(uris=dsl.Collected(stored.outputs["Output"]), root=root)).output
 
 
 @dsl.pipeline(name="find-objects")
@@ -51,17 +54,20 @@ def find_objects(
     set: list[str],
     numbers: list[int],
     parts: int,
+    cpu: str,
+    saliency_memory: str,
+    track_memory: str,
     gpus: str,
     gpu_nodes: dict[str, str],
 ) -> dict[str, str]:
     """Find and track the object in each video with each model, one pair of steps for each part."""
     with dsl.ParallelFor(numbers) as part:
         found = saliency(videos=videos, models=models, root=root, profile=profile, set=set, part=part, parts=parts)
-        with_gpus(place(found, cpu="8", memory="24Gi", scratch="16Gi", hours=48), gpus, gpu_nodes)
+        with_gpus(place(found, cpu=cpu, memory=saliency_memory, scratch="16Gi", hours=48, retries=2), gpus, gpu_nodes)
         regions = found.outputs["Output"]
         tubes = track(videos=videos, regions=regions, root=root, profile=profile, set=set, part=part, parts=parts)
-        place(tubes, cpu="8", memory="16Gi", scratch="16Gi", hours=24)
-    return place(collect_tubes(outputs=dsl.Collected(tubes.outputs["Output"]))).output
+        place(tubes, cpu=cpu, memory=track_memory, scratch="16Gi", hours=24, retries=2)
+    return place(collect_tubes(outputs=dsl.Collected(tubes.outputs["Output"]), root=root)).output
 
 
 @dsl.pipeline(name="pretrain-and-evaluate")
@@ -80,6 +86,10 @@ def pretrain_and_evaluate(
     processes: int,
     job: list[str],
     evaluation_processes: int,
+    cpu: str,
+    training_memory: str,
+    report_cpu: str,
+    report_memory: str,
     training_gpus: str,
     evaluation_gpus: str,
     gpu_nodes: dict[str, str],
@@ -100,7 +110,7 @@ def pretrain_and_evaluate(
         )
         with_launcher_account(trained)
         if LAUNCHER == "local":
-            place(trained, cpu="8", memory="48Gi", scratch="32Gi", hours=14 * 24, retries=5)
+            place(trained, cpu=cpu, memory=training_memory, scratch="32Gi", hours=14 * 24, retries=5)
             with_gpus(trained, training_gpus, gpu_nodes)
         else:
             # The step only waits for a job with another image. The job ends if the step's node is preempted.
@@ -119,12 +129,12 @@ def pretrain_and_evaluate(
             set=set,
             processes=evaluation_processes,
         ).after(trained)
-        place(evaluated, cpu="8", memory="48Gi", scratch="32Gi", hours=72)
+        place(evaluated, cpu=cpu, memory=training_memory, scratch="32Gi", hours=72, retries=2)
         with_gpus(evaluated, evaluation_gpus, gpu_nodes)
     results = dsl.Collected(evaluated.outputs["Output"])
     page = report(rows=rows, seeds=seeds, indexes=indexes, results=results, root=root, profile=profile, set=set)
-    written = place(page, cpu="2", memory="8Gi", scratch="8Gi", hours=2).outputs["Output"]
-    place(check_evaluations(report=written), retries=0)  # it reads what is stored, so a retry gives the same answer
+    written = place(page, cpu=report_cpu, memory=report_memory, scratch="8Gi", hours=2).outputs["Output"]
+    place(check_evaluations(report=written, root=root))
     return written
 
 
@@ -143,6 +153,7 @@ def crawls_to_report(
     processes: int,
     job: list[str],
     evaluation_processes: int,
+    sizes: dict[str, str],
     perception_gpus: str,
     training_gpus: str,
     evaluation_gpus: str,
@@ -162,13 +173,22 @@ def crawls_to_report(
         launcher=launcher,
         processes=processes,
         job=job,
+        sizes=sizes,
     )
-    place(checked)
-    numbers = checked.outputs["parts"]
+    plan = place(checked).outputs
     listed = place(list_crawls(crawl=crawl, root=root).after(checked)).output
-    videos = download_crawls(crawl=listed, root=root, profile=profile, set=set, numbers=numbers, parts=parts).output
+    videos = download_crawls(
+        crawl=listed,
+        root=root,
+        profile=profile,
+        set=set,
+        numbers=plan["parts"],
+        parts=parts,
+        cpu=plan["cpu"],
+        memory=plan["data_memory"],
+    ).output
     fitted = fit_saliency(videos=videos, root=root, rows=rows, profile=profile, set=set)
-    place(fitted, cpu="8", memory="48Gi", scratch="32Gi", hours=72)
+    place(fitted, cpu=plan["cpu"], memory=plan["training_memory"], scratch="32Gi", hours=72, retries=2)
     models = with_gpus(fitted, perception_gpus, gpu_nodes).outputs["Output"]
     tubes = find_objects(
         videos=videos,
@@ -176,18 +196,20 @@ def crawls_to_report(
         root=root,
         profile=profile,
         set=set,
-        numbers=numbers,
+        numbers=plan["parts"],
         parts=parts,
+        cpu=plan["cpu"],
+        saliency_memory=plan["saliency_memory"],
+        track_memory=plan["data_memory"],
         gpus=perception_gpus,
         gpu_nodes=gpu_nodes,
     ).output
     joined = index(videos=videos, tubes=tubes, root=root, profile=profile, set=set, data=data)
-    indexes = place(joined, cpu="8", memory="16Gi", hours=24).outputs["Output"]
-    earlier = ("crawl", "parts", "perception_gpus")  # parameters of the steps above alone
+    indexes = place(joined, cpu=plan["cpu"], memory=plan["data_memory"], hours=24, retries=2).outputs["Output"]
+    earlier = ("crawl", "parts", "sizes", "perception_gpus")  # parameters of the steps above alone
     rest = {name: value for name, value in given.items() if name not in earlier}
-    pretrain_and_evaluate(
-        trials=checked.outputs["trials"], evaluations=checked.outputs["evaluations"], indexes=indexes, **rest
-    )
+    planned = ("trials", "evaluations", "cpu", "training_memory", "report_cpu", "report_memory")
+    pretrain_and_evaluate(indexes=indexes, **{name: plan[name] for name in planned}, **rest)
 
 
 @dsl.pipeline(
@@ -209,6 +231,7 @@ def previts_full(
     processes: int = 1,
     job: list[str] = [],
     evaluation_processes: int = 1,
+    sizes: dict[str, str] = {},
     perception_gpus: str = "0",
     training_gpus: str = "0",
     evaluation_gpus: str = "0",
@@ -231,11 +254,12 @@ def previts_full(
         processes: Training processes, one for each GPU.
         job: Settings of a PyTorchJob, such as spot=true, queue=research or namespace=team.
         evaluation_processes: Processes of an evaluation that trains, one for each GPU.
+        sizes: Cores and memory of steps that differ from those of the profile, such as {"training_memory": "64Gi"}.
         perception_gpus: GPUs of a step that fits or applies the saliency model, as text.
         training_gpus: GPUs of a pretraining step with the local launcher, as text.
         evaluation_gpus: GPUs of an evaluation step, as text.
         gpu_nodes: Labels of the nodes for steps with GPUs.
     """
     given = dict(locals())  # must be the first line
-    with dsl.ExitHandler(place(close_run(root=root), retries=0)):
+    with dsl.ExitHandler(place(close_run(root=root))):
         crawls_to_report(**given)

@@ -9,6 +9,10 @@ class InputError(ValueError):
     """An input that cannot be used; the message names the file or field, what was found, and what to do."""
 
 
+class TemporaryError(InputError):
+    """A failure whose cause may pass, such as an outage that another process met; a later attempt may succeed."""
+
+
 class VideoError(Exception):
     """A video that cannot be used; the message is its reason in the table of its shard."""
 

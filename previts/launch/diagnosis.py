@@ -24,6 +24,7 @@ STUCK = ("ImagePullBackOff", "ErrImagePull", "InvalidImageName", "CreateContaine
          "CrashLoopBackOff", "RunContainerError")  # fmt: skip
 LOST_PEER = "another process was lost"  # part of the message that `processes.distributed` raises in the other processes
 LAST_LINES = 20  # of a log, in the page for the user
+OPERATOR_SECONDS = 120.0  # within which the operator sets the first condition of a job
 INDEX, ROLE = "training.kubeflow.org/replica-index", "training.kubeflow.org/replica-type"
 SECOND = len("2026-01-01T00:00:00")  # compares times up to the second; all are UTC, some have fractions
 
@@ -102,6 +103,25 @@ def waiting_for(pods: Sequence[Manifest], events: Sequence[Manifest]) -> str:
     if not pods:
         reasons += [str(event.get("message", "")) for event in events if event.get("reason") == "FailedCreatePod"][-1:]
     return "; ".join(dict.fromkeys(reasons))
+
+
+def waiting_for_operator(job: Mapping[str, Any], seconds: float) -> str:
+    """Return what to look at if the operator has not acted on a job for long, or an empty text.
+
+    Args:
+        job: The PyTorchJob.
+        seconds: For how long the job has been seen without a condition.
+    """
+    if conditions.name(job) or seconds < OPERATOR_SECONDS:
+        return ""
+    metadata = job["metadata"]
+    return (
+        f"no training operator has acted on it for {OPERATOR_SECONDS / 60:.0f} minutes. Check that it runs and "
+        "has the namespace of the job: kubectl -n kubeflow get deployment training-operator -o yaml (its arguments may "
+        "limit it to one namespace or leave out PyTorchJobs); its logs: kubectl -n kubeflow logs "
+        "deployment/training-operator; the resource definition: kubectl get crd pytorchjobs.kubeflow.org; the job: "
+        f"kubectl -n {metadata.get('namespace', 'default')} describe pytorchjob {metadata['name']}. The step waits on"
+    )
 
 
 def to_markdown(job: Mapping[str, Any], finding: Finding, pods: Sequence[Manifest], logs: Mapping[str, str]) -> str:

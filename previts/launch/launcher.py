@@ -139,7 +139,7 @@ def _follow(
         options: Options of the job, among them the length of a lease.
         pods: Is filled with the last state of each pod, by name.
     """
-    name, printed = found["metadata"]["name"], ""
+    name, printed, began = found["metadata"]["name"], "", time.monotonic()
     for job in changes(cluster, name, found["metadata"]["uid"]):
         yield job
         if job is None:
@@ -149,6 +149,7 @@ def _follow(
             existing = with_retries(lambda: cluster.pods(name), allowed=True)
             pods.update((pod["metadata"]["name"], pod) for pod in existing)
             reason = diagnosis.waiting_for(existing, cluster.events(name)) if state != "Running" else ""
+            reason = reason or diagnosis.waiting_for_operator(job, time.monotonic() - began)
             note = f"{state}, {reason}" if reason else state
         if note != printed:
             print(f"PyTorchJob {name}: {note}", file=sys.stderr)

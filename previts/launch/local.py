@@ -14,7 +14,8 @@ import psutil
 from torchx.runner import get_runner
 from torchx.specs import AppDef, AppState
 
-from previts.errors import InputError
+from previts.errors import InputError, TemporaryError
+from previts.processes.exits import TEMPORARY
 from previts.processes.workers import STARTED_BY
 
 # The first line of torchrun's report about a failure.
@@ -30,7 +31,8 @@ def run_locally(app: AppDef) -> None:
     SIGTERM is passed on to the processes, which save their state and end. If this process is killed, they end at once.
 
     Raises:
-        InputError: If a process failed. The message names the first one that failed, and the cause.
+        InputError: If a process failed. The message names the first one that failed, and the cause. It is a
+            TemporaryError if the cause may pass.
         SystemExit: With code 143 after SIGTERM.
     """
     messages: list[str] = []  # error messages of the processes
@@ -54,7 +56,9 @@ def run_locally(app: AppDef) -> None:
     if terminated.is_set():
         raise SystemExit(128 + signal.SIGTERM)
     if status is None or status.state != AppState.SUCCEEDED:
-        raise InputError(f"{app.name} failed: {_cause(messages, ''.join(report), exceptions)}")
+        root_cause = ROOT_CAUSE.search("".join(report))
+        kind = TemporaryError if root_cause and int(root_cause["code"]) == TEMPORARY else InputError
+        raise kind(f"{app.name} failed: {_cause(messages, root_cause, exceptions)}")
 
 
 def _pass_on_sigterm() -> threading.Event:
@@ -76,9 +80,8 @@ def _pass_on_sigterm() -> threading.Event:
     return terminated
 
 
-def _cause(messages: Sequence[str], report: str, exceptions: Mapping[int, str]) -> str:
-    """Return which process failed first and why, from torchrun's report and the output of the processes."""
-    first = ROOT_CAUSE.search(report)
+def _cause(messages: Sequence[str], first: re.Match[str] | None, exceptions: Mapping[int, str]) -> str:
+    """Return which process failed first and why, from the end of torchrun's report and the output of the processes."""
     if first is None:
         return messages[0] if messages else "see the output above"
     rank, code = int(first["rank"]), int(first["code"])

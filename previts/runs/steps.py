@@ -9,16 +9,69 @@ A value for each perception is a dict from its name to a URI, see `trials.py`.
 
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from typing import TypeVar
+from dataclasses import asdict
+from typing import NamedTuple, TypeVar
 
 from previts import stages
 from previts.config import paper
-from previts.errors import InputError
+from previts.errors import InputError, TemporaryError
+from previts.runs import check, ends
+from previts.runs.sizes import sizes as step_sizes
 from previts.runs.trials import distinct, list_evaluations, list_trials, perceptions, share
 from previts.stages import addresses, subprocess_evaluation
 from previts.storage import files, folders
 
 Item = TypeVar("Item")
+
+
+class Plan(NamedTuple):
+    """What `check_run` gives to the other steps: the numbers that the loops are over, and `sizes.Sizes`."""
+
+    parts: list[int]
+    trials: list[int]
+    evaluations: list[int]
+    cpu: str
+    data_memory: str
+    saliency_memory: str
+    training_memory: str
+    report_cpu: str
+    report_memory: str
+
+
+def check_run(
+    *,
+    crawl: str,
+    data: str,
+    rows: Sequence[str],
+    seeds: Sequence[int],
+    benchmarks: Sequence[str],
+    profile: str,
+    set: Sequence[str],
+    parts: int,
+    launcher: str,
+    processes: int,
+    job: Sequence[str],
+    sizes: Mapping[str, str],
+) -> Plan:
+    """Check the parameters and inputs of a run before any expensive step.
+
+    Raises:
+        InputError: If a parameter is invalid, the crawl is broken, or weights or a labelled dataset are missing.
+    """
+    loops = check.check_run(
+        crawl=crawl,
+        data=data,
+        rows=rows,
+        seeds=seeds,
+        benchmarks=benchmarks,
+        profile=profile,
+        set=set,
+        parts=parts,
+        launcher=launcher,
+        processes=processes,
+        job=job,
+    )
+    return Plan(*loops, **asdict(step_sizes(profile, sizes)))
 
 
 def list_crawls(crawl: str, root: str) -> str:
@@ -176,7 +229,7 @@ def report(
 
 def _each(items: Sequence[Item], work: Callable[[Item], str]) -> list[str]:
     """Return the output for each item; an error of one does not keep the others from being made."""
-    made, failed = list[str](), list[str]()
+    made, failed, kind = list[str](), list[str](), InputError
     for item in items:
         print(item, file=sys.stderr)
         try:
@@ -185,13 +238,14 @@ def _each(items: Sequence[Item], work: Callable[[Item], str]) -> list[str]:
             if len(items) == 1:
                 raise
             failed.append(f"{item}: {error}")
+            kind = TemporaryError if isinstance(error, TemporaryError) else kind
     if failed:
-        raise InputError("\n".join(failed))
+        raise kind("\n".join(failed))
     return made
 
 
-def check_evaluations(report: str) -> None:
-    """Raise an InputError if an evaluation that the report shows has failed."""
+def check_evaluations(report: str, root: str) -> None:
+    """Note that the run finished, or raise an InputError if an evaluation that the report shows has failed."""
     inputs = folders.read_manifest(report).inputs
     results = [folders.read_manifest(uri) for name, uri in inputs.items() if name.startswith("result")]
     failed = [
@@ -205,27 +259,29 @@ def check_evaluations(report: str) -> None:
             f"{len(failed)} of {len(results)} evaluations failed:\n{lines}\nThe report at {report} shows the others. "
             "Fix the cause and start the same run again: it repeats only the failed evaluations"
         )
+    ends.note_finish(root)
 
 
-def close_run(root: str, state: str, error: str) -> str:
+def close_run(root: str) -> str:
     """Mark MLflow runs that were interrupted as failed, and return a Markdown summary of how the run ended.
 
-    Args:
-        root: Root of the results.
-        state: Final state of the pipeline run, such as SUCCEEDED or FAILED.
-        error: Message of the engine, may be empty.
+    The steps of the run noted how they ended (`ends.py`); a pod that was lost noted nothing.
     """
     from previts.runlog import run_log
 
-    closed = run_log.close_runs(root) if state != "SUCCEEDED" else 0
-    lines = [f"### The run ended: {state}", "", f"The results so far are under `{root}`."]
-    if state != "SUCCEEDED":
+    finished, failures = ends.collect(root)
+    lines = [f"### The run {'finished' if finished else 'ended before its last step'}", ""]
+    lines += [f"The results{'' if finished else ' so far'} are under `{root}`.", ""]
+    lines += [f"- `{end.step}`: {end.reason}" for end in failures]
+    if not finished:
+        if not failures:
+            lines.append(
+                "No step noted a failure: the run was stopped, or a pod was lost. Kubeflow's page shows which."
+            )
         lines += [
             "",
-            error or "A step failed. The log of the step shows the reason.",
-            "",
             "Run the pipeline again with the same parameters. It finds finished work and does not repeat it.",
-            f"MLflow runs that were interrupted and are now marked as failed: {closed}.",
+            f"MLflow runs that were interrupted and are now marked as failed: {run_log.close_runs(root)}.",
         ]
     print("\n".join(lines), file=sys.stderr)
     return "\n".join(lines) + "\n"

@@ -4,7 +4,14 @@ from typing import Any
 
 import pytest
 
-from previts.launch.diagnosis import Finding, diagnose, to_markdown, waiting_for
+from previts.launch.diagnosis import (
+    OPERATOR_SECONDS,
+    Finding,
+    diagnose,
+    to_markdown,
+    waiting_for,
+    waiting_for_operator,
+)
 
 JOB: dict[str, Any] = {
     "metadata": {"name": "job", "namespace": "team"},
@@ -89,6 +96,24 @@ def test_waiting_for_names_what_each_pod_waits_for():
     }
     assert waiting_for([], [refused]) == "exceeded quota"
     assert waiting_for([], []) == ""
+
+
+def test_a_job_without_a_condition_for_two_minutes_has_no_operator():
+    fresh = {"metadata": JOB["metadata"], "spec": JOB["spec"]}
+    assert waiting_for_operator(fresh, OPERATOR_SECONDS - 1) == ""
+    said = waiting_for_operator(fresh, OPERATOR_SECONDS)
+    assert said.startswith("no training operator has acted on it for 2 minutes")
+    for place in (
+        "deployment training-operator",
+        "logs",
+        "crd pytorchjobs.kubeflow.org",
+        "-n team describe",
+        "namespace",
+    ):
+        assert place in said
+    for state in ("Created", "Suspended", "Running"):  # Kueue keeps a job suspended for hours
+        known = {**fresh, "status": {"conditions": [{"type": state, "status": "True"}]}}
+        assert waiting_for_operator(known, 10 * OPERATOR_SECONDS) == ""
 
 
 def test_the_page_has_the_cause_the_replicas_and_the_last_lines_of_the_failed_one():

@@ -8,8 +8,11 @@ from typing import Any
 import pytest
 from scripted_api import ScriptedApi, listed, stamped
 
+from previts.launch import diagnosis
 from previts.launch.cluster import log_time
 from previts.launch.follow import LogFollower, changes
+from previts.launch.launcher import _follow
+from previts.launch.options import JobOptions
 
 
 def followed(api: ScriptedApi, enough: Callable[[list[str]], bool]) -> list[str]:
@@ -113,3 +116,33 @@ def test_a_server_that_is_too_busy_for_watches_gets_few_requests(api):
     while time.monotonic() - started < 3:
         next(stream)
     assert len(api.requests) < 15
+
+
+def test_a_job_that_no_operator_acts_on_is_reported_once_while_the_launcher_waits(api, monkeypatch, capsys):
+    monkeypatch.setattr(diagnosis, "OPERATOR_SECONDS", 1.5)
+    waiting = {"metadata": {**job("1")["metadata"], "namespace": "team"}, "spec": {}, "involvedObject": {}}
+    created = {**waiting, "status": job("1", state="Created")["status"]}
+    api.lists, api.streams = [listed(waiting)], [(200, b"")]
+    started, printed, states = time.monotonic(), "", []
+    for current in _follow(api.cluster, waiting, waiting, options=JobOptions(), pods={}):
+        printed += capsys.readouterr().err
+        states.append(current)
+        assert time.monotonic() - started < 60
+        if "no training operator has acted" in printed and api.lists == [listed(waiting)] and len(states) > 5:
+            api.lists = [listed(created)]
+            api.streams = [(200, event_of(created))]
+        if "Created" in printed:
+            break
+        time.sleep(0.1)
+    assert time.monotonic() - started > 1.5
+    lines = printed.splitlines()
+    assert [line.split(",")[0] for line in lines] == [
+        "PyTorchJob job: submitted",
+        "PyTorchJob job: submitted",
+        "PyTorchJob job: Created",
+    ]
+    assert "kubectl -n team describe pytorchjob job" in lines[1]
+
+
+def event_of(changed: dict[str, Any]) -> bytes:
+    return json.dumps({"type": "MODIFIED", "object": changed}).encode() + b"\n"

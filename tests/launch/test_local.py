@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from previts.errors import InputError
+from previts.errors import InputError, TemporaryError
 from previts.launch.app import training_app
 from previts.launch.local import run_locally
 
@@ -88,9 +88,16 @@ def test_the_error_names_the_process_that_was_killed(tmp_path, capfd):
 
 @pytest.mark.slow
 def test_the_error_is_that_of_the_first_process_that_failed(tmp_path, capfd):
-    with pytest.raises(InputError, match=r"failed: process 1: the corpus is broken$"):
+    with pytest.raises(InputError, match=r"failed: process 1: the corpus is broken$") as failure:
         run(tmp_path, "raise InputError('the corpus is broken')")
+    assert not isinstance(failure.value, TemporaryError)
     assert "previts: process 1: the corpus is broken" in capfd.readouterr().err
+
+
+@pytest.mark.slow
+def test_an_outage_that_a_process_met_may_pass(tmp_path):
+    with pytest.raises(TemporaryError, match=r"failed: process 1: ConnectionError: the store is away$"):
+        run(tmp_path, "raise ConnectionError('the store is away')")
 
 
 @pytest.mark.slow

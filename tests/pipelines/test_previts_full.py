@@ -32,7 +32,6 @@ def test_the_compiled_steps_import_few_names_and_all_of_them_exist():
         ("components._step", "run_stages"),
         ("components._step", "copy_file, run"),
         ("previts", "stages"),
-        ("previts.runs", "check"),
         ("previts.runs", "steps"),
     }
     assert all(hasattr(_step, name) for name in ("run", "run_stage", "run_stages", "copy_file"))
@@ -62,7 +61,7 @@ def test_the_pipeline_has_every_parameter_of_a_run():
         "launcher",
         "processes",
     }
-    expected |= {"job"}
+    expected |= {"job", "sizes"}
     expected |= {"evaluation_processes", "perception_gpus", "training_gpus", "evaluation_gpus", "gpu_nodes"}
     assert set(inputs) == expected
     assert inputs["rows"]["defaultValue"] == list(paper.ARMS)

@@ -1,17 +1,24 @@
 """Oracles: the exit code and the text on standard error for each kind of error."""
 
+import errno
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
 import types
 from pathlib import Path
 
+import aiohttp
+import botocore.exceptions
+import gcsfs.retry
+import google.auth.exceptions
 import pytest
+import requests
 
-from previts.errors import InputError
+from previts.errors import InputError, TemporaryError
 from previts.processes import exits, workers
 
 
@@ -51,6 +58,49 @@ def test_each_error_has_its_exit_code_and_one_line(capsys, error: BaseException,
         raise_inside(error)
     assert ended.value.code == code
     assert capsys.readouterr().err == text
+
+
+def aws(status: int) -> Exception:
+    return botocore.exceptions.ClientError({"ResponseMetadata": {"HTTPStatusCode": status}, "Error": {}}, "GetObject")
+
+
+@pytest.mark.parametrize(
+    ("error", "passes"),
+    [
+        (ConnectionResetError(104, "reset"), True),
+        (TimeoutError("slow"), True),
+        (OSError(errno.EIO, "i/o error"), True),
+        (socket.gaierror(-3, "Temporary failure in name resolution"), True),
+        (requests.ConnectionError("refused"), True),
+        (aws(503), True),
+        (aws(429), True),
+        (botocore.exceptions.EndpointConnectionError(endpoint_url="http://x"), True),
+        (botocore.exceptions.ReadTimeoutError(endpoint_url="http://x"), True),
+        (gcsfs.retry.HttpError({"code": 502, "message": "bad gateway"}), True),
+        (google.auth.exceptions.TransportError("no answer"), True),
+        (aiohttp.ServerDisconnectedError(), True),
+        (TemporaryError("an outage in another process"), True),
+        (InputError("no crawl at x"), False),
+        (FileNotFoundError(2, "No such file", "a.csv"), False),
+        (PermissionError(13, "denied"), False),
+        (OSError(errno.ENOSPC, "No space left on device"), False),
+        (aws(403), False),
+        (botocore.exceptions.NoCredentialsError(), False),
+        (gcsfs.retry.HttpError({"code": 401, "message": "no"}), False),
+        (google.auth.exceptions.RefreshError("revoked"), False),
+        (FloatingPointError("the loss is not finite"), False),
+        (ValueError("a bug"), False),
+    ],
+    ids=lambda value: f"{type(value).__name__}",
+)
+def test_only_outages_may_pass(monkeypatch, error: Exception, passes: bool):
+    assert exits.may_pass(error) is passes
+    if isinstance(error, ValueError) and not isinstance(error, InputError):
+        return
+    monkeypatch.setenv("RANK", "1")  # a process of torchrun
+    with pytest.raises(SystemExit) as ended:
+        raise_inside(error)
+    assert (ended.value.code == exits.TEMPORARY) is passes
 
 
 @pytest.mark.parametrize("error", [ZeroDivisionError(), ValueError("x"), ModuleNotFoundError(name="previts.gone")])
