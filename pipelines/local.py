@@ -87,7 +87,7 @@ def run_local(
         "job": list(job),
     }
     # Check the parameters first: a typing error must not cost an hour or leave a folder behind.
-    check.check_choices(**choices)
+    check.check_choices(**choices, evaluation_processes=evaluation_processes)
     if not crawl or not data:
         for_crawl, for_data = (files.absolute(uri) if uri else None for uri in (crawl, data))
         check.check_sources(for_crawl, for_data, rows=rows, benchmarks=benchmarks, profile=profile)

@@ -49,7 +49,7 @@ def submit(
 
     values = _values(previts_full, parameters)
     _check_choices(values)
-    with _compiled(previts_full, production) as package:
+    with _compiled(previts_full, production) as package, _answers():
         result = _client(host, namespace).create_run_from_pipeline_package(
             pipeline_file=package,
             arguments=values,
@@ -90,7 +90,7 @@ def schedule(
 
     values = _values(previts_full, parameters)
     _check_choices(values)
-    with _compiled(previts_full, production) as package:
+    with _compiled(previts_full, production) as package, _answers():
         client = _client(host, namespace)
         group = client.create_experiment(experiment, namespace=namespace).experiment_id
         for known in client.list_recurring_runs(page_size=100, experiment_id=group).recurring_runs or []:
@@ -168,6 +168,8 @@ def _values(pipeline: Any, texts: Sequence[str]) -> dict[str, Any]:
     values: dict[str, Any] = {}
     for text in texts:
         name, value = split_setting(text, known, "parameter")
+        if name in values:
+            raise InputError(f"{name} is given twice; give it once")
         kind = TYPES.get(ParameterType.ParameterTypeEnum.Name(known[name].parameter_type))
         values[name] = _parsed(name, value, kind) if kind else value
     if missing := [name for name, spec in known.items() if not spec.is_optional and name not in values]:
@@ -202,19 +204,35 @@ def _check_choices(values: dict[str, Any]) -> None:
             launcher=launcher,
             processes=values.get("processes", 1),
             job=values.get("job", ()),
+            evaluation_processes=values.get("evaluation_processes", 1),
         )
     except InputError as error:
-        form = (
-            """ (here --rows 6a 6b is written 'rows=["6a", "6b"]', and so is every option)"""
-            if "--" in str(error)
-            else ""
-        )
+        form = " (here lists are JSON: 'seeds=[0, 1, 2]' instead of --seeds 0 1 2)" if "--" in str(error) else ""
         raise InputError(f"{error}{form}") from None
     for name in ("crawl", "root", "data"):
         if files.protocol(values.get(name, "gs://")) in files.ON_DISK:
             raise InputError(
                 f"{name} must be a URI that every pod of the cluster can read (gs:// or s3://), got {values[name]}"
             )
+
+
+@contextlib.contextmanager
+def _answers() -> Iterator[None]:
+    """Raise an InputError if the API of Kubeflow Pipelines does not answer, or refuses a request."""
+    import kfp_server_api
+    import urllib3
+
+    try:
+        yield
+    except urllib3.exceptions.HTTPError as error:
+        raise InputError(
+            f"the API of Kubeflow Pipelines does not answer ({str(error)[:200]}); check --host and "
+            "KF_PIPELINES_ENDPOINT, or forward the port: kubectl port-forward -n kubeflow svc/ml-pipeline 8888"
+        ) from None
+    except kfp_server_api.ApiException as error:
+        raise InputError(
+            f"the API of Kubeflow Pipelines refuses the request: {error.status} {error.reason}: {str(error.body)[:300]}"
+        ) from None
 
 
 def _client(host: str, namespace: str) -> Any:

@@ -11,7 +11,7 @@ from previts.config import paper
 from previts.errors import InputError
 from previts.evals.result import Result
 from previts.reporting.comparisons import TableCell
-from previts.reporting.contents import ARROWS, around, delta_around, orderings_sentences, table_title
+from previts.reporting.contents import ARROWS, around, delta_around, orderings_sentences, seeds_lacking, table_title
 from previts.reporting.inputs import ReportRow, Seed
 from previts.reporting.metrics import KNOWN, TITLES
 from previts.reporting.numbers import Table, make_tables
@@ -135,9 +135,11 @@ def _cell(cell: TableCell) -> str:
     metric = cell.metric
     parts = []
     if cell.value is not None:
-        parts += [metric.show(cell.value), around(cell)]
-    if cell.delta is not None:
-        difference = " ".join(filter(None, (metric.show(cell.delta, "+"), delta_around(cell))))
+        parts += [metric.show(cell.value), around(cell), seeds_lacking(cell)]
+    if cell.delta is not None and cell.difference is not None:
+        fewer = cell.difference.n < len(cell.values)
+        common = f"over {cell.difference.n} common seed{'s' * (cell.difference.n > 1)}" if fewer else ""
+        difference = " ".join(filter(None, (metric.show(cell.delta, "+"), delta_around(cell), common)))
         parts.append(f"({difference}){'' if cell.verdict == 'same' else '*'}")
     if cell.paper is not None:
         delta = f" ({metric.show(cell.paper_delta, '+')})" if cell.paper_delta is not None else ""

@@ -92,6 +92,22 @@ def test_the_seeds_of_a_row_are_one_arm_whatever_rows_they_were_trained_for(root
     assert "71.0" in line
 
 
+def test_absent_seeds_are_named_and_a_difference_says_over_which_seeds_it_is(root: Path):
+    for seed, value in ((0, 40.0), (1, 42.5), (2, None)):
+        add(root, "6b/mu=0.0", {seed: 30.0 + seed})
+        if value is None:
+            add(root, "6b/mu=0.3", {3: 44.0})
+        else:
+            add(root, "6b/mu=0.3", {seed: value})
+    tags = {"row": "6b/mu=0.4", "profile": "demo", "previts.index": "i1"}
+    for seed in (0, 1):
+        open_trial(root, f"absent{seed}", tags={**tags, "seed": str(seed)}, corpus="crawl-1 (9 videos)").finish()
+    run_log.log_result(str(root), "absent0", {"voc07/map": 31.0})
+    lines = lines_of(compare(str(root), []))
+    assert "over 2 common seeds)" in lines["6b/mu=0.3"]
+    assert "31.0 1 of 2 seeds (+1.0)" in lines["6b/mu=0.4"]
+
+
 def test_a_changed_setting_is_an_arm_of_its_own_that_is_compared_with_the_most_similar_baseline(root: Path):
     values = {("1/vgg/moco", "0.3"): 50.0, ("1/vgg/moco", "0.6"): 60.0, ("1/vgg/previts", "0.6"): 65.0}
     for number, ((row, rate), value) in enumerate(values.items()):

@@ -136,4 +136,4 @@ class EvaluationConfig:
         require("evaluation.batch_size", self.batch_size, "1 or more", self.batch_size >= 1)
         require("evaluation.runs", self.runs, "1 or more", self.runs >= 1)
         require("evaluation.limit", self.limit, "0 or more", self.limit >= 0)
-        require("evaluation.seed", self.seed, "0 or more", self.seed >= 0)
+        require("evaluation.seed", self.seed, "from 0 to 2**31 - 1", 0 <= self.seed < 2**31)

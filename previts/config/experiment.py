@@ -184,7 +184,7 @@ class Experiment:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        require("seed", self.seed, "from 0 to 2**63 - 1", 0 <= self.seed < 2**63)
+        require("seed", self.seed, "from 0 to 2**31 - 1", 0 <= self.seed < 2**31)
         batch, groups = self.optim.batch_size, self.objective.batch_norm_groups
         require("optim.batch_size", batch, f"a multiple of objective.batch_norm_groups = {groups}", batch % groups == 0)
         queue = self.objective.queue_size

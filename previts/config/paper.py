@@ -120,15 +120,15 @@ def resolve(row: str | None, profile: str, assignments: Sequence[str]) -> Plan:
 
 
 def with_seed(assignments: Sequence[str], seed: int) -> list[str]:
-    """Return the assignments of an arm: those of its run, and its seed."""
+    """Return the assignments of a trial: those of its run, and its seed."""
     return [*assignments, f"seed={seed}"]
 
 
 def check_seeds(seeds: Sequence[int], assignments: Sequence[str]) -> None:
     """Raise an InputError if the seeds of a run are invalid, or if an assignment sets a seed too."""
-    if not seeds or len(dict.fromkeys(seeds)) != len(seeds) or min(seeds) < 0 or max(seeds) >= 2**63:
+    if not seeds or len(dict.fromkeys(seeds)) != len(seeds) or min(seeds) < 0 or max(seeds) >= 2**31:
         raise InputError(
-            f"seeds must be different whole numbers from 0 to 2**63 - 1, at least one, got {list(seeds)}; for example "
+            f"seeds must be different whole numbers from 0 to 2**31 - 1, at least one, got {list(seeds)}; for example "
             "--seeds 0 1 2"
         )
     for assignment in assignments:

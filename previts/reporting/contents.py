@@ -132,9 +132,10 @@ def orderings_sentences(table: Table) -> list[str]:
     if not found.total:
         return []
     point = "comparison points" if found.total == 1 else "comparisons point"
+    noise = f"the noise of the test items {ITEMS_MARK}" if table.over_items else "noise"
     sentences = [
         f"{len(found.agreeing)} of {found.total} {point} the way that the paper's do, "
-        f"{len(found.certain)} of them beyond noise."
+        f"{len(found.certain)} of them beyond {noise}."
     ]
     if found.opposed:
         sentences.append("The other way: " + "; ".join(_ordering(cell) for cell in found.opposed) + ".")

@@ -5,13 +5,13 @@ scores of results.
 """
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from previts.config import paper
 from previts.evals.result import Result
 from previts.reporting.comparisons import ItemScoresOf, TableCell, compare
-from previts.reporting.inputs import ReportRow, Seed, short
+from previts.reporting.inputs import NOT_TRAINED, ReportRow, Seed, short
 from previts.reporting.metrics import KNOWN, METRICS, PLACES, SPLIT, TITLES, Metric
 
 FEW_ITEMS = 200  # below it, the standard error of an accuracy of 50 % is more than 3.5 points
@@ -185,7 +185,8 @@ def make_tables(
         grouped.setdefault(row.name.split("/")[0] if "/" in row.name else "", []).append(row)
     found = []
     for name, members in grouped.items():
-        for part in _split(_table(name, members, by_cell, causes)):
+        elsewhere = {benchmark for row in rows if row not in members for benchmark in _benchmarks(row)}
+        for part in _split(_table(name, members, by_cell, causes, elsewhere)):
             table = _judged(part, items)
             lines = [
                 (title, [numbers.get(metric.key) for metric in table.metrics])
@@ -213,8 +214,14 @@ def _split(table: Table) -> list[Table]:
 
 
 def _table(
-    name: str, rows: list[ReportRow], results: dict[tuple[str, str], Result], causes: Mapping[str, str]
+    name: str,
+    rows: list[ReportRow],
+    results: dict[tuple[str, str], Result],
+    causes: Mapping[str, str],
+    elsewhere: Collection[str],
 ) -> Table:
+    """Return the table of some rows; `elsewhere` are the benchmarks of the rows of other tables."""
+    own = {benchmark for row in rows for benchmark in _benchmarks(row)}
     present = {seed.fingerprint for row in rows for seed in row.all_seeds}
     mine = [result for (checkpoint, _), result in results.items() if checkpoint in present]
     reported = dict.fromkeys(key for row in rows for key in row.reported)
@@ -232,8 +239,9 @@ def _table(
         others = [_unknown(key) for key in sorted(every) if key.split("/")[0] == benchmark and key not in KNOWN]
         shown = [metric for metric in known if metric.key in every] or known or others
         shown = shown or [Metric(f"{benchmark}/result", "result")]
-        # Arms that share a checkpoint with another table may have further benchmarks: these are no columns of this one.
-        is_column = 2 * runs[benchmark] > trained or any(metric.key in reported for metric in shown)
+        # Arms that share a checkpoint with another table may have its benchmarks too: these are no columns of this one.
+        is_own = benchmark in own or any(metric.key in reported for metric in shown)
+        is_column = is_own or (benchmark not in elsewhere and 2 * runs[benchmark] > trained)
         (metrics if is_column else extra).extend(shown)
         extra += [metric for metric in others if metric not in shown]
     return Table(
@@ -243,6 +251,10 @@ def _table(
         [(metric, [_cell(row, metric, results, causes) for row in rows]) for metric in extra],
         not_run=not_run,
     )
+
+
+def _benchmarks(row: ReportRow) -> tuple[str, ...]:
+    return paper.ROWS[row.name].benchmarks if row.name in paper.ROWS else ()
 
 
 def _benchmark_order(benchmark: str) -> tuple[int, str]:
@@ -302,7 +314,7 @@ def _absence(seed: Seed, metric: Metric, result: Result | None, causes: Mapping[
     """Return the status and the cause if a seed lacks a number."""
     if result is None:
         if cause := causes[seed.fingerprint]:
-            return "failed", cause
+            return "missing" if cause == NOT_TRAINED else "failed", cause
         return "missing", "This benchmark was not run on this arm."
     if result.status != "ok":
         return "failed", f"Evaluation failed: {short(result.error) or 'no reason was recorded'}"

@@ -145,7 +145,16 @@ def _user() -> str:
         return ""
 
 
-def trial_note(row: str, profile: str, tags: Mapping[str, str], *, checkpoint: str, root: str, data: Dataset) -> str:
+def trial_note(
+    row: str,
+    profile: str,
+    assignments: Sequence[str],
+    tags: Mapping[str, str],
+    *,
+    checkpoint: str,
+    root: str,
+    data: Dataset,
+) -> str:
     """Return the description of a trial's run, in Markdown: what it is, and how to evaluate, load and trace it."""
     found = paper.find_row(row)
     compared = (
@@ -154,6 +163,7 @@ def trial_note(row: str, profile: str, tags: Mapping[str, str], *, checkpoint: s
     evaluate = [
         *("previts", "evaluate", "--row", row, "--benchmark", found.benchmarks[0], "--checkpoint", checkpoint),
         *("--data", "DATASETS", "--root", root, "--profile", profile),
+        *(("--set", *assignments) if assignments else ()),
     ]
     return f"""\
 **{found.title}**: row `{row}` of the paper's table {found.table}, seed {tags["seed"]}, profile {profile}. {compared}
@@ -240,7 +250,7 @@ def summary(markdown: str) -> str:
     Other parts of the report may name videos, which the user may withdraw later.
     """
     sections = re.split(r"(?m)^(?=## )", markdown)
-    compared = [part.strip() for part in sections if re.search(r"(?m)^\| (arm|row) \|", part)]
+    compared = [part.strip() for part in sections if re.match(r"## (Table|Figure|Results)\b", part)]
     return "\n\n".join(_without_empty_columns(part.splitlines()) for part in compared)
 
 

@@ -24,6 +24,7 @@ def check_choices(
     launcher: str,
     processes: int,
     job: Sequence[str] = (),
+    evaluation_processes: int = 1,
 ) -> list[Trial]:
     """Check the parameters of a run, and return its trials. Reads and writes no file.
 
@@ -34,6 +35,7 @@ def check_choices(
         raise InputError(f"parts must be from 1 to {MAX_ITERATIONS}, got {parts}")
     known_benchmarks.check(benchmarks)
     checks.check_launch(launcher, processes, job)
+    checks.check_processes(evaluation_processes)
     _check_weights_given(rows, profile, set)
     trials = list_trials(rows, seeds, profile, set)
     paper.check_scopes(rows, set)

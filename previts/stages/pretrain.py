@@ -107,7 +107,7 @@ def pretrain(
                 tags={**trial.tags, **_corpus(index, previous), "previts.checkpoint": uri},
             )
             run.dataset(data, "training")
-            run.note(description.trial_note(row, profile, trial.tags, checkpoint=uri, root=root, data=data))
+            run.note(description.trial_note(row, profile, set, trial.tags, checkpoint=uri, root=root, data=data))
         with run_log.reporting(run):
             with system_metrics.sampled(run, root, fingerprint):
                 summary = run_pretraining(

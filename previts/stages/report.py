@@ -1,7 +1,7 @@
 """The verb `report`, which writes the page that compares rows."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import date
 from typing import TYPE_CHECKING, Any
@@ -46,6 +46,7 @@ def report(
     """
     shown = paper.expand(rows)
     paper.check_seeds(seeds, set)
+    paper.check_scopes(rows, set)
     if not results:
         raise InputError("no results were given; run `previts evaluate` and pass the URIs that it prints to --results")
     main, index_of = _indexes(index, shown)
@@ -78,11 +79,17 @@ def report(
         files.delete(files.join(uri, folders.MANIFEST))  # `previts withdraw --purge` left the numbers only
     if not done(uri):
         from previts.reporting.generations import read_numbers
-        from previts.reporting.inputs import ReportRow, Seed
+        from previts.reporting.inputs import ReportRow, Seed, read_results
         from previts.reporting.page import CSV, HTML, build_report
         from previts.reporting.turnover import read_generations
         from previts.runlog import run_log
 
+        measured = {result.checkpoint for result in read_results(results)}
+        if not measured & {folders.fingerprint_of(uri, "checkpoints") for uri in every}:
+            raise InputError(
+                f"none of the {len(results)} results is of these rows with the profile {profile} and the seeds "
+                f"{', '.join(map(str, seeds))}; give the --profile, --seeds and --set of their pretraining"
+            )
         compared = [
             ReportRow(
                 name=row.name,
@@ -113,7 +120,7 @@ def report(
             root, group=videos_of(main), report=uri, name=_name(data.name, len(shown), len(seeds)), index=data
         )
         grown[-1] = replace(grown[-1], numbers=read_numbers(uri))
-        _log_generations(root, grown, compared, videos_of(main))
+        _log_generations(root, grown, compared, index_of, videos_of(main))
         inputs = {f"index{number or ''}": found for number, found in enumerate(dict.fromkeys(index_of.values()))}
         inputs |= {f"result{number}": result for number, result in enumerate(results)}
         inputs |= {f"earlier{number}": report for number, report in enumerate(earlier)}
@@ -155,7 +162,10 @@ def _scope(text: str) -> tuple[str, str]:
     if scope in paper.ROWS or scope in paper.TABLES:
         return scope, rest
     if colon and not rest.startswith("//") and not folders.is_committed(text):
-        paper.find_row(scope)
+        try:
+            paper.find_row(scope)
+        except InputError as error:
+            raise InputError(f"--index {text}: {error}") from None
     return "", text
 
 
@@ -165,7 +175,9 @@ def _name(corpus: str, rows: int, seeds: int) -> str:
     return f"previts · {corpus} · {date.today()} · {size}"
 
 
-def _log_generations(root: str, grown: Sequence["Generation"], rows: Sequence["ReportRow"], group: str) -> None:
+def _log_generations(
+    root: str, grown: Sequence["Generation"], rows: Sequence["ReportRow"], index_of: Mapping[str, str], group: str
+) -> None:
     """Add to the runs of a corpus and of its rows to which generation they belong, and all numbers over generations."""
     from previts.reporting import generations
     from previts.runlog import run_log
@@ -182,7 +194,8 @@ def _log_generations(root: str, grown: Sequence["Generation"], rows: Sequence["R
                 rows_of.setdefault(seed.fingerprint, []).append(row.name)
     for fingerprint, names in rows_of.items():
         points = generations.trial_points(grown, names)
-        run_log.log_generations(root, tags, points, fingerprint=fingerprint, rows=names)
+        of_trial = {**tags, "previts.index": folders.fingerprint_of(index_of[names[0]], "index")}
+        run_log.log_generations(root, of_trial, points, fingerprint=fingerprint, rows=names)
 
 
 def _earlier(index: str, root: str, profile: str) -> list[str]:

@@ -163,13 +163,25 @@ def test_a_schedule_runs_one_at_a_time_and_is_created_once(api: tuple[Api, str],
         (["crawl=gs://b/c.csv", *NEEDED, "seeds=[1, 1]"], "seeds must be different whole numbers"),
         (["crawl=gs://b/c.csv", *NEEDED, 'gpu_nodes={"a": 1}'], "gpu_nodes must be a JSON object of texts"),
         (["crawl=gs://b/c.csv", *NEEDED, 'rows=["7"]'], "there is no row '7'"),
-        (["crawl=gs://b/c.csv", *NEEDED, "seeds=[-1]"], """(here --rows 6a 6b is written 'rows=["6a", "6b"]'"""),
+        (
+            ["crawl=gs://b/c.csv", *NEEDED, "seeds=[-1]"],
+            "(here lists are JSON: 'seeds=[0, 1, 2]' instead of --seeds 0 1 2)",
+        ),
+        (["crawl=gs://b/c.csv", *NEEDED, "seeds=[2147483648]"], "numbers from 0 to 2**31 - 1"),
+        (["crawl=gs://b/c.csv", *NEEDED, "evaluation_processes=0"], "processes must be 1 or more, got 0"),
+        (["crawl=gs://b/c.csv", *NEEDED, "parts=2", "parts=3"], "parts is given twice"),
         (["crawl=videos", *NEEDED], "crawl must be a URI that every pod of the cluster can read"),
     ],
 )
 def test_an_invalid_run_is_refused_before_any_request(given: list[str], message: str):
     with pytest.raises(InputError, match=re.escape(message)):
         remote.submit(tuple(given), host="http://127.0.0.1:9")
+
+
+def test_an_api_that_does_not_answer_is_named(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.delenv("KF_PIPELINES_ENDPOINT", raising=False)
+    with pytest.raises(InputError, match=r"Kubeflow Pipelines does not answer .*; check --host"):
+        remote.submit(("crawl=gs://b/c.csv", *NEEDED), host="http://127.0.0.1:9", production=False)
 
 
 def test_parameters_may_stand_before_between_and_after_options(monkeypatch: pytest.MonkeyPatch):

@@ -318,6 +318,26 @@ def test_each_corpus_has_its_baseline_whatever_the_order_and_a_comparison_counts
         assert cell.delta_half_width == pytest.approx((paired.high - paired.low) / 2)
 
 
+def test_a_table_has_no_columns_for_the_benchmarks_of_another_table_that_shares_its_trainings():
+    """Else the correction of table 6d would depend on whether table 1 is shown."""
+    shared = {"1/vgg/moco": "m", "1/vgg/previts": "p", "6d/none": "m", "6d/unsupervised": "p"}
+    rows = [
+        ReportRow(name, name, "", f"{key}0", {MAP: 68.3}, seeds=tuple(Seed(n, "", f"{key}{n}") for n in range(2)))
+        for name, key in shared.items()
+    ]
+    results = [
+        Result("", benchmark, f"{key}{n}", metrics={metric: value + n * extra})
+        for key, value, extra in (("m", 60.0, 1.0), ("p", 64.0, 1.5))
+        for n in range(2)
+        for benchmark, metric in (("voc07", MAP), ("in9", "in9/original"))
+    ]
+    first, second = make_tables(rows, results, {f"{key}{n}": "" for key in "mp" for n in range(2)}, {})
+    assert [metric.key for metric in first.metrics] == [MAP, "in9/original"]
+    assert ([metric.key for metric in second.metrics], second.comparisons) == ([MAP], 1)
+    (alone,) = make_tables(rows[2:], results, {f"{key}{n}": "" for key in "mp" for n in range(2)}, {})
+    assert [metric.key for metric in alone.metrics] == [MAP, "in9/original"]  # as with --benchmarks
+
+
 def test_rows_with_other_encoders_are_not_compared():
     rows = [ReportRow(f"as-released/{kind}", kind, "", kind) for kind in ("image", "video")]
     results = [Result("", kind, kind, metrics={"davis/j_mean": 0.5}) for kind in ("image", "video")]

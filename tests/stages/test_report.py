@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from mlflow_runs import client_of, runs_of
 from small_verbs import SMALL
 
 from previts import stages
@@ -57,6 +58,34 @@ def test_an_index_of_a_row_that_is_misspelt_or_not_shown_is_refused(made, extra,
     given = [made["index"], f"6b:{made['index']}", extra.format(index=made["index"])]
     with pytest.raises(InputError, match=message):
         stages.report(["1/vgg/previts", "6b"], given, [made["result"]], made["root"], "demo", SMALL)
+
+
+def test_a_report_without_a_result_of_its_rows_is_refused(made):
+    before = files.read_bytes(files.join(made["root"], "report.html"))
+    place = (made["index"], [made["result"]], made["root"], "demo")
+    with pytest.raises(
+        InputError, match="none of the 1 results is of these rows with the profile demo and the seeds 5"
+    ):
+        stages.report(["1/vgg/previts"], *place, SMALL, seeds=[5])
+    with pytest.raises(InputError, match=r"--set 6a:optim\.lr=1 changes nothing, because the run has no row of 6a"):
+        stages.report(["1/vgg/previts"], *place, [*SMALL, "6a:optim.lr=1"])
+    assert files.read_bytes(files.join(made["root"], "report.html")) == before
+
+
+def test_mlflow_keeps_the_index_of_a_row_with_an_index_of_its_own(made, tmp_path):
+    root = str(tmp_path / "root")
+    shutil.copytree(made["root"], root)
+    at = {name: uri.replace(made["root"], root) for name, uri in made.items()}
+    settings = [*SMALL, "1/random:filter.duplicates=keep"]
+    other = stages.index(at["videos"], at["tubes"], root, "demo", settings, row="1/random")
+    assert other != at["index"]
+    random = stages.pretrain("1/random", other, root, "demo", settings)
+    rows, indexes = ["1/vgg/previts", "1/random"], [at["index"], f"1/random:{other}"]
+    stages.report(rows, indexes, [at["result"]], root, "demo", settings)
+    found = {run.data.tags["row"]: run.data.tags["previts.index"] for run in runs_of(client_of(Path(root)))["trials"]}
+    indexes = {"1/vgg/previts": at["index"], "1/random": other}
+    assert found == {row: folders.fingerprint_of(uri, "index") for row, uri in indexes.items()}
+    assert folders.is_committed(random)
 
 
 def test_the_address_of_an_index_may_contain_colons(made, tmp_path):
