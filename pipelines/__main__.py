@@ -1,10 +1,11 @@
 """The command line of the pipeline: compile it, run it here, or submit or schedule it on a cluster."""
 
 import os
+import sys
 from collections.abc import Callable
 
 from pipelines.local import run_local
-from pipelines.remote import check_images, schedule, submit
+from pipelines.remote import check_images, parameters_first, schedule, submit
 from previts.cli import run_command
 from previts.processes.exits import readable_errors
 
@@ -48,7 +49,10 @@ def main() -> None:
             "submit": submit,
             "schedule": schedule,
         }
-        run_command("python -m pipelines", commands, HELP)
+        arguments = sys.argv[1:]
+        if arguments and arguments[0] in ("submit", "schedule"):
+            arguments = [arguments[0], *parameters_first(commands[arguments[0]], arguments[1:])]
+        run_command("python -m pipelines", commands, HELP, arguments)
 
 
 main()

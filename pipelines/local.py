@@ -101,7 +101,7 @@ def run_local(
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, workers.available() // 2)))
     os.environ.setdefault("PREVITS_CHECKPOINT_SECONDS", "30")  # a laptop is closed more often than a node fails
     os.environ[workers.STARTED_BY] = str(os.getpid())
-    os.environ[origin.RUN] = f"local-{uuid.uuid4()}"
+    os.environ[origin.RUN] = f"{origin.LOCAL}{uuid.uuid4()}"
     inputs = {"root": root, "crawl": crawl, "data": data}
     arguments = {**inputs, **choices, "evaluation_processes": evaluation_processes}
     log = os.path.join(files.local_path(root) or ".", LOG)

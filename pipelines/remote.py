@@ -1,11 +1,12 @@
 """Runs on a cluster: check the parameters, compile the pipeline and send it to the API of Kubeflow Pipelines."""
 
 import contextlib
+import inspect
 import json
 import os
 import tempfile
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Annotated, Any
 
 import tyro
@@ -112,6 +113,27 @@ def schedule(
     print(made.recurring_run_id)
 
 
+def parameters_first(command: Callable[..., None], arguments: Sequence[str]) -> list[str]:
+    """Return the arguments of a command with all parameters in front, because argparse reads only those in one place.
+
+    Raises:
+        InputError: If an option has the name of a parameter.
+    """
+    from pipelines.previts_full import previts_full
+
+    known = previts_full.pipeline_spec.root.input_definitions.parameters
+    options = inspect.signature(command).parameters
+    parameters, others = list[str](), list[str]()
+    for place, text in enumerate(arguments):
+        name = text.removeprefix("--").partition("=")[0].replace("-", "_")
+        if text.startswith("--") and name in known and name not in options:
+            raise InputError(f"{text} is a parameter of the pipeline: write {name}=VALUE, without --; lists are JSON")
+        before = arguments[place - 1] if place else ""
+        takes_value = before.startswith("--") and "=" not in before and not before.endswith("production")
+        (parameters if "=" in text and not text.startswith("-") and not takes_value else others).append(text)
+    return [*parameters, *others]
+
+
 def check_images() -> None:
     """Raise an InputError if an image has no digest: the image behind a tag can change after the test."""
     if loose := [image for image in _images.IMAGES if "@sha256:" not in image]:
@@ -169,17 +191,25 @@ def _parsed(name: str, text: str, kind: type) -> Any:
 def _check_choices(values: dict[str, Any]) -> None:
     """Raise the InputErrors of the first step of a run before the run is submitted."""
     launcher = values.get("launcher", _images.LAUNCHER)
-    check.check_choices(
-        rows=values.get("rows", paper.ARMS),
-        seeds=values.get("seeds", [0]),
-        benchmarks=values.get("benchmarks", ()),
-        profile=values.get("profile", "paper"),
-        set=values.get("set", ()),
-        parts=values.get("parts", 8),
-        launcher=launcher,
-        processes=values.get("processes", 1),
-        job=values.get("job", ()),
-    )
+    try:
+        check.check_choices(
+            rows=values.get("rows", paper.ARMS),
+            seeds=values.get("seeds", [0]),
+            benchmarks=values.get("benchmarks", ()),
+            profile=values.get("profile", "paper"),
+            set=values.get("set", ()),
+            parts=values.get("parts", 8),
+            launcher=launcher,
+            processes=values.get("processes", 1),
+            job=values.get("job", ()),
+        )
+    except InputError as error:
+        form = (
+            """ (here --rows 6a 6b is written 'rows=["6a", "6b"]', and so is every option)"""
+            if "--" in str(error)
+            else ""
+        )
+        raise InputError(f"{error}{form}") from None
     for name in ("crawl", "root", "data"):
         if files.protocol(values.get(name, "gs://")) in files.ON_DISK:
             raise InputError(

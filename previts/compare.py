@@ -5,21 +5,24 @@ seeds only.
 """
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 from previts.config import paper
+from previts.errors import InputError
 from previts.evals.result import Result
 from previts.reporting.comparisons import TableCell
 from previts.reporting.contents import ARROWS, around, delta_around, orderings_sentences, table_title
 from previts.reporting.inputs import ReportRow, Seed
 from previts.reporting.metrics import KNOWN, TITLES
 from previts.reporting.numbers import Table, make_tables
-from previts.runlog.finished_runs import StoredArm, read_comparison
+from previts.runlog import description
+from previts.runlog.finished_runs import StoredTrial, read_comparison
 
 COLUMNS = 4  # metrics next to each other
 LEGEND = """\
-A number is the mean over the seeds, ± half its 95 % interval. In brackets: the difference to the baseline, the first
-trained row of the table, ± half the interval that holds for all comparisons of the table (Bonferroni); * means beyond
-noise. Then the number and the difference of the paper. With one seed, only the report has intervals."""
+A number is the mean over the seeds, ± half its 95 % interval. In brackets: the difference to the baseline of the row, ±
+half the interval that holds for all comparisons of the table (Bonferroni); * means beyond noise. Then the number and
+the difference of the paper. With one seed, only the report has intervals."""
 
 
 def compare(root: str, runs: Sequence[str]) -> str:
@@ -34,47 +37,70 @@ def compare(root: str, runs: Sequence[str]) -> str:
     """
     found = read_comparison(root, runs, set(KNOWN))
     results = [
-        Result(arm.rows[0], benchmark, arm.fingerprint, metrics=metrics)
-        for arm in found.arms
-        for benchmark, metrics in _by_benchmark(arm).items()
+        Result(trial.rows[0], benchmark, trial.fingerprint, metrics=metrics)
+        for trial in found.trials
+        for benchmark, metrics in _by_benchmark(trial).items()
     ]
-    causes = {arm.fingerprint: "" for arm in found.arms}
+    causes = {trial.fingerprint: "" for trial in found.trials}
     lines = [*found.names, ""]
-    for table in make_tables(_rows(found.arms), results, causes, {}):
+    for table in make_tables(_rows(found.trials), results, causes, {}):
         lines += _text(table)
     return "\n".join([*lines, LEGEND, *([found.link] if found.link else [])])
 
 
-def _by_benchmark(arm: StoredArm) -> dict[str, dict[str, float | None]]:
+def _by_benchmark(trial: StoredTrial) -> dict[str, dict[str, float | None]]:
     found: dict[str, dict[str, float | None]] = {}
-    for key, value in arm.metrics.items():
+    for key, value in trial.metrics.items():
         if key in KNOWN:
             found.setdefault(KNOWN[key].benchmark, {})[key] = value
     return found
 
 
-def _rows(arms: Sequence[StoredArm]) -> list[ReportRow]:
-    """Return the rows in the order of the paper; a row has a line for each profile, index and change of it."""
+@dataclass(frozen=True, order=True)
+class _Arm:
+    """What the trials of an arm have in common."""
+
+    row: str
+    profile: str
+    group: str
+    index: str
+    changes: str
+
+
+def _rows(trials: Sequence[StoredTrial]) -> list[ReportRow]:
+    """Return the arms in the order of the paper: a row has one for each corpus, index and change of its settings."""
     order = {name: place for place, name in enumerate(paper.ROWS)}
-    lines: dict[tuple[str, str, str, str], list[Seed]] = {}
-    for arm in sorted(arms, key=lambda arm: (int(arm.seed), arm.fingerprint)):
-        for row in arm.rows:
-            lines.setdefault((row, arm.profile, arm.index, arm.diff), []).append(
-                Seed(int(arm.seed), "", arm.fingerprint)
-            )
-    keys = sorted(lines, key=lambda key: (order.get(key[0], len(order)), key))
-    names = [key[0] for key in keys]
+    arms: dict[_Arm, list[Seed]] = {}
+    for trial in sorted(trials, key=lambda trial: (int(trial.seed), trial.fingerprint)):
+        for row in trial.rows:
+            arm = _Arm(row, trial.profile, trial.group, trial.index, _changes(row, trial))
+            arms.setdefault(arm, []).append(Seed(int(trial.seed), "", trial.fingerprint))
+    shown = sorted(arms, key=lambda arm: (order.get(arm.row, len(order)), arm))
+    names = [arm.row for arm in shown]
     return [
         ReportRow(
-            name=row,
-            title=row if names.count(row) == 1 else f"{row} ({profile}, index {index}{f', {diff}' if diff else ''})",
+            name=arm.row,
+            title=arm.row
+            if names.count(arm.row) == 1
+            else f"{arm.row} ({', '.join(filter(None, (arm.profile, f'index {arm.index}', arm.changes)))})",
             checkpoint="",
-            fingerprint=seeds[0].fingerprint,
-            reported=paper.ROWS[row].reported if row in paper.ROWS else {},
-            seeds=tuple({seed.seed: seed for seed in seeds}.values()),
+            fingerprint=arms[arm][0].fingerprint,
+            reported=paper.ROWS[arm.row].reported if arm.row in paper.ROWS else {},
+            seeds=tuple({seed.seed: seed for seed in arms[arm]}.values()),
+            corpus=f"{arm.profile} {arm.group}",
+            changes=arm.changes,
         )
-        for (row, profile, index, diff), seeds in ((key, lines[key]) for key in keys)
+        for arm in shown
     ]
+
+
+def _changes(row: str, trial: StoredTrial) -> str:
+    """Return the settings of a trial that differ from those of a row as text; "" if the row is not of the paper."""
+    try:
+        changed = description.changes_of(row, trial.profile, trial.params)
+    except InputError:  # of another version
+        return ""
+    return ", ".join(f"{name}={value}" for name, value in changed.items())
 
 
 def _text(table: Table) -> Iterator[str]:
@@ -90,8 +116,12 @@ def _text(table: Table) -> Iterator[str]:
             chosen = places[start : start + COLUMNS]
             head = ["row", "seeds", *(f"{table.metrics[p].title}{ARROWS[table.metrics[p].better]}" for p in chosen)]
             lines = [head] + [
-                [row.title, str(len(row.all_seeds)), *(_cell(cells[place]) for place in chosen)]
-                for row, cells in table.rows
+                [
+                    row.title + (" (baseline)" if number in table.baselines else ""),
+                    str(len(row.all_seeds)),
+                    *(_cell(cells[place]) for place in chosen),
+                ]
+                for number, (row, cells) in enumerate(table.rows)
             ]
             widths = [max(len(line[place]) for line in lines) for place in range(len(head))]
             yield TITLES.get(benchmark, (benchmark,))[0]

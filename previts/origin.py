@@ -11,6 +11,7 @@ from pathlib import Path
 REVISION = "PREVITS_REVISION"  # commit of the code; images/Dockerfile sets it
 IMAGE = "PREVITS_STEP_IMAGE"  # image of the container; pipelines/cluster.py sets it
 RUN = "PREVITS_PIPELINE_RUN"  # id of the pipeline run; pipelines/cluster.py and pipelines/local.py set it
+LOCAL = "local-"  # the id of a run on the embedded engine begins with this
 JOB = "PREVITS_JOB"  # name of the PyTorchJob of a training process; launch/pytorchjob.py sets it
 _CHECKOUT = Path(__file__).parents[1]
 

@@ -5,13 +5,13 @@ import shutil
 from pathlib import Path
 
 import pytest
-from mlflow_runs import client_of, free_port, open_arm, runs_of
+from mlflow_runs import client_of, free_port, open_trial, runs_of
 from scipy import stats
 
 from previts import cli
 from previts.compare import compare
 from previts.errors import InputError
-from previts.runlog import run_log
+from previts.runlog import description, run_log
 
 pytestmark = pytest.mark.usefixtures("mlflow_environment")
 
@@ -29,7 +29,7 @@ def add(root: Path, row: str, seeds: dict[int, float]) -> None:
     for seed, value in seeds.items():
         name = f"{row[:1]}{row.split('/')[-1]}{seed}"
         tags = {"row": row, "seed": str(seed), "profile": "demo", "previts.index": "i1"}
-        open_arm(root, name, tags=tags, corpus="crawl-1 (9 videos)").finish()
+        open_trial(root, name, tags=tags, corpus="crawl-1 (9 videos)").finish()
         run_log.log_result(str(root), name, {"voc07/map": value, "voc07/other": 1.0})
 
 
@@ -70,10 +70,39 @@ def test_rows_have_the_mean_the_interval_and_the_paired_difference(root: Path):
 
 
 def test_a_training_that_several_rows_share_is_a_line_of_each(root: Path):
-    run_log.log_generations(str(root), {"rows": "1/vgg/moco 6c/lambda=0.0"}, [], fingerprint="1moco0")
+    for rows in (["1/vgg/moco", "6d/none"], ["6c/lambda=0.0"]):  # of two reports
+        run_log.log_generations(str(root), {}, [], fingerprint="1moco0", rows=rows)
     lines = lines_of(compare(str(root), []))
-    assert "40.0 paper" in lines["6c/lambda=0.0"]
+    for row in ("6d/none", "6c/lambda=0.0"):
+        assert "40.0 paper" in lines[row]
     assert "40.5" in lines["1/vgg/moco"]
+
+
+def test_the_seeds_of_a_row_are_one_arm_whatever_rows_they_were_trained_for(root: Path):
+    """Rows with equal settings share a training, whose MLflow run is named after the first of them."""
+    for seed, first in enumerate(("6a/gap=varying", "6b/mu=0.3", "6c/lambda=3.0")):
+        trial = description.describe_trial(first, "demo", [f"seed={seed}"])
+        run_log.open_run(
+            str(root), group="corpus", name=trial.name, fingerprint=f"s{seed}", params=trial.params, tags=trial.tags
+        ).finish()
+        run_log.log_generations(str(root), {}, [], fingerprint=f"s{seed}", rows=["6b/mu=0.3"])
+        run_log.log_result(str(root), f"s{seed}", {"voc07/map": 70.0 + seed})
+    (line,) = [line for line in compare(str(root), []).splitlines() if "6b/mu=0.3" in line]
+    assert re.split(r"\s{2,}", line.strip())[:2] == ["6b/mu=0.3", "3"]
+    assert "71.0" in line
+
+
+def test_a_changed_setting_is_an_arm_of_its_own_that_is_compared_with_the_most_similar_baseline(root: Path):
+    values = {("1/vgg/moco", "0.3"): 50.0, ("1/vgg/moco", "0.6"): 60.0, ("1/vgg/previts", "0.6"): 65.0}
+    for number, ((row, rate), value) in enumerate(values.items()):
+        trial = description.describe_trial(row, "demo", [f"optim.lr={rate}"])
+        run_log.open_run(
+            str(root), group="g", name=trial.name, fingerprint=f"c{number}", params=trial.params, tags=trial.tags
+        ).finish()
+        run_log.log_result(str(root), f"c{number}", {"voc07/map": value})
+    lines = [line for line in compare(str(root), ["g"]).splitlines() if line.startswith("  1/")]
+    assert [re.search(r"optim.lr=[\d.]+", line)[0] for line in lines[:2]] == ["optim.lr=0.3", "optim.lr=0.6"]
+    assert "(+5.0)" in lines[2]
 
 
 def test_runs_are_chosen_by_name_or_id_and_the_newest_is_the_default(root: Path, capsys: pytest.CaptureFixture[str]):
@@ -85,7 +114,7 @@ def test_runs_are_chosen_by_name_or_id_and_the_newest_is_the_default(root: Path,
     assert capsys.readouterr().out == compare(str(root), []) + "\n"
     other = run_log.open_run(str(root), group="other", name="n", fingerprint="f9", params={}, tags={"row": "3/previts"})
     other.finish()
-    with pytest.raises(InputError, match="the arms of 'other' have no numbers yet"):
+    with pytest.raises(InputError, match="the trials of 'other' have no numbers yet"):
         compare(str(root), ["other"])
     assert compare(str(root), []) == compare(str(root), [parent.info.run_id])
     run_log.log_result(str(root), "f9", {"voc07/map": 1.0})

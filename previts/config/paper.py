@@ -19,6 +19,8 @@ __all__ = [
     "ROWS",
     "TABLES",
     "Row",
+    "baseline_of",
+    "check_scopes",
     "check_seeds",
     "expand",
     "find_row",
@@ -43,6 +45,34 @@ def find_row(name: str) -> Row:
     if name not in ROWS:
         raise InputError(f"there is no row {name!r}{did_you_mean(name, ROWS)}; `previts show` lists all rows")
     return ROWS[name]
+
+
+def baseline_of(name: str, shown: Sequence[str] = tuple(ROWS)) -> str:
+    """Return the row that a row is compared with: 1/vgg/moco for 1/vgg/previts, 6b/mu=0.0 for 6b/mu=0.3.
+
+    It is the row's `baseline`, if that is set. Else, of the trained rows with the same kind of encoder, it is the first
+    one, in the order of the paper, with the same name up to the last "/". If there is none, it is the first one of the
+    table, or the row itself.
+
+    Args:
+        name: Name of the row.
+        shown: Names of the rows that it can be compared with. Names that the paper does not have come last.
+    """
+    if name in ROWS and ROWS[name].baseline in shown:
+        return ROWS[name].baseline
+    order = {known: place for place, known in enumerate(ROWS)}
+    others = [row for row in sorted(shown, key=lambda row: order.get(row, len(order))) if _is_comparable(row, name)]
+    near = [row for row in others if row.rpartition("/")[0] == name.rpartition("/")[0]]
+    table = [row for row in others if row.partition("/")[0] == name.partition("/")[0]]
+    return next(iter([*near, *table]), name)
+
+
+def _is_comparable(row: str, name: str) -> bool:
+    """Return whether a row is trained and has the kind of encoder of another; rows that the paper lacks are and do."""
+    if row not in ROWS or name not in ROWS:
+        return True
+    model = ROWS[row].experiment.model
+    return not model.frozen and model.encoder == ROWS[name].experiment.model.encoder
 
 
 def expand(names: Sequence[str]) -> list[Row]:
@@ -106,6 +136,18 @@ def check_seeds(seeds: Sequence[int], assignments: Sequence[str]) -> None:
             raise InputError(f"--set {assignment}: the seeds of a run are given by --seeds, such as --seeds 0 1 2")
 
 
+def check_scopes(rows: Sequence[str], assignments: Sequence[str]) -> None:
+    """Raise an InputError if an assignment is for a row or table that a run does not have."""
+    known = {name for row in expand(rows) for name in (row.name, row.table)}
+    for assignment in assignments:
+        scope, _ = _scope(assignment)
+        if scope and scope not in known:
+            raise InputError(
+                f"--set {assignment} changes nothing, because the run has no row of {scope}; add it to --rows, or "
+                "leave the setting out"
+            )
+
+
 def _field(assignment: str) -> str:
     return assignment.partition("=")[0].strip()
 
@@ -113,12 +155,17 @@ def _field(assignment: str) -> str:
 def _select(row: str | None, assignments: Sequence[str]) -> Iterator[str]:
     """Yield the assignments that apply to a row, without their `ROW:`."""
     for assignment in assignments:
-        scope, colon, rest = assignment.partition(":")
-        # Names of rows may contain "=", and values may contain ":". Names of fields contain neither these nor "/".
-        if not colon or ("=" in scope and "/" not in scope.partition("=")[0]):
-            yield assignment
-            continue
-        if scope not in TABLES:
-            find_row(scope)
-        if row is not None and scope in (row, row.split("/")[0]):
+        scope, rest = _scope(assignment)
+        if not scope or (row is not None and scope in (row, row.split("/")[0])):
             yield rest
+
+
+def _scope(assignment: str) -> tuple[str, str]:
+    """Return the row or table that an assignment is for, or "" for all rows, and the assignment without it."""
+    scope, colon, rest = assignment.partition(":")
+    # Names of rows may contain "=", and values may contain ":". Names of fields contain neither these nor "/".
+    if not colon or ("=" in scope and "/" not in scope.partition("=")[0]):
+        return "", assignment
+    if scope not in TABLES:
+        find_row(scope)
+    return scope, rest

@@ -9,13 +9,17 @@ from previts.config.experiment import Experiment
 
 @dataclass(frozen=True)
 class Row:
-    """One line of a table of the paper: its experiment, its benchmarks, and the reported number of each metric."""
+    """One line of a table of the paper: its experiment, its benchmarks, and the reported number of each metric.
+
+    `baseline` names the row that it is compared with, where this is not the first of its kind (`paper.baseline_of`).
+    """
 
     name: str
     title: str
     experiment: Experiment
     benchmarks: tuple[str, ...]
     reported: dict[str, float] = field(default_factory=dict)
+    baseline: str = ""
 
     @property
     def table(self) -> str:
@@ -217,8 +221,20 @@ CITED = {
     }
 }
 AS_RELEASED = (
-    Row("as-released/image", "PreViTS as in the authors' code", _as_released(PREVITS), IMAGES),
-    Row("as-released/video", "PreViTS as in the authors' code", _as_released(VIDEO_PREVITS), CLIPS),
+    Row(
+        "as-released/image",
+        "PreViTS as in the authors' code",
+        _as_released(PREVITS),
+        IMAGES,
+        baseline="1/vgg/previts",
+    ),
+    Row(
+        "as-released/video",
+        "PreViTS as in the authors' code",
+        _as_released(VIDEO_PREVITS),
+        CLIPS,
+        baseline="2/vgg/previts",
+    ),
 )
 
 
@@ -296,6 +312,7 @@ FIGURE_A1 = tuple(
         f"{title}, {percent}% of the videos",
         replace(base, sampling=replace(base.sampling, data_fraction=percent / 100)),
         ("voc07",),
+        baseline=f"a1/moco/{percent}" if arm == "previts" else "",
     )
     for arm, title, base in (("moco", "MoCo", MOCO), ("previts", "PreViTS", PREVITS))
     for percent in (25, 50, 75, 100)

@@ -5,7 +5,7 @@ computed has a reason. Reads the item scores of results and writes nothing.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from previts.errors import InputError
@@ -40,11 +40,12 @@ class TableCell:
         cause: Why it is absent, or why some seeds lack it.
         population: What the first of the results measured it on.
         estimate: The mean over seeds, or the number of one seed; None if it is absent.
-        difference: To the baseline of the table, over the seeds that both have; None for the baseline itself.
+        difference: To the baseline of the arm, over the seeds that both have; None for the baseline itself.
         comparisons: How many differences of the table have an interval and a better direction; 0 outside of columns.
         unsure: Why the number, or its difference, has no interval.
         paper_delta: The difference of the paper.
         is_baseline_again: Whether it has the same trainings as the baseline.
+        comparison: What the difference compares: the number, the trainings of the arm and those of its baseline.
         best: Whether it is the best of its column.
     """
 
@@ -60,6 +61,7 @@ class TableCell:
     unsure: str = ""
     paper_delta: float | None = None
     is_baseline_again: bool = False
+    comparison: tuple[str, tuple[str, ...], tuple[str, ...]] = ("", (), ())
     best: bool = False
 
     @property
@@ -171,14 +173,20 @@ def _resampled(result: Result, metric: str, scores: dict[str, ItemScores] | str)
     return replace(found, value=value)  # the result's own digits
 
 
-def compare(column: list[TableCell], place: int, items: ItemScoresOf) -> list[TableCell]:
-    """Return the cells of a column, compared with the baseline at a place and with the best.
+def compare(column: list[TableCell], baselines: Sequence[int], items: ItemScoresOf) -> list[TableCell]:
+    """Return the cells of a column, each compared with the baseline of its arm, and with the best.
 
     Values are compared as they are displayed. Nothing is best where all arms have the same value, or one arm has any.
+
+    Args:
+        column: The cells, at least one.
+        baselines: For each cell, the place of the one that it is compared with.
+        items: Resamples of numbers that were made before.
     """
-    baseline, metric = column[place], column[place].metric
+    metric = column[0].metric
     found = []
-    for cell in column:
+    for cell, place in zip(column, baselines, strict=True):
+        baseline = column[place]
         if not cell.values:
             found.append(cell)
             continue
@@ -191,13 +199,25 @@ def compare(column: list[TableCell], place: int, items: ItemScoresOf) -> list[Ta
         paper = cell.paper - baseline.paper if cell.paper is not None and baseline.paper is not None else None
         paper = None if cell is baseline else paper
         found.append(
-            replace(cell, estimate=estimate, difference=delta, unsure=unsure, paper_delta=paper, is_baseline_again=same)
+            replace(
+                cell,
+                estimate=estimate,
+                difference=delta,
+                unsure=unsure,
+                paper_delta=paper,
+                is_baseline_again=same,
+                comparison=(metric.key, _trainings(cell), _trainings(baseline)),
+            )
         )
     measured = [cell.value for cell in found if cell.value is not None]
     if not metric.better or len({metric.show(value) for value in measured}) < 2:
         return found
     best = metric.show(max(measured) if metric.better == "higher" else min(measured))
     return [replace(cell, best=cell.value is not None and metric.show(cell.value) == best) for cell in found]
+
+
+def _trainings(cell: TableCell) -> tuple[str, ...]:
+    return tuple(result.checkpoint for _, result in sorted(cell.results.items()))
 
 
 def _has_same_training(cell: TableCell, baseline: TableCell) -> bool:

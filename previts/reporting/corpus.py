@@ -179,9 +179,10 @@ def _leakage(manifest: Manifest) -> str:
         int(counts.get(name, 0)) for name in ("filtered_leak", "leak_items", "leak_unreadable")
     )
     rest = f" {unreadable:,} items could not be compared: they are unreadable, or too uniform." if unreadable else ""
+    which = "video was left out because it shows" if left_out == 1 else "videos were left out because they show"
     return (
-        f"{left_out:,} videos were left out because they show a test item of a labelled set. The corpus was compared "
-        f"with {items:,} test items of {compared}.{rest}"
+        f"{left_out:,} {which} a test item of a labelled set. The corpus was compared with {items:,} test items of "
+        f"{compared}.{rest}"
     )
 
 

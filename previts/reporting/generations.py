@@ -189,12 +189,12 @@ def _finite(value: float | None) -> bool:
     return value is not None and math.isfinite(value)
 
 
-def arm_points(generations: Sequence[Generation], rows: Iterable[str]) -> list[tuple[int, dict[str, float]]]:
-    """Return the main numbers of an arm for the run log, each with its step, the number of a generation.
+def trial_points(generations: Sequence[Generation], rows: Iterable[str]) -> list[tuple[int, dict[str, float]]]:
+    """Return the main numbers of a trial for the run log, each with its step, the number of a generation.
 
     Args:
-        generations: All generations, the last one with the numbers of the arm.
-        rows: Names of the rows of the arm; of numbers that several have, those of the first count.
+        generations: All generations, the last one with the numbers of the trial.
+        rows: Names of the rows of the trial; of numbers that several have, those of the first count.
     """
     last = generations[-1]
     lines = [_numbers(item, rows) for item in generations]
@@ -221,7 +221,7 @@ def _numbers(generation: Generation, rows: Iterable[str]) -> dict[str, float]:
 
 
 def corpus_points(generations: Sequence[Generation]) -> list[tuple[int, dict[str, float]]]:
-    """Return the sizes of the corpus for the run log, and what came and went, each with its step as in `arm_points`."""
+    """Return the sizes of the corpus for the run log, and what came and went, with their steps as in `trial_points`."""
     points = []
     for item in generations:
         sizes_of: Mapping[str, float] = {name: item.counts[name] for name in COUNTS if name in item.counts}

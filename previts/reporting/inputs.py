@@ -36,7 +36,8 @@ class ReportRow:
     """An arm of the paper: its checkpoints, and the paper's numbers for it by metric key.
 
     `checkpoint` and `fingerprint` are those of the first seed, and `seeds` has all seeds; empty for one seed.
-    `withdrawn` has the ids of the videos that were withdrawn after the checkpoint was trained on them.
+    `withdrawn` has the ids of the videos that were withdrawn after the checkpoint was trained on them. Of several arms
+    with one name, `changes` says in which settings they differ. Arms of different `corpus` are not compared.
     """
 
     name: str
@@ -46,6 +47,8 @@ class ReportRow:
     reported: dict[str, float] = field(default_factory=dict)
     withdrawn: tuple[str, ...] = ()
     seeds: tuple[Seed, ...] = ()
+    corpus: str = ""
+    changes: str = ""
 
     @property
     def all_seeds(self) -> tuple[Seed, ...]:

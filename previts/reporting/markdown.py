@@ -44,15 +44,18 @@ def markdown(page: Page) -> str:
             _md_row(["---"] * (len(heads) + 1)),
         ]
         sentences = [not_run_sentence(table), *orderings_sentences(table)]
-        lines += [_md_row([_md(row.title), *(_md_cell(cell, numbers) for cell in cells)]) for row, cells in table.rows]
+        for place, (row, measured) in enumerate(table.rows):
+            name = _md(row.title) + (" (baseline)" if place in table.baselines else "")
+            lines.append(_md_row([name, *(_md_cell(cell, numbers) for cell in measured)]))
         for title, values in table.cited:
             quoted = zip(table.metrics, values, strict=True)
             cells = ["" if value is None else f"paper {metric.show(value)}" for metric, value in quoted]
             lines += [_md_row([_md(title), *cells])]
         lines += [
             "",
-            "Measured (difference to the baseline, which is the first trained arm), then the number and the difference "
-            f"of the paper. Bold: best of the column, where the arms differ. {NOISE_LEGEND}",
+            "Measured (difference to the baseline of the arm, as marked), then the number and the "
+            "difference of the paper. Bold: best of the column, where the arms differ, also within the noise. "
+            f"{NOISE_LEGEND}",
             "",
             *([FEW_LEGEND, ""] if table.few_items else []),
             *([ITEMS_LEGEND, ""] if table.over_items else []),

@@ -175,6 +175,4 @@ PLACES = {
     "jhmdb_by_variant": "4, videos, trained on each variant",
     "minikinetics_by_variant": "of appendix A, trained on each variant",
 }
-# Arms whose encoder is not trained here. The baseline of a table is its first other arm.
-UNTRAINED = ("1/random", "1/supervised", "2/random", "2/weights")
 KNOWN = {metric.key: metric for metric in METRICS}

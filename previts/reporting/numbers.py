@@ -8,10 +8,11 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from previts.config import paper
 from previts.evals.result import Result
 from previts.reporting.comparisons import ItemScoresOf, TableCell, compare
 from previts.reporting.inputs import ReportRow, Seed, short
-from previts.reporting.metrics import KNOWN, METRICS, PLACES, SPLIT, TITLES, UNTRAINED, Metric
+from previts.reporting.metrics import KNOWN, METRICS, PLACES, SPLIT, TITLES, Metric
 
 FEW_ITEMS = 200  # below it, the standard error of an accuracy of 50 % is more than 3.5 points
 
@@ -83,9 +84,10 @@ class Table:
     not_run: list[str] = field(default_factory=list)
 
     @property
-    def baseline(self) -> int:
-        """The place of the arm that the others are compared with."""
-        return next((place for place, (row, _) in enumerate(self.rows) if row.name not in UNTRAINED), 0)
+    def baselines(self) -> set[int]:
+        """The places of the arms that others are compared with."""
+        compared = enumerate(_baselines([row for row, _ in self.rows]))
+        return {baseline for place, baseline in compared if baseline != place}
 
     @property
     def groups(self) -> list[tuple[str, int]]:
@@ -115,8 +117,8 @@ class Table:
 
     @property
     def comparisons(self) -> int:
-        """The number of differences that have an interval and a better direction."""
-        return sum(cell.is_comparison for _, cells in self.rows for cell in cells)
+        """The number of differences that have an interval and a better direction; equal ones count once."""
+        return len({cell.comparison for _, cells in self.rows for cell in cells if cell.is_comparison})
 
     @property
     def over_items(self) -> bool:
@@ -253,12 +255,23 @@ def _unknown(key: str) -> Metric:
 
 def _judged(table: Table, items: ItemScoresOf) -> Table:
     """Return a table whose cells know their intervals and differences, and the best of each column."""
-    first = table.baseline
-    columns = [compare([cells[place] for _, cells in table.rows], first, items) for place in range(len(table.metrics))]
+    of = _baselines([row for row, _ in table.rows])
+    columns = [compare([cells[place] for _, cells in table.rows], of, items) for place in range(len(table.metrics))]
     rows = [(row, [column[number] for column in columns]) for number, (row, _) in enumerate(table.rows)]
-    judged = replace(table, rows=rows, extra=[(metric, compare(cells, first, items)) for metric, cells in table.extra])
+    judged = replace(table, rows=rows, extra=[(metric, compare(cells, of, items)) for metric, cells in table.extra])
     count = judged.comparisons
     return replace(judged, rows=[(row, [replace(cell, comparisons=count) for cell in cells]) for row, cells in rows])
+
+
+def _baselines(rows: Sequence[ReportRow]) -> list[int]:
+    """Return for each arm the place of the one that it is compared with; its own if there is no other."""
+    found = []
+    for row in rows:
+        near = [place for place, other in enumerate(rows) if other.corpus == row.corpus]
+        name = paper.baseline_of(row.name, [rows[place].name for place in near])
+        named = [place for place in near if rows[place].name == name]
+        found.append(next((place for place in named if rows[place].changes == row.changes), named[0]))
+    return found
 
 
 def _cell(

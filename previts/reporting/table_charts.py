@@ -87,8 +87,10 @@ def _dots(table: Table, metric: Metric, cells: Sequence[TableCell]) -> TableChar
     points = _points(list(enumerate(cells)))
     titles = [short(cell.row.title, 60) for cell in cells]
     colours = [DOTS[cell.verdict] for cell in cells]
-    colours[table.baseline] = figures.INK
-    reference = cells[table.baseline].value
+    for place in table.baselines:
+        colours[place] = figures.INK
+    values = {cells[place].value for place in table.baselines}
+    reference = values.pop() if len(values) == 1 else None
     svg = figures.interval_dots(points, titles, colours, f"{table.name} {metric.key}", reference)
     return TableChart(
         metric.label,

@@ -1,4 +1,4 @@
-"""What MLflow shows of an arm, its checkpoint and its group: names, tags, parameters, descriptions and dataset.
+"""What MLflow shows of a trial, its checkpoint and its group: names, tags, parameters, descriptions and dataset.
 
 For section 4 of PreViTS, whose tables compare arms with a baseline. Text only; nothing here calls MLflow.
 """
@@ -21,7 +21,7 @@ MADE_BY = (
     "mlflow.source.name", "mlflow.source.type", "mlflow.source.git.commit", "mlflow.docker.image.uri", "mlflow.user",
     "previts.revision", "previts.image", "previts.pipeline_run", "previts.pytorchjob",
 )  # fmt: skip
-BASELINE = "baseline"  # value of the tag `diff` of the arm that the others are compared with
+BASELINE = "baseline"  # value of the tag `diff` of the trial that the others are compared with
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Dataset:
 
 
 @dataclass(frozen=True)
-class Arm:
+class TrialRun:
     """A row with one seed, as MLflow shows it.
 
     Attributes:
@@ -76,8 +76,8 @@ class LoggedModel:
     outputs: Mapping[str, list[int]]
 
 
-def describe_arm(row: str, profile: str, assignments: Sequence[str]) -> Arm:
-    """Return the description of an arm.
+def describe_trial(row: str, profile: str, assignments: Sequence[str]) -> TrialRun:
+    """Return the description of a trial.
 
     Args:
         row: Name of the row.
@@ -86,8 +86,8 @@ def describe_arm(row: str, profile: str, assignments: Sequence[str]) -> Arm:
     """
     plan = paper.resolve(row, profile, assignments)
     settings = _settings(plan)
-    differing = _differing(row, profile, assignments, settings)
-    same = "" if row != baseline_of(row) else BASELINE
+    differing = _differing(_of_baseline(row, profile, assignments), settings)
+    same = "" if row != paper.baseline_of(row) else BASELINE
     tags = {
         "row": row,
         "seed": str(plan.experiment.seed),
@@ -97,38 +97,43 @@ def describe_arm(row: str, profile: str, assignments: Sequence[str]) -> Arm:
         **{f"diff.{name}": value for name, value in differing.items()},
         **_made_by(),
     }
-    return Arm(f"{row} · seed {plan.experiment.seed}", settings, tags)
-
-
-def baseline_of(row: str) -> str:
-    """Return the row that a row of the paper is compared with.
-
-    Of the rows with the same name up to the last "/", it is the first one whose encoder is trained: 1/vgg/moco for
-    1/vgg/previts, 6b/mu=0.0 for 6b/mu=0.3.
-    """
-    prefix = row[: row.rfind("/") + 1]
-    near = [item for item in paper.ROWS.values() if item.name.startswith(prefix or row)]
-    return next((item.name for item in near if not item.experiment.model.frozen), row)
+    return TrialRun(f"{row} · seed {plan.experiment.seed}", settings, tags)
 
 
 def _settings(plan: Plan) -> dict[str, str]:
     return {name: str(value) for name, value in fields.flatten(asdict(plan.experiment)).items()}
 
 
-def _differing(row: str, profile: str, assignments: Sequence[str], settings: Mapping[str, str]) -> dict[str, str]:
-    """Return the settings that differ from those of the baseline, except the seed."""
-    try:
-        base = _settings(paper.resolve(baseline_of(row), profile, assignments))
-    except InputError:  # some settings fit this row only
-        base = _settings(paper.resolve(baseline_of(row), profile, ()))
+def changes_of(row: str, profile: str, params: Mapping[str, str]) -> dict[str, str]:
+    """Return the settings of a trial in MLflow that differ from those of its row, except the seed.
+
+    Args:
+        row: Name of a row.
+        profile: Size of the run.
+        params: Parameters of the trial. Those that the row does not have, or that are missing, do not count.
+    """
+    own = _settings(paper.resolve(row, profile, ()))
+    return _differing(own, {name: params.get(name, value) for name, value in own.items()})
+
+
+def _differing(base: Mapping[str, str], settings: Mapping[str, str]) -> dict[str, str]:
     return {name: value for name, value in settings.items() if name != "seed" and value != base[name]}
+
+
+def _of_baseline(row: str, profile: str, assignments: Sequence[str]) -> dict[str, str]:
+    """Return the settings of the row that a row is compared with."""
+    try:
+        return _settings(paper.resolve(paper.baseline_of(row), profile, assignments))
+    except InputError:  # some settings fit this row only
+        return _settings(paper.resolve(paper.baseline_of(row), profile, ()))
 
 
 def _made_by() -> dict[str, str]:
     """Return the tags that say where a run works, under the names that MLflow shows where it has one."""
     known, job = origin.made_by(), os.environ.get(origin.JOB, "")
     revision, image, run = (known.get(name, "") for name in ("revision", "image", "run"))
-    kind, commit = "JOB" if run or job else "LOCAL", revision.removesuffix("-dirty")
+    is_job = job or (run and not run.startswith(origin.LOCAL))
+    kind, commit = "JOB" if is_job else "LOCAL", revision.removesuffix("-dirty")
     values = ("previts pretrain", kind, commit, image, _user(), revision, image, run, job)
     return {name: value for name, value in zip(MADE_BY, values, strict=True) if value}
 
@@ -140,10 +145,12 @@ def _user() -> str:
         return ""
 
 
-def arm_note(row: str, profile: str, tags: Mapping[str, str], *, checkpoint: str, root: str, data: Dataset) -> str:
-    """Return the description of an arm's run, in Markdown: what it is, and how to evaluate, load and trace it."""
+def trial_note(row: str, profile: str, tags: Mapping[str, str], *, checkpoint: str, root: str, data: Dataset) -> str:
+    """Return the description of a trial's run, in Markdown: what it is, and how to evaluate, load and trace it."""
     found = paper.find_row(row)
-    compared = "It is the baseline." if tags["diff"] == BASELINE else f"Against `{baseline_of(row)}`: `{tags['diff']}`."
+    compared = (
+        "It is the baseline." if tags["diff"] == BASELINE else f"Against `{paper.baseline_of(row)}`: `{tags['diff']}`."
+    )
     evaluate = [
         *("previts", "evaluate", "--row", row, "--benchmark", found.benchmarks[0], "--checkpoint", checkpoint),
         *("--data", "DATASETS", "--root", root, "--profile", profile),
@@ -160,11 +167,11 @@ previts why {shlex.quote(checkpoint)}
 """
 
 
-def describe_model(arm: Arm, experiment: Experiment, checkpoint: str, step: int, channels: int) -> LoggedModel:
+def describe_model(trial: TrialRun, experiment: Experiment, checkpoint: str, step: int, channels: int) -> LoggedModel:
     """Return the description of a checkpoint.
 
     Args:
-        arm: Its arm.
+        trial: The trial that made it.
         experiment: What it was trained with.
         checkpoint: URI of its folder.
         step: Steps that it was trained for.
@@ -176,12 +183,12 @@ def describe_model(arm: Arm, experiment: Experiment, checkpoint: str, step: int,
     name = "clips" if is_video else "images"
     return LoggedModel(
         fingerprint=folders.fingerprint_of(checkpoint, "checkpoints"),
-        name=re.sub(r"[/:.%\"']", "-", arm.name),  # MLflow does not allow these characters
+        name=re.sub(r"[/:.%\"']", "-", trial.name),  # MLflow does not allow these characters
         type=experiment.model.encoder,
         step=step,
-        params=arm.params,
+        params=trial.params,
         tags={
-            **arm.tags,
+            **trial.tags,
             "previts.checkpoint": checkpoint,
             "mlflow.note.content": _model_note(experiment, checkpoint, name, shape, channels),
         },

@@ -16,20 +16,20 @@ AT_START = 0
 
 @dataclass(frozen=True)
 class Identity:
-    """Names an MLflow run: an arm at work, an arm that gets additional metrics, or the group's parent run.
+    """Names an MLflow run: a trial at work, a trial that gets additional metrics, or the group's parent run.
 
     Attributes:
         kind: Which of these.
         experiment: Name of the MLflow experiment.
-        group: Name shared by the arms that are compared.
-        name: First name of an arm's run.
-        fingerprint: Identifies an arm.
-        params: Parameters of an arm.
-        tags: Tags of an arm.
+        group: Name shared by the trials that are compared.
+        name: First name of a trial's run.
+        fingerprint: Identifies a trial.
+        params: Parameters of a trial.
+        tags: Tags of a trial.
         title: First name of the parent run.
     """
 
-    kind: Literal["arm", "addition", "group"]
+    kind: Literal["trial", "addition", "group"]
     experiment: str
     group: str = ""
     name: str = ""
@@ -62,9 +62,12 @@ class _Artifact:
 
 @dataclass(frozen=True)
 class _Tag:
+    """A tag; with `merge`, its words are added to those that the tag has."""
+
     kind: Literal["tag"]
     key: str
     value: str
+    merge: bool = False
     time: int = 0
 
 

@@ -1,4 +1,4 @@
-"""The numbers of arms, read from MLflow alone.
+"""The numbers of trials, read from MLflow alone.
 
 For section 4 of PreViTS, whose tables compare the arms of one group.
 """
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class StoredArm:
-    """An arm in MLflow.
+class StoredTrial:
+    """A trial in MLflow.
 
     Attributes:
         rows: The rows of the paper that it stands for: those with equal settings share one training.
@@ -27,7 +27,8 @@ class StoredArm:
         seed: Its seed.
         profile: Size of the run.
         index: Fingerprint of the index that it was trained on.
-        diff: The settings that differ from its baseline, in one text.
+        group: Id of its parent run.
+        params: Every setting.
         metrics: Its newest numbers by name.
     """
 
@@ -36,21 +37,22 @@ class StoredArm:
     seed: str
     profile: str
     index: str
-    diff: str
+    group: str
+    params: Mapping[str, str]
     metrics: Mapping[str, float]
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """The parent runs that are compared, their arms, and a link to them; "" if the store is a file."""
+    """The parent runs that are compared, their trials, and a link to them; "" if the store is a file."""
 
     names: tuple[str, ...]
-    arms: tuple[StoredArm, ...]
+    trials: tuple[StoredTrial, ...]
     link: str
 
 
 def read_comparison(root: str, runs: Sequence[str], metrics: Collection[str]) -> Comparison:
-    """Return the arms of parent runs.
+    """Return the trials of parent runs.
 
     Args:
         root: Folder or bucket prefix of all results, for the store if `MLFLOW_TRACKING_URI` is not set.
@@ -70,32 +72,32 @@ def read_comparison(root: str, runs: Sequence[str], metrics: Collection[str]) ->
         client = MlflowClient(uri)
         parents = _parents(client)
         chosen = [_named(name, parents) for name in dict.fromkeys(runs)] if runs else parents
-        found: list[tuple[Run, list[StoredArm]]] = []
+        found: list[tuple[Run, list[StoredTrial]]] = []
         for parent in chosen:
-            arms = [_arm(run) for run in _children(client, parent) if FINGERPRINT_TAG in run.data.tags]
-            arms = [arm for arm in arms if arm.rows and arm.seed.isdecimal()]
-            if any(arm.metrics.keys() & metrics for arm in arms):
-                found.append((parent, arms))
+            trials = [_trial(run) for run in _children(client, parent) if FINGERPRINT_TAG in run.data.tags]
+            trials = [trial for trial in trials if trial.rows and trial.seed.isdecimal()]
+            if any(trial.metrics.keys() & metrics for trial in trials):
+                found.append((parent, trials))
                 if not runs:
                     break
     except outages() as outage:
         raise InputError(f"MLflow at {uri} does not answer ({first_line(outage)})") from None
     if not found:
         names = ", ".join(repr(parent.info.run_name) for parent in chosen[:5])
-        raise InputError(f"the arms of {names or 'no run'} have no numbers yet; run `previts evaluate`")
+        raise InputError(f"the trials of {names or 'no run'} have no numbers yet; run `previts evaluate`")
     page = f"{uri.rstrip('/')}/#/experiments/{found[0][0].info.experiment_id}/runs?workflowType=machine_learning"
     return Comparison(
         tuple(parent.info.run_name for parent, _ in found),
-        tuple(arm for _, arms in found for arm in arms),
+        tuple(trial for _, trials in found for trial in trials),
         page if uri.startswith("http") else "",
     )
 
 
 def _parents(client: "MlflowClient") -> "list[Run]":
-    """Return the parent runs of all arms, newest first; one may be a run of Kubeflow Pipelines."""
+    """Return the parent runs of all trials, newest first; one may be a run of Kubeflow Pipelines."""
     experiments = [item.experiment_id for item in client.search_experiments()]
-    arms = _all(client, experiments, f"tags.`{FINGERPRINT_TAG}` LIKE '%'")
-    ids = {arm.data.tags[PARENT_TAG] for arm in arms if PARENT_TAG in arm.data.tags}
+    trials = _all(client, experiments, f"tags.`{FINGERPRINT_TAG}` LIKE '%'")
+    ids = {trial.data.tags[PARENT_TAG] for trial in trials if PARENT_TAG in trial.data.tags}
     return sorted((client.get_run(run_id) for run_id in ids), key=lambda run: -run.info.start_time)
 
 
@@ -121,15 +123,16 @@ def _children(client: "MlflowClient", parent: "Run") -> "list[Run]":
     return _all(client, [parent.info.experiment_id], f"tags.`{PARENT_TAG}` = '{parent.info.run_id}'")
 
 
-def _arm(run: "Run") -> StoredArm:
+def _trial(run: "Run") -> StoredTrial:
     tags, params = run.data.tags, run.data.params
     known = tags.get("rows") or tags.get("row") or params.get("row", "")  # runs of earlier versions have a parameter
-    return StoredArm(
+    return StoredTrial(
         tuple(dict.fromkeys([*known.split(), *tags.get("row", "").split()])),
         tags[FINGERPRINT_TAG],
         tags.get("seed") or params.get("seed", "0"),
         tags.get("profile") or params.get("profile", ""),
         tags.get("previts.index") or params.get("index", ""),
-        tags.get("diff", ""),
+        tags[PARENT_TAG],
+        params,
         run.data.metrics,
     )

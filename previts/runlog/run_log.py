@@ -4,7 +4,7 @@ For section 4 of PreViTS, whose tables compare the arms of one group. The run lo
 MLflow does not accept are kept in a file, the spool. They are sent when MLflow answers, at the latest when another run
 of the same root starts. Only the main process writes here.
 
-An arm is identified by its fingerprint, so a resumed run continues its MLflow run. Parameters are written once.
+A trial is identified by its fingerprint, so a resumed run continues its MLflow run. Parameters are written once.
 """
 
 import logging
@@ -26,7 +26,7 @@ from previts.runlog.run_store import (
     limit_waiting,
     open_stored,
     outages,
-    running_arms,
+    running_trials,
 )
 from previts.runlog.spool import Spool
 from previts.runlog.stored_run import FINGERPRINT_TAG, StoredRun, first_line
@@ -115,6 +115,10 @@ class RunLog:
         """Set a tag; a new value replaces the old one."""
         self._record({"kind": "tag", "key": key, "value": str(value)})
 
+    def add_to_tag(self, key: str, words: Sequence[str]) -> None:
+        """Add words to a tag, each once; those that it has stay."""
+        self._record({"kind": "tag", "key": key, "value": " ".join(words), "merge": True})
+
     def finish(self, status: Status = "FINISHED") -> None:
         """Record how the run ended; if MLflow does not answer, leave the spool for the next run of this root."""
         self._retry_at = 0.0
@@ -173,7 +177,7 @@ class RunLog:
         """Send entries in order; return the error if MLflow did not accept them, else None."""
         try:
             if self._stored is None:
-                self._stored = open_stored(self._root, self._identity, working=self._identity.kind == "arm")
+                self._stored = open_stored(self._root, self._identity, working=self._identity.kind == "trial")
             self._stored.send_entries(entries)
         except outages() as error:
             self._stored = None
@@ -191,7 +195,7 @@ def open_run(
     tags: Mapping[str, str] | None = None,
     corpus: str = "",
 ) -> RunLog:
-    """Start or continue the run of one arm, and send the spools of earlier runs of this root.
+    """Start or continue the run of one trial, and send the spools of earlier runs of this root.
 
     The store is `MLFLOW_TRACKING_URI`. If it is not set, the store is a file `mlflow.db` in the root, or in the working
     directory if the root is remote. If `MLFLOW_RUN_ID` is set (Kubeflow Pipelines sets it), that run is the parent
@@ -199,9 +203,9 @@ def open_run(
 
     Args:
         root: Folder or bucket prefix that contains all results.
-        group: Name shared by the arms that are compared; one parent run.
+        group: Name shared by the trials that are compared; one parent run.
         name: Name shown in MLflow; a continued run keeps its first name.
-        fingerprint: Identifies the arm; a run with the same fingerprint is continued.
+        fingerprint: Identifies the trial; a run with the same fingerprint is continued.
         params: Parameters, written only at the first start.
         tags: Tags; those of the newest start are kept.
         corpus: Name of the corpus, for the first name of the parent run.
@@ -211,15 +215,15 @@ def open_run(
     """
     texts = {key: str(value)[:PARAM_LENGTH] for key, value in params.items()}
     title = f"{corpus} · {date.today()}" if corpus else ""
-    return _start(root, Identity("arm", EXPERIMENT, group, name, fingerprint, texts, dict(tags or {}), title))
+    return _start(root, Identity("trial", EXPERIMENT, group, name, fingerprint, texts, dict(tags or {}), title))
 
 
 def log_result(root: str, fingerprint: str, metrics: Mapping[str, float], dataset: Dataset | None = None) -> None:
-    """Add the metrics of a benchmark to the run and the logged model of the arm that was evaluated.
+    """Add the metrics of a benchmark to the run and the logged model of the trial that was evaluated.
 
     Args:
         root: Folder or bucket prefix that contains all results.
-        fingerprint: Of the arm.
+        fingerprint: Of the trial.
         metrics: The metrics.
         dataset: The labelled set that they were measured on.
     """
@@ -233,14 +237,14 @@ def log_result(root: str, fingerprint: str, metrics: Mapping[str, float], datase
 
 
 def log_report(root: str, *, group: str, report: str, name: str = "", index: Dataset | None = None) -> None:
-    """Store the report about the arms of a group with the group's run: its files, its tables, and its folder as a tag.
+    """Store the report about a group's trials with the group's run: its files, its tables, and its folder as a tag.
 
     Args:
         root: Folder or bucket prefix that contains all results.
         group: The group.
         report: URI of the folder of the report.
         name: New name of the group's run, such as "previts · crawl-1 (72 videos) · 2026-11-30 · 3 rows x 5 seeds".
-        index: The index that its arms were trained on.
+        index: The index that its trials were trained on.
     """
     log = _start(root, Identity("group", EXPERIMENT, group=group, title=name))
     log.tag(REPORT_TAG, report)
@@ -265,8 +269,9 @@ def log_generations(
     *,
     group: str = "",
     fingerprint: str = "",
+    rows: Sequence[str] = (),
 ) -> None:
-    """Add tags and metrics over the generations of a corpus to the run of an arm, or to that of a group.
+    """Add tags and metrics over the generations of a corpus to the run of a trial, or to that of a group.
 
     A repeated call changes nothing in MLflow.
 
@@ -275,12 +280,15 @@ def log_generations(
         tags: The tags.
         points: Metrics, each with its step, the number of a generation.
         group: The group; give this or the fingerprint.
-        fingerprint: Of the arm.
+        fingerprint: Of the trial.
+        rows: The rows that the trial stands for, in addition to those that are known.
     """
     kind: Literal["addition", "group"] = "group" if group else "addition"
     log = _start(root, Identity(kind, EXPERIMENT, group=group, name=fingerprint, fingerprint=fingerprint))
     for key, value in tags.items():
         log.tag(key, value)
+    if rows:
+        log.add_to_tag("rows", rows)
     log.points(points)
     log.close()
 
@@ -295,7 +303,7 @@ def delete_report(root: str, report: str) -> bool:
 
 
 def delete_pictures(root: str, fingerprint: str, folder: str) -> bool:
-    """Delete the folder of images of an arm from its artifacts, and return whether there was one.
+    """Delete the folder of images of a trial from its artifacts, and return whether there was one.
 
     Raises:
         InputError: If MLflow does not answer.
@@ -314,18 +322,18 @@ def _deleted(root: str, tag: str, value: str, name: str) -> bool:
 
 
 def close_runs(root: str) -> int:
-    """Mark the arms of a root that still have the status running as failed, if their processes were killed.
+    """Mark the trials of a root that still have the status running as failed, if their processes were killed.
 
-    An arm is not changed if another run works on its checkpoint (`storage/leases.py`).
+    A trial is not changed if another run works on its checkpoint (`storage/leases.py`).
 
     Returns:
-        The number of these arms; 0 if MLflow does not answer.
+        The number of these trials; 0 if MLflow does not answer.
     """
     try:
         at_work = {name.rsplit("-", 1)[-1] for name in _at_work(files.join(root, "checkpoints"))}
-        left = [arm for fingerprint, arm in running_arms(root, EXPERIMENT).items() if fingerprint not in at_work]
-        for arm in left:
-            arm.send_entries([{"kind": "end", "status": "FAILED", "time": int(time.time() * 1000)}])
+        left = [trial for fingerprint, trial in running_trials(root, EXPERIMENT).items() if fingerprint not in at_work]
+        for trial in left:
+            trial.send_entries([{"kind": "end", "status": "FAILED", "time": int(time.time() * 1000)}])
     except outages() as outage:
         logger.warning("MLflow does not answer (%s); killed runs keep the status running", first_line(outage))
         return 0

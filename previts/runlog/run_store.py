@@ -26,7 +26,7 @@ PARAMS_AT_ONCE, PARAM_LENGTH = 100, 6000  # limits of one MLflow request: number
 # In this view of an experiment, MLflow shows the runs, their charts and their models.
 VIEW_TAG, VIEW = "mlflow.experimentKind", "custom_model_development"
 ABOUT = (
-    "Arms of PreViTS. A parent run is a corpus; its children are rows of the paper's tables, one for each seed. "
+    "Trials of PreViTS. A parent run is a corpus; its children are rows of the paper's tables, one for each seed. "
     "Group by the tag `row` to see means over seeds. The numbers are in Model training, not in GenAI (top left)."
 )
 
@@ -63,14 +63,14 @@ def open_stored(root: str, identity: Identity, *, working: bool) -> StoredRun:
         experiment_id = client.get_run(adopted).info.experiment_id if adopted else _experiment(client, identity, uri)
         if identity.kind == "addition":
             tags = {FINGERPRINT_TAG: identity.fingerprint}
-            arm = _find(client, experiment_id, tags)
-            if arm is None:  # trained elsewhere: the run contains only these metrics
-                arm = _create(client, experiment_id, tags, {}, identity.name)
-                client.set_terminated(arm.info.run_id)
-            return StoredRun(client, arm.info.run_id)
+            trial = _find(client, experiment_id, tags)
+            if trial is None:  # trained elsewhere: the run contains only these metrics
+                trial = _create(client, experiment_id, tags, {}, identity.name)
+                client.set_terminated(trial.info.run_id)
+            return StoredRun(client, trial.info.run_id)
         parent_id = adopted
         if not adopted:
-            # The arms have the group's tag too; only the parent has the role.
+            # The trials have the group's tag too; only the parent has the role.
             key = {GROUP_TAG: identity.group, "previts.role": "group"}
             title = identity.title or identity.group
             about = {NAME_TAG: title, **{name: identity.tags[name] for name in MADE_BY if name in identity.tags}}
@@ -87,13 +87,13 @@ def open_stored(root: str, identity: Identity, *, working: bool) -> StoredRun:
             NAME_TAG: identity.name,
             **identity.tags,
         }
-        arm = _find(client, experiment_id, key) or _create(client, experiment_id, key, about, identity.name)
-        _describe(client, arm, identity, about, running=parent_id if working and not adopted else "", working=working)
-        return StoredRun(client, arm.info.run_id)
+        trial = _find(client, experiment_id, key) or _create(client, experiment_id, key, about, identity.name)
+        _describe(client, trial, identity, about, running=parent_id if working and not adopted else "", working=working)
+        return StoredRun(client, trial.info.run_id)
 
 
-def find_arm(root: str, fingerprint: str) -> StoredRun | None:
-    """Return the run of an arm, or None if it does not exist.
+def find_trial(root: str, fingerprint: str) -> StoredRun | None:
+    """Return the run of a trial, or None if it does not exist.
 
     Raises:
         OSError, MlflowException: If MLflow does not answer; see `outages`.
@@ -110,12 +110,12 @@ def find_arm(root: str, fingerprint: str) -> StoredRun | None:
         experiment_id = found.experiment_id
     else:
         return None
-    arm = _find(client, experiment_id, {FINGERPRINT_TAG: fingerprint})
-    return StoredRun(client, arm.info.run_id) if arm else None
+    trial = _find(client, experiment_id, {FINGERPRINT_TAG: fingerprint})
+    return StoredRun(client, trial.info.run_id) if trial else None
 
 
-def running_arms(root: str, experiment: str) -> dict[str, StoredRun]:
-    """Return the arms of a root that have the status running, by their fingerprints."""
+def running_trials(root: str, experiment: str) -> dict[str, StoredRun]:
+    """Return the trials of a root that have the status running, by their fingerprints."""
     from mlflow.tracking import MlflowClient
 
     uri = tracking_uri(root)
@@ -123,14 +123,14 @@ def running_arms(root: str, experiment: str) -> dict[str, StoredRun]:
         return {}
     client = MlflowClient(uri)
     found = client.get_experiment_by_name(experiment)
-    arms: list[Run] = []
+    trials: list[Run] = []
     page: str | None = ""
     while found and page is not None:
         # The tag is compared here: a query cannot contain every root, such as one with quotes.
         several = client.search_runs([found.experiment_id], "attributes.status = 'RUNNING'", page_token=page or None)
-        arms += [run for run in several if run.data.tags.get(ROOT_TAG) == files.absolute(root)]
+        trials += [run for run in several if run.data.tags.get(ROOT_TAG) == files.absolute(root)]
         page = several.token or None
-    return {arm.data.tags[FINGERPRINT_TAG]: StoredRun(client, arm.info.run_id) for arm in arms}
+    return {trial.data.tags[FINGERPRINT_TAG]: StoredRun(client, trial.info.run_id) for trial in trials}
 
 
 def delete_artifact(root: str, tag: str, value: str, name: str) -> bool:
@@ -215,7 +215,7 @@ def _create(
 
 
 def _describe(
-    client: "MlflowClient", arm: "Run", identity: Identity, about: Mapping[str, str], *, running: str, working: bool
+    client: "MlflowClient", trial: "Run", identity: Identity, about: Mapping[str, str], *, running: str, working: bool
 ) -> None:
     """Add missing tags and parameters; with `working`, mark the run and its parent `running` as running.
 
@@ -224,18 +224,18 @@ def _describe(
     """
     from mlflow.entities import Param, RunTag
 
-    known = arm.data.tags
+    known = trial.data.tags
     changed = [
         RunTag(key, cut(value))
         for key, value in about.items()
         if key not in known or (working and key in identity.tags and known[key] != cut(value))
     ]
     for start in range(0, len(changed), PARAMS_AT_ONCE):
-        client.log_batch(arm.info.run_id, tags=changed[start : start + PARAMS_AT_ONCE])
-    missing = [Param(key, value) for key, value in identity.params.items() if key not in arm.data.params]
+        client.log_batch(trial.info.run_id, tags=changed[start : start + PARAMS_AT_ONCE])
+    missing = [Param(key, value) for key, value in identity.params.items() if key not in trial.data.params]
     for start in range(0, len(missing), PARAMS_AT_ONCE):
-        client.log_batch(arm.info.run_id, params=missing[start : start + PARAMS_AT_ONCE])
-    for run_id in [arm.info.run_id, running] if working else []:
+        client.log_batch(trial.info.run_id, params=missing[start : start + PARAMS_AT_ONCE])
+    for run_id in [trial.info.run_id, running] if working else []:
         if run_id:
             client.update_run(run_id, status="RUNNING")
 

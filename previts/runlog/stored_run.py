@@ -84,7 +84,7 @@ class StoredRun:
                 for start in range(0, len(waiting), METRICS_AT_ONCE):
                     self._send_metrics(waiting[start : start + METRICS_AT_ONCE])
             case "tag":
-                self.client.set_tag(self.run_id, entry["key"], cut(entry["value"]))
+                self._set_tag(entry["key"], entry["value"], merge=entry.get("merge", False))
             case "label":
                 self._label(entry["field"], entry["value"])
             case "dataset":
@@ -96,6 +96,12 @@ class StoredRun:
             case "end":
                 self.client.set_terminated(self.run_id, entry["status"], entry["time"])
                 self._settle_parent()
+
+    def _set_tag(self, key: str, value: str, *, merge: bool) -> None:
+        if merge:
+            known = self.client.get_run(self.run_id).data.tags.get(key, "")
+            value = " ".join(dict.fromkeys([*known.split(), *value.split()]))
+        self.client.set_tag(self.run_id, key, cut(value))
 
     def _send_metrics(self, metrics: "list[Metric]") -> None:
         from mlflow.entities import Metric
@@ -161,15 +167,15 @@ class StoredRun:
         self.client.log_batch(self.run_id, tags=both)
 
     def _settle_parent(self) -> None:
-        """Set the status of the group's run to the worst status of its arms; other parents are not changed."""
+        """Set the status of the group's run to the worst status of its trials; other parents are not changed."""
         parent_id = self.client.get_run(self.run_id).data.tags.get(PARENT_TAG)
         if parent_id is None:
             return
         parent = self.client.get_run(parent_id)
         if GROUP_TAG not in parent.data.tags or FINGERPRINT_TAG in parent.data.tags:
             return
-        arms = self.client.search_runs([parent.info.experiment_id], f"tags.`{PARENT_TAG}` = '{parent_id}'")
-        found = {arm.info.status for arm in arms}
+        trials = self.client.search_runs([parent.info.experiment_id], f"tags.`{PARENT_TAG}` = '{parent_id}'")
+        found = {trial.info.status for trial in trials}
         worst = next(status for status in ("RUNNING", "FAILED", "KILLED", "FINISHED") if status in found)
         if worst != "RUNNING":
             self.client.set_terminated(parent_id, worst)

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from previts.runlog.run_log import RunLog
-from previts.runlog.run_store import find_arm, outages
+from previts.runlog.run_store import find_trial, outages
 
 SECONDS = 10.0  # between two samples, as in MLflow
 SEND_SECONDS = 30.0  # between two requests of a node that is not the first
@@ -93,7 +93,7 @@ def sampled(run: RunLog | None, root: str, fingerprint: str) -> Iterator[None]:
     Args:
         run: The run of the main process; None in other processes.
         root: Folder or bucket prefix that contains all results.
-        fingerprint: Of the arm that is trained.
+        fingerprint: Of the trial that is trained.
     """
     environment = os.environ
     processes = environment.get("WORLD_SIZE", "1")
@@ -129,13 +129,13 @@ def _send_on(sampler: LoadSampler, root: str, fingerprint: str, ended: threading
 
 
 def send_load(root: str, fingerprint: str, values: Mapping[str, float]) -> None:
-    """Send the load of a node at this moment to the run of an arm; the step is the age of the run in seconds.
+    """Send the load of a node at this moment to the run of a trial; the step is the age of the run in seconds.
 
     Raises:
         OSError, MlflowException: If MLflow does not answer; see `run_store.outages`.
     """
-    arm = find_arm(root, fingerprint)
-    if arm is None or not values:
+    trial = find_trial(root, fingerprint)
+    if trial is None or not values:
         return
-    now, started = int(time.time() * 1000), arm.client.get_run(arm.run_id).info.start_time
-    arm.send_entries([{"kind": "metrics", "values": values, "step": (now - started) // 1000, "time": now}])
+    now, started = int(time.time() * 1000), trial.client.get_run(trial.run_id).info.start_time
+    trial.send_entries([{"kind": "metrics", "values": values, "step": (now - started) // 1000, "time": now}])

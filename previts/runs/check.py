@@ -7,7 +7,6 @@ from previts.config import paper
 from previts.config.evaluation import EvaluationConfig
 from previts.config.profiles import benchmarks_of
 from previts.errors import InputError
-from previts.ingest import crawl_lines, crawls
 from previts.processes import prefetch
 from previts.runs.trials import MAX_ITERATIONS, Trial, distinct, evaluation_shares, list_trials, shares
 from previts.stages import addresses, checks
@@ -37,6 +36,7 @@ def check_choices(
     checks.check_launch(launcher, processes, job)
     _check_weights_given(rows, profile, set)
     trials = list_trials(rows, seeds, profile, set)
+    paper.check_scopes(rows, set)
     evaluated: dict[str, tuple[str, EvaluationConfig]] = {}
     for trial in trials:
         row, plan = trial.row, trial.plan
@@ -113,6 +113,8 @@ def check_sources(
 ) -> None:
     """Raise an InputError if a crawl is broken, or a labelled dataset is missing; None is not checked."""
     if crawl is not None:
+        from previts.ingest import crawl_lines, crawls
+
         known, sources = Folders(), crawls.list_crawls(crawl)
         tables = zip(sources, prefetch.requested(sources, crawls.find), strict=True)
         for _ in crawl_lines.each(tables, lambda source, found: bool(crawls.read_crawl(source, known, found))):

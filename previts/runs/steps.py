@@ -15,7 +15,6 @@ from typing import NamedTuple, TypeVar
 from previts import stages
 from previts.config import paper
 from previts.errors import InputError, TemporaryError
-from previts.ingest import crawls
 from previts.runs import check, ends
 from previts.runs.sizes import sizes as step_sizes
 from previts.runs.trials import distinct, evaluation_shares, list_trials, perceptions, share
@@ -86,6 +85,8 @@ def list_crawls(crawl: str, root: str) -> str:
     Raises:
         InputError: If the folder contains both crawls and videos.
     """
+    from previts.ingest import crawls
+
     found = crawls.list_crawls(files.absolute(crawl))
     return found[0] if len(found) == 1 else crawls.write_list(found, root, addresses.FORMATS["crawls"])
 

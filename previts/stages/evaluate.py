@@ -5,7 +5,6 @@ import time
 from collections.abc import Sequence
 
 from previts.config import benchmarks, paper
-from previts.evals.result import FILE, Result, write_result
 from previts.launch.start import start
 from previts.processes import workers
 from previts.stages.addresses import result_address, result_decided
@@ -58,6 +57,7 @@ def evaluate(
         arguments += ["--root", root, "--profile", profile, "--set", *set]
         return start("evaluate", uri, arguments, launcher="local", processes=processes)
     from previts.evals import run
+    from previts.evals.result import FILE, Result, write_result
     from previts.pretraining.checkpoint import load_model
     from previts.processes import distributed
     from previts.runlog import run_log

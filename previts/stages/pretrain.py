@@ -93,7 +93,7 @@ def pretrain(
     from previts.runlog import description, run_log, system_metrics
 
     fingerprint = folders.fingerprint_of(uri, "checkpoints")
-    arm = description.describe_arm(row, profile, set)
+    trial = description.describe_trial(row, profile, set)
     with distributed.process_group() as device:
         run, data = None, index_dataset(index)
         if distributed.is_main():
@@ -101,13 +101,13 @@ def pretrain(
                 root,
                 group=videos_of(index),
                 corpus=data.name,
-                name=arm.name,
+                name=trial.name,
                 fingerprint=fingerprint,
-                params=arm.params,
-                tags={**arm.tags, **_corpus(index, previous), "previts.checkpoint": uri},
+                params=trial.params,
+                tags={**trial.tags, **_corpus(index, previous), "previts.checkpoint": uri},
             )
             run.dataset(data, "training")
-            run.note(description.arm_note(row, profile, arm.tags, checkpoint=uri, root=root, data=data))
+            run.note(description.trial_note(row, profile, trial.tags, checkpoint=uri, root=root, data=data))
         with run_log.reporting(run):
             with system_metrics.sampled(run, root, fingerprint):
                 summary = run_pretraining(
@@ -119,7 +119,7 @@ def pretrain(
                     model, objective = plan.experiment.model, plan.experiment.objective
                     channels = build_encoder(model.encoder, width=model.width).channels
                     steps = int(summary["steps"])
-                    run.model(description.describe_model(arm, plan.experiment, uri, steps, channels))
+                    run.model(description.describe_model(trial, plan.experiment, uri, steps, channels))
                     learned = {name: value for name, value in summary.items() if name in metric_names(objective)}
                     run.measured(learned, steps, model=fingerprint, dataset=data)
                 decided = checkpoint_decided(plan, index, previous)

@@ -130,12 +130,14 @@ def _indexes(given: Sequence[str], rows: Sequence[paper.Row]) -> tuple[str, dict
     """Return the first index, and the index of each row.
 
     Raises:
-        InputError: If no index or two of them are given for a row.
+        InputError: If no index or two of them are given for a row, or a row or table is unknown or is not shown.
     """
     scoped: dict[str, str] = {}
     for text in [given] if isinstance(given, str) else given:
-        scope, colon, rest = text.partition(":")
-        name, uri = (scope, rest) if colon and (scope in paper.ROWS or scope in paper.TABLES) else ("", text)
+        name, uri = _scope(text)
+        if name and not any(name in (row.name, row.table) for row in rows):
+            shown = ", ".join(row.name for row in rows)
+            raise InputError(f"--index {text}: the report shows no row of {name}; its rows are {shown}")
         if scoped.setdefault(name, uri) != uri:
             raise InputError(f"--index has two indexes for {name or 'all rows'}: {scoped[name]} and {uri}; give one")
     found = {}
@@ -145,6 +147,16 @@ def _indexes(given: Sequence[str], rows: Sequence[paper.Row]) -> tuple[str, dict
             raise InputError(f"--index has no index for row {row.name}; give a URI for all rows, or {row.name}:URI")
         found[row.name] = uri
     return scoped.get("", next(iter(found.values()))), found
+
+
+def _scope(text: str) -> tuple[str, str]:
+    """Return the row or table of an index, or "", and its URI; a path may contain colons."""
+    scope, colon, rest = text.partition(":")
+    if scope in paper.ROWS or scope in paper.TABLES:
+        return scope, rest
+    if colon and not rest.startswith("//") and not folders.is_committed(text):
+        paper.find_row(scope)
+    return "", text
 
 
 def _name(corpus: str, rows: int, seeds: int) -> str:
@@ -169,8 +181,8 @@ def _log_generations(root: str, grown: Sequence["Generation"], rows: Sequence["R
             if folders.is_committed(seed.checkpoint):
                 rows_of.setdefault(seed.fingerprint, []).append(row.name)
     for fingerprint, names in rows_of.items():
-        of_arm = {**tags, "rows": " ".join(names)}
-        run_log.log_generations(root, of_arm, generations.arm_points(grown, names), fingerprint=fingerprint)
+        points = generations.trial_points(grown, names)
+        run_log.log_generations(root, tags, points, fingerprint=fingerprint, rows=names)
 
 
 def _earlier(index: str, root: str, profile: str) -> list[str]:

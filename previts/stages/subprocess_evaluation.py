@@ -8,9 +8,11 @@ import sys
 import tempfile
 from collections.abc import Sequence
 
-from previts.evals.result import FILE, Result, write_result
+from previts.config import paper
+from previts.errors import InputError
 from previts.processes import workers
-from previts.stages import outputs
+from previts.stages import addresses, outputs
+from previts.stages.evaluate import evaluate
 from previts.storage import folders
 
 
@@ -25,7 +27,7 @@ def evaluate_in_subprocess(
     set: Sequence[str],
     processes: int = 1,
 ) -> str:
-    """Run `previts evaluate` in a subprocess, and store its failure as a result.
+    """Run `previts evaluate` in a subprocess, unless its result exists, and store its failure as a result.
 
     One benchmark that fails, or that the kernel kills for its memory, does not stop the other benchmarks. The report
     shows the reason, and the next run tries the benchmark again.
@@ -36,6 +38,8 @@ def evaluate_in_subprocess(
     Raises:
         SystemExit: If the subprocess was interrupted or terminated from outside.
     """
+    if _is_finished(row, benchmark, checkpoint, data, root, profile, set):
+        return evaluate(row, benchmark, checkpoint, data, root, profile, set, processes)
     command = [sys.executable, "-m", "previts", "evaluate", "--row", row, "--benchmark", benchmark]
     command += ["--checkpoint", checkpoint, "--data", data, "--root", root, "--profile", profile]
     command += ["--processes", str(processes), "--set", *set]
@@ -48,6 +52,8 @@ def evaluate_in_subprocess(
         killed = signal.Signals(-code).name
         hint = ", often because it ran out of memory" if killed == "SIGKILL" else ""
         reason = f"the process was killed by {killed}{hint}"
+    from previts.evals.result import FILE, Result, write_result
+
     fingerprint = outputs.finished(checkpoint, "checkpoints")
     decided = {"checkpoint": fingerprint, "benchmark": benchmark, "error": reason}
     failed = folders.address(root, "results", f"failed-{benchmark}-{fingerprint}", decided)
@@ -56,6 +62,16 @@ def evaluate_in_subprocess(
         failed, decided, inputs={"checkpoint": checkpoint, "data": data}, info={"failed": reason}, files=[FILE]
     )
     return failed
+
+
+def _is_finished(
+    row: str, benchmark: str, checkpoint: str, data: str, root: str, profile: str, set: Sequence[str]
+) -> bool:
+    try:
+        plan = paper.resolve(row, profile, set)
+        return folders.is_committed(addresses.result_address(benchmark, checkpoint, data, plan, root))
+    except InputError:  # the subprocess fails with the same reason
+        return False
 
 
 def _run_and_relay(command: Sequence[str]) -> tuple[int, str, str]:

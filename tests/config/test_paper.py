@@ -86,3 +86,32 @@ def test_an_assignment_may_be_for_one_row_or_table():
     assert paper.resolve(None, "demo", [f"model.weights={uri}"]).experiment.model.weights == uri
     with pytest.raises(InputError, match="did you mean '6b/mu=0"):
         paper.resolve(None, "demo", ["6b/mu=0.21:seed=3"])
+
+
+@pytest.mark.parametrize(
+    ("row", "baseline"),
+    [
+        ("1/vgg/previts", "1/vgg/moco"),
+        ("1/k400/previts", "1/k400/moco"),
+        ("1/vgg/moco", "1/vgg/moco"),
+        ("1/random", "1/k400/moco"),  # the first trained row of the table
+        ("2/weights", "2/vgg/rspnet"),
+        ("6b/mu=0.3", "6b/mu=0.0"),
+        ("6d-video/supervised", "6d-video/none"),
+        ("a1/previts/50", "a1/moco/50"),  # with as many videos
+        ("a1/moco/50", "a1/moco/25"),
+        ("as-released/video", "2/vgg/previts"),
+        ("3/previts", "3/previts"),
+    ],
+)
+def test_the_baseline_of_a_row_is_of_its_kind(row: str, baseline: str):
+    assert paper.baseline_of(row) == baseline
+
+
+def test_the_baseline_is_one_of_the_rows_that_are_shown_in_the_order_of_the_paper():
+    shown = ["1/vgg/previts", "1/random", "1/vgg/sampling", "1/k400/previts"]
+    assert paper.baseline_of("1/vgg/previts", shown) == "1/vgg/sampling"
+    assert paper.baseline_of("1/k400/previts", shown) == "1/k400/previts"
+    assert paper.baseline_of("1/random", shown) == "1/k400/previts"
+    assert paper.baseline_of("a1/previts/50", ["a1/previts/50", "a1/previts/25"]) == "a1/previts/25"
+    assert paper.baseline_of("as-released/video", ["as-released/image", "as-released/video"]) == "as-released/video"

@@ -163,12 +163,22 @@ def test_a_schedule_runs_one_at_a_time_and_is_created_once(api: tuple[Api, str],
         (["crawl=gs://b/c.csv", *NEEDED, "seeds=[1, 1]"], "seeds must be different whole numbers"),
         (["crawl=gs://b/c.csv", *NEEDED, 'gpu_nodes={"a": 1}'], "gpu_nodes must be a JSON object of texts"),
         (["crawl=gs://b/c.csv", *NEEDED, 'rows=["7"]'], "there is no row '7'"),
+        (["crawl=gs://b/c.csv", *NEEDED, "seeds=[-1]"], """(here --rows 6a 6b is written 'rows=["6a", "6b"]'"""),
         (["crawl=videos", *NEEDED], "crawl must be a URI that every pod of the cluster can read"),
     ],
 )
 def test_an_invalid_run_is_refused_before_any_request(given: list[str], message: str):
     with pytest.raises(InputError, match=re.escape(message)):
         remote.submit(tuple(given), host="http://127.0.0.1:9")
+
+
+def test_parameters_may_stand_before_between_and_after_options(monkeypatch: pytest.MonkeyPatch):
+    host, given = ["--host", "http://a=b"], ["crawl=gs://b/c.csv", "root=gs://b/r"]
+    ordered = [*given, *host, "--no-production"]
+    for arguments in ([*host, "--no-production", *given], [given[0], *host, given[1], "--no-production"], ordered):
+        assert remote.parameters_first(remote.submit, arguments) == ordered
+    with pytest.raises(InputError, match="--set is a parameter of the pipeline: write set=VALUE, without --"):
+        remote.parameters_first(remote.submit, ["--set", "6b:optim.lr=1", *given])
 
 
 def test_a_production_compile_refuses_tags():

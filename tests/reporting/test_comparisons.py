@@ -12,7 +12,9 @@ from scipy import stats
 from simulated_tables import items_table, seeded_table, verdicts
 
 from previts.evals.outcome import ITEMS, ItemScores, item_scores
-from previts.reporting.numbers import Table
+from previts.evals.result import Result
+from previts.reporting.inputs import ReportRow, Seed
+from previts.reporting.numbers import Table, make_tables
 from previts.reporting.page import build_report
 from previts.storage import files
 
@@ -290,3 +292,34 @@ def test_a_row_with_the_trainings_of_the_baseline_has_no_order(tmp_path: Path):
     text = files.read_bytes(files.join(uri, "report.md")).decode()
     assert "1 of 1 comparison points the way that the paper's do" in text
     assert "No difference" not in text
+
+
+def test_each_corpus_has_its_baseline_whatever_the_order_and_a_comparison_counts_once():
+    """A run on one corpus pretrains 1/vgg/previts and 1/k400/previts once, so their differences are one comparison."""
+    values = {"moco": [60.0, 61.5, 59.0], "previts": [64.0, 66.5, 65.2]}
+    names = ["1/vgg/previts", "1/random", "1/k400/moco", "1/vgg/moco", "1/k400/previts"]
+    rows = [
+        ReportRow(name, name, "", "", seeds=tuple(Seed(n, "", f"{name[-4:]}{n}") for n in range(3))) for name in names
+    ]
+    trained = {
+        f"{name[-4:]}{n}": values[arm][n] for arm, name in (("moco", "moco"), ("previts", "vits")) for n in range(3)
+    }
+    trained |= {f"ndom{n}": 30.0 + n for n in range(3)}
+    results = [Result("", "voc07", checkpoint, metrics={MAP: value}) for checkpoint, value in trained.items()]
+    (table,) = make_tables(rows, results, dict.fromkeys(trained, ""), {})
+    assert table.baselines == {2, 3}
+    assert table.comparisons == 2  # PreViTS and the random weights
+    cells = dict(zip(names, [cells[0] for _, cells in table.rows], strict=True))
+    assert cells["1/vgg/moco"].difference is cells["1/k400/moco"].difference is None
+    paired = stats.ttest_rel(values["previts"], values["moco"]).confidence_interval(1 - 0.05 / 2)
+    for corpus in ("vgg", "k400"):
+        cell = cells[f"1/{corpus}/previts"]
+        assert cell.delta == pytest.approx((paired.low + paired.high) / 2)
+        assert cell.delta_half_width == pytest.approx((paired.high - paired.low) / 2)
+
+
+def test_rows_with_other_encoders_are_not_compared():
+    rows = [ReportRow(f"as-released/{kind}", kind, "", kind) for kind in ("image", "video")]
+    results = [Result("", kind, kind, metrics={"davis/j_mean": 0.5}) for kind in ("image", "video")]
+    (table,) = make_tables(rows, results, {"image": "", "video": ""}, {})
+    assert (table.baselines, table.comparisons) == (set(), 0)

@@ -58,7 +58,7 @@ def test_the_tables_have_the_newest_generations_and_the_curves_and_the_run_log_a
     assert "mAP of each arm over the generations" in labels
     # The run log has all generations.
     last = replace(found[-1], numbers={("1/moco", "voc07/map"): 31.25, ("1/moco", "voc07/unknown"): 1.0})
-    *points, (step, about) = generations.arm_points([*found[:-1], last], ["1/moco"])
+    *points, (step, about) = generations.trial_points([*found[:-1], last], ["1/moco"])
     line = [(number, {"generations/voc07/map": float(number)}) for number in range(1, count)]
     assert points == [*line, (count, {"generations/voc07/map": 31.25})]
     assert (step, about["generation"], about["corpus/videos"]) == (count, count, count)

@@ -21,7 +21,7 @@ DATA = description.Dataset("crawl-1 (9 videos)", "d1", "root/index/i-d1", {"vide
 
 
 def differing(row: str, *settings: str) -> dict[str, str]:
-    tags = description.describe_arm(row, "paper", settings).tags
+    tags = description.describe_trial(row, "paper", settings).tags
     return {name.removeprefix("diff."): value for name, value in tags.items() if name.startswith("diff.")}
 
 
@@ -30,18 +30,18 @@ def test_the_tags_name_the_settings_that_differ_from_the_baseline():
     assert differing("1/vgg/previts") == {"sampling.constraint": "tracking", "objective.attention_weight": "3.0"}
     assert differing("1/random") == {"model.frozen": "True"}
     for row in ("1/vgg/moco", "2/k400/rspnet", "6b/mu=0.0", "3/previts"):
-        assert (differing(row), description.describe_arm(row, "paper", ()).tags["diff"]) == ({}, BASELINE)
+        assert (differing(row), description.describe_trial(row, "paper", ()).tags["diff"]) == ({}, BASELINE)
 
 
 def test_a_seed_and_a_setting_of_all_rows_do_not_differ_but_one_of_a_single_row_does():
     common = ("seed=4", "optim.epochs=3", "6b/mu=0.2:optim.lr=0.5")
     assert differing("6b/mu=0.2", *common) == {"sampling.min_overlap": "0.2", "optim.lr": "0.5"}
     assert differing("6b/mu=0.3", *common) == {"sampling.min_overlap": "0.3"}
-    arm = description.describe_arm("6b/mu=0.2", "paper", common)
-    assert (arm.name, arm.tags["row"], arm.tags["seed"], arm.tags["table"]) == (
+    trial = description.describe_trial("6b/mu=0.2", "paper", common)
+    assert (trial.name, trial.tags["row"], trial.tags["seed"], trial.tags["table"]) == (
         "6b/mu=0.2 · seed 4", "6b/mu=0.2", "4", "6b",
     )  # fmt: skip
-    assert arm.tags["diff"] == "sampling.min_overlap=0.2, optim.lr=0.5"
+    assert trial.tags["diff"] == "sampling.min_overlap=0.2, optim.lr=0.5"
 
 
 def test_settings_that_the_baseline_does_not_accept_are_compared_with_its_own():
@@ -52,9 +52,9 @@ def test_settings_that_the_baseline_does_not_accept_are_compared_with_its_own():
 
 @pytest.mark.parametrize("row", paper.ROWS)
 def test_every_row_has_its_settings_and_nothing_else_as_parameters(row: str):
-    arm = description.describe_arm(row, "demo", ())
+    trial = description.describe_trial(row, "demo", ())
     settings = flatten(dataclasses.asdict(paper.resolve(row, "demo", ()).experiment))
-    assert arm.params == {name: str(value) for name, value in settings.items()}
+    assert trial.params == {name: str(value) for name, value in settings.items()}
 
 
 def test_where_a_run_was_made_is_in_its_tags(monkeypatch: pytest.MonkeyPatch):
@@ -67,7 +67,7 @@ def test_where_a_run_was_made_is_in_its_tags(monkeypatch: pytest.MonkeyPatch):
     }
     for name, value in values.items():
         monkeypatch.setenv(name, value)
-    tags = description.describe_arm("1/vgg/moco", "demo", ()).tags
+    tags = description.describe_trial("1/vgg/moco", "demo", ()).tags
     assert {name: tags[name] for name in MADE_BY if name != "mlflow.user"} == {
         "mlflow.source.name": "previts pretrain",
         "mlflow.source.type": "JOB",
@@ -78,6 +78,12 @@ def test_where_a_run_was_made_is_in_its_tags(monkeypatch: pytest.MonkeyPatch):
         "previts.pipeline_run": "run-7",
         "previts.pytorchjob": "previts-pretrain-1",
     }
+
+
+def test_a_run_on_the_embedded_engine_is_local(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.delenv(origin.JOB, raising=False)
+    monkeypatch.setenv(origin.RUN, f"{origin.LOCAL}1")
+    assert description.describe_trial("1/vgg/moco", "demo", ()).tags["mlflow.source.type"] == "LOCAL"
 
 
 def code_of(note: str) -> str:
@@ -94,8 +100,8 @@ def test_the_code_in_the_description_of_a_model_loads_its_encoder(tmp_path: Path
     checkpoint.mkdir(parents=True)
     kept = {name: value for name, value in encoder.state_dict().items() if not name.startswith("fc.")}
     torch.save(kept, checkpoint / "encoder.pt")
-    arm = description.describe_arm(row, "demo", ["augment.size=32"])
-    model = description.describe_model(arm, experiment, str(checkpoint), 5, encoder.channels)
+    trial = description.describe_trial(row, "demo", ["augment.size=32"])
+    model = description.describe_model(trial, experiment, str(checkpoint), 5, encoder.channels)
     known: dict[str, object] = {}
     exec(code_of(model.tags["mlflow.note.content"]), known)  # the user runs this
     ((name, shape),) = model.inputs.items()
@@ -114,16 +120,16 @@ def test_the_code_for_a_checkpoint_in_a_store_opens_its_uri():
     with fsspec.open(f"{uri}/encoder.pt", "wb") as file:
         torch.save(kept, file)
     experiment = paper.resolve("1/vgg/moco", "demo", ()).experiment
-    arm = description.describe_arm("1/vgg/moco", "demo", ())
+    trial = description.describe_trial("1/vgg/moco", "demo", ())
     known: dict[str, object] = {}
-    exec(code_of(description.describe_model(arm, experiment, uri, 5, 512).tags["mlflow.note.content"]), known)
+    exec(code_of(description.describe_model(trial, experiment, uri, 5, 512).tags["mlflow.note.content"]), known)
     torch.testing.assert_close(known["features"], encoder.eval()(known["images"]))
 
 
 def test_the_description_of_an_arm_has_commands_that_a_shell_reads_as_they_were():
-    tags = description.describe_arm("6b/mu=0.2", "demo", ()).tags
+    tags = description.describe_trial("6b/mu=0.2", "demo", ()).tags
     odd = "/data/odd ?#'é root"
-    note = description.arm_note("6b/mu=0.2", "demo", tags, checkpoint=f"{odd}/checkpoints/c-1", root=odd, data=DATA)
+    note = description.trial_note("6b/mu=0.2", "demo", tags, checkpoint=f"{odd}/checkpoints/c-1", root=odd, data=DATA)
     words = shlex.split(note.split("```sh\n")[1].splitlines()[0])
     assert words[words.index("--checkpoint") + 1] == f"{odd}/checkpoints/c-1"
     assert words[words.index("--root") + 1] == odd

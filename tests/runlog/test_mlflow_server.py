@@ -68,10 +68,10 @@ def check_runs(checkpoints: dict[tuple[str, int], str], root: str, uri: str) -> 
     assert artifacts == {"report.html", "report"}
     index = folders.read_manifest(folders.read_manifest(checkpoints[ROWS[0], 0]).inputs["index"])
     for _, row in runs.iterrows():
-        arm = mlflow.get_run(row["run_id"])
-        data = {item.tags[0].value: item.dataset for item in arm.inputs.dataset_inputs}
+        trial = mlflow.get_run(row["run_id"])
+        data = {item.tags[0].value: item.dataset for item in trial.inputs.dataset_inputs}
         assert data["training"].digest == index.fingerprint
-        (output,) = arm.outputs.model_outputs
+        (output,) = trial.outputs.model_outputs
         model = mlflow.get_logged_model(output.model_id)
         checkpoint = checkpoints[model.tags["row"], int(model.tags["seed"])]
         assert model.tags["previts.checkpoint"] == checkpoint

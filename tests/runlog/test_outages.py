@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from mlflow.tracking import MlflowClient
-from mlflow_runs import Server, client_of, free_port, open_arm, runs_of
+from mlflow_runs import Server, client_of, free_port, open_trial, runs_of
 
 from previts.runlog import run_log
 from previts.runlog.run_store import open_stored
@@ -28,14 +28,14 @@ model = LoggedModel(
     {"images": [-1, 3, 8, 8]}, {"features": [-1, 512]},
 )
 run = run_log.open_run(
-    root, group="corpus", name="arm", fingerprint="f1", params={"lr": 1},
+    root, group="corpus", name="trial", fingerprint="f1", params={"lr": 1},
     tags={"row": "1/vgg/moco", "diff": "baseline"}, corpus="crawl-1 (9 videos)",
 )
 steps = [
     lambda: run.dataset(index, "training"),
     lambda: run.note("what it is"),
     lambda: run.metrics({"loss": 3.0}, 1),
-    lambda: run.rename("arm, renamed"),
+    lambda: run.rename("trial, renamed"),
     lambda: run.metrics({"loss": 2.0}, 2),
     lambda: run.tag("diff.sampling.gap", "zero"),
     lambda: run.model(model),
@@ -75,22 +75,22 @@ def proceed(process: "subprocess.Popen[str]") -> None:
 
 def check_whole(client: MlflowClient) -> None:
     """Check that MLflow has everything that the program records, once."""
-    (arm,), (group,) = (runs_of(client)[role] for role in ("arms", "groups"))
-    assert (arm.info.run_name, arm.info.status) == ("arm, renamed", "FAILED")
+    (trial,), (group,) = (runs_of(client)[role] for role in ("trials", "groups"))
+    assert (trial.info.run_name, trial.info.status) == ("trial, renamed", "FAILED")
     assert group.info.run_name.startswith("crawl-1 (9 videos) · ")
-    assert {name: arm.data.tags[name] for name in ("row", "diff", "diff.sampling.gap", "mlflow.note.content")} == {
+    assert {name: trial.data.tags[name] for name in ("row", "diff", "diff.sampling.gap", "mlflow.note.content")} == {
         "row": "1/vgg/moco", "diff": "baseline", "diff.sampling.gap": "zero", "mlflow.note.content": "what it is",
     }  # fmt: skip
-    assert arm.data.params == {"lr": "1"}
-    history = client.get_metric_history(arm.info.run_id, "loss")
+    assert trial.data.params == {"lr": "1"}
+    history = client.get_metric_history(trial.info.run_id, "loss")
     assert [(point.step, point.value) for point in history] == [(1, 3.0), (2, 2.0), (3, 1.0)]
-    assert [item.dataset.digest for item in arm.inputs.dataset_inputs] == ["0123456789ab"]
-    (model,) = client.search_logged_models([arm.info.experiment_id])
+    assert [item.dataset.digest for item in trial.inputs.dataset_inputs] == ["0123456789ab"]
+    (model,) = client.search_logged_models([trial.info.experiment_id])
     assert (model.name, model.status) == ("1-vgg-moco", "READY")
     assert [(item.key, item.value, item.dataset_digest) for item in model.metrics] == [("loss", 1.0, "0123456789ab")]
-    assert [output.model_id for output in arm.outputs.model_outputs] == [model.model_id]
+    assert [output.model_id for output in trial.outputs.model_outputs] == [model.model_id]
     assert {item.path for item in client.list_logged_model_artifacts(model.model_id)} == {"MLmodel", "experiment.json"}
-    assert [item.path for item in client.list_artifacts(arm.info.run_id, "notes")] == ["notes/note.txt"]
+    assert [item.path for item in client.list_artifacts(trial.info.run_id, "notes")] == ["notes/note.txt"]
 
 
 @pytest.mark.slow
@@ -125,11 +125,11 @@ def test_a_writer_that_is_killed_in_an_outage_loses_nothing_that_it_recorded(tmp
     again.wait()
     proceed(start(root, pause=9))
     client = MlflowClient(server.uri)
-    (arm,) = runs_of(client)["arms"]
-    assert arm.info.status == "FAILED"
-    assert len(client.search_logged_models([arm.info.experiment_id])) == 1
-    assert len(arm.inputs.dataset_inputs) == len(arm.outputs.model_outputs) == 1
-    history = {(point.step, point.value) for point in client.get_metric_history(arm.info.run_id, "loss")}
+    (trial,) = runs_of(client)["trials"]
+    assert trial.info.status == "FAILED"
+    assert len(client.search_logged_models([trial.info.experiment_id])) == 1
+    assert len(trial.inputs.dataset_inputs) == len(trial.outputs.model_outputs) == 1
+    history = {(point.step, point.value) for point in client.get_metric_history(trial.info.run_id, "loss")}
     assert history == {(1, 3.0), (2, 2.0), (3, 1.0)}
     assert not list((root / "runlog").iterdir())
 
@@ -146,11 +146,11 @@ def test_a_writer_that_is_killed_leaves_a_spool_that_the_next_run_sends(
     assert len(spool.read_text().splitlines()) == 10
     proceed(start(root, pause=9))
     client = client_of(root)
-    (arm,) = runs_of(client)["arms"]
-    assert (arm.info.run_name, arm.info.status) == ("arm, renamed", "FAILED")
-    (model,) = client.search_logged_models([arm.info.experiment_id])
+    (trial,) = runs_of(client)["trials"]
+    assert (trial.info.run_name, trial.info.status) == ("trial, renamed", "FAILED")
+    (model,) = client.search_logged_models([trial.info.experiment_id])
     assert model.name == "1-vgg-moco"
-    assert len(arm.inputs.dataset_inputs) == len(arm.outputs.model_outputs) == 1
+    assert len(trial.inputs.dataset_inputs) == len(trial.outputs.model_outputs) == 1
 
 
 def test_entries_that_are_sent_again_change_nothing(root: Path, monkeypatch: pytest.MonkeyPatch):
@@ -171,7 +171,7 @@ def test_entries_that_are_sent_again_change_nothing(root: Path, monkeypatch: pyt
 def test_recording_does_not_wait_for_a_server_that_does_not_answer(root: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{free_port()}")
     started = time.monotonic()
-    run = open_arm(root)
+    run = open_trial(root)
     for step in range(100):
         run.note(f"note {step}")
         run.rename(f"name {step}")

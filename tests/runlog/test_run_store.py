@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from mlflow_runs import client_of, open_arm, runs_of
+from mlflow_runs import client_of, open_trial, runs_of
 
 from previts.runlog import run_log, run_store, stored_run
 
@@ -27,11 +27,11 @@ def test_the_runs_of_a_root_with_any_name_are_in_its_own_database(tmp_path: Path
     root.mkdir(parents=True)
     shutil.copy(mlflow_tables, root / "mlflow.db")
     (tmp_path / "note.txt").write_text("kept")
-    run = open_arm(root)
+    run = open_trial(root)
     run.artifact(str(tmp_path / "note.txt"))
     run.close()  # as after a kill: the run has the status running
     with sqlite3.connect(root / "mlflow.db") as database:
-        ((identifier, status),) = database.execute("SELECT run_uuid, status FROM runs WHERE name = 'arm f1'")
+        ((identifier, status),) = database.execute("SELECT run_uuid, status FROM runs WHERE name = 'trial f1'")
     assert status == "RUNNING"
     assert (root / "mlartifacts" / identifier / "artifacts" / "note.txt").read_text() == "kept"
     assert run_log.close_runs(str(root)) == 1
@@ -53,32 +53,32 @@ def test_a_run_of_kubeflow_becomes_the_parent(root: Path, monkeypatch: pytest.Mo
     experiment = client.create_experiment("theirs", artifact_location=str(root / "theirs"))
     theirs = client.create_run(experiment)
     monkeypatch.setenv("MLFLOW_RUN_ID", theirs.info.run_id)
-    open_arm(root).finish("FAILED")
+    open_trial(root).finish("FAILED")
     found = client.search_runs([experiment])
-    arms = [run for run in found if run.info.run_id != theirs.info.run_id]
-    assert [run.data.tags["mlflow.parentRunId"] for run in arms] == [theirs.info.run_id]
+    trials = [run for run in found if run.info.run_id != theirs.info.run_id]
+    assert [run.data.tags["mlflow.parentRunId"] for run in trials] == [theirs.info.run_id]
     assert client.get_run(theirs.info.run_id).info.status == "RUNNING"
     assert client.get_experiment_by_name("previts") is None
 
 
 def test_rejected_entries_are_dropped_with_a_warning(root: Path, caplog: pytest.LogCaptureFixture):
-    run = open_arm(root)
+    run = open_trial(root)
     run.metrics({"not @ name": 1.0}, step=0)
     run.metrics({"loss": 3.0}, step=0)
     run.finish()
-    (arm,) = runs_of(client_of(root))["arms"]
-    assert arm.data.metrics == {"loss": 3.0}
-    assert arm.info.status == "FINISHED"
+    (trial,) = runs_of(client_of(root))["trials"]
+    assert trial.data.metrics == {"loss": 3.0}
+    assert trial.info.status == "FINISHED"
     assert "rejects" in caplog.text
 
 
 def test_many_parameters_and_metrics_are_all_stored(root: Path):
-    run = open_arm(root, **{f"p{n}": "x" * 9000 for n in range(130)})
+    run = open_trial(root, **{f"p{n}": "x" * 9000 for n in range(130)})
     run.metrics({f"m{n}": float(n) for n in range(1500)}, step=0)
     run.finish()
-    (arm,) = runs_of(client_of(root))["arms"]
-    assert len(arm.data.params) == 130
-    assert len(arm.data.metrics) == 1500
+    (trial,) = runs_of(client_of(root))["trials"]
+    assert len(trial.data.params) == 130
+    assert len(trial.data.metrics) == 1500
 
 
 def test_processes_that_start_at_once_share_group_and_database(tmp_path: Path):
@@ -98,10 +98,10 @@ def test_processes_that_start_at_once_share_group_and_database(tmp_path: Path):
     client = client_of(root)
     found = runs_of(client)
     assert len(found["groups"]) == 1
-    assert sorted(run.data.tags[stored_run.FINGERPRINT_TAG] for run in found["arms"]) == ["fa", "fb"]
+    assert sorted(run.data.tags[stored_run.FINGERPRINT_TAG] for run in found["trials"]) == ["fa", "fb"]
     lengths = {
         run.data.tags[stored_run.FINGERPRINT_TAG]: len(client.get_metric_history(run.info.run_id, "loss"))
-        for run in found["arms"]
+        for run in found["trials"]
     }
     assert lengths == {"fa": 30, "fb": 60}
     assert "MLflow does not accept" not in "".join(errors)

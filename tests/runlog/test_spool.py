@@ -6,7 +6,7 @@ from pathlib import Path
 
 import fsspec
 import pytest
-from mlflow_runs import client_of, free_port, open_arm, runs_of
+from mlflow_runs import client_of, free_port, open_trial, runs_of
 
 from previts.runlog import run_log
 from previts.runlog.entries import Identity
@@ -33,15 +33,15 @@ def test_the_spool_of_a_remote_root_is_copied_to_the_root_and_sent_from_there(
     (tmp_path / "r").mkdir()
     (tmp_path / "r" / "report.html").write_text("<p>page</p>")
     run_log.log_report(root, group="corpus", report="r")
-    (arm,) = runs_of(client_of(tmp_path))["arms"]
-    assert arm.data.metrics == {"loss": 4.0}
-    assert arm.info.status == "KILLED"
+    (trial,) = runs_of(client_of(tmp_path))["trials"]
+    assert trial.data.metrics == {"loss": 4.0}
+    assert trial.info.status == "KILLED"
     assert not fsspec.filesystem("memory").exists(copy)
 
 
 def test_each_line_of_a_spool_is_a_json_document(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{free_port()}")
-    run = open_arm(tmp_path, lr=0.1)
+    run = open_trial(tmp_path, lr=0.1)
     run.metrics({"loss": 1.5}, step=3)
     (spool,) = (tmp_path / "runlog").glob("*.jsonl")
     identity, entry = [json.loads(line) for line in spool.read_text().splitlines()]
@@ -55,7 +55,7 @@ MODEL: dict[str, object] = {
     "kind": "model", "fingerprint": "f1", "name": "n", "type": "resnet18", "step": 9, "params": {}, "tags": {},
     "files": {}, "inputs": {"images": [-1, 3, 8, 8]}, "outputs": {},
 }  # fmt: skip
-IDENTITY = Identity("arm", "previts", "corpus", "name", "f1", {"lr": "0.1"})
+IDENTITY = Identity("trial", "previts", "corpus", "name", "f1", {"lr": "0.1"})
 ENTRIES = [{"kind": "tag", "key": "a", "value": "b"}, {"kind": "end", "status": "FAILED", "time": 5}]
 
 
@@ -112,7 +112,7 @@ def test_a_damaged_entry_is_left_out_and_reported(tmp_path: Path, caplog: pytest
     found.delete()
 
 
-@pytest.mark.parametrize("line", ["{", '{"kind": "arm"}', '{"kind": "arm", "experiment": "x", "params": {"a": 1}}'])
+@pytest.mark.parametrize("line", ["{", '{"kind": "trial"}', '{"kind": "trial", "experiment": "x", "params": {"a": 1}}'])
 def test_entries_of_an_unknown_run_are_kept_and_do_not_stop_the_next_run(
     tmp_path: Path, mlflow_tables: Path, caplog: pytest.LogCaptureFixture, line: str
 ):
@@ -121,7 +121,7 @@ def test_entries_of_an_unknown_run_are_kept_and_do_not_stop_the_next_run(
     spool.leave()
     text = f"{line}\n{json.dumps(ENTRIES[0])}\n"
     Path(spool.path).write_text(text)
-    open_arm(tmp_path, lr=0.1).finish()
+    open_trial(tmp_path, lr=0.1).finish()
     assert Path(f"{spool.path}.damaged").read_text() == text
     assert not Path(spool.path).exists()
     assert "belong to no run and are kept in" in caplog.text
@@ -142,9 +142,9 @@ def test_a_spool_of_an_earlier_version_is_sent(tmp_path: Path, mlflow_tables: Pa
     shutil.copy(mlflow_tables, tmp_path / "mlflow.db")
     (tmp_path / "runlog").mkdir()
     (tmp_path / "runlog" / "f7-12345678.jsonl").write_text(OLD)
-    open_arm(tmp_path, lr=0.1).finish()
-    arms = {run.data.tags["previts.fingerprint"]: run for run in runs_of(client_of(tmp_path))["arms"]}
-    old = arms["f7"]
+    open_trial(tmp_path, lr=0.1).finish()
+    trials = {run.data.tags["previts.fingerprint"]: run for run in runs_of(client_of(tmp_path))["trials"]}
+    old = trials["f7"]
     assert (old.info.run_name, old.info.status, old.info.end_time) == ("a", "KILLED", 1700000000003)
     assert (old.data.params, old.data.metrics) == ({"lr": "1"}, {"loss": 1.5})
     assert old.data.tags["previts.checkpoint"] == "somewhere"

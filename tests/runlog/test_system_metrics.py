@@ -7,7 +7,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from mlflow_runs import client_of, free_port, open_arm, runs_of
+from mlflow_runs import client_of, free_port, open_trial, runs_of
 
 from previts.runlog import system_metrics
 from previts.runlog.system_metrics import LoadSampler, sampled
@@ -44,7 +44,7 @@ def test_the_means_of_the_samples_are_those_of_the_machine():
 
 
 def test_the_load_is_sent_with_the_lines_of_the_training_and_only_while_it_runs(root: Path):
-    run = open_arm(root)
+    run = open_trial(root)
     with sampled(run, str(root), "f1"):
         assert run.sampler is not None
         time.sleep(0.5)
@@ -53,14 +53,14 @@ def test_the_load_is_sent_with_the_lines_of_the_training_and_only_while_it_runs(
     run.metrics({"loss": 1.0}, step=8)
     run.finish()
     client = client_of(root)
-    (arm,) = runs_of(client)["arms"]
-    assert [point.step for point in client.get_metric_history(arm.info.run_id, SHARE)] == [7]
-    assert [point.step for point in client.get_metric_history(arm.info.run_id, "loss")] == [7, 8]
+    (trial,) = runs_of(client)["trials"]
+    assert [point.step for point in client.get_metric_history(trial.info.run_id, SHARE)] == [7]
+    assert [point.step for point in client.get_metric_history(trial.info.run_id, "loss")] == [7, 8]
 
 
 def test_the_load_in_an_outage_is_kept_with_the_other_entries(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{free_port()}")
-    run = open_arm(tmp_path)
+    run = open_trial(tmp_path)
     with sampled(run, str(tmp_path), "f1"):
         time.sleep(0.5)
         run.metrics({"loss": 2.0}, step=7)
@@ -80,13 +80,13 @@ def node(monkeypatch: pytest.MonkeyPatch, local_rank: int) -> None:
 
 
 def test_another_node_sends_its_load_to_the_run_of_the_main_process(root: Path, monkeypatch: pytest.MonkeyPatch):
-    open_arm(root)
+    open_trial(root)
     client = client_of(root)
-    (arm,) = runs_of(client)["arms"]
+    (trial,) = runs_of(client)["trials"]
     node(monkeypatch, local_rank=0)
 
     def names() -> set[str]:
-        return {name for name in client.get_run(arm.info.run_id).data.metrics if name.startswith("system/")}
+        return {name for name in client.get_run(trial.info.run_id).data.metrics if name.startswith("system/")}
 
     with sampled(None, str(root), "f1"):
         wait_for(names)
@@ -111,7 +111,7 @@ def test_the_other_processes_and_a_user_who_switched_it_off_sample_nothing(root:
     def refuse(*_: object) -> None:
         raise AssertionError("it samples")
 
-    run = open_arm(root)
+    run = open_trial(root)
     monkeypatch.setattr(LoadSampler, "__init__", refuse)
     with sampled(None, str(root), "f1"):  # the only process of a training without a run log
         pass

@@ -77,6 +77,7 @@ def test_a_loop_has_at_most_63_iterations(place):
         ({"seeds": [-1]}, "from 0 to"),
         ({"set": ["seed=3"]}, "--set seed=3: the seeds of a run are given by --seeds"),
         ({"set": ["6b/mu=0.2:seed=3"]}, "the seeds of a run are given by --seeds"),
+        ({"set": ["6b:optim.lr=1"]}, "--set 6b:optim.lr=1 changes nothing, because the run has no row of 6b"),
         ({"set": ["1/vgg/moco:video.max_fps=2"]}, "row 1/vgg/moco has other settings of video"),
         ({"profile": "tiny"}, "there is no profile"),
         ({"set": ["optim.lr=quick"]}, "optim.lr must be a number"),

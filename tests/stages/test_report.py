@@ -44,6 +44,29 @@ def test_numbers_of_one_seed_have_intervals_over_the_test_items_of_their_benchma
         assert float(line["low"]) < float(line["value"]) < float(line["high"]), name
 
 
+@pytest.mark.parametrize(
+    ("extra", "message"),
+    [
+        ("6b/mu=0.22:{index}", r"there is no row '6b/mu=0.22' \(did you mean '6b/mu=0.2'\?\)"),
+        ("6:{index}", "6 is a group of tables.* give its tables: 6a 6b 6c 6d"),
+        ("6c:{index}", "the report shows no row of 6c; its rows are 1/vgg/previts, 6b/mu=0.0"),
+        ("6b:{index}x", "--index has two indexes for 6b"),
+    ],
+)
+def test_an_index_of_a_row_that_is_misspelt_or_not_shown_is_refused(made, extra, message):
+    given = [made["index"], f"6b:{made['index']}", extra.format(index=made["index"])]
+    with pytest.raises(InputError, match=message):
+        stages.report(["1/vgg/previts", "6b"], given, [made["result"]], made["root"], "demo", SMALL)
+
+
+def test_the_address_of_an_index_may_contain_colons(made, tmp_path):
+    folder = tmp_path / "a:b"
+    folder.symlink_to(made["root"])
+    index = str(folder / "index" / Path(made["index"]).name)
+    rows, results, root = ["1/vgg/previts", "6b"], [made["result"]], made["root"]
+    assert stages.report(rows, index, results, root, "demo", SMALL) == made["report"]
+
+
 def test_a_second_call_does_not_write_the_copy_of_the_page_so_its_root_may_be_read_only(made):
     page = Path(made["root"]) / "report.html"
     call = lambda: stages.report(["1/vgg/previts", "6b"], made["index"], [made["result"]], made["root"], "demo", SMALL)  # noqa: E731

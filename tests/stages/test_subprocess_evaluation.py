@@ -46,6 +46,15 @@ def test_a_failed_benchmark_is_stored_with_its_reason_and_is_tried_again(made, t
     steps.check_evaluations(stages.report(["1/vgg/previts"], made["index"], [repaired, other], root, "demo", SMALL))
 
 
+def test_an_evaluation_that_is_finished_starts_no_process(made, monkeypatch):
+    monkeypatch.setattr(sys, "executable", "/no/such/program")
+    result = subprocess_evaluation.evaluate_in_subprocess(
+        row="1/vgg/previts", benchmark="davis", checkpoint=made["checkpoint"], data=made["data"], root=made["root"],
+        profile="demo", set=SMALL,
+    )  # fmt: skip
+    assert result == made["result"]
+
+
 def test_an_evaluation_that_ends_with_its_engine_is_not_stored_as_failed(made, tmp_path):
     place = {
         "row": "1/vgg/previts",

@@ -23,22 +23,22 @@ def client_of(root: Path) -> MlflowClient:
 
 
 def runs_of(client: MlflowClient) -> dict[str, list]:
-    """Return the runs by role: groups and arms."""
+    """Return the runs by role: groups and trials."""
     experiment = client.get_experiment_by_name("previts")
     found = client.search_runs([experiment.experiment_id])
     return {
         "groups": [run for run in found if stored_run.FINGERPRINT_TAG not in run.data.tags],
-        "arms": [run for run in found if stored_run.FINGERPRINT_TAG in run.data.tags],
+        "trials": [run for run in found if stored_run.FINGERPRINT_TAG in run.data.tags],
     }
 
 
-def open_arm(
+def open_trial(
     root: Path, fingerprint: str = "f1", tags: dict[str, str] | None = None, corpus: str = "", **params: object
 ) -> run_log.RunLog:
     return run_log.open_run(
         str(root),
         group="corpus",
-        name=f"arm {fingerprint}",
+        name=f"trial {fingerprint}",
         fingerprint=fingerprint,
         params=params,
         tags=tags,
