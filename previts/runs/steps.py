@@ -276,7 +276,7 @@ def close_run(root: str) -> str:
     finished, failures = ends.collect(root)
     lines = [f"### The run {'finished' if finished else 'ended before its last step'}", ""]
     lines += [f"The results{'' if finished else ' so far'} are under `{root}`.", ""]
-    lines += [f"- `{end.step}`: {end.reason}" for end in failures]
+    lines += [f"- `{end.step.rsplit('/', 1)[-1]}`: {end.reason}" for end in failures]
     if not finished:
         if not failures:
             lines.append(
