@@ -4,13 +4,13 @@ The compiled YAML calls these functions by name. In addition it calls only verbs
 of `previts.runs.steps`. Other modules can change without a new compile.
 """
 
-import os
 import sys
 import time
 from collections.abc import Callable
 from typing import Any, TypeVar
 
 from previts.errors import InputError
+from previts.processes import machine
 from previts.processes.exits import may_pass, message_of, readable_errors
 from previts.runs import ends
 from previts.stages import outputs
@@ -42,7 +42,7 @@ def run(work: Callable[[], Result], *, root: str = "", name: str = "") -> Result
 
 
 def _repeated(work: Callable[[], Result], root: str, name: str) -> Result:
-    pauses = list(PAUSES) if os.environ.get("KUBERNETES_SERVICE_HOST") else []
+    pauses = list(PAUSES) if machine.is_pod() else []
     try:
         while True:
             try:

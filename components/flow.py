@@ -13,6 +13,7 @@ from components._images import DATA_IMAGE, TRAIN_IMAGE
 @dsl.component(base_image=DATA_IMAGE, install_kfp_package=False)
 def check_run(
     crawl: str,
+    root: str,
     data: str,
     rows: list[str],
     seeds: list[int],
@@ -27,6 +28,7 @@ def check_run(
 ) -> NamedTuple(  # type: ignore[valid-type]
     "Plan",
     [
+        ("crawl", str),
         ("parts", list[int]),
         ("trials", list[int]),
         ("evaluations", list[int]),
@@ -38,13 +40,14 @@ def check_run(
         ("report_memory", str),
     ],
 ):
-    """Check the parameters and inputs of a run; return the numbers that its loops are over, and the sizes of steps."""
+    """Check the parameters and inputs of a run; return its crawls, the numbers of its loops, and the sizes of steps."""
     from components._step import run
     from previts.runs import steps
 
     return run(
         lambda: steps.check_run(
             crawl=crawl,
+            root=root,
             data=data,
             rows=rows,
             seeds=[int(seed) for seed in seeds],
@@ -56,17 +59,10 @@ def check_run(
             processes=int(processes),
             job=job,
             sizes=sizes,
-        )
+        ),
+        root=root,
+        name="check-run",
     )
-
-
-@dsl.component(base_image=DATA_IMAGE, install_kfp_package=False)
-def list_crawls(crawl: str, root: str) -> str:
-    """Return the crawl or the list of crawls that all parts of a run download."""
-    from components._step import run
-    from previts.runs import steps
-
-    return run(lambda: steps.list_crawls(crawl, root))
 
 
 @dsl.component(base_image=DATA_IMAGE, install_kfp_package=False)
@@ -76,15 +72,6 @@ def collect_videos(uris: list[str], root: str) -> str:
     from previts.runs import steps
 
     return run(lambda: steps.collect_parts([{"": uri} for uri in uris])[""], root=root, name="collect-videos")
-
-
-@dsl.component(base_image=DATA_IMAGE, install_kfp_package=False)
-def collect_tubes(outputs: list[dict[str, str]], root: str) -> dict[str, str]:
-    """Check that all parts of `track` wrote the same finished outputs, and return their URIs."""
-    from components._step import run
-    from previts.runs import steps
-
-    return run(lambda: steps.collect_parts(outputs), root=root, name="collect-tubes")
 
 
 @dsl.component(base_image=DATA_IMAGE, install_kfp_package=False)

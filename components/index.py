@@ -8,7 +8,7 @@ from components._images import TRAIN_IMAGE
 @dsl.component(base_image=TRAIN_IMAGE, install_kfp_package=False)
 def index(
     videos: str,
-    tubes: dict[str, str],
+    tubes: list[dict[str, str]],
     root: str,
     summary: dsl.Output[dsl.Markdown],
     metrics: dsl.Output[dsl.Metrics],
@@ -16,7 +16,7 @@ def index(
     set: list[str] = [],
     data: str = "",
 ) -> dict[str, str]:
-    """Join videos and tubes into the index of the frames from which pretraining samples clips."""
+    """Join videos and the tubes of all parts into the index of the frames from which pretraining samples clips."""
     from components._step import run_stages
     from previts.runs import steps
 

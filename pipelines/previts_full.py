@@ -19,9 +19,7 @@ from components.flow import (
     check_evaluations,
     check_run,
     close_run,
-    collect_tubes,
     collect_videos,
-    list_crawls,
 )
 from components.index import index
 from components.pretrain import pretrain
@@ -50,24 +48,27 @@ def find_objects(
     videos: str,
     models: dict[str, str],
     root: str,
+    data: str,
     profile: str,
     set: list[str],
     numbers: list[int],
     parts: int,
     cpu: str,
     saliency_memory: str,
-    track_memory: str,
+    data_memory: str,
     gpus: str,
     gpu_nodes: dict[str, str],
 ) -> dict[str, str]:
-    """Find and track the object in each video with each model, one pair of steps for each part."""
+    """Find and track the object in each video with each model, one pair of steps for each part, and join the parts."""
     with dsl.ParallelFor(numbers) as part:
         found = saliency(videos=videos, models=models, root=root, profile=profile, set=set, part=part, parts=parts)
         with_gpus(place(found, cpu=cpu, memory=saliency_memory, scratch="16Gi", hours=48, retries=2), gpus, gpu_nodes)
         regions = found.outputs["Output"]
         tubes = track(videos=videos, regions=regions, root=root, profile=profile, set=set, part=part, parts=parts)
-        place(tubes, cpu=cpu, memory=track_memory, scratch="16Gi", hours=24, retries=2)
-    return place(collect_tubes(outputs=dsl.Collected(tubes.outputs["Output"]), root=root)).output
+        place(tubes, cpu=cpu, memory=data_memory, scratch="16Gi", hours=24, retries=2)
+    collected = dsl.Collected(tubes.outputs["Output"])
+    joined = index(videos=videos, tubes=collected, root=root, profile=profile, set=set, data=data)
+    return place(joined, cpu=cpu, memory=data_memory, hours=24, retries=2).outputs["Output"]
 
 
 @dsl.pipeline(name="pretrain-and-evaluate")
@@ -163,6 +164,7 @@ def crawls_to_report(
     given = dict(locals())  # must be the first line
     checked = check_run(
         crawl=crawl,
+        root=root,
         data=data,
         rows=rows,
         seeds=seeds,
@@ -176,9 +178,8 @@ def crawls_to_report(
         sizes=sizes,
     )
     plan = place(checked).outputs
-    listed = place(list_crawls(crawl=crawl, root=root).after(checked)).output
     videos = download_crawls(
-        crawl=listed,
+        crawl=plan["crawl"],
         root=root,
         profile=profile,
         set=set,
@@ -190,22 +191,21 @@ def crawls_to_report(
     fitted = fit_saliency(videos=videos, root=root, rows=rows, profile=profile, set=set)
     place(fitted, cpu=plan["cpu"], memory=plan["training_memory"], scratch="32Gi", hours=72, retries=2)
     models = with_gpus(fitted, perception_gpus, gpu_nodes).outputs["Output"]
-    tubes = find_objects(
+    indexes = find_objects(
         videos=videos,
         models=models,
         root=root,
+        data=data,
         profile=profile,
         set=set,
         numbers=plan["parts"],
         parts=parts,
         cpu=plan["cpu"],
         saliency_memory=plan["saliency_memory"],
-        track_memory=plan["data_memory"],
+        data_memory=plan["data_memory"],
         gpus=perception_gpus,
         gpu_nodes=gpu_nodes,
     ).output
-    joined = index(videos=videos, tubes=tubes, root=root, profile=profile, set=set, data=data)
-    indexes = place(joined, cpu=plan["cpu"], memory=plan["data_memory"], hours=24, retries=2).outputs["Output"]
     earlier = ("crawl", "parts", "sizes", "perception_gpus")  # parameters of the steps above alone
     rest = {name: value for name, value in given.items() if name not in earlier}
     planned = ("trials", "evaluations", "cpu", "training_memory", "report_cpu", "report_memory")

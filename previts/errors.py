@@ -13,6 +13,10 @@ class TemporaryError(InputError):
     """A failure whose cause may pass, such as an outage that another process met; a later attempt may succeed."""
 
 
+class PeerLostError(ConnectionError):
+    """Another process of the same training ended unexpectedly; its own error is the cause."""
+
+
 class VideoError(Exception):
     """A video that cannot be used; the message is its reason in the table of its shard."""
 

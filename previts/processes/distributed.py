@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch import distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 
-from previts.errors import InputError
+from previts.errors import InputError, PeerLostError
 from previts.processes import workers
 
 Item = TypeVar("Item")
@@ -41,7 +41,7 @@ def process_group() -> Iterator[torch.device]:
 
     Raises:
         InputError: If this machine has fewer GPUs than processes.
-        ConnectionError: If another process ended unexpectedly during the block.
+        PeerLostError: If another process ended unexpectedly during the block.
     """
     if not workers.is_launched() or int(os.environ["WORLD_SIZE"]) == 1:
         yield best_device()
@@ -61,7 +61,7 @@ def process_group() -> Iterator[torch.device]:
             raise
         # torchrun reports the first process that ends as the cause: wait until it has noticed the lost process.
         time.sleep(LOST_SECONDS)
-        raise ConnectionError(
+        raise PeerLostError(
             f"another process was lost ({str(error).splitlines()[0]}); see the log of the process that ended first"
         ) from error
     finally:

@@ -14,7 +14,7 @@ import threading
 import traceback
 from collections.abc import Iterator
 
-from previts.errors import InputError, TemporaryError
+from previts.errors import InputError, PeerLostError, TemporaryError
 from previts.processes import command_folder, disks, workers
 
 # Errors of object stores; the types have no common base class besides Exception.
@@ -32,8 +32,15 @@ TRANSPORT = (
     ("google.auth.exceptions", "TransportError"),
     ("aiohttp", "ClientError"),
 )
-# Errors of the disk and of paths that are the same after a pause.
-LASTING = (FileNotFoundError, FileExistsError, PermissionError, IsADirectoryError, NotADirectoryError)
+# Errors that are the same after a pause: of paths and rights, and of a process whose peer has the cause.
+LASTING = (
+    FileNotFoundError,
+    FileExistsError,
+    PermissionError,
+    IsADirectoryError,
+    NotADirectoryError,
+    PeerLostError,
+)
 LASTING_CODES = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.ENAMETOOLONG, errno.EFBIG, errno.EINVAL, errno.ELOOP)
 # Answers of a store that may be different after a pause.
 TOO_EARLY, TIMED_OUT, BUSY, SERVER = 425, 408, 429, 500

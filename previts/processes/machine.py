@@ -53,3 +53,8 @@ def _settings(root: str, controller: str, version_2: list[str], version_1: list[
             except OSError:
                 continue
             yield " ".join(texts).split()
+
+
+def is_pod() -> bool:
+    """Return whether this process runs in a pod of Kubernetes."""
+    return bool(os.environ.get("KUBERNETES_SERVICE_HOST"))

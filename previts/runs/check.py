@@ -8,7 +8,7 @@ from previts.config.evaluation import EvaluationConfig
 from previts.config.profiles import benchmarks_of
 from previts.errors import InputError
 from previts.processes import prefetch
-from previts.runs.trials import MAX_ITERATIONS, Trial, distinct, list_evaluations, list_trials, shares
+from previts.runs.trials import MAX_ITERATIONS, Trial, distinct, evaluation_shares, list_trials, shares
 from previts.stages import addresses, checks
 from previts.storage.listings import Folders
 
@@ -106,8 +106,8 @@ def check_run(
     for trial in trials[: len(trials) // len(seeds)]:  # each row once
         checks.check_weights(trial.plan)
     check_sources(crawl, data, rows=rows, benchmarks=benchmarks, profile=profile)
-    evaluations = list_evaluations(trials, benchmarks)
-    return list(range(parts)), shares(len(distinct(trials))), shares(len(evaluations))
+    evaluations = evaluation_shares(trials, benchmarks, profile)
+    return list(range(parts)), shares(len(distinct(trials))), list(range(len(evaluations)))
 
 
 def check_sources(

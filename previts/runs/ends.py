@@ -7,6 +7,7 @@ how the run ended: KFP's own account is not available after a step was driven tw
 A note belongs to one run, whose id is in the environment. Without an id, no note is written.
 """
 
+import contextlib
 import json
 import os
 import time
@@ -71,6 +72,9 @@ def collect(root: str) -> tuple[bool, list[End]]:
         _read(files.join(place, name)) for place in places for name in files.names(place) if name != f"{LAST}.json"
     ]
     files.delete_folder(folder)
+    if at := files.local_path(files.join(root, FOLDER)):
+        with contextlib.suppress(OSError):  # another run has notes there
+            os.rmdir(at)
     return finished, sorted((end for end in found if end), key=lambda end: end.time)
 
 

@@ -17,7 +17,7 @@ from previts.config import paper
 from previts.errors import InputError, TemporaryError
 from previts.runs import check, ends
 from previts.runs.sizes import sizes as step_sizes
-from previts.runs.trials import distinct, list_evaluations, list_trials, perceptions, share
+from previts.runs.trials import distinct, evaluation_shares, list_trials, perceptions, share
 from previts.stages import addresses, subprocess_evaluation
 from previts.storage import files, folders
 
@@ -25,8 +25,9 @@ Item = TypeVar("Item")
 
 
 class Plan(NamedTuple):
-    """What `check_run` gives to the other steps: the numbers that the loops are over, and `sizes.Sizes`."""
+    """What `check_run` gives to the other steps: the crawl, the numbers that the loops are over, and `sizes.Sizes`."""
 
+    crawl: str
     parts: list[int]
     trials: list[int]
     evaluations: list[int]
@@ -41,6 +42,7 @@ class Plan(NamedTuple):
 def check_run(
     *,
     crawl: str,
+    root: str,
     data: str,
     rows: Sequence[str],
     seeds: Sequence[int],
@@ -53,11 +55,12 @@ def check_run(
     job: Sequence[str],
     sizes: Mapping[str, str],
 ) -> Plan:
-    """Check the parameters and inputs of a run before any expensive step.
+    """Check the parameters and inputs of a run before any expensive step, and fix which crawls it is about.
 
     Raises:
         InputError: If a parameter is invalid, the crawl is broken, or weights or a labelled dataset are missing.
     """
+    wanted = step_sizes(profile, sizes)
     loops = check.check_run(
         crawl=crawl,
         data=data,
@@ -71,7 +74,7 @@ def check_run(
         processes=processes,
         job=job,
     )
-    return Plan(*loops, **asdict(step_sizes(profile, sizes)))
+    return Plan(list_crawls(crawl, root), *loops, **asdict(wanted))
 
 
 def list_crawls(crawl: str, root: str) -> str:
@@ -133,10 +136,11 @@ def track(
 
 
 def index(
-    *, videos: str, tubes: Mapping[str, str], root: str, profile: str, set: Sequence[str], data: str
+    *, videos: str, tubes: Sequence[Mapping[str, str]], root: str, profile: str, set: Sequence[str], data: str
 ) -> dict[str, str]:
-    """Make the sampling index of each perception."""
-    return {name: stages.index(videos, found, root, profile, set, data, row=name) for name, found in tubes.items()}
+    """Make the sampling index of each perception from the tubes that all parts of `track` wrote."""
+    found = collect_parts(tubes)
+    return {name: stages.index(videos, uri, root, profile, set, data, row=name) for name, uri in found.items()}
 
 
 def pretrain(
@@ -198,7 +202,7 @@ def evaluate(
             set=paper.with_seed(set, trial.seed),
             processes=processes,
         )
-        for trial, benchmark in share(list_evaluations(trials, benchmarks), part)
+        for trial, benchmark in evaluation_shares(trials, benchmarks, profile)[part]
     ]
 
 
@@ -272,7 +276,7 @@ def close_run(root: str) -> str:
     finished, failures = ends.collect(root)
     lines = [f"### The run {'finished' if finished else 'ended before its last step'}", ""]
     lines += [f"The results{'' if finished else ' so far'} are under `{root}`.", ""]
-    lines += [f"- `{end.step}`: {end.reason}" for end in failures]
+    lines += [f"- `{end.step.rsplit('/', 1)[-1]}`: {end.reason}" for end in failures]
     if not finished:
         if not failures:
             lines.append(

@@ -12,6 +12,7 @@ from previts.config import paper
 from previts.config.experiment import Experiment, Plan
 from previts.config.profiles import benchmarks_of
 from previts.errors import InputError
+from previts.processes import machine
 from previts.storage import fingerprints
 
 # Iterations of a loop, each with two pods. At about 64, the state of a run gets too large for Kubeflow's database.
@@ -82,6 +83,22 @@ def list_evaluations(trials: Sequence[Trial], benchmarks: Sequence[str]) -> list
     first = {trial.trained: trial for trial in reversed(trials)}
     pairs = ((trial.trained, benchmark) for trial in trials for benchmark in benchmarks or trial.benchmarks)
     return [(first[trained], benchmark) for trained, benchmark in dict.fromkeys(pairs)]
+
+
+def evaluation_shares(
+    trials: Sequence[Trial], benchmarks: Sequence[str], profile: str
+) -> list[list[tuple[Trial, str]]]:
+    """Return the shares of `list_evaluations`: one evaluation each, as long as the loop can.
+
+    In pods, all evaluations of a checkpoint of the demo are one share: its pods would take longer than its work.
+    """
+    pairs = list_evaluations(trials, benchmarks)
+    joined = profile == "demo" and machine.is_pod()
+    groups: dict[object, list[tuple[Trial, str]]] = {}
+    for number, pair in enumerate(pairs):
+        groups.setdefault(pair[0].trained if joined else number, []).append(pair)
+    units = list(groups.values())
+    return [[pair for unit in share(units, number) for pair in unit] for number in shares(len(units))]
 
 
 def shares(count: int) -> list[int]:

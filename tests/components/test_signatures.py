@@ -13,7 +13,7 @@ from kfp.dsl.base_component import BaseComponent
 
 import components.flow
 from previts import cli, stages
-from previts.runs import check, steps
+from previts.runs import steps
 
 VERBS = ["download", "fit_saliency", "saliency", "track", "index", "pretrain", "evaluate", "report"]
 EMPTY = inspect.Parameter.empty
@@ -49,15 +49,15 @@ def test_a_component_has_the_signature_of_its_step(verb: str):
 
 def test_a_step_between_the_verbs_has_the_name_of_its_function():
     between = {name: item for name, item in vars(components.flow).items() if isinstance(item, BaseComponent)}
-    without = {name for name in between if not hasattr(steps, name) and not hasattr(check, name)}
-    assert without == {"collect_videos", "collect_tubes"}  # both call `collect_parts`
+    without = {name for name in between if not hasattr(steps, name)}
+    assert without == {"collect_videos"}  # it calls `collect_parts`
     assert {name: item.name for name, item in between.items()} == {name: name.replace("_", "-") for name in between}
 
 
 def test_the_description_of_a_step_is_one_sentence():
     modules = [importlib.import_module(f"components.{name}") for name in [*VERBS, "flow"]]
     every = [item for module in modules for item in vars(module).values() if isinstance(item, BaseComponent)]
-    assert len(every) == 14
+    assert len(every) == 12
     for step in every:
         assert re.fullmatch(r"[A-Z][^.]{20,115}\.", step.description), step.name
 
@@ -77,7 +77,7 @@ def test_the_command_line_has_the_parameters_of_its_verb(verb: str, capsys: pyte
 
 def test_finding_a_finished_run_imports_no_heavy_package():
     program = (
-        "import sys; from previts import cli; from previts.runs import check, steps;"
+        "import sys; from previts import cli; from previts.runs import steps;"
         "print([name for name in ('torch', 'mlflow', 'pyarrow', 'numpy', 'av', 'cv2', 'kfp') if name in sys.modules])"
     )
     run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)

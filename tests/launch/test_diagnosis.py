@@ -73,7 +73,7 @@ def test_the_cause_is_the_first_failure_or_a_lost_node(pods, events, where, what
 
 def test_a_replica_that_reports_nothing_while_all_others_lost_it_has_lost_its_node():
     pods = [ended("master-0", 1), ended("worker-0", 1), pod("worker-1", phase="Running")]
-    lost = "previts: process 0: ConnectionError: another process was lost"
+    lost = "previts: process 0: PeerLostError: another process was lost"
     finding = diagnose(JOB, pods, [], {"job-master-0": lost, "job-worker-0": lost})
     assert (finding.where, finding.disrupted) == ("job-worker-1", True)
     finding = diagnose(JOB, pods, [], {"job-master-0": lost, "job-worker-0": "previts: process 8: broken"})

@@ -55,7 +55,7 @@ def test_a_failed_job_with_its_marker_is_a_success(place):
 def test_the_error_shows_the_first_replica_that_failed_and_its_last_log_lines(place):
     def act(operator: Operator, job: dict[str, Any]) -> None:
         operator.say(job, "worker-0", *(f"line {number}" for number in range(30)), "previts: process 9: no such shard")
-        operator.say(job, "master-0", "previts: process 0: ConnectionError: another process was lost")
+        operator.say(job, "master-0", "previts: process 0: PeerLostError: another process was lost")
         operator.ended(job, "worker-0", 2, second=5)
         operator.ended(job, "master-0", 1, second=9)
 

@@ -7,10 +7,12 @@ from pathlib import Path
 
 import yaml
 from kfp import compiler
+from kfp_backend import pods
 
 from components import _step
 from pipelines.previts_full import previts_full
 from previts.config import paper
+from previts.runs import trials
 
 COMMITTED = Path(__file__).parents[2] / "pipelines" / "previts_full.yaml"
 
@@ -92,6 +94,15 @@ def test_no_loop_is_over_crawls():
         if name in ("numbers", "trials", "evaluations")
     }
     assert given == dict.fromkeys(("numbers", "trials", "evaluations"), "check-run")
+
+
+def test_a_run_of_the_demo_has_few_pods(monkeypatch):
+    # Each pod takes seconds of a small cluster before it works. It was 98 pods, 66 of them for tasks.
+    monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "10.0.0.1")
+    found = trials.list_trials(paper.ARMS, [0], "demo", [])
+    evaluations = len(trials.evaluation_shares(found, [], "demo"))
+    loops = {"numbers": 2, "trials": len(trials.distinct(found)), "evaluations": evaluations}
+    assert pods(next(yaml.safe_load_all(COMMITTED.read_text())), loops) == 58
 
 
 def test_compiling_imports_no_heavy_package():

@@ -210,7 +210,8 @@ def test_with_the_pytorchjob_launcher_the_pretraining_step_only_waits(tmp_path: 
     settings = list(yaml.safe_load_all(text))[1]["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
     # The job ends if this step is preempted, so sixteen GPUs would stop because of one core.
     keys = {name: [item["key"] for item in step.get("tolerations", [])] for name, step in settings.items()}
-    assert [name for name in keys if "cloud.google.com/gke-spot" not in keys[name]] == ["exec-pretrain"]
+    assert "cloud.google.com/gke-spot" not in keys["exec-pretrain"]
+    assert "cloud.google.com/gke-spot" in keys["exec-evaluate"]
 
 
 def test_only_the_pretraining_step_can_start_jobs():

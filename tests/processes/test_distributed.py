@@ -86,11 +86,11 @@ def test_two_processes_exchange_tensors_flags_lists_and_gradients(two):
     }
 
 
-def test_the_end_of_a_process_is_a_connection_error_in_the_other(two):
+def test_the_end_of_a_process_is_an_error_of_its_own_in_the_other(two):
     (_, code, error), (_, killed, _) = two
     assert killed == -signal.SIGKILL
     assert code == 1
-    assert "ConnectionError: another process was lost (" in error
+    assert "PeerLostError: another process was lost (" in error
 
 
 def test_one_process_is_the_identity(monkeypatch: pytest.MonkeyPatch):

@@ -18,7 +18,7 @@ import google.auth.exceptions
 import pytest
 import requests
 
-from previts.errors import InputError, TemporaryError
+from previts.errors import InputError, PeerLostError, TemporaryError
 from previts.processes import exits, workers
 
 
@@ -83,6 +83,7 @@ def aws(status: int) -> Exception:
         (InputError("no crawl at x"), False),
         (FileNotFoundError(2, "No such file", "a.csv"), False),
         (PermissionError(13, "denied"), False),
+        (PeerLostError("another process was lost"), False),
         (OSError(errno.ENOSPC, "No space left on device"), False),
         (aws(403), False),
         (botocore.exceptions.NoCredentialsError(), False),

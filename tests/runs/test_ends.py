@@ -44,12 +44,13 @@ def test_the_account_has_the_reasons_in_order_of_time_and_no_other_run_s(tmp_pat
     monkeypatch.setenv(origin.RUN, "run-1")
     text = steps.close_run(root)
     assert [line for line in text.splitlines() if line.startswith("- ")] == [
-        "- `videos/download-1`: first",
+        "- `download-1`: first",
         "- `fit-saliency`: third",
     ]
     assert "same parameters" in text
     monkeypatch.setenv(origin.RUN, "run-2")
     assert "of another run" in steps.close_run(root)
+    assert not (tmp_path / ends.FOLDER).exists()
 
 
 def test_a_run_that_was_stopped_or_has_no_id_says_so(tmp_path, monkeypatch):

@@ -1,6 +1,8 @@
 """The sizes of the steps: those of the profile, with the user's changes."""
 
+import re
 from dataclasses import asdict, replace
+from pathlib import Path
 
 import pytest
 
@@ -39,6 +41,17 @@ def test_other_values_of_memory_are_refused(value):
 def test_an_unknown_size_is_refused_with_the_closest_name():
     with pytest.raises(InputError, match=r"no size 'training_mem' \(did you mean 'training_memory'\?\)"):
         sizes.sizes("paper", {"training_mem": "6Gi"})
+
+
+def test_the_documentation_has_the_sizes():
+    text = (Path(__file__).parents[2] / "docs" / "cluster.md").read_text()
+    table = text.split("| name in `sizes` |")[1].split("\n\n")[0]
+    written: dict[str, dict[str, str]] = {"paper": {}, "demo": {}}
+    for line in table.splitlines()[2:]:
+        names, _, paper, demo = (cell.strip() for cell in line.strip("|").split("|"))
+        for number, name in enumerate(re.findall(r"`(\w+)`", names)):
+            written["paper"][name], written["demo"][name] = (cell.split(", ")[number] for cell in (paper, demo))
+    assert written == {name: asdict(item) for name, item in sizes.PROFILES.items()}
 
 
 def test_no_size_is_an_empty_text():

@@ -44,7 +44,7 @@ def test_rows_of_several_perceptions_and_seeds_are_one_run(tmp_path):
     regions = steps.saliency(videos=videos, models=models, **part)
     tubes = steps.track(videos=videos, regions=regions, **part)
     place = {"root": root, "profile": RUN["profile"], "set": RUN["set"]}
-    indexes = steps.index(videos=videos, tubes=tubes, data="", **place)
+    indexes = steps.index(videos=videos, tubes=[tubes, tubes], data="", **place)
     seeds = [0, 2]
     training = {"launcher": "local", "processes": 1, "job": []}
     trained = [

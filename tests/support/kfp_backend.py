@@ -107,3 +107,26 @@ def attempts(policy: dict[str, Any], deadline: float, ends: list[tuple[float, st
         if made[-1].phase != "Failed" or len(made) > limit or waits_until > whole:
             break
     return made
+
+
+def pods(pipeline: dict[str, Any], loops: dict[str, int]) -> int:
+    """Return how many pods a run has: a driver for each DAG, loop and iteration, and a driver and a step for each task.
+
+    Args:
+        pipeline: The compiled pipeline.
+        loops: Number of iterations of each loop, by the name of its list in the DAG around it.
+    """
+
+    def count(dag: dict[str, Any]) -> int:
+        whole = 0
+        for task in dag["tasks"].values():
+            component = pipeline["components"][task["componentRef"]["name"]]
+            inside = count(component["dag"]) if "dag" in component else 1
+            if "parameterIterator" in task:
+                items = task["parameterIterator"]["items"]["inputParameter"].removeprefix("pipelinechannel--")
+                whole += 1 + loops[items] * (1 + inside)
+            else:
+                whole += 1 + inside
+        return whole
+
+    return 1 + count(pipeline["root"]["dag"])
