@@ -1,6 +1,5 @@
 """The node, and the namespace `previts` on it."""
 
-import time
 from collections.abc import Iterator
 
 import boot
@@ -9,7 +8,8 @@ import pytest
 import sandbox
 import yaml
 from manifests import ROOT, Document, of_kind
-from node import Node, NodeError
+from node import Node
+from probes import wait_for
 
 OVERLAY = ROOT / "k8s" / "overlays" / "local"
 
@@ -44,15 +44,3 @@ def namespace(node: Node) -> list[Document]:
         wait_for(node, "get", "serviceaccount", "default", "-n", space)
     node.kubectl("wait", "resourcequota/previts", "-n", "previts", "--for=jsonpath={.status.hard.pods}=300")
     return documents
-
-
-def wait_for(node: Node, *arguments: str, seconds: float = 30) -> str:
-    """Repeat a call of kubectl until it succeeds, and return its output."""
-    deadline = time.monotonic() + seconds
-    while True:
-        try:
-            return node.kubectl(*arguments)
-        except NodeError:
-            if time.monotonic() > deadline:
-                raise
-            time.sleep(0.3)

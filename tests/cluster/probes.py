@@ -1,9 +1,10 @@
 """Pods that run the program `probe` (programs/kubernetes/probe): they listen, and tell what they reach."""
 
 import json
+import time
 
 from manifests import Document
-from node import Node
+from node import Node, NodeError
 
 WORKFLOW, STEP, JOB = "workflows.argoproj.io/workflow", "previts/step", "training.kubeflow.org/job-name"
 PORTS = [3000, 3306, 5000, 5432, 8080, 8333, 8443, 8887, 8888, 9000, 23456]
@@ -42,3 +43,15 @@ def ask(node: Node, source: str, *question: str, space: str = "previts") -> dict
     """Return what a pod of a namespace answers to a question that its program knows."""
     text = node.kubectl("exec", source, "-n", space, "--", "/bin/probe", *question)
     return dict(json.loads(text))
+
+
+def wait_for(node: Node, *arguments: str, seconds: float = 30) -> str:
+    """Repeat a call of kubectl until it succeeds, and return its output."""
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            return node.kubectl(*arguments)
+        except NodeError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.3)

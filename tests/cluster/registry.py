@@ -5,8 +5,10 @@ import io
 import json
 import os
 import tarfile
+from collections.abc import Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -30,12 +32,16 @@ class Store:
         file = self.folder / "names.json"
         return json.loads(file.read_text()) if file.exists() else {}
 
-    def add_program(self, name: str, program: Path) -> str:
+    def add_program(
+        self, name: str, program: Path, links: tuple[str, ...] = (), files: Mapping[str, bytes] = MappingProxyType({})
+    ) -> str:
         """Add an image with one program, which it starts, and return its digest.
 
         Args:
             name: Name of the image.
             program: A static executable.
+            links: Other names under which the program is found, as absolute paths.
+            files: Contents of further executable files, by their absolute paths.
         """
         raw = io.BytesIO()
         with tarfile.open(fileobj=raw, mode="w") as archive:
@@ -45,8 +51,16 @@ class Store:
                 archive.addfile(entry)
             entry = tarfile.TarInfo(f"bin/{program.name}")
             entry.mode, entry.size = 0o755, program.stat().st_size
-            with open(program, "rb") as content:
-                archive.addfile(entry, content)
+            with open(program, "rb") as opened:
+                archive.addfile(entry, opened)
+            for link in links:
+                entry = tarfile.TarInfo(link.lstrip("/"))
+                entry.type, entry.linkname, entry.mode = tarfile.SYMTYPE, f"/bin/{program.name}", 0o777
+                archive.addfile(entry)
+            for path, content in files.items():
+                entry = tarfile.TarInfo(path.lstrip("/"))
+                entry.mode, entry.size = 0o755, len(content)
+                archive.addfile(entry, io.BytesIO(content))
         layer = self._blob(raw.getvalue())
         config = {
             "architecture": "amd64" if os.uname().machine == "x86_64" else "arm64",
@@ -61,6 +75,15 @@ class Store:
             "layers": [{"mediaType": LAYER, **layer}],
         }
         return self._name(name, json.dumps(manifest).encode())
+
+    def add_layout(self, name: str, layout: Path) -> str:
+        """Move the only image of an OCI layout (a folder, as of `buildah push IMAGE oci:FOLDER`) here, as `name`."""
+        (entry,) = json.loads((layout / "index.json").read_text())["manifests"]
+        manifest = layout / "blobs" / "sha256" / entry["digest"].partition(":")[2]
+        content = manifest.read_bytes()
+        for blob in (layout / "blobs" / "sha256").iterdir():
+            blob.replace(self.folder / "blobs" / "sha256" / blob.name)
+        return self._name(name, content)
 
     def blob(self, digest: str) -> Path:
         """Return the file of a digest `sha256:HASH`; it may not exist."""

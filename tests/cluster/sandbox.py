@@ -26,7 +26,7 @@ PODS = "10.244.0.0/24"
 
 COMMANDS = {  # a program that the node needs: the Debian package that has it
     "containerd": "containerd", "runc": "runc", "ip": "iproute2", "iptables": "iptables", "nft": "nftables",
-    "unshare": "util-linux", "nsenter": "util-linux", "mount": "mount",
+    "unshare": "util-linux", "nsenter": "util-linux", "mount": "mount", "busybox": "busybox-static",
 }  # fmt: skip
 # The kubelet sets these for the whole machine. In the node it finds the values that it wants, so it changes nothing.
 KERNEL = {
