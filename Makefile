@@ -12,7 +12,7 @@ EXTRAS_mlflow := --extra mlflow
 .DEFAULT_GOAL := help
 
 help: ## show this help
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/\1\t\2/' | expand -t 10
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/\1\t\2/' | expand -t 14
 
 $(VENV)/installed: requirements.lock pyproject.toml
 	@command -v $(PYTHON) >/dev/null || { echo "'$(PYTHON)' was not found; Python 3.11, 3.12 or 3.13 is needed: apt-get install python3.11 python3.11-venv, or make PYTHON=/path/to/python"; exit 1; }
@@ -37,6 +37,9 @@ test: $(VENV)/installed ## run all tests on all cores, with coverage
 
 test-long: $(VENV)/installed ## run the tests that take many minutes: kills in every verb, hundreds of hostile videos, two runs at once
 	$(BIN)/python -m pytest -m long -s
+
+cluster-test: $(VENV)/installed ## run pods on a real Kubernetes node in namespaces of this machine (root, Go, containerd: CONTRIBUTING.md)
+	$(BIN)/python -m pytest tests/cluster -m cluster -s
 
 lint: $(VENV)/installed ## run ruff, mypy --strict and import-linter
 	$(BIN)/ruff check .
@@ -109,4 +112,4 @@ sign: ## sign the pushed images and their lists of contents (needs cosign, and a
 licences: $(VENV)/installed ## write the table of docs/licences.md again
 	$(BIN)/python images/licences.py
 
-.PHONY: help demo test lint bench compile mlflow lock images push scan sign licences
+.PHONY: help demo test test-long cluster-test lint bench compile mlflow lock images push scan sign licences

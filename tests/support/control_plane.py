@@ -1,7 +1,8 @@
 """A real Kubernetes API server with etcd for tests. The tests play the other parts of a cluster.
 
-The folder in KUBEBUILDER_ASSETS contains both programs, as in envtest; `tests/controlplane/build.sh` builds them from
-pinned Go modules. There is no kubelet, scheduler, controller or operator.
+The folder in KUBEBUILDER_ASSETS contains both programs, as in envtest. Without it the tests use those that
+`tests/cluster/programs.py` has built. There is no kubelet, scheduler, controller or operator; `tests/cluster/` has a
+whole node.
 """
 
 import json
@@ -21,10 +22,10 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
+import programs as built
 import pytest
 import yaml
 
-SOURCE = Path(__file__).parents[1] / "controlplane"
 CRD = Path(__file__).parents[1] / "data" / "pytorchjobs.kubeflow.org.yaml"
 USERS = {"admin": "system:masters", "launcher": "", "reaper": "", "guest": ""}
 CRDS = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
@@ -32,11 +33,16 @@ CRDS = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
 
 def programs() -> Path:
     """Return the folder of etcd and kube-apiserver, or skip the test if there is none."""
+    names = ("etcd", "kube-apiserver")
     given = os.environ.get("KUBEBUILDER_ASSETS")
     if not given:
-        pytest.skip(f"KUBEBUILDER_ASSETS is not set; build a Kubernetes API server with {SOURCE / 'build.sh'} FOLDER")
+        if built.missing(*names):
+            pytest.skip(
+                f"KUBEBUILDER_ASSETS is not set, and nothing is built: python {built.__file__} {' '.join(names)}"
+            )
+        return built.folder("kubernetes")
     folder = Path(given)
-    if not all((folder / name).exists() for name in ("etcd", "kube-apiserver")):
+    if not all((folder / name).exists() for name in names):
         pytest.skip(f"KUBEBUILDER_ASSETS={given} does not contain etcd and kube-apiserver")
     return folder
 
