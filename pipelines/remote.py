@@ -15,7 +15,7 @@ from components import _images
 from previts.config import paper
 from previts.config.fields import split_setting
 from previts.errors import InputError
-from previts.runs import check
+from previts.runs import check, sizes
 from previts.storage import files
 
 TYPES = {"LIST": list, "STRUCT": dict, "NUMBER_INTEGER": int}
@@ -206,6 +206,7 @@ def _check_choices(values: dict[str, Any]) -> None:
             job=values.get("job", ()),
             evaluation_processes=values.get("evaluation_processes", 1),
         )
+        sizes.sizes(values.get("profile", "paper"), values.get("sizes", {}))
     except InputError as error:
         form = " (here lists are JSON: 'seeds=[0, 1, 2]' instead of --seeds 0 1 2)" if "--" in str(error) else ""
         raise InputError(f"{error}{form}") from None

@@ -18,7 +18,6 @@ from previts.storage import documents, files, folders
 from previts.storage.files import join
 from previts.storage.folders import Manifest
 
-NOT_TRAINED = "This arm was not pretrained."
 _LARGEST = 1e100  # beyond it, sums and squares of numbers are no longer finite
 Curve = tuple[NDArray[np.float64], NDArray[np.float64]]  # steps, values
 
@@ -142,8 +141,6 @@ def _cause(uri: str) -> str:
     if uri and folders.is_committed(uri):
         return ""
     place = short(uri, 160) or "(no URI)"
-    if uri and not files.exists(uri):
-        return NOT_TRAINED
     return f"Pretraining of this arm did not finish: there is no finished checkpoint at {place}."
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from previts.config import paper
 from previts.evals.result import Result
 from previts.reporting.comparisons import ItemScoresOf, TableCell, compare
-from previts.reporting.inputs import NOT_TRAINED, ReportRow, Seed, short
+from previts.reporting.inputs import ReportRow, Seed, short
 from previts.reporting.metrics import KNOWN, METRICS, PLACES, SPLIT, TITLES, Metric
 
 FEW_ITEMS = 200  # below it, the standard error of an accuracy of 50 % is more than 3.5 points
@@ -240,8 +240,9 @@ def _table(
         shown = [metric for metric in known if metric.key in every] or known or others
         shown = shown or [Metric(f"{benchmark}/result", "result")]
         # Arms that share a checkpoint with another table may have its benchmarks too: these are no columns of this one.
+        is_shared = benchmark in elsewhere and any(runs[name] for name in own)
         is_own = benchmark in own or any(metric.key in reported for metric in shown)
-        is_column = is_own or (benchmark not in elsewhere and 2 * runs[benchmark] > trained)
+        is_column = is_own or (not is_shared and 2 * runs[benchmark] > trained)
         (metrics if is_column else extra).extend(shown)
         extra += [metric for metric in others if metric not in shown]
     return Table(
@@ -314,7 +315,7 @@ def _absence(seed: Seed, metric: Metric, result: Result | None, causes: Mapping[
     """Return the status and the cause if a seed lacks a number."""
     if result is None:
         if cause := causes[seed.fingerprint]:
-            return "missing" if cause == NOT_TRAINED else "failed", cause
+            return "failed", cause
         return "missing", "This benchmark was not run on this arm."
     if result.status != "ok":
         return "failed", f"Evaluation failed: {short(result.error) or 'no reason was recorded'}"

@@ -29,7 +29,7 @@ def test_the_defaults_are_the_published_protocols():
         ("evaluation.batch_size=0", "1 or more"),
         ("evaluation.runs=0", "1 or more"),
         ("evaluation.limit=-1", "0 or more"),
-        ("evaluation.seed=-1", "0 or more"),
+        ("evaluation.seed=-1", "from 0 to"),
         ("evaluation.linear.epochs=0", "1 or more"),
         ("evaluation.davis.threshold=0", "in (0, 1]"),
         ("evaluation.davis.threshold=1.1", "in (0, 1]"),

@@ -331,10 +331,13 @@ def test_a_table_has_no_columns_for_the_benchmarks_of_another_table_that_shares_
         for n in range(2)
         for benchmark, metric in (("voc07", MAP), ("in9", "in9/original"))
     ]
-    first, second = make_tables(rows, results, {f"{key}{n}": "" for key in "mp" for n in range(2)}, {})
-    assert [metric.key for metric in first.metrics] == [MAP, "in9/original"]
-    assert ([metric.key for metric in second.metrics], second.comparisons) == ([MAP], 1)
-    (alone,) = make_tables(rows[2:], results, {f"{key}{n}": "" for key in "mp" for n in range(2)}, {})
+    causes = {f"{key}{n}": "" for key in "mp" for n in range(2)}
+    found = {table.name: table for table in make_tables(rows, results, causes, {})}
+    assert {name: [metric.key for metric in table.metrics] for name, table in found.items()} == {
+        "1": [MAP], "4, images": ["in9/original"], "6d": [MAP],
+    }  # fmt: skip
+    assert found["6d"].comparisons == 1
+    (alone,) = make_tables(rows[2:], results, causes, {})
     assert [metric.key for metric in alone.metrics] == [MAP, "in9/original"]  # as with --benchmarks
 
 
