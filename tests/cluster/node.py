@@ -180,7 +180,8 @@ def main(arguments: list[str]) -> int:
             case ["run", *command] if command:
                 path = f"{programs.path('kubectl').parent}:{os.environ['PATH']}"
                 surroundings = {**os.environ, "KUBECONFIG": str(node.kubeconfig), "PATH": path}
-                os.execvpe("nsenter", node.command(*command), surroundings)
+                here = ("env", f"--chdir={os.getcwd()}")
+                os.execvpe("nsenter", node.command(*here, *command), surroundings)
             case _:
                 print(__doc__)
                 return 2
