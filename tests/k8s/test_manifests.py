@@ -141,3 +141,13 @@ def test_every_step_gets_the_settings_of_the_config_map(overlay: list[Document])
         used = [item["keyToEnv"] for item in step["configMapAsEnv"] if item["configMapName"] == "previts-steps"]
         pairs = {(pair["configMapKey"], pair["envVar"]) for part in used for pair in part}
         assert pairs >= {(key, key) for key in settings}
+
+
+def test_a_server_on_a_busy_node_is_not_killed_while_it_starts_or_answers_slowly(overlay: list[Document]):
+    probed = [item for item in containers(overlay) if "livenessProbe" in item]
+    assert probed
+    for container in probed:
+        startup = container["startupProbe"]
+        assert startup["periodSeconds"] * startup["failureThreshold"] >= 600, container["name"]
+        for kind in ("startupProbe", "readinessProbe", "livenessProbe"):
+            assert container[kind]["timeoutSeconds"] >= 10, container["name"]
