@@ -32,7 +32,7 @@ FORMATS = {
     "index": 3,
     "checkpoints": 3,
     "results": 4,
-    "report": 5,
+    "report": 6,
 }
 
 
