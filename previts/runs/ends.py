@@ -83,5 +83,5 @@ def _read(uri: str) -> End | None:
     try:
         end = json.loads(files.read_bytes(uri))
         return End(str(end["step"]), str(end["reason"]), bool(end["final"]), float(end["time"]))
-    except Exception:
+    except Exception:  # stores raise many types; the work itself meets the same store, and reports it
         return None
