@@ -60,7 +60,7 @@ EXTRAS = {
         "torchvision",
     ),
     "launch": ("kubernetes", "psutil", "torchx", "yaml"),
-    "pipelines": ("kfp",),
+    "pipelines": ("kfp", "kfp_server_api"),
     "youtube": ("yt_dlp",),
 }
 

@@ -63,7 +63,7 @@ def check_runs(checkpoints: dict[tuple[str, int], str], root: str, uri: str) -> 
     (parent_id,) = set(runs["tags.mlflow.parentRunId"])
     parent = mlflow.get_run(parent_id)
     assert parent.info.run_name.startswith("previts · crawl-1 (9 videos) · ")
-    assert "| MoCo |" in parent.data.tags["mlflow.note.content"]
+    assert "| MoCo (baseline) |" in parent.data.tags["mlflow.note.content"]
     artifacts = {item.path for item in mlflow.artifacts.list_artifacts(run_id=parent_id)}
     assert artifacts == {"report.html", "report"}
     index = folders.read_manifest(folders.read_manifest(checkpoints[ROWS[0], 0]).inputs["index"])

@@ -39,11 +39,13 @@ def test_a_failed_benchmark_is_stored_with_its_reason_and_is_tried_again(made, t
     assert f"{image.name} cannot be read as an image" in page
     assert folders.read_manifest(report).counts["measured"] > 0
     with pytest.raises(InputError, match=r"1 of 2 evaluations failed:\n  voc07 of .*cannot be read as an image"):
-        steps.check_evaluations(report)
+        steps.check_evaluations(report, root)
     image.write_bytes(intact)
     repaired = subprocess_evaluation.evaluate_in_subprocess(benchmark="voc07", **place)
     assert folders.read_manifest(repaired).counts["voc07/map"] >= 0
-    steps.check_evaluations(stages.report(["1/vgg/previts"], made["index"], [repaired, other], root, "demo", SMALL))
+    steps.check_evaluations(
+        stages.report(["1/vgg/previts"], made["index"], [repaired, other], root, "demo", SMALL), root
+    )
 
 
 def test_an_evaluation_that_is_finished_starts_no_process(made, monkeypatch):
