@@ -102,12 +102,15 @@ class SaliencyConfig:
     threshold: float = 0.5  # not stated; a mask is the saliency map above this; Deep-USPS evaluates at 0.5
     crf: bool = True  # Deep-USPS refines its test maps with a CRF
     min_score: float = 0.5  # not stated; the least score of a detection, with method="supervised"
+    # Pixels; the short side that a frame is scaled to, with method="supervised". torchvision's weights are for 800.
+    detector_side: int = 800
     agreement: bool = True  # compare the handcrafted priors on the first key frame, to judge videos without labels
 
     def __post_init__(self) -> None:
         require("saliency.every", self.every, "1 or more", self.every >= 1)
         require("saliency.threshold", self.threshold, "in [0, 1)", 0 <= self.threshold < 1)
         require("saliency.min_score", self.min_score, "in [0, 1)", 0 <= self.min_score < 1)
+        require("saliency.detector_side", self.detector_side, "from 32 to 4096", 32 <= self.detector_side <= 4096)
 
 
 @dataclass(frozen=True)

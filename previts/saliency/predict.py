@@ -55,7 +55,7 @@ def load_finder(model_uri: str, config: SaliencyConfig) -> Callable[[Images], li
     if config.method == "supervised":
         from previts.saliency.supervised import load_detector
 
-        return load_detector(model_uri, config.min_score)
+        return load_detector(model_uri, config.min_score, config.detector_side)
     predictor = load_predictor(model_uri, config)
 
     def find(images_THWC: Images) -> list[list[Mask]]:

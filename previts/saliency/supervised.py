@@ -18,6 +18,7 @@ from previts.storage import files, folders, tensors
 
 DETECTOR = "detector.pt"  # the state dict
 MASK_THRESHOLD = 0.5  # of a pixel's probability, as in the evaluation of Mask R-CNN
+SIDE, LONGEST = 800, 1333  # pixels; torchvision's short side of an image, and the limit of the long side
 
 _CLASSES = "roi_heads.box_predictor.cls_score.weight"  # one row per class, including the background
 _COUNTS = "num_batches_tracked"
@@ -40,18 +41,19 @@ def write_detector(weights: Weights, target_uri: str) -> None:
     files.write_bytes(files.join(target_uri, DETECTOR), tensors.to_bytes(weights.tensors))
 
 
-def load_detector(model_uri: str, min_score: float) -> Callable[[npt.NDArray[np.uint8]], list[list[Mask]]]:
+def load_detector(model_uri: str, min_score: float, side: int) -> Callable[[npt.NDArray[np.uint8]], list[list[Mask]]]:
     """Return a function from images (T, H, W, 3) to the masks (H, W) of the objects in each, highest score first.
 
     Args:
         model_uri: Folder of `write_detector`.
         min_score: Least score of an object, in [0, 1).
+        side: Pixels; the short side that an image is scaled to.
 
     Raises:
         InputError: If the detector is missing or damaged.
     """
     try:
-        detector = build_detector(tensors.parse(folders.read_file(model_uri, DETECTOR)), min_score)
+        detector = build_detector(tensors.parse(folders.read_file(model_uri, DETECTOR)), min_score, side)
     except (tensors.DamagedError, FileNotFoundError, ValueError, TypeError) as error:
         if isinstance(error, InputError):
             raise
@@ -75,8 +77,10 @@ def load_detector(model_uri: str, min_score: float) -> Callable[[npt.NDArray[np.
     return find
 
 
-def build_detector(state: dict[str, torch.Tensor], min_score: float) -> MaskRCNN:
+def build_detector(state: dict[str, torch.Tensor], min_score: float, side: int = SIDE) -> MaskRCNN:
     """Return the detector of a state dict in eval mode, with the number of classes of its box predictor.
+
+    An image is scaled so that its short side has `side` pixels. The long side is limited in torchvision's proportion.
 
     Raises:
         ValueError: If the tensors do not fit.
@@ -87,6 +91,8 @@ def build_detector(state: dict[str, torch.Tensor], min_score: float) -> MaskRCNN
         weights=None,
         weights_backbone=None,
         num_classes=len(state[_CLASSES]),
+        min_size=side,
+        max_size=round(side * LONGEST / SIDE),
         # The detector keeps scores above its threshold; `min_score` itself must be kept too.
         box_score_thresh=float(np.nextafter(np.float32(min_score), np.float32(-1))),
     )

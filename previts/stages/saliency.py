@@ -42,9 +42,12 @@ def saliency(
     config = paper.resolve(row or None, profile, set).experiment.saliency
     made_by = finished(model, "saliency_model")
     check_method(config.method, model)
+    settings_of_method = asdict(config)
+    if config.method != "supervised":
+        del settings_of_method["detector_side"]  # results of an earlier version, without this setting, stay valid
 
     def decided(found: str) -> dict[str, Any]:
-        settings = {"saliency": asdict(config), "format": FORMATS["saliency"]}
+        settings = {"saliency": settings_of_method, "format": FORMATS["saliency"]}
         return {"videos": finished(found, "videos"), "model": made_by, **settings}
 
     def address(found: str) -> str:

@@ -13,7 +13,6 @@ from previts.corpus import region_table, tube_table
 from previts.errors import InputError
 from previts.media import normalisation
 from previts.media.masks import decode_rle
-from previts.saliency import supervised
 from previts.saliency.supervised import DETECTOR, build_detector, load_detector, write_detector
 from previts.saliency.weights import Weights
 from previts.storage import folders
@@ -21,13 +20,8 @@ from previts.storage import folders
 CLASSES = 3
 
 
-# By default images are enlarged to 800 pixels. This detector has the same tensors and is faster.
-small = functools.partial(maskrcnn_resnet50_fpn, min_size=160, max_size=160)
-
-
-@pytest.fixture(autouse=True)
-def small_images(monkeypatch):
-    monkeypatch.setattr(supervised, "maskrcnn_resnet50_fpn", small)
+SIDE = 160  # pixels; the detector's default of 800 is slow
+small = functools.partial(maskrcnn_resnet50_fpn, min_size=SIDE, max_size=round(SIDE * 1333 / 800))
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +61,7 @@ def test_masks_equal_those_of_torchvision_from_min_score_on(detector, tmp_path):
     assert len(scores) > 9
     least = float(scores[len(scores) // 2])
     expected = [mask for mask in (found["masks"][found["scores"] >= least, 0] > 0.5).numpy() if mask.any()]
-    find = load_detector(str(tmp_path), least)
+    find = load_detector(str(tmp_path), least, SIDE)
     assert find(image[None][:0]) == []
     masks = find(image[None])[0]
     assert len(masks) == len(expected) > 0
@@ -113,7 +107,7 @@ def test_weights_of_another_model_are_refused_with_names_of_tensors(detector, tm
 def test_the_error_for_a_damaged_or_missing_detector_says_what_to_do(tmp_path):
     for _ in range(2):
         with pytest.raises(InputError, match=r"(?s)cannot be read .*run `previts fit_saliency` again"):
-            load_detector(str(tmp_path), 0.5)
+            load_detector(str(tmp_path), 0.5, SIDE)
         (tmp_path / DETECTOR).write_bytes(b"no tensors")
 
 
@@ -124,7 +118,7 @@ def test_the_stages_track_an_object_of_the_detector(detector, tmp_path, monkeypa
     normalisation.encode_video([bar_image(64)] * 2, 25.0, str(crawl / "red.mp4"))
     torch.save(detector.state_dict(), tmp_path / "weights.pt")
     chosen = ["saliency.method=supervised", f"fit.weights={tmp_path / 'weights.pt'}", "saliency.min_score=0.34"]
-    chosen += ["saliency.every=2", "saliency.agreement=false", "track.min_area=0"]
+    chosen += ["saliency.every=2", "saliency.agreement=false", "track.min_area=0", f"saliency.detector_side={SIDE}"]
     videos = stages.download(str(crawl), root)
     with pytest.raises(InputError, match=r"needs fit.weights"):
         stages.fit_saliency(videos, root, set=chosen[:1])
@@ -138,3 +132,19 @@ def test_the_stages_track_an_object_of_the_detector(detector, tmp_path, monkeypa
     assert all(mask.any() for mask in masks)
     row = tube_table.read_shard(stages.track(videos, found, root, set=chosen), 0)[0]
     assert (row.video_id, row.status) == ("red", "tracked")
+    # The side of the detector does not decide results of other methods.
+    prior = ["saliency.method=rbd", "saliency.agreement=false"]
+    model = stages.fit_saliency(videos, root, set=prior)
+    found = stages.saliency(videos, model, root, set=prior)
+    assert stages.saliency(videos, model, root, set=[*prior, "saliency.detector_side=640"]) == found
+
+
+@pytest.mark.parametrize(("side", "expected"), [(64, (64, 96)), (96, (96, 144)), (800, (800, 1200))])
+def test_the_short_side_of_an_image_is_scaled_to_the_side(detector, side, expected):
+    scaled, _ = build_detector(detector.state_dict(), 0.5, side).transform([torch.rand(3, 40, 60)])
+    assert scaled.image_sizes == [expected]
+
+
+def test_a_long_side_is_limited_as_by_torchvision(detector):
+    scaled, _ = build_detector(detector.state_dict(), 0.5).transform([torch.rand(3, 40, 120)])
+    assert scaled.image_sizes == [(444, 1333)]
