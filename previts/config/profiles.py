@@ -59,7 +59,7 @@ def _demo(plan: Plan) -> Plan:
                 flip_probability=0.5,
                 recolour_probability=0.5,
             ),
-            saliency=replace(row.saliency, every=2, detector_side=224),
+            saliency=replace(row.saliency, every=2, detector_side=128),
             augment=replace(
                 row.augment,
                 size=96 if video else 112,
