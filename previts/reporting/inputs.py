@@ -141,7 +141,7 @@ def _cause(uri: str) -> str:
     if uri and folders.is_committed(uri):
         return ""
     place = short(uri, 160) or "(no URI)"
-    return f"Pretraining of this arm did not finish: there is no finished checkpoint at {place}."
+    return f"This arm has no finished checkpoint at {place}: its training has not run, or has not finished."
 
 
 def _read_checkpoint(fingerprint: str, rows: list[ReportRow]) -> Checkpoint:

@@ -86,7 +86,7 @@ def test_a_seed_that_was_not_trained_is_counted_and_named(world: World):
     number = re.search(r"4 of 5 seeds \[(\d)\]", cell)
     assert number
     note = next(line for line in world.markdown.splitlines() if line.startswith(f"{number[1]}. "))
-    assert note.startswith(f"{number[1]}. Seed 3: Pretraining of this arm did not finish")
+    assert note.startswith(f"{number[1]}. Seed 3: This arm has no finished checkpoint")
     assert "(4 of 5 seeds, note " in world.markdown
     line = world.cells["6a/partial", MAP]
     others = [0, 1, 2, 4]
@@ -115,7 +115,7 @@ def test_a_cause_that_all_seeds_share_is_said_once(tmp_path: Path):
     assert "Not run: ImageNet-1k." in world.markdown
     line = world.cells["6a/none", MAP]
     assert (line["status"], line["seeds"], line["difference"]) == ("failed", "", "")
-    assert line["cause"].count("Pretraining of this arm did not finish") == 5  # each names its checkpoint
+    assert line["cause"].count("This arm has no finished checkpoint") == 5  # each names its checkpoint
     assert line["cause"].startswith("Seed 0: ")
 
 

@@ -52,7 +52,7 @@ def test_a_missing_number_is_an_empty_cell_with_its_cause(world: World, page: Re
     assert "not run" in world.cells["1/previts", "in1k/top1"]["cause"]
     assert world.cells["1/previts", "in1k/top1"]["status"] == "missing"
     assert "was not found" in world.cells["1/moco", "in9/original"]["cause"]
-    assert "did not finish" in world.cells["1/gone", "davis/j_mean"]["cause"]
+    assert "no finished checkpoint" in world.cells["1/gone", "davis/j_mean"]["cause"]
     cells = page.row("MoCo")
     original = next(cell for cell in cells if "77.9" in cell)
     assert re.fullmatch(r"failed \[\d\] paper 77\.9", original)
