@@ -1,6 +1,7 @@
 PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
+PIP = $(BIN)/python -m pip install --disable-pip-version-check
 
 IMAGES := data train launcher mlflow
 # Each step is started by the kfp package, so all images of steps contain it.
@@ -19,9 +20,14 @@ $(VENV)/installed: requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' || { echo "'$(PYTHON)' is `$(PYTHON) --version`; Python 3.11, 3.12 or 3.13 is needed: make PYTHON=/path/to/python"; exit 1; }
 	@$(PYTHON) -c 'import ensurepip, venv' || { echo "Python's venv module is missing: apt-get install python3-venv"; exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@echo "Installing the pinned packages into $(VENV) (some minutes, 7 GB) ..."
-	$(BIN)/python -m pip install --disable-pip-version-check --no-deps --require-hashes -r requirements.lock
-	$(BIN)/python -m pip install --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@echo "Installing the pinned packages into $(VENV) (1 to 4 minutes, 7 GB) ..."
+	awk '/^[^ ]/ { uv = /^uv==/ } uv' requirements.lock > $(VENV)/uv.txt
+	$(PIP) --no-deps --require-hashes -r $(VENV)/uv.txt
+	@# uv needs a fifth of pip's time, but it does not read all of pip's settings; where it fails, pip installs the rest.
+	index=$${PIP_INDEX_URL:-`$(BIN)/python -m pip config get global.index-url 2>/dev/null`}; $(BIN)/uv pip install \
+		--python $(BIN)/python --system-certs $${index:+--default-index "$$index"} --no-deps --require-hashes \
+		-r requirements.lock || $(PIP) --no-deps --require-hashes -r requirements.lock
+	$(PIP) --no-deps --no-build-isolation -e .
 	@touch $@
 
 MODEL ?= image
