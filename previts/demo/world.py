@@ -5,6 +5,7 @@ It replaces the corpora and benchmarks of the paper's section 4. Nothing here tr
 
 import contextlib
 from collections.abc import Iterator, Sequence
+from functools import partial
 
 import cv2
 import numpy as np
@@ -19,12 +20,25 @@ from previts.demo.films import VideoPlan, film, plan_videos
 from previts.demo.scene import Frame, render
 from previts.demo.scenery.textures import Image
 from previts.demo.sets import in9, world_images, world_videos
+from previts.processes import workers
 from previts.processes.progress import progress
 from previts.storage import csv_text, files
 
 CRAWLS = "crawls"  # the folder of the crawls, which has their videos and masks in folders below
 COLUMNS = ("video_id", "url", "start_seconds", "end_seconds", "label", "split")
 _SHEET_FRAMES, _SHEET_TILE = 6, (160, 120)
+
+# The labelled sets by the name of their count: folder and writer. Those that take longest come first.
+_SETS = {
+    "jhmdb_clips": ("jhmdb", world_videos.write_jhmdb),
+    "ucf101_clips": ("ucf101", world_videos.write_ucf101),
+    "in9_images": ("in9", in9.write_in9),
+    "imagenet_images": ("imagenet", world_images.write_imagenet),
+    "voc_images": ("voc", world_images.write_voc),
+    "minikinetics_clips": ("minikinetics", world_videos.write_minikinetics),
+    "davis_sequences": ("davis", world_videos.write_davis),
+    "coco_images": ("coco", world_images.write_coco),
+}
 
 Row = dict[str, str]  # of a crawl, by column
 
@@ -38,23 +52,14 @@ def make_world(uri: str, config: WorldConfig) -> dict[str, int]:
     Returns:
         The number of videos, images, sequences and clips of each set.
     """
-    with _one_thread():
-        plans = plan_videos(config)
-        rows = _write_videos(uri, config, plans, "world: videos")
+    plans = plan_videos(config)
+    with workers.pool(data=uri) as run, _one_thread():
+        rows = _write_videos(uri, config, plans, "world: videos", run)
         bad = _write_bad_items(uri, plans[0]) if config.bad_items else []
-        datasets = files.join(uri, "datasets")
-        counts = {
-            "videos": len(plans),
-            "bad_items": len(bad),
-            "voc_images": world_images.write_voc(files.join(datasets, "voc"), config),
-            "imagenet_images": world_images.write_imagenet(files.join(datasets, "imagenet"), config),
-            "coco_images": world_images.write_coco(files.join(datasets, "coco"), config),
-            "in9_images": in9.write_in9(files.join(datasets, "in9"), config),
-            "davis_sequences": world_videos.write_davis(files.join(datasets, "davis"), config),
-            "ucf101_clips": world_videos.write_ucf101(files.join(datasets, "ucf101"), config),
-            "jhmdb_clips": world_videos.write_jhmdb(files.join(datasets, "jhmdb"), config),
-            "minikinetics_clips": world_videos.write_minikinetics(files.join(datasets, "minikinetics"), config),
-        }
+        made = run(partial(_write_set, uri, config), _SETS)
+        counts = {"videos": len(plans), "bad_items": len(bad)}
+        for name, count in zip(_SETS, progress(made, "world: sets", unit="set", total=len(_SETS)), strict=True):
+            counts[name] = count
         write_png(files.join(uri, "preview.png"), contact_sheet(config, plans))
         _write_crawl(_crawl_uri(uri, 1), [*rows, *bad])  # last: readers start from the crawl
     return counts
@@ -67,8 +72,8 @@ def add_crawl(uri: str, config: WorldConfig, crawl: int) -> str:
     """
     target = _crawl_uri(uri, crawl)
     if not files.exists(target):
-        with _one_thread():
-            rows = _write_videos(uri, config, plan_videos(config, crawl), f"world: crawl {crawl}")
+        with workers.pool(data=uri) as run, _one_thread():
+            rows = _write_videos(uri, config, plan_videos(config, crawl), f"world: crawl {crawl}", run)
             names = unwanted.write_videos(files.join(uri, CRAWLS, "videos"), files.join(uri, "datasets"), config, crawl)
             rows += [_row(name, label="", split="") for name in names]
             _write_crawl(target, rows)
@@ -87,16 +92,23 @@ def _one_thread() -> Iterator[None]:
         casting.clear_caches()
 
 
-def _write_videos(uri: str, config: WorldConfig, plans: Sequence[VideoPlan], title: str) -> list[Row]:
+def _write_videos(uri: str, config: WorldConfig, plans: Sequence[VideoPlan], title: str, run: workers.Run) -> list[Row]:
     """Write new videos and their masks; return their rows of the crawl."""
-    rows = []
-    for plan in progress(plans, title, unit="video", total=len(plans)):
-        frames, name = film(config, plan), f"{plan.video_id}.mp4"
-        write_mp4(files.join(uri, CRAWLS, "videos", name), (frame.image for frame in frames), plan.fps)
-        masks = np.stack([frame.masks[0] for frame in frames])
-        write_masks(files.join(uri, CRAWLS, "masks", f"{plan.video_id}.npz"), masks)
-        rows.append(_row(name, plan.label))
-    return rows
+    written = run(partial(_write_video, uri, config), plans)
+    return list(progress(written, title, unit="video", total=len(plans)))
+
+
+def _write_video(uri: str, config: WorldConfig, plan: VideoPlan) -> Row:
+    frames, name = film(config, plan), f"{plan.video_id}.mp4"
+    write_mp4(files.join(uri, CRAWLS, "videos", name), (frame.image for frame in frames), plan.fps)
+    masks = np.stack([frame.masks[0] for frame in frames])
+    write_masks(files.join(uri, CRAWLS, "masks", f"{plan.video_id}.npz"), masks)
+    return _row(name, plan.label)
+
+
+def _write_set(uri: str, config: WorldConfig, name: str) -> int:
+    folder, write = _SETS[name]
+    return write(files.join(uri, "datasets", folder), config)
 
 
 def _write_bad_items(uri: str, plan: VideoPlan) -> list[Row]:

@@ -12,7 +12,6 @@ from previts.demo.config import WorldConfig
 from previts.demo.files import write_jpeg, write_mask, write_text
 from previts.demo.sets.world_images import Still, take
 from previts.media.variants import MIXED, mixed, no_fg, only_bg_b, only_bg_t, only_fg, partner
-from previts.processes.progress import progress
 from previts.storage import files
 
 SIDE = 224
@@ -47,7 +46,7 @@ def write_in9(uri: str, config: WorldConfig) -> int:
         for c in range(len(names))
         for n in range(count)
     ]
-    for split, c, n in progress(jobs, "world: in9", unit="image", total=len(jobs)):
+    for split, c, n in jobs:
         key = f"{names[c]}_{split}_{n:04d}"
         still = _still(config, key, c, split)
         place = ("train", "original") if split == "train" else ("original", "val")
@@ -57,7 +56,7 @@ def write_in9(uri: str, config: WorldConfig) -> int:
             stills[c, n] = still
     counts = [config.in9_val] * len(names)
     backs = {at: only_bg_t(still.image, still.masks[0]) for at, still in stills.items()}
-    for (c, n), still in progress(stills.items(), "world: in9 variants", unit="image", total=len(stills)):
+    for (c, n), still in stills.items():
         key, mask = f"{names[c]}_val_{n:04d}", still.masks[0]
         write_mask(files.join(uri, "fg_mask", "val", folder(names[c]), f"{key}.png"), mask)
         images: dict[str, NDArray[np.uint8]] = {

@@ -17,7 +17,6 @@ from previts.demo.scene import Mask, render
 from previts.demo.scenery.backgrounds import FAMILIES
 from previts.demo.scenery.textures import Image
 from previts.media import masks as mask_tools
-from previts.processes.progress import progress
 from previts.storage import files
 
 VOC_NAMES = (
@@ -115,7 +114,7 @@ def write_voc(uri: str, config: WorldConfig) -> int:
     root = files.join(uri, "VOCdevkit", "VOC2007")
     sets: dict[str, list[str]] = {"train": [], "val": [], "test": []}
     present: dict[str, dict[str, bool]] = {}
-    for number in progress(range(2 * config.voc_images), "world: voc", unit="image", total=2 * config.voc_images):
+    for number in range(2 * config.voc_images):
         name, split = f"{number + 1:06d}", "train" if number < config.voc_images else "test"
         kinds = _kinds_shown(config, f"voc/{name}", number)
         size = _size(config, f"voc/{name}")
@@ -164,7 +163,7 @@ def write_imagenet(uri: str, config: WorldConfig) -> int:
     """Write `{train,val}/<wnid>/*.JPEG`; return the number of images."""
     counts = {"train": config.imagenet_train, "val": config.imagenet_val}
     jobs = [(split, kind, number) for split in counts for kind in WNIDS for number in range(counts[split])]
-    for split, kind, number in progress(jobs, "world: imagenet", unit="image", total=len(jobs)):
+    for split, kind, number in jobs:
         wnid, home = WNIDS[kind], FAMILIES[list(WNIDS).index(kind)]
         name = (
             f"{wnid}_{number}"
@@ -184,7 +183,7 @@ def write_coco(uri: str, config: WorldConfig) -> int:
     for split, count in (("train", config.coco_train), ("val", config.coco_val)):
         images: list[dict[str, Any]] = []
         annotations: list[dict[str, Any]] = []
-        for number in progress(range(count), f"world: coco {split}", unit="image", total=count):
+        for number in range(count):
             image_id = number + 1 + (0 if split == "train" else 100_000)
             name = f"coco/{split}/{image_id}"
             kinds = _kinds_shown(config, name, number)

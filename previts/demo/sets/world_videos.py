@@ -18,7 +18,6 @@ from previts.demo.config import WorldConfig
 from previts.demo.files import write_avi, write_jpeg, write_mask, write_mp4, write_png, write_text
 from previts.demo.scene import Frame, Mask, render
 from previts.media import masks as mask_tools
-from previts.processes.progress import progress
 from previts.storage import files
 
 # Names of the actions in the style of the benchmarks.
@@ -46,9 +45,7 @@ def write_davis(uri: str, config: WorldConfig) -> int:
     """Write `{JPEGImages,Annotations}/480p/<sequence>` and `ImageSets/480p/*.txt`; return the number of sequences."""
     lines = []
     names = list(CLASSES)
-    for number in progress(
-        range(config.davis_sequences), "world: davis", unit="sequence", total=config.davis_sequences
-    ):
+    for number in range(config.davis_sequences):
         c, action = number % len(names), ACTIONS[(3 * number) % len(ACTIONS)]
         rng = generator(config.seed, f"davis/{number}")
         shot = Shot(
@@ -96,7 +93,7 @@ def write_ucf101(uri: str, config: WorldConfig) -> int:
     """Write `UCF-101/<Class>/v_<Class>_gXX_cXX.avi` and `ucfTrainTestlist` (3 splits); return the number of videos."""
     actions = sorted(_actions(config), key=lambda action: NAMES[action])
     jobs = [(action, number) for action in actions for number in range(config.ucf_clips)]
-    for action, number in progress(jobs, "world: ucf101", unit="clip", total=len(jobs)):
+    for action, number in jobs:
         frames = _action_film(config, "ucf101", action, number, config.ucf_frames)
         write_avi(files.join(uri, "UCF-101", _ucf_path(action, number)), [frame.image for frame in frames], _FPS)
     lists = files.join(uri, "ucfTrainTestlist")
@@ -118,7 +115,7 @@ def write_jhmdb(uri: str, config: WorldConfig) -> int:
     """Write `Rename_Images`, `puppet_mask` and `splits` of JHMDB; return the number of videos."""
     actions = _actions(config)
     jobs = [(action, number) for action in actions for number in range(config.jhmdb_clips)]
-    for action, number in progress(jobs, "world: jhmdb", unit="clip", total=len(jobs)):
+    for action, number in jobs:
         clip = f"demo_{action}_f_nm_np1_{number}"
         frames = _action_film(config, "jhmdb", action, number, config.jhmdb_frames)
         for place, frame in enumerate(frames, 1):
@@ -143,7 +140,7 @@ def write_minikinetics(uri: str, config: WorldConfig) -> int:
     jobs = [(split, action, n) for split, count in counts.items() for action in _actions(config) for n in range(count)]
     lists = {split: ["label,youtube_id,time_start,time_end,split"] for split in counts}
     seconds = config.minikinetics_frames / _FPS
-    for split, action, number in progress(jobs, "world: minikinetics", unit="clip", total=len(jobs)):
+    for split, action, number in jobs:
         # Kinetics writes class names in lower case, with spaces.
         label, clip = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", NAMES[action]).lower(), f"{split}_{action}_{number:04d}"
         frames = _action_film(config, f"minikinetics/{split}", action, number, config.minikinetics_frames)
