@@ -99,6 +99,9 @@ def run_local(
     # The engine runs two steps at once. Each can use half of the cores.
     os.environ.setdefault(workers.WHOLE, str(workers.available()))
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, workers.available() // 2)))
+    # Threads of torch that wait for each other sleep. By default they spin, and a step that shares its cores with other
+    # programs becomes many times slower.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ.setdefault("PREVITS_CHECKPOINT_SECONDS", "30")  # a laptop is closed more often than a node fails
     os.environ[workers.STARTED_BY] = str(os.getpid())
     os.environ[origin.RUN] = f"{origin.LOCAL}{uuid.uuid4()}"
