@@ -68,7 +68,7 @@ def load_detector(model_uri: str, min_score: float, side: int) -> Callable[[npt.
     def find(images_THWC: npt.NDArray[np.uint8]) -> list[list[Mask]]:
         found = []
         for image in images_THWC:  # one at a time: an image can have a hundred masks of its size in memory
-            pixels_CHW = torch.from_numpy(image).to(device).permute(2, 0, 1) / 255
+            pixels_CHW = torch.tensor(image, device=device).permute(2, 0, 1) / 255
             masks_N1HW = detector([pixels_CHW])[0]["masks"]
             masks_NHW = (masks_N1HW[:, 0] > MASK_THRESHOLD).cpu().numpy()
             found.append([mask for mask in masks_NHW if mask.any()])
