@@ -66,6 +66,7 @@ def follow(
     started = time.monotonic()
     labels: dict[str, str] = {}
     states: dict[str, str] = {}
+    ended = False
     while True:
         run = answered(lambda: client.get_run(run_id))
         for task in tasks_of(run, steps):
@@ -75,7 +76,10 @@ def follow(
             if task.state != states.get(task.task_id):
                 states[task.task_id] = task.state
                 _say(f"{time.monotonic() - started:6.0f} s  {labels[task.task_id]:20} {task.state}")
-        if run.state in ENDED or until(run):
+        # The API updates the state of a run before those of its tasks, so the last ones need a second look.
+        settled = ended or all(state in ENDED for state in states.values())
+        ended = run.state in ENDED
+        if (ended and settled) or until(run):
             return run
         waited = time.monotonic() - started
         if not labels and waited > START_SECONDS:

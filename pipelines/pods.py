@@ -1,4 +1,4 @@
-"""The pods of a run that failed or wait, with the reasons that Kubernetes gives and the ends of their logs."""
+"""The pods of a run that have not succeeded, with the reasons that Kubernetes gives and the ends of their logs."""
 
 from typing import Any
 
@@ -7,10 +7,11 @@ from previts.errors import InputError
 RUN_LABEL, STEP_LABEL, NODE_NOTE = "pipeline/runid", "previts/step", "workflows.argoproj.io/node-name"
 LAST = "close-run"  # the step whose log says which steps failed and why
 SHOWN, LINES = 5, 30  # pods, and lines of each log
+PHASES = ("Failed", "Unknown", "Pending", "Running")  # in the order in which their pods are shown
 
 
 def describe(run_id: str, namespace: str) -> list[str]:
-    """Return lines about the pods of a run that failed or wait; one line that says why, if they cannot be read."""
+    """Return lines about the pods of a run that have not succeeded, or one line that says why they cannot be read."""
     import urllib3
     from kubernetes import client
 
@@ -27,9 +28,9 @@ def describe(run_id: str, namespace: str) -> list[str]:
         return [f"the pods cannot be read ({str(error)[:200].strip()}): {by_hand}"]
     if not found:
         return [f"the run has no pods in namespace {namespace}: they were not created, or are deleted already"]
-    stuck = [pod for pod in found if pod.status.phase not in ("Succeeded", "Running")]
+    stuck = [pod for phase in PHASES for pod in found if pod.status.phase == phase]
     shown = stuck[:SHOWN] + [pod for pod in found if _step(pod) == LAST and pod not in stuck]
-    lines = [f"pods of the run: {len(found)}, of which {len(stuck)} failed or wait"]
+    lines = [f"pods of the run: {len(found)}, of which {len(stuck)} have not succeeded"]
     for pod in shown:
         lines.append(f"pod {pod.metadata.name} ({_step(pod)}): {pod.status.phase}{_reasons(pod)}")
         lines += [f"  | {line}" for line in _log(core, pod)]

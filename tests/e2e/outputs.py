@@ -50,7 +50,9 @@ def counts(root: str, rows: Collection[str]) -> dict[str, list[dict[str, Any]]]:
 
 def report(root: str) -> list[dict[str, str]]:
     """Return the lines of the only report of a root, after a look at its pages."""
-    (place,) = [place for place in finished(root) if place.startswith("report/")]
+    places = [place for place in finished(root) if place.startswith("report/")]
+    assert len(places) == 1, f"{root} should have one report, and has {places}"
+    (place,) = places
     page = files.read_bytes(files.join(root, "report.html")).decode()
     lines = list(csv.DictReader(io.StringIO(files.read_bytes(files.join(root, place, "report.csv")).decode())))
     assert lines, f"the report {place} of {root} has no numbers"

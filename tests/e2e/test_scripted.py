@@ -1,5 +1,6 @@
 """The end-to-end test itself, on an API whose runs go as given and leave results that are written here."""
 
+import inspect
 import json
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -16,6 +17,7 @@ from kfp_api import KfpApi, picture
 
 from pipelines import follow
 from previts import stages
+from previts.runs import check
 from previts.storage import csv_text, files, folders
 
 ROWS = ["1/vgg/moco", "1/vgg/previts"]
@@ -93,6 +95,13 @@ def test_the_committed_pipeline_is_uploaded_and_run_with_the_given_parameters(
     given = run["runtime_config"]["parameters"]
     assert given["crawl"] == files.join(backend.root, "crawls", "world", "crawls")
     assert (given["profile"], given["rows"], given["sizes"]) == ("demo", ROWS, {"cpu": "500m"})
+
+
+def test_the_first_step_would_accept_the_parameters(backend: Backend):
+    names = set(inspect.signature(check.check_choices).parameters)
+    given = {name: value for name, value in backend.parameters.items() if name in names}
+    check.check_choices(**given, launcher="local", processes=1)
+    check.check_choices(**given, launcher="pytorchjob", processes=1, job=backend.job)
 
 
 def test_the_images_of_the_environment_replace_those_of_the_committed_pipeline(

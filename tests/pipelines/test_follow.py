@@ -66,6 +66,13 @@ def test_each_change_of_a_step_is_one_line(api: KfpApi, capsys: pytest.CaptureFi
     ]
 
 
+def test_the_last_steps_may_end_in_the_api_after_their_run(api: KfpApi):
+    early = picture("SUCCEEDED", ("check-run", "SUCCEEDED"), ("close-run", "RUNNING"))
+    client = started(api, early, picture("SUCCEEDED", ("check-run", "SUCCEEDED"), ("close-run", "SUCCEEDED")))
+    run = follow.follow(client, "r1", STEPS)
+    assert [task.state for task in follow.tasks_of(run, {"close-run"})] == ["SUCCEEDED"]
+
+
 def test_a_connection_that_breaks_for_a_moment_is_no_failure(api: KfpApi, capsys: pytest.CaptureFixture[str]):
     client = started(api, DONE)
     api.drops = 9  # more than the client repeats by itself
@@ -135,7 +142,7 @@ def test_a_failure_shows_the_task_its_pods_and_their_logs(api: KfpApi, tmp_path:
     assert lines[:10] == [
         "run r1 ended as FAILED",
         "failed task: download: exit code 2",
-        "pods of the run: 4, of which 2 failed or wait",
+        "pods of the run: 4, of which 2 have not succeeded",
         "pod x7k2p-1 (download): Failed; main ended with code 137 (OOMKilled)",
         "  | previts: 3 of 9 videos failed",
         "  | by hand",
