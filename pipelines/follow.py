@@ -21,6 +21,7 @@ ENDED = ("SUCCEEDED", "SKIPPED", "FAILED", "CANCELED")
 POLL_SECONDS = 10.0
 START_SECONDS = 1800.0  # from the submission to the first step; before it, four drivers start and pull their image
 OUTAGE_SECONDS = 600.0  # how long the API may not answer, such as during an upgrade or while a forwarded port is down
+ANSWER_SECONDS = 60.0  # a forwarded port may accept a request and lose it
 UNAUTHORISED = 401
 
 
@@ -68,7 +69,7 @@ def follow(
     states: dict[str, str] = {}
     ended = False
     while True:
-        run = answered(lambda: client.get_run(run_id))
+        run = _get(client, run_id)
         for task in tasks_of(run, steps):
             if task.task_id not in labels:
                 number = 1 + sum(label.split()[0] == task.display_name for label in labels.values())
@@ -114,7 +115,7 @@ def wait(client: Any, run_id: str, steps: Collection[str], namespace: str, *, se
 
 def explain(client: Any, run_id: str, steps: Collection[str], namespace: str) -> str:
     """Return what is known of a run that did not succeed: its failed tasks, its pods with their logs, its address."""
-    run = answered(lambda: client.get_run(run_id))
+    run = _get(client, run_id)
     lines = [f"its error: {run.error.message}"] if run.error and run.error.message else []
     failed = [task for task in (run.run_details and run.run_details.task_details) or [] if task.state == "FAILED"]
     # A DAG fails with what is in it; a driver fails alone.
@@ -137,6 +138,13 @@ def explain(client: Any, run_id: str, steps: Collection[str], namespace: str) ->
 def _error_of(task: Any) -> str:
     errors = [task.error, *(status.error for status in reversed(task.state_history or []))]
     return next((str(error.message) for error in errors if error and error.message), "")
+
+
+def _get(client: Any, run_id: str) -> Any:
+    """Return a run; the client's own `get_run` waits for ever for an answer."""
+    return answered(
+        lambda: client._run_api.run_service_get_run(run_id=run_id, _request_timeout=(ANSWER_SECONDS, ANSWER_SECONDS))
+    )
 
 
 def answered(request: Callable[[], Result]) -> Result:

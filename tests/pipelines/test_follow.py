@@ -1,6 +1,7 @@
 """A run that is followed to its end, and the cause of its failure; the API and Kubernetes are a local HTTP server."""
 
 import re
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -78,6 +79,15 @@ def test_a_connection_that_breaks_for_a_moment_is_no_failure(api: KfpApi, capsys
     api.drops = 9  # more than the client repeats by itself
     assert follow.wait(client, "r1", STEPS, "previts").state == "SUCCEEDED"
     assert capsys.readouterr().err.count("the API does not answer, and is asked again") == 1
+
+
+def test_a_request_that_is_lost_is_sent_again(api: KfpApi, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(follow, "ANSWER_SECONDS", 0.1)
+    client = started(api, DONE)
+    api.hangs = 9
+    begun = time.monotonic()
+    assert follow.wait(client, "r1", STEPS, "previts").state == "SUCCEEDED"
+    assert time.monotonic() - begun < 10
 
 
 def test_an_api_that_stays_away_is_an_error(api: KfpApi, monkeypatch: pytest.MonkeyPatch):

@@ -6,6 +6,7 @@ It also answers requests for pods and their logs, as Kubernetes does, so that a 
 import json
 import re
 import threading
+import time
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -58,7 +59,8 @@ class KfpApi:
 
     Attributes:
         pictures: What each run shows at each request, in order; the last one is repeated. A run is the next list.
-        drops: How many of the next requests for a run get no answer.
+        drops: How many of the next requests for a run get no answer, because the connection breaks.
+        hangs: How many of the next requests for a run get no answer within two seconds.
         tokens: The authorisation of each request for a run.
         runs: The runs that were created.
         schedules: The recurring runs that exist.
@@ -71,7 +73,7 @@ class KfpApi:
 
     def __init__(self) -> None:
         self.pictures: list[list[Document]] = []
-        self.drops = 0
+        self.drops = self.hangs = 0
         self.tokens: list[str | None] = []
         self.runs: list[Document] = []
         self.schedules: list[Document] = []
@@ -87,8 +89,12 @@ class KfpApi:
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
                 body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-                if api.drops and self.command == "GET" and re.search(r"/runs/\w+$", self.path):
-                    api.drops -= 1
+                if self.command == "GET" and re.search(r"/runs/\w+$", self.path) and api.drops + api.hangs:
+                    if api.drops:
+                        api.drops -= 1
+                    else:
+                        api.hangs -= 1
+                        time.sleep(2)
                     self.close_connection = True
                     return
                 if "/runs/" in self.path:
