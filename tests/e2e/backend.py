@@ -8,7 +8,7 @@ import shlex
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -94,9 +94,15 @@ class Backend:
         return str(run.run_id)
 
     def finish(self, run_id: str) -> Any:
-        """Follow a run to its end and return it; an error with its cause if it fails. No run outlives the test."""
-        try:
+        """Follow a run to its end and return it; an error with its cause if it fails."""
+        with self.guarded(run_id):
             return follow.wait(self.client, run_id, self.steps, self.namespace, seconds=RUN_SECONDS)
+
+    @contextlib.contextmanager
+    def guarded(self, run_id: str) -> Iterator[None]:
+        """Terminate a run at an error of the block, so that it does not take the place of the next one."""
+        try:
+            yield
         except BaseException:
             with contextlib.suppress(Exception):  # the API may be what failed
                 if self.client.get_run(run_id).state not in follow.ENDED:

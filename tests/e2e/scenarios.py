@@ -5,7 +5,7 @@ import time
 from typing import Any
 
 import outputs
-from backend import Backend
+from backend import RUN_SECONDS, Backend
 
 from pipelines import follow
 from previts.config import paper
@@ -14,6 +14,7 @@ from previts.launch import cluster
 from previts.storage import files
 
 FIRST_RUN_SECONDS = 600.0  # until a schedule of every minute has started its first run
+TERMINATION_SECONDS = 1800.0  # until a terminated run has ended
 EVERY_MINUTE = "0 * * * * *"
 
 
@@ -129,15 +130,16 @@ def stop_and_repeat(backend: Backend, first: str) -> None:
         running = any(task.state == "RUNNING" for task in follow.tasks_of(run, {"pretrain"}))
         return running and bool(files.names(files.join(root, "checkpoints")))
 
-    run = follow.follow(backend.client, run_id, backend.steps, seconds=4 * 3600, until=trains)
-    if not trains(run):
-        raise AssertionError(
-            f"the run ended as {run.state} before its first training began\n"
-            f"{follow.explain(backend.client, run_id, backend.steps, backend.namespace)}"
-        )
-    print(f"run {run_id} trains, and is terminated", file=sys.stderr)
-    backend.client.terminate_run(run_id)
-    run = follow.follow(backend.client, run_id, backend.steps, seconds=1800)
+    with backend.guarded(run_id):
+        run = follow.follow(backend.client, run_id, backend.steps, seconds=RUN_SECONDS, until=trains)
+        if not trains(run):
+            raise AssertionError(
+                f"the run ended as {run.state} before its first training began\n"
+                f"{follow.explain(backend.client, run_id, backend.steps, backend.namespace)}"
+            )
+        print(f"run {run_id} trains, and is terminated", file=sys.stderr)
+        backend.client.terminate_run(run_id)
+        run = follow.follow(backend.client, run_id, backend.steps, seconds=TERMINATION_SECONDS)
     assert run.state in ("FAILED", "CANCELED"), f"the terminated run {run_id} ended as {run.state}"
     before = outputs.finished(root)
     stages = {place.split("/")[0] for place in before}
