@@ -9,7 +9,6 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import urlsplit
 
 import fsspec
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
@@ -90,9 +89,10 @@ def read(uri: str, server: str) -> bytes:
     uri = uri.partition("?")[0].replace("minio://", "s3://")
     if not server or not uri.startswith("s3://"):
         return files.read_bytes(uri)
-    parts = urlsplit(server)
-    address = f"{parts.scheme}://{parts.hostname}:{parts.port}"
-    store = fsspec.filesystem("s3", key=parts.username, secret=parts.password, endpoint_url=address)
+    scheme, _, rest = server.partition("://")
+    keys, _, host = rest.rpartition("@")  # a secret may contain any character
+    key, _, secret = keys.partition(":")
+    store = fsspec.filesystem("s3", key=key, secret=secret, endpoint_url=f"{scheme}://{host}")
     data: bytes = store.cat_file(uri.partition("://")[2])
     return data
 

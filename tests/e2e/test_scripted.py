@@ -2,8 +2,10 @@
 
 import inspect
 import json
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -285,6 +287,32 @@ def test_the_artifacts_of_a_run_are_read_and_checked(tmp_path: Path):
     note.unlink()
     assert "is no complete system.HTML" in found[1].fault("")
     assert "it was written through seaweedfs.kubeflow:9000: forward the port" in found[2].fault("")
+
+
+def test_a_file_is_read_from_the_server_of_the_pipeline_root():
+    asked = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            asked.append((self.path.partition("?")[0], self.headers["Authorization"]))
+            self.send_response(200)
+            self.send_header("Content-Length", "2")
+            self.end_headers()
+            self.wfile.write(b"ok" if self.command == "GET" else b"")
+
+        do_HEAD = do_GET  # noqa: N815
+
+        def log_message(self, format: str, *args: Any) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever).start()
+        address = f"http://minio:s/e@c:r+t@127.0.0.1:{server.server_port}"
+        assert metadata.read("minio://mlpipeline/v2/artifacts/a/page", address) == b"ok"
+        server.shutdown()
+    path, signature = asked[-1]
+    assert path == "/mlpipeline/v2/artifacts/a/page"
+    assert "Credential=minio/" in signature
 
 
 def test_the_declared_artifacts_are_those_of_the_components(backend: Backend):
