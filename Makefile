@@ -13,7 +13,7 @@ EXTRAS_mlflow := --extra mlflow
 .DEFAULT_GOAL := help
 
 help: ## show this help
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/\1\t\2/' | expand -t 14
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## (.*)/\1\t\2/' | expand -t 14
 
 $(VENV)/installed: requirements.lock pyproject.toml
 	@command -v $(PYTHON) >/dev/null || { echo "'$(PYTHON)' was not found; Python 3.11, 3.12 or 3.13 is needed: apt-get install python3.11 python3.11-venv, or make PYTHON=/path/to/python"; exit 1; }
@@ -46,6 +46,9 @@ test-long: $(VENV)/installed ## run the tests that take many minutes: kills in e
 
 cluster-test: $(VENV)/installed ## run pods on a real Kubernetes node in namespaces of this machine (root, Go, containerd: CONTRIBUTING.md)
 	$(BIN)/python -m pytest tests/cluster -m cluster -s
+
+e2e: $(VENV)/installed ## run the whole pipeline on the Kubeflow Pipelines that KF_PIPELINES_ENDPOINT names (CONTRIBUTING.md)
+	$(BIN)/python -m pytest tests/e2e -m e2e -s
 
 lint: $(VENV)/installed ## run ruff, mypy --strict and import-linter
 	$(BIN)/ruff check .
@@ -118,4 +121,4 @@ sign: ## sign the pushed images and their lists of contents (needs cosign, and a
 licences: $(VENV)/installed ## write the table of docs/licences.md again
 	$(BIN)/python images/licences.py
 
-.PHONY: help demo test test-long cluster-test lint bench compile mlflow lock images push scan sign licences
+.PHONY: help demo test test-long cluster-test e2e lint bench compile mlflow lock images push scan sign licences

@@ -10,8 +10,10 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Annotated, Any
 
 import tyro
+import yaml
 
 from components import _images
+from pipelines import follow
 from previts.config import paper
 from previts.config.fields import split_setting
 from previts.errors import InputError
@@ -21,6 +23,7 @@ from previts.storage import files
 TYPES = {"LIST": list, "STRUCT": dict, "NUMBER_INTEGER": int}
 KINDS = {list: "a JSON list of texts", dict: "a JSON object of texts", int: "a whole number"}
 NUMBERS = ("seeds",)  # lists of whole numbers
+FLAGS = ("production", "wait")  # options without a value
 KUBEFLOW = "kubeflow"  # the namespace of the API
 
 
@@ -33,6 +36,7 @@ def submit(
     namespace: str = "previts",
     service_account: str = "previts-steps",
     production: bool = True,
+    wait: bool = False,
 ) -> None:
     """Run the whole pipeline on a cluster.
 
@@ -44,13 +48,15 @@ def submit(
         namespace: Namespace of the run.
         service_account: Service account of the run's pods.
         production: Refuse images without a digest.
+        wait: Print each change of a step until the run ends, and fail with its cause if it does not succeed.
     """
     from pipelines.previts_full import previts_full
 
     values = _values(previts_full, parameters)
     _check_choices(values)
-    with _compiled(previts_full, production) as package, _answers():
-        result = _client(host, namespace).create_run_from_pipeline_package(
+    with _compiled(previts_full, production) as package, answers():
+        client = connect(host, namespace)
+        result = client.create_run_from_pipeline_package(
             pipeline_file=package,
             arguments=values,
             run_name=run,
@@ -59,7 +65,11 @@ def submit(
             enable_caching=False,
             service_account=service_account,
         )
-    print(result.run_id)
+        print(result.run_id, flush=True)
+        if wait:
+            with open(package) as file:
+                steps = follow.step_names(next(yaml.safe_load_all(file)))
+            follow.wait(client, result.run_id, steps, namespace)
 
 
 def schedule(
@@ -90,8 +100,8 @@ def schedule(
 
     values = _values(previts_full, parameters)
     _check_choices(values)
-    with _compiled(previts_full, production) as package, _answers():
-        client = _client(host, namespace)
+    with _compiled(previts_full, production) as package, answers():
+        client = connect(host, namespace)
         group = client.create_experiment(experiment, namespace=namespace).experiment_id
         for known in client.list_recurring_runs(page_size=100, experiment_id=group).recurring_runs or []:
             if known.display_name == name:
@@ -129,7 +139,8 @@ def parameters_first(command: Callable[..., None], arguments: Sequence[str]) -> 
         if text.startswith("--") and name in known and name not in options:
             raise InputError(f"{text} is a parameter of the pipeline: write {name}=VALUE, without --; lists are JSON")
         before = arguments[place - 1] if place else ""
-        takes_value = before.startswith("--") and "=" not in before and not before.endswith("production")
+        is_flag = before.removeprefix("--").removeprefix("no-") in FLAGS
+        takes_value = before.startswith("--") and "=" not in before and not is_flag
         (parameters if "=" in text and not text.startswith("-") and not takes_value else others).append(text)
     return [*parameters, *others]
 
@@ -157,10 +168,18 @@ def _compiled(pipeline: Any, production: bool) -> Iterator[str]:
 
 
 def _values(pipeline: Any, texts: Sequence[str]) -> dict[str, Any]:
+    """Return the parameters as `parse` does; raise an InputError too if a required one is missing."""
+    values, known = parse(pipeline, texts), pipeline.pipeline_spec.root.input_definitions.parameters
+    if missing := [name for name, spec in known.items() if not spec.is_optional and name not in values]:
+        raise InputError(f"required parameters are missing: add {', '.join(f'{name}=...' for name in sorted(missing))}")
+    return values
+
+
+def parse(pipeline: Any, texts: Sequence[str]) -> dict[str, Any]:
     """Parse texts such as parts=32 or 'rows=["6a"]' by the parameter types that a pipeline declares.
 
     Raises:
-        InputError: If the pipeline does not have a parameter, a value has the wrong type, or a parameter is missing.
+        InputError: If the pipeline does not have a parameter, or a value has the wrong type.
     """
     from kfp.pipeline_spec.pipeline_spec_pb2 import ParameterType
 
@@ -172,8 +191,6 @@ def _values(pipeline: Any, texts: Sequence[str]) -> dict[str, Any]:
             raise InputError(f"{name} is given twice; give it once")
         kind = TYPES.get(ParameterType.ParameterTypeEnum.Name(known[name].parameter_type))
         values[name] = _parsed(name, value, kind) if kind else value
-    if missing := [name for name, spec in known.items() if not spec.is_optional and name not in values]:
-        raise InputError(f"required parameters are missing: add {', '.join(f'{name}=...' for name in sorted(missing))}")
     return values
 
 
@@ -218,7 +235,7 @@ def _check_choices(values: dict[str, Any]) -> None:
 
 
 @contextlib.contextmanager
-def _answers() -> Iterator[None]:
+def answers() -> Iterator[None]:
     """Raise an InputError if the API of Kubeflow Pipelines does not answer, or refuses a request."""
     import kfp_server_api
     import urllib3
@@ -236,15 +253,16 @@ def _answers() -> Iterator[None]:
         ) from None
 
 
-def _client(host: str, namespace: str) -> Any:
+def connect(host: str, namespace: str) -> Any:
+    """Return a client of the API of Kubeflow Pipelines, for runs in a namespace; `host` is as of `submit`."""
     import kfp
+    from kfp.client.set_volume_credentials import ServiceAccountTokenVolumeCredentials
 
-    token = None
-    if path := os.environ.get(kfp.client.KF_PIPELINES_SA_TOKEN_ENV):  # without this, the library reads it in a pod only
-        with open(path) as file:
-            token = file.read().strip()
+    # Without this, the library reads the file in a pod only. It reads it for each request, so it may be renewed.
+    path = os.environ.get(kfp.client.KF_PIPELINES_SA_TOKEN_ENV)
+    credentials = ServiceAccountTokenVolumeCredentials(path) if path else None
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about future versions of the library
         # If no host is set, the library looks for the API in the namespace that it is given for the runs.
         named = host or os.environ.get(kfp.client.client.KF_PIPELINES_ENDPOINT_ENV)
-        return kfp.Client(host or None, namespace=namespace if named else KUBEFLOW, existing_token=token)
+        return kfp.Client(host or None, namespace=namespace if named else KUBEFLOW, credentials=credentials)

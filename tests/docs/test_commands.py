@@ -143,10 +143,10 @@ def test_every_parameter_of_a_run_on_a_cluster_exists():
 
 
 def test_every_make_target_and_every_file_exists():
-    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    targets = set(re.findall(r"^([a-z0-9-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     for block in ours(*CHECKED, *NAMED):
         for line in block.commands:
-            assert set(re.findall(r"^make ([a-z-]+)", line)) <= targets, f"{block.place}: {line}"
+            assert set(re.findall(r"^make ([a-z0-9-]+)", line)) <= targets, f"{block.place}: {line}"
             for name in re.findall(r"(?:tests|k8s|pipelines)/[\w./-]*\w", line):
                 assert (ROOT / name).exists(), f"{block.place}: {name}"
 

@@ -1,18 +1,15 @@
 """What `python -m pipelines submit` and `schedule` send to the API of Kubeflow Pipelines, here a local HTTP server."""
 
-import json
 import re
 import shlex
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
+from kfp_api import KfpApi
 
 from pipelines import remote
 from previts.errors import InputError
@@ -23,76 +20,15 @@ NEEDED = ["root=gs://bucket/previts", "data=gs://bucket/datasets"]
 DIGESTS = {
     f"PREVITS_{name}_DIGEST": f"sha256:{name[0].lower() * 64}" for name in ("DATA", "TRAIN", "LAUNCHER", "MLFLOW")
 }
-NOW = "2026-01-01T00:00:00Z"
 ENVIRONMENT = {"PATH": "/usr/bin:/bin", "PYTHONPATH": str(ROOT)}
 
 
-def refused(body: dict[str, Any]) -> bool:
-    """Return whether the API would refuse the parameters: each must have its declared type, none may be missing."""
-    declared = body["pipeline_spec"]["pipeline_spec"]["root"]["inputDefinitions"]["parameters"]
-    given = body["runtime_config"]["parameters"]
-    types = {"STRING": str, "NUMBER_INTEGER": int, "LIST": list, "STRUCT": dict}
-    fits = all(type(given[name]) is types[spec["parameterType"]] for name, spec in declared.items() if name in given)
-    needed = {name for name, spec in declared.items() if not spec.get("isOptional")}
-    return not (fits and needed <= set(given) <= set(declared))
-
-
-class Api:
-    """Answers the requests for experiments, runs and schedules that the client sends."""
-
-    def __init__(self) -> None:
-        self.runs: list[dict[str, Any]] = []
-        self.schedules: list[dict[str, Any]] = []
-
-    def answer(self, method: str, path: str, body: dict[str, Any]) -> dict[str, Any] | None:
-        match method, path.split("?")[0].rsplit("/", 1)[-1]:
-            case "GET", "healthz":
-                return {"multi_user": True}
-            case "GET", "experiments":
-                return {"experiments": [{"experiment_id": "e1", "display_name": "previts", "namespace": "previts"}]}
-            case "GET", "recurringruns":
-                return {"recurringRuns": self.schedules}
-            case "GET", "r1":
-                return self.runs[-1]
-            case "GET", "s1":
-                return self.schedules[-1]
-            case "POST", ("runs" | "recurringruns") if refused(body):
-                return None
-            case "POST", "runs":
-                self.runs.append({**body, "run_id": "r1", "created_at": NOW})
-                return self.runs[-1]
-            case "POST", "recurringruns":
-                self.schedules.append({**body, "recurring_run_id": "s1", "created_at": NOW})
-                return self.schedules[-1]
-        return None
-
-
 @pytest.fixture
-def api(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Api, str]]:
+def api(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[KfpApi, str]]:
     monkeypatch.setenv("HOME", str(tmp_path))  # the client stores its contexts there
-    served = Api()
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            length = int(self.headers.get("Content-Length") or 0)
-            answer = served.answer(self.command, self.path, json.loads(self.rfile.read(length) or "{}"))
-            self.send_response(404 if answer is None else 200)
-            self.send_header("Content-Type", "application/json")
-            self.end_headers()
-            self.wfile.write(json.dumps(answer or {}).encode())
-
-        do_POST = do_GET  # noqa: N815
-
-        def log_message(self, format: str, *args: Any) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    yield served, f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    served = KfpApi()
+    yield served, served.address
+    served.close()
 
 
 def pipelines(tmp_path: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -106,7 +42,7 @@ def pipelines(tmp_path: Path, *arguments: str, **environment: str) -> subprocess
     )
 
 
-def test_a_run_uses_images_with_digests_and_its_own_account(tmp_path: Path, api: tuple[Api, str]):
+def test_a_run_uses_images_with_digests_and_its_own_account(tmp_path: Path, api: tuple[KfpApi, str]):
     served, host = api
     given = [
         "crawl=gs://bucket/crawl.csv",
@@ -133,7 +69,7 @@ def test_a_run_uses_images_with_digests_and_its_own_account(tmp_path: Path, api:
     assert run["pipeline_spec"]["platform_spec"]["platforms"]["kubernetes"]
 
 
-def test_a_schedule_runs_one_at_a_time_and_is_created_once(api: tuple[Api, str], capsys: pytest.CaptureFixture[str]):
+def test_a_schedule_runs_one_at_a_time_and_is_created_once(api: tuple[KfpApi, str], capsys: pytest.CaptureFixture[str]):
     served, host = api
     given = ("crawl=gs://bucket/crawls", *NEEDED)
     remote.schedule(given, cron="0 0 3 * * 1", host=host, production=False)
@@ -226,7 +162,7 @@ def test_only_the_pretraining_step_can_start_jobs():
     assert secret["optional"]
 
 
-def test_the_kfp_commands_of_the_documentation_work(tmp_path: Path, api: tuple[Api, str]):
+def test_the_kfp_commands_of_the_documentation_work(tmp_path: Path, api: tuple[KfpApi, str]):
     served, host = api
     text = (ROOT / "docs" / "cluster.md").read_text().replace("\\\n", " ")
     lines = [shlex.split(line) for line in re.findall(r"^\.venv/bin/kfp (.*create .*)$", text, re.MULTILINE)]
