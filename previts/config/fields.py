@@ -155,11 +155,19 @@ def from_plain(config: type[Config], values: Any, path: str) -> Config:
         values: Its fields as plain data.
         path: Prefix of the field names in messages, with a dot at its end; "" for the outermost dataclass.
 
+    A field that is missing has its default: an earlier version did not have it. A new field needs a default with which
+    the program does what it did before.
+
     Raises:
-        InputError: If a field is unknown, missing or of the wrong type.
+        InputError: If a field is unknown, has no default and is missing, or is of the wrong type.
     """
     hints = typing.get_type_hints(config)
-    if not isinstance(values, dict) or set(values) != set(hints):
+    needed = {
+        item.name
+        for item in dataclasses.fields(typing.cast(Any, config))
+        if item.default is dataclasses.MISSING and item.default_factory is dataclasses.MISSING
+    }
+    if not isinstance(values, dict) or not needed <= set(values) <= set(hints):
         found = ", ".join(sorted(values)) if isinstance(values, dict) else type(values).__name__
         raise InputError(f"{path or 'experiment'} must have the fields {', '.join(sorted(hints))}, got {found}")
     return config(
@@ -168,6 +176,7 @@ def from_plain(config: type[Config], values: Any, path: str) -> Config:
             if isinstance(hint, type) and dataclasses.is_dataclass(hint)
             else _checked(hint, values[name], path + name)
             for name, hint in hints.items()
+            if name in values
         }
     )
 

@@ -1,6 +1,7 @@
 """Oracles: the numbers of the paper, and messages written down by hand."""
 
 import dataclasses
+import json
 
 import pytest
 
@@ -62,8 +63,15 @@ def test_an_invalid_assignment_is_refused_with_the_field_and_the_allowed_values(
 
 
 def test_a_document_with_other_fields_is_refused():
-    with pytest.raises(InputError, match="must have the fields"):
-        Experiment.from_json('{"seed": 1}')
+    for text in ('{"sed": 1}', '{"saliency": {"kind": "rbd"}}', "[]"):
+        with pytest.raises(InputError, match="must have the fields"):
+            Experiment.from_json(text)
+
+
+def test_a_field_that_an_earlier_version_did_not_write_has_its_default():
+    written = json.loads(dataclasses.replace(Experiment(), seed=3).to_json())
+    del written["saliency"]["detector_side"], written["model"]["width"]
+    assert Experiment.from_json(json.dumps(written)) == dataclasses.replace(Experiment(), seed=3)
 
 
 def test_fields_that_depend_on_each_other_are_set_in_any_order():
