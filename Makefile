@@ -39,9 +39,9 @@ demo: $(VENV)/installed ## run the whole pipeline on a small synthetic world and
 	$(BIN)/python -m pipelines run-local --root demo $(ARMS_$(MODEL))
 
 test: $(VENV)/installed ## run all tests on all cores, with coverage
-	$(BIN)/python -m pytest -n logical --maxprocesses 8 --dist loadfile --cov --cov-report=term:skip-covered
+	$(BIN)/python -m pytest -n logical --maxprocesses 8 --dist loadfile --no-loadscope-reorder --cov --cov-report=term:skip-covered
 
-test-long: $(VENV)/installed ## run the tests that take many minutes: kills in every verb, hundreds of hostile videos, two runs at once
+test-long: $(VENV)/installed ## run the tests that take many minutes: kills in every verb, hundreds of hostile videos, two runs at once, variants of tests
 	$(BIN)/python -m pytest -m long -s
 
 cluster-test: $(VENV)/installed ## run pods on a real Kubernetes node in namespaces of this machine (root, Go, containerd: CONTRIBUTING.md)

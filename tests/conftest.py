@@ -2,11 +2,17 @@
 
 import itertools
 import os
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import cv2
 import pytest
+
+# One worker for each verb. Each further one is a process that imports for seconds, and another test uses the core.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import torch
 
 if TYPE_CHECKING:
@@ -26,6 +32,14 @@ namespaces = itertools.count()
 def pytest_runtest_setup() -> None:
     """Use one thread, whatever an earlier test set: a second one changes the order of sums, and is hardly faster."""
     torch.set_num_threads(1)
+    cv2.setNumThreads(1)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Start the files with slow tests first: if one of them came last, the other cores would be idle."""
+    slow = Counter(item.path for item in items if item.get_closest_marker("slow"))
+    items.sort(key=lambda item: -slow[item.path])
 
 
 @pytest.fixture(scope="session")

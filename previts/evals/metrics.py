@@ -7,7 +7,6 @@ Shape suffixes: N images, C classes, H W pixels or grid cells.
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.metrics import average_precision_score
 
 Array = NDArray[np.floating]
 POINTING_SHARE = 0.5  # of a cell, which the object must cover for a hit
@@ -21,6 +20,8 @@ def average_precision(truth_N: NDArray[np.bool_], scores_N: Array) -> float:
     """
     if not truth_N.any():
         raise ValueError("average precision needs at least one positive")
+    from sklearn.metrics import average_precision_score  # a second of imports, which few benchmarks need
+
     return float(average_precision_score(truth_N, scores_N))
 
 

@@ -9,12 +9,10 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.model_selection import StratifiedKFold
-from sklearn.svm import LinearSVC
 
 from previts.config.evaluation import EvaluationConfig, SvmConfig
 from previts.errors import InputError
@@ -25,6 +23,9 @@ from previts.models.moco import MoCo
 from previts.processes import prefetch
 from previts.processes.progress import progress
 from previts.storage import file_names, files
+
+if TYPE_CHECKING:
+    from sklearn.svm import LinearSVC
 
 # not stated: VirTex's VOC07 classification, with the squared hinge loss. The cost is chosen by folds of trainval.
 COSTS = (0.01, 0.1, 1.0, 10.0)
@@ -190,7 +191,9 @@ def _unit(features_ND: Features) -> Features:
     return np.asarray(features_ND / np.maximum(np.linalg.norm(features_ND, axis=1, keepdims=True), 1e-12))
 
 
-def _svm(cost: float, seed: int) -> LinearSVC:
+def _svm(cost: float, seed: int) -> "LinearSVC":
+    from sklearn.svm import LinearSVC  # a second of imports, which the reader of the lists does not need
+
     weights = {True: POSITIVE_WEIGHT, False: 1.0}
     return LinearSVC(C=cost, class_weight=weights, max_iter=MAX_ITERATIONS, dual="auto", random_state=seed)
 
@@ -200,6 +203,8 @@ def _best_cost(train_ND: Features, truth_N: NDArray[np.bool_], seed: int) -> flo
     folds = min(FOLDS, int(truth_N.sum()), int((~truth_N).sum()))
     if folds < 2:
         return COSTS[0]
+    from sklearn.model_selection import StratifiedKFold
+
     parts = list(StratifiedKFold(folds).split(train_ND, truth_N))
     means = []
     for cost in COSTS:

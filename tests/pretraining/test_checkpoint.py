@@ -4,7 +4,7 @@ from dataclasses import replace
 import pytest
 import torch
 import torchvision
-from moving_squares import small_experiment
+from moving_squares import small_experiment, small_video_experiment
 
 from previts.errors import InputError
 from previts.models.moco import MoCo
@@ -15,10 +15,9 @@ from previts.storage import files, tensors
 CPU = torch.device("cpu")
 
 
-@pytest.fixture
-def trained():
+def trained_model(experiment):
     torch.manual_seed(0)
-    model = MoCo(small_experiment())
+    model = MoCo(experiment)
     optimizer = build_optimizer(model.parameters(), model.experiment.optim)
     for parameter in model.parameters():
         if parameter.requires_grad:
@@ -27,8 +26,13 @@ def trained():
     return model, optimizer
 
 
+@pytest.fixture
+def trained():
+    return trained_model(small_video_experiment())  # a seventieth of the bytes of a ResNet
+
+
 def fresh():
-    model = MoCo(small_experiment())
+    model = MoCo(small_video_experiment())
     return model, build_optimizer(model.parameters(), model.experiment.optim)
 
 
@@ -61,8 +65,8 @@ def test_the_last_two_states_are_kept(trained, tmp_path):
     ]
 
 
-def test_training_after_a_save_does_not_change_the_state(trained, tmp_path):
-    model, optimizer = trained
+def test_training_after_a_save_does_not_change_the_state(tmp_path):
+    model, optimizer = trained_model(small_experiment())  # large, so that its writing takes a while
     before = {name: value.clone() for name, value in model.state_dict().items()}
     with checkpoint.Saver(str(tmp_path)) as saver:
         saver.save(3, model, optimizer)
@@ -70,7 +74,7 @@ def test_training_after_a_save_does_not_change_the_state(trained, tmp_path):
             for parameter in model.parameters():
                 parameter.fill_(7.0)
             model.queue.zero_()
-    restored, _ = fresh()
+    restored = MoCo(small_experiment())
     checkpoint.restore(str(tmp_path), restored, build_optimizer(restored.parameters(), restored.experiment.optim), CPU)
     for name, value in before.items():
         assert torch.equal(restored.state_dict()[name], value), name
@@ -115,7 +119,7 @@ def test_damaged_states_do_not_count_as_kept_ones(trained, tmp_path):
 
 def test_weights_that_are_not_finite_are_never_saved(trained, tmp_path):
     with torch.no_grad():
-        trained[0].encoder_q.layer4[0].conv1.weight[0, 0] = float("nan")
+        trained[0].encoder_q.conv_1a.spatial.conv.weight[0, 0] = float("nan")
     with pytest.raises(FloatingPointError, match="after step 4 are not finite"):
         save(str(tmp_path), 4, *trained)
     assert checkpoint.steps(str(tmp_path)) == []
@@ -123,7 +127,7 @@ def test_weights_that_are_not_finite_are_never_saved(trained, tmp_path):
 
 def test_settings_that_training_does_not_read_may_change(trained, tmp_path):
     save(str(tmp_path), 1, *trained)
-    experiment = small_experiment()
+    experiment = small_video_experiment()
     moved = replace(
         experiment, fit=replace(experiment.fit, seed=5), model=replace(experiment.model, weights="gs://other/place.pt")
     )
@@ -134,7 +138,7 @@ def test_settings_that_training_does_not_read_may_change(trained, tmp_path):
 
 def test_states_of_another_experiment_are_refused(trained, tmp_path):
     save(str(tmp_path), 1, *trained)
-    model = MoCo(small_experiment(lr=0.5))
+    model = MoCo(small_video_experiment(lr=0.5))
     with pytest.raises(InputError, match="another experiment"):
         checkpoint.restore(str(tmp_path), model, build_optimizer(model.parameters(), model.experiment.optim), CPU)
 
@@ -148,7 +152,8 @@ def test_a_state_with_other_content_is_named_with_what_to_do(trained, tmp_path, 
         checkpoint.restore(str(tmp_path), *fresh(), CPU)
 
 
-def test_a_finished_folder_contains_the_model_and_a_torchvision_encoder(trained, tmp_path):
+def test_a_finished_folder_contains_the_model_and_a_torchvision_encoder(tmp_path):
+    trained = trained_model(small_experiment())
     uri = str(tmp_path)
     save(uri, 5, *trained)
     for _ in range(2):  # a second call changes nothing
@@ -173,9 +178,9 @@ def test_a_finished_folder_contains_the_model_and_a_torchvision_encoder(trained,
 
 def test_an_empty_or_damaged_folder_has_no_model(trained, tmp_path):
     with pytest.raises(InputError, match="no sound checkpoint to finish"):
-        checkpoint.finish(str(tmp_path), small_experiment())
+        checkpoint.finish(str(tmp_path), small_video_experiment())
     save(str(tmp_path), 5, *trained)
-    checkpoint.finish(str(tmp_path), small_experiment())
+    checkpoint.finish(str(tmp_path), small_video_experiment())
     path = tmp_path / "model.pt"
     path.write_bytes(path.read_bytes()[:-1])
     with pytest.raises(InputError, match=r"no sound model\.pt"):
@@ -199,10 +204,10 @@ def test_an_older_state_does_not_become_the_result(trained, tmp_path):
         save(str(tmp_path), step, *trained)
     (tmp_path / "step-00000003.pt.sha256").write_bytes(b"\xff")
     with pytest.raises(InputError, match="no sound checkpoint of step 3 to finish: it is damaged, or another run"):
-        checkpoint.finish(str(tmp_path), small_experiment(), 3)
+        checkpoint.finish(str(tmp_path), small_video_experiment(), 3)
     assert checkpoint.steps(str(tmp_path)) == [2, 3]
     save(str(tmp_path), 3, *trained)
-    checkpoint.finish(str(tmp_path), small_experiment(), 3)
+    checkpoint.finish(str(tmp_path), small_video_experiment(), 3)
     assert checkpoint.finished_steps(str(tmp_path)) == 3
 
 

@@ -1,10 +1,9 @@
+import functools
 import json
 import os
 import random
 import signal
 import socket
-import subprocess
-import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +11,7 @@ from pathlib import Path
 import moving_squares
 import pytest
 import torch
+from forked_processes import Forks
 from moving_squares import small_experiment, small_video_experiment
 from torch.nn.parallel import DistributedDataParallel
 from training_runs import Recorder, Stop, log
@@ -159,12 +159,11 @@ def test_processes_must_divide_the_groups():
         small_experiment().check_processes(3)
 
 
-PATHS = f"{Path(__file__).parent}:{Path(moving_squares.__file__).parent}"
 TRAIN = """
 from previts.corpus.index_table import Crawl, Index, IndexRecord
 from previts.storage import tables
 
-kind, folder, uri = sys.argv[2:]
+kind, folder, uri = sys.argv[1:]
 table = tables.read_table(folder + "/index/index.parquet", IndexRecord)
 index = Index(folder + "/index", (Crawl(folder + "/videos", folder + "/tubes"),), table)
 with distributed.process_group():
@@ -177,7 +176,7 @@ with distributed.process_group():
 # Float64, because three steps of training in float32 would amplify rounding so far that it could hide a fault.
 COMPARE = """
 with distributed.process_group():
-    test_loop.three_steps(sys.argv[2], sys.argv[3])
+    test_loop.three_steps(*sys.argv[1:])
 """
 
 
@@ -185,10 +184,10 @@ with distributed.process_group():
 DEFAULTS = (("EPOCHS", "399"), ("SAVE", "600"), ("STOP", "0"), ("WORKERS", "0"))
 
 
-def start(program, *arguments, **environment):
-    head = """
-import sys, torch
-sys.path[:0] = sys.argv[1].split(':')
+PATHS = [str(Path(__file__).parent), str(Path(moving_squares.__file__).parent)]
+HEAD = """
+import sys
+import torch
 torch.set_num_threads(1)
 import moving_squares, test_loop
 from training_runs import Stop
@@ -197,14 +196,16 @@ from previts.processes import distributed
 from previts.processes.conduct import Conduct
 EPOCHS, SAVE, STOP, WORKERS = EVERY
 """
-    head = head.replace("EVERY", ", ".join(environment.pop(*both) for both in DEFAULTS))
-    return subprocess.Popen(
-        [sys.executable, "-c", head + program, PATHS, *map(str, arguments)],
-        env={**os.environ, "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1", **environment},
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
+
+
+@functools.cache
+def forks():
+    return Forks(PATHS, ["test_loop"])
+
+
+def start(program, *arguments, **environment):
+    head = HEAD.replace("EVERY", ", ".join(environment.pop(*both) for both in DEFAULTS))
+    return forks().start(head + program, *arguments, **{"CUDA_VISIBLE_DEVICES": "", **environment})
 
 
 def start_several(processes, program, *arguments, **environment):
@@ -257,7 +258,9 @@ def three_steps(kind, path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("kind", "processes"), [("image", 2), ("image", 4), ("video", 2)])
+@pytest.mark.parametrize(
+    ("kind", "processes"), [pytest.param("image", 2, marks=pytest.mark.long), ("image", 4), ("video", 2)]
+)
 def test_several_processes_train_as_one(tmp_path, kind, processes):
     several = start_several(processes, COMPARE, kind, tmp_path / "several.pt")
     three_steps(kind, tmp_path / "one.pt")
@@ -319,16 +322,23 @@ def test_sigterm_to_the_whole_group_finishes_the_step_that_needs_a_worker(index,
     assert len(checkpoint.steps(str(tmp_path))) == 1
 
 
-# Number of kills in the next test. Each start takes seconds, so ten kills are on request only.
+# Number of kills in the next test; ten are on request only.
 KILLS = int(os.environ.get("PREVITS_KILLS", "2"))
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("processes", [1, 2])
-@pytest.mark.parametrize("kind", ["small_experiment", "small_video_experiment"])
+@pytest.mark.parametrize(
+    ("kind", "processes"),
+    [
+        ("small_experiment", 2),
+        ("small_video_experiment", 1),
+        pytest.param("small_experiment", 1, marks=pytest.mark.long),
+        pytest.param("small_video_experiment", 2, marks=pytest.mark.long),
+    ],
+)
 def test_a_run_that_is_killed_several_times_ends_in_the_same_state(index, tmp_path, kind, processes):
     folder, chance = Path(index.uri).parent, random.Random(f"{kind} {processes}")
-    steps = 12 if KILLS < 10 else 40
+    steps = 8 if KILLS < 10 else 40
     arguments = (processes, TRAIN, kind, folder)
     straight = start_several(*arguments, tmp_path / "straight", EPOCHS=str(steps))
     for process in straight:
@@ -346,7 +356,7 @@ def test_a_run_that_is_killed_several_times_ends_in_the_same_state(index, tmp_pa
         for process in run:
             process.kill()
         for process in run:
-            process.communicate()
+            process.wait(60)
         killed += 1
     run = start_several(*arguments, tmp_path / "killed", EPOCHS=str(steps))
     for process in run:

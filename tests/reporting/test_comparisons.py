@@ -239,7 +239,7 @@ def false_alarms(make: Callable[[np.random.Generator], Table], tables: int = 200
 MOST = int(stats.binom.isf(0.001, 200, 0.05))
 
 
-@pytest.mark.parametrize("seeds", [2, 3, 5])
+@pytest.mark.parametrize("seeds", [2, *(pytest.param(seeds, marks=pytest.mark.long) for seeds in (3, 5))])
 def test_seeds_without_an_effect_colour_at_most_a_twentieth_of_the_tables(seeds: int):
     assert false_alarms(lambda generator: seeded_table(generator, [0.0] * 4, seeds=seeds, metrics=5)) <= MOST
 
@@ -248,7 +248,7 @@ def test_rounded_numbers_without_an_effect_colour_at_most_a_twentieth_of_the_tab
     assert false_alarms(lambda generator: seeded_table(generator, [0.0] * 4, seeds=3, metrics=5, step=0.93)) <= MOST
 
 
-@pytest.mark.parametrize(("items", "rate"), [(40, 0.6), (100, 0.9)])
+@pytest.mark.parametrize(("items", "rate"), [(40, 0.6), pytest.param(100, 0.9, marks=pytest.mark.long)])
 def test_items_without_an_effect_colour_at_most_a_twentieth_of_the_tables(items: int, rate: float):
     assert false_alarms(lambda generator: items_table(generator, [rate] * 3, items=items, metrics=3)) <= MOST
 
@@ -259,7 +259,7 @@ def power(effect: float, error: float, freedom: int, comparisons: int) -> float:
     return float(stats.nct.sf(critical, freedom, effect / error))
 
 
-@pytest.mark.parametrize(("seeds", "effect"), [(3, 8.0), (5, 3.0), (5, 4.0)])
+@pytest.mark.parametrize(("seeds", "effect"), [(3, 8.0), (5, 3.0), pytest.param(5, 4.0, marks=pytest.mark.long)])
 def test_an_effect_between_seeds_is_found_at_the_rate_of_its_power(seeds: int, effect: float):
     tables, generator = 400, np.random.default_rng(6)
     found = [verdicts(seeded_table(generator, [0.0, effect, 0.0], seeds=seeds, metrics=2)) for _ in range(tables)]
@@ -270,7 +270,7 @@ def test_an_effect_between_seeds_is_found_at_the_rate_of_its_power(seeds: int, e
     assert np.mean([line[:2] for line in found] == np.array("up")) == pytest.approx(expected, abs=tolerance)
 
 
-@pytest.mark.parametrize(("items", "rates"), [(60, (0.4, 0.7)), (150, (0.5, 0.68))])
+@pytest.mark.parametrize(("items", "rates"), [(60, (0.4, 0.7)), pytest.param(150, (0.5, 0.68), marks=pytest.mark.long)])
 def test_an_effect_between_items_is_found_at_the_rate_of_its_power(items: int, rates: tuple[float, float]):
     tables, generator = 200, np.random.default_rng(7)
     found = [verdicts(items_table(generator, rates, items=items, metrics=2)) for _ in range(tables)]

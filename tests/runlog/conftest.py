@@ -17,8 +17,11 @@ def root(tmp_path: Path, mlflow_tables: Path) -> Path:
 
 
 @pytest.fixture
-def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+def server(tmp_path: Path, mlflow_tables: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    """A server with an empty database."""
     server = Server(tmp_path / "server")
+    server.folder.mkdir()
+    shutil.copy(mlflow_tables, server.folder / "server.db")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", server.uri)
     yield server
     server.down()

@@ -94,7 +94,7 @@ def check_whole(client: MlflowClient) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("pause", [2, 7])
+@pytest.mark.parametrize("pause", [pytest.param(2, marks=pytest.mark.long), 7])
 def test_an_outage_between_any_two_entries_loses_nothing(tmp_path: Path, server: Server, pause: int):
     root = tmp_path / "root"
     server.up()

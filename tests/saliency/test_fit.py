@@ -219,16 +219,16 @@ def test_the_manifest_records_that_no_labels_were_used(videos):
     assert [row.agreement is not None for row in rows] == [row.frame == 0 for row in rows]
 
 
-def test_the_address_contains_the_content_of_weights_and_their_labels_are_unknown(videos, tmp_path):
+def test_the_address_contains_the_content_of_weights_and_their_labels_are_unknown(videos, tmp_path, monkeypatch):
     root = videos.split("/videos/")[0]
     torch.manual_seed(3)
     state = SaliencyNetwork("drn_d_22", 0.125, "contrast").state_dict()
     torch.save(state, tmp_path / "one.pt")
     shutil.copy(tmp_path / "one.pt", tmp_path / "two.pt")
-    one, two = (
-        stages.fit_saliency(videos, root, "paper", [*SET, f"fit.weights={tmp_path / name}"])
-        for name in ("one.pt", "two.pt")
-    )
+    with monkeypatch.context() as shared:
+        shared.setenv(workers.COUNT, "2")  # other processes get the weights
+        one = stages.fit_saliency(videos, root, "paper", [*SET, f"fit.weights={tmp_path / 'one.pt'}"])
+    two = stages.fit_saliency(videos, root, "paper", [*SET, f"fit.weights={tmp_path / 'two.pt'}"])
     assert one == two
     assert one != stages.fit_saliency(videos, root, "paper", SET)
     manifest = folders.read_manifest(one)

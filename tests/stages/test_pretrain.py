@@ -5,7 +5,6 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -98,51 +97,53 @@ def test_a_row_with_supervised_tracking_refuses_other_tubes(made):
             verb()
 
 
+CHANGED = [*SMALL, "objective.batch_norm_groups=2", "optim.epochs=3"]
+
+
+@pytest.fixture(scope="module")
+def two_processes(made):
+    """The checkpoint of two processes that the local launcher started."""
+    return stages.pretrain("1/vgg/previts", made["index"], made["root"], "demo", [*CHANGED, "seed=3"], processes=2)
+
+
+def weights_of(checkpoint: str) -> dict[str, torch.Tensor]:
+    return tensors.read_checked(files.join(checkpoint, "model.pt"), "cpu")["model"]
+
+
 @pytest.mark.slow
-def test_two_processes_under_torchrun_train_one_checkpoint(made):
-    changed = [*SMALL, "objective.batch_norm_groups=2"]
-    one = stages.pretrain("1/vgg/previts", made["index"], made["root"], "demo", [*changed, "seed=1"])
-    two = stages.pretrain("1/vgg/previts", made["index"], made["root"], "demo", [*changed, "seed=2"], processes=2)
-    logs = [files.read_bytes(files.join(uri, "log.jsonl")).splitlines() for uri in (one, two)]
+def test_two_processes_under_torchrun_train_one_checkpoint(made, two_processes):
+    one = stages.pretrain("1/vgg/previts", made["index"], made["root"], "demo", [*CHANGED, "seed=1"])
+    logs = [files.read_bytes(files.join(uri, "log.jsonl")).splitlines() for uri in (one, two_processes)]
     assert len(logs[0]) == len(logs[1]) > 0
-    assert folders.read_manifest(two).counts["steps"] == folders.read_manifest(one).counts["steps"]
+    assert folders.read_manifest(two_processes).counts["steps"] == folders.read_manifest(one).counts["steps"]
     with pytest.raises(InputError, match=r"batch_norm_groups = 1 must be a multiple of the number of processes, 2"):
         stages.pretrain("1/vgg/previts", made["index"], made["root"], "demo", [*SMALL, "seed=2"], processes=2)
 
 
 @pytest.mark.slow
-def test_torchx_and_the_pods_of_a_job_train_the_same_weights_as_the_local_launcher(made, tmp_path):
-    changed = [*SMALL, "objective.batch_norm_groups=2", "optim.epochs=3", "seed=3"]
-    local = stages.pretrain("1/vgg/previts", made["index"], made["root"], "demo", changed, processes=2)
-    weights = tensors.read_checked(files.join(local, "model.pt"), "cpu")["model"]
-    row = ["--row", "1/vgg/previts", "--index", made["index"], "--profile", "demo"]
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
-
-    def ways() -> Iterator[tuple[str, list[subprocess.Popen[bytes]]]]:
-        root = str(tmp_path / "torchx")
+@pytest.mark.parametrize("way", ["torchx", pytest.param("rigid", marks=pytest.mark.long), "spot"])
+def test_torchx_and_the_pods_of_a_job_train_the_same_weights_as_the_local_launcher(made, two_processes, tmp_path, way):
+    root = str(tmp_path)
+    arguments = ["--row", "1/vgg/previts", "--index", made["index"], "--profile", "demo", "--root", root]
+    arguments += ["--set", *CHANGED, "seed=3"]
+    if way == "torchx":
         torchx = [sys.executable, "-m", "torchx.cli.main", "run", "-s", "local_cwd", "--workspace", "", "--wait"]
-        torchx += [f"{app.__file__}:torchx_component", "--verb", "pretrain", "--processes", "2", "--"]
-        yield root, [subprocess.Popen([*torchx, *row, "--root", root, "--set", *changed], env=environment)]
-        for form, options in (("rigid", JobOptions()), ("spot", JobOptions(spot=True))):
-            root = str(tmp_path / form)
-            arguments = [*row, "--root", root, "--set", *changed]
-            yield (
-                root,
-                run_pods(build_manifest(app.training_app("pretrain", 1, arguments, nodes=2, image="x"), options)),
-            )
-
-    for root, processes in ways():
-        assert [process.wait(300) for process in processes] == [0] * len(processes)
-        found = tensors.read_checked(local.replace(made["root"], root) + "/model.pt", "cpu")["model"]
-        assert found.keys() == weights.keys()
-        assert all(torch.equal(found[name], weights[name]) for name in weights), root
+        torchx += [f"{app.__file__}:torchx_component", "--verb", "pretrain", "--processes", "2", "--", *arguments]
+        environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+        processes = [subprocess.Popen(torchx, env=environment)]
+    else:
+        job = app.training_app("pretrain", 1, arguments, nodes=2, image="x")
+        processes = run_pods(build_manifest(job, JobOptions(spot=way == "spot")))
+    assert [process.wait(300) for process in processes] == [0] * len(processes)
+    weights, found = weights_of(two_processes), weights_of(two_processes.replace(made["root"], root))
+    assert found.keys() == weights.keys()
+    assert all(torch.equal(found[name], weights[name]) for name in weights)
 
 
 @pytest.mark.slow
-def test_a_cluster_trains_the_same_weights_as_the_local_launcher(made, tmp_path, plane, kubelet, monkeypatch, capfd):
-    changed = [*SMALL, "objective.batch_norm_groups=2", "optim.epochs=3", "seed=3"]
-    local = stages.pretrain("1/vgg/previts", made["index"], made["root"], "demo", changed, processes=2)
-    weights = tensors.read_checked(files.join(local, "model.pt"), "cpu")["model"]
+def test_a_cluster_trains_the_same_weights_as_the_local_launcher(
+    made, two_processes, tmp_path, plane, kubelet, monkeypatch, capfd
+):
     open_namespace(plane, "training")
     monkeypatch.setenv("KUBECONFIG", plane.kubeconfig("launcher", "training"))
 
@@ -154,10 +155,10 @@ def test_a_cluster_trains_the_same_weights_as_the_local_launcher(made, tmp_path,
         operator.condition(job, "Failed" if any(codes) else "Succeeded")
 
     where = {"launcher": "pytorchjob", "processes": 2, "job": ["image=x", "processes_per_node=1", "accelerator="]}
-    arguments = ("1/vgg/previts", made["index"], str(tmp_path), "demo", changed)
+    arguments = ("1/vgg/previts", made["index"], str(tmp_path), "demo", [*CHANGED, "seed=3"])
     with Operator(plane, kubelet, "training", script):
         trained = stages.pretrain(*arguments, **where)
-    found = tensors.read_checked(files.join(trained, "model.pt"), "cpu")["model"]
+    weights, found = weights_of(two_processes), weights_of(trained)
     assert all(torch.equal(found[name], weights[name]) for name in weights)
     capfd.readouterr()
     assert stages.pretrain(*arguments, **where) == trained  # without a request to the cluster

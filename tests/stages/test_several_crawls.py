@@ -24,6 +24,7 @@ from previts.corpus import index_table, members, video_table
 from previts.errors import InputError
 from previts.evals.result import read_result
 from previts.pretraining.checkpoint import load_model
+from previts.processes import workers
 from previts.reporting.metrics import KNOWN
 from previts.runlog import run_store
 from previts.runs import check, steps
@@ -127,7 +128,7 @@ def test_a_new_crawl_costs_its_own_videos_only(site, tmp_path, capsys):
     assert "made:" not in capsys.readouterr().err
 
 
-def test_the_parts_of_a_corpus_share_its_shards_evenly_and_give_what_one_worker_gives(site, tmp_path):
+def test_the_parts_of_a_corpus_share_its_shards_evenly_and_give_what_one_worker_gives(site, tmp_path, monkeypatch):
     for number in range(4):  # four crawls of one shard each
         names = ("a1", "a2", "b1", "c1")[number]
         site.add(f"{number}.csv", names)
@@ -137,6 +138,7 @@ def test_the_parts_of_a_corpus_share_its_shards_evenly_and_give_what_one_worker_
     made = stages.download(listed, root, "demo", SMALL, 1, 2)
     assert [video_table.is_done(uri, 0) for uri in members.uris(made)] == [False, True, False, True]
     assert not folders.is_committed(made)
+    monkeypatch.setenv(workers.COUNT, "2")  # and each part has two processes
     parts = perceive(site, tmp_path / "parts", 2)
     for stage in ("videos", "saliency", "tubes", "index"):
         assert folders.read_manifest(parts[stage]).counts == folders.read_manifest(whole[stage]).counts

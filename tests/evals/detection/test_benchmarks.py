@@ -31,7 +31,7 @@ VOC = "voc/VOCdevkit/VOC2007"
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("benchmark", ["voc_det", "coco"])
+@pytest.mark.parametrize("benchmark", [pytest.param("voc_det", marks=pytest.mark.long), "coco"])
 def test_an_interrupted_benchmark_equals_an_uninterrupted_one(
     model: MoCo, world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, benchmark: str
 ):
