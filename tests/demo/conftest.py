@@ -9,6 +9,8 @@ from previts.demo import TINY, make_world
 
 @pytest.fixture(scope="session")
 def world(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, int]]:
-    """The folder of a small world, and the counts that `make_world` returned."""
+    """The folder of a small world that two processes drew, and the counts that `make_world` returned."""
     root = tmp_path_factory.mktemp("world")
-    return root, make_world(str(root), TINY)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PREVITS_WORKERS", "2")
+        return root, make_world(str(root), TINY)
