@@ -3,8 +3,8 @@
 The defaults are those of the paper (section 3.2), as in `experiment.py`.
 """
 
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
 
 from previts.config.fields import require
 
@@ -111,6 +111,13 @@ class SaliencyConfig:
         require("saliency.threshold", self.threshold, "in [0, 1)", 0 <= self.threshold < 1)
         require("saliency.min_score", self.min_score, "in [0, 1)", 0 <= self.min_score < 1)
         require("saliency.detector_side", self.detector_side, "from 32 to 4096", 32 <= self.detector_side <= 4096)
+
+    def decided(self) -> dict[str, Any]:
+        """Return the settings that decide the regions, as plain data. Results without `detector_side` stay valid."""
+        settings = asdict(self)
+        if self.method != "supervised":
+            del settings["detector_side"]
+        return settings
 
 
 @dataclass(frozen=True)

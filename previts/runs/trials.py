@@ -149,5 +149,6 @@ def _identity(experiment: Experiment) -> str:
     fitted: dict[str, Any] = asdict(fit) if method == "deepusps" else {"weights": fit.weights}
     if method not in ("deepusps", "supervised"):  # handcrafted: nothing is fitted
         fitted = {}
-    parts = {name: asdict(getattr(experiment, name)) for name in ("saliency", "track", "filter")}
+    parts: dict[str, Any] = {name: asdict(getattr(experiment, name)) for name in ("track", "filter")}
+    parts["saliency"] = experiment.saliency.decided()
     return fingerprints.fingerprint({"fit": fitted, **parts})

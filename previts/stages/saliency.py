@@ -1,7 +1,6 @@
 """The verb `saliency`, which finds the salient regions of key frames."""
 
 from collections.abc import Sequence
-from dataclasses import asdict
 from typing import Any
 
 from previts.config import paper
@@ -42,12 +41,9 @@ def saliency(
     config = paper.resolve(row or None, profile, set).experiment.saliency
     made_by = finished(model, "saliency_model")
     check_method(config.method, model)
-    settings_of_method = asdict(config)
-    if config.method != "supervised":
-        del settings_of_method["detector_side"]  # results of an earlier version, without this setting, stay valid
 
     def decided(found: str) -> dict[str, Any]:
-        settings = {"saliency": settings_of_method, "format": FORMATS["saliency"]}
+        settings = {"saliency": config.decided(), "format": FORMATS["saliency"]}
         return {"videos": finished(found, "videos"), "model": made_by, **settings}
 
     def address(found: str) -> str:

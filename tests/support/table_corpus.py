@@ -62,7 +62,7 @@ def write_outputs(folder: str, root: str) -> dict[str, str]:
         made["videos"].append(members.Member(uri, len(groups)))
         model = model or stages.fit_saliency(uri, root, "paper", SETTINGS)
         regions = {"videos": folders.read_manifest(uri).fingerprint, "model": folders.read_manifest(model).fingerprint}
-        regions |= {"saliency": asdict(experiment.saliency), "format": FORMATS["saliency"]}
+        regions |= {"saliency": experiment.saliency.decided(), "format": FORMATS["saliency"]}
         maps = folders.address(root, "saliency", experiment.saliency.method, regions)
         inputs = {"videos": uri, "model": model}
         folders.commit(maps, regions, inputs=inputs, counts={"shards": len(groups), "key_frames": FRAMES * len(items)})
