@@ -23,7 +23,7 @@ $(VENV)/installed: requirements.lock pyproject.toml
 	@echo "Installing the pinned packages into $(VENV) (1 to 4 minutes, 7 GB) ..."
 	awk '/^[^ ]/ { uv = /^uv==/ } uv' requirements.lock > $(VENV)/uv.txt
 	$(PIP) --no-deps --require-hashes -r $(VENV)/uv.txt
-	@# uv needs less than half of pip's time, but it does not read all of pip's settings; where it fails, pip installs the rest.
+	@# uv is quicker than pip, but does not read all of its settings; where uv fails, pip installs the same packages.
 	index=$${PIP_INDEX_URL:-`$(BIN)/python -m pip config get global.index-url 2>/dev/null`}; $(BIN)/uv pip install \
 		--python $(BIN)/python --compile-bytecode --system-certs $${index:+--default-index "$$index"} --no-deps \
 		--require-hashes -r requirements.lock || $(PIP) --no-deps --require-hashes -r requirements.lock
