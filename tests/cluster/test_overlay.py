@@ -17,7 +17,7 @@ IMAGES = ("launcher", "mlflow", "postgres", "bucket")
 def servers(node: Node, namespace: list[Document]) -> None:
     """Postgres and the bucket, ready."""
     if lacking := images.lacking(*IMAGES):
-        pytest.skip(f"these images are not built: python tests/cluster/images.py {' '.join(lacking)}")
+        pytest.skip(f"these images are not built: python tests/cluster/machine/images.py {' '.join(lacking)}")
     keys = {"mlflow-postgres": {"password": "p"}, "bucket": {"AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "s"}}
     for name, content in keys.items():
         metadata = {"name": name, "namespace": "previts"}

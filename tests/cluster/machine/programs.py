@@ -3,7 +3,7 @@
 `programs/` has a Go module for each set of programs that agree on the versions of their libraries. `go.mod` pins the
 versions, and `go.sum` the hashes of the sources. From a shell:
 
-    python tests/cluster/programs.py [NAME...]    build these programs (default: all), and print their folders
+    python tests/cluster/machine/programs.py [NAME...]    build these programs (default: all), and print their folders
 """
 
 import fcntl

@@ -2,9 +2,9 @@
 
 From a shell, as root:
 
-    python tests/cluster/node.py up [HOURS]    build what is missing, and start the node for this time (default: 2)
-    python tests/cluster/node.py down          stop it
-    python tests/cluster/node.py run COMMAND   run a command in it, for example: kubectl get pods -A
+    python tests/cluster/machine/node.py up [HOURS]    build what is missing, and start the node for 2 hours
+    python tests/cluster/machine/node.py down          stop it
+    python tests/cluster/machine/node.py run COMMAND   run a command in it, for example: kubectl get pods -A
 """
 
 import fcntl
