@@ -21,6 +21,7 @@ from previts import stages
 
 pytestmark = pytest.mark.cluster
 
+PIPELINE = ROOT / "pipelines" / "previts_full.yaml"
 SETTINGS = {
     "rows": ["1/vgg/previts"],
     "seeds": [0],
@@ -37,11 +38,12 @@ SETTINGS = {
 
 @dataclass(frozen=True)
 class Runs:
-    """Roots of the run in pods, copied to this machine, and of the run on this machine; and the pages of KFP."""
+    """Roots of the run in pods, copied to this machine, and of the run on this machine; the pages of KFP; the URI."""
 
     pods: Path
     here: Path
     pages: Path
+    place: str
 
 
 @pytest.fixture(scope="module")
@@ -55,30 +57,32 @@ def runs(node: Node, servers: None, tmp_path_factory: pytest.TempPathFactory) ->
     flags = [word for name, value in SETTINGS.items() for word in (f"--{name}", *_words(value))]
     command = [sys.executable, "-m", "pipelines", "run-local", "--root", str(folder / "here"), *flags]
     with open(folder / "here.log", "w") as log:
-        here = subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=log)
+        one = {**os.environ, "OMP_NUM_THREADS": "1"}  # as in pods with less than one core
+        here = subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=log, env=one)
         try:
             inputs = {"crawl": f"{place}/world/crawls", "data": f"{place}/world/datasets", "root": f"{place}/run"}
             runner = kfp.local.SubprocessRunner(use_venv=False)
             kfp.local.init(runner=runner, pipeline_root=str(folder / "pages"))
-            with Steps(node, ROOT / "pipelines" / "previts_full.yaml").engine():
+            with Steps(node, PIPELINE).engine():
                 previts_full(**inputs, **SETTINGS)
             bucket.get(f"{place}/run", folder / "pods")
             assert here.wait(900) == 0, (folder / "here.log").read_text()[-3000:]
         finally:
             here.kill()
-    return Runs(folder / "pods", folder / "here", folder / "pages")
+    return Runs(folder / "pods", folder / "here", folder / "pages", f"{place}/run")
 
 
 def _words(value: object) -> list[str]:
     return [str(item) for item in value] if isinstance(value, list) else [str(value)]
 
 
-def test_every_step_ran_as_a_job_and_left_its_page(runs: Runs):
-    (run,) = runs.pages.iterdir()
-    made = {path.name: path for path in run.iterdir()}
-    pages = {name for name, path in made.items() if (path / "summary").is_file() and (path / "summary").stat().st_size}
-    assert pages >= {"download", "fit-saliency", "saliency", "track", "index", "pretrain", "evaluate", "close-run"}
-    assert "<html" in (made["report"] / "page").read_text()
+def test_every_step_ran_as_a_job_and_left_its_page(node: Node, runs: Runs):
+    made = {path.parent.name for path in runs.pages.rglob("executor_output.json")}
+    assert made == {name.removeprefix("exec-") for name in Steps(node, PIPELINE).platform}
+    pages = {path.parent.name for path in runs.pages.rglob("summary") if path.stat().st_size}
+    assert pages == made - {"check-run", "collect-videos", "check-evaluations"}
+    (page,) = runs.pages.rglob("page")
+    assert "<html" in page.read_text()
 
 
 def test_the_run_in_pods_has_the_counts_and_numbers_of_the_run_on_this_machine(runs: Runs):
@@ -92,3 +96,12 @@ def test_the_weights_equal_those_of_the_run_on_this_machine(runs: Runs):
     found, expected = (torch.load(file, weights_only=True) for file in (pods, here))
     assert found.keys() == expected.keys()
     assert [name for name in found if not torch.equal(found[name], expected[name])] == []
+
+
+def test_mlflow_has_the_training_and_the_evaluation_of_the_run(node: Node, runs: Runs):
+    name = runs.place.split("/")[-2]
+    found = [run for run in Bucket(node).mlflow_runs() if name in str(run)]
+    names = {run["info"]["run_name"]: run for run in found}
+    assert names, "no run of MLflow names this root"
+    assert all(run["info"]["status"] == "FINISHED" for run in found)
+    assert not list(runs.pods.glob("runlog/*.jsonl")), "MLflow did not accept the entries"
