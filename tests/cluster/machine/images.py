@@ -106,6 +106,7 @@ def build(*names: str) -> None:
             _publish(name)
         file = programs.cache() / "images" / "sources.json"
         file.write_text(json.dumps({**_built(), name: _source(name)}, indent=1))
+        store().prune()
         print(f"built the image {name} in {time.monotonic() - start:.0f} s", file=sys.stderr, flush=True)
 
 
