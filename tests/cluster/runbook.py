@@ -29,7 +29,6 @@ READY = "rollout status deployment/mlflow"  # the command after which the server
 NOT_HERE = {
     "kind create cluster": "the node is the cluster",
     "kubectl -n kubeflow port-forward svc/ml-pipeline ": "Kubeflow Pipelines is not on the node",
-    "kubectl -n previts create token default-editor ": "the account is made by the Profile of Kubeflow Pipelines",
 }
 # Commands that cannot end well here: their beginning, and the last thing that they can say on the node.
 ENDS_WITH = {".venv/bin/python -m pipelines submit ": "the API of Kubeflow Pipelines does not answer"}
@@ -154,7 +153,7 @@ class Runbook:
                 continue
             # A node that was up before has the secrets, and its servers were started with them.
             secret = re.search(r"create secret generic (\S+)", command)
-            known = secret is not None and secret[1] in self.existing and "(AlreadyExists)" in output
+            known = secret is not None and secret[1] in self.existing and "already exists" in output
             assert status == 0 or known, f"{command}\n{output[-6000:]}"
 
 

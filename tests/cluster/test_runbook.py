@@ -5,6 +5,7 @@ when no API answers. What a run does then is not tested here.
 """
 
 import json
+from collections.abc import Iterator
 
 import boot
 import pytest
@@ -18,7 +19,19 @@ from components import _images
 pytestmark = pytest.mark.cluster
 
 
-def test_every_command_is_run_or_has_a_reason(servers: Runbook):
+@pytest.fixture
+def editor(node: Node, servers: Runbook) -> Iterator[None]:
+    """The account that a Profile of Kubeflow makes in its namespace; here it has no rights."""
+    named = ("serviceaccount", "default-editor", "-n", "previts")
+    made = not node.kubectl("get", *named, "--ignore-not-found")
+    if made:
+        node.kubectl("create", *named)
+    yield
+    if made:
+        node.kubectl("delete", *named)
+
+
+def test_every_command_is_run_or_has_a_reason(servers: Runbook, editor: None):
     servers.run()
     section = runbook.commands()
     skipped = {start for start in runbook.NOT_HERE if any(command.startswith(start) for command in section)}
