@@ -1,5 +1,6 @@
 """The node, and the namespace `previts` on it."""
 
+import secrets
 from collections.abc import Iterator
 
 import boot
@@ -8,10 +9,14 @@ import pytest
 import sandbox
 import yaml
 from manifests import ROOT, Document, of_kind
-from node import Node
+from node import Node, NodeError
 from probes import wait_for
 
+import images
+
 OVERLAY = ROOT / "k8s" / "overlays" / "local"
+IMAGES = ("launcher", "mlflow", "postgres", "bucket")
+SERVERS = ("statefulset/postgres", "statefulset/bucket", "deployment/mlflow")
 
 
 @pytest.fixture(scope="session")
@@ -44,3 +49,29 @@ def namespace(node: Node) -> list[Document]:
         wait_for(node, "get", "serviceaccount", "default", "-n", space)
     node.kubectl("wait", "resourcequota/previts", "-n", "previts", "--for=jsonpath={.status.hard.pods}=300")
     return documents
+
+
+@pytest.fixture(scope="session")
+def servers(node: Node) -> None:
+    """`k8s/overlays/local` as it is: Postgres, the bucket and MLflow are ready, with random keys in their secrets."""
+    if lacking := images.lacking(*IMAGES):
+        build = f"python tests/cluster/machine/images.py {' '.join(lacking)}"
+        pytest.skip(f"images are not built, or outdated: {images.obstacle(*lacking) or build}")
+    node.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "previts"}})
+    keys = {
+        "mlflow-postgres": {"password": secrets.token_hex(24)},
+        "bucket": {"AWS_ACCESS_KEY_ID": "previts", "AWS_SECRET_ACCESS_KEY": secrets.token_hex(24)},
+    }
+    for name, content in keys.items():
+        # The servers of a node that was up before have the keys that they were started with.
+        if not node.kubectl("get", "secret", name, "-n", "previts", "--ignore-not-found"):
+            metadata = {"name": name, "namespace": "previts"}
+            node.apply({"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "stringData": content})
+    node.kubectl("apply", "--kustomize", str(OVERLAY))
+    for kind in SERVERS:
+        try:
+            node.kubectl("rollout", "status", kind, "-n", "previts", "--timeout=600s", seconds=620)
+        except NodeError as fault:
+            label = f"app.kubernetes.io/name={kind.split('/')[1]}"
+            pods = node.kubectl("describe", "pods", "-n", "previts", "-l", label)
+            raise AssertionError(f"{fault}\n{pods[-5000:]}") from fault

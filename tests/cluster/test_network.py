@@ -56,9 +56,11 @@ def pods(node: Node, namespace: list[Document]) -> Iterator[dict[str, str]]:
     """Start all pods, and return their addresses by name."""
     documents = [pod(name, "previts", labels, account) for name, (labels, account) in OURS.items()]
     documents += [pod(name, "kubeflow", labels, "default") for name, labels in THEIRS.items()]
+    for document in documents:  # never ready, or the services of the real servers would send requests here
+        document["spec"]["readinessGates"] = [{"conditionType": "previts.test/never"}]
     node.apply(*documents)
     for space in ("previts", "kubeflow"):
-        node.kubectl("wait", "--for=condition=Ready", "pods", "-l", "probe=yes", "-n", space, "--timeout=90s")
+        node.kubectl("wait", "--for=condition=ContainersReady", "pods", "-l", "probe=yes", "-n", space, "--timeout=90s")
     listed = json.loads(node.kubectl("get", "pods", "-A", "-l", "probe=yes", "-o", "json"))["items"]
     yield {item["metadata"]["name"]: item["status"]["podIP"] for item in listed}
     for space in ("previts", "kubeflow"):
