@@ -2,6 +2,7 @@
 
 import secrets
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import boot
 import programs
@@ -13,6 +14,9 @@ from node import Node, NodeError
 from probes import wait_for
 
 import images
+
+if TYPE_CHECKING:
+    from trainings import Trainings
 
 OVERLAY = ROOT / "k8s" / "overlays" / "local"
 IMAGES = ("launcher", "mlflow", "postgres", "bucket")
@@ -75,3 +79,13 @@ def servers(node: Node) -> None:
             label = f"app.kubernetes.io/name={kind.split('/')[1]}"
             pods = node.kubectl("describe", "pods", "-n", "previts", "-l", label)
             raise AssertionError(f"{fault}\n{pods[-5000:]}") from fault
+
+
+@pytest.fixture(scope="session")
+def trainings(node: Node, servers: None, tmp_path_factory: pytest.TempPathFactory) -> "Trainings":
+    """Trainings on a small corpus in the bucket of the node."""
+    if lacking := images.lacking("train"):
+        pytest.skip(f"an image is not built, or outdated: python tests/cluster/machine/images.py {lacking[0]}")
+    from trainings import Trainings
+
+    return Trainings.on(node, tmp_path_factory.mktemp("trainings"))

@@ -1,0 +1,222 @@
+"""Trainings on the node: the small corpus that they read, the steps that start them, and their jobs and pods."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Self
+
+import small_corpus
+from manifests import ROOT, Document
+from node import Node, NodeError
+from small_verbs import PERCEIVE, SMALL
+from steps import SPACE, Ended, Step, Steps
+
+ROW, EPOCHS = "1/vgg/previts", 30
+# Two processes; one epoch of the four videos is one training step.
+SETTINGS = [*SMALL, "objective.batch_norm_groups=2", f"optim.epochs={EPOCHS}"]
+ENDLESS = 100_000  # epochs, for a training that a test ends
+# One thread for each process, as torchrun sets it for two processes of one machine.
+JOB = [
+    "accelerator=",
+    "processes_per_node=1",
+    "shm=256Mi",
+    "service_account=previts-training",
+    'secrets=["bucket"]',
+    'resources={"requests": {"cpu": "100m", "memory": "256Mi"}, "limits": {"cpu": "2", "memory": "3Gi"}}',
+    'env=[{"name": "OMP_NUM_THREADS", "value": "1"}, {"name": "PREVITS_CHECKPOINT_SECONDS", "value": "3"}]',
+]
+TOTALS = re.compile(r"\| 0/(\d+) \[")  # in the first line of a progress: how many steps are to do
+HERE = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+# Programs of this machine that use the bucket.
+LIST = "import sys; from previts.storage import files; print(*files.names(sys.argv[1]))"
+COPY = """
+import sys
+from previts.storage import files
+fs, path = files.open_fs(sys.argv[2])
+fs.put(f"{sys.argv[1]}/", f"{path}/", recursive=True)
+"""
+FETCH = "import sys; from previts.storage import files; open(sys.argv[2], 'wb').write(files.read_bytes(sys.argv[1]))"
+
+
+@dataclass(frozen=True)
+class Trainings:
+    """What all trainings share.
+
+    Attributes:
+        node: The node.
+        steps: The steps of the pipeline for the launcher `pytorchjob`.
+        surroundings: Environment of a process of this machine that uses the bucket.
+        folder: Folder of this machine.
+        root: Prefix of the roots in the bucket.
+    """
+
+    node: Node
+    steps: Steps
+    surroundings: dict[str, str]
+    folder: Path
+    root: str
+
+    @classmethod
+    def on(cls, node: Node, folder: Path) -> "Trainings":
+        """Return the trainings on a node whose servers are ready."""
+        form = "go-template={{range $key, $value := .data}}{{$key}}={{$value | base64decode}}\n{{end}}"
+        keys = node.kubectl("get", "secret", "bucket", "-n", SPACE, "-o", form).split()
+        address = node.kubectl("get", "service", "bucket", "-n", SPACE, "-o", "jsonpath={.spec.clusterIP}")
+        surroundings = {
+            **HERE,
+            **dict(item.split("=", 1) for item in keys),
+            "AWS_ENDPOINT_URL": f"http://{address}:8333",
+            "AWS_DEFAULT_REGION": "us-east-1",
+        }
+        root = f"s3://previts/trainings-{os.getpid()}-{time.time_ns():x}"
+        return cls(node, Steps.of_launcher(node, "pytorchjob", folder), surroundings, folder, root)
+
+    def python(self, code: str, *arguments: str) -> str:
+        """Run a program of this machine that uses the bucket, and return its output."""
+        command = self.node.command(sys.executable, "-c", code, *arguments)
+        return run(command, env=self.surroundings, cwd=self.folder)
+
+    @cached_property
+    def index(self) -> str:
+        """The index of four small videos, which this machine makes and copies to the bucket."""
+        crawls, made = small_corpus.two_crawls(self.folder), self.folder / "corpus"
+        run([sys.executable, "-c", PERCEIVE, crawls, str(made), *SETTINGS], env=HERE, cwd=self.folder)
+        self.python(COPY, str(made), f"{self.root}/corpus")
+        (found,) = made.glob("index/*")
+        return f"{self.root}/corpus/index/{found.name}"
+
+    @cached_property
+    def expected(self) -> dict[str, Any]:
+        """The model of the same training as two processes of this machine."""
+        (index,) = (self.folder / "corpus" / "index").glob(Path(self.index).name)
+        root = self.folder / "local"
+        arguments = ["--row", ROW, "--index", str(index), "--root", str(root), "--profile", "demo", "--processes", "2"]
+        command = [sys.executable, "-m", "previts", "pretrain", *arguments, "--set", *SETTINGS]
+        run(command, env=HERE, cwd=self.folder)
+        (model,) = root.glob("checkpoints/*/model.pt")
+        return load(model)
+
+    def fetch(self, uri: str) -> Path:
+        """Copy a file of the bucket to this machine."""
+        path = self.folder / f"{time.time_ns():x}"
+        self.python(FETCH, uri, str(path))
+        return path
+
+    def start(self, name: str, *job: str, attempts: int = 1, epochs: int = EPOCHS) -> "Training":
+        """Start the step `pretrain` with a root of its own.
+
+        Args:
+            name: Name of the root.
+            job: Settings of the job besides `JOB`.
+            attempts: How many pods of the step may be started.
+            epochs: Number of training steps.
+        """
+        arguments = {
+            "indexes": {"": self.index},
+            "root": f"{self.root}/{name}",
+            "rows": [ROW],
+            "seeds": [0],
+            "part": 0,
+            "profile": "demo",
+            "set": [*SETTINGS, *([f"optim.epochs={epochs}"] if epochs != EPOCHS else [])],
+            "launcher": "pytorchjob",
+            "processes": 2,
+            "job": [*JOB, *job],
+        }
+        return Training(self, self.steps.start("pretrain", arguments, attempts))
+
+
+def run(command: list[str], **options: Any) -> str:
+    """Run a command and return its output.
+
+    Raises:
+        AssertionError: It failed; with its messages.
+    """
+    done = subprocess.run(command, capture_output=True, text=True, **options)
+    assert done.returncode == 0, f"{command}\n{done.stdout}{done.stderr}"
+    return done.stdout
+
+
+def load(path: Path) -> dict[str, Any]:
+    """Return the content of `model.pt`."""
+    import torch
+
+    return dict(torch.load(path, weights_only=True))
+
+
+@dataclass(frozen=True)
+class Training:
+    """A training whose step was started, with its job and the pods of the job."""
+
+    trainings: Trainings
+    step: Step
+
+    @cached_property
+    def name(self) -> str:
+        """The name of the job, once the launcher has submitted it."""
+        return re.findall(r"PyTorchJob previts/(\S+) is ", self.step.until(f"PyTorchJob {SPACE}/"))[0]
+
+    @cached_property
+    def uri(self) -> str:
+        """The folder that the job writes."""
+        return str(self.job()["metadata"]["annotations"]["previts/target"])
+
+    def job(self) -> Document:
+        """Return the job; empty if there is none."""
+        text = self.kubectl("get", "pytorchjob", self.name, "--ignore-not-found", "-o", "json")
+        return dict(json.loads(text)) if text else {}
+
+    def pod(self, replica: str) -> Document:
+        """Return the pod of a replica such as `worker-0`; empty if there is none."""
+        text = self.kubectl("get", "pod", f"{self.name}-{replica}", "--ignore-not-found", "-o", "json")
+        return dict(json.loads(text)) if text else {}
+
+    def kubectl(self, *arguments: str) -> str:
+        """Run kubectl in the namespace of the job."""
+        return self.trainings.node.kubectl(*arguments, "-n", SPACE)
+
+    def until_trains(self) -> None:
+        """Wait until the job has taken steps and saved a state from which it can resume."""
+        self.step.until("pretrain:")
+        until(lambda: "step-" in self.trainings.python(LIST, self.uri), self.step.describe)
+
+    def evict(self, pod: str) -> str:
+        """Ask the API to evict a pod, and return its refusal, or ""."""
+        metadata = {"name": pod, "namespace": SPACE}
+        body = {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": metadata}
+        path = f"/api/v1/namespaces/{SPACE}/pods/{pod}/eviction"
+        try:
+            self.trainings.node.kubectl("create", "--raw", path, "-f", "-", given=json.dumps(body))
+        except NodeError as refusal:
+            return str(refusal)
+        return ""
+
+    def finish(self) -> Ended:
+        """Wait for the end of the step, delete it with its job, and return how it ended."""
+        return self.step.finish()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.step.delete()
+
+
+def until(holds: Callable[[], Any], describe: Callable[[], str] = lambda: "", seconds: float = 120) -> Any:
+    """Wait until a function returns a value that is true, and return it.
+
+    Raises:
+        AssertionError: It took too long; with a description.
+    """
+    deadline = time.monotonic() + seconds
+    while not (found := holds()):
+        assert time.monotonic() < deadline, f"this did not come in {seconds:.0f} s\n{describe()}"
+        time.sleep(0.5)
+    return found
