@@ -37,6 +37,7 @@ def run(work: Callable[[], Result], *, root: str = "", name: str = "") -> Result
         root: Root of the results, for the note of a failure; "" writes none.
         name: Name of the step with its part, which is unique in a run.
     """
+    machine.limit_threads()
     with readable_errors():
         return _repeated(work, root, name)
 
@@ -98,6 +99,7 @@ def run_stages(
     name: str = "",
 ) -> Outputs:
     """Run a step that makes several outputs, and describe them as `run_stage` does."""
+    machine.limit_threads()
     with readable_errors(), open(summary, "w") as page:
         made = _repeated(work, root, name)
         uris = list(dict.fromkeys(made.values() if isinstance(made, dict) else made))

@@ -21,7 +21,6 @@ ENDED = ("SUCCEEDED", "SKIPPED", "FAILED", "CANCELED")
 POLL_SECONDS = 10.0
 START_SECONDS = 1800.0  # from the submission to the first step; before it, four drivers start and pull their image
 OUTAGE_SECONDS = 600.0  # how long the API may not answer, such as during an upgrade or while a forwarded port is down
-ANSWER_SECONDS = 60.0  # a forwarded port may accept a request and lose it
 UNAUTHORISED = 401
 
 
@@ -141,10 +140,7 @@ def _error_of(task: Any) -> str:
 
 
 def _get(client: Any, run_id: str) -> Any:
-    """Return a run; the client's own `get_run` waits for ever for an answer."""
-    return answered(
-        lambda: client._run_api.run_service_get_run(run_id=run_id, _request_timeout=(ANSWER_SECONDS, ANSWER_SECONDS))
-    )
+    return answered(lambda: client.get_run(run_id))
 
 
 def answered(request: Callable[[], Result]) -> Result:

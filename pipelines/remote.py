@@ -25,6 +25,7 @@ KINDS = {list: "a JSON list of texts", dict: "a JSON object of texts", int: "a w
 NUMBERS = ("seeds",)  # lists of whole numbers
 FLAGS = ("production", "wait")  # options without a value
 KUBEFLOW = "kubeflow"  # the namespace of the API
+ANSWER_SECONDS = 60.0  # for one request; a forwarded port may accept it and lose it
 
 
 def submit(
@@ -265,4 +266,10 @@ def connect(host: str, namespace: str) -> Any:
         warnings.simplefilter("ignore")  # about future versions of the library
         # If no host is set, the library looks for the API in the namespace that it is given for the runs.
         named = host or os.environ.get(kfp.client.client.KF_PIPELINES_ENDPOINT_ENV)
-        return kfp.Client(host or None, namespace=namespace if named else KUBEFLOW, credentials=credentials)
+        client = kfp.Client(host or None, namespace=namespace if named else KUBEFLOW, credentials=credentials)
+    rest = client._run_api.api_client.rest_client  # that of all services
+    send = rest.request
+    # Without a limit, the library waits for ever for an answer.
+    limits = (ANSWER_SECONDS, ANSWER_SECONDS)
+    rest.request = lambda *given, **named: send(*given, **named | {"_request_timeout": limits})
+    return client

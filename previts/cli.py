@@ -20,6 +20,7 @@ from previts.config.experiment import Experiment
 from previts.config.fields import flatten, unknown_name
 from previts.config.profiles import PROFILES, benchmarks_of
 from previts.errors import InputError
+from previts.processes import machine
 from previts.processes.exits import readable_errors
 from previts.stages.checks import check_method
 from previts.stages.outputs import finished
@@ -267,6 +268,7 @@ TOOLS: dict[str, Callable[..., str]] = {
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run one subcommand; an error that the user can fix is printed without a traceback."""
+    machine.limit_threads()
     with readable_errors():
         commands = {**VERBS, **TOOLS}
         commands |= {name: with_take_over(commands[name]) for name in (*VERBS, "world")}

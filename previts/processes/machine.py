@@ -20,6 +20,16 @@ def cpu_limit(root: str = "/") -> int:
     return min(limits)
 
 
+def limit_threads(root: str = "/") -> None:
+    """Let the libraries of this process start no more threads than its CPU limit allows.
+
+    By default, torch starts one for each core of the node, and they wait for each other. The libraries read the
+    variable when they are loaded, so this must come first.
+    """
+    if (limit := cpu_limit(root)) < (os.cpu_count() or 1):
+        os.environ.setdefault("OMP_NUM_THREADS", str(limit))
+
+
 def memory_limit(root: str = "/") -> int:
     """Return the memory of the machine, or of a cgroup if that is less, in bytes."""
     limits = [os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")]

@@ -1,17 +1,18 @@
 """The node, and the namespace `previts` on it."""
 
-import secrets
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import boot
 import programs
 import pytest
+import runbook
 import sandbox
 import yaml
 from manifests import ROOT, Document, of_kind
-from node import Node, NodeError
+from node import Node
 from probes import wait_for
+from runbook import Runbook
 
 import images
 
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
 
 OVERLAY = ROOT / "k8s" / "overlays" / "local"
 IMAGES = ("launcher", "mlflow", "postgres", "bucket")
-SERVERS = ("statefulset/postgres", "statefulset/bucket", "deployment/mlflow")
 
 
 @pytest.fixture(scope="session")
@@ -56,33 +56,31 @@ def namespace(node: Node) -> list[Document]:
 
 
 @pytest.fixture(scope="session")
-def servers(node: Node) -> None:
-    """`k8s/overlays/local` as it is: Postgres, the bucket and MLflow are ready, with random keys in their secrets."""
+def local(node: Node, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runbook]:
+    """The runbook for one machine, of which no command has been run."""
     if lacking := images.lacking(*IMAGES):
         build = f"python tests/cluster/machine/images.py {' '.join(lacking)}"
         pytest.skip(f"images are not built, or outdated: {images.obstacle(*lacking) or build}")
-    node.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "previts"}})
-    keys = {
-        "mlflow-postgres": {"password": secrets.token_hex(24)},
-        "bucket": {"AWS_ACCESS_KEY_ID": "previts", "AWS_SECRET_ACCESS_KEY": secrets.token_hex(24)},
-    }
-    for name, content in keys.items():
-        # The servers of a node that was up before have the keys that they were started with.
-        if not node.kubectl("get", "secret", name, "-n", "previts", "--ignore-not-found"):
-            metadata = {"name": name, "namespace": "previts"}
-            node.apply({"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "stringData": content})
-    node.kubectl("apply", "--kustomize", str(OVERLAY))
-    for kind in SERVERS:
-        try:
-            node.kubectl("rollout", "status", kind, "-n", "previts", "--timeout=600s", seconds=620)
-        except NodeError as fault:
-            label = f"app.kubernetes.io/name={kind.split('/')[1]}"
-            pods = node.kubectl("describe", "pods", "-n", "previts", "-l", label)
-            raise AssertionError(f"{fault}\n{pods[-5000:]}") from fault
+    local = runbook.start(node, tmp_path_factory.mktemp("runbook"))
+    yield local
+    local.shell.close()
 
 
 @pytest.fixture(scope="session")
-def trainings(node: Node, servers: None, tmp_path_factory: pytest.TempPathFactory) -> "Trainings":
+def servers(node: Node, local: Runbook) -> Runbook:
+    """The runbook after the commands that bring up `k8s/overlays/local`: Postgres, the bucket and MLflow are ready."""
+    try:
+        local.run(until=runbook.READY)
+    except AssertionError as fault:
+        pods = node.kubectl(
+            "describe", "pods", "-n", "previts", "-l", "app.kubernetes.io/name in (postgres,bucket,mlflow)"
+        )
+        raise AssertionError(f"{fault}\n{pods[-8000:]}") from fault
+    return local
+
+
+@pytest.fixture(scope="session")
+def trainings(node: Node, servers: Runbook, tmp_path_factory: pytest.TempPathFactory) -> "Trainings":
     """Trainings on a small corpus in the bucket of the node."""
     if lacking := images.lacking("train"):
         pytest.skip(f"an image is not built, or outdated: python tests/cluster/machine/images.py {lacking[0]}")

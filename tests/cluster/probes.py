@@ -1,7 +1,11 @@
-"""Pods that run the program `probe` (programs/kubernetes/probe): they listen, and tell what they reach."""
+"""Pods that run the program `probe` (programs/kubernetes/probe): they listen, and tell what they reach.
+
+Others run Python code in an image of previts, with the environment of a step.
+"""
 
 import json
 import time
+from typing import Any
 
 from manifests import Document
 from node import Node, NodeError
@@ -37,6 +41,50 @@ def pod(name: str, space: str, labels: dict[str, str], account: str) -> Document
             ],
         },
     }
+
+
+def step(name: str, step: str, image: str, code: str, **variables: str) -> Document:
+    """Return a pod that runs Python code as a step does: with its labels, account and environment."""
+    document = pod(name, "previts", {WORKFLOW: "test", STEP: step}, "previts-steps")
+    (container,) = document["spec"]["containers"]
+    del container["args"], container["readinessProbe"]
+    container |= {
+        "name": "main",
+        "image": image,
+        "imagePullPolicy": "IfNotPresent",
+        "command": ["python", "-c", code],
+        "env": [{"name": key, "value": value} for key, value in variables.items()],
+        "envFrom": [{"configMapRef": {"name": "previts-steps"}}, {"secretRef": {"name": "bucket"}}],
+        "volumeMounts": [{"name": "tmp", "mountPath": "/tmp"}],
+    }
+    document["spec"] |= {"restartPolicy": "Never", "volumes": [{"name": "tmp", "emptyDir": {}}]}
+    return document
+
+
+def answer_of(node: Node, document: Document, seconds: int = 300) -> Any:
+    """Start a pod, wait for its end, delete it, and return the JSON in the last line of its log.
+
+    Raises:
+        AssertionError: It failed, or did not end in time; with its description and log.
+    """
+    name = document["metadata"]["name"]
+    node.apply(document)
+    phase = "{.status.phase}"
+    try:
+        deadline = time.monotonic() + seconds
+        while (now := node.kubectl("get", "pod", name, "-n", "previts", "-o", f"jsonpath={phase}")) in (
+            "Pending",
+            "Running",
+        ):
+            if time.monotonic() > deadline:
+                break
+            time.sleep(0.5)
+        if now != "Succeeded":
+            log = node.kubectl("logs", name, "-n", "previts") if now != "Pending" else ""
+            raise AssertionError(f"{node.kubectl('describe', 'pod', name, '-n', 'previts')[-3000:]}\n{log[-3000:]}")
+        return json.loads(node.kubectl("logs", name, "-n", "previts").splitlines()[-1])
+    finally:
+        node.kubectl("delete", "pod", name, "-n", "previts", "--now")
 
 
 def ask(node: Node, source: str, *question: str, space: str = "previts") -> dict[str, str]:

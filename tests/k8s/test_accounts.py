@@ -3,7 +3,6 @@
 import base64
 import http.server
 import json
-import re
 import subprocess
 import sys
 import threading
@@ -19,7 +18,7 @@ import pytest
 import yaml
 from control_plane import ControlPlane
 from kubernetes import client, config
-from manifests import OVERLAYS, ROOT, Right, of_kind, rendered, rights, rights_of_accounts
+from manifests import OVERLAYS, ROOT, Right, listed_rights, of_kind, rendered, rights, rights_of_accounts
 
 from components import _google_token
 from pipelines.cluster import STEP_LABEL
@@ -29,28 +28,17 @@ GROUPS = ["system:serviceaccounts", "system:serviceaccounts:previts", "system:au
 AUDIENCE = "//iam.googleapis.com/projects/1/locations/global/workloadIdentityPools/previts/providers/cluster"
 
 
-def table() -> dict[str, set[Right]]:
-    """Return the rights in the table of k8s/README.md."""
-    found: dict[str, set[Right]] = {}
-    for line in (ROOT / "k8s" / "README.md").read_text().splitlines():
-        cells = [cell.strip().strip("`") for cell in line.strip("|").split("|")]
-        if line.startswith("| `"):
-            account, resource, name, verbs, _ = cells
-            found.setdefault(account, set()).update((resource, name, verb) for verb in verbs.split(", "))
-    return found
-
-
 def test_the_table_of_rights_is_that_of_the_manifests():
-    text = (ROOT / "k8s" / "README.md").read_text()
-    without = set(re.findall(r"`([a-z-]+)`", re.search(r"^(.*) have no right in Kubernetes", text, re.MULTILINE)[1]))
     for overlay in OVERLAYS:
         granted = rights_of_accounts(rendered(overlay))
-        assert set(granted) <= set(table()) | without
-        assert not any(granted.get(account) for account in without)
+        listed = listed_rights(
+            "gke" if overlay == "kueue" else overlay
+        )  # that for Kueue adds a queue to that for Google
+        assert granted == {account: listed[account] for account in granted}
     given = [rights_of_accounts(rendered(overlay)) for overlay in OVERLAYS]
-    assert table() == {
-        account: set().union(*(granted.get(account, set()) for granted in given))
-        for account in {account for granted in given for account, own in granted.items() if own}
+    accounts = {account for granted in given for account in granted}
+    assert listed_rights() == {
+        account: set().union(*(granted.get(account, set()) for granted in given)) for account in accounts
     }
 
 
@@ -110,8 +98,8 @@ def may(plane: ControlPlane, account: str, right: Right) -> bool:
 @pytest.mark.slow
 def test_the_api_server_gives_each_account_its_list_and_nothing_more(cluster: ControlPlane):
     common = rules(cluster, "nobody")
-    assert not any(may(cluster, "nobody", right) for own in table().values() for right in own)
-    every = {right for own in table().values() for right in own} | {
+    assert not any(may(cluster, "nobody", right) for own in listed_rights().values() for right in own)
+    every = {right for own in listed_rights().values() for right in own} | {
         ("pods", "", "create"),
         ("pods/exec", "", "create"),
         ("secrets", "", "list"),
@@ -123,7 +111,7 @@ def test_the_api_server_gives_each_account_its_list_and_nothing_more(cluster: Co
         ("workflows.argoproj.io", "", "create"),
     }
     for account in rights_of_accounts(rendered("gke")):
-        listed = table().get(account, set())
+        listed = listed_rights()[account]
         assert rules(cluster, account) - common == listed, account
         assert {right for right in every if may(cluster, account, right)} == listed, account
 

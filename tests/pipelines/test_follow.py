@@ -82,12 +82,20 @@ def test_a_connection_that_breaks_for_a_moment_is_no_failure(api: KfpApi, capsys
 
 
 def test_a_request_that_is_lost_is_sent_again(api: KfpApi, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(follow, "ANSWER_SECONDS", 0.1)
+    monkeypatch.setattr(remote, "ANSWER_SECONDS", 0.1)
     client = started(api, DONE)
     api.hangs = 9
     begun = time.monotonic()
     assert follow.wait(client, "r1", STEPS, "previts").state == "SUCCEEDED"
     assert time.monotonic() - begun < 10
+
+
+def test_every_request_has_a_limit(api: KfpApi, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(remote, "ANSWER_SECONDS", 0.1)
+    client = started(api, DONE)
+    api.hangs = 1000
+    with pytest.raises(remote.InputError, match="the API of Kubeflow Pipelines does not answer"), remote.answers():
+        client.get_run("r1")
 
 
 def test_an_api_that_stays_away_is_an_error(api: KfpApi, monkeypatch: pytest.MonkeyPatch):

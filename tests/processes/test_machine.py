@@ -66,3 +66,17 @@ def test_workers_never_share_more_memory_than_there_is_unless_there_is_too_littl
 def test_this_machine_has_no_more_than_its_hardware():
     assert 0 < machine.memory_limit() <= WHOLE
     assert machine.cpu_limit() >= 1
+
+
+@pytest.mark.parametrize(
+    ("quota", "given", "threads"), [("90000", "", "1"), ("max", "", None), ("90000", "4", "4"), ("100000000", "", None)]
+)
+def test_libraries_start_no_more_threads_than_the_limit_of_the_container(
+    tmp_path, monkeypatch: pytest.MonkeyPatch, quota: str, given: str, threads: str | None
+):
+    monkeypatch.setenv("OMP_NUM_THREADS", given)
+    if not given:
+        monkeypatch.delenv("OMP_NUM_THREADS")
+    files = {"proc__self__cgroup": "0::/\n", "sys__fs__cgroup__cpu.max": f"{quota} 100000\n"}
+    machine.limit_threads(tree(tmp_path, **files))
+    assert os.environ.get("OMP_NUM_THREADS") == threads

@@ -1,7 +1,7 @@
 """A real Kubernetes API server with etcd for tests. The tests play the other parts of a cluster.
 
-The folder in KUBEBUILDER_ASSETS contains both programs, as in envtest; `tests/cluster/machine/programs.py` builds them. There
-is no kubelet, scheduler, controller or operator; `tests/cluster/` has a whole node.
+The folder in KUBEBUILDER_ASSETS contains both programs, as in envtest; `tests/cluster/machine/programs.py` builds them.
+There is no kubelet, scheduler, controller or operator; `tests/cluster/` has a whole node.
 """
 
 import json

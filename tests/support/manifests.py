@@ -2,6 +2,7 @@
 
 import functools
 import ipaddress
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -60,6 +61,26 @@ def rights_of_accounts(documents: list[Document]) -> dict[str, set[Right]]:
     for binding in of_kind(documents, "RoleBinding"):
         for subject in binding["subjects"]:
             found[subject["name"]] |= roles[binding["roleRef"]["name"]]
+    return found
+
+
+def listed_rights(overlay: str = "") -> dict[str, set[Right]]:
+    """Return the rights of each account in the table of k8s/README.md, and an empty set for those without rights.
+
+    Args:
+        overlay: Leave out the rights that the table has for another overlay only. By default all rights.
+    """
+    text = (ROOT / "k8s" / "README.md").read_text()
+    without = re.search(r"^(.*) have no right in Kubernetes", text, re.MULTILINE)
+    assert without is not None, "k8s/README.md does not name the accounts without rights"
+    found: dict[str, set[Right]] = {account: set() for account in re.findall(r"`([a-z-]+)`", without[1])}
+    for line in text.splitlines():
+        if line.startswith("| `"):
+            account, resource, name, verbs, reason = [cell.strip() for cell in line.strip("|").split("|")]
+            only = re.findall(r"`overlays/([a-z]+)`", reason)
+            granted = found.setdefault(account.strip("`"), set())
+            if not overlay or not only or overlay in only:
+                granted |= {(resource.strip("`"), name.strip("`"), verb) for verb in verbs.split(", ")}
     return found
 
 

@@ -6,6 +6,7 @@ the other end of DESCRIPTOR (a pipe) is closed, after SECONDS, or when a program
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -162,11 +163,10 @@ class Boot:
             self._rolled_out(kind, "kube-system", 120)
 
     def operator(self) -> None:
-        """The training operator with its own manifests, changed as `docs/cluster.md` asks for."""
+        """The training operator with the manifests of previts."""
         folder = self.state / "operator"
-        shutil.copytree(programs.path("training-operator").with_name("manifests"), folder / "manifests")
-        for file in (HERE / "operator").iterdir():
-            shutil.copy(file, folder)
+        shutil.copytree(HERE.parents[2] / "k8s" / "operator", folder)
+        local_operator(folder)
         self._kubectl("apply", "--server-side", "--kustomize", str(folder))
         self._rolled_out("deployment/training-operator", "kubeflow", 120)
 
@@ -295,6 +295,19 @@ class Boot:
             "kubelet.json": kubelet,
             "kube-proxy.json": proxy,
         }
+
+
+def local_operator(folder: Path) -> None:
+    """Let a copy of `k8s/operator` use the manifests of the module that the operator was built from."""
+    manifests = programs.path("training-operator").with_name("manifests")
+    shutil.copytree(manifests, folder / "manifests")
+    file = folder / "kustomization.yaml"
+    text, replaced = re.subn(
+        "https://github.com/kubeflow/training-operator//manifests/(.*)[?].*", r"manifests/\1", file.read_text()
+    )
+    if replaced != 1:
+        raise NodeError(f"{file} does not name the manifests of the operator")
+    file.write_text(text)
 
 
 def shell() -> dict[str, bytes]:

@@ -41,7 +41,7 @@ set -e
 if [ ! -s "$PGDATA/PG_VERSION" ]; then
     echo "$POSTGRES_PASSWORD" > /tmp/password
     initdb --pgdata "$PGDATA" --username "$POSTGRES_USER" --pwfile /tmp/password --auth-local trust \\
-        --auth-host scram-sha-256
+        --auth-host scram-sha-256 --encoding UTF8 --locale C.UTF-8
     rm /tmp/password
     echo "host all all all scram-sha-256" >> "$PGDATA/pg_hba.conf"
     echo "CREATE DATABASE $POSTGRES_DB" | postgres --single -D "$PGDATA" postgres
@@ -106,6 +106,7 @@ def build(*names: str) -> None:
             _publish(name)
         file = programs.cache() / "images" / "sources.json"
         file.write_text(json.dumps({**_built(), name: _source(name)}, indent=1))
+        store().prune()
         print(f"built the image {name} in {time.monotonic() - start:.0f} s", file=sys.stderr, flush=True)
 
 

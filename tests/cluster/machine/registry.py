@@ -85,6 +85,16 @@ class Store:
             blob.replace(self.folder / "blobs" / "sha256" / blob.name)
         return self._name(name, content)
 
+    def prune(self) -> None:
+        """Delete what no image needs any more."""
+        needed = set()
+        for digest in self.names().values():
+            manifest = json.loads(self.blob(digest).read_text())
+            needed |= {digest, manifest["config"]["digest"], *(layer["digest"] for layer in manifest["layers"])}
+        for blob in (self.folder / "blobs" / "sha256").iterdir():
+            if f"sha256:{blob.name}" not in needed:
+                blob.unlink()
+
     def blob(self, digest: str) -> Path:
         """Return the file of a digest `sha256:HASH`; it may not exist."""
         return self.folder / "blobs" / "sha256" / Path(digest.partition(":")[2]).name
