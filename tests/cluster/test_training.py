@@ -6,22 +6,9 @@ from dataclasses import dataclass
 import pytest
 from manifests import Document
 from steps import Ended
-from trainings import EPOCHS, Trainings, load
+from trainings import EPOCHS, Trainings
 
 pytestmark = pytest.mark.cluster
-
-RUNS = """
-import json, sys, urllib.request
-address, checkpoint = sys.argv[1:]
-def ask(verb, **question):
-    headers = {"Host": "mlflow.previts:5000", "Content-Type": "application/json"}
-    url = f"http://{address}:5000/api/2.0/mlflow/{verb}/search"
-    request = urllib.request.Request(url, json.dumps({"max_results": 100, **question}).encode(), headers)
-    return json.load(urllib.request.urlopen(request))
-names = [item["experiment_id"] for item in ask("experiments")["experiments"]]
-wanted = f"tags.`previts.checkpoint` = '{checkpoint}'"
-print(json.dumps(ask("runs", experiment_ids=names, filter=wanted).get("runs", [])))
-"""
 
 
 @dataclass(frozen=True)
@@ -46,7 +33,7 @@ def test_two_pods_learn_the_weights_of_two_processes_of_one_machine(trainings: T
     import torch
 
     assert trained.ended.succeeded, trained.ended.log
-    model = load(trainings.fetch(f"{trained.uri}/model.pt"))
+    model = trainings.model(trained.uri)
     expected = trainings.expected
     assert model["step"] == expected["step"] == EPOCHS
     assert model["model"].keys() == expected["model"].keys()

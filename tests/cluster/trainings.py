@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any, Self
 
 import small_corpus
+from bucket import BUCKET, Bucket
 from manifests import ROOT, Document
 from node import Node, NodeError
 from small_verbs import PERCEIVE, SMALL
@@ -34,15 +36,7 @@ JOB = [
 ]
 TOTALS = re.compile(r"\| 0/(\d+) \[")  # in the first line of a progress: how many steps are to do
 HERE = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-# Programs of this machine that use the bucket.
 LIST = "import sys; from previts.storage import files; print(*files.names(sys.argv[1]))"
-COPY = """
-import sys
-from previts.storage import files
-fs, path = files.open_fs(sys.argv[2])
-fs.put(f"{sys.argv[1]}/", f"{path}/", recursive=True)
-"""
-FETCH = "import sys; from previts.storage import files; open(sys.argv[2], 'wb').write(files.read_bytes(sys.argv[1]))"
 
 
 @dataclass(frozen=True)
@@ -52,43 +46,29 @@ class Trainings:
     Attributes:
         node: The node.
         steps: The steps of the pipeline for the launcher `pytorchjob`.
-        surroundings: Environment of a process of this machine that uses the bucket.
+        bucket: The bucket of the node.
         folder: Folder of this machine.
         root: Prefix of the roots in the bucket.
     """
 
     node: Node
     steps: Steps
-    surroundings: dict[str, str]
+    bucket: Bucket
     folder: Path
     root: str
 
     @classmethod
     def on(cls, node: Node, folder: Path) -> "Trainings":
         """Return the trainings on a node whose servers are ready."""
-        form = "go-template={{range $key, $value := .data}}{{$key}}={{$value | base64decode}}\n{{end}}"
-        keys = node.kubectl("get", "secret", "bucket", "-n", SPACE, "-o", form).split()
-        address = node.kubectl("get", "service", "bucket", "-n", SPACE, "-o", "jsonpath={.spec.clusterIP}")
-        surroundings = {
-            **HERE,
-            **dict(item.split("=", 1) for item in keys),
-            "AWS_ENDPOINT_URL": f"http://{address}:8333",
-            "AWS_DEFAULT_REGION": "us-east-1",
-        }
-        root = f"s3://previts/trainings-{os.getpid()}-{time.time_ns():x}"
-        return cls(node, Steps.of_launcher(node, "pytorchjob", folder), surroundings, folder, root)
-
-    def python(self, code: str, *arguments: str) -> str:
-        """Run a program of this machine that uses the bucket, and return its output."""
-        command = self.node.command(sys.executable, "-c", code, *arguments)
-        return run(command, env=self.surroundings, cwd=self.folder)
+        root = f"{BUCKET}/{folder.name}-{os.getpid()}"
+        return cls(node, Steps.of_launcher(node, "pytorchjob", folder), Bucket(node), folder, root)
 
     @cached_property
     def index(self) -> str:
         """The index of four small videos, which this machine makes and copies to the bucket."""
         crawls, made = small_corpus.two_crawls(self.folder), self.folder / "corpus"
         run([sys.executable, "-c", PERCEIVE, crawls, str(made), *SETTINGS], env=HERE, cwd=self.folder)
-        self.python(COPY, str(made), f"{self.root}/corpus")
+        self.bucket.put(made, f"{self.root}/corpus")
         (found,) = made.glob("index/*")
         return f"{self.root}/corpus/index/{found.name}"
 
@@ -103,11 +83,11 @@ class Trainings:
         (model,) = root.glob("checkpoints/*/model.pt")
         return load(model)
 
-    def fetch(self, uri: str) -> Path:
-        """Copy a file of the bucket to this machine."""
-        path = self.folder / f"{time.time_ns():x}"
-        self.python(FETCH, uri, str(path))
-        return path
+    def model(self, uri: str) -> dict[str, Any]:
+        """Return the model of a finished training of the bucket."""
+        folder = Path(tempfile.mkdtemp(dir=self.folder))
+        self.bucket.get(uri, folder)
+        return load(folder / "model.pt")
 
     def start(self, name: str, *job: str, attempts: int = 1, epochs: int = EPOCHS) -> "Training":
         """Start the step `pretrain` with a root of its own.
@@ -185,7 +165,7 @@ class Training:
     def until_trains(self) -> None:
         """Wait until the job has taken steps and saved a state from which it can resume."""
         self.step.until("pretrain:")
-        until(lambda: "step-" in self.trainings.python(LIST, self.uri), self.step.describe)
+        until(lambda: "step-" in self.trainings.bucket.run(sys.executable, "-c", LIST, self.uri), self.step.describe)
 
     def evict(self, pod: str) -> str:
         """Ask the API to evict a pod, and return its refusal, or ""."""
