@@ -94,10 +94,10 @@ def _run(cluster: Cluster, job: Manifest, options: JobOptions, is_finished: Call
             return
         if not failure.disrupted:
             raise JobFailedError(failure.page)
-        print(f"{failure.page}\nA node was lost: attempt {attempt + 1} has failed.", file=sys.stderr)
+        print(f"{failure.page}\nA node or pod was lost: attempt {attempt + 1} has failed.", file=sys.stderr)
     raise JobFailedError(
-        f"PyTorchJob {job['metadata']['name']} lost nodes in {options.resubmissions + 1} attempts; the same command "
-        "resumes the run, and --job resubmissions=... allows more attempts"
+        f"PyTorchJob {job['metadata']['name']} lost nodes or pods in {options.resubmissions + 1} attempts; the same "
+        "command resumes the run, and --job resubmissions=... allows more attempts"
     )
 
 

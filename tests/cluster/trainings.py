@@ -8,7 +8,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
@@ -89,13 +89,12 @@ class Trainings:
         self.bucket.get(uri, folder)
         return load(folder / "model.pt")
 
-    def start(self, name: str, *job: str, attempts: int = 1, epochs: int = EPOCHS) -> "Training":
+    def start(self, name: str, *job: str, epochs: int = EPOCHS) -> "Training":
         """Start the step `pretrain` with a root of its own.
 
         Args:
             name: Name of the root.
             job: Settings of the job besides `JOB`.
-            attempts: How many pods of the step may be started.
             epochs: Number of training steps.
         """
         arguments = {
@@ -110,7 +109,7 @@ class Trainings:
             "processes": 2,
             "job": [*JOB, *job],
         }
-        return Training(self, self.steps.start("pretrain", arguments, attempts))
+        return Training(self, arguments, self.steps.start("pretrain", arguments))
 
 
 def run(command: list[str], **options: Any) -> str:
@@ -131,12 +130,21 @@ def load(path: Path) -> dict[str, Any]:
     return dict(torch.load(path, weights_only=True))
 
 
-@dataclass(frozen=True)
+@dataclass
 class Training:
-    """A training whose step was started, with its job and the pods of the job."""
+    """A training whose step was started, with its job and the pods of the job. At the end of the block, all is deleted.
+
+    Attributes:
+        trainings: What it shares with others.
+        arguments: Parameters of its step.
+        step: The last attempt of its step.
+        earlier: The attempts before. One of them owns the job, as a run of a pipeline does.
+    """
 
     trainings: Trainings
+    arguments: dict[str, Any]
     step: Step
+    earlier: list[Step] = field(default_factory=list)
 
     @cached_property
     def name(self) -> str:
@@ -160,7 +168,7 @@ class Training:
 
     def kubectl(self, *arguments: str) -> str:
         """Run kubectl in the namespace of the job."""
-        return self.trainings.node.kubectl(*arguments, "-n", SPACE)
+        return self.trainings.node.kubectl("-n", SPACE, *arguments)
 
     def until_trains(self) -> None:
         """Wait until the job has taken steps and saved a state from which it can resume."""
@@ -182,11 +190,17 @@ class Training:
         """Wait for the end of the step, delete it with its job, and return how it ended."""
         return self.step.finish()
 
+    def again(self) -> None:
+        """Start the next attempt of the step."""
+        self.earlier.append(self.step)
+        self.step = self.trainings.steps.start("pretrain", self.arguments)
+
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.step.delete()
+        for step in [self.step, *self.earlier]:
+            step.delete()
 
 
 def until(holds: Callable[[], Any], describe: Callable[[], str] = lambda: "", seconds: float = 120) -> Any:
