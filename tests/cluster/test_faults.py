@@ -115,3 +115,95 @@ def test_a_killed_worker_of_a_rigid_job_is_the_cause_on_the_page(running: Traini
     assert f"### PyTorchJob {running.name} failed" in ended.log
     assert "**worker-0: " in ended.log
     assert "SIGKILL" in ended.log
+
+
+def test_a_worker_with_too_little_memory_names_its_limit(trainings: Trainings):
+    limits = {"requests": {"cpu": "100m", "memory": "64Mi"}, "limits": {"memory": "150Mi"}}
+    with trainings.start("memory", f"resources={json.dumps(limits)}", epochs=ENDLESS) as training:
+        ended = training.finish()
+    assert not ended.succeeded
+    assert "ran out of memory (OOMKilled, exit code 137): it reached its limit of 150Mi" in ended.log
+    assert "Raise limits.memory in the job option resources" in ended.log
+
+
+def test_a_pod_that_fills_its_volume_is_evicted_and_its_job_is_not_submitted_again(trainings: Trainings):
+    volume, mount = {"name": "tmp", "emptyDir": {"sizeLimit": "4Mi"}}, {"name": "tmp", "mountPath": "/tmp"}
+    job = (f"volumes={json.dumps([volume])}", f"volume_mounts={json.dumps([mount])}")
+    with trainings.start("volume", *job, epochs=ENDLESS) as training:
+        training.step.until(f"PyTorchJob {training.name}: Running")
+        training.kubectl("exec", f"{training.name}-master-0", "--", "python", "-c", FILL)
+        ended = training.finish()
+    assert not ended.succeeded
+    assert '**master-0: was evicted: Usage of EmptyDir volume "tmp" exceeds the limit "4Mi".' in ended.log
+    assert ended.log.count("is submitted") == 1
+
+
+def test_a_missing_image_is_named_while_the_step_waits_and_on_its_page(trainings: Trainings):
+    with trainings.start("late", f"image={MISSING}", "deadline_seconds=20") as training:
+        training.step.until(f"PyTorchJob {training.name}: Created, master-0: ImagePullBackOff: ")
+        ended = training.finish()
+    assert not ended.succeeded
+    page = ended.log[ended.log.index(f"### PyTorchJob {training.name} failed") :]
+    assert "deadline" in page
+    assert "ImagePullBackOff" in page
+
+
+@pytest.fixture(scope="module")
+def crowded(node: Node, trainings: Trainings) -> Iterator[Training]:
+    """A training whose pods are refused, because a quota of their own has no room."""
+    form = {"metadata": {"name": ROOM}, "apiVersion": "scheduling.k8s.io/v1", "kind": "PriorityClass", "value": 0}
+    node.apply(form, quota(0))
+    try:
+        node.kubectl("wait", f"quota/{ROOM}", "-n", SPACE, "--for=jsonpath={.status.hard.pods}=0")
+        with trainings.start("crowded", f"priority_class={ROOM}", epochs=ENDLESS) as training:
+            yield training
+    finally:
+        node.kubectl("delete", f"priorityclass/{ROOM}")
+        node.kubectl("delete", f"quota/{ROOM}", "-n", SPACE)
+
+
+def quota(pods: int) -> Document:
+    """Return a quota for the pods of one priority class."""
+    chosen = {"operator": "In", "scopeName": "PriorityClass", "values": [ROOM]}
+    return {
+        "apiVersion": "v1",
+        "kind": "ResourceQuota",
+        "metadata": {"name": ROOM, "namespace": SPACE},
+        "spec": {"hard": {"pods": str(pods)}, "scopeSelector": {"matchExpressions": [chosen]}},
+    }
+
+
+def test_a_job_without_room_says_so_and_starts_when_there_is_room(node: Node, crowded: Training):
+    crowded.step.until(f"exceeded quota: {ROOM}")
+    assert not crowded.pod("master-0")
+    node.apply(quota(10))
+    crowded.step.until(f"PyTorchJob {crowded.name}: Running")
+
+
+def test_a_job_that_another_user_deletes_is_reported(crowded: Training):
+    crowded.kubectl("delete", "pytorchjob", crowded.name)
+    ended = crowded.finish()
+    assert not ended.succeeded
+    assert f"PyTorchJob {SPACE}/{crowded.name} was deleted by another user or program while it ran" in ended.log
+    assert "the same command resumes the run" in ended.log
+
+
+def test_the_reaper_deletes_the_job_of_a_launcher_that_does_not_come_back(trainings: Trainings):
+    with trainings.start("abandoned", f"image={MISSING}") as training:
+        assert training.name
+        kill_launcher(training)
+        assert training.name not in reap(training)  # its lease still holds
+        training.kubectl("annotate", "--overwrite", "pytorchjob", training.name, "previts/lease-until=2020-01-01T00:00:00Z")
+        assert training.name in reap(training)
+        until(lambda: not training.job())
+
+
+def reap(training: Training) -> str:
+    """Run the reaper once, and return what it says."""
+    name = f"reap-{time.time_ns():x}"
+    training.kubectl("create", "job", name, "--from=cronjob/previts-reaper")
+    try:
+        training.kubectl("wait", f"job/{name}", "--for=condition=Complete", "--timeout=100s")
+        return training.kubectl("logs", f"job/{name}")
+    finally:
+        training.kubectl("delete", "job", name)
