@@ -24,11 +24,18 @@ IMAGES = ("launcher", "mlflow", "postgres", "bucket")
 
 
 @pytest.fixture(scope="session")
-def node() -> Iterator[Node]:
-    """A node for these tests. If one is up already (`node.py up`), the tests use it, and leave it running."""
+def built() -> None:
+    """The programs of a node, and the images if this machine can build them; skips where no node can run."""
     if reasons := [*sandbox.obstacles(), *filter(None, [programs.obstacle(*boot.PROGRAMS)])]:
         pytest.skip("; ".join(reasons))
     programs.build(*boot.PROGRAMS)
+    if not images.obstacle():  # otherwise the tests that need them are skipped
+        images.build(*images.lacking())
+
+
+@pytest.fixture(scope="session")
+def node(built: None) -> Iterator[Node]:
+    """A node for these tests. If one is up already (`node.py up`), the tests use it, and leave it running."""
     node = Node()
     if node.is_up():
         yield node

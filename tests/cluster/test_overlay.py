@@ -32,6 +32,28 @@ client.delete_experiment(experiment)
 print(json.dumps({"health": health, "run": run, "keys": keys, "texts": texts}))
 """
 
+# From its first moment on, a step looks up the bucket and connects to it.
+CALLS = """
+import json, socket, threading, time
+names, connections = [], []
+
+def connect(address):
+    for _ in range(200):
+        start = time.monotonic()
+        socket.create_connection(address, timeout=30).close()
+        connections.append(time.monotonic() - start)
+
+for number in range(2000):
+    start = time.monotonic()
+    (*_, address), *_ = socket.getaddrinfo("bucket.previts", 8333, type=socket.SOCK_STREAM)
+    names.append(time.monotonic() - start)
+    if number == 0:
+        other = threading.Thread(target=connect, args=(address,))
+        other.start()
+other.join()
+print(json.dumps([names, connections]))
+"""
+
 
 def sql(node: Node, query: str) -> str:
     psql = ("psql", "-U", "mlflow", "-d", "mlflow", "-tAc", query)
@@ -48,6 +70,15 @@ def test_a_step_writes_numbers_to_postgres_and_files_to_the_bucket_through_mlflo
     assert said["texts"] == ["written by a step"]
     assert said["keys"][0].endswith(f"/{said['run']}/artifacts/note.txt")
     assert sql(node, f"SELECT key, value FROM metrics WHERE run_uuid = '{said['run']}'") == "score|0.25"
+
+
+def test_a_step_that_has_just_started_finds_and_reaches_the_bucket(node: Node, servers: Runbook):
+    names, connections = answer_of(node, step("overlay-calls", "track", images.NAMES["launcher"], CALLS))
+    assert (len(names), len(connections)) == (2000, 200)
+    # A lost packet of a look-up costs 5 s.
+    assert max(names) < 4
+    # The bucket refuses a pod whose address the policies do not know yet. TCP tries again after 1, 3 and 7 s.
+    assert max(connections) < 10
 
 
 def test_every_deployment_and_stateful_set_has_its_pods(node: Node, servers: Runbook):

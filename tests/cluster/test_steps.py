@@ -13,11 +13,11 @@ import torch
 from bucket import BUCKET, Bucket
 from manifests import ROOT
 from node import Node
+from runbook import Runbook
 from steps import Steps
 
 import images
 from pipelines.previts_full import previts_full
-from previts import stages
 
 pytestmark = pytest.mark.cluster
 
@@ -47,20 +47,23 @@ class Runs:
 
 
 @pytest.fixture(scope="module")
-def runs(node: Node, servers: None, tmp_path_factory: pytest.TempPathFactory) -> Runs:
+def runs(node: Node, servers: Runbook, tmp_path_factory: pytest.TempPathFactory) -> Runs:
     if lacking := images.lacking("data", "train"):
         pytest.skip(f"images are not built: python tests/cluster/machine/images.py {' '.join(lacking)}")
     folder = tmp_path_factory.mktemp("steps")
-    world = Path(stages.world(str(folder / "here")))
+    servers.run(until="previts world")
+    world = servers.shell.run("echo $W")[1].strip()  # the same videos in the bucket and here
     bucket, place = Bucket(node), f"{BUCKET}/{folder.name}-{os.getpid()}"
-    bucket.put(world, f"{place}/world")
+    bucket.get(world, folder / "world")
     flags = [word for name, value in SETTINGS.items() for word in (f"--{name}", *_words(value))]
-    command = [sys.executable, "-m", "pipelines", "run-local", "--root", str(folder / "here"), *flags]
+    command = [sys.executable, "-m", "pipelines", "run-local", *flags]
+    command += ["--root", str(folder / "here"), "--crawl", str(folder / "world" / "crawls")]
+    command += ["--data", str(folder / "world" / "datasets")]
     with open(folder / "here.log", "w") as log:
         one = {**os.environ, "OMP_NUM_THREADS": "1"}  # as in pods with less than one core
         here = subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=log, env=one)
         try:
-            inputs = {"crawl": f"{place}/world/crawls", "data": f"{place}/world/datasets", "root": f"{place}/run"}
+            inputs = {"crawl": f"{world}/crawls", "data": f"{world}/datasets", "root": f"{place}/run"}
             runner = kfp.local.SubprocessRunner(use_venv=False)
             kfp.local.init(runner=runner, pipeline_root=str(folder / "pages"))
             with Steps(node, PIPELINE).engine():

@@ -235,7 +235,11 @@ class Boot:
         cri = {
             "sandbox_image": "registry.k8s.io/pause:3.10",
             "restrict_oom_score_adj": True,  # for machines that do not allow a lower score than their own
-            "containerd": {"default_runtime_name": "runc", "runtimes": {"runc": runc}},
+            "containerd": {
+                "default_runtime_name": "runc",
+                "runtimes": {"runc": runc},
+                "discard_unpacked_layers": True,  # the image `train` alone has 7 GB
+            },
             "cni": {"bin_dir": str(sandbox.CNI_PLUGINS), "conf_dir": str(self.state / "cni.d")},
             "registry": {"config_path": str(self.state / "registries")},
         }
