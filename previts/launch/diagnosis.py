@@ -50,7 +50,11 @@ class Finding:
 
 
 def diagnose(
-    job: Mapping[str, Any], pods: Sequence[Manifest], events: Sequence[Manifest], logs: Mapping[str, str] | None = None
+    job: Mapping[str, Any],
+    pods: Sequence[Manifest],
+    events: Sequence[Manifest],
+    logs: Mapping[str, str] | None = None,
+    before: Sequence[Manifest] = (),
 ) -> Finding:
     """Return the cause of a job's failure.
 
@@ -59,6 +63,7 @@ def diagnose(
         pods: Its pods, as far as they are known.
         events: The events of the job and its pods.
         logs: The last lines of the log of each pod, by name.
+        before: The pods before the end of the job, which tell what they waited for until then.
     """
     found = [finding for pod in pods for finding in _of_pod(pod)]
     found += [finding for event in events if (finding := _of_event(event)) and not _is_older(finding, job)]
@@ -77,7 +82,9 @@ def diagnose(
     if found:
         return found[0]
     condition = conditions.condition(job)
-    return Finding("", "the job", str(condition.get("message") or condition.get("reason") or "gave no reason"))
+    what = str(condition.get("message") or condition.get("reason") or "gave no reason")
+    waiting = waiting_for(before or pods, events)
+    return Finding("", "the job", f"{what}; {waiting}" if waiting else what)
 
 
 def _deletions(job: Mapping[str, Any], events: Sequence[Manifest], found: Sequence[Finding]) -> list[Finding]:

@@ -195,7 +195,7 @@ def _failure_of(cluster: Cluster, job: Manifest, last_pods: dict[str, Manifest],
     if conditions.name(job) == "Succeeded":
         finding = diagnosis.Finding("", "the job", "succeeded, but its output is not finished; check its log")
         return _Failure(diagnosis.to_markdown(job, finding, pods, logs), disrupted=False)
-    finding = diagnosis.diagnose(job, pods, cluster.events(name), logs)
+    finding = diagnosis.diagnose(job, pods, cluster.events(name), logs, list(last_pods.values()))
     return _Failure(diagnosis.to_markdown(job, finding, pods, logs), finding.disrupted)
 
 

@@ -12,9 +12,8 @@ import pytest
 import torch
 from manifests import Document
 from node import Node, NodeError
-from probes import wait_for
 from steps import SPACE
-from trainings import ENDLESS, TOTALS, Training, Trainings, until
+from trainings import ENDLESS, EPOCHS, TOTALS, Training, Trainings, until
 
 pytestmark = pytest.mark.cluster
 
@@ -56,7 +55,10 @@ def tainted(node: Node, pod: str) -> Iterator[None]:
         if item["metadata"]["name"] != pod:
             patch = {"spec": {"tolerations": [*item["spec"].get("tolerations", []), toleration]}}
             where = ("pod", item["metadata"]["name"], "-n", item["metadata"]["namespace"])
-            node.kubectl("patch", *where, "-p", json.dumps(patch))
+            try:
+                node.kubectl("patch", *where, "-p", json.dumps(patch))
+            except NodeError as fault:
+                assert "NotFound" in str(fault)
     name = machine["metadata"]["name"]
     node.kubectl("taint", "node", name, f"{TAINT}=yes:NoExecute")
     try:
@@ -106,6 +108,15 @@ def test_an_evicted_launcher_is_reported_and_the_next_attempt_continues_its_trai
     running.step.until(f"PyTorchJob {SPACE}/{running.name} is ")
     log = running.step.until("pretrain:")
     assert "is adopted" in log or int(TOTALS.findall(log)[-1]) < ENDLESS
+
+
+def test_a_training_whose_worker_was_deleted_is_submitted_again_and_resumes(running: Training):
+    job = running.job()["metadata"]["uid"]
+    running.kubectl("delete", "pod", f"{running.name}-worker-0")
+    log = until(lambda: TOTALS.search(running.step.log().partition("attempt 1 has failed")[2]), running.step.describe)
+    assert int(log[1]) < ENDLESS
+    assert "**worker-0: was deleted by another user or program**" in running.step.log()
+    assert running.job()["metadata"]["uid"] != job
 
 
 def test_a_killed_worker_of_a_rigid_job_is_the_cause_on_the_page(running: Training):
@@ -193,7 +204,9 @@ def test_the_reaper_deletes_the_job_of_a_launcher_that_does_not_come_back(traini
         assert training.name
         kill_launcher(training)
         assert training.name not in reap(training)  # its lease still holds
-        training.kubectl("annotate", "--overwrite", "pytorchjob", training.name, "previts/lease-until=2020-01-01T00:00:00Z")
+        training.kubectl(
+            "annotate", "--overwrite", "pytorchjob", training.name, "previts/lease-until=2020-01-01T00:00:00Z"
+        )
         assert training.name in reap(training)
         until(lambda: not training.job())
 
@@ -207,3 +220,20 @@ def reap(training: Training) -> str:
         return training.kubectl("logs", f"job/{name}")
     finally:
         training.kubectl("delete", "job", name)
+
+
+def test_a_spot_training_replaces_reclaimed_workers_and_ends_with_the_same_weights(node: Node, trainings: Trainings):
+    with trainings.start("spot", "spot=true") as training:
+        training.step.until("pretrain:")
+        lost = f"{training.name}-worker-1"
+        before = training.pod("worker-1")["metadata"]["uid"]
+        with tainted(node, lost):
+            until(lambda: training.pod("worker-1").get("metadata", {}).get("uid", before) != before)
+        assert "TaintManagerEviction" in training.kubectl("get", "events", "-o", "name")
+        ended = training.finish()
+        assert ended.succeeded, ended.log
+        totals = [int(total) for total in TOTALS.findall(ended.log)]
+        assert totals[0] == EPOCHS
+        assert 0 < totals[-1] < EPOCHS
+        model, expected = trainings.model(training.uri)["model"], trainings.expected["model"]
+    assert not [name for name, value in model.items() if not torch.equal(value, expected[name])]

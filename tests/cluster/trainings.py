@@ -20,7 +20,7 @@ from node import Node, NodeError
 from small_verbs import PERCEIVE, SMALL
 from steps import SPACE, Ended, Step, Steps
 
-ROW, EPOCHS = "1/vgg/previts", 30
+ROW, EPOCHS = "1/vgg/previts", 60
 # Two processes; one epoch of the four videos is one training step.
 SETTINGS = [*SMALL, "objective.batch_norm_groups=2", f"optim.epochs={EPOCHS}"]
 ENDLESS = 100_000  # epochs, for a training that a test ends

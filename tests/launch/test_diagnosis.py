@@ -110,6 +110,13 @@ def test_a_deleted_pod_of_an_earlier_job_or_of_an_elastic_one_is_not_the_cause()
     assert diagnose(JOB, [], [deletion("worker-0")]).where == "worker-0"
 
 
+def test_what_a_job_waited_for_until_its_deadline_is_in_the_finding():
+    stuck = {"waiting": {"reason": "ImagePullBackOff", "message": "no such image"}}
+    pods = [pod("master-0", containerStatuses=[{"name": "pytorch", "state": stuck}]), pod("worker-0")]
+    finding = diagnose(JOB, pods, OPERATOR_DELETES_MASTER)
+    assert finding.what == "the operator's message; master-0: ImagePullBackOff: no such image"
+
+
 def test_a_lack_of_memory_names_the_limit_that_was_reached():
     short = ended("master-0", 137, reason="OOMKilled")
     assert "it reached the memory of its node" in diagnose(JOB, [short], []).what

@@ -123,6 +123,20 @@ def test_the_error_of_a_job_whose_pods_the_operator_deleted_shows_their_last_sta
     assert page.endswith("```\nprevits: process 0: no such shard\n```\n")
 
 
+def test_the_error_of_a_job_that_never_started_says_what_it_waited_for(place):
+    def act(operator: Operator, job: dict[str, Any]) -> None:
+        container = {"name": "pytorch", "image": "x", "imageID": "", "ready": False, "restartCount": 0}
+        for reason in ("ImagePullBackOff", "ContainerCreating"):  # the second one while the pod is being deleted
+            state = {"waiting": {"reason": reason, "message": "no such image"}}
+            operator.pod(job, "master-0", "Pending", containerStatuses=[{**container, "state": state}])
+            if reason == "ImagePullBackOff":
+                operator.condition(job, "Running", "still")
+                time.sleep(1)
+
+    with pytest.raises(JobFailedError, match=r"\*\*the job: .*; master-0: ImagePullBackOff: no such image\*\*"):
+        place.run(fail(act))
+
+
 def test_events_of_an_earlier_job_with_the_same_name_are_ignored(place):
     def taken(operator: Operator, job: dict[str, Any]) -> None:
         operator.event(f"{job['metadata']['name']}-worker-0", "TaintManagerEviction", "marked for deletion")
