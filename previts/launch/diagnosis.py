@@ -1,6 +1,7 @@
 """The diagnosis of a PyTorchJob that failed or does not start, from its pods and their events, without API requests.
 
-The first failure is the cause. The exception is a lost node: it is the cause, whatever errors its peers report.
+The first failure is the cause. The exceptions are a lost node and a deleted pod: they are the cause, whatever errors
+their peers report.
 """
 
 import signal

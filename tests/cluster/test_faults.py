@@ -150,7 +150,7 @@ def test_a_pod_that_fills_its_volume_is_evicted_and_its_job_is_not_submitted_aga
 
 
 def test_a_missing_image_is_named_while_the_step_waits_and_on_its_page(trainings: Trainings):
-    with trainings.start("late", f"image={MISSING}", "deadline_seconds=20") as training:
+    with trainings.start("late", f"image={MISSING}", "deadline_seconds=30") as training:
         training.step.until(f"PyTorchJob {training.name}: Created, master-0: ImagePullBackOff: ")
         ended = training.finish()
     assert not ended.succeeded
@@ -229,7 +229,8 @@ def test_a_spot_training_replaces_reclaimed_workers_and_ends_with_the_same_weigh
         before = training.pod("worker-1")["metadata"]["uid"]
         with tainted(node, lost):
             until(lambda: training.pod("worker-1").get("metadata", {}).get("uid", before) != before)
-        assert "TaintManagerEviction" in training.kubectl("get", "events", "-o", "name")
+        chosen = f"--field-selector=reason=TaintManagerEviction,involvedObject.name={lost}"
+        assert training.kubectl("get", "events", chosen, "-o", "name")
         ended = training.finish()
         assert ended.succeeded, ended.log
         totals = [int(total) for total in TOTALS.findall(ended.log)]
