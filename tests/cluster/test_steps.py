@@ -5,6 +5,7 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import kfp.local
 import outputs
@@ -101,10 +102,14 @@ def test_the_weights_equal_those_of_the_run_on_this_machine(runs: Runs):
     assert [name for name in found if not torch.equal(found[name], expected[name])] == []
 
 
-def test_mlflow_has_the_training_and_the_evaluation_of_the_run(node: Node, runs: Runs):
-    name = runs.place.split("/")[-2]
-    found = [run for run in Bucket(node).mlflow_runs() if name in str(run)]
-    names = {run["info"]["run_name"]: run for run in found}
-    assert names, "no run of MLflow names this root"
-    assert all(run["info"]["status"] == "FINISHED" for run in found)
-    assert not list(runs.pods.glob("runlog/*.jsonl")), "MLflow did not accept the entries"
+def test_mlflow_has_the_numbers_of_the_run(node: Node, runs: Runs):
+    def tags(run: dict[str, Any]) -> dict[str, str]:
+        return {item["key"]: item["value"] for item in run["data"].get("tags", [])}
+
+    found = [run for run in Bucket(node).mlflow_runs() if tags(run).get("previts.root") == runs.place]
+    assert [run["info"]["status"] for run in found] == ["FINISHED"]
+    metrics = {item["key"]: item["value"] for item in found[0]["data"]["metrics"]}
+    (line,) = [line for line in outputs.report(str(runs.pods)) if line["metric"] == "davis/j_mean"]
+    assert metrics["davis/j_mean"] == pytest.approx(float(line["value"]))
+    assert metrics["loss"] > 0
+    assert not list(runs.pods.glob("runlog/*.jsonl")), "MLflow did not accept some entries"

@@ -1,10 +1,12 @@
 """The manifests of each overlay keep the rules: rights of accounts, and security of pods."""
 
+import re
 from typing import Any
 
 import pytest
+import yaml
 from compiled_steps import steps
-from manifests import OVERLAYS, Document, containers, of_kind, pods, rendered, rights_of_accounts
+from manifests import OVERLAYS, ROOT, Document, containers, of_kind, pods, rendered, rights_of_accounts
 
 from components import _images
 from pipelines.cluster import STEP_LABEL
@@ -151,3 +153,23 @@ def test_a_server_on_a_busy_node_is_not_killed_while_it_starts_or_answers_slowly
         assert startup["periodSeconds"] * startup["failureThreshold"] >= 600, container["name"]
         for kind in ("startupProbe", "readinessProbe", "livenessProbe"):
             assert container[kind]["timeoutSeconds"] >= 10, container["name"]
+
+
+def test_the_operator_of_the_manifests_is_the_one_that_the_node_is_tested_with():
+    kustomization = yaml.safe_load((ROOT / "k8s" / "operator" / "kustomization.yaml").read_text())
+    (manifests,) = kustomization["resources"]
+    built = (ROOT / "tests" / "cluster" / "machine" / "programs" / "operator" / "go.mod").read_text()
+    version = re.search(r"^\s*github.com/kubeflow/training-operator (v\S+)", built, re.MULTILINE)
+    assert version is not None
+    assert manifests.partition("?ref=")[2] == version[1]
+
+
+def test_the_init_container_of_a_job_passes_restricted_pod_security():
+    text = (ROOT / "k8s" / "operator" / "init-container.yaml").read_text()
+    (container,) = yaml.safe_load(re.sub(r"{{\.(\w+)}}", r"\1", text))
+    security = container["securityContext"]
+    assert security["runAsNonRoot"] is True
+    assert security["allowPrivilegeEscalation"] is False
+    assert security["capabilities"] == {"drop": ["ALL"]}
+    assert security["seccompProfile"] == {"type": "RuntimeDefault"}
+    assert all(name in container["command"][-1] for name in ("MaxTries", "MasterAddr"))
