@@ -6,6 +6,7 @@ One node cannot be lost. What a lost node does to a pod comes from a taint here,
 import json
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
 import pytest
@@ -51,14 +52,19 @@ def tainted(node: Node, pod: str) -> Iterator[None]:
     """Evict one pod from its node as a node that is lost does: by a taint, which all other pods tolerate."""
     (machine,) = json.loads(node.kubectl("get", "nodes", "-o", "json"))["items"]
     toleration = {"key": TAINT, "operator": "Exists"}
-    for item in json.loads(node.kubectl("get", "pods", "-A", "-o", "json"))["items"]:
-        if item["metadata"]["name"] != pod:
-            patch = {"spec": {"tolerations": [*item["spec"].get("tolerations", []), toleration]}}
-            where = ("pod", item["metadata"]["name"], "-n", item["metadata"]["namespace"])
-            try:
-                node.kubectl("patch", *where, "-p", json.dumps(patch))
-            except NodeError as fault:
-                assert "NotFound" in str(fault)
+
+    def tolerate(item: Document) -> None:
+        patch = {"spec": {"tolerations": [*item["spec"].get("tolerations", []), toleration]}}
+        where = ("pod", item["metadata"]["name"], "-n", item["metadata"]["namespace"])
+        try:
+            node.kubectl("patch", *where, "-p", json.dumps(patch))
+        except NodeError as fault:
+            if "NotFound" not in str(fault):
+                raise
+
+    others = json.loads(node.kubectl("get", "pods", "-A", "-o", "json"))["items"]
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(tolerate, [item for item in others if item["metadata"]["name"] != pod]))
     name = machine["metadata"]["name"]
     node.kubectl("taint", "node", name, f"{TAINT}=yes:NoExecute")
     try:
@@ -231,10 +237,10 @@ def test_a_spot_training_replaces_reclaimed_workers_and_ends_with_the_same_weigh
             until(lambda: training.pod("worker-1").get("metadata", {}).get("uid", before) != before)
         chosen = f"--field-selector=reason=TaintManagerEviction,involvedObject.name={lost}"
         assert training.kubectl("get", "events", chosen, "-o", "name")
-        ended = training.finish()
+        uri, ended = training.uri, training.finish()
         assert ended.succeeded, ended.log
         totals = [int(total) for total in TOTALS.findall(ended.log)]
         assert totals[0] == EPOCHS
         assert 0 < totals[-1] < EPOCHS
-        model, expected = trainings.model(training.uri)["model"], trainings.expected["model"]
+        model, expected = trainings.model(uri)["model"], trainings.expected["model"]
     assert not [name for name, value in model.items() if not torch.equal(value, expected[name])]
