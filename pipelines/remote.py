@@ -255,12 +255,21 @@ def answers() -> Iterator[None]:
 
 
 def connect(host: str, namespace: str) -> Any:
-    """Return a client of the API of Kubeflow Pipelines, for runs in a namespace; `host` is as of `submit`."""
+    """Return a client of the API of Kubeflow Pipelines, for runs in a namespace; `host` is as of `submit`.
+
+    Raises:
+        InputError: If the file with the token of the API cannot be read.
+    """
     import kfp
     from kfp.client.set_volume_credentials import ServiceAccountTokenVolumeCredentials
 
     # Without this, the library reads the file in a pod only. It reads it for each request, so it may be renewed.
     path = os.environ.get(kfp.client.KF_PIPELINES_SA_TOKEN_ENV)
+    if path and not os.access(path, os.R_OK):
+        raise InputError(
+            f"the file {path} with the token of the API cannot be read ({kfp.client.KF_PIPELINES_SA_TOKEN_ENV}); write "
+            f"it: kubectl -n {namespace} create token default-editor --audience pipelines.kubeflow.org > {path}"
+        )
     credentials = ServiceAccountTokenVolumeCredentials(path) if path else None
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about future versions of the library

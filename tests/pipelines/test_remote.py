@@ -121,6 +121,12 @@ def test_an_api_that_does_not_answer_is_named(monkeypatch: pytest.MonkeyPatch):
         remote.submit(("crawl=gs://b/c.csv", *NEEDED), host="http://127.0.0.1:9", production=False)
 
 
+def test_a_missing_token_is_named_with_the_command_that_writes_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    monkeypatch.setenv("KF_PIPELINES_SA_TOKEN_PATH", str(tmp_path / "token"))
+    with pytest.raises(InputError, match=r"/token with the token .* cannot be read .*kubectl -n team create token"):
+        remote.connect("http://127.0.0.1:9", "team")
+
+
 def test_parameters_may_stand_before_between_and_after_options(monkeypatch: pytest.MonkeyPatch):
     host, given = ["--host", "http://a=b"], ["crawl=gs://b/c.csv", "root=gs://b/r"]
     ordered = [*given, *host, "--no-production"]
