@@ -1,6 +1,7 @@
 """The diagnosis of a PyTorchJob that failed or does not start, from its pods and their events, without API requests.
 
-The first failure is the cause. The exception is a lost node: it is the cause, whatever errors its peers report.
+The first failure is the cause. The exceptions are a lost node and a deleted pod: they are the cause, whatever errors
+their peers report.
 """
 
 import signal
@@ -50,7 +51,11 @@ class Finding:
 
 
 def diagnose(
-    job: Mapping[str, Any], pods: Sequence[Manifest], events: Sequence[Manifest], logs: Mapping[str, str] | None = None
+    job: Mapping[str, Any],
+    pods: Sequence[Manifest],
+    events: Sequence[Manifest],
+    logs: Mapping[str, str] | None = None,
+    before: Sequence[Manifest] = (),
 ) -> Finding:
     """Return the cause of a job's failure.
 
@@ -59,12 +64,15 @@ def diagnose(
         pods: Its pods, as far as they are known.
         events: The events of the job and its pods.
         logs: The last lines of the log of each pod, by name.
+        before: The pods before the end of the job, which tell what they waited for until then.
     """
     found = [finding for pod in pods for finding in _of_pod(pod)]
     found += [finding for event in events if (finding := _of_event(event)) and not _is_older(finding, job)]
     found.sort(key=lambda finding: finding.when[:SECOND])
     if disrupted := [finding for finding in found if finding.disrupted]:
         return disrupted[0]
+    if deleted := _deletions(job, events, found):
+        return deleted[0]
     logs = logs or {}
     if found and all(LOST_PEER in logs.get(finding.pod, "") for finding in found):
         ended = {finding.pod for finding in found}
@@ -75,7 +83,34 @@ def diagnose(
     if found:
         return found[0]
     condition = conditions.condition(job)
-    return Finding("", "the job", str(condition.get("message") or condition.get("reason") or "gave no reason"))
+    what = str(condition.get("message") or condition.get("reason") or "gave no reason")
+    waiting = waiting_for(before or pods, events)
+    return Finding("", "the job", f"{what}; {waiting}" if waiting else what)
+
+
+def _deletions(job: Mapping[str, Any], events: Sequence[Manifest], found: Sequence[Finding]) -> list[Finding]:
+    """Return the pods of a rigid job that another user or program deleted before they failed, by time.
+
+    The operator counts a pod as failed as soon as it is being deleted, and deletes the others, often before the
+    container has ended. Then only events say which pod was deleted first.
+    """
+    if "Master" not in job["spec"]["pytorchReplicaSpecs"]:
+        return []  # the operator replaces the pods of an elastic job
+    current = [event for event in events if not _is_older(Finding(_when(event), "", ""), job)]
+    by_operator = {
+        str(event.get("message", "")).rpartition(" ")[2]
+        for event in current
+        if event.get("reason") == "SuccessfulDeletePod"
+    }
+    failed = {finding.pod: finding.when[:SECOND] for finding in reversed(found)}
+    deleted = []
+    for event in current:
+        pod, when = str(event["involvedObject"].get("name", "")), _when(event)
+        others = event.get("reason") == "Killing" and pod in replicas(job) and pod not in by_operator
+        if others and not (pod in failed and failed[pod] < when[:SECOND]):
+            where = pod.removeprefix(f"{job['metadata']['name']}-")
+            deleted.append(Finding(when, where, "was deleted by another user or program", disrupted=True, pod=pod))
+    return sorted(deleted, key=lambda finding: finding.when[:SECOND])
 
 
 def _is_older(finding: Finding, job: Mapping[str, Any]) -> bool:
@@ -168,7 +203,7 @@ def _of_pod(pod: Manifest) -> list[Finding]:
             continue
         for state in (container.get("lastState", {}), container.get("state", {})):
             if (end := state.get("terminated")) and end.get("exitCode"):
-                found.append(Finding(end.get("finishedAt") or "", where, _end(end), pod=name))
+                found.append(Finding(end.get("finishedAt") or "", where, _end(end, _memory(pod)), pod=name))
     for container in status.get("initContainerStatuses", []):
         if (end := container.get("state", {}).get("terminated")) and end.get("exitCode"):
             what = f"{_end(end)} in its init container {container['name']}, which waits for the first replica"
@@ -189,17 +224,32 @@ def _of_event(event: Mapping[str, Any]) -> Finding | None:
     about = event["involvedObject"]
     if about.get("kind") != "Pod" or event.get("reason") not in DISRUPTIONS:
         return None
-    when = event.get("lastTimestamp") or event.get("eventTime") or event.get("firstTimestamp") or ""
-    return _disruption(when, about["name"], about["name"], event)
+    return _disruption(_when(event), about["name"], about["name"], event)
 
 
-def _end(terminated: Mapping[str, Any]) -> str:
-    """Return how the process of a container ended."""
+def _when(event: Mapping[str, Any]) -> str:
+    return str(event.get("lastTimestamp") or event.get("eventTime") or event.get("firstTimestamp") or "")
+
+
+def _memory(pod: Manifest) -> str:
+    """Return the memory limit of the container that trains, or an empty text."""
+    limits = [item.get("resources", {}).get("limits", {}) for item in pod["spec"].get("containers", [])[:1]]
+    return str(limits[0].get("memory", "")) if limits else ""
+
+
+def _end(terminated: Mapping[str, Any], memory: str = "") -> str:
+    """Return how the process of a container ended.
+
+    Args:
+        terminated: The end of the container.
+        memory: Its memory limit, or an empty text.
+    """
     code, reason = int(terminated["exitCode"]), terminated.get("reason", "")
     if reason == "OOMKilled":
+        limit = f"its limit of {memory}" if memory else "the memory of its node"
         return (
-            "ran out of memory (OOMKilled, exit code 137): use fewer loader processes (PREVITS_WORKERS), or give the "
-            "job more memory"
+            f"ran out of memory (OOMKilled, exit code {code}): it reached {limit}. Raise limits.memory in the job "
+            "option resources, or use fewer loader processes (PREVITS_WORKERS)"
         )
     if code > 128 and code - 128 in set(signal.Signals):
         hint = ", often out of memory" if code == 137 else ""

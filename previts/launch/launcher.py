@@ -94,10 +94,10 @@ def _run(cluster: Cluster, job: Manifest, options: JobOptions, is_finished: Call
             return
         if not failure.disrupted:
             raise JobFailedError(failure.page)
-        print(f"{failure.page}\nA node was lost: attempt {attempt + 1} has failed.", file=sys.stderr)
+        print(f"{failure.page}\nA node or pod was lost: attempt {attempt + 1} has failed.", file=sys.stderr)
     raise JobFailedError(
-        f"PyTorchJob {job['metadata']['name']} lost nodes in {options.resubmissions + 1} attempts; the same command "
-        "resumes the run, and --job resubmissions=... allows more attempts"
+        f"PyTorchJob {job['metadata']['name']} lost nodes or pods in {options.resubmissions + 1} attempts; the same "
+        "command resumes the run, and --job resubmissions=... allows more attempts"
     )
 
 
@@ -195,7 +195,7 @@ def _failure_of(cluster: Cluster, job: Manifest, last_pods: dict[str, Manifest],
     if conditions.name(job) == "Succeeded":
         finding = diagnosis.Finding("", "the job", "succeeded, but its output is not finished; check its log")
         return _Failure(diagnosis.to_markdown(job, finding, pods, logs), disrupted=False)
-    finding = diagnosis.diagnose(job, pods, cluster.events(name), logs)
+    finding = diagnosis.diagnose(job, pods, cluster.events(name), logs, list(last_pods.values()))
     return _Failure(diagnosis.to_markdown(job, finding, pods, logs), finding.disrupted)
 
 

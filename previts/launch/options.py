@@ -66,7 +66,7 @@ class JobOptions:
     spot: bool = field(default=False, metadata={"help": "use spot nodes: an elastic job of a fixed size"})
     restarts: int = field(default=3, metadata={"help": "number of restarts of the pods of a spot job"})
     resubmissions: int = field(
-        default=3, metadata={"help": "how often a job is submitted again after its nodes were lost"}
+        default=3, metadata={"help": "how often a job is submitted again after its nodes or pods were lost"}
     )
     deadline_seconds: int = field(default=7 * 86400, metadata={"help": "time limit of the job; 0: none"})
     ttl_seconds: int = field(default=86400, metadata={"help": "how long the job is kept after its end"})

@@ -30,6 +30,8 @@ LEASE, LAUNCHER = "previts/lease-until", "previts/launcher"
 NAME_LENGTH = 40  # the names of pods and services add suffixes, and have at most 63 characters
 PORT = 23456
 JOIN_SECONDS = 3600
+# With a store for all rounds, torchrun (2.15) tells its address only in the first round: a replaced node waits for ever.
+OWN_STORE = "TORCH_DISABLE_SHARE_RDZV_TCP_STORE"
 # Variables that describe the launcher's machine or image.
 LOCAL_ONLY = (STARTED_BY, WHOLE, "OMP_NUM_THREADS", origin.REVISION)
 # The taint of spot nodes on GKE. Tolerating it has no effect on clusters without such nodes.
@@ -65,7 +67,8 @@ def build_manifest(app: AppDef, options: JobOptions, owner: Mapping[str, Any] | 
     role = values.apply(app.roles[0])
     if not role.image or role.image.startswith("/"):
         raise InputError("a PyTorchJob needs a container image; set --job image=REGISTRY/NAME:TAG")
-    pod = _pod(role, options, {origin.JOB: name, **({"MASTER_ADDR": rank0} if options.spot else {})})
+    spot_env = {"MASTER_ADDR": rank0, OWN_STORE: "1"} if options.spot else {}
+    pod = _pod(role, options, {origin.JOB: name, **spot_env})
     spec = _elastic(name, role.num_replicas, pod, options) if options.spot else _rigid(role.num_replicas, pod)
     spec["nprocPerNode"] = str(max(1, role.resource.gpu))
     policy: Manifest = {

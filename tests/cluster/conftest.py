@@ -1,6 +1,7 @@
 """The node, and the namespace `previts` on it."""
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import boot
 import programs
@@ -14,6 +15,9 @@ from probes import wait_for
 from runbook import Runbook
 
 import images
+
+if TYPE_CHECKING:
+    from trainings import Trainings
 
 OVERLAY = ROOT / "k8s" / "overlays" / "local"
 IMAGES = ("launcher", "mlflow", "postgres", "bucket")
@@ -80,3 +84,13 @@ def servers(node: Node, local: Runbook) -> Runbook:
         )
         raise AssertionError(f"{fault}\n{pods[-8000:]}") from fault
     return local
+
+
+@pytest.fixture(scope="session")
+def trainings(node: Node, servers: Runbook, tmp_path_factory: pytest.TempPathFactory) -> "Trainings":
+    """Trainings on a small corpus in the bucket of the node."""
+    if lacking := images.lacking("train"):
+        pytest.skip(f"an image is not built, or outdated: python tests/cluster/machine/images.py {lacking[0]}")
+    from trainings import Trainings
+
+    return Trainings.on(node, tmp_path_factory.mktemp("trainings"))

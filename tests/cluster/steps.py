@@ -35,7 +35,7 @@ WORK = "/tmp/step"
 # Argo's executor passes signals on to the process group of the step, and keeps its outputs. This shell does both.
 SHELL = """mkdir -p "$0"
 setsid "$@" & child=$!
-trap 'kill -TERM -- -$child' TERM
+trap 'kill -TERM -$child' TERM
 while :; do wait $child; code=$?; kill -0 $child 2> /dev/null || break; done
 echo; echo OUTPUTS OF THE STEP; tar -C "$0" -cz . | base64
 exit $code"""

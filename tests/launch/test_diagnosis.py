@@ -71,6 +71,59 @@ def test_the_cause_is_the_first_failure_or_a_lost_node(pods, events, where, what
     assert what in finding.what
 
 
+def deletion(replica: str, reason: str = "Killing", at: str = "10:30") -> dict[str, Any]:
+    """Return the event of a pod that is being deleted, or that the operator deletes (SuccessfulDeletePod)."""
+    when = f"2026-11-27T{at}:00Z"
+    if reason == "Killing":
+        return {**event(replica, reason, "Stopping container pytorch"), "lastTimestamp": when}
+    about = {"kind": "PyTorchJob", "name": "job"}
+    return {"involvedObject": about, "reason": reason, "message": f"Deleted pod: job-{replica}", "lastTimestamp": when}
+
+
+OPERATOR_DELETES_MASTER = [deletion("master-0"), deletion("master-0", "SuccessfulDeletePod")]
+
+
+@pytest.mark.parametrize(
+    ("pods", "events", "where", "disrupted"),
+    [
+        # The operator deletes the master because the worker is being deleted, before any container has ended.
+        ([pod("master-0"), pod("worker-0")], [deletion("worker-0"), *OPERATOR_DELETES_MASTER], "worker-0", True),
+        # The processes of the others end after the deletion, with errors of their own.
+        ([ended("master-0", 1, "10:31")], [deletion("worker-0"), *OPERATOR_DELETES_MASTER], "worker-0", True),
+        # A worker failed, and then its pods are deleted.
+        ([ended("worker-0", 2, "10:29")], [deletion("worker-0"), *OPERATOR_DELETES_MASTER], "worker-0", False),
+        ([ended("worker-0", 2, "10:29")], OPERATOR_DELETES_MASTER, "worker-0", False),
+        ([], OPERATOR_DELETES_MASTER, "the job", False),  # its deadline is over
+    ],
+)
+def test_a_pod_that_another_user_deleted_is_the_cause(pods, events, where, disrupted):
+    finding = diagnose(JOB, pods, events)
+    assert (finding.where, finding.disrupted) == (where, disrupted)
+    assert ("was deleted by another user or program" in finding.what) == disrupted
+
+
+def test_a_deleted_pod_of_an_earlier_job_or_of_an_elastic_one_is_not_the_cause():
+    later = {**JOB, "metadata": {**JOB["metadata"], "creationTimestamp": "2026-11-27T10:31:00Z"}}
+    elastic = {**JOB, "spec": {"pytorchReplicaSpecs": {"Worker": {"replicas": 2}}}}
+    for job in (later, elastic):
+        assert diagnose(job, [], [deletion("worker-0")]).where == "the job"
+    assert diagnose(JOB, [], [deletion("worker-0")]).where == "worker-0"
+
+
+def test_what_a_job_waited_for_until_its_deadline_is_in_the_finding():
+    stuck = {"waiting": {"reason": "ImagePullBackOff", "message": "no such image"}}
+    pods = [pod("master-0", containerStatuses=[{"name": "pytorch", "state": stuck}]), pod("worker-0")]
+    finding = diagnose(JOB, pods, OPERATOR_DELETES_MASTER)
+    assert finding.what == "the operator's message; master-0: ImagePullBackOff: no such image"
+
+
+def test_a_lack_of_memory_names_the_limit_that_was_reached():
+    short = ended("master-0", 137, reason="OOMKilled")
+    assert "it reached the memory of its node" in diagnose(JOB, [short], []).what
+    short["spec"]["containers"] = [{"name": "pytorch", "resources": {"limits": {"memory": "150Mi"}}}]
+    assert "it reached its limit of 150Mi. Raise limits.memory in the job option" in diagnose(JOB, [short], []).what
+
+
 def test_a_replica_that_reports_nothing_while_all_others_lost_it_has_lost_its_node():
     pods = [ended("master-0", 1), ended("worker-0", 1), pod("worker-1", phase="Running")]
     lost = "previts: process 0: PeerLostError: another process was lost"

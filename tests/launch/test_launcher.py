@@ -88,7 +88,21 @@ def test_a_job_is_submitted_again_after_a_preemption(place, capfd):
     assert first["metadata"]["uid"] != second["metadata"]["uid"]
     printed = capfd.readouterr().err
     assert "worker-0: lost its node (PreemptionByScheduler): bye" in printed
-    assert "A node was lost: attempt 1 has failed" in printed
+    assert "A node or pod was lost: attempt 1 has failed" in printed
+
+
+def test_a_job_is_submitted_again_after_another_user_deleted_a_pod(place, capfd):
+    def act(operator: Operator, job: dict[str, Any]) -> None:
+        for replica in ("worker-0", "master-0"):
+            operator.event(f"{job['metadata']['name']}-{replica}", "Killing", "Stopping container pytorch")
+        # The operator deletes the other pods at once.
+        message = f"Deleted pod: {job['metadata']['name']}-master-0"
+        operator.event(job["metadata"]["name"], "SuccessfulDeletePod", message, kind="PyTorchJob")
+        operator.remove_pods(job)
+
+    operator = place.run(fail(act), finish(place))
+    assert len(operator.seen) == 2
+    assert "**worker-0: was deleted by another user or program**" in capfd.readouterr().err
 
 
 def test_the_error_of_a_job_whose_pods_the_operator_deleted_shows_their_last_state(place):
@@ -109,6 +123,20 @@ def test_the_error_of_a_job_whose_pods_the_operator_deleted_shows_their_last_sta
     assert page.endswith("```\nprevits: process 0: no such shard\n```\n")
 
 
+def test_the_error_of_a_job_that_never_started_says_what_it_waited_for(place):
+    def act(operator: Operator, job: dict[str, Any]) -> None:
+        container = {"name": "pytorch", "image": "x", "imageID": "", "ready": False, "restartCount": 0}
+        for reason in ("ImagePullBackOff", "ContainerCreating"):  # the second one while the pod is being deleted
+            state = {"waiting": {"reason": reason, "message": "no such image"}}
+            operator.pod(job, "master-0", "Pending", containerStatuses=[{**container, "state": state}])
+            if reason == "ImagePullBackOff":
+                operator.condition(job, "Running", "still")
+                time.sleep(1)
+
+    with pytest.raises(JobFailedError, match=r"\*\*the job: .*; master-0: ImagePullBackOff: no such image\*\*"):
+        place.run(fail(act))
+
+
 def test_events_of_an_earlier_job_with_the_same_name_are_ignored(place):
     def taken(operator: Operator, job: dict[str, Any]) -> None:
         operator.event(f"{job['metadata']['name']}-worker-0", "TaintManagerEviction", "marked for deletion")
@@ -126,7 +154,9 @@ def test_the_number_of_resubmissions_is_limited(place):
         operator.event(f"{job['metadata']['name']}-worker-0", "TaintManagerEviction", "marked for deletion")
         operator.ended(job, "master-0", 1)
 
-    with pytest.raises(JobFailedError, match=r"PyTorchJob .* lost nodes in 2 attempts; the same command resumes"):
+    with pytest.raises(
+        JobFailedError, match=r"PyTorchJob .* lost nodes or pods in 2 attempts; the same command resumes"
+    ):
         place.run(fail(act), fail(act), resubmissions=1)
 
 
