@@ -1,6 +1,7 @@
 """Runs on a cluster: check the parameters, compile the pipeline and send it to the API of Kubeflow Pipelines."""
 
 import contextlib
+import functools
 import inspect
 import json
 import os
@@ -246,7 +247,8 @@ def answers() -> Iterator[None]:
     except urllib3.exceptions.HTTPError as error:
         raise InputError(
             f"the API of Kubeflow Pipelines does not answer ({str(error)[:200]}); check --host and "
-            "KF_PIPELINES_ENDPOINT, or forward the port: kubectl port-forward -n kubeflow svc/ml-pipeline 8888"
+            "KF_PIPELINES_ENDPOINT, or forward the port: kubectl port-forward -n kubeflow svc/ml-pipeline 8888. If the "
+            "answer to a submission was lost, the run has started: look at the runs first"
         ) from None
     except kfp_server_api.ApiException as error:
         raise InputError(
@@ -275,10 +277,18 @@ def connect(host: str, namespace: str) -> Any:
         warnings.simplefilter("ignore")  # about future versions of the library
         # If no host is set, the library looks for the API in the namespace that it is given for the runs.
         named = host or os.environ.get(kfp.client.client.KF_PIPELINES_ENDPOINT_ENV)
-        client = kfp.Client(host or None, namespace=namespace if named else KUBEFLOW, credentials=credentials)
-    rest = client._run_api.api_client.rest_client  # that of all services
-    send = rest.request
-    # Without a limit, the library waits for ever for an answer.
-    limits = (ANSWER_SECONDS, ANSWER_SECONDS)
-    rest.request = lambda *given, **named: send(*given, **named | {"_request_timeout": limits})
-    return client
+        _limit_requests()
+        return kfp.Client(host or None, namespace=namespace if named else KUBEFLOW, credentials=credentials)
+
+
+def _limit_requests() -> None:
+    """Give every request of the library a limit; by default it waits for ever for an answer."""
+    from kfp_server_api import rest
+
+    send = getattr(rest.RESTClientObject.request, "__wrapped__", rest.RESTClientObject.request)
+
+    @functools.wraps(send)
+    def limited(*given: Any, **named: Any) -> Any:
+        return send(*given, **named | {"_request_timeout": (ANSWER_SECONDS, ANSWER_SECONDS)})
+
+    rest.RESTClientObject.request = limited

@@ -16,7 +16,7 @@ from torchx.specs import AppDef, AppState
 
 from previts.errors import InputError, TemporaryError
 from previts.processes.exits import TEMPORARY
-from previts.processes.workers import STARTED_BY
+from previts.processes.workers import STARTED_BY, available
 
 # The first line of torchrun's report about a failure.
 REPORT_STARTS = re.compile(r"failed \(exitcode: -?\d+\)")
@@ -25,10 +25,14 @@ EXCEPTION = re.compile(r"\[rank(\d+)\]: ([\w.]+(?:Error|Exception)\b.*)")
 ROOT_CAUSE = re.compile(r"Root Cause.*?rank\s*: (?P<rank>\d+).*?exitcode\s*: (?P<code>-?\d+)", re.DOTALL)
 
 
-def run_locally(app: AppDef) -> None:
+def run_locally(app: AppDef, processes: int = 1) -> None:
     """Run an app on this machine, print the output of its processes and wait for the end.
 
     SIGTERM is passed on to the processes, which save their state and end. If this process is killed, they end at once.
+
+    Args:
+        app: The app.
+        processes: Number of its processes, which share the threads that OMP_NUM_THREADS allows this one.
 
     Raises:
         InputError: If a process failed. The message names the first one that failed, and the cause. It is a
@@ -38,8 +42,10 @@ def run_locally(app: AppDef) -> None:
     messages: list[str] = []  # error messages of the processes
     exceptions: dict[int, str] = {}  # the last exception of each process
     report: list[str] = []  # torchrun's report with its traceback; the user gets only the cause from it
-    ends_with_us = {STARTED_BY: str(os.getpid())}
-    app = replace(app, roles=[replace(role, env={**role.env, **ends_with_us}) for role in app.roles])
+    given = {STARTED_BY: str(os.getpid())}  # they end with this process
+    if "OMP_NUM_THREADS" in os.environ:  # otherwise torchrun sets it to 1
+        given["OMP_NUM_THREADS"] = str(max(1, available() // processes))
+    app = replace(app, roles=[replace(role, env={**role.env, **given}) for role in app.roles])
     with get_runner() as runner:
         handle = runner.run(app, scheduler="local_cwd", workspace="")
         terminated = _pass_on_sigterm()

@@ -38,6 +38,6 @@ def start(
     else:
         from previts.launch.local import run_locally
 
-        run_locally(training_app(verb, processes, arguments))
+        run_locally(training_app(verb, processes, arguments), processes)
     folders.read_manifest(uri)  # raises if the folder is not finished
     return uri

@@ -26,7 +26,8 @@ def limit_threads(root: str = "/") -> None:
     By default, torch starts one for each core of the node, and they wait for each other. The libraries read the
     variable when they are loaded, so this must come first.
     """
-    if (limit := cpu_limit(root)) < (os.cpu_count() or 1):
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if (limit := cpu_limit(root)) < cores:
         os.environ.setdefault("OMP_NUM_THREADS", str(limit))
 
 

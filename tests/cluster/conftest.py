@@ -25,12 +25,10 @@ IMAGES = ("launcher", "mlflow", "postgres", "bucket")
 
 @pytest.fixture(scope="session")
 def built() -> None:
-    """The programs of a node, and the images if this machine can build them; skips where no node can run."""
+    """The programs of a node; skips where no node can run."""
     if reasons := [*sandbox.obstacles(), *filter(None, [programs.obstacle(*boot.PROGRAMS)])]:
         pytest.skip("; ".join(reasons))
     programs.build(*boot.PROGRAMS)
-    if not images.obstacle():  # otherwise the tests that need them are skipped
-        images.build(*images.lacking())
 
 
 @pytest.fixture(scope="session")
@@ -65,6 +63,8 @@ def namespace(node: Node) -> list[Document]:
 @pytest.fixture(scope="session")
 def local(node: Node, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runbook]:
     """The runbook for one machine, of which no command has been run."""
+    if not images.obstacle():
+        images.build(*images.lacking())
     if lacking := images.lacking(*IMAGES):
         build = f"python tests/cluster/machine/images.py {' '.join(lacking)}"
         pytest.skip(f"images are not built, or outdated: {images.obstacle(*lacking) or build}")

@@ -12,6 +12,7 @@ import shutil
 import subprocess
 import sys
 import threading
+import time
 import uuid
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -89,27 +90,35 @@ class Shell:
             node.command("env", f"--chdir={place}", *variables, "bash", "-o", "pipefail"),
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True,
         )  # fmt: skip
-        self.lines: queue.Queue[str] = queue.Queue()
+        self.lines: queue.Queue[str | None] = queue.Queue()  # None at the end of the shell
         threading.Thread(target=self._read, daemon=True).start()
 
     def _read(self) -> None:
         assert self.process.stdout is not None
         for line in self.process.stdout:
             self.lines.put(line)
+        self.lines.put(None)
 
     def run(self, command: str, seconds: float = 700) -> tuple[int, str]:
         """Run a command, and return its exit status and its output.
 
         Raises:
-            queue.Empty: It said nothing for this time.
+            AssertionError: It did not end in this time, or the shell ended; with its output.
         """
         assert self.process.stdin is not None
         end = uuid.uuid4().hex
         self.process.stdin.write(f"{{ {command}\n}} </dev/null\necho {end} $?\n")
         self.process.stdin.flush()
-        said = ""
-        while end not in (line := self.lines.get(timeout=seconds)):
+        said, line = "", ""
+        deadline = time.monotonic() + seconds
+        while end not in line:
             said += line
+            try:
+                found = self.lines.get(timeout=max(0.0, deadline - time.monotonic()))
+            except queue.Empty:
+                raise AssertionError(f"this did not end in {seconds:.0f} s: {command}\n{said[-6000:]}") from None
+            assert found is not None, f"the shell ended at this: {command}\n{said[-6000:]}"
+            line = found
         before, _, status = line.partition(end)
         return int(status), said + before
 
@@ -146,15 +155,17 @@ class Runbook:
                 return
             if command in self.said or reason(command, NOT_HERE):
                 continue
-            status, output = self.said[command] = self.shell.run(command)
+            status, output = self.shell.run(command)
             if expected := reason(command, ENDS_WITH):
                 assert status != 0, f"{command}\n{output}"
                 assert expected in output, f"{command}\n{output}"
+                self.said[command] = (status, output)
                 continue
             # A node that was up before has the secrets, and its servers were started with them.
             secret = re.search(r"create secret generic (\S+)", command)
             known = secret is not None and secret[1] in self.existing and "already exists" in output
             assert status == 0 or known, f"{command}\n{output[-6000:]}"
+            self.said[command] = (status, output)
 
 
 def start(node: Node, place: Path) -> Runbook:

@@ -1,8 +1,8 @@
 """The steps of the compiled pipeline as Jobs on a node.
 
-Kubeflow Pipelines is not on the node. So this file makes of a step what KFP's driver makes of the compiled YAML: a
-container with the image, the command, the environment, the volumes, the limits and the labels of the step, under the
-account of runs, with the security context that KFP 2.17 sets, and a read-only root.
+Kubeflow Pipelines is not on the node. So this file builds the pod of a step as KFP's driver does: with the image, the
+command, the environment, the volumes, the limits and the labels of the compiled YAML. The pod has the account of runs,
+the security context that KFP 2.17 sets, and a read-only root.
 """
 
 import base64
@@ -28,6 +28,7 @@ from manifests import ROOT, Document
 from node import Node, NodeError
 from probes import STEP, WORKFLOW
 
+import images
 from previts.runs import sizes
 
 SPACE = "previts"
@@ -83,8 +84,12 @@ class Steps:
 
     @classmethod
     def of_launcher(cls, node: Node, launcher: str, folder: Path, **options: Any) -> Self:
-        """Compile the pipeline for a launcher and return its steps."""
-        surroundings = {**os.environ, "PREVITS_LAUNCHER": launcher}
+        """Compile the pipeline for a launcher, with the digests of the images on the node, and return its steps."""
+        known = json.loads((node.images / "names.json").read_text())
+        digests = {
+            f"PREVITS_{name.upper()}_DIGEST": known[images.NAMES[name]] for name in ("data", "train", "launcher")
+        }
+        surroundings = {**os.environ, "PREVITS_LAUNCHER": launcher, **digests}
         command = [sys.executable, "-m", "pipelines", "compile", "--folder", str(folder)]
         subprocess.run(command, check=True, env=surroundings, cwd=ROOT)
         return cls(node, folder / "previts_full.yaml", **options)

@@ -1,6 +1,8 @@
 """The whole compiled pipeline, with each step as a Job, on small videos; compared with a run on this machine."""
 
+import contextlib
 import os
+import signal
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -22,7 +24,6 @@ from pipelines.previts_full import previts_full
 
 pytestmark = pytest.mark.cluster
 
-PIPELINE = ROOT / "pipelines" / "previts_full.yaml"
 SETTINGS = {
     "rows": ["1/vgg/previts"],
     "seeds": [0],
@@ -39,12 +40,13 @@ SETTINGS = {
 
 @dataclass(frozen=True)
 class Runs:
-    """Roots of the run in pods, copied to this machine, and of the run on this machine; the pages of KFP; the URI."""
+    """Roots of the run in pods, copied to this machine, and of the run on this machine; the pages of KFP."""
 
     pods: Path
     here: Path
     pages: Path
     place: str
+    steps: Steps
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +55,7 @@ def runs(node: Node, servers: Runbook, tmp_path_factory: pytest.TempPathFactory)
         pytest.skip(f"images are not built: python tests/cluster/machine/images.py {' '.join(lacking)}")
     folder = tmp_path_factory.mktemp("steps")
     servers.run(until="previts world")
-    world = servers.shell.run("echo $W")[1].strip()  # the same videos in the bucket and here
+    world = servers.shell.run("echo $W")[1].split()[-1]  # the same videos in the bucket and here
     bucket, place = Bucket(node), f"{BUCKET}/{folder.name}-{os.getpid()}"
     bucket.get(world, folder / "world")
     flags = [word for name, value in SETTINGS.items() for word in (f"--{name}", *_words(value))]
@@ -62,27 +64,29 @@ def runs(node: Node, servers: Runbook, tmp_path_factory: pytest.TempPathFactory)
     command += ["--data", str(folder / "world" / "datasets")]
     with open(folder / "here.log", "w") as log:
         one = {**os.environ, "OMP_NUM_THREADS": "1"}  # as in pods with less than one core
-        here = subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=log, env=one)
+        here = subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=log, env=one, start_new_session=True)
         try:
             inputs = {"crawl": f"{world}/crawls", "data": f"{world}/datasets", "root": f"{place}/run"}
             runner = kfp.local.SubprocessRunner(use_venv=False)
             kfp.local.init(runner=runner, pipeline_root=str(folder / "pages"))
-            with Steps(node, PIPELINE).engine():
+            steps = Steps.of_launcher(node, "local", folder)
+            with steps.engine():
                 previts_full(**inputs, **SETTINGS)
             bucket.get(f"{place}/run", folder / "pods")
             assert here.wait(900) == 0, (folder / "here.log").read_text()[-3000:]
         finally:
-            here.kill()
-    return Runs(folder / "pods", folder / "here", folder / "pages", f"{place}/run")
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(here.pid, signal.SIGKILL)
+    return Runs(folder / "pods", folder / "here", folder / "pages", f"{place}/run", steps)
 
 
 def _words(value: object) -> list[str]:
     return [str(item) for item in value] if isinstance(value, list) else [str(value)]
 
 
-def test_every_step_ran_as_a_job_and_left_its_page(node: Node, runs: Runs):
+def test_every_step_ran_as_a_job_and_left_its_page(runs: Runs):
     made = {path.parent.name for path in runs.pages.rglob("executor_output.json")}
-    assert made == {name.removeprefix("exec-") for name in Steps(node, PIPELINE).platform}
+    assert made == {name.removeprefix("exec-") for name in runs.steps.platform}
     pages = {path.parent.name for path in runs.pages.rglob("summary") if path.stat().st_size}
     assert pages == made - {"check-run", "collect-videos", "check-evaluations"}
     (page,) = runs.pages.rglob("page")

