@@ -4,9 +4,10 @@ The first failure is the cause. The exceptions are a lost node and a deleted pod
 their peers report.
 """
 
+import re
 import signal
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from previts.launch import conditions
@@ -24,6 +25,7 @@ OWN_FAULT = ("ephemeral", "low on resource", "usage of", "exceeds")
 STUCK = ("ImagePullBackOff", "ErrImagePull", "InvalidImageName", "CreateContainerConfigError", "CreateContainerError",
          "CrashLoopBackOff", "RunContainerError")  # fmt: skip
 LOST_PEER = "another process was lost"  # part of the message that `processes.distributed` raises in the other processes
+SIGNALLED = re.compile(r"^ *exitcode *: -(\d+)", re.MULTILINE)  # in torchrun's report about its processes
 LAST_LINES = 20  # of a log, in the page for the user
 OPERATOR_SECONDS = 120.0  # within which the operator sets the first condition of a job
 INDEX, ROLE = "training.kubeflow.org/replica-index", "training.kubeflow.org/replica-type"
@@ -81,11 +83,20 @@ def diagnose(
             what = "reported nothing, and all its peers lost it: its node was probably lost"
             return Finding(found[0].when, silent[0], what, disrupted=True)
     if found:
-        return found[0]
+        return _with_signal(found[0], logs.get(found[0].pod, ""))
     condition = conditions.condition(job)
     what = str(condition.get("message") or condition.get("reason") or "gave no reason")
     waiting = waiting_for(before or pods, events)
     return Finding("", "the job", f"{what}; {waiting}" if waiting else what)
+
+
+def _with_signal(finding: Finding, log: str) -> Finding:
+    """Return a finding with the signal that ended a training process, if torchrun reports one; its own code is 1."""
+    if not (match := SIGNALLED.search(log)) or int(match[1]) not in set(signal.Signals):
+        return finding
+    name = signal.Signals(int(match[1])).name
+    hint = ", often because the container is out of memory" if name == "SIGKILL" else ""
+    return replace(finding, what=f"{finding.what}: a training process was killed by {name}{hint}")
 
 
 def _deletions(job: Mapping[str, Any], events: Sequence[Manifest], found: Sequence[Finding]) -> list[Finding]:
@@ -213,7 +224,7 @@ def _of_pod(pod: Manifest) -> list[Finding]:
 
 def _disruption(when: str, where: str, pod: str, why: Mapping[str, Any]) -> Finding:
     """Return the finding of a pod that was ended from outside, from its status, condition or event."""
-    reason, message = why.get("reason", ""), why.get("message", "")
+    reason, message = why.get("reason", ""), why.get("message", "").strip()
     own_fault = any(part in message for part in OWN_FAULT)
     what = f"was evicted: {message}" if own_fault else f"lost its node ({reason}): {message}".rstrip(": ")
     return Finding(when, where, what, disrupted=not own_fault, pod=pod)

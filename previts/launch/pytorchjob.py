@@ -30,7 +30,7 @@ LEASE, LAUNCHER = "previts/lease-until", "previts/launcher"
 NAME_LENGTH = 40  # the names of pods and services add suffixes, and have at most 63 characters
 PORT = 23456
 JOIN_SECONDS = 3600
-# With a store for all rounds, torchrun (2.15) tells its address only in the first round: a replaced node waits for ever.
+# With one store for all rounds, torchrun (2.15) tells its address in the first round only, and a replaced node waits.
 OWN_STORE = "TORCH_DISABLE_SHARE_RDZV_TCP_STORE"
 # Variables that describe the launcher's machine or image.
 LOCAL_ONLY = (STARTED_BY, WHOLE, "OMP_NUM_THREADS", origin.REVISION)

@@ -58,8 +58,8 @@ DISRUPTED = {
         ([pod("worker-0", phase="Failed", reason="Terminated", message="shut")], [], "worker-0", "shut", True),
         # The pod used too much itself, so another node would evict it too.
         (
-            [pod("worker-0", phase="Failed", reason="Evicted", message="Pod ephemeral storage usage exceeds 1Gi")],
-            [], "worker-0", "was evicted: Pod ephemeral", False,
+            [pod("worker-0", phase="Failed", reason="Evicted", message="Pod ephemeral storage usage exceeds 1Gi. ")],
+            [], "worker-0", "was evicted: Pod ephemeral storage usage exceeds 1Gi.", False,
         ),
         ([ended("worker-0", 0)], [event("worker-0", "Scheduled")], "the job", "the operator's message", False),
         ([], [], "the job", "the operator's message", False),
@@ -69,6 +69,7 @@ def test_the_cause_is_the_first_failure_or_a_lost_node(pods, events, where, what
     finding = diagnose(JOB, pods, events)
     assert (finding.where, finding.disrupted) == (where, disrupted)
     assert what in finding.what
+    assert finding.what == finding.what.strip()
 
 
 def deletion(replica: str, reason: str = "Killing", at: str = "10:30") -> dict[str, Any]:
@@ -115,6 +116,14 @@ def test_what_a_job_waited_for_until_its_deadline_is_in_the_finding():
     pods = [pod("master-0", containerStatuses=[{"name": "pytorch", "state": stuck}]), pod("worker-0")]
     finding = diagnose(JOB, pods, OPERATOR_DELETES_MASTER)
     assert finding.what == "the operator's message; master-0: ImagePullBackOff: no such image"
+
+
+def test_the_signal_that_ended_a_training_process_is_in_the_finding():
+    report = "Root Cause (first observed failure):\n[0]:\n  rank      : 1\n  exitcode  : -9 (pid: 8)  (SIGKILL)\n"
+    finding = diagnose(JOB, [ended("worker-0", 1)], [], {"job-worker-0": report})
+    assert finding.what.startswith("ended with exit code 1: a training process was killed by SIGKILL, often because")
+    finding = diagnose(JOB, [ended("worker-0", 1)], [], {"job-worker-0": report.replace("-9", "2 ")})
+    assert finding.what == "ended with exit code 1"
 
 
 def test_a_lack_of_memory_names_the_limit_that_was_reached():
