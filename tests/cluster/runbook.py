@@ -183,7 +183,7 @@ def start(node: Node, place: Path) -> Runbook:
         "PATH": f"{place}/bin:{programs.path('kubectl').parent}:{os.environ['PATH']}",
         "KUBECONFIG": str(node.kubeconfig),
         "PYTHONPATH": str(ROOT),
-        "PREVITS_WORKERS": "1",
+        "PREVITS_WORKERS": str(os.cpu_count() or 1),
     }
     listed = json.loads(node.kubectl("get", "secrets", "-n", "previts", "-o", "json"))["items"]
     return Runbook(Shell(node, place, environment), place, {item["metadata"]["name"] for item in listed})
