@@ -4,9 +4,10 @@ The first failure is the cause. The exceptions are a lost node and a deleted pod
 their peers report.
 """
 
+import re
 import signal
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from previts.launch import conditions
@@ -24,6 +25,7 @@ OWN_FAULT = ("ephemeral", "low on resource", "usage of", "exceeds")
 STUCK = ("ImagePullBackOff", "ErrImagePull", "InvalidImageName", "CreateContainerConfigError", "CreateContainerError",
          "CrashLoopBackOff", "RunContainerError")  # fmt: skip
 LOST_PEER = "another process was lost"  # part of the message that `processes.distributed` raises in the other processes
+SIGNALLED = re.compile(r"^ *exitcode *: -(\d+)", re.MULTILINE)  # in torchrun's report about its processes
 LAST_LINES = 20  # of a log, in the page for the user
 OPERATOR_SECONDS = 120.0  # within which the operator sets the first condition of a job
 INDEX, ROLE = "training.kubeflow.org/replica-index", "training.kubeflow.org/replica-type"
@@ -81,36 +83,53 @@ def diagnose(
             what = "reported nothing, and all its peers lost it: its node was probably lost"
             return Finding(found[0].when, silent[0], what, disrupted=True)
     if found:
-        return found[0]
+        return _with_signal(found[0], logs.get(found[0].pod, ""))
     condition = conditions.condition(job)
     what = str(condition.get("message") or condition.get("reason") or "gave no reason")
     waiting = waiting_for(before or pods, events)
     return Finding("", "the job", f"{what}; {waiting}" if waiting else what)
 
 
+def _with_signal(finding: Finding, log: str) -> Finding:
+    """Return a finding with the signal that ended a training process, if torchrun reports one; its own code is 1."""
+    if not (match := SIGNALLED.search(log)) or int(match[1]) not in set(signal.Signals):
+        return finding
+    name = signal.Signals(int(match[1])).name
+    hint = ", often because the container is out of memory" if name == "SIGKILL" else ""
+    return replace(finding, what=f"{finding.what}: a training process was killed by {name}{hint}")
+
+
 def _deletions(job: Mapping[str, Any], events: Sequence[Manifest], found: Sequence[Finding]) -> list[Finding]:
-    """Return the pods of a rigid job that another user or program deleted before they failed, by time.
+    """Return the pods of a rigid job that another user or program deleted before any pod failed, by time.
 
     The operator counts a pod as failed as soon as it is being deleted, and deletes the others, often before the
-    container has ended. Then only events say which pod was deleted first.
+    container has ended. Then only events say which pod was deleted first. Kubernetes joins many similar events to one
+    that names one pod; then nothing is known.
     """
     if "Master" not in job["spec"]["pytorchReplicaSpecs"]:
         return []  # the operator replaces the pods of an elastic job
     current = [event for event in events if not _is_older(Finding(_when(event), "", ""), job)]
-    by_operator = {
-        str(event.get("message", "")).rpartition(" ")[2]
-        for event in current
-        if event.get("reason") == "SuccessfulDeletePod"
-    }
-    failed = {finding.pod: finding.when[:SECOND] for finding in reversed(found)}
+    messages = [str(event.get("message", "")) for event in current if event.get("reason") == "SuccessfulDeletePod"]
+    if any("combined from similar events" in message for message in messages):
+        return []
+    if "deadline" in str(conditions.condition(job).get("message", "")):
+        return []  # the operator deleted all pods
+    by_operator = {message.rpartition(" ")[2] for message in messages}
     deleted = []
     for event in current:
         pod, when = str(event["involvedObject"].get("name", "")), _when(event)
         others = event.get("reason") == "Killing" and pod in replicas(job) and pod not in by_operator
-        if others and not (pod in failed and failed[pod] < when[:SECOND]):
+        if others and not any(_came_first(finding, pod, when) for finding in found):
             where = pod.removeprefix(f"{job['metadata']['name']}-")
             deleted.append(Finding(when, where, "was deleted by another user or program", disrupted=True, pod=pod))
     return sorted(deleted, key=lambda finding: finding.when[:SECOND])
+
+
+def _came_first(failure: Finding, pod: str, deletion: str) -> bool:
+    """Return whether a failure is the reason for which a pod was deleted; another pod's in the same second is."""
+    return failure.when[:SECOND] < deletion[:SECOND] or (
+        failure.pod != pod and failure.when[:SECOND] == deletion[:SECOND]
+    )
 
 
 def _is_older(finding: Finding, job: Mapping[str, Any]) -> bool:
@@ -203,17 +222,18 @@ def _of_pod(pod: Manifest) -> list[Finding]:
             continue
         for state in (container.get("lastState", {}), container.get("state", {})):
             if (end := state.get("terminated")) and end.get("exitCode"):
-                found.append(Finding(end.get("finishedAt") or "", where, _end(end, _memory(pod)), pod=name))
+                found.append(Finding(end.get("finishedAt") or "", where, _end(end, _memory(pod, CONTAINER)), pod=name))
     for container in status.get("initContainerStatuses", []):
         if (end := container.get("state", {}).get("terminated")) and end.get("exitCode"):
-            what = f"{_end(end)} in its init container {container['name']}, which waits for the first replica"
+            how = _end(end, _memory(pod, container["name"]), trains=False)
+            what = f"{how} in its init container {container['name']}, which waits for the first replica"
             found.append(Finding(end.get("finishedAt") or "", where, what, pod=name))
     return found
 
 
 def _disruption(when: str, where: str, pod: str, why: Mapping[str, Any]) -> Finding:
     """Return the finding of a pod that was ended from outside, from its status, condition or event."""
-    reason, message = why.get("reason", ""), why.get("message", "")
+    reason, message = why.get("reason", ""), why.get("message", "").strip()
     own_fault = any(part in message for part in OWN_FAULT)
     what = f"was evicted: {message}" if own_fault else f"lost its node ({reason}): {message}".rstrip(": ")
     return Finding(when, where, what, disrupted=not own_fault, pod=pod)
@@ -231,26 +251,27 @@ def _when(event: Mapping[str, Any]) -> str:
     return str(event.get("lastTimestamp") or event.get("eventTime") or event.get("firstTimestamp") or "")
 
 
-def _memory(pod: Manifest) -> str:
-    """Return the memory limit of the container that trains, or an empty text."""
-    limits = [item.get("resources", {}).get("limits", {}) for item in pod["spec"].get("containers", [])[:1]]
+def _memory(pod: Manifest, name: str) -> str:
+    """Return the memory limit of a container, or an empty text."""
+    listed = [*pod["spec"].get("containers", []), *pod["spec"].get("initContainers", [])]
+    limits = [item.get("resources", {}).get("limits", {}) for item in listed if item.get("name") == name]
     return str(limits[0].get("memory", "")) if limits else ""
 
 
-def _end(terminated: Mapping[str, Any], memory: str = "") -> str:
+def _end(terminated: Mapping[str, Any], memory: str, *, trains: bool = True) -> str:
     """Return how the process of a container ended.
 
     Args:
         terminated: The end of the container.
         memory: Its memory limit, or an empty text.
+        trains: Whether it is the container that trains.
     """
     code, reason = int(terminated["exitCode"]), terminated.get("reason", "")
     if reason == "OOMKilled":
         limit = f"its limit of {memory}" if memory else "the memory of its node"
-        return (
-            f"ran out of memory (OOMKilled, exit code {code}): it reached {limit}. Raise limits.memory in the job "
-            "option resources, or use fewer loader processes (PREVITS_WORKERS)"
-        )
+        what = f"ran out of memory (OOMKilled, exit code {code}): it reached {limit}"
+        advice = "Raise limits.memory in the job option resources, or use fewer loader processes (PREVITS_WORKERS)"
+        return f"{what}. {advice}" if trains else what
     if code > 128 and code - 128 in set(signal.Signals):
         hint = ", often out of memory" if code == 137 else ""
         return f"was killed by {signal.Signals(code - 128).name} (exit code {code}{hint})"

@@ -58,8 +58,8 @@ DISRUPTED = {
         ([pod("worker-0", phase="Failed", reason="Terminated", message="shut")], [], "worker-0", "shut", True),
         # The pod used too much itself, so another node would evict it too.
         (
-            [pod("worker-0", phase="Failed", reason="Evicted", message="Pod ephemeral storage usage exceeds 1Gi")],
-            [], "worker-0", "was evicted: Pod ephemeral", False,
+            [pod("worker-0", phase="Failed", reason="Evicted", message="Pod ephemeral storage usage exceeds 1Gi. ")],
+            [], "worker-0", "was evicted: Pod ephemeral storage usage exceeds 1Gi.", False,
         ),
         ([ended("worker-0", 0)], [event("worker-0", "Scheduled")], "the job", "the operator's message", False),
         ([], [], "the job", "the operator's message", False),
@@ -69,6 +69,7 @@ def test_the_cause_is_the_first_failure_or_a_lost_node(pods, events, where, what
     finding = diagnose(JOB, pods, events)
     assert (finding.where, finding.disrupted) == (where, disrupted)
     assert what in finding.what
+    assert finding.what == finding.what.strip()
 
 
 def deletion(replica: str, reason: str = "Killing", at: str = "10:30") -> dict[str, Any]:
@@ -80,6 +81,10 @@ def deletion(replica: str, reason: str = "Killing", at: str = "10:30") -> dict[s
     return {"involvedObject": about, "reason": reason, "message": f"Deleted pod: job-{replica}", "lastTimestamp": when}
 
 
+JOINED = {
+    **deletion("worker-9", "SuccessfulDeletePod"),
+    "message": "(combined from similar events): Deleted pod: job-worker-9",
+}
 OPERATOR_DELETES_MASTER = [deletion("master-0"), deletion("master-0", "SuccessfulDeletePod")]
 
 
@@ -94,6 +99,12 @@ OPERATOR_DELETES_MASTER = [deletion("master-0"), deletion("master-0", "Successfu
         ([ended("worker-0", 2, "10:29")], [deletion("worker-0"), *OPERATOR_DELETES_MASTER], "worker-0", False),
         ([ended("worker-0", 2, "10:29")], OPERATOR_DELETES_MASTER, "worker-0", False),
         ([], OPERATOR_DELETES_MASTER, "the job", False),  # its deadline is over
+        # A worker failed, and no event says yet that the operator deletes the master.
+        ([ended("worker-0", 2, "10:29")], [deletion("master-0")], "worker-0", False),
+        ([ended("worker-0", 2, "10:30")], [deletion("master-0")], "worker-0", False),
+        ([ended("worker-0", 143, "10:30")], [deletion("worker-0")], "worker-0", True),  # it ended at once
+        # Kubernetes has joined the events of many pods.
+        ([pod("worker-0")], [deletion("worker-0"), JOINED], "the job", False),
     ],
 )
 def test_a_pod_that_another_user_deleted_is_the_cause(pods, events, where, disrupted):
@@ -117,10 +128,19 @@ def test_what_a_job_waited_for_until_its_deadline_is_in_the_finding():
     assert finding.what == "the operator's message; master-0: ImagePullBackOff: no such image"
 
 
+def test_the_signal_that_ended_a_training_process_is_in_the_finding():
+    report = "Root Cause (first observed failure):\n[0]:\n  rank      : 1\n  exitcode  : -9 (pid: 8)  (SIGKILL)\n"
+    finding = diagnose(JOB, [ended("worker-0", 1)], [], {"job-worker-0": report})
+    assert finding.what.startswith("ended with exit code 1: a training process was killed by SIGKILL, often because")
+    finding = diagnose(JOB, [ended("worker-0", 1)], [], {"job-worker-0": report.replace("-9", "2 ")})
+    assert finding.what == "ended with exit code 1"
+
+
 def test_a_lack_of_memory_names_the_limit_that_was_reached():
     short = ended("master-0", 137, reason="OOMKilled")
     assert "it reached the memory of its node" in diagnose(JOB, [short], []).what
-    short["spec"]["containers"] = [{"name": "pytorch", "resources": {"limits": {"memory": "150Mi"}}}]
+    sidecar = {"name": "proxy", "resources": {"limits": {"memory": "64Mi"}}}
+    short["spec"]["containers"] = [sidecar, {"name": "pytorch", "resources": {"limits": {"memory": "150Mi"}}}]
     assert "it reached its limit of 150Mi. Raise limits.memory in the job option" in diagnose(JOB, [short], []).what
 
 
@@ -191,3 +211,18 @@ def test_a_failed_init_container_is_named():
     waited = pod("worker-0", initContainerStatuses=[{"name": "init-pytorch", "state": {"terminated": end}}])
     finding = diagnose(JOB, [waited], [])
     assert finding.what.startswith("ended with exit code 1 in its init container init-pytorch, which waits for")
+
+
+def test_a_lack_of_memory_of_an_init_container_names_its_own_limit():
+    end = {"terminated": {"exitCode": 137, "reason": "OOMKilled", "finishedAt": "2026-11-27T10:30:00Z"}}
+    short = pod("worker-0", initContainerStatuses=[{"name": "init-pytorch", "state": end}])
+    short["spec"]["initContainers"] = [{"name": "init-pytorch", "resources": {"limits": {"memory": "20Mi"}}}]
+    what = diagnose(JOB, [short], []).what
+    assert "it reached its limit of 20Mi in its init container init-pytorch" in what
+    assert "Raise" not in what
+
+
+def test_the_pods_of_a_job_whose_deadline_is_over_were_not_deleted_by_others():
+    late = {"type": "Failed", "status": "True", "message": "it was active longer than specified deadline"}
+    job = {**JOB, "status": {"conditions": [late]}}
+    assert diagnose(job, [pod("worker-0")], [deletion("worker-0")]).where == "the job"
