@@ -1,5 +1,6 @@
 """Programs that torchrun starts on this machine: how they end, and what the launcher reports."""
 
+import re
 import signal
 import subprocess
 import sys
@@ -103,3 +104,20 @@ def test_an_outage_that_a_process_met_may_pass(tmp_path):
 @pytest.mark.slow
 def test_success_raises_nothing(tmp_path):
     run(tmp_path, "pass")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("allowed", "each"), [("6", "3"), ("1", "1"), ("", "1")])
+def test_the_processes_share_the_threads_that_this_one_may_start(
+    tmp_path, monkeypatch: pytest.MonkeyPatch, capfd, allowed: str, each: str
+):
+    monkeypatch.setenv("OMP_NUM_THREADS", allowed)
+    if not allowed:
+        monkeypatch.delenv("OMP_NUM_THREADS")
+    program = tmp_path / "program.py"
+    program.write_text("import os; print('threads:', os.environ['OMP_NUM_THREADS'])")
+    app = training_app("pretrain", 2, [])
+    arguments = app.roles[0].args
+    del arguments[arguments.index("previts") - 1 :]
+    run_locally(replace(app, roles=[replace(app.roles[0], args=[*arguments, str(program)])]), 2)
+    assert re.findall(r"threads: (\d+)", capfd.readouterr().err) == [each, each]

@@ -1,6 +1,7 @@
 """A run that is followed to its end, and the cause of its failure; the API and Kubernetes are a local HTTP server."""
 
 import re
+import socket
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -96,6 +97,17 @@ def test_every_request_has_a_limit(api: KfpApi, monkeypatch: pytest.MonkeyPatch)
     api.hangs = 1000
     with pytest.raises(remote.InputError, match="the API of Kubeflow Pipelines does not answer"), remote.answers():
         client.get_run("r1")
+
+
+def test_the_request_of_a_new_client_has_a_limit(monkeypatch: pytest.MonkeyPatch):
+    """Without a namespace of its own, the library asks the API before anything else."""
+    monkeypatch.setattr(remote, "ANSWER_SECONDS", 0.1)
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        host = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        with pytest.raises(remote.InputError, match="the API of Kubeflow Pipelines does not answer"), remote.answers():
+            remote.connect(host, remote.KUBEFLOW)
 
 
 def test_an_api_that_stays_away_is_an_error(api: KfpApi, monkeypatch: pytest.MonkeyPatch):
