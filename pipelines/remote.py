@@ -270,7 +270,8 @@ def connect(host: str, namespace: str) -> Any:
     if path and not os.access(path, os.R_OK):
         raise InputError(
             f"the file {path} with the token of the API cannot be read ({kfp.client.KF_PIPELINES_SA_TOKEN_ENV}); write "
-            f"it: kubectl -n {namespace} create token default-editor --audience pipelines.kubeflow.org > {path}"
+            f"it: kubectl -n {namespace} create token default-editor --audience pipelines.kubeflow.org --duration 8h "
+            f"> {path}"
         )
     credentials = ServiceAccountTokenVolumeCredentials(path) if path else None
     with warnings.catch_warnings():

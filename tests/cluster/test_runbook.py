@@ -1,4 +1,4 @@
-"""The commands of docs/cluster.md for one machine, each of them run in the node as it stands.
+"""The commands of docs/cluster.md for one machine, run in the node; `runbook.py` has stand-ins for `make` and `kind`.
 
 Kubeflow Pipelines is not on the node. So `submit` reads its parameters, checks them, compiles the pipeline, and ends
 when no API answers. What a run does then is not tested here.

@@ -211,6 +211,6 @@ def until(holds: Callable[[], Any], describe: Callable[[], str] = lambda: "", se
     """
     deadline = time.monotonic() + seconds
     while not (found := holds()):
-        assert time.monotonic() < deadline, f"this did not come in {seconds:.0f} s\n{describe()}"
+        assert time.monotonic() < deadline, f"still false after {seconds:.0f} s\n{describe()}"
         time.sleep(0.5)
     return found
