@@ -247,7 +247,7 @@ class Step:
             return self.node.kubectl("logs", self.pods()[-1]["metadata"]["name"], "-n", SPACE)
         return ""
 
-    def until(self, text: str, seconds: float = 120) -> str:
+    def until(self, text: str, seconds: float = 300) -> str:
         """Wait until the log contains a text, and return the log.
 
         Raises:

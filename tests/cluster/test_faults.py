@@ -92,7 +92,7 @@ def test_draining_the_node_leaves_a_training_alone(node: Node, running: Training
     chosen = f"--pod-selector=training.kubeflow.org/job-name={running.name}"
     try:
         with pytest.raises(NodeError, match="would violate the pod's disruption budget"):
-            node.kubectl("drain", machine, chosen, "--delete-emptydir-data", "--timeout=2s")
+            node.kubectl("drain", machine, chosen, "--delete-emptydir-data", "--timeout=10s")
     finally:
         node.kubectl("uncordon", machine)
     assert ids(running) == before
@@ -163,7 +163,7 @@ def test_a_pod_that_fills_its_volume_is_evicted_and_its_job_is_not_submitted_aga
 
 
 def test_a_missing_image_is_named_while_the_step_waits_and_on_its_page(trainings: Trainings):
-    with trainings.start("late", f"image={MISSING}", "deadline_seconds=30") as training:
+    with trainings.start("late", f"image={MISSING}", "deadline_seconds=60") as training:
         training.step.until(f"PyTorchJob {training.name}: Created, master-0: ImagePullBackOff: ")
         ended = training.finish()
     assert not ended.succeeded

@@ -203,7 +203,7 @@ class Training:
             step.delete()
 
 
-def until(holds: Callable[[], Any], describe: Callable[[], str] = lambda: "", seconds: float = 120) -> Any:
+def until(holds: Callable[[], Any], describe: Callable[[], str] = lambda: "", seconds: float = 300) -> Any:
     """Wait until a function returns a value that is true, and return it.
 
     Raises:
