@@ -106,7 +106,7 @@ def test_nothing_leaves_the_node(node: Node, one: str):
 def test_a_node_ends_with_the_process_that_started_it_and_leaves_nothing(built: None, moment: float):
     state = Path("/var/tmp/previts-node-killed")
     code = f"""import node, pathlib; node.Node(pathlib.Path({str(state)!r})).up(600)"""
-    here = {**os.environ, "PYTHONPATH": str(Path(__file__).parent)}
+    here = {**os.environ, "PYTHONPATH": str(Path(__file__).parent / "machine")}
     owner = subprocess.Popen([sys.executable, "-c", code], env=here)
     deadline = time.monotonic() + 60
     while not (state / "logs").exists():
