@@ -9,6 +9,7 @@ versions, and `go.sum` the hashes of the sources. From a shell:
 import fcntl
 import hashlib
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from pathlib import Path
 
 SOURCE = Path(__file__).parent / "programs"
 KUBERNETES = "v1.34.4"
+GO = "1.26.8"
 PROGRAMS = {  # name: its module, and the package in it
     "hyperkube": ("kubernetes", "./hyperkube"),
     "kube-network-policies": ("kubernetes", "sigs.k8s.io/kube-network-policies/cmd"),
@@ -60,8 +62,15 @@ def missing(*names: str) -> list[str]:
 
 def obstacle(*names: str) -> str:
     """Return why `build` cannot build these programs, or ""."""
-    if missing(*names) and not _go():
-        return "'go' was not found; Go 1.26.8 or newer builds the programs of a Kubernetes node"
+    if not missing(*names):
+        return ""
+    if not (go := _go()):
+        return f"'go' was not found; Go {GO} or newer builds the programs of a Kubernetes node"
+    said = subprocess.run([go, "env", "GOVERSION"], capture_output=True, text=True).stdout.strip()
+    if (found := re.match(r"go(\d+)\.(\d+)(?:\.(\d+))?", said)) is None:
+        return f"{go} did not tell its version"
+    if tuple(int(part or 0) for part in found.groups()) < tuple(map(int, GO.split("."))):
+        return f"{go} is {said}; Go {GO} or newer builds the programs of a Kubernetes node"
     return ""
 
 
