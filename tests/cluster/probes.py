@@ -69,15 +69,10 @@ def answer_of(node: Node, document: Document, seconds: int = 300) -> Any:
     """
     name = document["metadata"]["name"]
     node.apply(document)
-    phase = "{.status.phase}"
+    phase = ("get", "pod", name, "-n", "previts", "-o", "jsonpath={.status.phase}")
     try:
         deadline = time.monotonic() + seconds
-        while (now := node.kubectl("get", "pod", name, "-n", "previts", "-o", f"jsonpath={phase}")) in (
-            "Pending",
-            "Running",
-        ):
-            if time.monotonic() > deadline:
-                break
+        while (now := node.kubectl(*phase)) in ("Pending", "Running") and time.monotonic() < deadline:
             time.sleep(0.5)
         if now != "Succeeded":
             log = node.kubectl("logs", name, "-n", "previts") if now != "Pending" else ""

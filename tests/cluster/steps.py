@@ -94,13 +94,12 @@ class Steps:
         subprocess.run(command, check=True, env=surroundings, cwd=ROOT)
         return cls(node, folder / "previts_full.yaml", **options)
 
-    def start(self, name: str, arguments: dict[str, Any], attempts: int = 1) -> "Step":
+    def start(self, name: str, arguments: dict[str, Any]) -> "Step":
         """Start a step with its parameters; those that are missing have their defaults.
 
         Args:
             name: Name of the component, such as `fit-saliency`.
             arguments: Parameters of the component.
-            attempts: How many pods may be started for it. KFP has another number for each step.
         """
         component = self.pipeline["components"][f"comp-{name}"]
         known = component.get("inputDefinitions", {}).get("parameters", {})
@@ -115,17 +114,17 @@ class Steps:
         given_json = json.dumps({"inputs": {"parameterValues": given}, "outputs": outputs})
         container = self.pipeline["deploymentSpec"]["executors"][f"exec-{name}"]["container"]
         command = [*container["command"], *container["args"]]
-        return self.begin(name, [given_json if word == "{{$}}" else word for word in command], WORK, attempts)
+        return self.begin(name, [given_json if word == "{{$}}" else word for word in command], WORK)
 
-    def begin(self, name: str, command: list[str], folder: str, attempts: int = 1) -> "Step":
+    def begin(self, name: str, command: list[str], folder: str) -> "Step":
         """Start a step with its whole command, which writes its outputs below a folder of the pod."""
         with self._lock:
             self.counter += 1
             job = f"step-{name}-{os.getpid()}-{self.counter}"
-        self.node.apply(self.job(job, name, ["sh", "-c", SHELL, folder, *command], attempts))
+        self.node.apply(self.job(job, name, ["sh", "-c", SHELL, folder, *command]))
         return Step(self.node, job, folder)
 
-    def job(self, job: str, name: str, command: list[str], attempts: int) -> Document:
+    def job(self, job: str, name: str, command: list[str]) -> Document:
         """Return the Job of a step."""
         executor = self.platform[f"exec-{name}"]
         container = self.pipeline["deploymentSpec"]["executors"][f"exec-{name}"]["container"]
@@ -175,7 +174,7 @@ class Steps:
             "kind": "Job",
             "metadata": {"name": job, "namespace": SPACE},
             "spec": {
-                "backoffLimit": attempts - 1,
+                "backoffLimit": 0,
                 "template": {"metadata": {"labels": labels, "annotations": metadata["annotations"]}, "spec": pod},
             },
         }
