@@ -17,8 +17,8 @@ import socket
 import stat
 import time
 import uuid
-from collections.abc import Iterator, Sequence
-from typing import Any, BinaryIO
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, BinaryIO, NamedTuple
 
 import fsspec
 from fsspec.core import url_to_fs
@@ -144,6 +144,18 @@ def read_regular(uri: str, remedy: str = REPLACE) -> bytes:
     """
     check_regular(uri, remedy)
     return read_bytes(uri)
+
+
+class Ranges(NamedTuple):
+    """Ranges of bytes [starts, stops) of a file."""
+
+    uri: str
+    starts: Sequence[int]
+    stops: Sequence[int]
+
+
+Read = Callable[[str, Sequence[int], Sequence[int]], list[bytes]]
+"""A function like `read_ranges`."""
 
 
 def read_ranges(uri: str, starts: Sequence[int], stops: Sequence[int]) -> list[bytes]:
