@@ -12,7 +12,8 @@ import contextlib
 import copy
 import os
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
@@ -22,7 +23,6 @@ import pyarrow as pa
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import Dataset
 
 from previts.config.experiment import Experiment
 from previts.corpus import tube_table, video_table
@@ -37,6 +37,7 @@ Role = Literal["query", "key", "other"]
 _ROLES: dict[Role, int] = {"query": 0, "key": 1, "other": 2}
 
 _AT_ONCE = 32  # folders that are listed at once
+_AHEAD = 1  # steps whose bytes are requested in advance
 _UNKNOWN_MATRIX = 2  # H.264's code
 
 
@@ -125,8 +126,8 @@ def _map_index(uri: str, crawls: tuple[Crawl, ...], path: str) -> _MappedIndex:
         return _MappedIndex(uri, crawls, pa.ipc.open_file(file).read_all(), path)
 
 
-class PairDataset(Dataset[Item]):
-    """The chosen videos of an index as clips of pairs. Its indices are `Request`s, which `load_batches` makes."""
+class PairDataset:
+    """The chosen videos of an index as clips of pairs."""
 
     def __init__(self, index: Index, experiment: Experiment, cache: tuple[str, int] | None = None) -> None:
         """Prepare the chosen videos.
@@ -177,23 +178,36 @@ class PairDataset(Dataset[Item]):
     def __len__(self) -> int:
         return len(self.numbers)
 
-    def __getitem__(self, request: Request) -> Item:
-        """Return the step, the query of one sample, and the key (and other clip) of another sample."""
-        return self.__getitems__([request])[0]
-
-    def __getitems__(self, requests: Sequence[Request]) -> list[Item]:
-        """Return the items of a step. The bytes of all their clips are requested from a bucket together."""
+    def load(self, steps: Iterable[Sequence[Request]]) -> Iterator[list[Item]]:
+        """Yield the items of each step. The bytes of the next step are requested while those of a step are decoded."""
         key_roles: tuple[Role, ...] = ("key", "other") if self.speed_task else ("key",)
-        plans = [
-            [self._plan(epoch, query, ("query",)), self._plan(epoch, key, key_roles)]
-            for _, epoch, query, key in requests
-        ]
-        ranges = [each for both in plans for plan in both for each in plan.ranges]
-        with read_ahead.requested(ranges, self.cache.read_ranges if self.cache else files.read_ranges) as read:
-            return [
-                (step, [clip for plan in both for clip in self._load(plan, read)])
-                for (step, *_), both in zip(requests, plans, strict=True)
+        pool = ThreadPoolExecutor(read_ahead.REQUESTS)
+
+        def request(step: Sequence[Request]) -> tuple[list[list[_Plan]], files.Read]:
+            plans = [
+                [self._plan(epoch, query, ("query",)), self._plan(epoch, key, key_roles)]
+                for _, epoch, query, key in step
             ]
+            ranges = [each for both in plans for plan in both for each in plan.ranges]
+            read_remote = self.cache.read_ranges if self.cache else files.read_ranges
+            return plans, read_ahead.request(ranges, pool, read_remote)
+
+        def items(step: Sequence[Request], plans: list[list[_Plan]], read: files.Read) -> list[Item]:
+            return [
+                (number, [clip for plan in both for clip in self._load(plan, read)])
+                for (number, *_), both in zip(step, plans, strict=True)
+            ]
+
+        waiting: deque[Any] = deque()
+        try:
+            for step in steps:
+                waiting.append((step, *request(step)))
+                if len(waiting) > _AHEAD:
+                    yield items(*waiting.popleft())
+            while waiting:
+                yield items(*waiting.popleft())
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
 
     def load_clips(self, epoch: int, sample: int, roles: Sequence[Role]) -> list[LoadedClip]:
         """Return clips of a sample. If one of them is damaged, all are grey with `error` set."""

@@ -1,56 +1,50 @@
 """Byte ranges of a batch of clips, requested together: a bucket takes longer to answer than a clip to decode."""
 
 import bisect
-import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
 from previts.storage import files
 
-REQUESTS = 64  # at once; each waits in a thread and hardly uses a core
+REQUESTS = 64  # threads of a pool: each waits for an answer and hardly uses a core
 
 # A bucket sends this many bytes about as fast as it answers another request.
 MAX_GAP = 1 << 20
 
 
-@contextlib.contextmanager
-def requested(wanted: Sequence[files.Ranges], read_remote: files.Read = files.read_ranges) -> Iterator[files.Read]:
-    """Request ranges by `read_remote`, and yield the function that reads them.
+def request(
+    wanted: Sequence[files.Ranges], pool: ThreadPoolExecutor, read_remote: files.Read = files.read_ranges
+) -> files.Read:
+    """Let a pool request ranges by `read_remote`, and return the function that reads them.
 
-    It waits for the answer, and raises the error of the request.
-
-    Requests are sent in the order of `wanted`. Ranges of a file with at most `MAX_GAP` bytes between them are one
-    request. Files on the local disk are read when the function is called.
+    That function waits for the answer, and raises the error of the request. Requests are sent in the order of `wanted`.
+    Ranges of a file with at most `MAX_GAP` bytes between them are one request. Files on the local disk are read when
+    the function is called.
     """
     remote = [each for each in wanted if files.protocol(each.uri) not in files.ON_DISK]
     if not remote:
-        yield files.read_ranges
-        return
-    with ThreadPoolExecutor(REQUESTS) as pool:
-        blocks = _merged(remote)
-        answers: dict[tuple[str, int], Future[list[bytes]]] = {}
+        return files.read_ranges
+    blocks = _merged(remote)
+    answers: dict[tuple[str, int], Future[list[bytes]]] = {}
 
-        def block_of(uri: str, start: int) -> tuple[int, int]:
-            return blocks[uri][bisect.bisect_right(blocks[uri], start, key=lambda block: block[0]) - 1]
+    def block_of(uri: str, start: int) -> tuple[int, int]:
+        return blocks[uri][bisect.bisect_right(blocks[uri], start, key=lambda block: block[0]) - 1]
 
-        for uri, starts, _ in remote:
-            for start in starts:
-                first, last = block_of(uri, start)
-                if (uri, first) not in answers:
-                    answers[uri, first] = pool.submit(read_remote, uri, [first], [last])
+    for uri, starts, _ in remote:
+        for start in starts:
+            first, last = block_of(uri, start)
+            if (uri, first) not in answers:
+                answers[uri, first] = pool.submit(read_remote, uri, [first], [last])
 
-        def read(uri: str, starts: Sequence[int], stops: Sequence[int]) -> list[bytes]:
-            found = []
-            for start, stop in zip(starts, stops, strict=True):
-                first, _ = block_of(uri, start)
-                (data,) = answers[uri, first].result()
-                found.append(data[start - first : stop - first])
-            return found
+    def read(uri: str, starts: Sequence[int], stops: Sequence[int]) -> list[bytes]:
+        found = []
+        for start, stop in zip(starts, stops, strict=True):
+            first, _ = block_of(uri, start)
+            (data,) = answers[uri, first].result()
+            found.append(data[start - first : stop - first])
+        return found
 
-        try:
-            yield read
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)
+    return read
 
 
 def _merged(wanted: Sequence[files.Ranges]) -> dict[str, list[tuple[int, int]]]:

@@ -168,6 +168,8 @@ def read_ranges(uri: str, starts: Sequence[int], stops: Sequence[int]) -> list[b
     """
     fs, path = _opened(uri)
     if not is_local(fs):
+        if len(starts) == 1:
+            return [bytes(fs.cat_file(path, start=starts[0], end=stops[0]))]
         return [bytes(block) for block in fs.cat_ranges([path] * len(starts), starts, stops, on_error="raise")]
     if not os.path.isdir(path):  # callers say what to do about a folder
         check_regular(uri)

@@ -1,5 +1,7 @@
 """Oracle: the bytes of a file that the test wrote, and the requests that its store counted."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import counted_store
 import pytest
 
@@ -30,7 +32,8 @@ def store(tmp_path, monkeypatch):
 )
 def test_near_ranges_are_one_request_and_every_range_has_its_bytes(store, ranges, requests):
     wanted = [Ranges(store, [start], [stop]) for start, stop in ranges]
-    with read_ahead.requested(wanted) as read:
+    with ThreadPoolExecutor(4) as pool:
+        read = read_ahead.request(wanted, pool)
         for start, stop in reversed(ranges):
             assert read(store, [start], [stop]) == [DATA[start:stop]]
         starts, stops = zip(*ranges, strict=True)
@@ -41,7 +44,8 @@ def test_near_ranges_are_one_request_and_every_range_has_its_bytes(store, ranges
 
 def test_a_missing_file_is_an_error_when_it_is_read_and_the_others_are_read(store):
     missing = store + "-missing"
-    with read_ahead.requested([Ranges(missing, [0], [1]), Ranges(store, [0], [4])]) as read:
+    with ThreadPoolExecutor(4) as pool:
+        read = read_ahead.request([Ranges(missing, [0], [1]), Ranges(store, [0], [4])], pool)
         for _ in range(2):
             with pytest.raises(FileNotFoundError, match="file-missing"):
                 read(missing, [0], [1])
@@ -49,12 +53,14 @@ def test_a_missing_file_is_an_error_when_it_is_read_and_the_others_are_read(stor
 
 
 def test_a_range_beyond_the_end_has_fewer_bytes(store):
-    with read_ahead.requested([Ranges(store, [len(DATA) - 3], [len(DATA) + 5])]) as read:
+    with ThreadPoolExecutor(4) as pool:
+        read = read_ahead.request([Ranges(store, [len(DATA) - 3], [len(DATA) + 5])], pool)
         assert read(store, [len(DATA) - 3], [len(DATA) + 5]) == [DATA[-3:]]
 
 
 def test_files_on_the_disk_are_read_when_they_are_needed(store):
     path = store.removeprefix("counted://")
-    with read_ahead.requested([Ranges(path, [0], [4])]) as read:
+    with ThreadPoolExecutor(4) as pool:
+        read = read_ahead.request([Ranges(path, [0], [4])], pool)
         assert read(path, [1], [3]) == [DATA[1:3]]
     assert not counted_store.REQUESTS
