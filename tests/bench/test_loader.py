@@ -11,101 +11,28 @@ import itertools
 import json
 import os
 import time
-import zlib
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from fractions import Fraction
 from pathlib import Path
 
-import av
 import cv2
 import numpy as np
 import pytest
+from loader_corpus import FRAMES, IMAGE, THREE_CLIPS, TWO_CLIPS, Corpus, write_corpus
 from one_core import one_thread
 from PIL import Image, ImageFilter
-from source_videos import decode_file
 from torchvision import transforms
 from torchvision.transforms import functional as pil
 
 from previts.config.experiment import Experiment
-from previts.config.perception import FilterConfig, VideoConfig
-from previts.corpus import index_table, tube_table
-from previts.ingest import shards
-from previts.ingest.crawls import CrawlItem
-from previts.media.masks import encode_rle
 from previts.models import pixels
 from previts.pretraining import augment, clip_sampling, crop_sampling, dataset, loader
 from previts.pretraining.schedule import Schedule
-from previts.storage import tables
-from previts.storage.files import join, write_bytes
 
-SHORT_SIDE, FPS, FRAMES = 256, 25, 250
 VIDEOS = int(os.environ.get("PREVITS_BENCH_VIDEOS", "12"))
 PAIRS = int(os.environ.get("PREVITS_BENCH_PAIRS", "24"))  # of each variant and round
 ROUNDS = int(os.environ.get("PREVITS_BENCH_ROUNDS", "3"))
 WORKERS = int(os.environ.get("PREVITS_BENCH_WORKERS", "1"))
 STEP_PAIRS = 8  # batch of the synthetic training step
-
-IMAGE = Experiment()
-TWO_CLIPS = replace(
-    IMAGE,
-    model=replace(IMAGE.model, encoder="s3dg"),
-    sampling=replace(IMAGE.sampling, clip_frames=16, clip_stride=2),
-)
-THREE_CLIPS = replace(
-    TWO_CLIPS,
-    sampling=replace(TWO_CLIPS.sampling, clip_stride=1),
-    objective=replace(TWO_CLIPS.objective, speed_weight=1.0),
-)
-
-
-@dataclass(frozen=True)
-class Corpus:
-    """The same videos in two stores: shards with an index, and files of one GOP with a folder of mask images each."""
-
-    index: index_table.Index
-    files: list[Path]
-    masks: list[Path]
-
-
-def ten_seconds(source: Path) -> list[np.ndarray]:
-    """Return 10 s at 25 frames a second and 256 px; a shorter video runs forwards and backwards without jumps."""
-    frames = decode_file(str(source))
-    scale = SHORT_SIDE / min(frames.shape[1:3])
-    height, width = (round(side * scale / 2) * 2 for side in frames.shape[1:3])
-    there_and_back = [*range(len(frames)), *range(len(frames) - 2, 0, -1)]
-    chosen = [there_and_back[number % len(there_and_back)] for number in range(FRAMES)]
-    return [cv2.resize(frames[number], (width, height), interpolation=cv2.INTER_CUBIC) for number in chosen]
-
-
-def encode(images: list[np.ndarray], target: Path, crf: int, preset: str) -> None:
-    """Write a video with x264's default structure: B-frames, and a key frame every 250 frames or at a scene change."""
-    with av.open(str(target), "w") as container:
-        stream = container.add_stream("libx264", rate=FPS, options={"crf": str(crf), "preset": preset})
-        stream.height, stream.width = images[0].shape[:2]
-        stream.pix_fmt = "yuv420p"
-        stream.codec_context.time_base = Fraction(1, FPS)
-        for number, image in enumerate(images):
-            frame = av.VideoFrame.from_ndarray(image, "rgb24")
-            frame.pts, frame.time_base = number, Fraction(1, FPS)
-            container.mux(stream.encode(frame))
-        container.mux(stream.encode(None))
-
-
-def moving_masks(number: int, height: int, width: int) -> list[np.ndarray]:
-    """Return masks of an object that moves and has a ragged edge, as salient regions have."""
-    coarse = np.random.default_rng(number).random((height // 6 + 1, width // 6 + 1)).astype(np.float32)
-    ragged = cv2.resize(coarse, (width, height)) / 3
-    rows, columns = np.mgrid[:height, :width]
-    masks = []
-    for frame in range(FRAMES):
-        middle = (
-            height * (0.5 + 0.15 * np.sin(frame / 20 + number)),
-            width * (0.5 + 0.2 * np.cos(frame / 30 + number)),
-        )
-        far = ((rows - middle[0]) / (0.28 * height)) ** 2 + ((columns - middle[1]) / (0.2 * width)) ** 2
-        masks.append(far + np.roll(ragged, frame, 1) < 1.2)
-    return masks
 
 
 @pytest.fixture(scope="module")
@@ -113,39 +40,7 @@ def corpus(real_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Corpus:
     pytest.importorskip(
         "decord", reason="decord, the reader to compare with, is not installed: .venv/bin/pip install decord"
     )
-    folder = tmp_path_factory.mktemp("loader")
-    for name in ("source", "long", "masks"):
-        (folder / name).mkdir()
-    sources = sorted((real_data / "crawl").glob("*.mp4"))
-    sources = [sources[number * len(sources) // VIDEOS] for number in range(min(VIDEOS, len(sources)))]
-    for source in sources:
-        encode(ten_seconds(source), folder / "source" / source.name, 8, "veryfast")
-        # both stores are made from the same decoded frames
-        encode(list(decode_file(str(folder / "source" / source.name))), folder / "long" / source.name, 23, "medium")
-    items = [CrawlItem(path.stem, str(folder / "source" / path.name), None, None, "", "train") for path in sources]
-    videos_uri, tubes_uri, uri = (str(folder / name) for name in ("videos", "tubes", "index"))
-    rows = shards.build_shard(items, 0, videos_uri, VideoConfig(), workers=1)
-    assert [(row.error, row.num_frames) for row in rows] == [("", FRAMES)] * len(rows)
-    blobs: list[bytes] = []
-    tracked: list[tube_table.TubeRecord] = []
-    for number, row in enumerate(rows):
-        masks = moving_masks(number, row.height, row.width)
-        (folder / "masks" / row.video_id).mkdir()
-        for frame, mask in enumerate(masks):
-            Image.fromarray(mask.astype(np.uint8) * 255).save(folder / "masks" / row.video_id / f"{frame:05d}.png")
-        tube = tube_table.Tube(row.height, row.width, [encode_rle(mask) for mask in masks], list(range(FRAMES)))
-        blob = tube.to_bytes()
-        place = (sum(map(len, blobs)), len(blob), zlib.crc32(blob))
-        measured = (tube.mean_area(), *place, tube.lost_frame(), tube.border_share(), None)
-        tracked.append(tube_table.TubeRecord(row.video_id, "tracked", FRAMES, tube.spans(), *measured))
-        blobs.append(blob)
-    write_bytes(join(tubes_uri, tube_table.blob_name(0)), b"".join(blobs))
-    tables.write_records(join(tubes_uri, tables.table_name(0)), tube_table.TubeRecord, tracked)
-    index_table.write_index(uri, [index_table.join_shard(videos_uri, tubes_uri, 0)], FilterConfig())
-    table = tables.read_table(join(uri, index_table.TABLE), index_table.IndexRecord)
-    made = index_table.Index(uri, (index_table.Crawl(videos_uri, tubes_uri),), table)
-    ids = [row.video_id for row in made]
-    return Corpus(made, [folder / "long" / f"{name}.mp4" for name in ids], [folder / "masks" / name for name in ids])
+    return write_corpus(real_data / "crawl", VIDEOS, tmp_path_factory.mktemp("loader"))
 
 
 def ours(corpus: Corpus, experiment: Experiment, *, augmented: bool) -> Callable[[int], None]:
