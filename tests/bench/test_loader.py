@@ -11,7 +11,6 @@ import itertools
 import json
 import os
 import time
-import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -21,6 +20,7 @@ import av
 import cv2
 import numpy as np
 import pytest
+from long_videos import make_index
 from one_core import one_thread
 from PIL import Image, ImageFilter
 from source_videos import decode_file
@@ -28,16 +28,10 @@ from torchvision import transforms
 from torchvision.transforms import functional as pil
 
 from previts.config.experiment import Experiment
-from previts.config.perception import FilterConfig, VideoConfig
-from previts.corpus import index_table, tube_table
-from previts.ingest import shards
-from previts.ingest.crawls import CrawlItem
-from previts.media.masks import encode_rle
+from previts.corpus import index_table
 from previts.models import pixels
 from previts.pretraining import augment, clip_sampling, crop_sampling, dataset, loader
 from previts.pretraining.schedule import Schedule
-from previts.storage import tables
-from previts.storage.files import join, write_bytes
 
 SHORT_SIDE, FPS, FRAMES = 256, 25, 250
 VIDEOS = int(os.environ.get("PREVITS_BENCH_VIDEOS", "12"))
@@ -92,22 +86,6 @@ def encode(images: list[np.ndarray], target: Path, crf: int, preset: str) -> Non
         container.mux(stream.encode(None))
 
 
-def moving_masks(number: int, height: int, width: int) -> list[np.ndarray]:
-    """Return masks of an object that moves and has a ragged edge, as salient regions have."""
-    coarse = np.random.default_rng(number).random((height // 6 + 1, width // 6 + 1)).astype(np.float32)
-    ragged = cv2.resize(coarse, (width, height)) / 3
-    rows, columns = np.mgrid[:height, :width]
-    masks = []
-    for frame in range(FRAMES):
-        middle = (
-            height * (0.5 + 0.15 * np.sin(frame / 20 + number)),
-            width * (0.5 + 0.2 * np.cos(frame / 30 + number)),
-        )
-        far = ((rows - middle[0]) / (0.28 * height)) ** 2 + ((columns - middle[1]) / (0.2 * width)) ** 2
-        masks.append(far + np.roll(ragged, frame, 1) < 1.2)
-    return masks
-
-
 @pytest.fixture(scope="module")
 def corpus(real_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Corpus:
     pytest.importorskip(
@@ -122,28 +100,11 @@ def corpus(real_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Corpus:
         encode(ten_seconds(source), folder / "source" / source.name, 8, "veryfast")
         # both stores are made from the same decoded frames
         encode(list(decode_file(str(folder / "source" / source.name))), folder / "long" / source.name, 23, "medium")
-    items = [CrawlItem(path.stem, str(folder / "source" / path.name), None, None, "", "train") for path in sources]
-    videos_uri, tubes_uri, uri = (str(folder / name) for name in ("videos", "tubes", "index"))
-    rows = shards.build_shard(items, 0, videos_uri, VideoConfig(), workers=1)
-    assert [(row.error, row.num_frames) for row in rows] == [("", FRAMES)] * len(rows)
-    blobs: list[bytes] = []
-    tracked: list[tube_table.TubeRecord] = []
-    for number, row in enumerate(rows):
-        masks = moving_masks(number, row.height, row.width)
-        (folder / "masks" / row.video_id).mkdir()
+    made, drawn = make_index(folder, [folder / "source" / path.name for path in sources], FRAMES)
+    for path, masks in zip(sources, drawn, strict=True):
+        (folder / "masks" / path.stem).mkdir()
         for frame, mask in enumerate(masks):
-            Image.fromarray(mask.astype(np.uint8) * 255).save(folder / "masks" / row.video_id / f"{frame:05d}.png")
-        tube = tube_table.Tube(row.height, row.width, [encode_rle(mask) for mask in masks], list(range(FRAMES)))
-        blob = tube.to_bytes()
-        place = (sum(map(len, blobs)), len(blob), zlib.crc32(blob))
-        measured = (tube.mean_area(), *place, tube.lost_frame(), tube.border_share(), None)
-        tracked.append(tube_table.TubeRecord(row.video_id, "tracked", FRAMES, tube.spans(), *measured))
-        blobs.append(blob)
-    write_bytes(join(tubes_uri, tube_table.blob_name(0)), b"".join(blobs))
-    tables.write_records(join(tubes_uri, tables.table_name(0)), tube_table.TubeRecord, tracked)
-    index_table.write_index(uri, [index_table.join_shard(videos_uri, tubes_uri, 0)], FilterConfig())
-    table = tables.read_table(join(uri, index_table.TABLE), index_table.IndexRecord)
-    made = index_table.Index(uri, (index_table.Crawl(videos_uri, tubes_uri),), table)
+            Image.fromarray(mask.astype(np.uint8) * 255).save(folder / "masks" / path.stem / f"{frame:05d}.png")
     ids = [row.video_id for row in made]
     return Corpus(made, [folder / "long" / f"{name}.mp4" for name in ids], [folder / "masks" / name for name in ids])
 
