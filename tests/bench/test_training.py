@@ -4,10 +4,11 @@ It trains the rows `1/vgg/previts` (ResNet-50) and `2/vgg/previts` (S3D-g), each
 256 px. It prints:
 
 - pairs per second, and the share of the device's peak operations (MFU);
-- the stall: the share of the time that the loader costs, by a second training that repeats one batch;
+- the stall: the share of the time in which the device waits for the loader;
+- pairs per second of a second training that repeats one batch, so that no loader takes time or cores from it;
 - the memory at the peak of a step, as measured and as `previts show ROW --cost` predicts it;
-- the share of each phase of a step. On a GPU these are times between events of the GPU, so `wait for the loader` is the
-  time in which the GPU has no work.
+- the share of each phase of a step. On a GPU these are times between events of the GPU. A wait of the program that the
+  GPU spends with work of earlier phases does not count. On a CPU these are CPU seconds of this process.
 
 Run it by `make bench`, or alone: `python -m pytest tests/bench/test_training.py -m bench -s`. On a GPU the batch has
 256 pairs in 16 groups. It is computed in as few parts as fit; `PREVITS_ACCUMULATE`, `PREVITS_WORKERS` and
@@ -58,7 +59,7 @@ class Phases:
 
     def begin(self, name: str) -> None:
         if self.device.type == "cpu":
-            self.begun.append((name, time.perf_counter()))
+            self.begun.append((name, time.process_time()))
             return
         event = torch.cuda.Event(enable_timing=True)
         event.record()
@@ -145,7 +146,7 @@ def measure(kind: str, size: Size, index: Index, workers: int | None = None) -> 
         "accumulate": conduct.accumulate, "compile": conduct.compile,
         "pairs/s": rate, "GFLOP a pair": gflop, "TFLOP/s": rate * gflop / 1e3,
         "mfu": rate * gflop * 1e9 / peak_rate if peak_rate else None,
-        "stall": 1 - alone / seconds,
+        "stall": phases[WAIT] / seconds, "pairs/s of one batch": size.batch * size.rounds / alone,
         "peak_gib": peak_memory() / 2**30, "predicted_gib": predicted / 2**30,
         "phases": {name: value / seconds for name, value in phases.items()},
     }  # fmt: skip
@@ -155,6 +156,7 @@ def measure(kind: str, size: Size, index: Index, workers: int | None = None) -> 
     )
     print(f"parts, {size.pixels} px, {workers} loader workers, {size.rounds} steps")
     print(f"{rate:.1f} pairs/s, {figures['TFLOP/s']:.2f} TFLOP/s, MFU {mfu}, stall {figures['stall']:.1%}")
+    print(f"with one batch repeated: {figures['pairs/s of one batch']:.1f} pairs/s")
     print(f"memory at peak {figures['peak_gib']:.2f} GiB, predicted for a GPU {figures['predicted_gib']:.2f} GiB")
     for name, share in figures["phases"].items():
         print(f"  {name:22}{share:8.1%}{1e3 * share * seconds / size.rounds:12.1f} ms a step")
