@@ -68,7 +68,10 @@ TAKE_OVER_HELP = "Stop another process that works on the same result, instead of
 
 
 def show(
-    row: Annotated[Positional[str], arg(metavar="[ROW]")] = "", profile: str = "paper", set: Sequence[str] = ()
+    row: Annotated[Positional[str], arg(metavar="[ROW]")] = "",
+    profile: str = "paper",
+    set: Sequence[str] = (),
+    cost: Annotated[bool, FlagCreatePairsOff] = False,
 ) -> str:
     """List the rows of the paper's tables, or print all settings of one row.
 
@@ -76,8 +79,11 @@ def show(
         row: Name of a row, such as 1/vgg/previts. Without it, all rows are listed.
         profile: Size of the run: paper or demo.
         set: Settings to change, such as sampling.min_overlap=0.2.
+        cost: Also print the operations and the GPU memory of a training step. Takes a minute, and needs no GPU.
     """
     if not row:
+        if cost:
+            raise InputError("--cost needs a row, such as 1/vgg/previts")
         lines = [f"{'row':<22} {'title':<42} {'voc07 mAP (paper)':<17} benchmarks"]
         for item in paper.ROWS.values():
             reported = item.reported.get("voc07/map", "-")
@@ -87,7 +93,8 @@ def show(
         lines += [f"profile {item.name}: {item.title}" for item in PROFILES.values()]
         return "\n".join(lines)
     found = paper.find_row(row)
-    plan = plain(paper.resolve(row, profile, set))
+    resolved = paper.resolve(row, profile, set)
+    plan = plain(resolved)
     lines = [
         f"{found.name}: {found.title} (profile {profile})",
         f"benchmarks: {', '.join(benchmarks_of(found.benchmarks, profile))}",
@@ -98,6 +105,10 @@ def show(
     ]
     lines.append("reported by the paper:")
     lines += [f"  {metric:<34} {value}" for metric, value in found.reported.items()] or ["  nothing"]
+    if cost:
+        from previts.pretraining.dry_run import describe
+
+        lines.append(describe(resolved.experiment))
     return "\n".join(lines)
 
 

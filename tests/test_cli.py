@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from moving_squares import make_index
 
-from previts.cli import TOOLS, VERBS
+from previts.cli import TOOLS, VERBS, show
 from previts.config.perception import FilterConfig
 from previts.corpus import index_table
 from previts.storage import folders
@@ -49,6 +49,7 @@ def place(tmp_path: Path) -> Path:
 
 MISTAKES = {
     "unknown row": ("pretrain --row 1/vgg/previt --index {0}/i --root {0}/r", ["'1/vgg/previt'", "'1/vgg/previts'"]),
+    "the cost of no row": ("show --cost", ["--cost needs a row"]),
     "unknown command": ("pretrian --row 1/vgg/previts", ["'pretrian'", "did you mean 'pretrain'"]),
     "a table instead of a row": (
         "pretrain --row 6b --index {0}/i --root {0}/r",
@@ -216,3 +217,14 @@ def test_the_help_lists_each_command_once_and_the_verbs_in_the_order_of_a_run():
         run.stdout.index(f"  {verb} ") for verb in ("download", "saliency", "track", "index", "pretrain", "report")
     ]
     assert order == sorted(order)
+
+
+def test_show_prints_the_cost_of_a_training_step():
+    heading, columns, *rows = show("1/vgg/previts", "demo", ["objective.batch_norm_groups=2"], cost=True).splitlines()[
+        -4:
+    ]
+    assert "a training step of 32 pairs" in heading
+    assert columns.split()[0] == "GPUs"
+    assert [row.split()[:3] for row in rows] == [["1", "32", "1"], ["2", "16", "1"]]
+    assert all(row.endswith(" 40 GB") for row in rows)
+    assert show("1/random", cost=True).endswith("a training step: none, since model.frozen=true")

@@ -118,6 +118,7 @@ class MoCo(nn.Module):
                 f"objective.queue_size = {objective.queue_size} must be at least optim.batch_size = {batch}"
             )
         self.group_size = batch // groups
+        self.as_on_gpu = False  # whether to use the precision of a GPU also on a CPU; for a dry run
         self.encoder_q = build_encoder(model.encoder, self.group_size, model.width)
         self.encoder_k = build_encoder(model.encoder, self.group_size, model.width)
         if model.bn_momentum:
@@ -208,8 +209,8 @@ class MoCo(nn.Module):
 
     def _maps(self, encoder: Encoder, clips_BCTHW: Tensor) -> Tensor:
         """Return the last maps in the precision of the losses; on a GPU the encoder uses that of the experiment."""
-        reduced = clips_BCTHW.is_cuda and self.experiment.optim.precision == "bfloat16"
-        with torch.autocast("cuda", torch.bfloat16, enabled=reduced):
+        reduced = self.experiment.optim.precision == "bfloat16" and (clips_BCTHW.is_cuda or self.as_on_gpu)
+        with torch.autocast("cuda" if clips_BCTHW.is_cuda else "cpu", torch.bfloat16, enabled=reduced):
             maps = last_maps(encoder, clips_BCTHW)
         return maps.to(self.queue.dtype)
 

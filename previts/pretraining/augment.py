@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from previts.config.experiment import AugmentConfig
-from previts.models.pixels import normalise
+from previts.models.pixels import colour, normalise
 
 GREY = (0.2989, 0.587, 0.114)  # ITU-R 601 luma
 # Weights of red and blue in luma, by H.264's code of the colour matrix. Other codes count as BT.601, as in players.
@@ -136,8 +136,7 @@ def _blend(clips: Tensor, others: Tensor, amounts_B: Tensor) -> Tensor:
 
 
 def _luma(clips: Tensor) -> Tensor:
-    weights = torch.tensor(GREY, device=clips.device).view(3, 1, 1)
-    return (clips * weights).sum(-3, keepdim=True)
+    return (clips * colour(GREY, clips.device)).sum(-3, keepdim=True)
 
 
 def adjust_brightness(clips: Tensor, amounts_B: Tensor) -> Tensor:

@@ -120,9 +120,10 @@ def run_pretraining(
 
             set_learning_rate(optimizer, learning_rate(step, schedule.steps_per_epoch, experiment.optim))
             pairs = prepare(batch, device)
-            metrics, first_part = _take_step(model, learner, optimizer, pairs=pairs, parts=parts)
+            metrics, first_part = take_step(model, learner, optimizer, pairs=pairs, parts=parts)
             monitor.save_sheet(step, pairs, first_part)
             monitor.add(step, metrics, batch.query.video_ids)
+            del pairs, first_part  # else they are in memory while the next batch is prepared
 
             if stopping or due or step + 1 == last or (step + 1) % CHECKPOINT_STEPS == 0:
                 monitor.log_pending()
@@ -138,7 +139,7 @@ def run_pretraining(
     return _summary(monitor.lines, saved, index, experiment, damaged=len(damaged.reasons))
 
 
-def _take_step(
+def take_step(
     model: MoCo, learner: torch.nn.Module, optimizer: torch.optim.Optimizer, *, pairs: Pairs, parts: list[slice]
 ) -> tuple[Tensor, Step]:
     """Take one training step; return its metrics, and the result of its first part."""

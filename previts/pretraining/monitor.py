@@ -76,15 +76,10 @@ class Monitor:
 
     def add(self, step: int, metrics: Tensor, video_ids: list[str]) -> None:
         """Take the metrics of a step that has been started."""
-        event = None
         if metrics.is_cuda:
             self.log_pending()
-            on_host = torch.empty(metrics.shape, dtype=metrics.dtype, pin_memory=True)
-            metrics = on_host.copy_(metrics, non_blocking=True)
-            event = torch.cuda.Event()  # type: ignore[no-untyped-call]
-            event.record()
-        self._pending = (step, metrics, event, video_ids)
-        if event is None:
+        self._pending = (step, *_to_host(metrics), video_ids)
+        if not metrics.is_cuda:
             self.log_pending()
 
     def log_pending(self) -> None:
@@ -163,13 +158,24 @@ class Monitor:
             self.run.artifact(uri, PICTURES)
 
 
+def _to_host(metrics: Tensor) -> tuple[Tensor, torch.cuda.Event | None]:
+    """Return the metrics in main memory; from a GPU they are there once the event has happened."""
+    if not metrics.is_cuda:
+        return metrics.cpu(), None
+    on_host = torch.empty(metrics.shape, dtype=metrics.dtype, pin_memory=True)
+    on_host.copy_(metrics, non_blocking=True)
+    event = torch.cuda.Event()  # type: ignore[no-untyped-call]
+    event.record()
+    return on_host, event
+
+
 def contact_sheet(pairs: Pairs, step: Step) -> NDArray[np.uint8]:
     """Return an image of some pairs of a step, as the model received them, one pair a row.
 
     The columns are middle frames: of the query with its mask, of its attention, of the pooled mask, and of the key with
     its mask. The last column is left out if the keys are on several processes.
     """
-    place = {int(pair): row for row, pair in enumerate(pairs.key_order[: len(pairs.key.clips)])}
+    place = {pair: row for row, pair in enumerate(pairs.key_order[: len(pairs.key.clips)].cpu().tolist())}
     whole = len(pairs.key_order) == len(pairs.key.clips)
     rows = []
     for row in range(min(SHEET_PAIRS, len(step.cam))):

@@ -16,7 +16,7 @@ from pathlib import Path
 import counted_store
 import pyarrow as pa
 import pytest
-from loader_corpus import IMAGE, THREE_CLIPS, TWO_CLIPS, write_corpus
+from long_videos import IMAGE, THREE_CLIPS, TWO_CLIPS, make_index, write_drifting
 from one_core import one_thread
 
 from previts.config.experiment import Experiment
@@ -25,6 +25,7 @@ from previts.corpus.index_table import Crawl, Index
 from previts.pretraining import dataset, loader
 from previts.pretraining.schedule import Schedule
 
+HEIGHT, FRAMES = 256, 250
 VIDEOS, SHARDS = 12, 40  # each shard has the same videos, so that near ranges are as rare as in a large corpus
 BATCH = 32  # the share of a process of 256 pairs on 8 GPUs
 ROUNDS = int(os.environ.get("PREVITS_BENCH_ROUNDS", "3"))
@@ -42,8 +43,11 @@ class Rate:
 
 
 @pytest.fixture(scope="module")
-def index(real_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Index:
-    made = write_corpus(real_data / "crawl", VIDEOS, tmp_path_factory.mktemp("bucket")).index
+def index(tmp_path_factory: pytest.TempPathFactory) -> Index:
+    folder = tmp_path_factory.mktemp("bucket")
+    for number in range(VIDEOS):
+        write_drifting(folder / f"{number:02d}.mp4", number, HEIGHT, FRAMES)
+    made, _ = make_index(folder, sorted(folder.glob("*.mp4")), FRAMES)
     (crawl,), table = made.crawls, made.table
     for shard in range(1, SHARDS):
         for folder, name in ((crawl.videos, video_table.tar_name), (crawl.tubes, tube_table.blob_name)):

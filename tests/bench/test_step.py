@@ -38,7 +38,7 @@ from one_core import one_thread
 from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
-from training_steps import PAPER, Size, keep, sized_experiment, synthetic_pairs
+from training_steps import PAPER, Size, device_name, keep, peak_operations, sized_experiment, synthetic_pairs
 
 from previts.config.tables import PREVITS
 from previts.models.encoders import build_encoder
@@ -49,7 +49,6 @@ from previts.pretraining.loop import build_model
 from previts.pretraining.optim import build_optimizer
 from previts.processes.distributed import best_device
 
-PEAK = {"A100": 312e12, "H100": 989e12, "H200": 989e12}  # dense bfloat16 operations per second
 CORPORA = {"VGG-Sound": 200_000, "K400": 240_000}  # videos
 # GFLOP of a forward pass of one clip at 224 px; a multiplication and its addition count as two.
 KNOWN_GFLOP = {"resnet50": 8.17, "s3dg": 34.07}
@@ -234,10 +233,6 @@ def peak_bytes(step: Callable[[], None], device: torch.device) -> float:
     return status_bytes("VmHWM") - held
 
 
-def device_name(device: torch.device) -> str:
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU, one thread"
-
-
 def measure(taking: dict[str, Learner], rounds: int, device: torch.device) -> dict[str, np.ndarray]:
     """Return the seconds of each variant by round; every second round has the reverse order."""
     measured: dict[str, list[float]] = {name: [] for name in taking}
@@ -271,7 +266,7 @@ def test_a_training_step(kind: str):
         measured = measure(taking, size.rounds, device)
 
     per_clip = forward_flops(kind, size.pixels)
-    peak_rate = next((rate for card, rate in PEAK.items() if card in device_name(device)), None)
+    peak_rate = peak_operations(device)
     rows: dict[str, dict[str, float]] = {}
     for name, row in measured.items():
         rate = size.batch / float(np.median(row))

@@ -13,6 +13,7 @@ from previts.config.tables import PREVITS, VIDEO_PREVITS
 from previts.models.moco import Clips, Pairs
 
 PAPER = {"resnet50": PREVITS, "s3dg": VIDEO_PREVITS}
+PEAK = {"A100": 312e12, "H100": 989e12, "H200": 989e12}  # dense bfloat16 operations per second
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,15 @@ def synthetic_pairs(
     if order is None:
         order = torch.randperm(batch, generator=generator, device=device)
     return Pairs(side(), side(), other, order)
+
+
+def device_name(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU, one thread"
+
+
+def peak_operations(device: torch.device) -> float | None:
+    """Return the operations per second that a GPU can do at most, if they are known."""
+    return next((rate for card, rate in PEAK.items() if card in device_name(device)), None)
 
 
 def keep(name: str, figures: dict) -> None:
