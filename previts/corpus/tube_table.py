@@ -194,21 +194,37 @@ def read_tube(tubes_uri: str, row: StoredTube) -> Tube:
     return _read(tubes_uri, row, Tube.from_packed)
 
 
-def read_masks(tubes_uri: str, row: StoredTube, frames: Sequence[int]) -> list[Mask]:
+def byte_ranges(tubes_uri: str, row: StoredTube) -> files.Ranges:
+    """Return the range of bytes of a tube."""
+    return files.Ranges(
+        files.join(tubes_uri, blob_name(row.shard)), [row.tube_offset], [row.tube_offset + row.tube_size]
+    )
+
+
+def read_masks(
+    tubes_uri: str, row: StoredTube, frames: Sequence[int], read: files.Read = files.read_ranges
+) -> list[Mask]:
     """Return the masks (H, W) of frames of a tube with one range read; frames that share a mask share the array.
+
+    `read` reads the `byte_ranges` of the tube.
 
     Raises:
         ValueError: If a frame is not one of the video.
         InputError: As of `read_tube`.
     """
-    return _read(tubes_uri, row, lambda packed: packed.masks(frames))
+    return _read(tubes_uri, row, lambda packed: packed.masks(frames), read)
 
 
-def _read(tubes_uri: str, row: StoredTube, take: Callable[[tube_layout.PackedTube], Unpacked]) -> Unpacked:
-    shard, start, stop = row.shard, row.tube_offset, row.tube_offset + row.tube_size
-    uri = files.join(tubes_uri, blob_name(shard))
+def _read(
+    tubes_uri: str,
+    row: StoredTube,
+    take: Callable[[tube_layout.PackedTube], Unpacked],
+    read: files.Read = files.read_ranges,
+) -> Unpacked:
+    ranges = byte_ranges(tubes_uri, row)
+    uri, shard, (start,), (stop,) = ranges.uri, row.shard, ranges.starts, ranges.stops
     try:
-        blob = files.read_ranges(uri, [start], [stop])[0]
+        (blob,) = read(*ranges)
         if zlib.crc32(blob) != row.tube_crc:
             raise tube_layout.DamagedError("the bytes differ from those that were stored")
         packed = tube_layout.unpack(blob)

@@ -227,11 +227,33 @@ def read_frames(videos_uri: str, record: StoredVideo, frames: Sequence[int]) -> 
     return np.stack(decoded)
 
 
-def read_planes(videos_uri: str, record: StoredVideo, frames: Sequence[int]) -> list[Planes]:
-    """Return frames of a stored video as `read_frames` does, but as a list of planes without conversion to RGB."""
+def read_planes(
+    videos_uri: str, record: StoredVideo, frames: Sequence[int], read: files.Read = read_ranges
+) -> list[Planes]:
+    """Return frames of a stored video as `read_frames` does, but as a list of planes without conversion to RGB.
+
+    `read` reads the `byte_ranges` of these frames.
+    """
     return _read(
-        videos_uri, record, frames, frame_decoder.decode_planes, lambda image: (image.y.shape[0], image.y.shape[1])
+        videos_uri,
+        record,
+        frames,
+        frame_decoder.decode_planes,
+        lambda image: (image.y.shape[0], image.y.shape[1]),
+        read,
     )
+
+
+def byte_ranges(videos_uri: str, record: StoredVideo, frames: Sequence[int]) -> files.Ranges:
+    """Return the ranges of bytes that contain frames of a stored video.
+
+    Raises:
+        ValueError: As of `read_frames`.
+    """
+    runs = _runs(record, frames)
+    starts = [record.offset + record.gop_offsets[start] for start, _ in runs]
+    stops = [record.offset + record.gop_offsets[stop] for _, stop in runs]
+    return files.Ranges(files.join(videos_uri, tar_name(record.shard)), starts, stops)
 
 
 def unreadable(videos_uri: str, record: StoredVideo, error: VideoError) -> InputError:
@@ -248,21 +270,14 @@ def _read(
     frames: Sequence[int],
     decode: Callable[[bytes, bytes, Sequence[int]], list[Decoded]],
     shape_of: Callable[[Decoded], tuple[int, int]],
+    read: files.Read = read_ranges,
 ) -> list[Decoded]:
     """Return frames as `decode` returns them; neighbouring GOPs are read and decoded as one run."""
-    if not frames or min(frames) < 0 or max(frames) >= record.num_frames:
-        raise ValueError(f"frames must be in [0, {record.num_frames}), and at least one is needed, got {list(frames)}")
-    gops = sorted({bisect.bisect_right(record.gop_frames, frame) - 1 for frame in frames})
-    runs = [[gops[0], gops[0] + 1]]
-    for gop in gops[1:]:
-        if gop == runs[-1][1]:
-            runs[-1][1] = gop + 1
-        else:
-            runs.append([gop, gop + 1])
-    uri = files.join(videos_uri, tar_name(record.shard))
+    runs, ranges = _runs(record, frames), byte_ranges(videos_uri, record, frames)
+    uri = ranges.uri
     decoded: dict[int, Decoded] = {}
     try:
-        for (start, stop), data in zip(runs, _read_runs(uri, record, runs), strict=True):
+        for (start, stop), data in zip(runs, _read_bytes(ranges, record.shard, read), strict=True):
             _check(data, record, start, stop)
             first = record.gop_frames[start]
             last = record.gop_frames[stop] if stop < len(record.gop_frames) else record.num_frames
@@ -290,15 +305,26 @@ def _check(data: bytes, record: StoredVideo, start: int, stop: int) -> None:
         raise VideoError("damaged: the bytes differ from those that were stored")
 
 
-def _read_runs(uri: str, record: StoredVideo, runs: Sequence[Sequence[int]]) -> list[bytes]:
-    """Return the bytes of each run of GOPs."""
-    starts = [record.offset + record.gop_offsets[start] for start, _ in runs]
-    stops = [record.offset + record.gop_offsets[stop] for _, stop in runs]
+def _runs(record: StoredVideo, frames: Sequence[int]) -> list[tuple[int, int]]:
+    """Return the runs [start, stop) of neighbouring GOPs that contain frames."""
+    if not frames or min(frames) < 0 or max(frames) >= record.num_frames:
+        raise ValueError(f"frames must be in [0, {record.num_frames}), and at least one is needed, got {list(frames)}")
+    gops = sorted({bisect.bisect_right(record.gop_frames, frame) - 1 for frame in frames})
+    runs = [(gops[0], gops[0] + 1)]
+    for gop in gops[1:]:
+        if gop == runs[-1][1]:
+            runs[-1] = (runs[-1][0], gop + 1)
+        else:
+            runs.append((gop, gop + 1))
+    return runs
+
+
+def _read_bytes(ranges: files.Ranges, shard: int, read: files.Read) -> list[bytes]:
     try:
-        return read_ranges(uri, starts, stops)
+        return read(*ranges)
     except (FileNotFoundError, IsADirectoryError) as error:
         what = "a folder, expected a file" if isinstance(error, IsADirectoryError) else "missing"
         raise InputError(
-            f"{uri} is {what}; delete {table_name(record.shard)} and {folders.MANIFEST} next to it "
+            f"{ranges.uri} is {what}; delete {table_name(shard)} and {folders.MANIFEST} next to it "
             "and run `previts download` again"
         ) from None

@@ -168,6 +168,7 @@ def probe_voc(
 ) -> VocResult:
     """Fit and score one linear SVM per class; labels as in `read_voc_labels`, features of any length."""
     train_ND, test_ND = _unit(train_ND), _unit(test_ND)
+    dual = len(train_ND) < train_ND.shape[1]
 
     def probe(number: int) -> tuple[float, float, NDArray[np.float64]]:
         truth_N = train_labels_NC[:, number] == 1
@@ -175,12 +176,14 @@ def probe_voc(
         test_truth_N = test_labels_NC[kept_N, number] == 1
         if not test_truth_N.any() or truth_N.all() or not truth_N.any():
             return -1.0, COSTS[0], np.zeros(len(test_ND))
-        cost = _best_cost(train_ND, truth_N, seed)
+        cost = _best_cost(train_ND, truth_N, seed, dual)
         scores_N = np.zeros(len(test_ND))
-        scores_N[kept_N] = _svm(cost, seed).fit(train_ND, truth_N).decision_function(test_ND[kept_N])
+        scores_N[kept_N] = _svm(cost, seed, dual).fit(train_ND, truth_N).decision_function(test_ND[kept_N])
         return 100 * _average_precision(method, test_truth_N, scores_N[kept_N]), cost, scores_N
 
-    with ThreadPoolExecutor(prefetch.THREADS) as pool:  # the solver releases Python's lock
+    # The solvers release Python's lock. The dual one draws from one generator of the process, so its results would
+    # depend on the other threads.
+    with ThreadPoolExecutor(1 if dual else prefetch.THREADS) as pool:
         numbers = range(train_labels_NC.shape[1])
         found = list(progress(pool.map(probe, numbers), "VOC07 SVMs", unit="class", total=len(numbers)))
     precision, cost, scores = zip(*found, strict=True)
@@ -191,14 +194,14 @@ def _unit(features_ND: Features) -> Features:
     return np.asarray(features_ND / np.maximum(np.linalg.norm(features_ND, axis=1, keepdims=True), 1e-12))
 
 
-def _svm(cost: float, seed: int) -> "LinearSVC":
+def _svm(cost: float, seed: int, dual: bool) -> "LinearSVC":
     from sklearn.svm import LinearSVC  # a second of imports, which the reader of the lists does not need
 
     weights = {True: POSITIVE_WEIGHT, False: 1.0}
-    return LinearSVC(C=cost, class_weight=weights, max_iter=MAX_ITERATIONS, dual="auto", random_state=seed)
+    return LinearSVC(C=cost, class_weight=weights, max_iter=MAX_ITERATIONS, dual=dual, random_state=seed)
 
 
-def _best_cost(train_ND: Features, truth_N: NDArray[np.bool_], seed: int) -> float:
+def _best_cost(train_ND: Features, truth_N: NDArray[np.bool_], seed: int, dual: bool) -> float:
     """Return the cost with the best mean average precision over the folds; the smallest if there are no folds."""
     folds = min(FOLDS, int(truth_N.sum()), int((~truth_N).sum()))
     if folds < 2:
@@ -210,7 +213,7 @@ def _best_cost(train_ND: Features, truth_N: NDArray[np.bool_], seed: int) -> flo
     for cost in COSTS:
         found = []
         for fit, held in parts:
-            svm = _svm(cost, seed).fit(train_ND[fit], truth_N[fit])
+            svm = _svm(cost, seed, dual).fit(train_ND[fit], truth_N[fit])
             found.append(metrics.average_precision(truth_N[held], svm.decision_function(train_ND[held])))
         means.append(np.mean(found))
     return COSTS[int(np.argmax(means))]

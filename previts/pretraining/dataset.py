@@ -12,7 +12,8 @@ import contextlib
 import copy
 import os
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
@@ -22,20 +23,21 @@ import pyarrow as pa
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import Dataset
 
 from previts.config.experiment import Experiment
 from previts.corpus import tube_table, video_table
 from previts.corpus.index_table import Crawl, Index, IndexRecord
 from previts.errors import InputError, VideoError
-from previts.pretraining import augment, clip_sampling, crop_cutting, crop_sampling
+from previts.pretraining import augment, clip_sampling, crop_cutting, crop_sampling, read_ahead
 from previts.pretraining.schedule import Purpose, Schedule, generator
 from previts.storage import files, folders
+from previts.storage.block_cache import BlockCache
 
 Role = Literal["query", "key", "other"]
 _ROLES: dict[Role, int] = {"query": 0, "key": 1, "other": 2}
 
 _AT_ONCE = 32  # folders that are listed at once
+_AHEAD = 1  # steps whose bytes are requested in advance
 _UNKNOWN_MATRIX = 2  # H.264's code
 
 
@@ -92,6 +94,23 @@ Item = tuple[int, list[LoadedClip]]
 """Step; the query of one sample, then the key of another sample and, with the speed task, its other clip."""
 
 
+class _Plan(NamedTuple):
+    """What is read for clips of a sample.
+
+    `frames` are the frames of the video that each clip takes, `mask_frames` those of the tube, `wanted` all frames of
+    the video in order, and `ranges` the bytes of both.
+    """
+
+    epoch: int
+    sample: int
+    video: IndexRecord
+    pair: clip_sampling.Pair
+    frames: dict[Role, list[int]]
+    mask_frames: dict[Role, list[int]]
+    wanted: list[int]
+    ranges: list[files.Ranges]
+
+
 @dataclass(frozen=True)
 class _MappedIndex(Index):
     """An index whose table is in a file of this machine. Pickled, it is the path of the file."""
@@ -107,14 +126,27 @@ def _map_index(uri: str, crawls: tuple[Crawl, ...], path: str) -> _MappedIndex:
         return _MappedIndex(uri, crawls, pa.ipc.open_file(file).read_all(), path)
 
 
-class PairDataset(Dataset[Item]):
-    """The chosen videos of an index as clips of pairs. Its indices are `Request`s, which `load_batches` makes."""
+class PairDataset:
+    """The chosen videos of an index as clips of pairs."""
 
-    def __init__(self, index: Index, experiment: Experiment) -> None:
+    def __init__(self, index: Index, experiment: Experiment, cache: tuple[str, int] | None = None) -> None:
+        """Prepare the chosen videos.
+
+        Args:
+            index: The videos.
+            experiment: The settings of samples and augmentations.
+            cache: As in `processes.conduct.Conduct`; it changes no sample.
+
+        Raises:
+            InputError: If a shard is missing, no video can be chosen, or the cache's folder cannot be written to.
+        """
         columns = index.table.select(["video_id", "split"]).to_pydict()
         self.index, self.experiment = index, experiment
         self.numbers = clip_sampling.choose_videos(columns["video_id"], columns["split"], experiment.sampling)
         self.speed_task = experiment.objective.speed_weight > 0
+        self.cache = BlockCache(*cache, index.uri) if cache else None
+        if self.cache:
+            files.check_writable(self.cache.folder)
         self._check_shards()
 
     def _check_shards(self) -> None:
@@ -146,30 +178,71 @@ class PairDataset(Dataset[Item]):
     def __len__(self) -> int:
         return len(self.numbers)
 
-    def __getitem__(self, request: Request) -> Item:
-        """Return the step, the query of one sample, and the key (and other clip) of another sample."""
-        step, epoch, query, key = request
+    def load(self, steps: Iterable[Sequence[Request]]) -> Iterator[list[Item]]:
+        """Yield the items of each step. The bytes of the next step are requested while those of a step are decoded."""
         key_roles: tuple[Role, ...] = ("key", "other") if self.speed_task else ("key",)
-        return step, [*self.load_clips(epoch, query, ("query",)), *self.load_clips(epoch, key, key_roles)]
+        pool = ThreadPoolExecutor(read_ahead.REQUESTS)
+
+        def request(step: Sequence[Request]) -> tuple[list[list[_Plan]], files.Read]:
+            plans = [
+                [self._plan(epoch, query, ("query",)), self._plan(epoch, key, key_roles)]
+                for _, epoch, query, key in step
+            ]
+            ranges = [each for both in plans for plan in both for each in plan.ranges]
+            read_remote = self.cache.read_ranges if self.cache else files.read_ranges
+            return plans, read_ahead.request(ranges, pool, read_remote)
+
+        def items(step: Sequence[Request], plans: list[list[_Plan]], read: files.Read) -> list[Item]:
+            return [
+                (number, [clip for plan in both for clip in self._load(plan, read)])
+                for (number, *_), both in zip(step, plans, strict=True)
+            ]
+
+        waiting: deque[Any] = deque()
+        try:
+            for step in steps:
+                waiting.append((step, *request(step)))
+                if len(waiting) > _AHEAD:
+                    yield items(*waiting.popleft())
+            while waiting:
+                yield items(*waiting.popleft())
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
 
     def load_clips(self, epoch: int, sample: int, roles: Sequence[Role]) -> list[LoadedClip]:
         """Return clips of a sample. If one of them is damaged, all are grey with `error` set."""
-        config, seed, size = self.experiment.sampling, self.experiment.seed, self.experiment.augment.size
+        return self._load(self._plan(epoch, sample, roles), files.read_ranges)
+
+    def _plan(self, epoch: int, sample: int, roles: Sequence[Role]) -> _Plan:
+        """Draw which frames the clips of a sample take."""
         video = self.index[self.numbers[sample % len(self.numbers)]]
         pair = clip_sampling.sample_pair(
-            video, config, generator(seed, epoch, sample, Purpose.PAIR), speed_task=self.speed_task
+            video,
+            self.experiment.sampling,
+            generator(self.experiment.seed, epoch, sample, Purpose.PAIR),
+            speed_task=self.speed_task,
         )
         frames = self._frames(pair, epoch, sample, video.num_frames, roles=roles)
+        mask_frames = {role: self._mask_frames(pair, role, taken, video.num_frames) for role, taken in frames.items()}
+        crawl, wanted = self.index.crawl_of(video), sorted(set().union(*frames.values()))
+        ranges = [video_table.byte_ranges(crawl.videos, video, wanted)]
+        if pair.constrained:
+            ranges.append(tube_table.byte_ranges(crawl.tubes, video))
+        return _Plan(epoch, sample, video, pair, frames, mask_frames, wanted, ranges)
+
+    def _load(self, plan: _Plan, read: files.Read) -> list[LoadedClip]:
+        """Return the clips of a plan, whose bytes `read` reads."""
+        config, seed, size = self.experiment.sampling, self.experiment.seed, self.experiment.augment.size
+        epoch, sample, video, pair, frames, mask_frames, wanted, _ = plan
+        roles = tuple(frames)
         draws = {
             role: augment.draw(self.experiment.augment, generator(seed, epoch, sample, Purpose.AUGMENT, _ROLES[role]))
             for role in roles
         }
-        mask_frames = {role: self._mask_frames(pair, role, taken, video.num_frames) for role, taken in frames.items()}
-        wanted = sorted(set().union(*frames.values()))
         try:
             stored = self.index.crawl_of(video).videos
-            planes = dict(zip(wanted, video_table.read_planes(stored, video, wanted), strict=True))
-            masks = self._read_masks(video, mask_frames) if pair.constrained else {}
+            planes = dict(zip(wanted, video_table.read_planes(stored, video, wanted, read), strict=True))
+            masks = self._read_masks(video, mask_frames, read) if pair.constrained else {}
         except (VideoError, tube_table.DamagedTubeError) as error:
             return [
                 _placeholder(video.video_id, config.clip_frames, size, draws[role], error=str(error)) for role in roles
@@ -218,10 +291,12 @@ class PairDataset(Dataset[Item]):
         reference = _start(pair, role) + clip_sampling.reference_offset(config, self.speed_task)
         return [reference % num_frames] * len(frames)
 
-    def _read_masks(self, video: IndexRecord, frames: dict[Role, list[int]]) -> dict[int, NDArray[np.bool_]]:
+    def _read_masks(
+        self, video: IndexRecord, frames: dict[Role, list[int]], read: files.Read
+    ) -> dict[int, NDArray[np.bool_]]:
         wanted = sorted(set().union(*frames.values()))
         tubes = self.index.crawl_of(video).tubes
-        masks = dict(zip(wanted, tube_table.read_masks(tubes, video, wanted), strict=True))
+        masks = dict(zip(wanted, tube_table.read_masks(tubes, video, wanted, read), strict=True))
         # Crops are drawn around the object, so it must be where the index says.
         if hidden := [frame for frame in wanted if not masks[frame].any()]:
             raise tube_table.DamagedTubeError(

@@ -13,14 +13,15 @@ import sys
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import torch
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from previts.config.experiment import Experiment
 from previts.errors import InputError
-from previts.pretraining.dataset import Batch, Item, PairDataset, Request, collate
+from previts.pretraining.dataset import Batch, PairDataset, Request, collate
 from previts.pretraining.schedule import Schedule
 from previts.storage import folders
 
@@ -33,30 +34,32 @@ PREFETCHED = 3  # batches of each worker
 
 
 @dataclass(frozen=True)
-class _Requests:
-    """The requests of this process, one list a step."""
+class _Steps(IterableDataset[Batch]):
+    """The batches of a process from `first_step` on; each of W workers makes every W-th of them."""
 
+    dataset: PairDataset
     schedule: Schedule
     first_step: int
     rank: int
     world_size: int
 
-    def __iter__(self) -> Iterator[list[Request]]:
+    def __iter__(self) -> Iterator[Batch]:
+        worker = get_worker_info()
+        first, stride = (worker.id, worker.num_workers) if worker else (0, 1)
+        steps = range(self.first_step + first, self.schedule.total_steps, stride)
+        return (collate(items, self.schedule) for items in self.dataset.load(map(self._requests, steps)))
+
+    def _requests(self, step: int) -> list[Request]:
         share = self.schedule.batch_size // self.world_size
         rows = slice(self.rank * share, (self.rank + 1) * share)
-        for step in range(self.first_step, self.schedule.total_steps):
-            samples = self.schedule.samples(step)
-            keys = samples[self.schedule.key_order(step)]
-            epoch = self.schedule.epoch(step)
-            yield [(step, epoch, int(query), int(key)) for query, key in zip(samples[rows], keys[rows], strict=True)]
+        samples = self.schedule.samples(step)
+        keys = samples[self.schedule.key_order(step)]
+        epoch = self.schedule.epoch(step)
+        return [(step, epoch, int(query), int(key)) for query, key in zip(samples[rows], keys[rows], strict=True)]
 
 
-@dataclass(frozen=True)
-class _Collate:
-    schedule: Schedule
-
-    def __call__(self, items: list[Item]) -> Batch:
-        return collate(items, self.schedule)
+def _as_it_is(batch: Any) -> Any:
+    return batch
 
 
 def _start_worker(_: int) -> None:
@@ -96,14 +99,14 @@ def load_batches(
         OSError: If a worker raises it, such as for a lost connection; without the traceback.
     """
     with dataset.mapped() if workers else contextlib.nullcontext(dataset) as shared:
-        yield from _load(shared, _Requests(schedule, first_step, rank, world_size), workers, pin_memory)
+        yield from _load(_Steps(shared, schedule, first_step, rank, world_size), workers, pin_memory)
 
 
-def _load(dataset: PairDataset, requests: _Requests, workers: int, pin_memory: bool) -> Iterator[Batch]:
-    loader: DataLoader[Item] = DataLoader(
-        dataset,
-        batch_sampler=requests,
-        collate_fn=_Collate(requests.schedule),
+def _load(steps: _Steps, workers: int, pin_memory: bool) -> Iterator[Batch]:
+    loader: DataLoader[Batch] = DataLoader(
+        steps,
+        batch_size=None,
+        collate_fn=_as_it_is,
         num_workers=workers,
         multiprocessing_context="forkserver" if workers else None,  # object-store clients do not survive a fork
         worker_init_fn=_start_worker,

@@ -65,7 +65,7 @@ def run_pretraining(
         return _summary(checkpoint.read_log(uri, finished), finished, index, experiment, damaged=0)
 
     # The data, and its order.
-    dataset = PairDataset(index, experiment)
+    dataset = PairDataset(index, experiment, conduct.cache)
     schedule = Schedule(len(dataset), experiment.optim.batch_size, experiment.optim.epochs, experiment.seed)
 
     # The model, its optimiser and the state to resume from.

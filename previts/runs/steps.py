@@ -191,8 +191,8 @@ def evaluate(
 ) -> list[str]:
     """Run a share of the evaluations of a run, and return their results; a failure is a result too."""
     trials = list_trials(rows, seeds, profile, set)
-    return [
-        subprocess_evaluation.evaluate_in_subprocess(
+    evaluations = [
+        subprocess_evaluation.Evaluation(
             row=trial.row.name,
             benchmark=benchmark,
             checkpoint=addresses.checkpoint_address(trial.plan, indexes[trial.perception], root),
@@ -204,6 +204,7 @@ def evaluate(
         )
         for trial, benchmark in evaluation_shares(trials, benchmarks, profile)[part]
     ]
+    return subprocess_evaluation.evaluate_in_subprocess(evaluations)
 
 
 def report(

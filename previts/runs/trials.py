@@ -12,7 +12,6 @@ from previts.config import paper
 from previts.config.experiment import Experiment, Plan
 from previts.config.profiles import benchmarks_of
 from previts.errors import InputError
-from previts.processes import machine
 from previts.storage import fingerprints
 
 # Iterations of a loop, each with two pods. At about 64, the state of a run gets too large for Kubeflow's database.
@@ -90,13 +89,13 @@ def evaluation_shares(
 ) -> list[list[tuple[Trial, str]]]:
     """Return the shares of `list_evaluations`: one evaluation each, as long as the loop can.
 
-    In pods, all evaluations of a checkpoint of the demo are one share: its pods would take longer than its work.
+    In the demo, all evaluations of a checkpoint are one share: to start a process or a pod for each would take longer
+    than their work.
     """
     pairs = list_evaluations(trials, benchmarks)
-    joined = profile == "demo" and machine.is_pod()
     groups: dict[object, list[tuple[Trial, str]]] = {}
     for number, pair in enumerate(pairs):
-        groups.setdefault(pair[0].trained if joined else number, []).append(pair)
+        groups.setdefault(pair[0].trained if profile == "demo" else number, []).append(pair)
     units = list(groups.values())
     return [[pair for unit in share(units, number) for pair in unit] for number in shares(len(units))]
 

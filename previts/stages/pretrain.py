@@ -41,6 +41,7 @@ def pretrain(
     - PREVITS_ACCUMULATE: parts in which a process computes its share of a batch (default: 1)
     - PREVITS_COMPILE: 1 compiles the encoders with torch.compile (default: 0)
     - PREVITS_CHECKPOINT_SECONDS: longest time between two saved states, in seconds (default: 600)
+    - PREVITS_CACHE: folder:size, such as /mnt/disk/cache:200GB, keeps the corpus of a bucket on the local disk
 
     Args:
         row: Name of the row, such as 1/vgg/previts (`previts show` lists all rows).

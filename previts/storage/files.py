@@ -17,8 +17,8 @@ import socket
 import stat
 import time
 import uuid
-from collections.abc import Iterator, Sequence
-from typing import Any, BinaryIO
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, BinaryIO, NamedTuple
 
 import fsspec
 from fsspec.core import url_to_fs
@@ -146,6 +146,18 @@ def read_regular(uri: str, remedy: str = REPLACE) -> bytes:
     return read_bytes(uri)
 
 
+class Ranges(NamedTuple):
+    """Ranges of bytes [starts, stops) of a file."""
+
+    uri: str
+    starts: Sequence[int]
+    stops: Sequence[int]
+
+
+Read = Callable[[str, Sequence[int], Sequence[int]], list[bytes]]
+"""A function like `read_ranges`."""
+
+
 def read_ranges(uri: str, starts: Sequence[int], stops: Sequence[int]) -> list[bytes]:
     """Return ranges of bytes of one file; a remote store gets all requests at once.
 
@@ -156,6 +168,8 @@ def read_ranges(uri: str, starts: Sequence[int], stops: Sequence[int]) -> list[b
     """
     fs, path = _opened(uri)
     if not is_local(fs):
+        if len(starts) == 1:
+            return [bytes(fs.cat_file(path, start=starts[0], end=stops[0]))]
         return [bytes(block) for block in fs.cat_ranges([path] * len(starts), starts, stops, on_error="raise")]
     if not os.path.isdir(path):  # callers say what to do about a folder
         check_regular(uri)

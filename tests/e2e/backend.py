@@ -120,7 +120,7 @@ class Backend:
         """Return the states of each step of a run of the demo that succeeded, one for each iteration of its loop."""
         settings = self.parameters
         listed = trials.list_trials(rows, settings["seeds"], settings["profile"], settings["set"])
-        # In pods, all evaluations of a checkpoint of the demo are one step.
+        # All evaluations of a checkpoint of the demo are one step.
         trained = len(trials.shares(len(trials.distinct(listed))))
         loops = dict.fromkeys(("download", "saliency", "track"), settings["parts"])
         loops |= dict.fromkeys(("pretrain", "evaluate"), trained)

@@ -1,6 +1,7 @@
 import shutil
 from dataclasses import replace
 
+import counted_store
 import numpy as np
 import pytest
 import torch
@@ -229,3 +230,31 @@ def test_a_missing_shard_stops_training_before_the_first_step(index, tmp_path):
     (tmp_path / "videos" / video_table.tar_name(1)).unlink()
     with pytest.raises(InputError, match=r"lacks 1 of the 2 shards .*shard-00001\.tar"):
         dataset.PairDataset(moved(index, videos=str(tmp_path / "videos")), small_experiment())
+
+
+@pytest.mark.parametrize("experiment", [small_experiment(), small_video_experiment()], ids=["image", "speed"])
+def test_a_bucket_gives_the_samples_of_the_disk_with_two_requests_a_pair(index, experiment, tmp_path, monkeypatch):
+    plan = schedule(batch=8, epochs=4)
+    near = all_batches(dataset.PairDataset(index, experiment), plan)
+    (crawl,) = index.crawls
+    bucket = moved(index, videos=f"counted://{crawl.videos}", tubes=f"counted://{crawl.tubes}")
+    monkeypatch.setattr(counted_store, "LATENCY", 0.01)
+    requests = []
+    for cache in (None, (str(tmp_path / "cache"), 10**9)):
+        pairs = dataset.PairDataset(bucket, experiment, cache)
+        counted_store.REQUESTS.clear()
+        far = all_batches(pairs, plan)
+        requests.append(counted_store.REQUESTS["read"] / (8 * len(near)))
+        assert not counted_store.REQUESTS["in turn"]
+        for ours, its in zip(far, near, strict=True):
+            for one_side, other in zip(ours[:3], its[:3], strict=True):
+                assert (one_side is None) == (other is None)
+                assert one_side is None or all(torch.equal(a, b) for a, b in zip(one_side[:6], other[:6], strict=True))
+    assert requests[0] <= 2  # one for the video and one for its tube
+    assert requests[1] <= 0.5  # each block once in four epochs
+
+
+def test_a_folder_of_the_cache_that_cannot_be_made_is_an_error(index, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match=r"cannot write to .*/file/cache"):
+        dataset.PairDataset(index, small_experiment(), (str(tmp_path / "file" / "cache"), 10**9))

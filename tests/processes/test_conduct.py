@@ -19,9 +19,11 @@ def test_each_variable_sets_its_field():
         "PREVITS_ACCUMULATE": "4",
         "PREVITS_COMPILE": "1",
         "PREVITS_CHECKPOINT_SECONDS": "30",
+        "PREVITS_CACHE": "/mnt/a:b:20GB",
         "HOME": "/root",
     }
-    assert read_conduct(environ) == Conduct(workers=0, accumulate=4, compile=True, checkpoint_seconds=30)
+    expected = Conduct(workers=0, accumulate=4, compile=True, checkpoint_seconds=30, cache=("/mnt/a:b", 20 * 10**9))
+    assert read_conduct(environ) == expected
     assert not read_conduct({"PREVITS_COMPILE": "0"}).compile
 
 
@@ -41,3 +43,10 @@ def test_the_error_for_a_bad_value_names_its_variable(variable, text, allowed):
     message = f"the environment variable {variable} must be a whole number, {allowed}; got {text!r}"
     with pytest.raises(InputError, match=re.escape(message)):
         read_conduct({variable: text})
+
+
+@pytest.mark.parametrize("text", ["/mnt/disk", "/mnt/disk:200", "gs://bucket/cache:2GB", ":2GB"])
+def test_a_cache_is_a_folder_and_a_size(text):
+    message = "PREVITS_CACHE must be a folder of this machine and a size in MB, GB or TB, such as /mnt/disk/cache:200GB"
+    with pytest.raises(InputError, match=re.escape(f"{message}; got {text!r}")):
+        read_conduct({"PREVITS_CACHE": text})
