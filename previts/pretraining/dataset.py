@@ -29,9 +29,9 @@ from previts.corpus import tube_table, video_table
 from previts.corpus.index_table import Crawl, Index, IndexRecord
 from previts.errors import InputError, VideoError
 from previts.pretraining import augment, clip_sampling, crop_cutting, crop_sampling, read_ahead
+from previts.pretraining.block_cache import BlockCache
 from previts.pretraining.schedule import Purpose, Schedule, generator
 from previts.storage import files, folders
-from previts.storage.block_cache import BlockCache
 
 Role = Literal["query", "key", "other"]
 _ROLES: dict[Role, int] = {"query": 0, "key": 1, "other": 2}

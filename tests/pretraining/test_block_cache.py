@@ -8,7 +8,7 @@ import counted_store
 import numpy as np
 import pytest
 
-from previts.storage.block_cache import BLOCK, BlockCache
+from previts.pretraining.block_cache import BLOCK, BlockCache
 
 DATA = bytes(number % 251 for number in range(3 * BLOCK + 100))
 LARGE = 100 * BLOCK
