@@ -28,36 +28,33 @@ def even_crop(crop: Box) -> Box:
     return left // 2 * 2, top // 2 * 2, (right + 1) // 2 * 2, (bottom + 1) // 2 * 2
 
 
-def crop_frames(frames: Sequence[Planes], crop: Box, size: int) -> NDArray[np.uint8]:
-    """Return an even crop of each frame, resized to `size` x `size`, as I420: (T, R, S)."""
+def crop_frame(frame: Planes, crop: Box, target_RS: NDArray[np.uint8]) -> None:
+    """Write an even crop of a frame, resized to S x S, as I420 to `target_RS`."""
     left, top, right, bottom = crop
+    size = target_RS.shape[1]
     half = size // 2
-    clip_TRS = np.empty((len(frames), size + half, size), np.uint8)
-    for frame, target_RS in zip(frames, clip_TRS, strict=True):
-        _resize(frame.y[top:bottom, left:right], target_RS[:size])
-        for plane, target in zip((frame.u, frame.v), target_RS[size:].reshape(2, half, half), strict=True):
-            _resize(plane[top // 2 : bottom // 2, left // 2 : right // 2], target)
-    return clip_TRS
+    _resize(frame.y[top:bottom, left:right], target_RS[:size])
+    for plane, target in zip((frame.u, frame.v), target_RS[size:].reshape(2, half, half), strict=True):
+        _resize(plane[top // 2 : bottom // 2, left // 2 : right // 2], target)
 
 
-def crop_masks(masks: Sequence[NDArray[np.bool_]], crop: Box, size: int) -> NDArray[np.bool_]:
-    """Return a crop of each mask, resized like its frame by the nearest pixel: (T, S, S)."""
+def crop_masks(masks: Sequence[NDArray[np.bool_]], crop: Box, target_TSS: NDArray[np.bool_]) -> None:
+    """Write a crop of each mask to `target_TSS`, resized like its frame by the nearest pixel."""
     left, top, right, bottom = crop
-    resized_TSS = np.empty((len(masks), size, size), np.uint8)
+    resized_TSS = target_TSS.view(np.uint8)
     for number, mask in enumerate(masks):
         if number and mask is masks[number - 1]:
             resized_TSS[number] = resized_TSS[number - 1]
         else:
             window = mask.view(np.uint8)[top:bottom, left:right]
-            cv2.resize(window, (size, size), dst=resized_TSS[number], interpolation=cv2.INTER_NEAREST_EXACT)
-    return resized_TSS.view(np.bool_)
+            size = resized_TSS.shape[2], resized_TSS.shape[1]
+            cv2.resize(window, size, dst=resized_TSS[number], interpolation=cv2.INTER_NEAREST_EXACT)
 
 
-def grey_clip(frames: int, size: int) -> NDArray[np.uint8]:
-    """Return grey images as I420, (T, R, S): the placeholder of a damaged clip."""
-    clip_TRS = np.full((frames, size * 3 // 2, size), GREY[1], np.uint8)
-    clip_TRS[:, :size] = GREY[0]
-    return clip_TRS
+def fill_grey(clip_TRS: NDArray[np.uint8]) -> None:
+    """Write grey images as I420: the placeholder of a damaged clip."""
+    clip_TRS[:] = GREY[1]
+    clip_TRS[:, : clip_TRS.shape[2]] = GREY[0]
 
 
 def _resize(source: NDArray[np.uint8], target: NDArray[np.uint8]) -> None:
