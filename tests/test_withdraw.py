@@ -338,7 +338,7 @@ def test_a_purge_deletes_the_bytes_of_the_video_and_no_others(base: Path, tmp_pa
     assert not any(row.regions for row in left if row.video_id == "a1")
     index = index_table.read_index(at["index"])
     for read in (
-        lambda: video_table.read_planes(home, index[0], [0]),
+        lambda: list(video_table.read_planes(home, index[0], [0])),
         lambda: tube_table.read_tube(tubes, index[0]),
         lambda: look_at_stored(at["index"], "a1", str(tmp_path / "look"), 2),
     ):

@@ -6,7 +6,7 @@ later stage reads them. This module computes nothing from the frames.
 
 import bisect
 import zlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Annotated, Any, Literal, Protocol, TypeVar
@@ -221,18 +221,24 @@ def read_frames(videos_uri: str, record: StoredVideo, frames: Sequence[int]) -> 
         VideoError: If the bytes are damaged, or their frames have another size than the row.
         InputError: If the tar is missing, or the video was withdrawn and its bytes were deleted.
     """
-    decoded: list[Pixels] = _read(
-        videos_uri, record, frames, frame_decoder.decode_gops, lambda image: (image.shape[0], image.shape[1])
+    decoded: dict[int, Pixels] = dict(
+        _read(videos_uri, record, frames, frame_decoder.decode_gops, lambda image: (image.shape[0], image.shape[1]))
     )
-    return np.stack(decoded)
+    return np.stack([decoded[frame] for frame in frames])
 
 
 def read_planes(
     videos_uri: str, record: StoredVideo, frames: Sequence[int], read: files.Read = read_ranges
-) -> list[Planes]:
-    """Return frames of a stored video as `read_frames` does, but as a list of planes without conversion to RGB.
+) -> Iterator[tuple[int, Planes]]:
+    """Yield (number, planes) of frames of a stored video, ascending and without repeats, and not converted to RGB.
 
-    `read` reads the `byte_ranges` of these frames.
+    Drop the planes of a frame before requesting the next one: see `frame_decoder.decode_planes`. `read` reads the
+    `byte_ranges` of these frames.
+
+    Raises:
+        ValueError: As of `read_frames`.
+        VideoError: As of `read_frames`; some frames may be yielded before it.
+        InputError: As of `read_frames`.
     """
     return _read(
         videos_uri,
@@ -268,14 +274,13 @@ def _read(
     videos_uri: str,
     record: StoredVideo,
     frames: Sequence[int],
-    decode: Callable[[bytes, bytes, Sequence[int]], list[Decoded]],
+    decode: Callable[[bytes, bytes, Sequence[int]], Iterable[Decoded]],
     shape_of: Callable[[Decoded], tuple[int, int]],
     read: files.Read = read_ranges,
-) -> list[Decoded]:
-    """Return frames as `decode` returns them; neighbouring GOPs are read and decoded as one run."""
+) -> Iterator[tuple[int, Decoded]]:
+    """Yield (number, frame) as `decode` returns them, ascending; neighbouring GOPs are read and decoded as one run."""
     runs, ranges = _runs(record, frames), byte_ranges(videos_uri, record, frames)
     uri = ranges.uri
-    decoded: dict[int, Decoded] = {}
     try:
         for (start, stop), data in zip(runs, _read_bytes(ranges, record.shard, read), strict=True):
             _check(data, record, start, stop)
@@ -283,17 +288,16 @@ def _read(
             last = record.gop_frames[stop] if stop < len(record.gop_frames) else record.num_frames
             here = sorted({frame for frame in frames if first <= frame < last})
             images = decode(data, record.header, [frame - first for frame in here])
-            for image in images:
+            for frame, image in zip(here, images, strict=True):
                 height, width = shape_of(image)
                 if (height, width) != (record.height, record.width):
                     raise VideoError(
                         f"damaged: its frames are {height} x {width}, its row says {record.height} x {record.width}"
                     )
-            decoded.update(zip(here, images, strict=True))
+                yield frame, image
     except VideoError as error:
         _check_not_withdrawn(videos_uri, record.shard, record.video_id)
         raise VideoError(f"video {record.video_id!r} in {uri}: {error}") from error
-    return [decoded[frame] for frame in frames]
 
 
 def _check(data: bytes, record: StoredVideo, start: int, stop: int) -> None:

@@ -56,31 +56,49 @@ def decode_gops(data: bytes, header: bytes, wanted: Sequence[int]) -> list[Pixel
     return [found[number] for number in wanted]
 
 
-def decode_planes(data: bytes, header: bytes, wanted: Sequence[int]) -> list[Planes]:
-    """Decode single frames as `decode_gops` does, but return them as stored, without conversion to RGB."""
-    found = {number: _planes_of(frame) for number, frame in _decode_wanted(data, header, set(wanted))}
-    return [found[number] for number in wanted]
+def decode_planes(data: bytes, header: bytes, wanted: Sequence[int]) -> Iterator[Planes]:
+    """Yield frames as `decode_gops` does, but as stored, without conversion to RGB, and each as soon as it is decoded.
+
+    Args:
+        data: As of `decode_gops`.
+        header: As of `decode_gops`.
+        wanted: Numbers of frames, ascending and without repeats.
+
+    A frame that is dropped before the next one is requested leaves its memory to later frames. So the memory of all
+    frames stays in the cache of the processor.
+
+    Raises:
+        VideoError: As of `decode_gops`; some frames may be yielded before it.
+    """
+    for _, frame in _decode_wanted(data, header, set(wanted)):
+        yield _planes_of(frame)
 
 
 def _decode_wanted(data: bytes, header: bytes, wanted: Set[int]) -> Iterator[tuple[int, Any]]:
-    """Return (number, frame) of the wanted frames; each GOP is decoded up to its last wanted frame only."""
+    """Yield (number, frame) of the wanted frames; each GOP is decoded up to its last wanted frame only."""
     units: list[FrameBytes] = []
     numbers: list[int] = []
     for first, here in frames_to_decode(split_frames(data), wanted):
         units += here
         numbers += range(first, first + len(here))
-    frames: list[Any] = []
+    decoded = 0
     try:
         with _decoder(header) as context:
-            for start, stop, _ in units:
-                frames += context.decode(av.Packet(data[start:stop]))
-            frames += context.decode(None)
+            for unit in [*units, None]:
+                frames = context.decode(av.Packet(data[unit[0] : unit[1]]) if unit else None)
+                while frames:
+                    frame = frames.pop(0)
+                    # Without B-frames each packet is one frame, so frames and numbers have the same order.
+                    if decoded == len(units) or frame.is_corrupt:
+                        raise VideoError(f"damaged: frame {decoded} of {len(units)} could not be decoded")
+                    if numbers[decoded] in wanted:
+                        yield numbers[decoded], frame
+                    decoded += 1
+                    del frame
     except av.FFmpegError as error:
         raise VideoError(f"damaged: {error.strerror or error}") from error
-    # Without B-frames each packet is one frame, so both lists have the same order.
-    if len(frames) != len(units) or any(frame.is_corrupt for frame in frames):
-        raise VideoError(f"damaged: {len(frames)} of {len(units)} frames could be decoded")
-    return ((number, frame) for number, frame in zip(numbers, frames, strict=True) if number in wanted)
+    if decoded != len(units):
+        raise VideoError(f"damaged: {decoded} of {len(units)} frames could be decoded")
 
 
 @contextlib.contextmanager

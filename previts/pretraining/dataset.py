@@ -10,6 +10,7 @@ rows of an I420 image (`crop_cutting.py`), P numbers of a draw.
 
 import contextlib
 import copy
+import itertools
 import os
 import tempfile
 from collections import deque
@@ -28,6 +29,7 @@ from previts.config.experiment import Experiment
 from previts.corpus import tube_table, video_table
 from previts.corpus.index_table import Crawl, Index, IndexRecord
 from previts.errors import InputError, VideoError
+from previts.media.boxes import Box
 from previts.pretraining import augment, clip_sampling, crop_cutting, crop_sampling, read_ahead
 from previts.pretraining.block_cache import BlockCache
 from previts.pretraining.schedule import Purpose, Schedule, generator
@@ -38,6 +40,7 @@ _ROLES: dict[Role, int] = {"query": 0, "key": 1, "other": 2}
 
 _AT_ONCE = 32  # folders that are listed at once
 _AHEAD = 1  # steps whose bytes are requested in advance
+_CROPPED_AT_ONCE = 4  # frames; see `crop_cutting`
 _UNKNOWN_MATRIX = 2  # H.264's code
 
 
@@ -92,6 +95,17 @@ Request = tuple[int, int, int, int]
 
 Item = tuple[int, list[LoadedClip]]
 """Step; the query of one sample, then the key of another sample and, with the speed task, its other clip."""
+
+
+class Memory(NamedTuple):
+    """The clips (B, T, R, S) and masks (B, T, S, S) of one side of a batch.
+
+    Each clip is written to its row. Arrays of single clips would have to be copied, and the operating system needs more
+    time to provide their many pages than the processor needs to fill them.
+    """
+
+    clips: NDArray[np.uint8]
+    masks: NDArray[np.bool_]
 
 
 class _Plan(NamedTuple):
@@ -178,8 +192,11 @@ class PairDataset:
     def __len__(self) -> int:
         return len(self.numbers)
 
-    def load(self, steps: Iterable[Sequence[Request]]) -> Iterator[list[Item]]:
-        """Yield the items of each step. The bytes of the next step are requested while those of a step are decoded."""
+    def load(self, steps: Iterable[Sequence[Request]]) -> Iterator[tuple[list[Item], list[Memory]]]:
+        """Yield the items of each step, and the memory of each side that contains their clips.
+
+        The bytes of the next step are requested while those of a step are decoded.
+        """
         key_roles: tuple[Role, ...] = ("key", "other") if self.speed_task else ("key",)
         pool = ThreadPoolExecutor(read_ahead.REQUESTS)
 
@@ -192,11 +209,15 @@ class PairDataset:
             read_remote = self.cache.read_ranges if self.cache else files.read_ranges
             return plans, read_ahead.request(ranges, pool, read_remote)
 
-        def items(step: Sequence[Request], plans: list[list[_Plan]], read: files.Read) -> list[Item]:
-            return [
-                (number, [clip for plan in both for clip in self._load(plan, read)])
-                for (number, *_), both in zip(step, plans, strict=True)
-            ]
+        def items(
+            step: Sequence[Request], plans: list[list[_Plan]], read: files.Read
+        ) -> tuple[list[Item], list[Memory]]:
+            sides = [self._memory(len(step)) for _ in ("query", *key_roles)]
+            loaded = []
+            for row, ((number, *_), (query, key)) in enumerate(zip(step, plans, strict=True)):
+                first, *others = (Memory(side.clips[row], side.masks[row]) for side in sides)
+                loaded.append((number, [*self._load(query, read, [first]), *self._load(key, read, others)]))
+            return loaded, sides
 
         waiting: deque[Any] = deque()
         try:
@@ -211,7 +232,15 @@ class PairDataset:
 
     def load_clips(self, epoch: int, sample: int, roles: Sequence[Role]) -> list[LoadedClip]:
         """Return clips of a sample. If one of them is damaged, all are grey with `error` set."""
-        return self._load(self._plan(epoch, sample, roles), files.read_ranges)
+        memory = self._memory(len(roles))
+        targets = [Memory(clip, mask) for clip, mask in zip(*memory, strict=True)]
+        return self._load(self._plan(epoch, sample, roles), files.read_ranges, targets)
+
+    def _memory(self, rows: int) -> Memory:
+        frames, size = self.experiment.sampling.clip_frames, self.experiment.augment.size
+        return Memory(
+            np.empty((rows, frames, size * 3 // 2, size), np.uint8), np.empty((rows, frames, size, size), np.bool_)
+        )
 
     def _plan(self, epoch: int, sample: int, roles: Sequence[Role]) -> _Plan:
         """Draw which frames the clips of a sample take."""
@@ -230,43 +259,50 @@ class PairDataset:
             ranges.append(tube_table.byte_ranges(crawl.tubes, video))
         return _Plan(epoch, sample, video, pair, frames, mask_frames, wanted, ranges)
 
-    def _load(self, plan: _Plan, read: files.Read) -> list[LoadedClip]:
-        """Return the clips of a plan, whose bytes `read` reads."""
-        config, seed, size = self.experiment.sampling, self.experiment.seed, self.experiment.augment.size
-        epoch, sample, video, pair, frames, mask_frames, wanted, _ = plan
-        roles = tuple(frames)
-        draws = {
-            role: augment.draw(self.experiment.augment, generator(seed, epoch, sample, Purpose.AUGMENT, _ROLES[role]))
-            for role in roles
-        }
+    def _load(self, plan: _Plan, read: files.Read, targets: Sequence[Memory]) -> list[LoadedClip]:
+        """Return the clips of a plan, each in the memory of its target; `read` reads their bytes."""
+        middle, video = self.experiment.sampling.clip_frames // 2, plan.video
+        draws = [self._draw(plan, role) for role in plan.frames]
+        crawl = self.index.crawl_of(video)
         try:
-            stored = self.index.crawl_of(video).videos
-            planes = dict(zip(wanted, video_table.read_planes(stored, video, wanted, read), strict=True))
-            masks = self._read_masks(video, mask_frames, read) if pair.constrained else {}
+            masks = self._read_masks(video, plan.mask_frames, read) if plan.pair.constrained else {}
+            crops = [self._crop(plan, role, masks.get(taken[middle])) for role, taken in plan.mask_frames.items()]
+            decoded = video_table.read_planes(crawl.videos, video, plan.wanted, read)
+            while some := dict(itertools.islice(decoded, _CROPPED_AT_ONCE)):
+                matrix = next(iter(some.values())).matrix
+                for taken, crop, target in zip(plan.frames.values(), crops, targets, strict=True):
+                    if places := [place for place, frame in enumerate(taken) if frame in some]:
+                        frames, rows = (
+                            [some[taken[place]] for place in places],
+                            [target.clips[place] for place in places],
+                        )
+                        crop_cutting.crop_frames(frames, crop, rows)
         except (VideoError, tube_table.DamagedTubeError) as error:
             return [
-                _placeholder(video.video_id, config.clip_frames, size, draws[role], error=str(error)) for role in roles
+                _placeholder(video.video_id, target, draw, error=str(error))
+                for target, draw in zip(targets, draws, strict=True)
             ]
         made = []
-        for role in roles:
-            reference = masks[mask_frames[role][config.clip_frames // 2]] if pair.constrained else None
-            numbers = generator(seed, epoch, sample, Purpose.CROP, _ROLES[role])
-            crop = crop_cutting.even_crop(
-                crop_sampling.sample_crop(reference, video.height, video.width, config=config, generator=numbers)
-            )
-            taken = [planes[frame] for frame in frames[role]]
-            clip_TRS = crop_cutting.crop_frames(taken, crop, size)
-            mask_TSS = (
-                crop_cutting.crop_masks([masks[frame] for frame in mask_frames[role]], crop, size)
-                if pair.constrained
-                else None
-            )
+        for taken, crop, target, draw in zip(plan.mask_frames.values(), crops, targets, draws, strict=True):
+            if plan.pair.constrained:
+                crop_cutting.crop_masks([masks[frame] for frame in taken], crop, target.masks)
             # Without a mask the whole key is the foreground key; the attention loss leaves the pair out.
-            masked = mask_TSS is not None and bool(mask_TSS.any())
-            if mask_TSS is None or not masked:
-                mask_TSS = np.ones((config.clip_frames, size, size), np.bool_)
-            made.append(LoadedClip(video.video_id, clip_TRS, taken[0].matrix, mask_TSS, masked, draws[role], ""))
+            masked = plan.pair.constrained and bool(target.masks.any())
+            if not masked:
+                target.masks[:] = True
+            made.append(LoadedClip(video.video_id, target.clips, matrix, target.masks, masked, draw, ""))
         return made
+
+    def _draw(self, plan: _Plan, role: Role) -> NDArray[np.float32]:
+        numbers = generator(self.experiment.seed, plan.epoch, plan.sample, Purpose.AUGMENT, _ROLES[role])
+        return augment.draw(self.experiment.augment, numbers)
+
+    def _crop(self, plan: _Plan, role: Role, reference: NDArray[np.bool_] | None) -> Box:
+        numbers = generator(self.experiment.seed, plan.epoch, plan.sample, Purpose.CROP, _ROLES[role])
+        height, width, config = plan.video.height, plan.video.width, self.experiment.sampling
+        return crop_cutting.even_crop(
+            crop_sampling.sample_crop(reference, height, width, config=config, generator=numbers)
+        )
 
     def _frames(
         self, pair: clip_sampling.Pair, epoch: int, sample: int, num_frames: int, *, roles: Sequence[Role]
@@ -313,30 +349,34 @@ def _start(pair: clip_sampling.Pair, role: Role) -> int:
     return start
 
 
-def _placeholder(video_id: str, frames: int, size: int, draw_P: NDArray[np.float32], *, error: str) -> LoadedClip:
-    whole = np.ones((frames, size, size), np.bool_)
-    return LoadedClip(video_id, crop_cutting.grey_clip(frames, size), _UNKNOWN_MATRIX, whole, False, draw_P, error)
+def _placeholder(video_id: str, target: Memory, draw_P: NDArray[np.float32], *, error: str) -> LoadedClip:
+    crop_cutting.fill_grey(target.clips)
+    target.masks[:] = True
+    return LoadedClip(video_id, target.clips, _UNKNOWN_MATRIX, target.masks, False, draw_P, error)
 
 
-def collate(items: list[Item], schedule: Schedule) -> Batch:
-    """Stack the clips of a step."""
+def collate(items: list[Item], sides: list[Memory], schedule: Schedule) -> Batch:
+    """Join the clips of a step, which are in the memory of their sides."""
     step = items[0][0]
-    sides = list(zip(*(samples for _, samples in items), strict=True))
-    damaged = {sample.video_id: sample.error for side in sides for sample in side if sample.error}
-    query, key, *other = (_stack(side) for side in sides)
+    samples = list(zip(*(samples for _, samples in items), strict=True))
+    damaged = {sample.video_id: sample.error for side in samples for sample in side if sample.error}
+    query, key, *other = map(_join, samples, sides)
     key_order = torch.from_numpy(schedule.key_order(step))
     return Batch(query, key, other[0] if other else None, key_order, sorted(damaged.items()))
 
 
-def _stack(samples: Sequence[LoadedClip]) -> Side:
+def _join(samples: Sequence[LoadedClip], memory: Memory) -> Side:
     usable = [not sample.error for sample in samples]
     # The next good clip replaces a damaged one, so that batch normalisation sees real images.
     rows = range(len(usable))
     source = [next((other for other in (*rows[row:], *rows[:row]) if usable[other]), row) for row in rows]
+    for row, other in enumerate(source):
+        if row != other:
+            memory.clips[row] = memory.clips[other]
     return Side(
-        torch.from_numpy(np.stack([samples[row].clip for row in source])),
+        torch.from_numpy(memory.clips),
         torch.tensor([samples[row].matrix for row in source]),
-        torch.from_numpy(np.stack([sample.mask for sample in samples])),
+        torch.from_numpy(memory.masks),
         torch.tensor([sample.masked for sample in samples]),
         torch.tensor(usable),
         torch.from_numpy(np.stack([samples[row].draw for row in source])),

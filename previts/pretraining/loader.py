@@ -47,7 +47,7 @@ class _Steps(IterableDataset[Batch]):
         worker = get_worker_info()
         first, stride = (worker.id, worker.num_workers) if worker else (0, 1)
         steps = range(self.first_step + first, self.schedule.total_steps, stride)
-        return (collate(items, self.schedule) for items in self.dataset.load(map(self._requests, steps)))
+        return (collate(*loaded, self.schedule) for loaded in self.dataset.load(map(self._requests, steps)))
 
     def _requests(self, step: int) -> list[Request]:
         share = self.schedule.batch_size // self.world_size

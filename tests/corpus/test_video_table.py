@@ -106,9 +106,10 @@ def test_some_columns_of_the_stored_videos_are_those_of_their_rows(stored):
 
 def test_planes_are_the_frames_before_their_conversion_to_rgb(stored):
     uri, rows = stored
-    planes = video_table.read_planes(uri, rows[0], [25, 0])
-    images = video_table.read_frames(uri, rows[0], [25, 0]).astype(float)
-    for (luma, *_), image in zip(planes, images, strict=True):
+    planes = video_table.read_planes(uri, rows[0], [25, 0, 25])
+    images = video_table.read_frames(uri, rows[0], [0, 25]).astype(float)
+    for (number, (luma, *_)), frame, image in zip(planes, (0, 25), images, strict=True):
+        assert number == frame
         # BT.601 in limited range: Y = 16 + 219 (0.299 R + 0.587 G + 0.114 B) / 255; RGB is rounded and clipped.
         expected = 16 + 219 * (image @ [0.299, 0.587, 0.114]) / 255
         assert np.median(np.abs(luma - expected)) < 1.5

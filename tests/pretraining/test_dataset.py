@@ -1,7 +1,9 @@
 import shutil
 from dataclasses import replace
 
+import av
 import counted_store
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -111,6 +113,35 @@ def test_every_frame_of_a_clip_has_its_own_mask_in_one_crop(index):
     assert np.mean(overlaps) > 0.85
 
 
+def test_clips_equal_those_of_a_plain_decoding(index, tmp_path):
+    pairs, size = dataset.PairDataset(index, small_video_experiment()), 64
+    for number in (0, 2, 4):
+        plan = pairs._plan(0, number, ("key", "other"))
+        stored = tmp_path / f"{number}.mp4"
+        with open(f"{index.crawls[0].videos}/{video_table.tar_name(plan.video.shard)}", "rb") as tar:
+            tar.seek(plan.video.offset)
+            stored.write_bytes(tar.read(plan.video.size))
+        with av.open(str(stored)) as container:
+            images = [frame.to_ndarray() for frame in container.decode(video=0)]
+        masks = tube_table.read_masks(index.crawls[0].tubes, plan.video, range(plan.video.num_frames))
+        for sample, (role, frames) in zip(
+            pairs.load_clips(0, number, ("key", "other")), plan.frames.items(), strict=True
+        ):
+            reference = masks[plan.mask_frames[role][len(frames) // 2]]
+            left, top, right, bottom = pairs._crop(plan, role, reference)
+            for image, mask, frame, of in zip(sample.clip, sample.mask, frames, plan.mask_frames[role], strict=True):
+                height = plan.video.height
+                luma, chroma = images[frame][:height], images[frame][height:].reshape(2, height // 2, -1)
+                cut = [luma[top:bottom, left:right]]
+                cut += [plane[top // 2 : bottom // 2, left // 2 : right // 2] for plane in chroma]
+                sides = (size, size // 2, size // 2)
+                resized = [cv2.resize(plane, (side, side)) for plane, side in zip(cut, sides, strict=True)]
+                np.testing.assert_array_equal(image.ravel(), np.concatenate([plane.ravel() for plane in resized]))
+                window = masks[of][top:bottom, left:right].astype(np.uint8)
+                expected = cv2.resize(window, (size, size), interpolation=cv2.INTER_NEAREST_EXACT)
+                np.testing.assert_array_equal(mask, expected)
+
+
 def test_the_other_clip_needs_the_speed_task(index):
     with pytest.raises(ValueError, match="no other clip"):
         one(dataset.PairDataset(index, small_experiment()), 0, 0, "other")
@@ -203,7 +234,8 @@ def test_damage_removes_key_and_other_of_a_pair_but_not_its_neighbours(broken):
 
 def test_a_batch_of_damaged_clips_is_grey(broken):
     pairs = dataset.PairDataset(broken, small_video_experiment())
-    batch = dataset.collate([(0, pairs.load_clips(0, 1, ("query", "key", "other")))] * 2, schedule(batch=2))
+    loaded = next(pairs.load([[(0, 0, 1, 1)] * 2]))
+    batch = dataset.collate(*loaded, schedule(batch=2))
     images, _ = augment.augment(batch.query.clips, batch.query.matrices, batch.query.masks, torch.zeros(2, 8) + 1)
     grey = augment.to_rgb(batch.query.clips, batch.query.matrices)
     assert images.isfinite().all()
