@@ -106,7 +106,7 @@ def arguments(site: Site, root: Path) -> dict[str, str]:
 
 def run_local(site: Site, root: Path) -> list[str]:
     given = [text for name, value in arguments(site, root).items() for text in (f"--{name}", value)]
-    lists = ["--rows", *ROWS, "--benchmarks", *BENCHMARKS, "--set", *SMALL]
+    lists = ["--rows", *ROWS, "--benchmarks", *BENCHMARKS, "--parts", "1", "--set", *SMALL]
     return [sys.executable, "-m", "pipelines", "run-local", *given, *lists]
 
 
