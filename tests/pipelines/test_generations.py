@@ -140,9 +140,11 @@ def outputs(root: Path) -> dict[str, object]:
 
 
 @pytest.fixture(scope="module")
-def first(site: Site, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def first(site: Site, tmp_path_factory: pytest.TempPathFactory, mlflow_tables: Path) -> Path:
     """A root after the run on the first crawl."""
     root = tmp_path_factory.mktemp("first") / "root"
+    root.mkdir()
+    shutil.copy(mlflow_tables, root / "mlflow.db")
     site.add(1)
     finish(site, run_local(site, root))
     return root

@@ -49,9 +49,11 @@ def test_a_failed_benchmark_is_stored_with_its_reason_and_is_tried_again(made, t
     )
 
 
-def test_evaluations_in_one_process_have_the_results_of_separate_processes(made, tmp_path):
+def test_evaluations_in_one_process_have_the_results_of_separate_processes(made, tmp_path, mlflow_tables):
     found = []
     for root in (tmp_path / "together", tmp_path / "apart"):
+        root.mkdir()
+        shutil.copy(mlflow_tables, root / "mlflow.db")
         each = [
             Evaluation("1/vgg/previts", name, made["checkpoint"], made["data"], str(root), "demo", SMALL)
             for name in ("in9", "voc07")
