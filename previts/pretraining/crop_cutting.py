@@ -17,7 +17,6 @@ from previts.media.boxes import Box
 from previts.media.frame_decoder import Planes
 
 GREY = (124, 128)  # luma and chroma
-_VECTOR = 64  # bytes
 
 
 def even_crop(crop: Box) -> Box:
@@ -29,31 +28,27 @@ def even_crop(crop: Box) -> Box:
     return left // 2 * 2, top // 2 * 2, (right + 1) // 2 * 2, (bottom + 1) // 2 * 2
 
 
-def crop_frames(frames: Sequence[Planes], crop: Box, targets: Sequence[NDArray[np.uint8]]) -> None:
-    """Write an even crop of each frame, resized to S x S, as I420 to its target (R, S)."""
+def crop_frame(frame: Planes, crop: Box, target_RS: NDArray[np.uint8]) -> None:
+    """Write an even crop of a frame, resized to S x S, as I420 to `target_RS`."""
     left, top, right, bottom = crop
-    size = targets[0].shape[1]
+    size = target_RS.shape[1]
     half = size // 2
-    chroma = [target[size:].reshape(2, half, half) for target in targets]
-    _resize([frame.y for frame in frames], crop, [target[:size] for target in targets])
-    cut = left // 2, top // 2, right // 2, bottom // 2
-    _resize([frame.u for frame in frames], cut, [target[0] for target in chroma])
-    _resize([frame.v for frame in frames], cut, [target[1] for target in chroma])
+    _resize(frame.y[top:bottom, left:right], target_RS[:size])
+    for plane, target in zip((frame.u, frame.v), target_RS[size:].reshape(2, half, half), strict=True):
+        _resize(plane[top // 2 : bottom // 2, left // 2 : right // 2], target)
 
 
 def crop_masks(masks: Sequence[NDArray[np.bool_]], crop: Box, target_TSS: NDArray[np.bool_]) -> None:
     """Write a crop of each mask to `target_TSS`, resized like its frame by the nearest pixel."""
+    left, top, right, bottom = crop
     resized_TSS = target_TSS.view(np.uint8)
-    changes = [number for number, mask in enumerate(masks) if not number or mask is not masks[number - 1]]
-    _resize(
-        [masks[number].view(np.uint8) for number in changes],
-        crop,
-        [resized_TSS[number] for number in changes],
-        cv2.INTER_NEAREST_EXACT,
-    )
-    for number in range(len(masks)):
-        if number not in changes:
+    for number, mask in enumerate(masks):
+        if number and mask is masks[number - 1]:
             resized_TSS[number] = resized_TSS[number - 1]
+        else:
+            window = mask.view(np.uint8)[top:bottom, left:right]
+            size = resized_TSS.shape[2], resized_TSS.shape[1]
+            cv2.resize(window, size, dst=resized_TSS[number], interpolation=cv2.INTER_NEAREST_EXACT)
 
 
 def fill_grey(clip_TRS: NDArray[np.uint8]) -> None:
@@ -62,23 +57,8 @@ def fill_grey(clip_TRS: NDArray[np.uint8]) -> None:
     clip_TRS[:, : clip_TRS.shape[2]] = GREY[0]
 
 
-def _resize(
-    planes: Sequence[NDArray[np.uint8]], crop: Box, targets: Sequence[NDArray[np.uint8]], how: int = cv2.INTER_LINEAR
-) -> None:
-    """Resize a crop of each plane into its target (S, S), in place; all planes have one shape."""
-    left, top, right, bottom = crop
-    size = targets[0].shape[::-1]
-    halves = min((bottom - top) / size[1], (right - left) / size[0]) >= 2
-    if how == cv2.INTER_LINEAR and halves:
-        how = cv2.INTER_AREA  # between half and full size, it takes four times as long and looks the same
-    # One image of four channels takes half of the time of four images, and its pixels are equal. OpenCV's `merge` is
-    # slow if a row is not a multiple of its vectors, so whole vectors of pixels are merged.
-    first = left // _VECTOR * _VECTOR
-    last = min(-(-right // _VECTOR) * _VECTOR, planes[0].shape[1])
-    fours = len(planes) // 4 * 4 if how != cv2.INTER_AREA else 0
-    for start in range(0, fours, 4):
-        merged = cv2.merge([plane[top:bottom, first:last] for plane in planes[start : start + 4]])
-        resized = cv2.resize(merged[:, left - first : right - first], size, interpolation=how)
-        cv2.split(resized, targets[start : start + 4])
-    for plane, target in zip(planes[fours:], targets[fours:], strict=True):
-        cv2.resize(plane[top:bottom, left:right], size, dst=target, interpolation=how)
+def _resize(source: NDArray[np.uint8], target: NDArray[np.uint8]) -> None:
+    """Resize one plane into `target`, in place."""
+    halves = min(source.shape[0] / target.shape[0], source.shape[1] / target.shape[1]) >= 2
+    # Between half and full size, averaging areas takes four times as long and looks the same.
+    cv2.resize(source, target.shape[::-1], dst=target, interpolation=cv2.INTER_AREA if halves else cv2.INTER_LINEAR)

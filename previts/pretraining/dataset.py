@@ -10,7 +10,6 @@ rows of an I420 image (`crop_cutting.py`), P numbers of a draw.
 
 import contextlib
 import copy
-import itertools
 import os
 import tempfile
 from collections import deque
@@ -40,7 +39,6 @@ _ROLES: dict[Role, int] = {"query": 0, "key": 1, "other": 2}
 
 _AT_ONCE = 32  # folders that are listed at once
 _AHEAD = 1  # steps whose bytes are requested in advance
-_CROPPED_AT_ONCE = 4  # frames; see `crop_cutting`
 _UNKNOWN_MATRIX = 2  # H.264's code
 
 
@@ -267,16 +265,11 @@ class PairDataset:
         try:
             masks = self._read_masks(video, plan.mask_frames, read) if plan.pair.constrained else {}
             crops = [self._crop(plan, role, masks.get(taken[middle])) for role, taken in plan.mask_frames.items()]
-            decoded = video_table.read_planes(crawl.videos, video, plan.wanted, read)
-            while some := dict(itertools.islice(decoded, _CROPPED_AT_ONCE)):
-                matrix = next(iter(some.values())).matrix
+            for frame, planes in video_table.read_planes(crawl.videos, video, plan.wanted, read):
+                matrix = planes.matrix
                 for taken, crop, target in zip(plan.frames.values(), crops, targets, strict=True):
-                    if places := [place for place, frame in enumerate(taken) if frame in some]:
-                        frames, rows = (
-                            [some[taken[place]] for place in places],
-                            [target.clips[place] for place in places],
-                        )
-                        crop_cutting.crop_frames(frames, crop, rows)
+                    for place in np.flatnonzero(np.equal(taken, frame)):
+                        crop_cutting.crop_frame(planes, crop, target.clips[place])
         except (VideoError, tube_table.DamagedTubeError) as error:
             return [
                 _placeholder(video.video_id, target, draw, error=str(error))

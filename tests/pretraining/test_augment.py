@@ -87,7 +87,7 @@ def test_colours_are_those_of_the_decoder(tmp_path, matrix):
     (planes,) = frame_decoder.decode_planes(data, info.header, [2])
     assert planes.matrix == {1: 1, 5: 6}[matrix]
     image_RS = np.empty((96, 64), np.uint8)
-    crop_cutting.crop_frames([planes], (0, 0, 64, 64), [image_RS])
+    crop_cutting.crop_frame(planes, (0, 0, 64, 64), image_RS)
     clip = torch.from_numpy(image_RS)[None, None]
     ours, wrong = (
         augment.to_rgb(clip, torch.tensor([code]))[0, 0] * 255 for code in (planes.matrix, 7 - planes.matrix)

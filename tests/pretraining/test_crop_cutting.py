@@ -25,7 +25,7 @@ def test_planes_are_cut_at_the_same_place_into_i420(crop, size):
     # as a decoder returns them: rows are padded
     padded = (np.pad(plane, ((0, 0), (0, 28)))[:, : plane.shape[1]] for plane in (y, u, v))
     image_RS = np.empty((size * 3 // 2, size), np.uint8)
-    crop_cutting.crop_frames([Planes(*padded, 6)], crop, [image_RS])
+    crop_cutting.crop_frame(Planes(*padded, 6), crop, image_RS)
     left, top, right, bottom = crop
     half = size // 2
     chroma = image_RS[size:].reshape(2, half, half)
@@ -41,27 +41,6 @@ def test_planes_are_cut_at_the_same_place_into_i420(crop, size):
     close(image_RS[:size], np.broadcast_to(2 * places(left, right, size), (size, size)))
     close(chroma[0], np.broadcast_to(4 * places(top // 2, bottom // 2, half)[:, None], (half, half)))
     close(chroma[1], np.broadcast_to(4 * places(left // 2, right // 2, half), (half, half)))
-
-
-@pytest.mark.parametrize("crop", [(0, 0, 200, 120), (70, 20, 190, 90), (4, 2, 50, 40)])
-def test_frames_that_are_cut_together_equal_frames_that_are_cut_alone(crop):
-    generator, size = np.random.default_rng(0), 64
-    planes = [generator.integers(0, 256, (6, side, 256 * side // 120), np.uint8) for side in (120, 60, 60)]
-    frames = [Planes(y[:, :200], u[:, :100], v[:, :100], 6) for y, u, v in zip(*planes, strict=True)]
-    together = np.empty((6, size * 3 // 2, size), np.uint8)
-    alone = np.empty_like(together)
-    crop_cutting.crop_frames(frames, crop, list(together))
-    for frame, target in zip(frames, alone, strict=True):
-        crop_cutting.crop_frames([frame], crop, [target])
-    np.testing.assert_array_equal(together, alone)
-
-    masks = list(generator.random((6, 120, 200)) < 0.5)
-    masks = [masks[number] for number in (0, 0, 1, 2, 3, 3, 4, 5)]
-    together, alone = np.empty((8, size, size), bool), np.empty((8, size, size), bool)
-    crop_cutting.crop_masks(masks, crop, together)
-    for mask, target in zip(masks, alone, strict=True):
-        crop_cutting.crop_masks([mask], crop, target[None])
-    np.testing.assert_array_equal(together, alone)
 
 
 def test_masks_are_cut_where_their_frames_are():
