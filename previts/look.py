@@ -28,7 +28,7 @@ from previts.ingest.crawls import CrawlItem
 from previts.media import drawing, normalisation
 from previts.saliency import predict
 from previts.saliency.priors import prior_maps
-from previts.storage import files, folders
+from previts.storage import files, folders, tables
 from previts.tracking import tracker
 
 WINDOW_SECONDS = 30.0  # length of the window of a file if no end is given
@@ -85,7 +85,7 @@ def look_at_file(
             raise InputError(f"{source}: {made.error}{stored}")
         predict.predict_shard(videos, model, 0, experiment.saliency, saliency)
         tracker.track_shard(videos, saliency, 0, experiment.track, tracked)
-        (row,) = index_table.join_shard(videos, tracked, 0)
+        row = tables.row(index_table.join_shard(videos, tracked, 0), IndexRecord, 0)
         whole = start is None and row.num_frames / row.fps < end - 1 / row.fps
         name = source if whole else f"{source} from {start or 0:g} s to {end:g} s"
         return _look(Stages(videos, saliency, tracked, model, experiment.saliency, row), out, frames, name)

@@ -192,7 +192,7 @@ def test_show_prints_all_settings_of_a_row(place: Path):
 def test_quality_prints_a_summary_and_writes_every_video(tmp_path: Path):
     made = make_index(tmp_path, 8)
     uri = str(tmp_path / "index" / "corpus-0")
-    counts = index_table.write_index(uri, [list(made)], FilterConfig(min_tube_seconds=0.1))
+    counts = index_table.write_index(uri, [made.table], FilterConfig(min_tube_seconds=0.1))
     inputs = {"videos": made.crawls[0].videos, "tubes": made.crawls[0].tubes}
     folders.commit(uri, {}, inputs=inputs, counts=counts, files=(index_table.TABLE, index_table.QUALITY))
     run = previts("quality", uri, "--out", str(tmp_path / "all.csv"), "--worst", "3")

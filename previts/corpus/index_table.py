@@ -8,9 +8,10 @@ each removal.
 
 import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from types import MappingProxyType
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -60,26 +61,52 @@ class IndexRecord:
     tube_crc: Crc
 
 
-def join_shard(videos_uri: str, tubes_uri: str, shard: int, crawl: int = 0) -> list[IndexRecord]:
-    """Return the rows of one shard of the outputs of a crawl: its usable videos, each with its tube.
+_COLUMNS = tables.schema(IndexRecord).names
+_OF_VIDEO = [name for name in _COLUMNS if name in tables.schema(video_table.VideoRecord).names]
+_OF_TUBE = [name for name in _COLUMNS if name not in (*_OF_VIDEO, "crawl")]
+
+
+def join_shard(videos_uri: str, tubes_uri: str, shard: int, crawl: int = 0) -> pa.Table:
+    """Return the table of `IndexRecord` of one shard of the outputs of a crawl: its usable videos, each with its tube.
 
     Raises:
-        InputError: If the two tables do not have the same usable videos.
+        InputError: If a table is missing or damaged, or the two do not have the same usable videos.
     """
-    videos = [video for video in video_table.read_shard(videos_uri, shard) if video.status == "ok"]
-    listed = tube_table.read_shard(tubes_uri, shard)
-    tubes = {tube.video_id: tube for tube in listed}
-    missing = [video.video_id for video in videos if video.video_id not in tubes]
-    if missing or len(listed) != len(videos):
+    videos = video_table.read_layouts(videos_uri, shard, _OF_VIDEO)
+    uri = files.join(tubes_uri, tables.table_name(shard))
+    tubes = tables.read_table(uri, tube_table.TubeRecord)
+    places = pc.index_in(videos.column("video_id"), value_set=tubes.column("video_id"))
+    if places.null_count or len(tubes) != len(videos):
+        missing = videos.filter(pc.is_null(places)).column("video_id").to_pylist()
         raise InputError(
             f"shard {shard} of {tubes_uri} does not belong to {videos_uri}: {len(missing)} of {len(videos)} videos "
-            f"have no tube (first: {missing[:3]}), and it has {len(listed)} tubes; run `previts saliency` and "
+            f"have no tube (first: {missing[:3]}), and it has {len(tubes)} tubes; run `previts saliency` and "
             "`previts track` on these videos"
         )
-    rows = [_join(video, tubes[video.video_id], crawl) for video in videos]
-    for row in rows:
-        _check_spans(row, files.join(tubes_uri, tables.table_name(shard)))
-    return rows
+    tubes = tubes.take(places)
+    columns = {name: videos.column(name) for name in videos.column_names}
+    columns |= {name: tubes.column(name.removeprefix("tube_")) for name in _OF_TUBE}
+    columns["crawl"] = pa.array(np.full(len(videos), crawl))
+    table = pa.table({name: columns[name] for name in _COLUMNS}, schema=tables.schema(IndexRecord))
+    for number in _unusual_spans(table):
+        _check_spans(tables.row(table, IndexRecord, number), uri)
+    return table
+
+
+def _unusual_spans(table: pa.Table) -> list[int]:
+    """Return the rows whose spans may be wrong, among them all that are: `_check_spans` takes long."""
+    spans = table.column("spans").combine_chunks()
+    inner, frames = spans.flatten(), table.column("num_frames").to_numpy()
+    if pc.any(pc.not_equal(pc.list_value_length(inner), 2)).as_py():
+        return list(range(len(table)))
+    start, stop = inner.flatten().to_numpy(zero_copy_only=False).reshape(-1, 2).T
+    owners = np.repeat(np.arange(len(table)), pc.list_value_length(spans).to_numpy(zero_copy_only=False))
+    wrong = np.bincount(owners, (start >= stop) | (stop > frames[owners]), len(table)) > 0
+    wrong[owners[1:][(owners[1:] == owners[:-1]) & (stop[:-1] >= start[1:])]] = True
+    tracked = np.bincount(owners, stop - start, len(table))
+    lost = table.column("lost_frame").fill_null(-1).to_numpy()
+    wrong |= (tracked != table.column("tracked_frames").to_numpy()) | (lost >= frames)
+    return np.flatnonzero(wrong).tolist()
 
 
 def _check_spans(row: IndexRecord, uri: str) -> None:
@@ -95,52 +122,20 @@ def _check_spans(row: IndexRecord, uri: str) -> None:
         )
 
 
-def _join(video: video_table.VideoRecord, tube: tube_table.TubeRecord, crawl: int) -> IndexRecord:
-    return IndexRecord(
-        video_id=video.video_id,
-        label=video.label,
-        split=video.split,
-        crawl=crawl,
-        shard=video.shard,
-        offset=video.offset,
-        size=video.size,
-        width=video.width,
-        height=video.height,
-        num_frames=video.num_frames,
-        fps=video.fps,
-        header=video.header,
-        gop_frames=video.gop_frames,
-        gop_offsets=video.gop_offsets,
-        gop_crcs=video.gop_crcs,
-        spans=tube.spans,
-        tracked_frames=tube.tracked_frames,
-        mean_area=tube.mean_area,
-        lost_frame=tube.lost_frame,
-        border_share=tube.border_share,
-        agreement=tube.agreement,
-        tube_offset=tube.offset,
-        tube_size=tube.size,
-        tube_crc=tube.crc,
-    )
-
-
 def quality_of(row: IndexRecord) -> Quality:
     """Return the quality of a video; no filter has judged it yet, so its reason is empty."""
-    return Quality(
-        video_id=row.video_id,
-        label=row.label,
-        split=row.split,
-        crawl=row.crawl,
-        shard=row.shard,
-        reason="",
-        detail="",
-        seconds=row.num_frames / row.fps,
-        tube_seconds=row.tracked_frames / row.fps,
-        mean_area=row.mean_area,
-        lost_seconds=None if row.lost_frame is None else row.lost_frame / row.fps,
-        border_share=row.border_share,
-        agreement=row.agreement,
-    )
+    return tables.row(_qualities(tables.to_table(IndexRecord, [row])), Quality, 0)
+
+
+def _qualities(videos: pa.Table) -> pa.Table:
+    """Return the table of the quality of videos, as `quality_of` returns that of one."""
+    fps = videos.column("fps")
+    columns = {name: videos.column(name) for name in tables.schema(Quality).names if name in videos.column_names}
+    columns |= {name: pa.array([""] * len(videos)) for name in ("reason", "detail")}
+    for name, frames in (("seconds", "num_frames"), ("tube_seconds", "tracked_frames"), ("lost_seconds", "lost_frame")):
+        columns[name] = pc.divide(videos.column(frames).cast(pa.float64()), fps)
+    schema = tables.schema(Quality)
+    return pa.table({name: columns[name] for name in schema.names}, schema=schema)
 
 
 def _summarise(table: pa.Table) -> dict[str, int | float]:
@@ -207,8 +202,8 @@ def read_crawls(videos_uri: str, tubes_uri: str) -> list[tuple[Crawl, int]]:
     return [(Crawl(one.uri, other.uri), one.shards) for one, other in zip(videos, tubes, strict=True)]
 
 
-def join_corpus(videos_uri: str, tubes_uri: str) -> Iterator[list[IndexRecord]]:
-    """Yield the rows of each shard of a corpus.
+def join_corpus(videos_uri: str, tubes_uri: str) -> Iterator[pa.Table]:
+    """Yield the table of `IndexRecord` of each shard of a corpus.
 
     Raises:
         InputError: If the tubes are not of these videos, or a table is missing or damaged.
@@ -217,16 +212,16 @@ def join_corpus(videos_uri: str, tubes_uri: str) -> Iterator[list[IndexRecord]]:
     stored = members.manifests([crawl.videos for crawl, _ in crawls])
     members.manifests([crawl.tubes for crawl, _ in crawls])  # so that the digests of their tables are known
 
-    def read(number: int, shard: int) -> list[IndexRecord]:
+    def read(number: int, shard: int) -> pa.Table:
         crawl, _ = crawls[number]
         return join_shard(crawl.videos, crawl.tubes, shard, number)
 
     shards = members.each_shard([members.Member(crawl.videos, shards) for crawl, shards in crawls], read)
     for number, of_crawl in itertools.groupby(shards, key=lambda shard: shard[0]):
         found = 0
-        for _, rows in of_crawl:
-            found += len(rows)
-            yield rows
+        for _, table in of_crawl:
+            found += len(table)
+            yield table
         if found != (wanted := stored[number].counts.get("ok", found)):
             raise InputError(
                 f"the tables of {crawls[number][0].videos} have {found} usable videos, its {folders.MANIFEST} says "
@@ -236,7 +231,7 @@ def join_corpus(videos_uri: str, tubes_uri: str) -> Iterator[list[IndexRecord]]:
 
 def write_index(
     uri: str,
-    shards: Iterable[Sequence[IndexRecord]],
+    shards: Iterable[pa.Table],
     config: FilterConfig,
     known: Mapping[Key, LeftOut] = MappingProxyType({}),
 ) -> dict[str, int | float]:
@@ -246,7 +241,7 @@ def write_index(
 
     Args:
         uri: The folder.
-        shards: Rows of the corpus in any order, some at a time.
+        shards: Tables of `IndexRecord` with the rows of the corpus, in any order.
         config: The filter.
         known: Videos that are left out already, with the reason.
 
@@ -258,12 +253,10 @@ def write_index(
         InputError: If the filter keeps no video, or needs an agreement that is not known.
     """
     kept, judged = [tables.to_table(IndexRecord, [])], [tables.to_table(Quality, [])]
-    for rows in shards:  # which take ten times the memory of tables
-        videos = [quality.judged(_known(quality_of(row), known), config) for row in rows]
-        judged.append(tables.to_table(Quality, videos))
-        kept.append(
-            tables.to_table(IndexRecord, [row for row, video in zip(rows, videos, strict=True) if not video.reason])
-        )
+    for table in shards:
+        videos = quality.judged(_known(_qualities(table), known), config)
+        judged.append(videos)
+        kept.append(table.filter(pc.equal(videos.column("reason"), "")))
     all_videos = _sorted(judged)
     if all_videos.num_rows:
         quality.check_judged(all_videos, config)
@@ -285,9 +278,15 @@ def _sorted(parts: list[pa.Table]) -> pa.Table:
     return table.take(pc.sort_indices(table, [("video_id", "ascending"), ("crawl", "ascending")]))
 
 
-def _known(video: Quality, known: Mapping[Key, LeftOut]) -> Quality:
-    found = known.get((video.crawl, video.video_id))
-    return replace(video, reason=found.reason, detail=found.detail) if found else video
+def _known(videos: pa.Table, known: Mapping[Key, LeftOut]) -> pa.Table:
+    if not known:
+        return videos
+    keys = zip(videos.column("crawl").to_pylist(), videos.column("video_id").to_pylist(), strict=True)
+    found = [known.get(key) for key in keys]
+    for name in ("reason", "detail"):
+        values = pa.array([getattr(item, name) if item else "" for item in found], pa.string())
+        videos = videos.set_column(videos.schema.get_field_index(name), videos.schema.field(name), values)
+    return videos
 
 
 def read_quality(uri: str) -> list[Quality]:
@@ -335,8 +334,8 @@ def find_video(uri: str, video_id: str) -> IndexRecord:
     if found.reason == "withdrawn":
         raise InputError(f"video {video_id!r} was withdrawn, so {uri} does not contain it")
     crawl = _crawls(manifest)[found.crawl]
-    rows = join_shard(crawl.videos, crawl.tubes, found.shard, found.crawl)
-    return next(row for row in rows if row.video_id == video_id)
+    table = join_shard(crawl.videos, crawl.tubes, found.shard, found.crawl)
+    return tables.row(table, IndexRecord, table.column("video_id").to_pylist().index(video_id))
 
 
 def read_index(uri: str) -> Index:

@@ -90,23 +90,32 @@ class Quality:
         return (-self.held, -(self.agreement or 0.0))
 
 
-def reason(video: Quality, config: FilterConfig) -> Reason:
-    """Return why the filter removes a video, or "" if it is kept; without a tube, the area decides nothing."""
-    if video.tube_seconds < config.min_tube_seconds:
-        return "short"
-    if video.tube_seconds and video.mean_area < config.min_area:
-        return "small"
-    if video.tube_seconds and video.mean_area > config.max_area:
-        return "large"
-    if video.agreement is not None and video.agreement < config.min_agreement:
-        return "disagreeing"
-    return ""
+def judged(videos: pa.Table, config: FilterConfig) -> pa.Table:
+    """Return videos with the reason why the filter removes each, or ""; a reason that is known already stays.
+
+    Without a tube, the area decides nothing.
+
+    Args:
+        videos: Table of `Quality`.
+        config: The filter.
+    """
+    seconds, area = videos.column("tube_seconds"), videos.column("mean_area")
+    found = pc.greater(seconds, 0.0)
+    cases = {
+        "known": pc.not_equal(videos.column("reason"), ""),
+        "short": pc.less(seconds, config.min_tube_seconds),
+        "small": pc.and_(found, pc.less(area, config.min_area)),
+        "large": pc.and_(found, pc.greater(area, config.max_area)),
+        "disagreeing": pc.fill_null(pc.less(videos.column("agreement"), config.min_agreement), False),
+    }
+    conditions = pa.StructArray.from_arrays([_array(case) for case in cases.values()], list(cases))
+    why = pc.case_when(conditions, _array(videos.column("reason")), *list(cases)[1:], "")
+    place = videos.schema.get_field_index("reason")
+    return videos.set_column(place, videos.schema.field(place), why)
 
 
-def judged(video: Quality, config: FilterConfig) -> Quality:
-    """Return a video with the reason why the filter removes it, or with ""; a reason that is known already stays."""
-    why = video.reason or reason(video, config)
-    return replace(video, reason=why) if why != video.reason else video
+def _array(column: pa.ChunkedArray | pa.Array) -> pa.Array:
+    return column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
 
 
 def check_judged(videos: pa.Table, config: FilterConfig) -> None:
@@ -183,11 +192,13 @@ def summarise(videos: pa.Table) -> dict[str, float]:
     return {name: round(value, 4) for name, value in counts.items()}
 
 
-def kept_by(videos: Sequence[Quality], field: str, value: float) -> int:
-    """Return how many videos a filter with only this threshold keeps."""
+def kept_by(videos: pa.Table, field: str, value: float) -> int:
+    """Return how many videos of a table of `Quality` a filter with only this threshold keeps."""
     # The other fields have their defaults, which remove nothing, so `min_area` is never above `max_area`.
     config = replace(FilterConfig(), **{field: value})  # type: ignore[arg-type]  # a threshold
-    return sum(not reason(video, config) for video in videos)
+    place = videos.schema.get_field_index("reason")
+    unjudged = videos.set_column(place, videos.schema.field(place), pa.array([""] * len(videos), pa.string()))
+    return int(pc.sum(pc.equal(judged(unjudged, config).column("reason"), "")).as_py() or 0)
 
 
 def held_curve(videos: Sequence[Quality], points: int = 101) -> tuple[list[float], list[float]]:
@@ -243,7 +254,8 @@ def spread(videos: Sequence[Quality]) -> list[tuple[str, list[str]]]:
 
 def describe(videos: Sequence[Quality], worst: int) -> str:
     """Return the quality of a crawl as text for a terminal, with its `worst` weakest videos."""
-    counts = summarise(tables.to_table(Quality, videos))
+    table = tables.to_table(Quality, videos)
+    counts = summarise(table)
     out = filtered([video.reason for video in videos])
     found = [video for video in videos if video.tube_seconds]
     lost = [video for video in found if video.lost_seconds is not None]
@@ -262,7 +274,7 @@ def describe(videos: Sequence[Quality], worst: int) -> str:
         if field == "min_agreement" and any(video.agreement is None for video in videos):
             lines.append(f"  {'filter.' + field:<26}cannot be set: the priors were not compared on every video")
             continue
-        cells = "".join(f"{f'{value:g}: {kept_by(videos, field, value)}':>13}" for value in values)
+        cells = "".join(f"{f'{value:g}: {kept_by(table, field, value)}':>13}" for value in values)
         lines.append(f"  {'filter.' + field:<26}{cells}")
     lines += ["", "The weakest:"] if worst else []
     for video in sorted(videos, key=lambda video: (video.rank, video.video_id), reverse=True)[:worst]:

@@ -9,9 +9,13 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from types import SimpleNamespace
 from typing import Annotated, Any, Literal, Protocol, TypeVar
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from previts.corpus import withdrawals
 from previts.errors import InputError, VideoError
@@ -135,6 +139,54 @@ def read_shard(videos_uri: str, shard: int) -> list[VideoRecord]:
         if row.status == "ok":
             check_layout(row, uri)
     return rows
+
+
+def read_layouts(videos_uri: str, shard: int, columns: Sequence[str]) -> pa.Table:
+    """Return columns of the stored videos of a finished shard, in the order of the crawl.
+
+    Args:
+        videos_uri: The folder of all shards.
+        shard: Number of the shard.
+        columns: Names, among them those of `LaidOutVideo`.
+
+    Raises:
+        InputError: If its table is missing or damaged.
+    """
+    uri = files.join(videos_uri, table_name(shard))
+    table = tables.read_table(uri, VideoRecord, [*columns, "status"])
+    of_others = table.filter(pc.not_equal(table.column("shard"), shard)).column("video_id").to_pylist()
+    _check_shard(uri, shard, ((-1, video_id) for video_id in of_others))
+    table = table.filter(pc.equal(table.column("status"), "ok")).select(columns)
+    for number in _unusual_layouts(table):
+        check_layout(tables.row(table, SimpleNamespace, number), uri)
+    return table
+
+
+def _unusual_layouts(table: pa.Table) -> list[int]:
+    """Return the rows whose layout may be wrong, among them all that are: `check_layout` takes long."""
+    width, height, fps, offset, size, frames = (
+        table.column(name).to_numpy() for name in ("width", "height", "fps", "offset", "size", "num_frames")
+    )
+    wrong = (width < 1) | (height < 1) | (fps == 0) | (offset < 0)
+    starts, gops = _lists(table.column("gop_frames"))
+    stops, offsets = _lists(table.column("gop_offsets"))
+    _, crcs = _lists(table.column("gop_crcs"))
+    wrong |= (gops != crcs) | (offsets != gops + 1) | (gops == 0)
+    for values, lengths, last, falls in ((starts, gops, frames, np.less_equal), (stops, offsets, size, np.less)):
+        owners = np.repeat(np.arange(len(table)), lengths)
+        within = owners[1:] == owners[:-1]
+        wrong[owners[1:][within & falls(values[1:], values[:-1])]] = True
+        ends = np.cumsum(lengths)[lengths > 0]
+        wrong[lengths > 0] |= falls(last[lengths > 0], values[ends - 1]) | (values[ends - lengths[lengths > 0]] < 0)
+    filled = np.flatnonzero(gops)
+    wrong[filled] |= starts[(np.cumsum(gops) - gops)[filled]] != 0
+    return np.flatnonzero(wrong).tolist()
+
+
+def _lists(column: pa.ChunkedArray) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return the numbers of all lists of a column one after the other, and the length of each list."""
+    lists = column.combine_chunks()
+    return lists.flatten().to_numpy(zero_copy_only=False), pc.list_value_length(lists).to_numpy(zero_copy_only=False)
 
 
 def read_stored(videos_uri: str, shard: int, columns: Sequence[str]) -> list[dict[str, Any]]:

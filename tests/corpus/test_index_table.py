@@ -2,27 +2,34 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from moving_squares import FRAMES, SIZE, SQUARE, make_index, square
 
 from previts.config.perception import FilterConfig
-from previts.corpus import index_table, quality, video_table
-from previts.corpus.index_table import IndexRecord
+from previts.corpus import index_table, quality, tube_table, video_table
+from previts.corpus.index_table import Index, IndexRecord
 from previts.errors import InputError
 from previts.storage import files, folders, tables
 
 
 @pytest.fixture(scope="module")
-def rows(tmp_path_factory: pytest.TempPathFactory) -> list[IndexRecord]:
-    return list(make_index(tmp_path_factory.mktemp("squares"), 8))
+def squares(tmp_path_factory: pytest.TempPathFactory) -> Index:
+    return make_index(tmp_path_factory.mktemp("squares"), 8)
+
+
+@pytest.fixture(scope="module")
+def rows(squares: Index) -> list[IndexRecord]:
+    return list(squares)
 
 
 def write(folder: Path, rows: list[IndexRecord], config: FilterConfig) -> tuple[str, dict[str, int | float]]:
     """Write and commit an index whose inputs do not exist."""
     uri = str(folder / "index" / "corpus-0")
-    counts = index_table.write_index(uri, [rows], config)
+    counts = index_table.write_index(uri, [tables.to_table(IndexRecord, rows)], config)
     inputs = {"videos": "nowhere", "tubes": "nowhere"}
     folders.commit(uri, {}, inputs=inputs, counts=counts, files=(index_table.TABLE, index_table.QUALITY))
     return uri, counts
@@ -76,7 +83,9 @@ def test_a_filter_removes_videos_by_its_thresholds_and_counts_all_of_them(rows, 
 
 def test_a_filter_that_keeps_no_video_is_refused_with_what_each_threshold_removes(rows, tmp_path):
     with pytest.raises(InputError) as caught:
-        index_table.write_index(str(tmp_path), [rows], FilterConfig(min_tube_seconds=2.5, min_area=0.9))
+        index_table.write_index(
+            str(tmp_path), [tables.to_table(IndexRecord, rows)], FilterConfig(min_tube_seconds=2.5, min_area=0.9)
+        )
     for words in ("none of the 8", "filter.min_tube_seconds=2.5 removes 4", "filter.min_area=0.9 removes 4"):
         assert words in str(caught.value)
     assert list(tmp_path.iterdir()) == []
@@ -84,7 +93,7 @@ def test_a_filter_that_keeps_no_video_is_refused_with_what_each_threshold_remove
 
 def test_a_filter_by_an_unknown_agreement_is_refused(rows, tmp_path):
     with pytest.raises(InputError, match=r"unknown for 8 of 8 videos; .*saliency\.agreement=true"):
-        index_table.write_index(str(tmp_path), [rows], FilterConfig(min_agreement=0.1))
+        index_table.write_index(str(tmp_path), [tables.to_table(IndexRecord, rows)], FilterConfig(min_agreement=0.1))
 
 
 def test_the_order_of_the_rows_does_not_change_the_tables(rows, tmp_path):
@@ -97,7 +106,7 @@ def test_the_order_of_the_rows_does_not_change_the_tables(rows, tmp_path):
 def test_a_video_is_found_by_its_id_even_if_the_filter_removed_it(tmp_path):
     made = make_index(tmp_path, 8)
     uri = str(tmp_path / "index" / "corpus-0")
-    counts = index_table.write_index(uri, [list(made)], FilterConfig(min_tube_seconds=0.1))
+    counts = index_table.write_index(uri, [made.table], FilterConfig(min_tube_seconds=0.1))
     inputs = {"videos": made.crawls[0].videos, "tubes": made.crawls[0].tubes}
     folders.commit(uri, {}, inputs=inputs, counts=counts, files=(index_table.TABLE, index_table.QUALITY))
     assert index_table.find_video(uri, "v003") == made[3]
@@ -131,3 +140,62 @@ def test_counts_equal_those_of_numpy_over_the_table(rows, tmp_path):
     # The videos 1 and 5 lose their object at frame 22 of 30; 3 and 7 have none.
     assert counts["lost_share"] == pytest.approx(2 / 6, abs=1e-4)
     assert counts["lost_at"] == pytest.approx(22 / 30, abs=1e-4)
+
+
+BROKEN_VIDEOS = [
+    {"width": 0},
+    {"fps": 0.0},
+    {"num_frames": 1},
+    {"gop_frames": [1, 12, 24]},
+    {"gop_frames": [0, 12, 12]},
+    {"gop_frames": [0, 12]},
+    {"gop_offsets": [0, 9, 8, 10]},
+    {"gop_offsets": [0, 1, 2]},
+    {"gop_offsets": [0, 1, 2, 10**9]},
+    {"gop_crcs": [1]},
+    {"gop_frames": [], "gop_offsets": [], "gop_crcs": []},
+]
+BROKEN_TUBES = [
+    {"spans": [[0, 22, 30]]},
+    {"spans": [[0, 12], [11, 21]]},
+    {"spans": [[9, 31]]},
+    {"spans": [[12, 0]]},
+    {"spans": []},
+    {"tracked_frames": 7},
+    {"lost_frame": 30},
+]
+
+
+def join_with(made: Index, module, changes: dict[str, Any], folder: Path) -> pa.Table:
+    """Join a shard after columns of video 5 were changed."""
+    row_type, at = (
+        (video_table.VideoRecord, made.crawls[0].videos)
+        if module is video_table
+        else (tube_table.TubeRecord, made.crawls[0].tubes)
+    )
+    stored = module.read_shard(at, 0)
+    stored[5] = replace(stored[5], **changes)
+    uri = str(folder / "changed")
+    tables.write_records(files.join(uri, tables.table_name(0)), row_type, stored)
+    videos, tubes = (uri, made.crawls[0].tubes) if module is video_table else (made.crawls[0].videos, uri)
+    return index_table.join_shard(videos, tubes, 0)
+
+
+@pytest.mark.parametrize(
+    ("module", "changes"),
+    [*((video_table, change) for change in BROKEN_VIDEOS), *((tube_table, change) for change in BROKEN_TUBES)],
+)
+def test_a_row_whose_columns_do_not_fit_is_named(squares, tmp_path, module, changes):
+    assert join_with(squares, module, {}, tmp_path / "whole").equals(squares.table)
+    with pytest.raises(InputError, match=r"changed/shard-00000\.parquet: the row of video 'v005' is wrong"):
+        join_with(squares, module, changes, tmp_path)
+
+
+def test_the_quality_of_many_videos_is_that_of_each(rows, tmp_path):
+    changed = [replace(row, fps=row.fps + n / 7, agreement=n / 10 if n % 2 else None) for n, row in enumerate(rows)]
+    uri, _ = write(tmp_path, changed, FilterConfig())
+    for row, found in zip(changed, index_table.read_quality(uri), strict=True):
+        assert found.seconds == row.num_frames / row.fps
+        assert found.tube_seconds == row.tracked_frames / row.fps
+        assert found.lost_seconds == (None if row.lost_frame is None else row.lost_frame / row.fps)
+        assert (found.agreement, found.mean_area, found.shard) == (row.agreement, row.mean_area, row.shard)

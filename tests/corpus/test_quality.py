@@ -26,6 +26,30 @@ CRAWL = [
 ]
 
 
+def reason(item: Quality, config: FilterConfig) -> str:
+    """Return the first reason that applies to a video."""
+    reasons = {
+        "short": item.tube_seconds < config.min_tube_seconds,
+        "small": item.tube_seconds > 0 and item.mean_area < config.min_area,
+        "large": item.tube_seconds > 0 and item.mean_area > config.max_area,
+        "disagreeing": item.agreement is not None and item.agreement < config.min_agreement,
+    }
+    return item.reason or next((name for name, applies in reasons.items() if applies), "")
+
+
+def judged(videos: list[Quality], config: FilterConfig) -> list[Quality]:
+    table = quality.judged(tables.to_table(Quality, videos), config)
+    return [Quality(**row) for row in table.to_pylist()]
+
+
+def test_each_video_gets_the_first_reason_that_applies():
+    unknown = replace(video(5, 3.0, area=0.5), agreement=None)
+    crawl = [*CRAWL, unknown, replace(video(6, 1.0), reason="leak", detail="shows a test item")]
+    for config in (FilterConfig(), FilterConfig(5.0, 0.01, 0.4, 0.3), FilterConfig(0, 0.2, 0.25, 0.1)):
+        assert judged(crawl, config) == [replace(item, reason=reason(item, config)) for item in crawl]
+        assert judged([], config) == []
+
+
 def test_the_curve_falls_where_tubes_are_lost():
     # Of four tubes one ends at 40 % and one at 90 % of its video; the video without a tube does not count.
     at, held = quality.held_curve(CRAWL, points=11)
@@ -34,17 +58,18 @@ def test_the_curve_falls_where_tubes_are_lost():
 
 
 def test_kept_by_equals_what_a_filter_with_the_threshold_keeps():
+    crawl = tables.to_table(Quality, CRAWL)
     for field, values in quality.CANDIDATES.items():
         kept = []
         for value in values:
             config = FilterConfig(**{field: value})
-            kept.append(sum(not quality.judged(item, config).reason for item in [*CRAWL, video(9, 100.0)]))
-            assert kept[-1] == quality.kept_by([*CRAWL, video(9, 100.0)], field, value)
+            kept.append(sum(not reason(item, config) for item in [*CRAWL, video(9, 100.0)]))
+            assert kept[-1] == quality.kept_by(tables.to_table(Quality, [*CRAWL, video(9, 100.0)]), field, value)
         assert kept == sorted(kept, reverse=True)  # candidates go from mild to strict
-    assert quality.kept_by(CRAWL, "min_tube_seconds", 4.0) == 4
-    assert quality.kept_by(CRAWL, "min_area", 0.005) == 4  # the video without a tube has no area, so it is kept
-    assert quality.kept_by(CRAWL, "max_area", 0.2) == 4
-    assert quality.kept_by(CRAWL, "min_agreement", 0.1) == 4
+    assert quality.kept_by(crawl, "min_tube_seconds", 4.0) == 4
+    assert quality.kept_by(crawl, "min_area", 0.005) == 4  # the video without a tube has no area, so it is kept
+    assert quality.kept_by(crawl, "max_area", 0.2) == 4
+    assert quality.kept_by(crawl, "min_agreement", 0.1) == 4
 
 
 def test_each_number_of_the_summary_is_over_the_right_videos():
@@ -61,7 +86,7 @@ def test_each_number_of_the_summary_is_over_the_right_videos():
 
 
 def test_the_text_lists_the_weakest_videos_with_their_numbers():
-    text = quality.describe([quality.judged(item, FilterConfig(min_agreement=0.1)) for item in CRAWL], worst=2)
+    text = quality.describe(judged(CRAWL, FilterConfig(min_agreement=0.1)), worst=2)
     assert "5, of which the filter left out 1, 1 disagreeing" in text
     assert "with a tube 4 (80%)" in text
     assert "half of them before 65% of the video" in text

@@ -86,7 +86,7 @@ def test_exact_masks_next_to_a_crawl_are_found_and_give_exact_tubes_an_iou_of_on
                 cv2.imwrite(str(tmp_path / folder / f"v{number:03d}" / f"{frame:05d}.png"), shown.astype(np.uint8) * 90)
     folders.commit(made.crawls[0].videos, {}, inputs={"crawl": str(tmp_path / crawl)})
     uri = str(tmp_path / "index" / "corpus-0")
-    index_table.write_index(uri, [list(made)], FilterConfig())
+    index_table.write_index(uri, [made.table], FilterConfig())
     folders.commit(
         uri,
         {},

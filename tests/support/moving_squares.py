@@ -68,13 +68,13 @@ def make_index(folder: Path, videos: int, *, split: str = "train", shown: Shown 
         normalisation.encode_video((shown(number, frame) for frame in range(FRAMES)), 10.0, str(path))
         items.append(CrawlItem(f"v{number:03d}", str(path), None, None, "", split))
     config = VideoConfig(videos_per_shard=8)
-    rows = []
+    joined = []
     for shard in range(shards.num_shards(videos, config)):
         made = shards.build_shard(shards.shard_items(items, shard, config), shard, videos_uri, config, workers=1)
         assert [row.error for row in made] == [""] * len(made)
         _write_tubes(tubes_uri, shard, made)
-        rows += index_table.join_shard(videos_uri, tubes_uri, shard)
-    index_table.write_index(str(folder / "index"), [rows], FilterConfig())
+        joined.append(index_table.join_shard(videos_uri, tubes_uri, shard))
+    index_table.write_index(str(folder / "index"), joined, FilterConfig())
     table = tables.read_table(str(folder / "index" / index_table.TABLE), index_table.IndexRecord)
     return Index(str(folder / "index"), (Crawl(videos_uri, tubes_uri),), table)
 
