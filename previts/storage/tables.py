@@ -47,7 +47,6 @@ Positive = Annotated[float, Within(0)]
 Rate = Annotated[float, Within(0, 10**5)]  # frames a second
 
 
-@functools.cache
 def schema(row_type: type) -> pa.Schema:
     """Return the Arrow schema of a dataclass; fields are str, int, float, bool, bytes, lists or optionals of these."""
     hints = _hints(row_type)
