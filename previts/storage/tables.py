@@ -4,6 +4,7 @@ A table contains checksums of its pages, and the place that it was written to (`
 a copy of the table of another shard or result, are found even while the folder is not finished.
 """
 
+import functools
 import hashlib
 import io
 import math
@@ -48,8 +49,13 @@ Rate = Annotated[float, Within(0, 10**5)]  # frames a second
 
 def schema(row_type: type) -> pa.Schema:
     """Return the Arrow schema of a dataclass; fields are str, int, float, bool, bytes, lists or optionals of these."""
-    hints = typing.get_type_hints(row_type)
+    hints = _hints(row_type)
     return pa.schema([(item.name, _arrow_type(hints[item.name])) for item in fields(row_type)])
+
+
+@functools.cache
+def _hints(row_type: type) -> dict[str, Any]:
+    return typing.get_type_hints(row_type, include_extras=True)
 
 
 def _arrow_type(hint: Any) -> pa.DataType:
@@ -164,7 +170,7 @@ def read_table(uri: str, row_type: type, columns: Sequence[str] | None = None) -
     place = (found.metadata or {}).get(_PLACE, b"").decode(errors="replace")
     if not folders.is_at(place, uri):
         raise InputError(f"{uri} is a copy of {place or 'a table of another program'}; delete it, {REMEDY}")
-    hints = typing.get_type_hints(row_type, include_extras=True)
+    hints = _hints(row_type)
     for name in table.column_names:
         if wrong := _fault(hints[name], table.column(name).combine_chunks()):
             raise InputError(f"{uri}: the column {name} has {wrong}; delete it, {REMEDY}")
