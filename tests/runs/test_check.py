@@ -29,9 +29,10 @@ def checked(place, **changes):
     return check.check_run(**{**arguments, **changes})
 
 
-def test_the_loops_of_a_run_are_over_its_parts_and_over_one_share_for_each_trial_and_evaluation(place):
-    assert checked(place) == ([0, 1, 2], [0, 1, 2], [0, 1, 2, 3, 4, 5])
-    assert checked(place, seeds=[4, 7], parts=1) == ([0], [*range(6)], [*range(12)])
+def test_the_loops_of_a_run_are_over_its_parts_its_trainings_and_in_the_demo_the_evaluations_of_each(place):
+    assert checked(place) == ([0, 1, 2], [0, 1, 2], [0, 1, 2])
+    assert checked(place, profile="paper") == ([0, 1, 2], [0, 1, 2], [0, 1, 2, 3, 4, 5])
+    assert checked(place, seeds=[4, 7], parts=1) == ([0], [*range(6)], [*range(6)])
     # Rows of one experiment share a checkpoint: 6b and 6c have eight rows and seven experiments.
     assert checked(place, rows=["6b", "6c"], benchmarks=[])[1:] == ([*range(7)], [*range(7)])
 
