@@ -308,10 +308,7 @@ def byte_ranges(videos_uri: str, record: StoredVideo, frames: Sequence[int]) -> 
     Raises:
         ValueError: As of `read_frames`.
     """
-    runs = _runs(record, frames)
-    starts = [record.offset + record.gop_offsets[start] for start, _ in runs]
-    stops = [record.offset + record.gop_offsets[stop] for _, stop in runs]
-    return files.Ranges(files.join(videos_uri, tar_name(record.shard)), starts, stops)
+    return _ranges(videos_uri, record, _runs(record, frames))
 
 
 def unreadable(videos_uri: str, record: StoredVideo, error: VideoError) -> InputError:
@@ -331,7 +328,8 @@ def _read(
     read: files.Read = read_ranges,
 ) -> Iterator[tuple[int, Decoded]]:
     """Yield (number, frame) as `decode` returns them, ascending; neighbouring GOPs are read and decoded as one run."""
-    runs, ranges = _runs(record, frames), byte_ranges(videos_uri, record, frames)
+    runs = _runs(record, frames)
+    ranges = _ranges(videos_uri, record, runs)
     uri = ranges.uri
     try:
         for (start, stop), data in zip(runs, _read_bytes(ranges, record.shard, read), strict=True):
@@ -373,6 +371,12 @@ def _runs(record: StoredVideo, frames: Sequence[int]) -> list[tuple[int, int]]:
         else:
             runs.append((gop, gop + 1))
     return runs
+
+
+def _ranges(videos_uri: str, record: StoredVideo, runs: Sequence[tuple[int, int]]) -> files.Ranges:
+    starts = [record.offset + record.gop_offsets[start] for start, _ in runs]
+    stops = [record.offset + record.gop_offsets[stop] for _, stop in runs]
+    return files.Ranges(files.join(videos_uri, tar_name(record.shard)), starts, stops)
 
 
 def _read_bytes(ranges: files.Ranges, shard: int, read: files.Read) -> list[bytes]:

@@ -84,15 +84,17 @@ class BlockCache:
             raise
 
     def _reserve(self, size: int) -> bool:
-        """Return whether there is room for so many bytes, and count them."""
-        with open(os.path.join(self.folder, _USED), "a+") as file:
+        """Return whether there is room for so many bytes, and count them; a damaged count leaves no room."""
+        file = os.open(os.path.join(self.folder, _USED), os.O_RDWR | os.O_CREAT, 0o666)
+        try:
             fcntl.flock(file, fcntl.LOCK_EX)
-            file.seek(0)
-            used = int(file.read() or 0)
+            text = os.pread(file, 100, 0)
+            used = self.size if text and not text.isdigit() else int(text or 0)
             if used + size > self.size:
                 return False
-            file.truncate(0)
-            file.write(str(used + size))
+            os.pwrite(file, b"%020d" % (used + size), 0)  # of one length, so that it is never cut for a moment
+        finally:
+            os.close(file)
         return True
 
 

@@ -10,6 +10,8 @@ REQUESTS = 64  # threads of a pool: each waits for an answer and hardly uses a c
 
 # A bucket sends this many bytes about as fast as it answers another request.
 MAX_GAP = 1 << 20
+# Ranges of a small corpus are all near each other. A clip would wait for the bytes of all others.
+MAX_BLOCK = 8 << 20
 
 
 def request(
@@ -18,8 +20,8 @@ def request(
     """Let a pool request ranges by `read_remote`, and return the function that reads them.
 
     That function waits for the answer, and raises the error of the request. Requests are sent in the order of `wanted`.
-    Ranges of a file with at most `MAX_GAP` bytes between them are one request. Files on the local disk are read when
-    the function is called.
+    Ranges of a file with at most `MAX_GAP` bytes between them are one request, of at most `MAX_BLOCK` bytes if no range
+    is longer. Files on the local disk are read when the function is called.
     """
     remote = [each for each in wanted if files.protocol(each.uri) not in files.ON_DISK]
     if not remote:
@@ -56,8 +58,9 @@ def _merged(wanted: Sequence[files.Ranges]) -> dict[str, list[tuple[int, int]]]:
     for uri, found in ranges.items():
         merged = blocks.setdefault(uri, [])
         for start, stop in sorted(found):
-            if merged and start - merged[-1][1] <= MAX_GAP:
-                merged[-1] = (merged[-1][0], max(merged[-1][1], stop))
+            first, last = merged[-1] if merged else (start, start)
+            if merged and start - last <= MAX_GAP and (stop <= last or stop - first <= MAX_BLOCK or start == first):
+                merged[-1] = (first, max(last, stop))
             else:
                 merged.append((start, stop))
     return blocks

@@ -1,4 +1,4 @@
-"""Speed of a whole training on this machine, for a session on a GPU: loader, augmentation and all parts of a step.
+"""Speed of a whole training on this machine, for a run on a GPU: loader, augmentation and all parts of a step.
 
 It trains the rows `1/vgg/previts` (ResNet-50) and `2/vgg/previts` (S3D-g), each on one process, on synthetic videos of
 256 px. It prints:

@@ -81,6 +81,12 @@ def test_a_folder_that_is_lost_or_a_file_in_its_place_only_costs_requests(store,
     assert check(cache, store, [(0, 10)]) == 1
 
 
+def test_a_damaged_count_leaves_no_room(store, folder):
+    (folder / "used").write_bytes(b"12\0\0")
+    assert check(BlockCache(str(folder), LARGE, "1"), store, [(0, 10)]) == 1
+    assert taken(folder) == 0
+
+
 def test_a_missing_file_is_an_error(store, folder):
     with pytest.raises(FileNotFoundError, match="missing"):
         BlockCache(str(folder), LARGE, "1").read_ranges(store + "-missing", [0], [1])

@@ -42,6 +42,16 @@ def test_near_ranges_are_one_request_and_every_range_has_its_bytes(store, ranges
     assert not counted_store.REQUESTS["in turn"]
 
 
+def test_a_request_has_at_most_a_block_and_every_range_has_its_bytes(store, monkeypatch):
+    monkeypatch.setattr(read_ahead, "MAX_BLOCK", 100)
+    ranges = [(0, 60), (50, 90), (50, 130), (60, 70), (140, 150), (150, 400), (150, 420), (390, 500), (500, 520)]
+    with ThreadPoolExecutor(4) as pool:
+        read = read_ahead.request([Ranges(store, [start], [stop]) for start, stop in ranges], pool)
+        for start, stop in ranges:
+            assert read(store, [start], [stop]) == [DATA[start:stop]]
+    assert counted_store.REQUESTS["read"] == 5  # from 0, 50, 140, 150 and 390
+
+
 def test_a_missing_file_is_an_error_when_it_is_read_and_the_others_are_read(store):
     missing = store + "-missing"
     with ThreadPoolExecutor(4) as pool:
